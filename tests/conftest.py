@@ -1,0 +1,46 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Two test processes share two cores: a pool of threads in each makes torch many times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+_SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture
+def shared() -> Path:
+    """Folder with the real VerSe files, which the repository must not contain."""
+    if not (_SHARED / "data").is_dir():
+        pytest.skip(f"the real VerSe files are not at {_SHARED}: this test needs them")
+    return _SHARED
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give each test a cache root of its own, and no settings of the person who runs it."""
+    for name in [name for name in os.environ if name.startswith("VERSE_DATA_")]:
+        monkeypatch.delenv(name)
+    folder = tmp_path / "verse-home"
+    monkeypatch.setenv("VERSE_DATA_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_user_git_config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run git without the user's configuration, so that no test reads or writes it."""
+    empty = tmp_path_factory.mktemp("gitconfig") / "config"
+    empty.touch()
+    patch = pytest.MonkeyPatch()
+    patch.setenv("GIT_CONFIG_GLOBAL", str(empty))
+    patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    patch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(tmp_path_factory.mktemp("hypothesis")))
+    yield
+    patch.undo()
+    assert empty.read_text() == "", "a test wrote to the user's git configuration"

@@ -1,0 +1,25 @@
+"""Running a test's helper as a program of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(module: str, *arguments: object, timeout: float = 120, prefix: tuple[str, ...] = ()) -> Any:
+    """Run ``python -m tests.support.<module>`` and return the JSON that it prints."""
+    done = subprocess.run(
+        [*prefix, sys.executable, "-m", f"tests.support.{module}", *map(str, arguments)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout)
