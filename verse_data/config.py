@@ -1,0 +1,107 @@
+"""Where things lie and what may be used: argument, then environment, then default.
+
+Nothing here is read at import; :func:`resolve` looks at the environment when it is called.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from verse_data.errors import UsageError
+
+HOME_VARIABLE = "VERSE_DATA_HOME"
+OFFLINE_VARIABLE = "VERSE_DATA_OFFLINE"
+STORES_VARIABLE = "VERSE_DATA_STORES"
+OSF_API_VARIABLE = "VERSE_DATA_OSF_API"
+OSF_SITE_VARIABLE = "VERSE_DATA_OSF_SITE"
+OSF_TOKEN_VARIABLE = "VERSE_DATA_OSF_TOKEN"  # noqa: S105 - a variable's name, not a token
+
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"", "0", "false", "no", "off"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of one call.
+
+    Attributes
+    ----------
+    home : Path
+        Root of everything that this package writes: releases, stores, the demo's files.
+    offline : bool
+        Whether opening a socket is forbidden.
+    stores_url : str or None
+        Root of stores that several machines share, as an fsspec URL such as ``s3://bucket/verse``.
+    osf_api, osf_site : str
+        Base addresses of the OSF API and site, without a trailing slash.
+    osf_token : str or None
+        Personal token; sent to the host of `osf_api` alone.
+    """
+
+    home: Path
+    offline: bool
+    osf_api: str
+    osf_site: str
+    osf_token: str | None = None
+    stores_url: str | None = None
+
+    def __repr__(self) -> str:
+        """Show the settings without the token."""
+        token = "set" if self.osf_token else "none"
+        return f"Config(home={str(self.home)!r}, offline={self.offline}, osf_token={token})"
+
+    @property
+    def releases(self) -> Path:
+        """Folder of the DataLad datasets, one a release."""
+        return self.home / "releases"
+
+    @property
+    def stores(self) -> Path:
+        """Folder of the derived Zarr stores, one a fingerprint."""
+        return self.home / "stores"
+
+    @property
+    def derived(self) -> Path:
+        """Folder of small facts derived from single files, named by annex key."""
+        return self.home / "derived"
+
+
+def resolve(*, root: str | os.PathLike[str] | None = None, offline: bool | None = None) -> Config:
+    """Settle the configuration for one call.
+
+    Parameters
+    ----------
+    root : path, optional
+        Overrides ``VERSE_DATA_HOME``, which overrides the platform's cache folder.
+    offline : bool, optional
+        Overrides ``VERSE_DATA_OFFLINE``.
+
+    Raises
+    ------
+    UsageError
+        If ``VERSE_DATA_OFFLINE`` is neither a yes nor a no.
+    """
+    home = root or os.environ.get(HOME_VARIABLE) or platformdirs.user_cache_dir("verse-data")
+    return Config(
+        home=Path(home).expanduser().absolute(),
+        offline=_offline_from_environment() if offline is None else offline,
+        stores_url=os.environ.get(STORES_VARIABLE) or None,
+        osf_api=os.environ.get(OSF_API_VARIABLE, "https://api.osf.io/v2").rstrip("/"),
+        osf_site=os.environ.get(OSF_SITE_VARIABLE, "https://osf.io").rstrip("/"),
+        osf_token=os.environ.get(OSF_TOKEN_VARIABLE) or None,
+    )
+
+
+def _offline_from_environment() -> bool:
+    text = os.environ.get(OFFLINE_VARIABLE, "").strip().lower()
+    if text not in _TRUE | _FALSE:
+        message = (
+            f"{OFFLINE_VARIABLE}={text!r} is neither a yes nor a no. "
+            f"Set it to 1 to forbid the network, or to 0 to allow it."
+        )
+        raise UsageError(message)
+    return text in _TRUE

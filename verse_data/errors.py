@@ -1,0 +1,177 @@
+"""The error tree, with the exit code that the command line gives for each branch.
+
+::
+
+    VerseDataError                      1   ours, but of no branch below
+    ├── UsageError (ValueError)         2   an argument, option or name is wrong
+    ├── ValidationFailed (ValueError)   3   metadata or a volume breaks a rule
+    ├── IntegrityError                  4   bytes are not what was promised
+    │   ├── ContentMissing (FileNotFoundError)
+    │   ├── ChunkMissing · ChunkCorrupt · StoreCorrupt
+    │   ├── VolumeCorrupt
+    │   └── DownloadCorrupt · SourceChanged
+    ├── NetworkError (ConnectionError)  5   try again later
+    │   └── RateLimited · ServerUnavailable · Truncated · NotTheFile · Offline
+    ├── StorageError                    6   trouble on this machine
+    │   └── DiskFull · PermissionDenied · LockTimeout · ToolMissing
+    ├── UnsafeInput (ValueError)        7   refused before use
+    │   ├── NiftiRefused · ArchiveRefused · SheetRefused · PathRefused · UrlRefused
+    │   └── QueryRefused                2   a query is something that the user typed
+    └── SampleError (RuntimeError)      1   a training sample could not be made
+
+Every error takes exactly one string, so that it survives pickling on its way out of a
+``DataLoader`` worker, and every text says what, where, why, and what to type next.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class VerseDataError(Exception):
+    """Base of every error that this package raises on purpose.
+
+    Parameters
+    ----------
+    message : str
+        What happened, where, why, and what to type next.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        """Give the message alone, also where a builtin base would decorate it."""
+        return str(self.args[0])
+
+
+class UsageError(VerseDataError, ValueError):
+    """An argument, option, release, split or version name is wrong."""
+
+    exit_code = 2
+
+
+class ValidationFailed(VerseDataError, ValueError):
+    """Metadata or a volume breaks a rule of its model."""
+
+    exit_code = 3
+
+
+class IntegrityError(VerseDataError):
+    """Bytes are not what a lock, a manifest or the file itself promised."""
+
+    exit_code = 4
+
+
+class ContentMissing(IntegrityError, FileNotFoundError):
+    """A file of the release is locked, but its content is not on this machine."""
+
+
+class ChunkMissing(IntegrityError):
+    """A key of a Zarr store that its manifest lists does not exist."""
+
+
+class ChunkCorrupt(IntegrityError):
+    """A chunk of a Zarr store is not the one that its manifest lists."""
+
+
+class StoreCorrupt(IntegrityError):
+    """A Zarr store's metadata or manifest is damaged, foreign or of an unknown layout."""
+
+
+class VolumeCorrupt(IntegrityError):
+    """A compressed volume is cut, flipped or longer than it says."""
+
+
+class DownloadCorrupt(IntegrityError):
+    """Downloaded bytes do not have the locked size or digest."""
+
+
+class SourceChanged(IntegrityError):
+    """A source gives other bytes, or another listing, than it did before."""
+
+
+class NetworkError(VerseDataError, ConnectionError):
+    """The network or a server failed; trying again later may help."""
+
+    exit_code = 5
+
+
+class RateLimited(NetworkError):
+    """A server asked us to come back later."""
+
+
+class ServerUnavailable(NetworkError):
+    """A server could not be reached, or answered with a fault of its own."""
+
+
+class Truncated(NetworkError):
+    """A transfer ended before the locked size was reached."""
+
+
+class NotTheFile(NetworkError):
+    """A server answered with something else, such as a log-in page."""
+
+
+class Offline(NetworkError):
+    """The network is needed, and this process was told not to use it."""
+
+
+class StorageError(VerseDataError):
+    """Trouble on this machine: disk, permissions, locks, tools."""
+
+    exit_code = 6
+
+
+class DiskFull(StorageError):
+    """Too little room on the disk."""
+
+
+class PermissionDenied(StorageError, PermissionError):
+    """A path may not be read or written by this user."""
+
+
+class LockTimeout(StorageError, TimeoutError):
+    """Another process held a lock for too long."""
+
+
+class ToolMissing(StorageError):
+    """git or git-annex is absent or too old."""
+
+
+class UnsafeInput(VerseDataError, ValueError):
+    """An input was refused before use because it is hostile or beyond a limit."""
+
+    exit_code = 7
+
+
+class NiftiRefused(UnsafeInput):
+    """A NIfTI header declares something that is not read."""
+
+
+class ArchiveRefused(UnsafeInput):
+    """An archive or one of its members breaks a safety rule."""
+
+
+class SheetRefused(UnsafeInput):
+    """A workbook is beyond the limits, or crashed the process that read it."""
+
+
+class PathRefused(UnsafeInput):
+    """A path points out of the folder that it belongs to."""
+
+
+class UrlRefused(UnsafeInput):
+    """An address, or a redirect, leads where this package does not go."""
+
+
+class QueryRefused(UnsafeInput):
+    """A ``where=`` expression is not part of the query grammar."""
+
+    exit_code = 2
+
+
+class SampleError(VerseDataError, RuntimeError):
+    """A training sample could not be made; the text names the scan and the cause."""

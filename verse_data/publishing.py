@@ -1,0 +1,190 @@
+"""Temp, verify, rename: how everything that this package writes reaches its final name.
+
+A file or folder is built under a temporary name beside its target, flushed to the disk, and
+renamed. So a reader sees the whole thing or nothing, also after a kill, and no lock is needed for
+that. The temporary name tells process and host, so that leftovers can be swept.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from verse_data.errors import DiskFull, PermissionDenied, StorageError, VerseDataError
+
+_PREFIX = ".tmp-"
+_STALE_SECONDS = 24 * 3600
+_FLUSHES = 8
+
+
+@contextmanager
+def storage_errors(path: Path, *, needed: int | None = None) -> Iterator[None]:
+    """Turn the operating system's errors on `path` into ours.
+
+    Parameters
+    ----------
+    path : Path
+        What is read or written.
+    needed : int, optional
+        Bytes that it takes, as far as known; said where the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        # Some of our own errors are also OSErrors, and have said what there is to say.
+        if isinstance(error, VerseDataError):
+            raise
+        raise _translated(error, path, needed) from error
+
+
+def _translated(error: OSError, path: Path, needed: int | None) -> StorageError:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        free = shutil.disk_usage(_existing(path)).free
+        wanted = f"about {needed:,} bytes needed, " if needed is not None else ""
+        limit = "the limit on file sizes (ulimit -f)" if error.errno == errno.EFBIG else "the disk"
+        return DiskFull(
+            f"No room left: writing {path} hit the end of {limit}: {wanted}{free:,} bytes free. "
+            f"Nothing half-written was left. Free some room, or set VERSE_DATA_HOME to a larger "
+            f"disk, and run it again."
+        )
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return PermissionDenied(
+            f"{path} may not be read or written by user id {os.getuid()}: {error.strerror}. "
+            f"Mend its permissions, or set VERSE_DATA_HOME to a folder of yours."
+        )
+    return StorageError(f"{path}: {error.strerror or error}. Check the disk and run it again.")
+
+
+def _existing(path: Path) -> Path:
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+@contextmanager
+def staging(final: Path, *, needed: int | None = None) -> Iterator[Path]:
+    """Give a path for building `final`, in the same folder; remove what is left there at the end.
+
+    Parameters
+    ----------
+    final : Path
+        The file or folder to be built.
+    needed : int, optional
+        Bytes that it takes, as far as known; said where the disk is full.
+    """
+    with storage_errors(final.parent, needed=needed):
+        final.parent.mkdir(parents=True, exist_ok=True)
+    name = f"{_PREFIX}{os.getpid()}@{socket.gethostname()}@{secrets.token_hex(4)}@{final.name}"
+    staged = final.parent / name
+    try:
+        with storage_errors(final, needed=needed):
+            yield staged
+    finally:
+        _remove(staged)
+
+
+def write_file(final: Path, content: bytes) -> None:
+    """Write `content` to `final`, whole or not at all, replacing what was there."""
+    with staging(final) as staged:
+        with staged.open("wb") as stream:
+            stream.write(content)
+            sync_file(stream)
+        staged.replace(final)
+        sync(final.parent)
+
+
+def sync_file(stream: IO[bytes]) -> None:
+    """Flush an open file to the disk."""
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def publish_folder(staged: Path, final: Path) -> bool:
+    """Flush the folder `staged` to the disk and rename it to `final`.
+
+    Returns
+    -------
+    bool
+        False if `final` already existed: another process was first, and `staged` is left to its
+        context to remove.
+    """
+    tree = [(Path(folder), names) for folder, _, names in os.walk(staged, topdown=False)]
+    files = [folder / name for folder, names in tree for name in names]
+    # Side by side: a file system flushes in one go what waits for it at the same time.
+    with ThreadPoolExecutor(_FLUSHES) as pool:
+        # A folder holds its links, and they may point at what is not there.
+        list(pool.map(sync, [path for path in files if not path.is_symlink()]))
+        list(pool.map(sync, [folder for folder, _ in tree]))
+    try:
+        staged.rename(final)
+    except OSError as error:
+        if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
+            return False
+        raise
+    sync(final.parent)
+    return True
+
+
+def discard(path: Path) -> None:
+    """Remove a published file or folder: it leaves its final name at once, whole."""
+    with staging(path) as aside:
+        path.rename(aside)
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Remove leftovers in `folder` of processes that are gone, and any that are a day old."""
+    stale = leftovers(folder)
+    for path in stale:
+        _remove(path)
+    return stale
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Return what :func:`sweep` would remove."""
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.glob(f"{_PREFIX}*") if _is_stale(path)]
+
+
+def _is_stale(path: Path) -> bool:
+    pid, host, *_ = [*path.name.removeprefix(_PREFIX).split("@"), ""]
+    try:
+        old = time.time() - path.lstat().st_mtime > _STALE_SECONDS
+    except FileNotFoundError:
+        return False
+    return old or (host == socket.gethostname() and pid.isdigit() and not _is_alive(int(pid)))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    # What cannot be removed now is swept later; the error that led here is the one to report.
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
