@@ -1,0 +1,1 @@
+"""What one name, row or file says: Pydantic models and file names. Pure."""

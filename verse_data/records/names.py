@@ -1,0 +1,234 @@
+"""File names of VerSe, in both layouts, to and from their parts.
+
+The subject-based layout writes ``sub-verse401_split-verse253_seg-vert_msk.nii.gz``, the MICCAI
+layout ``verse253_seg.nii.gz`` (VerSe'19) or ``verse400_verse090_CT-iso_seg.nii.gz`` (VerSe'20).
+In a file name, ``split-`` tells several series of one subject apart (``series_label`` here); it
+has nothing to do with training and test.
+Source: the 374 names of VerSe'19 and '20, and the wiki pages of their OSF nodes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from verse_data.errors import UsageError
+
+Role = Literal["ct", "ct_json", "mask", "centroids", "snapshot", "grading"]
+Split = Literal["training", "validation", "test"]
+Layout = Literal["subject", "miccai"]
+Entities = tuple[tuple[str, str], ...]
+
+SPLITS: Final[tuple[Split, ...]] = ("training", "validation", "test")
+_SPLIT_OF_WORD: Final[dict[str, Split]] = {split: split for split in SPLITS}
+
+_SERIES_OF_SUBJECT: Final = (
+    "400:090,155 401:201,253 402:202,251 403:208,255 404:209,256 405:212,258,259 406:214,261 "
+    "407:215,262 408:223,265 409:226,266 410:227,267 411:232,270 412:235,290 413:239,272 "
+    "414:241,273 415:243,275 416:247,279 417:277,278"
+)
+SUBJECT_OF_SERIES: Final[dict[str, str]] = {
+    f"verse{series}": f"verse{subject}"
+    for subject, _, listed in (part.partition(":") for part in _SERIES_OF_SUBJECT.split())
+    for series in listed.split(",")
+}
+"""Subject of each of the 37 series of VerSe's 18 multi-series subjects; all others are their own.
+
+MICCAI names carry series numbers alone, so that verse201 and verse253 look like two people.
+"""
+
+# Suffix of the subject-based layout: (role, marker in front of it, suffix word, extension).
+_SUFFIXES: Final[tuple[tuple[Role, tuple[str, ...], str, str], ...]] = (
+    ("ct", ("",), "ct", ".nii.gz"),
+    ("ct_json", ("",), "ct", ".json"),
+    ("mask", ("seg-vert",), "msk", ".nii.gz"),
+    ("centroids", ("seg-subreg", "seg-vb"), "ctd", ".json"),
+    ("snapshot", ("seg-vert",), "snp", ".png"),
+)
+# VerSe knows `split-` and `dir-`, never together; `ses-` and `ce-` occur in the same group's other
+# data. A scan's id names them in this order, whatever order a file name uses.
+_ORDER: Final = ("ses", "split", "dir", "ce")
+
+_STEM: Final = re.compile(
+    r"(?P<sub>sub-)?(?P<subject>[A-Za-z0-9]+)(?P<entities>(?:_[A-Za-z0-9]+-[A-Za-z0-9]+)*)"
+)
+_MICCAI: Final = re.compile(
+    r"(?P<first>verse\d{3}|gl\d{3})(?:_(?P<second>verse\d{3}))?(?P<rest>[_-].*)?",
+    re.IGNORECASE | re.ASCII,
+)
+_MICCAI_DIRECTION: Final = re.compile(
+    r"[_-]CT[_-](ax|sag|iso)(?![A-Za-z])", re.IGNORECASE | re.ASCII
+)
+_GRADING: Final = re.compile(
+    r".*\.xlsx|.*(appendixe1|grading|scores).*\.csv", re.IGNORECASE | re.ASCII
+)
+_SPLIT_FOLDER: Final = re.compile(
+    r"(?:(?:.*[-_0-9])?|dataset-[a-z]+(?=training|validation)|dataset-phantom)(training|validation|test)",
+    re.IGNORECASE | re.ASCII,
+)
+# Letters in front of `test` make other words, such as `latest`: only known releases may stand there.
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileName:
+    """The parts of one file name.
+
+    Attributes
+    ----------
+    role : str
+        What the file is.
+    extension : str
+        With the leading dot, such as ``".nii.gz"``.
+    subject_id : str
+        Label of the person, such as ``"verse401"``; empty for the grading workbook.
+    series_label : str or None
+        Value of the name's ``split-`` entity, where a subject has several series.
+    entities : tuple of (str, str)
+        All entities after the subject, in the order of the name, unknown ones included; without
+        the ``seg-`` of the suffix.
+    marker : str
+        The ``seg-`` part of the suffix, such as ``"seg-vert"``, or ``""``.
+    prefixed : bool
+        Whether the name starts with ``sub-``; the wiki of VerSe'20 shows snapshots without it.
+    layout : str
+        The layout that the name was read in; `format` writes the subject-based one.
+    """
+
+    role: Role
+    extension: str
+    subject_id: str
+    series_label: str | None = None
+    entities: Entities = ()
+    marker: str = ""
+    prefixed: bool = True
+    layout: Layout = "subject"
+
+    @property
+    def scan_id(self) -> str:
+        """Name of the CT series: ``verse004``, ``verse401_split-verse253``, ``verse509_dir-iso``."""
+        ranked = sorted(self.entities, key=lambda item: _rank(item[0]))
+        return "_".join([self.subject_id, *(f"{key}-{value}" for key, value in ranked)])
+
+    @property
+    def series_id(self) -> str:
+        """Name of the series alone, the key that is the same in both layouts and in the workbook."""
+        return self.series_label or self.subject_id
+
+    def format(self) -> str:
+        """Return the file's name in the subject-based layout.
+
+        Raises
+        ------
+        UsageError
+            For the grading workbook, which has no name of its own in it.
+        """
+        if self.role == "grading":
+            raise UsageError("A grading workbook has no file name in the subject-based layout.")
+        parts = [f"{key}-{value}" for key, value in self.entities]
+        words = {role: word for role, _, word, _ in _SUFFIXES}
+        marked = [self.marker] if self.marker else []
+        stem = "_".join([self.subject_id, *parts, *marked, words[self.role]])
+        return ("sub-" if self.prefixed else "") + stem + self.extension
+
+
+def _rank(key: str) -> int:
+    return _ORDER.index(key) if key in _ORDER else len(_ORDER)
+
+
+def parse_path(path: str) -> FileName | None:
+    """Read the name of the file at `path`; folders are not looked at.
+
+    Returns
+    -------
+    FileName or None
+        None if the name belongs to no role of either layout.
+    """
+    name = path.rsplit("/", 1)[-1]
+    if _GRADING.fullmatch(name):
+        return FileName(role="grading", extension=name[name.rindex(".") :], subject_id="")
+    return _subject_based(name) or _miccai(name)
+
+
+def _subject_based(name: str) -> FileName | None:
+    for role, markers, word, extension in _SUFFIXES:
+        for marker in markers:
+            suffix = f"_{marker}_{word}{extension}" if marker else f"_{word}{extension}"
+            if not name.endswith(suffix):
+                continue
+            match = _STEM.fullmatch(name.removesuffix(suffix))
+            if match is None or (match["sub"] is None and role != "snapshot"):
+                return None
+            pairs = [part.split("-") for part in match["entities"].split("_") if part]
+            entities = tuple((key, value) for key, value in pairs)
+            keys = [key for key, _ in entities]
+            if len(set(keys)) < len(keys) or "seg" in keys or "sub" in keys:
+                return None
+            return FileName(
+                role=role,
+                extension=extension,
+                subject_id=match["subject"],
+                series_label=dict(entities).get("split"),
+                entities=entities,
+                marker=marker,
+                prefixed=match["sub"] is not None,
+            )
+    return None
+
+
+def _miccai(name: str) -> FileName | None:
+    match = _MICCAI.match(name)
+    if match is None:
+        return None
+    tail = name[match.end("second" if match["second"] else "first") :]
+    found = _miccai_role(tail)
+    if found is None:
+        return None
+    role, marker, extension = found
+    first = match["first"].lower()
+    series = match["second"].lower() if match["second"] else None
+    if series is None and first in SUBJECT_OF_SERIES:
+        first, series = SUBJECT_OF_SERIES[first], first
+    direction = _MICCAI_DIRECTION.match(tail)
+    entities: Entities = (("split", series),) if series else ()
+    # The subject-based layout never writes `dir-` beside `split-`.
+    if direction and not series:
+        entities = (("dir", direction[1].lower()),)
+    return FileName(
+        role=role,
+        extension=extension,
+        subject_id=first,
+        series_label=series,
+        entities=entities,
+        marker=marker,
+        layout="miccai",
+    )
+
+
+def _miccai_role(tail: str) -> tuple[Role, str, str] | None:
+    """Tell the role from what follows the id; the middle is irregular, the end is not."""
+    lower = tail.lower()
+    if tail and tail[0] not in "_-.":
+        return None
+    if lower.endswith("_seg.nii.gz"):
+        return "mask", "seg-vert", ".nii.gz"
+    if lower.endswith(".nii.gz") and re.fullmatch(r"([_-]ct([_-](ax|sag|iso))?)?\.nii\.gz", lower):
+        return "ct", "", ".nii.gz"
+    if lower.endswith("ctd.json"):
+        return "centroids", "seg-subreg", ".json"
+    if lower.endswith(".png"):
+        return "snapshot", "seg-vert", ".png"
+    return None
+
+
+def split_of(path: str) -> Split | None:
+    """Return the published split that the folders of `path` name, or None if they name none.
+
+    Accepted are ``dataset-verse19training``, ``dataset-01training``, ``01_training``,
+    ``training`` and their like for validation and test; the innermost such folder counts, since
+    unpacking a zip may double it.
+    """
+    for folder in reversed(path.split("/")[:-1]):
+        if match := _SPLIT_FOLDER.fullmatch(folder):
+            return _SPLIT_OF_WORD[match[1].lower()]
+    return None
