@@ -1,0 +1,13 @@
+"""A small made-up release with the layout, the file formats and the awkward cases of VerSe'19.
+
+For the demo, this package's tests, its documentation, and the tests of those who build on it.
+No value in it was measured on a person. See ``docs/phantom.md``.
+"""
+
+from __future__ import annotations
+
+from verse_data.phantom.paint import paint_ct
+from verse_data.phantom.patients import CASES, cases
+from verse_data.phantom.tree import DEFAULT_SHAPE, write
+
+__all__ = ["CASES", "DEFAULT_SHAPE", "cases", "paint_ct", "write"]

@@ -1,0 +1,175 @@
+"""The solid of one vertebra: signed distances of a body, an arch and its processes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from verse_data.phantom.anatomy import SACRUM, Vertebra
+
+Field = npt.NDArray[np.float32]
+Point = tuple[float, float, float]
+
+_REACH_MM: Final = 6.0
+_HALF_WIDTH_MM: Final = 52.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A grid with axes (P, I, R) laid into the patient: voxel (0, 0, 0) at `origin` (a, u, r) mm."""
+
+    shape: tuple[int, int, int]
+    origin: Point
+    in_plane: float
+    slice_mm: float
+
+    @property
+    def sizes(self) -> Point:
+        """Voxel size in mm along P, I and R."""
+        return (self.in_plane, self.in_plane, self.slice_mm)
+
+    def index(self, point: Point) -> npt.NDArray[np.float64]:
+        """Return the voxel index of a point (a, u, r) in mm."""
+        a, u, r = (value - zero for value, zero in zip(point, self.origin, strict=True))
+        return np.array([-a / self.in_plane, -u / self.in_plane, r / self.slice_mm])
+
+
+@dataclass(frozen=True)
+class Local:
+    """Coordinates of some voxels in a vertebra's own frame, mm; `r` is taken without its sign."""
+
+    where: tuple[slice, slice, slice]
+    a: Field
+    u: Field
+    r: Field
+
+
+def local(vertebra: Vertebra, grid: Grid) -> Local:
+    """Return the voxels of `grid` that may belong to `vertebra`, in its frame."""
+    reach_up = max(vertebra.height * 1.4, vertebra.height / 2 + 24) + _REACH_MM
+    rear, front = vertebra.rear - _REACH_MM, vertebra.depth / 2 + _REACH_MM
+    corners = [(a, u) for a in (rear, front) for u in (-reach_up - 8, reach_up)]
+    cos, sin = round(math.cos(vertebra.tilt), 9), round(math.sin(vertebra.tilt), 9)
+    a0, u0, r0 = vertebra.centre
+    world = [(a0 + a * cos + u * sin, u0 - a * sin + u * cos) for a, u in corners]
+    low = grid.index((max(a for a, _ in world), max(u for _, u in world), r0 - _HALF_WIDTH_MM))
+    high = grid.index((min(a for a, _ in world), min(u for _, u in world), r0 + _HALF_WIDTH_MM))
+    where = [
+        slice(int(np.clip(np.floor(first), 0, n)), int(np.clip(np.ceil(last) + 1, 0, n)))
+        for first, last, n in zip(low, high, grid.shape, strict=True)
+    ]
+    i, j, k = (np.arange(part.start, part.stop, dtype=np.float32) for part in where)
+    a = (grid.origin[0] - i * grid.in_plane - a0)[:, None, None]
+    u = (grid.origin[1] - j * grid.in_plane - u0)[None, :, None]
+    r = np.abs(grid.origin[2] + k * grid.slice_mm - r0)[None, None, :]
+    turned = (a * np.float32(cos) - u * np.float32(sin), a * np.float32(sin) + u * np.float32(cos))
+    return Local((where[0], where[1], where[2]), *turned, r.astype(np.float32))
+
+
+def distance(vertebra: Vertebra, at: Local) -> Field:
+    """Return the signed distance in mm to the surface of `vertebra`, below zero inside."""
+    if vertebra.level == "C1":
+        return _atlas(vertebra, at)
+    solid: Field = _body(vertebra, at)
+    if vertebra.level == "C2":
+        height = vertebra.height
+        dens = _capsule(at, (2.0, height / 2 - 2, 0.0), (1.0, height / 2 + 15, 0.0), 4.5)
+        solid = np.minimum(solid, dens)
+    for start, stop, radius in _arch(vertebra):
+        solid = np.minimum(solid, _capsule(at, start, stop, radius))
+    return solid
+
+
+def screws(vertebra: Vertebra, at: Local, *, radius: float) -> Field:
+    """Return the signed distance to a pair of pedicle screws of `radius` mm."""
+    v = vertebra
+    head = (-v.depth / 2 - 16, v.height * 0.22, v.width * 0.33)
+    tip = (v.depth / 2 - 9, v.height * 0.12, v.width * 0.2)
+    return _capsule(at, head, tip, radius)
+
+
+def _body(v: Vertebra, at: Local) -> Field:
+    """Return a waisted elliptic cylinder, its upper and lower face bent by the fracture."""
+    front = np.clip(at.a / np.float32(v.depth) + np.float32(0.5), 0, 1)
+    middle = np.clip(1 - (2 * at.a / v.depth) ** 2, 0, 1)
+    middle = middle * np.clip(1 - 0.8 * (2 * at.r / v.width) ** 2, 0, 1)
+    if v.fracture_type == "wedge":
+        lost: Field | np.float32 = front * np.float32(v.loss)
+    elif v.fracture_type == "biconcave":
+        lost = middle * np.float32(v.loss)
+    else:
+        lost = np.float32(v.loss)
+    half_height = v.height / 2 * (1 - lost) - 0.8 * middle
+    waist = 1 - 0.09 * np.clip(1 - (2 * at.u / v.height) ** 2, 0, 1)
+    # The rear wall is flat to hollow: an ellipse that is cut off behind.
+    depth = np.where(at.a > 0, v.depth * 0.5, v.depth * 0.58).astype(np.float32) * waist
+    radius = np.sqrt((at.a / depth) ** 2 + (at.r / (v.width / 2 * waist)) ** 2)
+    around = (radius - 1) * np.float32(v.depth / 2)
+    rear = -at.a - v.depth / 2
+    solid = np.maximum(np.maximum(around, np.abs(at.u) - half_height), rear)
+    return np.asarray(solid, dtype=np.float32)
+
+
+def _arch(v: Vertebra) -> list[tuple[Point, Point, float]]:
+    """Capsules of the arch on one side; the other is its mirror image."""
+    if v.level == SACRUM:
+        return []
+    wall, h, thick = -v.depth / 2, v.height, v.pedicle
+    side = v.width * 0.34
+    high, low = 0.22 * h, -0.15 * h
+    root = (wall - 20, low, 0.0)
+    tip = (
+        root[0] - round(v.spinous * math.cos(v.spinous_drop), 6),
+        root[1] - round(v.spinous * math.sin(v.spinous_drop), 6),
+        0.0,
+    )
+    reach = v.width / 2 + v.transverse
+    back = -14 if v.level.startswith("L") else -20
+    joint = 0.55 * h + 3
+    # A lumbar spinous process is a plate: a second rod under the first.
+    plate = 7.0 if v.level.startswith("L") else 2.0
+    return [
+        ((wall + 3, high, side), (wall - 9, high, side), thick),
+        ((wall - 11, high, side), (wall - 13, joint, side), 0.6 * thick + 1.2),
+        ((wall - 14, low, side * 0.8), (wall - 17, -joint - 2, side * 0.8), 0.6 * thick + 1.2),
+        ((wall - 12, 0.05 * h, side), (wall - 19, low, 2.0), 0.45 * thick + 1.6),
+        (root, tip, 0.35 * thick + 2.0),
+        (
+            (root[0] - 3, root[1] - plate / 2, 0.0),
+            (tip[0], tip[1] - plate, 0.0),
+            0.35 * thick + 2.0,
+        ),
+        ((wall - 10, high, side), (wall + back, high, reach - 3), 0.3 * thick + 2.0),
+    ]
+
+
+def _atlas(v: Vertebra, at: Local) -> Field:
+    """C1 is a ring without a body."""
+    front, rear, side = v.depth / 2, -v.depth / 2 - 20, 17.0
+    parts = [
+        ((front, 0.0, 0.0), (front - 5, 0.0, side - 3), 3.0),
+        ((front - 4, 0.0, side), (front - 14, 0.0, side), 6.0),
+        ((front - 14, 0.0, side), (rear + 5, 1.0, 11.0), 3.0),
+        ((rear + 5, 1.0, 11.0), (rear, 1.0, 0.0), 3.0),
+        ((front - 9, 0.0, side), (front - 11, 0.0, side + v.transverse), 3.5),
+    ]
+    solid = _capsule(at, *parts[0])
+    for part in parts[1:]:
+        solid = np.minimum(solid, _capsule(at, *part))
+    return solid
+
+
+def _capsule(at: Local, start: Point, stop: Point, radius: float) -> Field:
+    """Distance to a segment, less `radius`."""
+    da, du, dr = (np.float32(b - a) for a, b in zip(start, stop, strict=True))
+    a, u, r = (
+        axis - np.float32(zero) for axis, zero in zip((at.a, at.u, at.r), start, strict=True)
+    )
+    length = np.float32(da * da + du * du + dr * dr)
+    along = np.clip(((a * da + u * du) + r * dr) / length, 0, 1)
+    square = (a - along * da) ** 2 + (u - along * du) ** 2 + (r - along * dr) ** 2
+    return np.asarray(np.sqrt(square) - np.float32(radius), dtype=np.float32)
