@@ -1,0 +1,160 @@
+"""Drill 13: 25 kills of ``datalad get``; then it comes to its end, and every byte is right."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from osf_standin import FakeClock, Node, OsfStandin
+from support.calls import call
+
+from verse_data.config import Config
+from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.drop import drop_files
+from verse_data.releases.environment import tool_environment
+from verse_data.releases.osf_walk import walk_node
+
+KILLS = 25
+FILES = 6
+SIZE = 400_000
+CHILD = """
+import sys
+from datalad.distribution.dataset import Dataset
+import datalad.distribution.get
+dataset = Dataset(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+dataset.get(".", result_renderer="disabled", on_failure="ignore")
+print("done", flush=True)
+"""
+OURS = """
+import sys
+from pathlib import Path
+from verse_data.releases import annex_engine
+from verse_data.releases.dataset import ReleaseDataset
+dataset = ReleaseDataset(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+dataset.fetch(dataset.lock().files, jobs=2)
+"""
+NAIVE = """
+import sys, urllib.request
+print("ready", flush=True)
+sys.stdin.readline()
+with urllib.request.urlopen(sys.argv[2]) as response, open(sys.argv[1], "wb") as stream:
+    while block := response.read(1 << 14):
+        stream.write(block)
+"""
+
+
+@pytest.fixture
+def place(home: Path) -> Iterator[tuple[OsfStandin, ReleaseDataset]]:
+    """Serve a node slowly enough for a kill to hit, and build its dataset."""
+    node = Node("jtfa5")
+    for number in range(FILES):
+        content = b"\x1f\x8b" + random.Random(number).randbytes(SIZE)
+        node.upload(f"rawdata/sub-verse{number:03}/sub-verse{number:03}_ct.nii.gz", content)
+    with OsfStandin(node) as osf:
+        config = Config(
+            home=home, offline=False, osf_api=osf.hosts["api"], osf_site=osf.hosts["site"]
+        )
+        dataset = ReleaseDataset(home / "lab", config=config)
+        dataset.publish(walk_node("jtfa5", config=config, release="lab", clock=FakeClock()))
+        osf.latency = 0.02
+        yield osf, dataset
+
+
+def start(script: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start a child in a group of its own, up to where it waits for its sign."""
+    environment = tool_environment() | {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "annex.security.allowed-ip-addresses",
+        "GIT_CONFIG_VALUE_0": "127.0.0.1",
+        "DATALAD_LOG_LEVEL": "error",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
+        env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def kill_after(child: subprocess.Popen[bytes], seconds: float, *, alone: bool = False) -> None:
+    """Give a child its sign, and kill it: with all that it started, or alone."""
+    with child:
+        assert child.stdin
+        assert child.stdout
+        assert child.stdout.readline() == b"ready\n"
+        child.stdin.write(b"go\n")
+        child.stdin.flush()
+        time.sleep(seconds)
+        (os.kill if alone else os.killpg)(child.pid, signal.SIGKILL)
+
+
+def test_killed_gets_leave_nothing_wrong(place: tuple[OsfStandin, ReleaseDataset]) -> None:
+    """After each kill no object is wrong; our own get ends it, fsck is clean, the bytes are right."""
+    _, dataset = place
+    files, dice = dataset.lock().files, random.Random(13)
+    partly = 0
+    child = start(CHILD, str(dataset.path))
+    for _ in range(KILLS):
+        following = start(CHILD, str(dataset.path))
+        kill_after(child, dice.uniform(0.0, 0.5))
+        child = following
+        here = [file for file in files if dataset.has(file)]
+        partly += 0 < len(here) < FILES
+        for file in here:
+            assert hashlib.sha256(dataset.content(file).read_bytes()).hexdigest() == file.sha256
+        if len(here) == FILES:  # begin again, so that each kill has something to hit
+            assert dataset.has(files[0])
+            call(dataset.path, "git-annex", "drop", "--force", "--quiet", ".")
+    kill_after(child, 0.0)
+
+    report = dataset.fetch(files)
+
+    assert report.failed == ()
+    assert partly
+    assert "fail" not in call(dataset.path, "git-annex", "fsck", "--quiet")
+    for file in files:
+        assert hashlib.sha256(dataset.content(file).read_bytes()).hexdigest() == file.sha256
+
+
+def test_our_own_get_goes_on_after_a_kill_of_it_alone(
+    place: tuple[OsfStandin, ReleaseDataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """git-annex does not outlive us; the next call is not locked out, and costs at most half again."""
+    osf, dataset = place
+    for name, value in osf.environment.items():
+        monkeypatch.setenv(name, value)
+    files, dice = dataset.lock().files, random.Random(1)
+    for _ in range(3):
+        before = osf.sent_bytes
+        kill_after(start(OURS, str(dataset.path)), dice.uniform(0.1, 0.5), alone=True)
+
+        assert dataset.fetch(files).failed == ()
+        assert osf.sent_bytes - before <= 1.5 * FILES * SIZE
+        for file in files:
+            assert hashlib.sha256(dataset.content(file).read_bytes()).hexdigest() == file.sha256
+        drop_files(dataset, files, unchecked=True)
+
+
+def test_control_a_killed_plain_download_leaves_a_wrong_file(
+    place: tuple[OsfStandin, ReleaseDataset], tmp_path: Path
+) -> None:
+    """A download to the final name, killed on its way, leaves a file that is not the locked one."""
+    osf, dataset = place
+    file = dataset.lock().files[0]
+    osf.play("stall", seconds=5)
+    final = tmp_path / "naive.nii.gz"
+
+    kill_after(start(NAIVE, str(final), dataset.addresses(file)[0]), 1.0)
+
+    assert hashlib.sha256(final.read_bytes()).hexdigest() != file.sha256

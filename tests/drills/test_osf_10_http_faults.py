@@ -1,0 +1,192 @@
+"""Drill 10: everything a server does wrong, fresh and resumed, on the HTTP engine.
+
+No wrong file ever stands at a final name, each fault ends in its own error class, nothing is left
+behind, and once the server is well the same call succeeds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from osf_standin import MODES, FakeClock, Node, OsfStandin
+
+from verse_data.config import Config
+from verse_data.errors import (
+    DownloadCorrupt,
+    NotTheFile,
+    RateLimited,
+    ServerUnavailable,
+    SourceChanged,
+    Truncated,
+    UrlRefused,
+    VerseDataError,
+)
+from verse_data.records.lock import LockedFile
+from verse_data.releases.fetch import FetchResult
+from verse_data.releases.http_engine import HttpEngine
+from verse_data.releases.osf_walk import walk_node
+from verse_data.releases.pacing import Backoff
+from verse_data.releases.store import ObjectStore
+
+# What the fault is, the class it ends in (None: the engine gets over it), and the exit code.
+TABLE: dict[str, tuple[type[VerseDataError] | None, int]] = {
+    "cut_length": (Truncated, 5),
+    "cut_no_length": (Truncated, 5),
+    "cut_chunked": (Truncated, 5),
+    "reset": (Truncated, 5),
+    "stall": (Truncated, 5),
+    "html": (NotTheFile, 5),
+    "html_as_bytes": (NotTheFile, 5),
+    "gzip": (NotTheFile, 5),
+    "throttle": (RateLimited, 5),
+    "throttle_date": (RateLimited, 5),
+    "unavailable": (ServerUnavailable, 5),
+    "forbidden": (ServerUnavailable, 5),
+    "redirect_loop": (ServerUnavailable, 5),
+    "redirect_file": (UrlRefused, 7),
+    "redirect_private": (UrlRefused, 7),
+    "gone": (SourceChanged, 4),
+    "extra": (DownloadCorrupt, 4),
+    "extra_chunked": (DownloadCorrupt, 4),
+    "flip": (DownloadCorrupt, 4),
+    "changed": (DownloadCorrupt, 4),
+    "negative_length": (None, 0),
+    "ignore_range": (None, 0),
+    "wrong_range": (None, 0),
+    "unsatisfiable": (None, 0),
+}
+
+LARGE, SMALL = "rawdata/sub-verse004_ct.nii.gz", "derivatives/sub-verse004_ctd.json"
+
+
+class Fast(FakeClock):
+    """No wait for a back-off; stalls are waited for by the socket's own limit."""
+
+
+@dataclass
+class Target:
+    """What an engine needs of a dataset."""
+
+    store: ObjectStore
+
+
+@pytest.fixture(scope="module")
+def standin(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[OsfStandin, Config, dict[str, LockedFile]]]:
+    """Serve a CT-sized file and a centroid file that is smaller than a web page."""
+    node = Node("jtfa5")
+    node.upload(LARGE, b"\x1f\x8b" + random.Random(10).randbytes(700_000))
+    node.upload(SMALL, b'[{"direction": ["P", "I", "R"]}, {"label": 20, "X": 1.5}]')
+    with OsfStandin(node) as osf:
+        home = tmp_path_factory.mktemp("home")
+        config = Config(
+            home=home, offline=False, osf_api=osf.hosts["api"], osf_site=osf.hosts["site"]
+        )
+        lock = walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
+        yield osf, config, lock.by_path
+
+
+def get(config: Config, store: ObjectStore, file: LockedFile) -> FetchResult:
+    """Fetch one file."""
+    results: list[FetchResult] = []
+    engine = HttpEngine(
+        config,
+        Target(store),
+        clock=Fast(),
+        backoff=Backoff(first=0.001, most=0.01),
+        timeouts=(1.0, 0.2),
+    )
+    engine.fetch([file], jobs=1, on_result=results.append)
+    return results[0]
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_table_covers_all_modes():
+    """Every fault that the stand-in can play has a row, and they are more than thirteen."""
+    assert set(TABLE) == set(MODES)
+    assert len(TABLE) >= 13
+
+
+@pytest.mark.parametrize("start", ["fresh", "resumed"])
+@pytest.mark.parametrize("mode", TABLE)
+def test_no_fault_puts_a_wrong_file_in_place(
+    standin: tuple[OsfStandin, Config, dict[str, LockedFile]], tmp_path: Path, mode: str, start: str
+):
+    """A fault that stays is its named error and leaves nothing wrong; then the file comes."""
+    osf, config, files = standin
+    error, code = TABLE[mode]
+    for path in (LARGE, SMALL):
+        store, file = ObjectStore(tmp_path / path.replace("/", "_")), files[path]
+        osf.faults.clear()
+        if start == "resumed":
+            osf.play("cut_length", times=1)
+            osf.play("gone", times=1)
+            assert get(config, store, file).error_class is SourceChanged
+            assert [part.stat().st_size > 0 for part in store.incoming.glob("*.part")] == [True]
+        osf.play(mode, seconds=1)
+        result = get(config, store, file)
+        assert result.error_class is error, result.error
+        assert result.ok is (error is None)
+        if error is None:
+            assert digest(store.object_path(file)) == file.sha256
+        else:
+            assert error.exit_code == code
+            assert path in str(result.error)
+            assert "Signature" not in str(result.error)
+            assert not store.object_path(file).exists()
+            assert result.tries <= 10
+        osf.faults.clear()
+        assert get(config, store, file).ok
+        assert digest(store.object_path(file)) == file.sha256
+        assert list(store.incoming.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        mode
+        for mode in TABLE
+        if mode not in {"redirect_file", "redirect_private", "redirect_loop", "gone"}
+    ],
+)
+def test_a_fault_that_passes_is_got_over_in_the_same_call(
+    standin: tuple[OsfStandin, Config, dict[str, LockedFile]], tmp_path: Path, mode: str
+):
+    """What happens once does not fail a file."""
+    osf, config, files = standin
+    osf.faults.clear()
+    osf.play(mode, times=1, seconds=1)
+    store, file = ObjectStore(tmp_path / "lab"), files[LARGE]
+    assert get(config, store, file).ok
+    assert digest(store.object_path(file)) == file.sha256
+
+
+def test_control_a_plain_download_keeps_wrong_files(
+    standin: tuple[OsfStandin, Config, dict[str, LockedFile]], tmp_path: Path
+):
+    """The naive way, urllib to the final name, stores wrong bytes under several of the faults."""
+    osf, _, files = standin
+    file, wrong = files[LARGE], []
+    url = f"{osf.hosts['site']}/download/{file.file_id}/?version=1"
+    for mode in ("html", "gzip", "flip", "extra", "cut_no_length", "changed"):
+        osf.faults.clear()
+        osf.play(mode)
+        final = tmp_path / mode
+        with urllib.request.urlopen(url, timeout=2) as response, final.open("wb") as stream:
+            while block := response.read(1 << 16):
+                stream.write(block)
+        if digest(final) != file.sha256:
+            wrong.append(mode)
+    osf.faults.clear()
+    assert wrong == ["html", "gzip", "flip", "extra", "cut_no_length", "changed"]

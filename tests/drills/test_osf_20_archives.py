@@ -1,0 +1,203 @@
+"""Drill 20: hostile archives are refused by name, and mutated ones never do harm."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+import stat
+import time
+import unicodedata
+import zipfile
+from pathlib import Path
+
+import pytest
+from osf_standin.zips import Entry, build
+
+from verse_data.config import Config
+from verse_data.errors import ArchiveRefused
+from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
+from verse_data.releases.archives import adopt_zip
+from verse_data.releases.store import ObjectStore
+
+NAME = "rawdata/sub-verse004/sub-verse004_ct.nii.gz"
+BODY = random.Random(1).randbytes(20_000)
+OTHER = "derivatives/sub-verse004/sub-verse004_ctd.json"
+JSON = b'[{"label": 20, "X": 1.0, "Y": 2.0, "Z": 3.0}]' * 20
+GOOD = [Entry(NAME, BODY), Entry(OTHER, JSON)]
+NFC, NFD = (unicodedata.normalize(form, "é.json") for form in ("NFC", "NFD"))
+
+# Archive and the words that its refusal must say.
+HOSTILE: dict[str, tuple[bytes, str]] = {
+    "parent": (build([*GOOD, Entry("../evil.json", b"x")]), "plain relative path"),
+    "parent within": (build([*GOOD, Entry("a/../../evil.json", b"x")]), "plain relative path"),
+    "absolute": (build([*GOOD, Entry("/tmp/evil.json", b"x")]), "plain relative path"),
+    "backslash": (build([*GOOD, Entry("..\\evil.json", b"x")]), "plain relative path"),
+    "drive": (build([*GOOD, Entry("C:evil.json", b"x")]), "plain relative path"),
+    "nul": (build([*GOOD, Entry("evil.json\0.txt", b"x")]), "plain relative path"),
+    "newline": (build([*GOOD, Entry("evil\nnew: 4.json", b"x")]), "plain relative path"),
+    "right to left": (build([*GOOD, Entry("a\u202egnp.json", b"x")]), "plain relative path"),
+    "not utf-8": (build([*GOOD, Entry(b"\xff\xfe.json", b"x")]), "not UTF-8"),
+    "long name": (build([*GOOD, Entry("a" * 201, b"x")]), "longer than 200 bytes"),
+    "symlink": (build([*GOOD, Entry("l", b"/etc/passwd", mode=stat.S_IFLNK | 0o777)]), "a link"),
+    "fifo": (build([*GOOD, Entry("f", b"", mode=stat.S_IFIFO | 0o644)]), "a link or a device"),
+    "device": (build([*GOOD, Entry("d", b"", mode=stat.S_IFBLK | 0o644)]), "a link or a device"),
+    "twice": (build([*GOOD, Entry(NAME, b"other")]), "one name on some machines"),
+    "case": (build([*GOOD, Entry(NAME.upper(), b"other")]), "one name on some machines"),
+    "unicode": (build([Entry(NFC, b"1"), Entry(NFD, b"2")]), "one name on some machines"),
+    "file as folder": (build([*GOOD, Entry(f"{OTHER}/x", b"x")]), "which is a file"),
+    "encrypted": (build([*GOOD, Entry("secret", b"x", flags=1)]), "encrypted"),
+    "overlap": (build([*GOOD, Entry("again", BODY, offset=0)]), "overlaps"),
+    "nested": (build([*GOOD, Entry("inner.zip", b"PK")]), "an archive in an archive"),
+    "bomb": (build([*GOOD, Entry("zeros.bin", bytes(3_000_000))]), "inflates more than 200 times"),
+    "gzip bomb": (
+        build([*GOOD, Entry("x.nii.gz", (b"\x1f\x8b" + bytes(100)) * 20_000)]),
+        "inflates more than",
+    ),
+    "lying size": (build([Entry(NAME, BODY + BODY, size=len(BODY))]), "beyond the 20,000 bytes"),
+    "short": (build([Entry(NAME, BODY[:-1], size=len(BODY))]), "19,999 bytes"),
+    "wrong crc": (build([Entry(NAME, BODY, crc=7)]), "CRC-32"),
+    "crc of another": (build([Entry(NAME, BODY, local_crc=7)]), "its own header says otherwise"),
+    "other name inside": (
+        build([Entry(NAME, BODY, local_name=NAME.encode()[::-1])]),
+        "its own header says otherwise",
+    ),
+    "odd method": (build([*GOOD, Entry("m", b"x", method=97)]), "neither stored nor deflated"),
+    "before": (build(GOOD, before=b"#!/bin/sh\n"), "bytes stand before"),
+    "after": (build(GOOD, after=b"more"), "bytes follow its end"),
+    "zip64 elsewhere": (build(GOOD, zip64=True, locator_offset=-1), "zip64 record is wrong"),
+    "one too many": (build(GOOD, count=3), "ends in entry 3 of 3"),
+    "one too few": (build(GOOD, count=1), "longer than its members"),
+    "cut": (build(GOOD)[:-30], "no end record"),
+    "no zip": (b"<html>log in</html>" * 9, "no end record"),
+    "empty": (b"", "no end record"),
+    "garbled data": (build([Entry(NAME, BODY, packed=b"\xff" * 900)]), "damaged"),
+    "cut data": (build([Entry(NAME, BODY, packed=Entry(NAME, BODY).body[:-40])]), "cut"),
+}
+
+
+def lock() -> ReleaseLock:
+    """Return the lock that the archives' good members belong to."""
+    rows = (
+        LockedFile(path=path, size=len(body), sha256=hashlib.sha256(body).hexdigest())
+        for path, body in ((OTHER, JSON), (NAME, BODY))
+    )
+    return ReleaseLock(release="lab", source=LockSource(kind="tree"), files=tuple(rows))
+
+
+def settings(home: Path) -> Config:
+    """Return settings that forbid sockets."""
+    return Config(
+        home=home, offline=True, osf_api="https://api.osf.io/v2", osf_site="https://osf.io"
+    )
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def objects(store: ObjectStore) -> list[Path]:
+    """Return the contents in a store."""
+    return [path for path in store.path.rglob("SHA256E*") if path.is_file()]
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_archive_is_refused_by_name(tmp_path: Path, home: Path, kind: str):
+    """The refusal names archive, member and rule; nothing is taken, nothing is written outside."""
+    content, words = HOSTILE[kind]
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    archive = outside / "hostile.zip"
+    archive.write_bytes(content)
+    before = tree(outside)
+    store = ObjectStore(tmp_path / "sandbox")
+    with pytest.raises(ArchiveRefused, match=words) as caught:
+        adopt_zip(archive, lock(), store, config=settings(home))
+    assert caught.value.exit_code == 7
+    assert str(archive) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert objects(store) == []
+    assert [path for path in tmp_path.rglob("*") if "evil" in path.name] == []
+    assert tree(outside) == before
+    assert not store.incoming.exists() or list(store.incoming.iterdir()) == []
+
+
+def test_an_archive_of_many_wanted_sizes_is_refused_before_it_is_inflated(
+    tmp_path: Path, home: Path
+):
+    """Ten thousand members of a wanted size would inflate far beyond the release: a budget ends it."""
+    big = bytes(200 << 10)
+    wanted = LockedFile(path="a.bin", size=len(big), sha256="0" * 64)
+    many = build([Entry(f"{number}.bin", big) for number in range(400)])
+    archive = tmp_path / "many.zip"
+    archive.write_bytes(many)
+    release = ReleaseLock(release="lab", source=LockSource(kind="tree"), files=(wanted,))
+    with pytest.raises(ArchiveRefused, match="cannot need more than"):
+        adopt_zip(archive, release, ObjectStore(tmp_path / "sandbox"), config=settings(home))
+
+
+def test_five_hundred_mutated_zips_do_no_harm(tmp_path: Path, home: Path):
+    """Each is refused or gives only right contents; nothing else happens, and none takes long."""
+    noise = random.Random(20)
+    good = [
+        build(GOOD),
+        build(GOOD, zip64=True),
+        build([Entry(NAME, BODY, streamed=True), GOOD[1]]),
+    ]
+    refused = accepted = 0
+    longest = 0.0
+    for number in range(500):
+        spoilt = bytearray(noise.choice(good))
+        structural = noise.random() < 0.7
+        for _ in range(noise.randint(1, 4)):
+            place = (
+                noise.randrange(len(spoilt) - 400, len(spoilt))
+                if structural
+                else noise.randrange(len(spoilt))
+            )
+            spoilt[place] = noise.choice(
+                [0, 0xFF, noise.randrange(256), spoilt[place] ^ (1 << noise.randrange(8))]
+            )
+        if noise.random() < 0.2:
+            del spoilt[noise.randrange(len(spoilt)) :]
+        archive = tmp_path / "mutated.zip"
+        archive.write_bytes(spoilt)
+        store = ObjectStore(tmp_path / f"sandbox{number % 10}" / str(number))
+        began = time.monotonic()
+        try:
+            report = adopt_zip(archive, lock(), store, config=settings(home))
+        except ArchiveRefused:
+            refused += 1
+        else:
+            accepted += 1
+            assert all(file in lock().files for file in report.new)
+        longest = max(longest, time.monotonic() - began)
+        for path in objects(store):
+            assert hashlib.sha256(path.read_bytes()).hexdigest() in path.name
+        assert not store.incoming.exists() or list(store.incoming.iterdir()) == []
+    assert refused > 250
+    assert accepted > 10
+    assert longest < 5.0
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        "mutated.zip",
+        home.name,
+        *(f"sandbox{number}" for number in range(10)),
+    }
+
+
+def test_control_extractall_takes_what_must_be_refused(tmp_path: Path):
+    """The naive way unpacks collisions, bombs, junk around and double names without a word."""
+    taken = []
+    for kind in ("twice", "case", "unicode", "newline", "bomb", "before", "nested", "symlink"):
+        target = tmp_path / kind.replace(" ", "_")
+        try:
+            zipfile.ZipFile(io.BytesIO(HOSTILE[kind][0])).extractall(target)
+        except (zipfile.BadZipFile, OSError, ValueError):
+            continue
+        taken.append(kind)
+    assert len(taken) >= 6

@@ -1,0 +1,132 @@
+"""A whole release checked to the labels of its masks, and two versions compared."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from verse_data import phantom
+from verse_data.api import lock_tree, open_release
+from verse_data.cli import checks as commands
+from verse_data.release import Release
+from verse_data.volumes.nifti import read_mask, write_nifti
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a small phantom."""
+    return phantom.write(tmp_path_factory.mktemp("phantom") / "tree", shape=(40, 80, 32))
+
+
+@pytest.fixture
+def release(tree: Path) -> Release:
+    """Lock it."""
+    return lock_tree("phantom", tree, check=False)
+
+
+def spoil(release: Release, path: str, data: bytes) -> None:
+    """Put other bytes in the place of a content."""
+    target = release.files.object_path(release.lock.by_path[path])
+    target.parent.chmod(0o755)
+    target.chmod(0o644)
+    target.write_bytes(data)
+
+
+def first(release: Release, ending: str) -> str:
+    """Return the path of the first file with an ending."""
+    return next(path for path in release.lock.by_path if path.endswith(ending))
+
+
+def test_a_sound_release_is_clean_at_every_level(release: Release) -> None:
+    """Nothing but what the phantom lacks on purpose is found, however deep one looks."""
+    on_purpose = {finding.message for finding in release.index.findings}
+
+    for level in ("presence", "size", "hash", "content"):
+        found = release.verify(level=level)
+        assert {finding.message for finding in found} <= on_purpose, found
+
+
+def test_unusable_contents_are_found_although_their_digest_is_right(
+    tree: Path, tmp_path: Path
+) -> None:
+    """A cut volume, an empty mask, a broken JSON and picture that were locked as they are: four findings."""
+    broken = tmp_path / "tree"
+    shutil.copytree(tree, broken)
+    ct = next(iter(sorted(broken.rglob("*_ct.nii.gz"))))
+    ct.write_bytes(ct.read_bytes()[:-9])
+    path = next(iter(sorted(broken.rglob("*_msk.nii.gz"))))
+    mask = read_mask(path, name="mask")
+    write_nifti(path, np.zeros_like(mask.array), mask.affine)
+    centroids = next(iter(sorted(broken.rglob("*_ctd.json"))))
+    centroids.write_text("{}")
+    picture = next(iter(sorted(broken.rglob("*_snp.png"))))
+    picture.write_bytes(picture.read_bytes()[:-20])
+    release = lock_tree("phantom", broken, check=False)
+
+    found = [finding for finding in release.verify(level="content") if finding.rule == "unusable"]
+
+    names = {Path(finding.path).name for finding in found}
+    assert names == {ct.name, path.name, centroids.name, picture.name}
+    assert all(finding.scan_id for finding in found)
+    start = "verse-data lock phantom --from-tree FOLDER  # the locked bytes"
+    assert all(finding.command.startswith(start) for finding in found)
+    assert [finding.rule for finding in release.verify(level="hash") if finding.path] == []
+
+
+def test_a_scan_can_be_checked_alone(release: Release) -> None:
+    """Only files of the chosen scan are read; damage elsewhere is not reported."""
+    scans = sorted(release.series)
+    spoil(release, first(release, f"{scans[0]}_ct.nii.gz"), b"spoilt")
+
+    assert release.verify(level="hash", scan_ids=[scans[-1]]) == ()
+    (finding,) = release.verify(level="hash", scan_ids=[scans[0]])
+    assert (finding.rule, finding.scan_id) == ("wrong-size", scans[0])
+
+
+def test_versions_are_compared_down_to_the_labels(
+    release: Release, tree: Path, tmp_path: Path
+) -> None:
+    """A mask that lost a level and redrew one says which; a sidecar that changed says that it did."""
+    changed = tmp_path / "tree"
+    shutil.copytree(tree, changed)
+    path = changed / first(release, "_seg-vert_msk.nii.gz")
+    mask = read_mask(path, name="mask")
+    labels = sorted(int(label) for label in np.unique(mask.array) if label)
+    array = mask.array.copy()
+    array[array == labels[0]] = 0
+    array[tuple(np.argwhere(array == labels[1])[0])] = 0
+    write_nifti(path, array, mask.affine)
+    sidecar = changed / first(release, "_ct.json")
+    sidecar.write_text(sidecar.read_text() + "\n")
+
+    newer = lock_tree("phantom", changed, check=False)
+    files, in_masks = newer.diff("v1")
+
+    assert newer.version == "v2"
+    assert {change.role for change in files} == {"mask", "ct_json"}
+    (mask_change,) = in_masks
+    assert set(mask_change.disappeared) == {labels[0]}
+    assert set(mask_change.resized) == {labels[1]}
+    app = typer.Typer()
+    commands.register(app)
+    text = CliRunner().invoke(app, ["diff", "phantom", "v1", "v2"]).stdout
+    assert "no longer has" in text
+    assert "CT sidecar of" in text
+
+
+def test_a_flipped_bit_in_a_volume_is_found(release: Release) -> None:
+    """One bit of a stored mask: the hash level finds it, and says how it is mended."""
+    path = first(release, "_seg-vert_msk.nii.gz")
+    data = bytearray(release.files.content(release.lock.by_path[path]).read_bytes())
+    data[len(data) // 2] ^= 4
+    spoil(release, path, bytes(data))
+
+    (finding,) = [f for f in open_release("phantom").verify() if f.path == path]
+
+    assert finding.rule == "corrupt"
+    assert "verse-data drop phantom --corrupt" in finding.command

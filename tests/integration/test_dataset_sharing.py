@@ -1,0 +1,167 @@
+"""A release handed on: as a bundle, as an update, through a RIA store, in other hands."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.calls import call
+from support.trees import write_tree
+
+from verse_data.export.prov import to_prov
+from verse_data.records.lock import ReleaseLock
+from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.fetch_log import FetchLog
+from verse_data.releases.provenance import describe
+from verse_data.releases.tree import lock_tree
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> ReleaseDataset:
+    """Build a small release with its contents."""
+    tree = write_tree(tmp_path / "tree", subjects=2)
+    dataset = ReleaseDataset(tmp_path / "home" / "phantom")
+    dataset.publish(lock_tree(tree, release="phantom"))
+    dataset.adopt([tree])
+    return dataset
+
+
+def second_version(dataset: ReleaseDataset) -> str:
+    """Publish a version without the first file."""
+    lock = dataset.lock()
+    return dataset.publish(
+        ReleaseLock(release=lock.release, source=lock.source, files=lock.files[1:])
+    )
+
+
+def test_a_bundle_is_cloned_and_updated_by_fast_forward(
+    dataset: ReleaseDataset, tmp_path: Path
+) -> None:
+    """A bundle holds all versions; the next one brings a clone from v1 to v2 without a merge commit."""
+    refs = ("main", "git-annex", "--tags")
+    call(dataset.path, "git", "bundle", "create", "-q", str(tmp_path / "1.bundle"), *refs)
+    clone = tmp_path / "lab" / "phantom"
+    call(tmp_path, "datalad", "clone", str(tmp_path / "1.bundle"), str(clone))
+    copy = ReleaseDataset(clone)
+    assert (copy.versions(), copy.commit("v1")) == (("v1",), dataset.commit("v1"))
+
+    assert second_version(dataset) == "v2"
+    call(dataset.path, "git", "bundle", "create", "-q", str(tmp_path / "2.bundle"), *refs)
+    call(clone, "git", "fetch", "-q", str(tmp_path / "2.bundle"), "main:refs/remotes/releases/main",
+         "git-annex:refs/remotes/releases/git-annex", "--tags")  # fmt: skip
+    call(clone, "git-annex", "merge", "--quiet")
+    call(clone, "git", "merge", "-q", "--ff-only", "releases/main")
+
+    assert copy.versions() == ("v1", "v2")
+    assert call(clone, "git", "rev-parse", "HEAD").strip() == dataset.commit("v2")
+    assert call(clone, "git", "status", "--porcelain") == ""
+
+
+def test_a_lab_shares_contents_through_a_ria_store(dataset: ReleaseDataset, tmp_path: Path) -> None:
+    """Pushed to a RIA store on disk, contents are got from there by a clone that has no network."""
+    store = f"ria+file://{tmp_path / 'store'}"
+    call(
+        dataset.path,
+        "datalad",
+        "create-sibling-ria",
+        "-s",
+        "lab",
+        "--new-store-ok",
+        "--alias",
+        "phantom",
+        store,
+    )
+    call(dataset.path, "datalad", "push", "--to", "lab")
+    (bare,) = (tmp_path / "store").glob("???/*-*")
+    call(bare, "git", "symbolic-ref", "HEAD", "refs/heads/main")
+    call(bare, "git", "fetch", "-q", str(dataset.path), "--tags")
+
+    clone = tmp_path / "desk" / "phantom"
+    call(tmp_path, "datalad", "clone", f"{store}#~phantom", str(clone))
+    copy = ReleaseDataset(clone)
+    report = copy.fetch(copy.lock().files, engine="annex")
+
+    assert report.failed == ()
+    assert len(report.fetched) == 10
+    assert all(copy.has(file) for file in copy.lock("v1").files)
+    assert copy.commit("v1") == dataset.commit("v1")
+
+
+def test_what_a_sibling_gave_is_not_said_to_come_from_the_web(
+    dataset: ReleaseDataset, tmp_path: Path
+) -> None:
+    """Log, report, provenance and PROV name the sibling; no address, and no bytes over the network."""
+    ids = {"file_id": "5ffca086e80d370320a594cc", "file_version": 1, "node": "jtfa5"}
+    lock = dataset.lock()
+    files = tuple(file.model_copy(update=ids) for file in lock.files)
+    dataset.publish(lock.model_copy(update={"files": files}))  # now each has an address as well
+    clone = tmp_path / "desk" / "phantom"
+    call(tmp_path, "datalad", "clone", str(dataset.path), str(clone))
+    copy = ReleaseDataset(clone)
+    wanted = tuple(file.model_copy(update=ids) for file in copy.lock().files)
+
+    report = copy.fetch(wanted, engine="annex")
+
+    assert report.failed == ()
+    assert all(copy.addresses(file) for file in wanted)
+    assert {(result.source, result.url) for result in report.fetched} == {("origin", None)}
+    assert (report.bytes, report.sibling_bytes) == (0, sum(file.size for file in wanted))
+    lines = FetchLog(clone).read()
+    assert {(line["source"], line["url"], line["bytes"]) for line in lines} == {("origin", None, 0)}
+    found = describe(copy)
+    assert {file.fetched and file.fetched.source for file in found.files} == {"origin"}
+    document = to_prov(found)
+    origins = {fact["prov:usedEntity"] for fact in document["wasDerivedFrom"].values()}
+    assert {document["entity"][origin]["prov:label"] for origin in origins} == {"sibling origin"}
+
+
+def test_two_processes_that_publish_at_once_make_one_dataset(tmp_path: Path) -> None:
+    """Whoever is first builds it; the other finds the same version, and nothing is left over."""
+    tree = write_tree(tmp_path / "tree", subjects=2)
+    lock = tmp_path / "lock.json"
+    lock.write_bytes(lock_tree(tree, release="phantom").canonical())
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from verse_data.records.lock import ReleaseLock\n"
+        "from verse_data.releases.dataset import ReleaseDataset\n"
+        "print(ReleaseDataset(Path(sys.argv[1])).publish(ReleaseLock.parse(Path(sys.argv[2]).read_bytes())))\n"
+    )
+    import sys
+
+    command = [sys.executable, "-c", script, str(tmp_path / "home" / "phantom"), str(lock)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+
+    assert [process.communicate()[0] for process in processes] == ["v1\n"] * 4
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["phantom"]
+    assert ReleaseDataset(tmp_path / "home" / "phantom").versions() == ("v1",)
+
+
+def test_two_processes_that_extend_at_once_make_two_versions(
+    dataset: ReleaseDataset, tmp_path: Path
+) -> None:
+    """Two different new locks become v2 and v3, in either order; neither is lost."""
+    import threading
+
+    lock = dataset.lock()
+    news = [
+        ReleaseLock(release=lock.release, source=lock.source, files=files)
+        for files in (lock.files[1:], lock.files[:-1])
+    ]
+    got: list[str] = []
+    threads = [
+        threading.Thread(
+            target=lambda new=new: got.append(ReleaseDataset(dataset.path).publish(new))
+        )
+        for new in news
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(got) == ["v2", "v3"]
+    fresh = ReleaseDataset(dataset.path)
+    assert {fresh.lock(version).digest for version in got} == {new.digest for new in news}
+    parents = call(dataset.path, "git", "rev-list", "--first-parent", "v3").split()
+    assert parents == [fresh.commit("v3"), fresh.commit("v2"), fresh.commit("v1")]

@@ -1,0 +1,96 @@
+"""When requests may leave."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
+
+import pytest
+from osf_standin import FakeClock
+
+from verse_data.releases.pacing import Backoff, Gate, Window, retry_after
+
+
+def test_a_window_lets_through_no_more_than_its_limit_in_any_period():
+    """Of 20 requests at 3 a second, no four begin within a second."""
+    clock = FakeClock()
+    window, begun = Window(3, 1.0, clock), []
+    for _ in range(20):
+        with window.place():
+            begun.append(clock.monotonic())
+            clock.sleep(0.1)
+    assert all(later - earlier >= 1.0 for earlier, later in zip(begun, begun[3:], strict=False))
+    assert begun[-1] - begun[0] < 20 / 3 * 1.2
+
+
+def test_a_window_counts_the_requests_of_all_threads():
+    """Eight threads share one window."""
+    clock = FakeClock()
+    window, begun = Window(5, 60.0, clock), []
+
+    def ask(_: int) -> None:
+        with window.place():
+            begun.append(clock.monotonic())
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(40)))
+    begun.sort()
+    assert len(begun) == 40
+    assert clock.monotonic() - 1000.0 >= 7 * 60.0
+
+
+def test_a_closed_gate_holds_every_request_back():
+    """After one thread is told to wait 30 s, no other asks before."""
+    clock = FakeClock()
+    gate = Gate(clock)
+    gate.close_for(30.0)
+    gate.close_for(10.0)
+    with gate.request():
+        assert clock.monotonic() == pytest.approx(1030.0)
+
+
+def test_back_off_grows_is_jittered_and_ends():
+    """Waits are drawn from a range that doubles up to its limit."""
+    backoff = Backoff(first=0.5, most=8.0)
+    tops = [max(backoff.wait(tried) for _ in range(300)) for tried in (1, 2, 3, 4, 5, 50, 5000)]
+    assert [top <= limit for top, limit in zip(tops, (0.5, 1, 2, 4, 8, 8, 8), strict=True)] == [
+        True
+    ] * 7
+    assert tops[4] > 4.0
+    assert len({backoff.wait(3) for _ in range(50)}) > 40
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": " 0 "}, 0.0),
+        ({}, None),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "-5"}, None),
+        ({"Retry-After": "1.5"}, None),
+        ({"Retry-After": "٣"}, None),
+    ],
+)
+def test_retry_after_in_seconds(headers: dict[str, str], expected: float | None):
+    """Whole seconds are read; what is no number says nothing."""
+    assert retry_after(headers, FakeClock()) == expected
+
+
+@pytest.mark.parametrize("skew", [0.0, -2 * 86400.0, 2 * 86400.0])
+def test_a_date_is_held_against_the_servers_own_clock(skew: float):
+    """A date in two minutes is two minutes away, however wrong the clock here is."""
+    clock = FakeClock()
+    now = clock.wall() + skew
+    headers = {
+        "Retry-After": formatdate(now + 120, usegmt=True),
+        "Date": formatdate(now, usegmt=True),
+    }
+    assert retry_after(headers, clock) == 120.0
+
+
+def test_a_date_that_has_passed_means_now():
+    """A date in the past asks for no wait."""
+    clock = FakeClock()
+    headers = {"Retry-After": formatdate(clock.wall() - 50, usegmt=True)}
+    assert retry_after(headers, clock) == 0.0

@@ -1,0 +1,109 @@
+"""Which addresses are opened."""
+
+from __future__ import annotations
+
+import pytest
+
+from verse_data.errors import UrlRefused
+from verse_data.records.lock import LockedFile
+from verse_data.releases.addresses import download_url, file_urls
+from verse_data.releases.reach import Reach, shown
+
+PUBLIC = Reach("https://api.osf.io/v2", "https://osf.io")
+LOOPBACK = Reach("http://127.0.0.1:8000/v2", "http://127.0.0.1:8001")
+INSTITUTE = Reach("https://10.1.2.3/v2", "https://10.1.2.3")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1/x",
+        "https://127.0.0.1/x",
+        "https://[::1]/x",
+        "https://[::ffff:127.0.0.1]/x",
+        "https://2130706433/x",
+        "https://0x7f.1/x",
+        "https://0.0.0.0/x",
+        "https://localhost/x",
+        "https://10.0.0.1/x",
+        "https://172.16.0.1/x",
+        "https://192.168.1.1/x",
+        "https://100.64.0.1/x",
+        "http://169.254.169.254/latest/meta-data",
+        "https://[fe80::1]/x",
+        "https://[fd00::1]/x",
+        "https://224.0.0.1/x",
+        "http://8.8.8.8/x",
+        "file:///etc/passwd",
+        "ftp://8.8.8.8/x",
+        "gopher://8.8.8.8/x",
+        "https:///x",
+        "//8.8.8.8/x",
+        "https://user:word@8.8.8.8/x",
+        "https://8.8.8.8:notaport/x",
+        "https://[::1/x",
+        "",
+    ],
+)
+def test_near_and_odd_addresses_are_refused(url: str):
+    """With OSF itself configured, no spelling of a private address is opened, nor plain http."""
+    with pytest.raises(UrlRefused, match=r"Nothing was sent"):
+        PUBLIC.check(url)
+
+
+@pytest.mark.parametrize("url", ["https://8.8.8.8/x", "https://[2606:4700::1111]:8443/x?y#z"])
+def test_public_addresses_over_https_are_opened(url: str):
+    """A public host over https needs no permission."""
+    PUBLIC.check(url)
+    LOOPBACK.check(url)
+
+
+def test_a_configured_loopback_endpoint_opens_loopback_and_nothing_else_near():
+    """The stand-in's other ports are open; an institute's network is not."""
+    LOOPBACK.check("http://127.0.0.1:9999/v1/resources")
+    LOOPBACK.check("http://localhost:9999/")
+    for url in ("http://10.1.2.3/", "http://169.254.169.254/", "http://8.8.8.8/"):
+        with pytest.raises(UrlRefused):
+            LOOPBACK.check(url)
+
+
+def test_a_configured_private_endpoint_opens_exactly_its_own_host():
+    """Its neighbour stays closed, and so does plain http where https was named."""
+    INSTITUTE.check("https://10.1.2.3:8443/bucket")
+    for url in ("https://10.1.2.4/", "http://10.1.2.3/", "https://127.0.0.1/"):
+        with pytest.raises(UrlRefused):
+            INSTITUTE.check(url)
+
+
+def test_behind_a_proxy_names_are_the_proxys_but_literal_addresses_are_judged():
+    """A name that cannot be looked up here passes; 127.0.0.1 does not."""
+    PUBLIC.check("https://only-the-proxy-knows.invalid/x", proxied=True)
+    with pytest.raises(UrlRefused):
+        PUBLIC.check("https://127.0.0.1/x", proxied=True)
+
+
+def test_what_is_shown_of_an_address_holds_no_secret():
+    """User, password and signature are gone; the version stays."""
+    text = shown("https://me:word@osf.io/download/5f/?version=2&Signature=abc&token=t#frag")
+    assert text == "https://osf.io/download/5f/?version=2"
+    assert "cannot be read" in shown("https://[::1")
+
+
+def test_addresses_on_osf_are_made_from_ids_and_come_first():
+    """A lock holds ids; the address is pinned to the version, below the configured site."""
+    file = LockedFile(
+        path="a.json",
+        size=1,
+        sha256="0" * 64,
+        node="jtfa5",
+        file_id="5ffca086e80d370320a594cc",
+        file_version=3,
+        urls=("https://mirror.example/a.json",),
+    )
+    assert file_urls(file, osf_site="https://osf.io") == (
+        "https://osf.io/download/5ffca086e80d370320a594cc/?version=3",
+        "https://mirror.example/a.json",
+    )
+    assert (
+        download_url("http://127.0.0.1:1", "ab", 1) == "http://127.0.0.1:1/download/ab/?version=1"
+    )

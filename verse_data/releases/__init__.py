@@ -1,0 +1,1 @@
+"""Locks, DataLad datasets, sources and transfers: from a listing to a verified file."""

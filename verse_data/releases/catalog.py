@@ -1,0 +1,71 @@
+"""Read ``catalog/``: what is known of each release."""
+
+from __future__ import annotations
+
+import csv
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from verse_data import resources
+from verse_data.errors import UsageError, ValidationFailed
+from verse_data.records.catalog import CatalogEntry
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the releases that the catalog knows, sorted."""
+    return tuple(
+        sorted(path.parent.name for path in resources.locate("catalog").glob("*/release.toml"))
+    )
+
+
+@cache
+def load_catalog(name: str) -> CatalogEntry:
+    """Return the catalog entry of the release `name`.
+
+    Raises
+    ------
+    UsageError
+        If the catalog has no such release; the text lists the names.
+    ValidationFailed
+        If the entry breaks a rule of its model.
+    """
+    if name not in names():
+        raise UsageError(f"The catalog has no release {name!r}; it knows {', '.join(names())}.")
+    return read_entry(resources.locate("catalog") / name)
+
+
+def read_entry(folder: Path) -> CatalogEntry:
+    """Read the entry in `folder`: ``release.toml``, ``series.csv`` and ``figures.csv``.
+
+    Raises
+    ------
+    ValidationFailed
+        If it breaks a rule of its model.
+    """
+    value: dict[str, Any] = tomllib.loads((folder / "release.toml").read_text(encoding="utf-8"))
+    value["expected"] = [
+        {**row, "series_label": row["series_label"] or None} for row in _rows(folder / "series.csv")
+    ]
+    value["figures"] = _rows(folder / "figures.csv")
+    try:
+        return CatalogEntry.model_validate(_tuples(value))
+    except ValidationError as error:
+        raise ValidationFailed(f"{folder}: {error}") from error
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream, strict=True))
+
+
+def _tuples(value: Any) -> Any:
+    """Turn lists into tuples, which is what frozen records hold."""
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    return {key: _tuples(item) for key, item in value.items()} if isinstance(value, dict) else value

@@ -1,0 +1,33 @@
+"""The commands that mend a release, as they are typed for exactly this dataset and version."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from verse_data import config as configuration
+
+if TYPE_CHECKING:
+    from verse_data.releases.dataset import ReleaseDataset
+
+
+def command(
+    dataset: ReleaseDataset, verb: str, *words: str, version: str | None = None, note: str = ""
+) -> str:
+    """Return ``verse-data VERB RELEASE WORDS...`` with the options that it needs to fit.
+
+    ``--root`` is there if the dataset lies in another cache root than the environment names. `note`
+    becomes a comment, so that the line can be pasted.
+    """
+    parts = ["verse-data", verb, dataset.name, *words]
+    if version is not None:
+        parts += ["--version", version]
+    home = dataset.path.parent.parent
+    if dataset.path.parent.name == "releases" and home != configuration.resolve().home.absolute():
+        parts += ["--root", shlex.quote(str(home))]
+    return " ".join(parts) + (f"  # {note}" if note else "")
+
+
+def unless_newest(dataset: ReleaseDataset, version: str | None) -> str | None:
+    """Return `version`, or None if it is the one that commands mean by themselves."""
+    return None if version is None or version == dataset.resolve() else version

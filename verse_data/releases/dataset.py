@@ -1,0 +1,173 @@
+"""A release on this machine: a DataLad dataset whose tags are the versions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from verse_data import config as configuration
+from verse_data.config import Config
+from verse_data.progress import Progress, silent
+from verse_data.records.lock import LockedFile, ReleaseLock
+from verse_data.releases import annex, git
+from verse_data.releases.adopt import AdoptReport, adopt_sources
+from verse_data.releases.fetch import FetchReport
+from verse_data.releases.history import History
+from verse_data.releases.store import ObjectStore
+
+
+class ReleaseDataset:
+    """One release as a DataLad dataset.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the dataset; it need not exist yet.
+    config : Config, optional
+        Endpoints, and whether the network may be used; resolved when needed if missing.
+
+    Attributes
+    ----------
+    history : History
+        The versions, read by git's plumbing alone.
+    store : ObjectStore
+        The contents that are here.
+    """
+
+    def __init__(self, path: Path, *, config: Config | None = None) -> None:
+        self.path = path.absolute()
+        self.history = History(self.path)
+        self.store = ObjectStore(self.path)
+        self._config = config
+
+    @property
+    def name(self) -> str:
+        """Name of the release: the folder's."""
+        return self.path.name
+
+    @property
+    def config(self) -> Config:
+        """Endpoints, and whether the network may be used."""
+        return self._config or configuration.resolve()
+
+    def exists(self) -> bool:
+        """Whether the dataset has been built."""
+        return self.history.exists()
+
+    def versions(self) -> tuple[str, ...]:
+        """Return the names of all versions, oldest first; empty if there is no dataset."""
+        return self.history.versions()
+
+    def resolve(self, version: str | None = None) -> str:
+        """Return the version that is meant.
+
+        `version` is a name such as ``"v1"``, or ``"sha256:"`` with at least 12 digits of a lock's
+        digest; the newest version if it is missing. `UsageError` if there is none.
+        """
+        return self.history.resolve(version)
+
+    def lock(self, version: str | None = None) -> ReleaseLock:
+        """Return the lock of a version."""
+        return self.history.lock(version)
+
+    def commit(self, version: str | None = None) -> str:
+        """Return the commit id of a version: the same wherever the same locks were published."""
+        return self.history.commit(version)
+
+    def tree_keys(self, version: str | None = None) -> dict[str, str]:
+        """Return the annex key of every file of a version by path, out of the git tree itself."""
+        return self.history.tree_keys(version)
+
+    def publish(self, lock: ReleaseLock) -> str:
+        """Make `lock` a version, and return its name.
+
+        The dataset is built, or a commit and a tag are added to it. A lock with the files of an
+        existing version is that version; addresses that are new to it are added.
+        `UsageError` if it is of another release, `ToolMissing` without git or git-annex.
+        """
+        from verse_data.releases.publish import publish
+
+        return publish(self.history, lock, addresses=self.addresses)
+
+    def addresses(self, file: LockedFile) -> tuple[str, ...]:
+        """Return every address that gives the content of `file`, the one on OSF first."""
+        from verse_data.releases.addresses import file_urls
+
+        return file_urls(file, osf_site=self.config.osf_site)
+
+    def object_path(self, file: LockedFile) -> Path:
+        """Return where the content of `file` lies, or would lie."""
+        return self.store.object_path(file)
+
+    def has(self, file: LockedFile) -> bool:
+        """Whether the content of `file` is on this machine."""
+        return self.store.has(file)
+
+    def content(self, file: LockedFile) -> Path:
+        """Return the path of the content of `file`; `ContentMissing` if it is not here."""
+        return self.store.content(file, release=self.name)
+
+    def ingest(self, file: LockedFile, staged: Path) -> None:
+        """Move verified content into place; see :meth:`ObjectStore.ingest`."""
+        self.store.ingest(file, staged)
+
+    def record_presence(self) -> None:
+        """Tell git-annex of everything that was ingested since it was told last."""
+        with self.store.unrecorded() as keys:
+            if keys:
+                uuid = git.git(self.path, "config", "annex.uuid").decode().strip()
+                annex.record_presence(self.path, keys, uuid=uuid)
+
+    def adopt(
+        self,
+        sources: Sequence[Path | str],
+        version: str | None = None,
+        *,
+        on_difference: Literal["report", "refuse"] = "report",
+        progress: Progress = silent,
+    ) -> AdoptReport:
+        """Copy what lies in `sources`, and belongs to a version, into the dataset.
+
+        `sources` are folders, files, zips, and addresses of zips; they are neither moved nor
+        changed. `on_difference` says what to do about a file that bears a locked name but holds
+        other bytes.
+
+        Raises
+        ------
+        SourceChanged
+            If a file differs and `on_difference` is ``"refuse"``; the other files are adopted.
+        """
+        try:
+            report = adopt_sources(
+                sources, self.lock(version), self.store, config=self.config, progress=progress
+            )
+        finally:
+            self.record_presence()
+        if on_difference == "refuse":
+            report.refuse_differences(self.name)
+        return report
+
+    def fetch(
+        self,
+        files: Sequence[LockedFile],
+        *,
+        engine: str = "annex",
+        jobs: int = 8,
+        progress: Progress = silent,
+    ) -> FetchReport:
+        """Bring contents here over the network, verified; files that are here cost nothing.
+
+        `files` may be of any version; at most `jobs` come at a time, by `engine` ``"annex"``
+        (git-annex in our wrapper) or ``"http"`` (our own). Failures are in the report, not raised.
+
+        Raises
+        ------
+        Offline
+            If something is missing and the network is forbidden; it is listed.
+        """
+        from verse_data.releases.getting import fetch_files
+
+        return fetch_files(
+            self, files, engine=engine, jobs=jobs, config=self.config, progress=progress
+        )

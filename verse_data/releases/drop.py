@@ -1,0 +1,96 @@
+"""Making room: contents are removed where they can be had again, and git-annex has asked for that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from verse_data.errors import Offline
+from verse_data.records.lock import LockedFile
+from verse_data.releases import annex
+from verse_data.releases.near import near_settings
+
+if TYPE_CHECKING:
+    from verse_data.releases.dataset import ReleaseDataset
+
+_SECONDS: Final = 60.0
+_SECONDS_EACH: Final = 5.0
+
+
+@dataclass(frozen=True)
+class DropReport:
+    """What was removed, and what was kept and why."""
+
+    dropped: tuple[LockedFile, ...]
+    kept: tuple[tuple[LockedFile, str], ...]
+
+    @property
+    def bytes(self) -> int:
+        """Room that was made."""
+        return sum(file.size for file in {file.annex_key: file for file in self.dropped}.values())
+
+
+def drop_files(
+    dataset: ReleaseDataset, files: Sequence[LockedFile], *, unchecked: bool = False
+) -> DropReport:
+    """Remove the contents of `files` from this machine.
+
+    Parameters
+    ----------
+    dataset : ReleaseDataset
+        Where they are.
+    files : sequence of LockedFile
+        What is removed; contents that are not here are passed over.
+    unchecked : bool, default False
+        Remove without asking whether they can be had again. For damaged contents, and for people
+        who know.
+
+    Raises
+    ------
+    Offline
+        If the network is forbidden, so that nobody can be asked.
+    """
+    here = {file.annex_key: file for file in files if dataset.object_path(file).exists()}
+    if not here:
+        return DropReport((), ())
+    if unchecked:
+        keys = "".join(f"{key}\n" for key in here)
+        annex.annex(dataset.path, "dropkey", "--force", "--batch", stdin=keys)
+        return DropReport(tuple(here.values()), ())
+    if dataset.config.offline:
+        raise Offline(
+            f"{dataset.name}: whether {len(here)} files can be had again cannot be asked, since the "
+            f"network is forbidden (offline). Allow it, or say --unchecked to remove them regardless."
+        )
+    dataset.record_presence()
+    answers = _safe_drop(dataset, list(here))
+    dropped = tuple(file for file in here.values() if not dataset.object_path(file).exists())
+    kept = tuple(
+        (file, answers.get(file.annex_key, "git-annex did not say why"))
+        for file in here.values()
+        if dataset.object_path(file).exists()
+    )
+    return DropReport(dropped, kept)
+
+
+def _safe_drop(dataset: ReleaseDataset, keys: list[str]) -> dict[str, str]:
+    """Let git-annex drop keys of which it can verify another copy; return its notes by key."""
+    output = annex.annex_batch(
+        dataset.path,
+        "drop",
+        "--batch-keys",
+        "--json",
+        "--json-error-messages",
+        stdin="".join(f"{key}\n" for key in keys),
+        settings=near_settings(dataset.config.osf_site),
+        seconds=_SECONDS + _SECONDS_EACH * len(keys),
+    )
+    said: dict[str, Any] = {}
+    for line in output.splitlines():
+        if line.startswith("{"):
+            answer = json.loads(line)
+            text = f"{answer.get('note') or ''} {' '.join(answer.get('error-messages') or ())}"
+            said[str(answer.get("key"))] = " ".join(text.split())
+    return said

@@ -1,0 +1,144 @@
+"""One call of ``get``: what is missing, by which engine, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Literal
+
+from verse_data.config import Config
+from verse_data.errors import ContentMissing, Offline, SourceChanged, UsageError
+from verse_data.progress import Advance, Progress
+from verse_data.records.lock import LockedFile
+from verse_data.releases.commands import command
+from verse_data.releases.fetch import Engine, FetchReport, FetchResult
+from verse_data.releases.fetch_log import FetchLog
+
+if TYPE_CHECKING:
+    from verse_data.releases.dataset import ReleaseDataset
+
+EngineName = Literal["annex", "http"]
+ENGINES: Final[tuple[EngineName, ...]] = ("annex", "http")
+_SHOWN: Final = 20
+
+
+def make_engine(
+    name: str, dataset: ReleaseDataset, *, config: Config, advance: Advance | None = None
+) -> Engine:
+    """Return the engine `name` for a dataset.
+
+    Raises
+    ------
+    UsageError
+        If there is no such engine.
+    """
+    if name == "annex":
+        from verse_data.releases.annex_engine import AnnexEngine
+
+        return AnnexEngine(config, dataset, advance=advance)
+    if name == "http":
+        from verse_data.releases.http_engine import HttpEngine
+
+        return HttpEngine(config, dataset, advance=advance)
+    raise UsageError(f"There is no engine {name!r}. Choose one of {', '.join(ENGINES)}.")
+
+
+def fetch_files(
+    dataset: ReleaseDataset,
+    files: Sequence[LockedFile],
+    *,
+    engine: str,
+    jobs: int,
+    config: Config,
+    progress: Progress,
+) -> FetchReport:
+    """Bring `files` here; see :meth:`ReleaseDataset.fetch`."""
+    if jobs < 1:
+        raise UsageError(f"jobs={jobs}: at least one file has to be fetched at a time.")
+    present = tuple(file for file in files if dataset.has(file))
+    missing = [file for file in files if not dataset.has(file)]
+    if not missing:
+        return FetchReport(present=present, fetched=(), failed=())
+    if config.offline:
+        if any(dataset.addresses(file) for file in missing):
+            raise Offline(describe_missing(dataset.name, missing))
+        # The network would not help either.
+        unserved = [_unserved(file) for file in missing]
+        return FetchReport(
+            present=present, fetched=(), failed=(), to_adopt=tuple(_explained(dataset, unserved))
+        )
+    results: list[FetchResult] = []
+    log = FetchLog(dataset.path)
+    total = sum(file.size for file in {file.annex_key: file for file in missing}.values())
+    with progress("Fetching files", total, "bytes") as advance:
+        chosen = make_engine(engine, dataset, config=config, advance=advance)
+
+        def keep(result: FetchResult) -> None:
+            results.append(result)
+            log.append(result, engine=chosen.name)
+
+        try:
+            chosen.fetch(missing, jobs=jobs, on_result=keep)
+        finally:
+            dataset.record_presence()
+    waited = tuple(result.file for result in results if result.waited)
+    missed = _explained(dataset, [result for result in results if not result.ok])
+    return FetchReport(
+        present=(*present, *waited),
+        fetched=tuple(result for result in results if result.ok and not result.waited),
+        failed=tuple(result for result in missed if not _is_unserved(result)),
+        to_adopt=tuple(result for result in missed if _is_unserved(result)),
+    )
+
+
+def _unserved(file: LockedFile) -> FetchResult:
+    text = (
+        f"{file.path} ({file.size:,} bytes) has no address to fetch it from. If you have it: "
+        f"verse-data adopt RELEASE PATH"
+    )
+    return FetchResult(file=file, ok=False, error=text, error_class=ContentMissing, tries=0)
+
+
+def _is_unserved(result: FetchResult) -> bool:
+    """Whether nobody could be asked for a file, so that only a person can bring it."""
+    return result.error_class is ContentMissing
+
+
+def describe_missing(release: str, missing: Sequence[LockedFile]) -> str:
+    """Say which files are missing and how much that is."""
+    total = sum(file.size for file in missing)
+    shown = [f"  {file.path} ({file.size:,} bytes)" for file in missing[:_SHOWN]]
+    more = [f"  and {len(missing) - _SHOWN} more"] if len(missing) > _SHOWN else []
+    head = (
+        f"{release}: {len(missing)} files ({total:,} bytes) are not on this machine, and the network "
+        f"is forbidden (offline):"
+    )
+    tail = (
+        f"Allow it (unset VERSE_DATA_OFFLINE) and run: verse-data get {release}; "
+        f"or bring them: verse-data adopt {release} PATH"
+    )
+    return "\n".join([head, *shown, *more, tail])
+
+
+def _explained(dataset: ReleaseDataset, failed: Sequence[FetchResult]) -> list[FetchResult]:
+    """Write each way out as it is typed for this dataset, and say where later versions lack a file."""
+    if not failed:
+        return []
+    versions = dataset.versions()
+    newest = versions[-1]
+    has = {file.annex_key: version for version in versions for file in dataset.lock(version).files}
+    told = []
+    for result in failed:
+        version = has.get(result.file.annex_key, newest)
+        old = None if version == newest else version
+        way = command(dataset, "adopt", "PATH", version=old)
+        error = str(result.error).replace("verse-data adopt RELEASE PATH", way)
+        if result.error_class is SourceChanged and old:
+            why = (
+                f"{newest} of {dataset.name} no longer has this content either: its source took it "
+                f"away, and it was not fetched here before. "
+            )
+            start, way_out, rest = error.partition("If you have the ")
+            error = f"{start}{why}{way_out}{rest}" if way_out else f"{error} {why}".rstrip()
+        told.append(replace(result, error=error))
+    return told

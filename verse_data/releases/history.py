@@ -1,0 +1,89 @@
+"""The versions of a release, read out of git's plumbing.
+
+Neither git-annex nor a checkout is needed, and a tree that is read-only or somebody else's will do.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from verse_data.errors import IntegrityError, UsageError
+from verse_data.records.lock import ReleaseLock
+from verse_data.releases import git
+from verse_data.releases.importing import LOCK_PATH
+
+_VERSION: Final = re.compile(r"v([1-9]\d*)")
+_PIN: Final = re.compile(r"sha256:([0-9a-f]{12,64})")
+
+
+class History:
+    """The versions of the release in one folder.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the dataset; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._locks: dict[str, ReleaseLock] = {}
+
+    def exists(self) -> bool:
+        """Whether there is a dataset."""
+        return (self.path / ".git").exists()
+
+    def versions(self) -> tuple[str, ...]:
+        """Return the names of all versions, oldest first; empty if there is no dataset."""
+        if not self.exists():
+            return ()
+        numbers = sorted(int(m[1]) for tag in git.tags(self.path) if (m := _VERSION.fullmatch(tag)))
+        return tuple(f"v{number}" for number in numbers)
+
+    def resolve(self, version: str | None = None) -> str:
+        """Return the version that is meant; see :meth:`ReleaseDataset.resolve`."""
+        name, versions = self.path.name, self.versions()
+        if not versions:
+            raise UsageError(
+                f"There is no release {name!r} at {self.path}. Make it with: "
+                f"verse-data lock {name} (or --from-tree FOLDER, or --from-lock FILE)"
+            )
+        if version is None:
+            return versions[-1]
+        if version in versions:
+            return version
+        pin = _PIN.fullmatch(version)
+        fits = [tag for tag in versions if pin and self._lock(tag).digest.startswith(pin[1])]
+        if len(fits) == 1:
+            return fits[0]
+        raise UsageError(
+            f"Release {name!r} at {self.path} has no version {version!r}; it has "
+            f"{', '.join(versions)}. Give one of these, or sha256:DIGEST of a lock."
+        )
+
+    def lock(self, version: str | None = None) -> ReleaseLock:
+        """Return the lock of a version."""
+        return self._lock(self.resolve(version))
+
+    def _lock(self, tag: str) -> ReleaseLock:
+        if tag not in self._locks:
+            where = f"refs/tags/{tag}:{LOCK_PATH}"
+            try:
+                data = git.blob(self.path, where)
+            except git.GitFailed as error:
+                raise IntegrityError(
+                    f"{self.path}: version {tag} holds no {LOCK_PATH}, so it is no release of ours, or "
+                    f"its git objects are damaged ({error}). Build it again from its lock."
+                ) from error
+            self._locks[tag] = ReleaseLock.parse(data, name=f"{self.path}: {tag}:{LOCK_PATH}")
+        return self._locks[tag]
+
+    def commit(self, version: str | None = None) -> str:
+        """Return the commit id of a version."""
+        return str(git.commit_of(self.path, f"refs/tags/{self.resolve(version)}"))
+
+    def tree_keys(self, version: str | None = None) -> dict[str, str]:
+        """Return the annex key of every file of a version by path, out of the git tree itself."""
+        return git.tree_keys(self.path, f"refs/tags/{self.resolve(version)}")

@@ -1,0 +1,147 @@
+"""The engine over plain HTTP: many files at once, each resumed, retried and verified.
+
+Whatever happens to it, also a kill, a file is at its final name whole and right, or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Final, Protocol
+
+from verse_data.config import Config
+from verse_data.progress import Advance
+from verse_data.publishing import storage_errors, sweep
+from verse_data.records.lock import LockedFile
+from verse_data.releases.fetch import FetchResult
+from verse_data.releases.http import TIMEOUTS, Http
+from verse_data.releases.http_call import Call
+from verse_data.releases.pacing import Backoff, Clock, Gate, SystemClock, Window
+from verse_data.releases.partials import require_room, sweep_partials
+from verse_data.releases.store import ObjectStore
+
+_OSF_PER_HOUR: Final = 3600
+
+
+def _unheard(amount: int) -> None:
+    """Tell nobody."""
+
+
+class _Dataset(Protocol):
+    """The part of a dataset that an engine needs."""
+
+    @property
+    def store(self) -> ObjectStore: ...
+
+
+class HttpEngine:
+    """Fetches files over HTTP into a dataset's object store.
+
+    Parameters
+    ----------
+    config : Config
+        Endpoints.
+    dataset : ReleaseDataset
+        Where contents go to.
+    advance : Advance, optional
+        Told of bytes as they come; of bytes that are thrown away as a minus.
+    clock : Clock, optional
+        Where pacing takes its time from.
+    backoff : Backoff, optional
+        How often and how long to wait for a server that fails.
+    timeouts : tuple of float, optional
+        Seconds to connect, and between two pieces of an answer.
+    """
+
+    name = "http"
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: _Dataset,
+        *,
+        advance: Advance | None = None,
+        clock: Clock | None = None,
+        backoff: Backoff | None = None,
+        timeouts: tuple[float, float] = TIMEOUTS,
+    ) -> None:
+        self._config = config
+        self._store = dataset.store
+        self._advance: Advance = advance or _unheard
+        self._clock = clock
+        self._backoff = backoff or Backoff()
+        self._timeouts = timeouts
+
+    def fetch(
+        self,
+        files: Sequence[LockedFile],
+        *,
+        jobs: int,
+        on_result: Callable[[FetchResult], None],
+    ) -> None:
+        """Fetch `files`, at most `jobs` at a time; `on_result` is called once a file.
+
+        Raises
+        ------
+        Offline
+            If the configuration forbids sockets, and something is missing.
+        DiskFull
+            If all that is missing does not fit on the disk.
+        """
+        groups: dict[str, list[LockedFile]] = {}
+        for file in files:
+            groups.setdefault(file.annex_key, []).append(file)
+        self._require_room([group[0] for group in groups.values()])
+        with self._call(jobs) as call, ThreadPoolExecutor(jobs) as pool:
+            pending = {pool.submit(call.one, group[0]): group for group in groups.values()}
+            try:
+                self._report(pending, on_result)
+            finally:
+                # After an interruption nothing new is begun, and what runs keeps what has come.
+                call.stop.set()
+                call.clock.wake()
+                for future in pending:
+                    future.cancel()
+
+    def _report(
+        self,
+        pending: dict[Future[FetchResult], list[LockedFile]],
+        on_result: Callable[[FetchResult], None],
+    ) -> None:
+        for future in as_completed(pending):
+            result = future.result()
+            on_result(result)
+            for twin in pending[future][1:]:
+                on_result(replace(result, file=twin, bytes=0, sibling_bytes=0, tries=0))
+
+    def _require_room(self, files: Sequence[LockedFile]) -> None:
+        missing = sum(file.size for file in files if not self._store.has(file))
+        folder = self._store.incoming
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            sweep(folder)
+            sweep_partials(folder)
+        require_room(folder, missing, what=f"{len(files)} files")
+
+    @contextmanager
+    def _call(self, jobs: int) -> Iterator[Call]:
+        clock = self._clock or SystemClock()
+        window = Window(_OSF_PER_HOUR, 3600.0, clock)
+        osf, other = (
+            Http(self._config, gate=gate, timeouts=self._timeouts, connections=jobs)
+            for gate in (Gate(clock, (window,)), Gate(clock))
+        )
+        try:
+            yield Call(
+                config=self._config,
+                store=self._store,
+                osf=osf,
+                other=other,
+                backoff=self._backoff,
+                advance=self._advance,
+            )
+        finally:
+            osf.close()
+            other.close()

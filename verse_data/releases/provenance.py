@@ -1,0 +1,141 @@
+"""The provenance of a release or of one scan, put together from lock, dataset, log and catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
+from typing import TYPE_CHECKING, Any, Final
+
+from verse_data.errors import UsageError
+from verse_data.records.catalog import CatalogEntry
+from verse_data.records.lock import LockedFile
+from verse_data.records.names import parse_path
+from verse_data.records.provenance import (
+    FetchedFrom,
+    FileProvenance,
+    Provenance,
+    Reference,
+    StoreProvenance,
+)
+from verse_data.releases.fetch_log import FetchLog
+from verse_data.releases.importing import dataset_id
+
+if TYPE_CHECKING:
+    from verse_data.releases.dataset import ReleaseDataset
+
+_PACKAGES: Final = ("verse-data", "datalad", "git-annex", "nibabel", "numcodecs", "numpy", "zarr")
+
+
+def describe(
+    dataset: ReleaseDataset,
+    version: str | None = None,
+    *,
+    scan_id: str | None = None,
+    catalog: CatalogEntry | None = None,
+    stores: Sequence[StoreProvenance] = (),
+) -> Provenance:
+    """Return the provenance of a version, or of one scan of it.
+
+    Parameters
+    ----------
+    dataset : ReleaseDataset
+    version : str, optional
+        The newest if missing.
+    scan_id : str, optional
+        Only the files of this scan, and those that belong to all.
+    catalog : CatalogEntry, optional
+        Title, licence, attribution and citations.
+    stores : sequence of StoreProvenance, optional
+        Stores made from these files.
+
+    Raises
+    ------
+    UsageError
+        If the version has no such scan.
+    """
+    name = dataset.resolve(version)
+    lock = dataset.lock(name)
+    files = [file for file in lock.files if scan_id is None or _belongs(file, scan_id)]
+    if scan_id is not None and not any(_scan_of(file) == scan_id for file in files):
+        raise UsageError(
+            f"{dataset.name} {name} has no scan {scan_id!r}. List the scans with: "
+            f"verse-data table {dataset.name} scans"
+        )
+    log = _last_fetches(dataset)
+    return Provenance(
+        release=dataset.name,
+        version=name,
+        lock=f"sha256:{lock.digest}",
+        commit=dataset.commit(name),
+        dataset_id=dataset_id(dataset.name),
+        source=lock.source,
+        title=catalog.title if catalog else dataset.name,
+        licence=catalog.licence if catalog else None,
+        attribution=catalog.attribution if catalog else None,
+        doi=catalog.doi if catalog else None,
+        citations=tuple(
+            Reference(text=citation.text, doi=citation.doi)
+            for citation in (catalog.citations if catalog else ())
+        ),
+        scan_id=scan_id,
+        files=tuple(_file(dataset, file, log.get(file.annex_key)) for file in files),
+        stores=tuple(stores),
+        packages=_packages(),
+    )
+
+
+def _file(dataset: ReleaseDataset, file: LockedFile, line: dict[str, Any] | None) -> FileProvenance:
+    parsed, here = parse_path(file.path), dataset.has(file)
+    return FileProvenance(
+        path=file.path,
+        key=file.annex_key,
+        size=file.size,
+        sha256=file.sha256,
+        urls=dataset.addresses(file),
+        scan_id=_scan_of(file),
+        role=parsed.role if parsed else None,
+        here=here,
+        fetched=_fetched(line) if line and here else None,
+    )
+
+
+def _fetched(line: dict[str, Any]) -> FetchedFrom:
+    return FetchedFrom(
+        time=str(line["time"]),
+        source=line.get("source"),
+        url=line["url"],
+        engine=str(line["engine"]),
+        bytes=int(line["bytes"]) + int(line.get("sibling_bytes") or 0),
+        tries=int(line["tries"]),
+    )
+
+
+def _last_fetches(dataset: ReleaseDataset) -> dict[str, dict[str, Any]]:
+    """Return the last line of the log, by key, that tells of bytes that came."""
+    lines = FetchLog(dataset.path).read()
+    return {
+        line["key"]: line
+        for line in lines
+        if line.get("ok") and (line.get("bytes") or line.get("sibling_bytes"))
+    }
+
+
+def _scan_of(file: LockedFile) -> str | None:
+    name = parse_path(file.path)
+    return name.scan_id if name and name.role != "grading" else None
+
+
+def _belongs(file: LockedFile, scan_id: str) -> bool:
+    name = parse_path(file.path)
+    return name is not None and (name.role == "grading" or name.scan_id == scan_id)
+
+
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version_of(name)
+        except PackageNotFoundError:  # a system's own git-annex is no package of Python
+            continue
+    return found

@@ -1,0 +1,152 @@
+"""The object store of a dataset: git-annex's own folder of contents, by arithmetic.
+
+Whoever puts content there brings it verified. What is put there is told to git-annex later, in
+one go: until then a line in ``.git/verse-data/pending`` remembers it, also after a kill.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from verse_data import publishing
+from verse_data.errors import ContentMissing, DownloadCorrupt
+from verse_data.records.lock import LockedFile
+from verse_data.releases.keys import object_path
+
+
+class ObjectStore:
+    """Contents of one dataset.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the dataset.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def incoming(self) -> Path:
+        """Folder for content on its way in; on the disk that the objects lie on."""
+        return self.path / ".git" / "verse-data" / "incoming"
+
+    @property
+    def _pending(self) -> Path:
+        return self.path / ".git" / "verse-data" / "pending"
+
+    def object_path(self, file: LockedFile) -> Path:
+        """Return where the content of `file` lies, or would lie."""
+        return self.path / object_path(file.annex_key)
+
+    def has(self, file: LockedFile) -> bool:
+        """Whether content of the right size is here; its digest was checked when it came."""
+        try:
+            facts = self.object_path(file).lstat()
+        except OSError:
+            return False
+        return stat.S_ISREG(facts.st_mode) and facts.st_size == file.size
+
+    def content(self, file: LockedFile, *, release: str) -> Path:
+        """Return the path of the content of `file`.
+
+        Raises
+        ------
+        ContentMissing
+            If it is not here.
+        """
+        if self.has(file):
+            return self.object_path(file)
+        raise ContentMissing(
+            f"{file.path} ({file.size:,} bytes) of {release} is locked, but not on this machine "
+            f"(looked in {self.path}). Fetch it with: verse-data get {release}"
+        )
+
+    @contextmanager
+    def staging(self, name: str) -> Iterator[Path]:
+        """Give a path of this call's own for content on its way in; remove what is left there."""
+        with publishing.staging(self.incoming / name) as staged:
+            yield staged
+
+    def ingest(self, file: LockedFile, staged: Path) -> None:
+        """Move verified content into place, read-only, and remember to tell git-annex.
+
+        Parameters
+        ----------
+        file : LockedFile
+            What it is the content of.
+        staged : Path
+            A file whose digest has been checked; it is gone afterwards.
+
+        Raises
+        ------
+        DownloadCorrupt
+            If its size is not the locked one; nothing is moved then.
+        """
+        size = staged.stat().st_size
+        if size != file.size:
+            raise DownloadCorrupt(
+                f"{file.path}: {size:,} bytes came, and {file.size:,} are locked. Nothing was kept."
+            )
+        target = self.object_path(file)
+        with publishing.storage_errors(target):
+            self._remember(file.annex_key)
+            if self.has(file):
+                staged.unlink()
+                return
+            _move(staged, target, incoming=self.incoming)
+
+    def _remember(self, key: str) -> None:
+        self._pending.parent.mkdir(parents=True, exist_ok=True)
+        with self._pending.open("ab") as stream:
+            stream.write(f"{key}\n".encode())
+
+    @contextmanager
+    def unrecorded(self) -> Iterator[list[str]]:
+        """Give the keys that git-annex has not been told of; forget them if the block succeeds."""
+        taken = self._pending.with_name(f"pending-{os.getpid()}-{secrets.token_hex(4)}")
+        if self._pending.exists():
+            self._pending.rename(taken)
+        lists = sorted(self._pending.parent.glob("pending-*"))
+        keys = {key for path in lists for key in _lines(path)}
+        yield sorted(key for key in keys if (self.path / object_path(key)).exists())
+        for path in lists:
+            path.unlink(missing_ok=True)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def _move(staged: Path, target: Path, *, incoming: Path) -> None:
+    """Flush `staged` and move it to `target` with git-annex's modes: file 0444 in folder 0555.
+
+    git-annex gives each content a folder of its own. That folder is filled elsewhere and renamed
+    as a whole, so that threads and processes that bring the same content need not know of each
+    other: the first wins, and the others drop theirs.
+    """
+    home = target.parent
+    home.parent.mkdir(parents=True, exist_ok=True)
+    staged.chmod(0o444)
+    with publishing.staging(incoming / home.name) as folder:
+        folder.mkdir()
+        staged.rename(folder / target.name)
+        publishing.sync(folder / target.name)
+        try:
+            folder.rename(home)
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise
+            if not target.exists():  # git-annex left something else in the folder
+                home.chmod(0o755)
+                (folder / target.name).rename(target)
+        home.chmod(0o555)

@@ -1,0 +1,100 @@
+"""A local tree as a lock: every file of a release that already lies on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from verse_data import publishing
+from verse_data.digests import digest_file
+from verse_data.errors import PathRefused, UsageError
+from verse_data.progress import Progress, silent
+from verse_data.records.lock import LockedFile, LockSource, ReleaseLock, check_path
+
+_WORKERS = 4
+_SKIPPED = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+
+
+def lock_tree(folder: Path, *, release: str, progress: Progress = silent) -> ReleaseLock:
+    """Hash every file under `folder` into a lock.
+
+    Hidden files, and what operating systems strew about, are left out. Two trees with the same
+    files give the same lock, wherever they lie.
+
+    Parameters
+    ----------
+    folder : Path
+        The root of a release, or a folder of such roots; a root is known by its ``rawdata``.
+    release : str
+        Name that the lock bears.
+    progress : Progress, optional
+        Shows one bar in bytes.
+
+    Raises
+    ------
+    UsageError
+        If `folder` is no folder, no ``rawdata`` lies in it, or a part of it lacks its own.
+    PathRefused
+        If a file's name cannot be part of a release.
+    """
+    check_root(folder)
+    paths = sorted(walk_files(folder), key=lambda path: path.relative_to(folder).as_posix())
+    for path in paths:
+        _check_name(path, folder)
+    with (
+        publishing.storage_errors(folder),
+        progress("Hashing files", sum(path.stat().st_size for path in paths), "bytes") as advance,
+        ThreadPoolExecutor(_WORKERS) as pool,
+    ):
+        digests = list(pool.map(lambda path: digest_file(path, advance=advance), paths))
+    files = tuple(
+        LockedFile(
+            path=path.relative_to(folder).as_posix(),
+            size=digest.size,
+            sha256=digest.sha256,
+            md5=digest.md5,
+        )
+        for path, digest in zip(paths, digests, strict=True)
+    )
+    return ReleaseLock(release=release, source=LockSource(kind="tree"), files=files)
+
+
+def check_root(folder: Path) -> None:
+    """Raise UsageError unless `folder` holds a release: ``rawdata`` in each of its parts."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder. Give the folder that the release lies in.")
+    parts = {place: {"rawdata", "derivatives"} & {*names} for place, names, _ in os.walk(folder)}
+    if not any("rawdata" in names for names in parts.values()):
+        raise UsageError(
+            f"{folder} holds no release: there is no folder named rawdata in it. Give a folder such "
+            f"as dataset-verse19training/, which holds rawdata/ and derivatives/, or the one above."
+        )
+    for place, names in parts.items():
+        if names == {"derivatives"}:
+            raise UsageError(
+                f"{place} holds derivatives/ and no rawdata/: its scans would have no CT. Put the "
+                f"folder back, or leave this part of the release out."
+            )
+
+
+def walk_files(folder: Path) -> Iterator[Path]:
+    """Give every file under `folder`, without hidden ones; links to folders are not followed."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in sorted(folders) if not _is_skipped(name)]
+        for name in sorted(names):
+            path = Path(place) / name
+            if not _is_skipped(name) and path.is_file():
+                yield path
+
+
+def _is_skipped(name: str) -> bool:
+    return name.startswith(".") or name in _SKIPPED
+
+
+def _check_name(path: Path, folder: Path) -> None:
+    try:
+        check_path(path.relative_to(folder).as_posix())
+    except ValueError as error:
+        raise PathRefused(f"{folder}: {error}. Rename it, or lock a tree without it.") from error
