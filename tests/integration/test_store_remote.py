@@ -1,0 +1,252 @@
+"""Stores behind a URL: an S3 server on loopback, a folder, and what can be wrong there."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from tests.support.kills import is_true
+from tests.support.s3 import s3_server
+from tests.support.scans import make_scan
+from verse_data.errors import (
+    ChunkCorrupt,
+    ChunkMissing,
+    ContentMissing,
+    Offline,
+    ServerUnavailable,
+    StoreCorrupt,
+)
+from verse_data.volumes.build import build_stores, ensure_store
+from verse_data.volumes.manifest import load_manifest
+from verse_data.volumes.recipe import Recipe, fingerprint
+from verse_data.volumes.remote import RemoteStores
+
+pytest.importorskip("obstore", reason="a remote extra: pip install 'verse-data[remote]'")
+
+
+@pytest.fixture
+def scan(tmp_path):
+    """A small scan."""
+    return make_scan(tmp_path / "scan", shape=(40, 36, 34))
+
+
+@pytest.fixture
+def s3():
+    """A server."""
+    with s3_server() as server:
+        yield server
+
+
+def stores_at(server, cache):
+    """Return the stores behind the server's URL, with local copies below `cache`."""
+    options = {
+        "endpoint": server.url,
+        "access_key_id": "somebody",
+        "secret_access_key": "very secret",
+        "region": "us-east-1",
+        "client_options": {"allow_http": True},
+        "retry_config": {"max_retries": 0},
+    }
+    return RemoteStores("s3://lab/stores", cache, options)
+
+
+def test_built_once_and_read_elsewhere(tmp_path, scan, s3):
+    """One machine builds and uploads; another, without the scan's files, reads the same bytes."""
+    here, there = stores_at(s3, tmp_path / "here"), stores_at(s3, tmp_path / "there")
+    name = fingerprint(scan.source, Recipe())
+    assert not here.has(name)
+
+    built = build_stores([scan.source], Recipe(), tmp_path, remote=here)["verse901"]
+    shutil.rmtree(tmp_path / "scan")
+    fetched = build_stores([scan.source], Recipe(), tmp_path, remote=there)["verse901"]
+
+    assert is_true(fetched, scan)
+    assert load_manifest(fetched).root == load_manifest(built).root
+    assert fetched.is_relative_to(tmp_path / "there")
+
+
+def test_the_manifest_is_written_last(tmp_path, scan, s3):
+    """Until its manifest is there a store does not exist, and it is the last thing to come."""
+    stores_at(s3, tmp_path / "here").ensure(scan.source, Recipe())
+
+    written = [key for method, key in s3.log if method == "PUT"]
+    name = fingerprint(scan.source, Recipe())
+
+    assert written[-1] == f"lab/stores/{name[:2]}/{name}/manifest.json"
+    assert len(written) == 11
+
+
+def test_an_upload_that_stops_is_not_seen(tmp_path, scan, s3):
+    """A refused write is a named error without the secret; the next try mends it."""
+    here = stores_at(s3, tmp_path / "here")
+    s3.refuse = "label/c/0/0/0"
+    with pytest.raises(ServerUnavailable, match="s3://lab/stores could not be used") as raised:
+        here.ensure(scan.source, Recipe())
+    assert "very secret" not in str(raised.value) + repr(here)
+    assert not here.has(fingerprint(scan.source, Recipe()))
+
+    s3.refuse = None
+    here.ensure(scan.source, Recipe())
+    assert here.has(fingerprint(scan.source, Recipe()))
+
+
+def test_damage_at_the_url_is_a_named_error(tmp_path, scan, s3):
+    """A flipped, cut, missing or swapped object is found, and nothing of it is kept here."""
+    stores_at(s3, tmp_path / "here").ensure(scan.source, Recipe())
+    there, name = stores_at(s3, tmp_path / "there"), fingerprint(scan.source, Recipe())
+    for key, sound in list(s3.objects.items()):
+        if "/labels/" in key:
+            continue  # further names of what is tried already
+        middle = len(sound) // 2
+        flipped = sound[:middle] + bytes([sound[middle] ^ 4]) + sound[middle + 1 :]
+        for damaged in (flipped, sound[:-1], None):
+            if damaged is None:
+                del s3.objects[key]
+            else:
+                s3.objects[key] = damaged
+            if key.endswith("image/manifest.json"):
+                continue  # a copy for those who read the group without us
+            expected = (ChunkCorrupt, ChunkMissing, StoreCorrupt, ContentMissing)
+            with pytest.raises(expected, match="s3://lab/stores") as raised:
+                there.fetch(name)
+            assert "--repair" not in str(raised.value)
+            assert [path for path in (tmp_path / "there").rglob("*") if path.is_file()] == []
+        s3.objects[key] = sound
+    assert is_true(there.fetch(name), scan)
+
+
+def test_no_server_is_a_named_error(tmp_path, scan):
+    """An address where nothing answers is an error that says what to check."""
+    with s3_server() as server:
+        gone = stores_at(server, tmp_path / "here")
+    with pytest.raises(ServerUnavailable, match="Check the address"):
+        gone.ensure(scan.source, Recipe())
+
+
+def test_offline_asks_nobody(tmp_path, scan, s3):
+    """With the network forbidden a copy that is here is served, another is an error, both silent."""
+    online = stores_at(s3, tmp_path / "here")
+    offline = replace(online, offline=True)
+    with pytest.raises(Offline, match="s3://lab/stores"):
+        offline.ensure(scan.source, Recipe())
+    assert s3.log == []
+
+    online.ensure(scan.source, Recipe())
+    s3.log.clear()
+    assert is_true(offline.ensure(scan.source, Recipe()), scan)
+    assert s3.log == []
+
+
+def test_a_copy_is_served_when_the_url_is_down(tmp_path, scan):
+    """What is here and whole needs no server; nor does asking again need a round trip."""
+    with s3_server() as server:
+        here = stores_at(server, tmp_path / "here")
+        here.ensure(scan.source, Recipe())
+        server.log.clear()
+        here.ensure(scan.source, Recipe())
+        assert server.log == []
+    assert is_true(here.ensure(scan.source, Recipe()), scan)
+
+
+def test_a_copy_that_was_never_uploaded_is_served_without_a_server(tmp_path, scan):
+    """A store built before the URL was set is served with the server down, and uploaded later."""
+    ensure_store(scan.source, Recipe(), tmp_path / "here")
+    with s3_server() as server:
+        here = stores_at(server, tmp_path / "here")
+    assert is_true(here.ensure(scan.source, Recipe()), scan)
+    with s3_server() as server:
+        here = stores_at(server, tmp_path / "here")
+        here.ensure(scan.source, Recipe())
+        assert here.has(fingerprint(scan.source, Recipe()))
+
+
+def test_damage_at_the_url_is_mended_where_the_sources_are(tmp_path, scan, s3):
+    """Whoever has the scan's files builds and uploads a damaged store again, its manifest last."""
+    stores_at(s3, tmp_path / "here").ensure(scan.source, Recipe())
+    name = fingerprint(scan.source, Recipe())
+    key = next(key for key in s3.objects if key.endswith("image/c/0/0/0"))
+    s3.objects[key] = s3.objects[key][:-1]
+    s3.log.clear()
+
+    assert is_true(stores_at(s3, tmp_path / "there").ensure(scan.source, Recipe()), scan)
+
+    assert [key for method, key in s3.log if method == "PUT"][-1].endswith(f"{name}/manifest.json")
+    assert is_true(stores_at(s3, tmp_path / "third").fetch(name), scan)
+
+    s3.objects[key] = s3.objects[key][:-1]
+    shutil.rmtree(tmp_path / "scan")
+    with pytest.raises(ChunkCorrupt, match=f"s3://lab/stores/{name[:2]}/{name}/.*built and upload"):
+        stores_at(s3, tmp_path / "fourth").ensure(scan.source, Recipe())
+
+
+def test_errors_of_others_are_cut_to_a_line(tmp_path, scan):
+    """A file system's own debugging text, dozens of lines of it, is not shown."""
+    with s3_server() as server:
+        gone = stores_at(server, tmp_path / "here")
+    with pytest.raises(ServerUnavailable) as raised:
+        gone.ensure(scan.source, Recipe())
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 500
+
+
+def test_the_manifest_in_a_folder_is_replaced_whole(tmp_path, scan, monkeypatch):
+    """At a file:// URL a writer that dies while it writes the manifest leaves the old one."""
+    here = RemoteStores(f"file://{tmp_path}/s", tmp_path / "here")
+    store = here.ensure(scan.source, Recipe())
+    pointer = tmp_path / "s" / store.name[:2] / store.name / "manifest.json"
+    before, inode = pointer.read_bytes(), pointer.stat().st_ino
+
+    def die(stream):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("verse_data.publishing.sync_file", die)
+        with pytest.raises(KeyboardInterrupt):
+            here.upload(store)
+    assert (pointer.read_bytes(), pointer.stat().st_ino) == (before, inode)
+    assert list(pointer.parent.glob(".tmp-*")) == []
+    here.upload(store)
+    assert pointer.read_bytes() == before
+    assert pointer.stat().st_ino != inode
+
+
+def test_a_folder_is_a_url_too(tmp_path, scan):
+    """Any fsspec file system will do; what is uploaded is a Zarr group that others can open."""
+    import zarr
+
+    here = RemoteStores(f"file://{tmp_path}/shared", tmp_path / "here")
+    store = here.ensure(scan.source, Recipe())
+
+    root, name = load_manifest(store).root, store.name
+    group = zarr.open_group(tmp_path / "shared" / name[:2] / name / root, mode="r")
+    assert group["image"].shape == (36, 40, 34)
+    other = RemoteStores(f"file://{tmp_path}/shared", tmp_path / "there")
+    assert is_true(other.ensure(scan.source, Recipe()), scan)
+
+
+def test_two_machines_build_at_once(tmp_path, scan):
+    """Stores of one name whose bytes differ never mix: files lie under their manifest's digest."""
+    here, there = (RemoteStores(f"file://{tmp_path}/s", tmp_path / n) for n in ("here", "there"))
+    name = fingerprint(scan.source, Recipe())
+    here.ensure(scan.source, Recipe())
+    (tmp_path / "s" / name[:2] / name / "manifest.json").unlink()
+    there.ensure(scan.source, Recipe())
+
+    assert is_true(RemoteStores(f"file://{tmp_path}/s", tmp_path / "third").fetch(name), scan)
+
+
+def test_it_may_be_pickled(tmp_path):
+    """It travels to worker processes, with its options."""
+    stores = RemoteStores("s3://lab/stores", tmp_path, {"region": "x"})
+    assert pickle.loads(pickle.dumps(stores)) == stores  # noqa: TID251 - our own bytes
+
+
+def test_secrets_in_urls_are_not_shown(tmp_path):
+    """User name and password of a URL are left out of messages."""
+    stores = RemoteStores("nosuch://me:secret@host/x", tmp_path)
+    with pytest.raises(Exception, match="nosuch") as raised:
+        stores.has("00")
+    assert "secret" not in str(raised.value)

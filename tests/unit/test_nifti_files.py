@@ -1,0 +1,153 @@
+"""Reading and writing NIfTI: values, headers, pairs, and the same bytes each time."""
+
+from __future__ import annotations
+
+import hashlib
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tests.support.headers import nifti, packed, voxels
+from tests.support.scans import LPS, PIR, TILTED
+from verse_data.errors import ContentMissing, PathRefused, StorageError, ValidationFailed
+from verse_data.spine.geometry import axcodes
+from verse_data.volumes.nifti import (
+    Volume,
+    VolumeStream,
+    check_pair,
+    read_header,
+    read_image,
+    read_mask,
+    write_nifti,
+)
+
+
+@pytest.mark.parametrize("affine", [PIR, LPS, TILTED])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_what_is_written_is_read(tmp_path, affine, suffix):
+    """A volume comes back voxel for voxel, for us and for nibabel, with its affine as float32."""
+    path = tmp_path / f"ct{suffix}"
+    image = np.random.default_rng(1).normal(0, 500, (11, 7, 5)).astype(np.int16)
+    write_nifti(path, image, affine)
+
+    volume, peer = read_image(path, name="CT"), nib.load(path)
+
+    assert np.array_equal(volume.array, image)
+    assert np.array_equal(np.asarray(peer.dataobj), image)
+    assert np.array_equal(volume.affine, peer.affine)
+    assert np.abs(volume.affine - affine).max() < 1e-5
+    assert volume.array.flags.f_contiguous
+    assert axcodes(volume.affine) == "".join(nib.aff2axcodes(peer.affine))
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path):
+    """No time, name or memory address is in a written file."""
+    for name in ("a.nii.gz", "b.nii.gz"):
+        write_nifti(tmp_path / name, voxels(), PIR)
+    one, two = ((tmp_path / name).read_bytes() for name in ("a.nii.gz", "b.nii.gz"))
+    assert hashlib.sha256(one).digest() == hashlib.sha256(two).digest()
+    assert [path.name for path in sorted(tmp_path.iterdir())[:2]] == ["a.nii.gz", "b.nii.gz"]
+
+
+@pytest.mark.parametrize(("sform", "qform"), [(2, 0), (0, 1), (1, 1), (2, 4)])
+def test_form_codes(tmp_path, sform, qform):
+    """Either form alone, or both, gives the affine."""
+    rotation = np.diag([-0.5, 0.5, 1.25, 1])
+    rotation[:3, 3] = (3, 4, 5)
+    write_nifti(tmp_path / "a.nii", voxels(), rotation, sform_code=sform, qform_code=qform)
+    header = read_header(tmp_path / "a.nii", name="a")
+    assert np.abs(header.affine - rotation).max() < 1e-6
+    assert header.notes == ()
+
+
+def test_slope_and_intercept(tmp_path):
+    """Values that are stored scaled come back rounded to the nearest unit, as nibabel's do."""
+    image = np.random.default_rng(1).uniform(-1000, 3000, (9, 8, 7))
+    path = tmp_path / "ct.nii.gz"
+    write_nifti(path, image, PIR, on_disk_dtype=np.uint8, slope=16.955, inter=-1125.4)
+
+    found = read_image(path, name="CT")
+
+    assert read_header(path, name="CT").scaled
+    assert np.abs(found.array - image).max() <= 16.955 / 2 + 0.5
+    assert np.array_equal(found.array, np.rint(np.asarray(nib.load(path).dataobj)))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
+def test_masks_of_any_type(tmp_path, dtype):
+    """Labels come back as they were, whatever number type the file has."""
+    mask = np.random.default_rng(1).integers(0, 29, (9, 8, 7))
+    write_nifti(tmp_path / "m.nii.gz", mask, PIR, on_disk_dtype=dtype)
+    assert np.array_equal(read_mask(tmp_path / "m.nii.gz", name="mask").array, mask)
+
+
+def test_labels_that_nibabel_rescaled(tmp_path):
+    """A float mask that nibabel saved as scaled integers is rounded, never truncated."""
+    mask = np.random.default_rng(1).integers(0, 29, (9, 8, 7)).astype(np.float64)
+    image = nib.Nifti1Image(mask, PIR)
+    image.set_data_dtype(np.int16)
+    nib.save(image, tmp_path / "m.nii.gz")
+    stored = np.asarray(nib.load(tmp_path / "m.nii.gz").dataobj)
+
+    assert np.array_equal(read_mask(tmp_path / "m.nii.gz", name="mask").array, mask)
+    assert not np.array_equal(stored.astype(int), mask), "control: truncating changes labels"
+
+
+def test_a_volume_in_pieces(tmp_path):
+    """Slabs of any size, put together, are the volume; blocks may split a float64."""
+    path = tmp_path / "ct.nii.gz"
+    image = np.random.default_rng(1).normal(0, 500, (61, 53, 47)).astype(np.int16)
+    write_nifti(path, image, PIR, on_disk_dtype=np.float64)
+    out, sizes = np.empty(image.size, np.int16), np.diff([0, 1, 7, 1000, 77777, image.size])
+    with VolumeStream(path, kind="image", name="CT") as stream:
+        at = 0
+        for size in sizes:
+            stream.fill(out[at : at + size])
+            at += size
+        stream.finish()
+    assert np.array_equal(out.reshape(image.shape, order="F"), image)
+
+
+def test_notes_name_what_a_reader_should_know(tmp_path):
+    """Disagreeing forms and free text are noted by name, and the text itself is not kept."""
+    content = bytearray(nifti(qform_code=1, quatern=(0.0, 0, 0.7, 1, 2, 3)))
+    content[148:160] = b"Jane Doe 42\0"
+    path = tmp_path / "ct.nii.gz"
+    path.write_bytes(packed(bytes(content)))
+    header = read_header(path, name="CT")
+    assert any("qform and sform differ" in note for note in header.notes)
+    assert "free text in descrip, not kept" in header.notes
+    assert "Jane" not in repr(header)
+
+
+def test_pairs():
+    """The same grid within 0.1 mm passes; another shape or place is named with numbers."""
+    image = Volume(np.zeros((4, 5, 6), np.int16), PIR)
+    near, far = PIR.copy(), PIR.copy()
+    near[0, 3] += 0.09
+    far[1, 1] += 0.05
+    check_pair(image, Volume(np.zeros((4, 5, 6), np.uint8), near), name="verse901")
+    with pytest.raises(ValidationFailed, match=r"verse901: .* 0\.20 mm apart"):
+        check_pair(image, Volume(np.zeros((4, 5, 6), np.uint8), far), name="verse901")
+    with pytest.raises(ValidationFailed, match=r"\(4, 5, 6\) and its mask \(5, 4, 6\)"):
+        check_pair(image, Volume(np.zeros((5, 4, 6), np.uint8), PIR), name="verse901")
+
+
+def test_no_file(tmp_path):
+    """A missing file, or a folder in its place, is ContentMissing with the path."""
+    for path in (tmp_path / "absent.nii.gz", tmp_path):
+        with pytest.raises(ContentMissing, match="CT of verse901"):
+            read_image(path, name="CT of verse901")
+    assert not issubclass(ContentMissing, (StorageError, PathRefused))
+
+
+def test_the_real_masks(shared):
+    """Every real file comes back voxel for voxel, with nibabel's affine."""
+    files = sorted((shared / "data").rglob("*.nii.gz"))
+    assert len(files) >= 6
+    for path in files:
+        read = read_mask if "seg-vert" in path.name else read_image
+        volume, peer = read(path, name=path.name), nib.load(path)
+        assert np.array_equal(volume.array, np.asarray(peer.dataobj))
+        assert np.array_equal(volume.affine, peer.affine)

@@ -1,0 +1,170 @@
+"""A reader may be pickled, forked, spawned, shared by threads, and there may be many of them."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import pickle
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from tests.support.zarr_stores import write_store
+from verse_data.errors import ChunkCorrupt
+from verse_data.spine.geometry import Box
+from verse_data.volumes import opened as handles
+from verse_data.volumes.opened import close_all, opened
+from verse_data.volumes.reader import ScanReader
+
+SHAPE = (70, 80, 50)
+SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Return a small store of noise."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(-1000, 2000, SHAPE).astype(np.int16)
+    label = rng.integers(0, 3, SHAPE).astype(np.uint8)
+    return write_store(tmp_path_factory.mktemp("store"), image, label, transposed=True)
+
+
+def digest(reader: ScanReader) -> str:
+    """Return a digest of all that the reader reads."""
+    image, label = reader.read(Box.whole(reader.shape))
+    return hashlib.sha256(image.tobytes() + label.tobytes()).hexdigest()
+
+
+def send_digest(reader: ScanReader, pipe) -> None:
+    """Be a child process: read everything and send its digest."""
+    pipe.send(digest(reader))
+
+
+def send_error(reader: ScanReader, pipe) -> None:
+    """Be a child process: send what the reader raises."""
+    try:
+        digest(reader)
+    except ChunkCorrupt as error:
+        pipe.send(error)
+
+
+def in_child(method: str, target, reader: ScanReader):
+    """Run `target` in a child and return what it sends, or fail after a minute."""
+    context = multiprocessing.get_context(method)
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=target, args=(reader, theirs))
+    child.start()
+    try:
+        assert ours.poll(SECONDS), f"the child of {method} sent nothing in {SECONDS} s"
+        return ours.recv()
+    finally:
+        child.join(5)
+        child.kill()
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["unused", "used"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_every_start_method(store, method, used):
+    """A child of any kind reads the same, whether or not its parent has read before."""
+    close_all()
+    reader = ScanReader(store)
+    if used:
+        digest(reader)
+    assert in_child(method, send_digest, reader) == digest(ScanReader(store))
+
+
+def test_fork_while_a_thread_holds_the_lock(store):
+    """A lock that another thread holds at the moment of the fork is not waited for in the child."""
+    reader = ScanReader(store)
+    expected = digest(reader)
+    with handles._opened.lock:
+        found = in_child("fork", send_digest, reader)
+    assert found == expected
+
+
+def test_errors_come_out_of_a_child(store, tmp_path):
+    """A damaged chunk met in a child arrives in the parent as it was raised."""
+    copy = tmp_path / store.name
+    shutil.copytree(store, copy)
+    shard = copy / "image/c/0/0/0"
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+
+    error = in_child("fork", send_error, ScanReader(copy))
+
+    assert isinstance(error, ChunkCorrupt)
+    assert "verse999" in str(error)
+
+
+def test_a_pickled_reader_holds_a_path_and_nothing_else(store):
+    """Pickling an open reader takes no handle along."""
+    reader = ScanReader(store)
+    digest(reader)
+
+    content = pickle.dumps(reader)
+    copy = pickle.loads(content)  # noqa: TID251 - our own bytes
+
+    assert len(content) < 600
+    assert digest(copy) == digest(reader)
+    assert copy.path == reader.path
+
+
+def test_threads_read_the_same(store):
+    """Eight threads that open and read at once agree."""
+    close_all()
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: digest(ScanReader(store)), range(32)))
+    assert len(found) == 1
+
+
+def test_a_reader_opens_nothing_before_it_is_asked(tmp_path):
+    """Making a reader touches no file: a dataset may hold hundreds."""
+    reader = ScanReader(tmp_path / "not there")
+    assert repr(reader) == f"ScanReader({str(tmp_path / 'not there')!r})"
+
+
+def open_files() -> int:
+    """Return how many descriptors this process holds."""
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count, not paths
+
+
+def test_open_scans_are_few_and_hold_no_descriptor(store, tmp_path, monkeypatch):
+    """The scan used longest ago is dropped beyond the capacity, and none keeps a file open."""
+    close_all()
+    monkeypatch.setattr(handles, "CAPACITY", 3)
+    readers = []
+    for number in range(5):
+        copy = tmp_path / str(number) / store.name
+        shutil.copytree(store, copy)
+        readers.append(ScanReader(copy))
+    before = open_files()
+    for reader in readers:
+        digest(reader)
+
+    assert open_files() == before
+    assert [key[0] for key in handles._opened.scans] == [str(r.path) for r in readers[2:]]
+    first = opened(readers[2].path)
+    digest(readers[0])
+    assert str(readers[2].path) in {key[0] for key in handles._opened.scans}
+    assert opened(readers[2].path) is first
+    close_all()
+    assert not handles._opened.scans
+
+
+def test_opening_at_once_opens_the_same(store):
+    """Two threads that open one scan at the same time both get a scan that reads."""
+    close_all()
+    barrier = threading.Barrier(2)
+
+    def work() -> str:
+        barrier.wait()
+        return digest(ScanReader(store))
+
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(work) for _ in range(2)]
+        assert len({one.result() for one in both}) == 1

@@ -1,0 +1,197 @@
+"""The cache on this machine: list, verify, prune, size, in Python and on the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from tests.support.scans import make_scan
+from verse_data.cli import cache as commands
+from verse_data.digests import canonical_json, sha256_of_json
+from verse_data.errors import IntegrityError, UsageError
+from verse_data.volumes.build import build_stores, ensure_store
+from verse_data.volumes.cache import cache_size, list_stores, prune, verify_stores
+from verse_data.volumes.recipe import Recipe
+
+
+@pytest.fixture
+def stores(tmp_path):
+    """Three stores of two scans, below a cache root."""
+    root = tmp_path / "home/stores"
+    one = make_scan(tmp_path / "1", scan_id="verse901", shape=(20, 20, 20)).source
+    two = make_scan(tmp_path / "2", scan_id="verse902", shape=(20, 20, 20), with_mask=False).source
+    ensure_store(one, Recipe(), root)
+    ensure_store(one, Recipe(codec="none"), root)
+    ensure_store(two, Recipe(), root)
+    return root
+
+
+def run(*arguments):
+    """Run a command; return exit code, stdout and what was raised."""
+    app = typer.Typer()
+    commands.register(app)
+    done = CliRunner().invoke(app, ["cache", *map(str, arguments)])
+    return done.exit_code, done.stdout, done.exception
+
+
+def test_list_and_size(stores):
+    """Each store is listed with whose it is; sizes add up to what lies on the disk."""
+    found = list_stores(stores)
+    count, nbytes = cache_size(stores)
+
+    assert sorted(s.scan_id for s in found) == ["verse901", "verse901", "verse902"]
+    assert {s.release for s in found} == {"phantom"}
+    assert {s.recipe["codec"] for s in found} == {"lz4", "none"}
+    assert (count, nbytes) == (3, sum(s.nbytes for s in found))
+    blocks = {(p.stat().st_ino, p.stat().st_size) for p in stores.rglob("*") if p.is_file()}
+    assert nbytes == sum(size for _, size in blocks)
+
+
+def test_verify_and_repair(stores):
+    """Damage is found by name; repair removes the damaged store alone."""
+    store = list_stores(stores)[0].path
+    shard = store / "image/c/0/0/0"
+    shard.write_bytes(shard.read_bytes()[:-1])
+
+    damaged = verify_stores(stores)
+    assert list(damaged) == [store]
+    assert "image/c/0/0/0" in str(damaged[store][0])
+    assert cache_size(stores)[0] == 3
+    assert list(verify_stores(stores, repair=True)) == [store]
+    assert cache_size(stores)[0] == 2
+    assert verify_stores(stores) == {}
+
+
+def test_prune_takes_what_it_is_told(stores):
+    """Nothing unless asked; then by release, age, what is kept; a dry run takes nothing."""
+    names = [store.fingerprint for store in list_stores(stores)]
+    assert prune(stores).stores == ()
+    assert len(prune(stores, everything=True, dry_run=True).stores) == 3
+    assert prune(stores, release="other").stores == ()
+    assert prune(stores, older_than_days=1).stores == ()
+    old = list_stores(stores)[2].path
+    os.utime(old, (time.time() - 3 * 86400,) * 2)
+    assert prune(stores, older_than_days=2).stores == (old,)
+    gone = prune(stores, keep=names[:1])
+    assert [path.name for path in gone.stores] == names[1:2]
+    assert gone.nbytes > 0
+    assert len(prune(stores, release="phantom").stores) == 1
+    assert cache_size(stores) == (0, 0)
+
+
+def test_prune_sweeps_leftovers(stores):
+    """Temporary folders of dead processes go, those of living ones stay."""
+    folder = list_stores(stores)[0].path.parent
+    host = os.uname().nodename
+    dead, living = folder / f".tmp-999999999@{host}@a@x", folder / f".tmp-{os.getpid()}@{host}@a@x"
+    for path in (dead, living):
+        path.mkdir()
+    assert prune(stores).leftovers == (dead,)
+    assert living.is_dir()
+
+
+def test_commands(stores):
+    """list, size, verify and prune print JSON and nothing else to stdout, and exit as they should."""
+    root = ("--root", stores.parent)
+    code, out, _ = run("list", *root, "--json")
+    assert code == 0
+    assert {entry["scan_id"] for entry in json.loads(out)} == {"verse901", "verse902"}
+    code, out, _ = run("list", *root)
+    assert "own grid, none" in out
+    code, out, _ = run("size", *root, "--json")
+    assert json.loads(out)["stores"] == 3
+    code, out, _ = run("verify", *root, "--json")
+    assert (code, json.loads(out)) == (0, {"damaged": [], "findings": []})
+
+    (list_stores(stores)[0].path / "zarr.json").unlink()
+    code, out, error = run("verify", *root, "--json")
+    assert isinstance(error, IntegrityError)
+    assert error.exit_code == 4
+    assert "zarr.json" in json.loads(out)["findings"][0]
+    code, _, _ = run("verify", *root, "--repair")
+    assert code == 0
+    code, out, _ = run("prune", "--all", *root, "--json")
+    assert len(json.loads(out)["stores"]) == 2
+    assert cache_size(stores)[0] == 0
+
+
+def test_an_empty_cache(tmp_path):
+    """Where nothing was built yet, every command says so and none fails."""
+    root = ("--root", tmp_path / "nothing")
+    assert [run(c, *root)[0] for c in ("list", "size", "verify", "prune")] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--spacing", "1,x,1"), ("--spacing", "1,1"), ("--codec", "gzip")]
+)
+def test_build_refuses_a_bad_recipe(arguments):
+    """A recipe that means nothing is a usage error before any release is opened."""
+    _, _, error = run("build", "phantom", *arguments)
+    assert isinstance(error, UsageError)
+    assert ("1,1,1" in str(error)) == (arguments[0] == "--spacing")
+    assert arguments[0] in str(error)
+
+
+def test_build_refuses_fewer_workers_than_one():
+    """A number of processes below one is a usage error."""
+    assert run("build", "phantom", "--workers", "-3")[0] == 2
+
+
+def test_what_is_no_store_is_passed_over(stores):
+    """Foreign files among the folders of stores, and beside stores, disturb no command."""
+    taken = {path.name for path in stores.iterdir()}
+    (stores / next(f"{n:02x}" for n in range(256) if f"{n:02x}" not in taken)).touch()
+    folder = next(stores.glob("*/*")).parent
+    (folder / (folder.name + "0" * 62)).touch()
+
+    root = ("--root", stores.parent)
+    assert [run(c, *root)[0] for c in ("list", "size", "verify", "prune")] == [0, 0, 0, 0]
+    assert cache_size(stores)[0] == 3
+
+
+def test_a_folder_in_place_of_the_manifest_is_damage(stores):
+    """It is a finding of that store; the others are looked at, and repair removes it."""
+    store = list_stores(stores)[1].path
+    (store / "image/manifest.json").unlink()
+    (store / "image/manifest.json").mkdir()
+
+    assert [s.state for s in list_stores(stores)] == ["sound", "damaged", "sound"]
+    assert list(verify_stores(stores)) == [store]
+    assert prune(stores).stores == (store,)
+
+
+def test_a_store_of_another_layout_is_left_alone(stores):
+    """A newer version's store goes by --all only; one whose manifest is damaged goes at once."""
+    newer = list_stores(stores)[0].path
+    manifest = newer / "image/manifest.json"
+    document = json.loads(manifest.read_bytes()) | {"store_format": 2, "extra": [1]}
+    del document["root"]
+    manifest.write_bytes(canonical_json(document | {"root": sha256_of_json(document)}))
+
+    assert list_stores(stores)[0].state == "other_format"
+    assert verify_stores(stores, repair=True) == {}
+    assert prune(stores).stores == prune(stores, release="phantom", dry_run=True).stores[2:] == ()
+    assert newer.is_dir()
+
+    manifest.write_bytes(manifest.read_bytes().replace(b'"extra":[1]', b'"extra":[3]'))
+    assert list_stores(stores)[0].state == "damaged"
+    assert prune(stores).stores == (newer,)
+
+
+def test_leftovers_are_counted_and_swept_by_the_next_build(stores, tmp_path):
+    """Whatever folder they lie in; size and a dry run say how much they take."""
+    leftover = stores / "00" / f".tmp-999999999@{os.uname().nodename}@a@x"
+    leftover.mkdir(parents=True)
+    (leftover / "zarr.json").write_bytes(b"12345")
+
+    found = json.loads(run("size", "--root", stores.parent, "--json")[1])
+    assert (found["leftovers"], found["leftover_bytes"]) == (1, 5)
+    assert prune(stores, dry_run=True).nbytes == 5
+    assert leftover.is_dir()
+    build_stores([make_scan(tmp_path / "3", shape=(8, 8, 8)).source], Recipe(), stores)
+    assert not leftover.exists()

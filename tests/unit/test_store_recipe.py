@@ -1,0 +1,236 @@
+"""Fingerprints: what names a store, and what does not."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from tests.support.scans import make_scan, source_file
+from verse_data.errors import (
+    ChunkMissing,
+    ContentMissing,
+    SourceChanged,
+    StorageError,
+    UsageError,
+    VolumeCorrupt,
+)
+from verse_data.errors import ValidationFailed as Failed
+from verse_data.volumes.build import build_stores, ensure_store
+from verse_data.volumes.cache import cache_size, list_stores
+from verse_data.volumes.convert import Conversion
+from verse_data.volumes.nifti import write_nifti
+from verse_data.volumes.pool import in_processes
+from verse_data.volumes.recipe import Recipe, fingerprint
+from verse_data.volumes.source import CentroidPoint, ScanSource, SourceFile
+
+KEY = "SHA256E-s1--" + "0" * 64 + ".nii.gz"
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A scan."""
+    return make_scan(tmp_path, shape=(20, 20, 20)).source
+
+
+def test_everything_that_matters_is_in_the_name(source):
+    """A change of any content, id, point, licence or step of the recipe is another store."""
+    other = SourceFile(source.image.path, "SHA256E-s1--" + "0" * 64 + ".nii.gz")
+    variants = [
+        replace(source, image=other),
+        replace(source, mask=other),
+        replace(source, mask=None),
+        replace(source, scan_id="verse902"),
+        replace(source, subject_id="verse902"),
+        replace(source, centroids=source.centroids[:1]),
+        replace(source, centroids=(CentroidPoint(20, (30.5, 25.0, 20.1)), source.centroids[1])),
+        replace(source, centroids_key=None),
+        replace(source, attribution={"licence": "other"}),
+    ]
+    recipes = [
+        Recipe(codec="zstd"),
+        Recipe(codec="none"),
+        Recipe(spacing=(1.0, 1.0, 1.0)),
+        Recipe(spacing=(1.0, 1.0, 2.0)),
+        Recipe(spacing=(1.0, 1.0, 1.0), interpolation="cubic"),
+    ]
+    names = {fingerprint(source, Recipe())}
+    names |= {fingerprint(variant, Recipe()) for variant in variants}
+    names |= {fingerprint(source, recipe) for recipe in recipes}
+    assert len(names) == 1 + len(variants) + len(recipes)
+
+
+def test_paths_and_times_are_not(source, tmp_path):
+    """The same contents elsewhere, touched later, are the same store."""
+    moved = tmp_path / "elsewhere.nii.gz"
+    source.image.path.rename(moved)
+    assert fingerprint(source, Recipe()) == fingerprint(
+        replace(source, image=SourceFile(moved, source.image.key)), Recipe()
+    )
+
+
+def test_a_changed_file_under_an_old_key_is_refused(tmp_path):
+    """Bytes that are not those of the key never become a store of that name."""
+    scan = make_scan(tmp_path, shape=(20, 20, 20))
+    write_nifti(scan.source.image.path, scan.image + 1, scan.affine)
+    with pytest.raises(VolumeCorrupt, match=r"SHA-256 [0-9a-f]{12} where [0-9a-f]{12} is locked"):
+        ensure_store(scan.source, Recipe(), tmp_path / "stores")
+    assert [p for p in (tmp_path / "stores").rglob("*") if p.is_file()] == []
+
+
+def test_a_missing_file_is_a_named_error(source, tmp_path):
+    """A source that is not there is ContentMissing, with the path."""
+    source.mask.path.unlink()
+    with pytest.raises(ContentMissing, match="mask of scan verse901"):
+        ensure_store(source, Recipe(), tmp_path / "stores")
+
+
+def test_a_pair_that_does_not_fit_is_refused(tmp_path):
+    """CT and mask of different shape, or further apart than 0.1 mm, become no store."""
+    scan = make_scan(tmp_path, shape=(20, 20, 20))
+    path = tmp_path / "other.nii.gz"
+    mask = SourceFile(path, KEY)
+    write_nifti(path, scan.mask[:-1], scan.affine)
+    with pytest.raises(Failed, match=r"\(20, 20, 20\) and its mask \(19, 20, 20\)"):
+        ensure_store(replace(scan.source, mask=mask), Recipe(), tmp_path / "stores")
+    moved = scan.affine.copy()
+    moved[0, 3] += 0.2
+    write_nifti(path, scan.mask, moved)
+    with pytest.raises(Failed, match=r"up to 0\.20 mm apart"):
+        ensure_store(replace(scan.source, mask=mask), Recipe(), tmp_path / "stores")
+    moved[0, 3] -= 0.15
+    write_nifti(path, scan.mask, moved)
+    ensure_store(replace(scan.source, mask=source_file(path)), Recipe(), tmp_path / "stores")
+    assert not any(p.is_file() and ".tmp-" in str(p) for p in (tmp_path / "stores").rglob("*"))
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "a.b", "x" * 65, "a b"])
+def test_ids_stay_in_their_folder(name):
+    """An id that could leave its folder is refused."""
+    with pytest.raises(UsageError, match="no scan or subject id"):
+        ScanSource(scan_id=name, subject_id="a", image=SourceFile(Path("x"), KEY))
+
+
+def test_points_are_checked():
+    """Two centroids of one label, or of no level, are refused."""
+    image = SourceFile(Path("x"), KEY)
+    for labels in ((20, 20), (20, 26), (0,)):
+        points = tuple(CentroidPoint(label, (1.0, 2.0, 3.0)) for label in labels)
+        with pytest.raises(UsageError, match="centroid"):
+            ScanSource(scan_id="a", subject_id="a", image=image, centroids=points)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"spacing": (0.0, 1.0, 1.0)},
+        {"spacing": (1.0, 1.0)},
+        {"codec": "gzip"},
+        {"spacing": (1.0, 1.0, 99.0)},
+    ],
+)
+def test_recipes_are_checked(wrong):
+    """A recipe that means nothing is refused when it is made."""
+    with pytest.raises(ValidationError):
+        Recipe.model_validate(wrong)
+
+
+def test_an_existing_store_that_lacks_a_file_is_not_served(source, tmp_path):
+    """ensure_store looks at what is there before it hands it out."""
+    store = ensure_store(source, Recipe(), tmp_path / "stores")
+    (store / "label/c/0/0/0").unlink()
+    with pytest.raises(ChunkMissing, match=r"verse901.*label/c/0/0/0"):
+        ensure_store(source, Recipe(), tmp_path / "stores")
+
+
+def test_a_build_goes_on_where_it_was(tmp_path):
+    """A scan that fails leaves all others built; the next run builds the rest."""
+    scans = [make_scan(tmp_path / n, scan_id=f"verse{n}", shape=(20, 20, 20)) for n in "123"]
+    broken = scans[1].source.image.path
+    content = broken.read_bytes()
+    broken.write_bytes(content[:-9])
+    sources = [scan.source for scan in scans]
+    seen = []
+
+    def progress(stage, total, unit):
+        from contextlib import contextmanager
+
+        @contextmanager
+        def bar():
+            yield seen.append
+
+        return bar()
+
+    with pytest.raises(VolumeCorrupt, match=r"verse2.*1 of 3 scans failed \(verse2\)"):
+        build_stores(sources, Recipe(), tmp_path / "stores", progress=progress)
+    assert cache_size(tmp_path / "stores")[0] == 2
+    broken.write_bytes(content)
+    built = build_stores(sources, Recipe(), tmp_path / "stores", workers=2, progress=progress)
+
+    assert list(built) == ["verse1", "verse2", "verse3"]
+    assert sum(seen) == 3 + 3
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bad_scan_stops_no_other(tmp_path, workers):
+    """Two cut sources and a damaged store: the others are built, and the error counts all three."""
+    scans = [make_scan(tmp_path / n, scan_id=f"verse{n}", shape=(9, 9, 9)) for n in "12345"]
+    sources, root = [scan.source for scan in scans], tmp_path / "stores"
+    (ensure_store(sources[4], Recipe(), root) / "zarr.json").unlink()
+    for broken in (sources[0].image.path, sources[2].mask.path):
+        broken.write_bytes(broken.read_bytes()[:-9])
+
+    with pytest.raises(VolumeCorrupt, match=r"3 of 5 scans failed \(verse1, verse3, verse5\)"):
+        build_stores(sources, Recipe(), root, workers=workers)
+    assert {s.scan_id for s in list_stores(root) if not s.error} == {"verse2", "verse4"}
+
+
+def test_a_killed_worker_is_a_named_error():
+    """A process that the kernel ends is an error that speaks of memory and fewer workers."""
+    with pytest.raises(StorageError, match=r"killed.*memory.*fewer workers"):
+        list(in_processes(die, [1, 2], workers=2))
+
+
+def die(_task):
+    """End this process as the kernel does where memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_fewer_workers_than_one_are_refused(source, tmp_path):
+    """It is a usage error, and nothing is built."""
+    with pytest.raises(UsageError, match="workers=-3"):
+        build_stores([source], Recipe(), tmp_path / "stores", workers=-3)
+
+
+def test_a_key_without_a_digest_is_refused():
+    """Bytes that could not be checked never become a store."""
+    with pytest.raises(UsageError, match=r"MD5E-s1--00.* holds no SHA-256"):
+        SourceFile(Path("x.nii.gz"), "MD5E-s1--00.nii.gz")
+
+
+@pytest.mark.parametrize(("shape", "sizes"), [((500, 4, 4), (20, 1, 1)), ((200,) * 3, (2, 2, 2))])
+def test_a_grid_beyond_the_limits_is_refused(tmp_path, shape, sizes):
+    """More than 32,767 voxels along an axis, or 2**29 in all, are refused before any is made."""
+    path = tmp_path / "x_ct.nii.gz"
+    write_nifti(path, np.zeros(shape, np.int16), np.diag([*map(float, sizes), 1.0]))
+    source = ScanSource(scan_id="a", subject_id="a", image=source_file(path))
+    with pytest.raises(UsageError, match=r"spacing=\(0.1, 0.1, 0.1\).*limit"):
+        ensure_store(source, Recipe(spacing=(0.1, 0.1, 0.1)), tmp_path / "stores")
+    assert [p for p in (tmp_path / "stores").rglob("*") if p.is_file()] == []
+
+
+def test_a_file_that_changes_under_the_build_is_refused(tmp_path):
+    """Voxels never end up under the affine of another file: both come from one look at it."""
+    scan = make_scan(tmp_path, shape=(9, 9, 9))
+    sound = scan.source.image.path.read_bytes()
+    write_nifti(scan.source.image.path, scan.image, np.diag([2.0, 2.0, 2.0, 1.0]))
+    source = replace(scan.source, mask=None)
+    conversion = Conversion.plan(source, Recipe(), "0" * 64)
+    scan.source.image.path.write_bytes(sound)
+    with pytest.raises(SourceChanged, match="CT of scan verse901"):
+        conversion.write(tmp_path / "store")

@@ -1,0 +1,1 @@
+"""From NIfTI to a verified Zarr store, and out of it again."""

@@ -1,0 +1,252 @@
+"""Looking after the stores on this machine: list, verify, prune, size."""
+
+from __future__ import annotations
+
+import re
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from verse_data.errors import IntegrityError, StorageError
+from verse_data.progress import Progress, silent
+from verse_data.publishing import discard, leftovers, sweep
+from verse_data.volumes.layout import ATTRIBUTES
+from verse_data.volumes.manifest import is_other_format, load_manifest, read_metadata, verify_store
+
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
+_LOCK_SECONDS: Final = 24 * 3600
+_DAY: Final = 86400.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreInfo:
+    """One store on this machine.
+
+    Attributes
+    ----------
+    path : Path
+        Its folder.
+    fingerprint : str
+        Its name.
+    nbytes : int
+        Bytes of its files.
+    age_days : float
+        Days since it was built.
+    scan_id, subject_id, release : str or None
+        Whose it is; None if its metadata cannot be read.
+    recipe : dict
+        What was done to the volumes.
+    error : str or None
+        Why its metadata cannot be read; voxels are not looked at here.
+    state : {"sound", "damaged", "other_format", "unreadable"}
+        ``other_format`` is a store of another version of this package, ``unreadable`` one that the
+        disk or its permissions keep from being read.
+    """
+
+    path: Path
+    fingerprint: str
+    nbytes: int
+    age_days: float
+    scan_id: str | None = None
+    subject_id: str | None = None
+    release: str | None = None
+    recipe: dict[str, Any]
+    error: str | None = None
+    state: Literal["sound", "damaged", "other_format", "unreadable"] = "sound"
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What was, or would be, removed: stores, leftovers of dead processes, bytes of both."""
+
+    stores: tuple[Path, ...]
+    leftovers: tuple[Path, ...]
+    nbytes: int
+
+
+def store_folders(stores: Path) -> Iterator[Path]:
+    """Yield the folders of all stores below `stores`, sorted by name."""
+    for folder in _folders(stores):
+        for path in sorted(folder.iterdir()):
+            ours = _FINGERPRINT.fullmatch(path.name) and path.name.startswith(folder.name)
+            if ours and path.is_dir():
+                yield path
+
+
+def _folders(stores: Path) -> list[Path]:
+    return sorted(path for path in stores.glob("[0-9a-f][0-9a-f]") if path.is_dir())
+
+
+def list_stores(stores: Path) -> list[StoreInfo]:
+    """Describe all stores below `stores`; reads metadata only."""
+    return [_describe(path) for path in store_folders(stores)]
+
+
+def _describe(path: Path) -> StoreInfo:
+    facts: dict[str, Any] = {
+        "path": path,
+        "fingerprint": path.name,
+        "nbytes": _nbytes(path),
+        "age_days": max(0.0, (time.time() - path.lstat().st_mtime) / _DAY),
+    }
+    try:
+        manifest = load_manifest(path)
+        attributes = read_metadata(path, manifest)["attributes"][ATTRIBUTES]
+    except IntegrityError as error:
+        foreign = is_other_format(path)
+        return StoreInfo(
+            **facts, recipe={}, error=str(error), state="other_format" if foreign else "damaged"
+        )
+    except StorageError as error:
+        return StoreInfo(**facts, recipe={}, error=str(error), state="unreadable")
+    return StoreInfo(
+        **facts,
+        scan_id=manifest.scan_id,
+        subject_id=manifest.subject_id,
+        release=attributes["attribution"].get("release"),
+        recipe=attributes["recipe"],
+    )
+
+
+def verify_stores(
+    stores: Path, *, repair: bool = False, progress: Progress = silent
+) -> dict[Path, list[IntegrityError | StorageError]]:
+    """Read every byte of every store and hold it against its manifest.
+
+    Stores of another version's layout are left alone.
+
+    Parameters
+    ----------
+    stores : Path
+        Root of the stores.
+    repair : bool
+        Whether to remove damaged stores; they are built again when next used. Those that merely
+        cannot be read stay.
+    progress : Progress
+        Told of the bytes read.
+
+    Returns
+    -------
+    dict
+        What is wrong with each damaged store; empty if all is well.
+    """
+    folders = list(store_folders(stores))
+    sizes = [_nbytes(path) for path in folders]
+    damaged: dict[Path, list[IntegrityError | StorageError]] = {}
+    with progress("Verifying stores", sum(sizes), "bytes") as advance:
+        for path, size in zip(folders, sizes, strict=True):
+            found = verify_store(path)
+            if found and not is_other_format(path):
+                damaged[path] = found
+                if repair and any(isinstance(error, IntegrityError) for error in found):
+                    discard(path)
+            advance(size)
+    return damaged
+
+
+def prune(
+    stores: Path,
+    *,
+    release: str | None = None,
+    keep: Iterable[str] | None = None,
+    older_than_days: float | None = None,
+    everything: bool = False,
+    dry_run: bool = False,
+) -> Pruned:
+    """Remove leftovers of dead processes, damaged stores, and the stores that are asked for.
+
+    Stores of another version's layout go only with `everything` or by age.
+
+    Parameters
+    ----------
+    stores : Path
+        Root of the stores.
+    release : str, optional
+        Only stores of this release; alone, it means all of them.
+    keep : iterable of str, optional
+        Fingerprints still in use: all other stores go.
+    older_than_days : float, optional
+        Stores built longer ago than this go.
+    everything : bool
+        Whether all stores go.
+    dry_run : bool
+        Whether only to say what would go.
+    """
+    kept = None if keep is None else set(keep)
+    asked = everything or kept is not None or older_than_days is not None or release is not None
+
+    def aged(store: StoreInfo) -> bool:
+        return older_than_days is None or store.age_days > older_than_days
+
+    def goes(store: StoreInfo) -> bool:
+        if store.state == "damaged":
+            return True
+        if store.state != "sound":
+            return everything or (older_than_days is not None and release is None and aged(store))
+        if not asked or (release is not None and store.release != release):
+            return False
+        return aged(store) and (kept is None or store.fingerprint not in kept)
+
+    going = [store for store in list_stores(stores) if goes(store)]
+    swept = stale(stores)
+    nbytes = sum(store.nbytes for store in going) + sum(map(_nbytes, swept))
+    if not dry_run:
+        sweep_stores(stores)
+        for store in going:
+            discard(store.path)
+    return Pruned(tuple(store.path for store in going), tuple(swept), nbytes)
+
+
+def cache_size(stores: Path) -> tuple[int, int]:
+    """Return number and bytes of all stores below `stores`."""
+    sizes = [_nbytes(path) for path in store_folders(stores)]
+    return len(sizes), sum(sizes)
+
+
+def leftover_size(stores: Path) -> tuple[int, int]:
+    """Return number and bytes of what :func:`sweep_stores` would remove."""
+    found = stale(stores)
+    return len(found), sum(map(_nbytes, found))
+
+
+def stale(stores: Path) -> list[Path]:
+    """Return the leftovers of dead processes below `stores`, and locks that are a day old."""
+    return [
+        path for folder in _folders(stores) for path in (*leftovers(folder), *_old_locks(folder))
+    ]
+
+
+def sweep_stores(stores: Path) -> None:
+    """Remove the leftovers of dead processes in all folders below `stores`."""
+    for folder in _folders(stores):
+        sweep(folder)
+        for lock in _old_locks(folder):
+            # Another process may be sweeping too, or the folder not ours to write.
+            with suppress(OSError):
+                lock.unlink()
+
+
+def _old_locks(folder: Path) -> list[Path]:
+    found = []
+    for lock in folder.glob(".lock-*"):
+        with suppress(FileNotFoundError):
+            if time.time() - lock.lstat().st_mtime > _LOCK_SECONDS:
+                found.append(lock)
+    return found
+
+
+def _nbytes(store: Path) -> int:
+    """Sum up the files of a store; one with several names (hard links) counts once."""
+    seen: dict[tuple[int, int], int] = {}
+    for path in (store, *store.rglob("*")):
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            continue  # swept by another process meanwhile
+        if not stat.S_ISDIR(status.st_mode):
+            seen[status.st_dev, status.st_ino] = status.st_size
+    return sum(seen.values())

@@ -1,0 +1,262 @@
+"""Converting one scan: onto the store's grid, array by array, with its metadata."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from verse_data.digests import canonical_json
+from verse_data.errors import SourceChanged, UsageError
+from verse_data.records.manifest import STORE_FORMAT, StoredKey, StoreManifest
+from verse_data.spine.geometry import Affine, AxisMap, Box, Shape, axcodes
+from verse_data.spine.levels import LEVEL_OF_LABEL
+from verse_data.volumes.encode import Slab, slabs_of
+from verse_data.volumes.layout import (
+    ATTRIBUTES,
+    GROUP_KEY,
+    MANIFEST_KEY,
+    ArrayName,
+    Codec,
+    group_document,
+    inner_chunk,
+)
+from verse_data.volumes.nifti import VolumeStream, check_pair, read_header
+from verse_data.volumes.nifti_header import MAX_VOXELS, ImageHeader
+from verse_data.volumes.ome import image_metadata, write_labels
+from verse_data.volumes.recipe import Recipe
+from verse_data.volumes.resample import Interpolation, Resampling
+from verse_data.volumes.source import ScanSource, SourceFile
+from verse_data.volumes.write import WrittenArray, stored_key, write_array
+
+_HU: Final = {"unit": "Hounsfield unit", "quantity": "radiodensity"}
+_MAX_EXTENT: Final = 32767
+"""Voxels along an axis, of NIfTI and of a manifest."""
+_LEVELS: Final = {"levels": {str(label): level for label, level in LEVEL_OF_LABEL.items()}}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """From the source's grid to the store's: to RAS by flips, then to the recipe's spacing.
+
+    Attributes
+    ----------
+    axes : AxisMap
+        From the source's axes to RAS.
+    source_shape : (int, int, int)
+        Voxels along the source's axes.
+    resampling : Resampling or None
+        In RAS, where the recipe asks for another voxel size than the scan has.
+    shape, affine
+        Of the store's grid, in x, y, z.
+    """
+
+    axes: AxisMap
+    source_shape: Shape
+    resampling: Resampling | None
+    shape: Shape
+    affine: Affine
+
+    @classmethod
+    def plan(cls, header: ImageHeader, recipe: Recipe) -> Grid:
+        """Return the way from a source with this header to the grid of `recipe`."""
+        axes = AxisMap.between(header.affine, "RAS")
+        shape, affine = axes.shape(header.shape), axes.affine(header.affine, header.shape)
+        if recipe.spacing is not None:
+            resampling = Resampling.plan(shape, affine, recipe.spacing)
+            if not resampling.trivial:
+                _check_limits(resampling.shape, shape, recipe.spacing)
+                return cls(axes, header.shape, resampling, resampling.shape, resampling.affine)
+        return cls(axes, header.shape, None, shape, affine)
+
+    def view(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the (z, y, x) view of an array in the source's axes."""
+        return self.axes.apply(array).transpose(2, 1, 0)
+
+    def slabs(
+        self,
+        stream: VolumeStream,
+        planned: ImageHeader,
+        codec: Codec,
+        interpolation: Interpolation,
+    ) -> Iterator[Slab]:
+        """Yield the store's slabs of a volume, drained to its checked end before the last one."""
+        with stream:
+            _check_same(stream, planned)
+            if self.resampling is None:
+                yield from self._native(stream, inner_chunk(codec)[0])
+                return
+            array = np.empty(stream.header.voxels, stream.dtype)
+            stream.fill(array)
+            stream.finish()
+        volume = self.axes.apply(array.reshape(self.source_shape, order="F"))
+        yield from slabs_of(self.resampling.apply(volume, interpolation).transpose(2, 1, 0), codec)
+
+    def _native(self, stream: VolumeStream, thick: int) -> Iterator[Slab]:
+        """Read slices as the file has them, so many at a time as fill one place of the chunk grid.
+
+        Two buffers take turns: one is encoded while the other is filled.
+        """
+        i, j, k = self.source_shape
+        target = self.axes.axes.index(2)
+        places = list(range(-(-k // thick)))
+        if self.axes.flips[target]:
+            places.reverse()
+        buffers = [np.empty(i * j * min(k, thick), stream.dtype) for _ in range(2)]
+        for number, place in enumerate(places):
+            count = min(thick, k - place * thick)
+            flat = buffers[number % 2][: i * j * count]
+            stream.fill(flat)
+            if number == len(places) - 1:
+                stream.finish()
+            yield Slab(2 - target, place, self.view(flat.reshape((i, j, count), order="F")))
+
+    def points(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Map voxel indices from the source's grid to the store's."""
+        moved = self.axes.points(points, self.source_shape)
+        return self.resampling.points(moved) if self.resampling else moved
+
+
+def _check_limits(shape: Shape, old: Shape, spacing: tuple[float, float, float]) -> None:
+    if max(shape) > _MAX_EXTENT or math.prod(shape) > MAX_VOXELS:
+        message = (
+            f"spacing={spacing} makes {shape} voxels out of {old}, {math.prod(shape):,} in all; "
+            f"the limit is {_MAX_EXTENT:,} along an axis and {MAX_VOXELS:,} in all. Give a coarser "
+            f"spacing."
+        )
+        raise UsageError(message)
+
+
+def _check_same(stream: VolumeStream, planned: ImageHeader) -> None:
+    """Check that the file that is read is the one whose header was planned with."""
+    found = stream.header
+    same = found.shape == planned.shape and np.array_equal(found.affine, planned.affine)
+    if not same:
+        message = (
+            f"{stream.name} was replaced while it was converted: its shape was {planned.shape} and "
+            f"is {found.shape}, or its affine changed. Nothing of it was kept. Run it again."
+        )
+        raise SourceChanged(message)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """One store in the making: the scan, what is done to it, and the grid that follows."""
+
+    source: ScanSource
+    recipe: Recipe
+    name: str
+    header: ImageHeader
+    mask_header: ImageHeader | None
+    grid: Grid
+
+    @classmethod
+    def plan(cls, source: ScanSource, recipe: Recipe, name: str) -> Conversion:
+        """Look at the headers alone, so that a pair that does not fit fails at once."""
+        header = read_header(source.image.path, name=source.describe(source.image))
+        mask = None
+        if source.mask:
+            mask = read_header(source.mask.path, name=source.describe(source.mask))
+            check_pair(header, mask, name=f"Scan {source.scan_id}")
+        return cls(source, recipe, name, header, mask, Grid.plan(header, recipe))
+
+    def bytes_needed(self) -> int:
+        """Estimate the size of the store: a compressed one is about as large as its sources."""
+        source = self.source
+        raw = math.prod(self.grid.shape) * (3 if source.mask else 2)
+        if self.recipe.codec == "none" or self.grid.resampling:
+            return raw
+        return min(raw, sum(f.path.stat().st_size for f in (source.image, source.mask) if f))
+
+    def write(self, folder: Path) -> None:
+        """Write every file of the store into `folder`, the manifest last."""
+        written = self._arrays(folder)
+        keys: dict[str, StoredKey] = {}
+        for parts in written.values():
+            keys |= parts.keys
+        boxes = written["label"].boxes if "label" in written else None
+        documents = {} if boxes is None else write_labels(folder, self.grid.affine, keys)
+        ome = image_metadata(self.grid.affine, path="image")
+        group = group_document({ATTRIBUTES: self._attributes(boxes), "ome": ome})
+        documents[GROUP_KEY] = canonical_json(group)
+        for key, content in documents.items():
+            (folder / key).write_bytes(content)
+            keys[key] = stored_key(content)
+        manifest = StoreManifest.seal(
+            fingerprint=self.name,
+            scan_id=self.source.scan_id,
+            subject_id=self.source.subject_id,
+            arrays={name: parts.stored for name, parts in written.items()},
+            keys=dict(sorted(keys.items())),
+        )
+        (folder / MANIFEST_KEY).write_bytes(manifest.to_bytes())
+
+    def _arrays(self, folder: Path) -> dict[ArrayName, WrittenArray]:
+        """Write image, then label."""
+        source, codec = self.source, self.recipe.codec
+        written: dict[ArrayName, WrittenArray] = {}
+        x, y, z = self.grid.shape
+        files: dict[ArrayName, SourceFile | None] = {"image": source.image, "label": source.mask}
+        for array, file in files.items():
+            if file is None:
+                continue
+            is_image = array == "image"
+            planned = self.header if is_image else self.mask_header
+            assert planned is not None  # a mask has one
+            stream = VolumeStream(
+                file.path,
+                kind="image" if is_image else "mask",
+                name=source.describe(file),
+                sha256=file.sha256,
+            )
+            interpolation = self.recipe.interpolation if is_image else "nearest"
+            written[array] = write_array(
+                folder,
+                array,
+                (z, y, x),
+                self.grid.slabs(stream, planned, codec, interpolation),
+                codec=codec,
+                attributes=_HU if is_image else _LEVELS,
+            )
+        return written
+
+    def _attributes(self, boxes: dict[int, Box] | None) -> dict[str, Any]:
+        """Return this package's block of the group's attributes. No text of the NIfTI is in it."""
+        source, grid, header = self.source, self.grid, self.header
+        points = grid.points(np.array([p.ijk for p in source.centroids]).reshape(-1, 3))
+        return {
+            "store_format": STORE_FORMAT,
+            "scan_id": source.scan_id,
+            "subject_id": source.subject_id,
+            "fingerprint": self.name,
+            "shape": list(grid.shape),
+            "affine": grid.affine.tolist(),
+            "labels": None if boxes is None else _in_spine_order(boxes),
+            "label_boxes": {
+                str(label): [box.start, box.stop] for label, box in (boxes or {}).items()
+            },
+            "centroids": {
+                str(p.label): at.tolist() for p, at in zip(source.centroids, points, strict=True)
+            },
+            "source": {
+                "shape": list(header.shape),
+                "affine": header.affine.tolist(),
+                "axcodes": axcodes(header.affine),
+                "image": source.image.key,
+                "mask": source.mask.key if source.mask else None,
+                "centroids": source.centroids_key,
+            },
+            "recipe": self.recipe.model_dump(mode="json"),
+            "attribution": dict(source.attribution),
+        }
+
+
+def _in_spine_order(labels: Iterable[int]) -> list[int]:
+    """Sort labels cranio-caudally; the reserved ones (26, 27) come last."""
+    order = list(LEVEL_OF_LABEL)
+    return sorted(labels, key=lambda label: order.index(label) if label in order else label + 100)

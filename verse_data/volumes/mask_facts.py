@@ -1,0 +1,180 @@
+"""What a mask says of each label: size, box, centre, crumbs; kept as JSON, named by content."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, ValidationError
+from scipy import ndimage
+
+from verse_data.digests import canonical_json, sha256_of_json
+from verse_data.errors import StorageError
+from verse_data.publishing import write_file
+from verse_data.records.base import Record
+from verse_data.spine.geometry import Box
+from verse_data.volumes.nifti import Volume, read_header, read_mask
+
+_VERSION: Final = 1
+_SAFE_KEY: Final = re.compile(r"[A-Za-z0-9._-]{1,160}")
+_EVERY_NEIGHBOUR: Final = np.ones((3, 3, 3), dtype=bool)
+
+Triple = tuple[int, int, int]
+
+
+class LabelFacts(Record):
+    """One label of a mask.
+
+    Attributes
+    ----------
+    voxels : int
+        Number of voxels.
+    start, stop : (int, int, int)
+        Half-open box around them, in the mask's own axes.
+    centre_ijk : (float, float, float)
+        Mean voxel index.
+    crumbs : int
+        Voxels outside the largest connected component (26 neighbours). Real masks have some.
+    """
+
+    voxels: Annotated[int, Field(ge=1)]
+    start: Triple
+    stop: Triple
+    centre_ijk: tuple[float, float, float]
+    crumbs: Annotated[int, Field(ge=0)]
+
+    @property
+    def box(self) -> Box:
+        """The box around the label."""
+        return Box(self.start, self.stop)
+
+
+class MaskFacts(Record):
+    """Geometry of a mask, and facts of each label in it.
+
+    Attributes
+    ----------
+    shape : (int, int, int)
+        Voxels along the file's own axes.
+    affine : 4 rows of 4 floats
+        Voxel index to world mm, RAS+.
+    dtype : str
+        As stored in the file.
+    labels : dict
+        Facts of each label that occurs, without the background.
+    at : dict
+        Label at each point that was asked for, by ``"i,j,k"``; 0 is background or outside.
+    digest : str
+        SHA-256 (hex) of all other fields in canonical JSON, where the facts were kept in a file.
+    """
+
+    version: Literal[1] = _VERSION
+    shape: Triple
+    affine: tuple[tuple[float, float, float, float], ...]
+    dtype: str
+    labels: dict[int, LabelFacts]
+    at: dict[str, int] = Field(default_factory=dict)
+    digest: str = ""
+
+    def sealed(self) -> MaskFacts:
+        """Return the facts with the digest that they should have."""
+        digest = sha256_of_json(self.model_dump(mode="json", exclude={"digest"}))
+        return self.model_copy(update={"digest": digest})
+
+    def label_at(self, point: Triple) -> int:
+        """Return the label at a voxel that was among the `points` of :func:`mask_facts`."""
+        return self.at[_named(point)]
+
+
+def mask_facts(
+    path: Path,
+    *,
+    name: str,
+    key: str | None = None,
+    derived: Path | None = None,
+    points: Collection[Triple] = (),
+) -> MaskFacts:
+    """Return the facts of the mask at `path`.
+
+    Parameters
+    ----------
+    path : Path
+        The mask.
+    name : str
+        What to call it in messages.
+    key : str, optional
+        Annex key of its content. With `derived`, facts are read from and kept in
+        ``derived/mask-facts/<key>.json``, so the mask is read once on a machine.
+    derived : Path, optional
+        Folder of derived facts.
+    points : collection of (int, int, int)
+        Voxels whose label is wanted, such as centroids; kept with the facts.
+
+    Raises
+    ------
+    ContentMissing, NiftiRefused, VolumeCorrupt, ValidationFailed
+        As :func:`verse_data.volumes.nifti.read_mask`.
+    """
+    kept = None
+    if key is not None and derived is not None and _SAFE_KEY.fullmatch(key):
+        kept = derived / "mask-facts" / f"{key}.json"
+        try:
+            facts = MaskFacts.model_validate_json(kept.read_bytes())
+            if facts == facts.sealed() and all(_named(point) in facts.at for point in points):
+                return facts
+        except (OSError, ValidationError):
+            pass  # not yet, unreadable, changed, or of another version: made again
+    facts = _measure(path, name, points).sealed()
+    if kept is not None:
+        # A cache that may not be written, such as a colleague's, costs time and nothing else.
+        with suppress(StorageError):
+            write_file(kept, canonical_json(facts.model_dump(mode="json")))
+    return facts
+
+
+def _named(point: Triple) -> str:
+    return ",".join(map(str, point))
+
+
+def _measure(path: Path, name: str, points: Collection[Triple]) -> MaskFacts:
+    header, mask = read_header(path, name=name), read_mask(path, name=name)
+    boxes = ndimage.find_objects(mask.array)
+    return MaskFacts(
+        shape=mask.shape,
+        affine=tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in mask.affine),
+        dtype=header.dtype.name,
+        labels={
+            label: _label_facts(mask.array[box] == label, box)
+            for label, box in enumerate(boxes, start=1)
+            if box is not None
+        },
+        at={_named(point): _label_at(mask, point) for point in points},
+    )
+
+
+def _label_at(mask: Volume, point: Triple) -> int:
+    inside = all(0 <= index < size for index, size in zip(point, mask.shape, strict=True))
+    return int(mask.array[point]) if inside else 0
+
+
+def _label_facts(inside: npt.NDArray[np.bool_], box: tuple[slice, ...]) -> LabelFacts:
+    start = (box[0].start, box[1].start, box[2].start)
+    voxels = int(np.count_nonzero(inside))
+    centre = [
+        float(np.arange(size) @ inside.sum(axis=tuple({0, 1, 2} - {axis}))) / voxels + start[axis]
+        for axis, size in enumerate(inside.shape)
+    ]
+    parts, _ = ndimage.label(inside, structure=_EVERY_NEIGHBOUR)
+    largest = int(np.bincount(parts.reshape(-1))[1:].max())
+    return LabelFacts(
+        voxels=voxels,
+        start=start,
+        stop=(box[0].stop, box[1].stop, box[2].stop),
+        centre_ijk=(centre[0], centre[1], centre[2]),
+        crumbs=voxels - largest,
+    )

@@ -1,0 +1,104 @@
+"""What a store is made from: the files of one scan, by content, and what is to be said of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from verse_data.errors import UsageError
+from verse_data.spine.levels import LEVEL_OF_LABEL
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_ANNEX_SHA256 = re.compile(r"SHA256E?-s\d+--([0-9a-f]{64})(\.|$)")
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file and the name of its content.
+
+    Attributes
+    ----------
+    path : Path
+        Where it lies on this machine.
+    key : str
+        git-annex key of its content, SHA256 or SHA256E: it is held against the bytes while they
+        are read.
+    """
+
+    path: Path
+    key: str
+
+    def __post_init__(self) -> None:
+        """Refuse keys that bytes cannot be held against."""
+        if not _ANNEX_SHA256.match(self.key):
+            message = (
+                f"{self.path.name}: its key {self.key!r} holds no SHA-256, so its bytes could not "
+                f"be checked. Give a git-annex key such as SHA256E-s<bytes>--<digest>.nii.gz."
+            )
+            raise UsageError(message)
+
+    @property
+    def sha256(self) -> str:
+        """Digest that the key promises."""
+        match = _ANNEX_SHA256.match(self.key)
+        assert match  # it was when this was made
+        return match.group(1)
+
+
+@dataclass(frozen=True)
+class CentroidPoint:
+    """Centre of one vertebral body: label and voxel index in the source grid."""
+
+    label: int
+    ijk: tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanSource:
+    """One CT series on its way into a store.
+
+    Attributes
+    ----------
+    scan_id, subject_id : str
+        Letters, digits, ``_`` and ``-``; they become part of messages and metadata.
+    image : SourceFile
+        The CT.
+    mask : SourceFile or None
+        The vertebra mask, if there is one.
+    centroids : tuple of CentroidPoint
+        As in the centroid file; one a label.
+    centroids_key : str or None
+        Key of that file.
+    attribution : mapping
+        Licence, attribution, release: travels in the store's metadata.
+    """
+
+    scan_id: str
+    subject_id: str
+    image: SourceFile
+    mask: SourceFile | None = None
+    centroids: tuple[CentroidPoint, ...] = ()
+    centroids_key: str | None = None
+    attribution: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse names that could leave their folder, and labels that name no level."""
+        for name in (self.scan_id, self.subject_id):
+            if not _SAFE_ID.fullmatch(name):
+                message = f"{name!r} is no scan or subject id: use letters, digits, '_' and '-'."
+                raise UsageError(message)
+        labels = [point.label for point in self.centroids]
+        if len(set(labels)) != len(labels):
+            message = f"{self.scan_id}: several centroids have the same label: {sorted(labels)}."
+            raise UsageError(message)
+        unknown = sorted(set(labels) - LEVEL_OF_LABEL.keys())
+        if unknown:
+            message = f"{self.scan_id}: centroid labels {unknown} name no vertebral level."
+            raise UsageError(message)
+
+    def describe(self, file: SourceFile) -> str:
+        """Return what messages call one of the files."""
+        role = "CT" if file is self.image else "mask"
+        return f"{role} of scan {self.scan_id} ({file.path.name})"
