@@ -1,0 +1,174 @@
+"""``verse-data query``, ``folds`` and ``leaks`` on a small phantom release."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from verse_data import api
+from verse_data.cli.main import run
+from verse_data.errors import ValidationFailed
+from verse_data.phantom import write
+from verse_data.tables.folds import Folds
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Lock a small phantom once for all tests of this file."""
+    folder = tmp_path_factory.mktemp("release")
+    tree = write(folder / "tree", n_subjects=8, shape=(32, 64, 24))
+    api.lock_tree("phantom", tree, root=folder / "home")
+    return folder / "home"
+
+
+@pytest.fixture
+def verse_data(root: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Run:
+    """Return a function that runs the command and gives exit code, stdout and stderr."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setenv("VERSE_DATA_HOME", str(root))
+        monkeypatch.setattr(sys, "argv", ["verse-data", *words])
+        try:
+            run()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_query_prints_rows_and_says_how_many(verse_data: Run, root: Path) -> None:
+    """The table goes to stdout, the count to stderr, with the columns that the query used."""
+    code, out, err = verse_data("query", "phantom", "grade >= 2 and label < 25")
+    rows = api.open_release("phantom", root=root).select("grade >= 2 and label < 25")
+
+    assert code == 0
+    assert len(out.splitlines()) == 1 + len(rows)
+    assert out.split()[:3] == ["scan_id", "level", "grade"]
+    assert "label" in out.splitlines()[0]
+    assert err.startswith(f"{len(rows)} of ")
+
+
+def test_json_and_csv_are_nothing_but_data(verse_data: Run, root: Path) -> None:
+    """Both hold every column and the same rows; missing is null, and empty."""
+    _, as_json, _ = verse_data("query", "phantom", "missing(grade)", "--json")
+    _, as_csv, _ = verse_data("query", "phantom", "missing(grade)", "--csv")
+    rows = api.open_release("phantom", root=root).select("missing(grade)")
+    records, lines = json.loads(as_json), list(csv.DictReader(io.StringIO(as_csv)))
+
+    assert len(records) == len(lines) == len(rows) > 0
+    assert list(records[0]) == list(lines[0]) == list(rows.columns)
+    assert {record["grade"] for record in records} == {None}
+    assert {line["grade"] for line in lines} == {""}
+    assert [record["level"] for record in records] == rows["level"].tolist()
+
+
+def test_other_tables_and_columns_can_be_asked(verse_data: Run) -> None:
+    """--table and --columns choose; the definitions of vertebrae do not fit scans."""
+    _, out, _ = verse_data(
+        "query", "phantom", "split == 'training'", "--table", "scans", "--columns", "scan_id,split"
+    )
+    code, _, err = verse_data("query", "phantom", "fracture.any", "--table", "scans")
+
+    assert out.splitlines()[0].split() == ["scan_id", "split"]
+    assert {line.split()[1] for line in out.splitlines()[1:]} == {"training"}
+    assert code == 2
+    assert "fracture.any needs the column grade" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["grad >= 2"], "Did you mean grade?"),
+        (["grade >= 2", "--json", "--csv"], "exclude each other"),
+        (["grade >= 2", "--columns", "grad"], "no column 'grad'"),
+        (["__import__('os')"], "Query refused"),
+    ],
+)
+def test_bad_queries_exit_with_two(verse_data: Run, words: list[str], said: str) -> None:
+    """A refusal goes to stderr with its place; stdout stays empty."""
+    code, out, err = verse_data("query", "phantom", *words)
+
+    assert (code, out) == (2, "")
+    assert said in err
+
+
+def test_folds_are_written_checked_and_free_of_leaks(
+    verse_data: Run, root: Path, tmp_path: Path
+) -> None:
+    """The written file passes --check and the leak check, and is what the API makes."""
+    path = tmp_path / "folds.json"
+    code, out, err = verse_data("folds", "phantom", "--k", "3", "--out", str(path))
+    release = api.open_release("phantom", root=root)
+
+    assert code == 0
+    assert "spread" in out
+    assert f"Wrote {path}" in err
+    assert Folds.read(path, release.scans).digest == release.folds(3).digest
+    assert verse_data("folds", "phantom", "--check", str(path))[0] == 0
+    assert verse_data("leaks", str(path), "--release", "phantom")[0] == 0
+
+
+def test_folds_of_one_split_hold_its_scans_alone(verse_data: Run, root: Path) -> None:
+    """--split divides the scans of one published split."""
+    _, out, _ = verse_data("folds", "phantom", "--k", "2", "--split", "training", "--json")
+    scans = api.open_release("phantom", root=root).scans
+    training = sorted(scans["scan_id"][scans["split"] == "training"])
+
+    assert sorted(scan for part in json.loads(out)["folds"] for scan in part["scans"]) == training
+    assert verse_data("folds", "phantom", "--split", "train")[0] == 2
+
+
+def test_changed_folds_exit_with_four(verse_data: Run, tmp_path: Path) -> None:
+    """A file that was edited is not accepted."""
+    path = tmp_path / "folds.json"
+    verse_data("folds", "phantom", "--k", "3", "--out", str(path))
+    path.write_text(path.read_text().replace('"seed":0', '"seed":1'))
+    code, _, err = verse_data("folds", "phantom", "--check", str(path))
+
+    assert code == 4
+    assert "changed after it was written" in err
+
+
+def test_folds_of_another_lock_exit_with_three(verse_data: Run, root: Path, tmp_path: Path) -> None:
+    """The same scans at another version are other files, and reading the folds back says so."""
+    release = api.open_release("phantom", root=root)
+    path, other = tmp_path / "folds.json", "sha256:" + "0" * 64
+    replace(release.folds(3), lock=other).write(path)
+    code, _, err = verse_data("folds", "phantom", "--check", str(path))
+
+    assert code == 3
+    assert other in err
+    assert release.lock.digest in err
+    replace(release.folds(3), release="verse19").write(path)
+    with pytest.raises(ValidationFailed, match="of the release verse19"):
+        release.read_folds(path)
+
+
+def test_leaking_split_exits_with_three(verse_data: Run, tmp_path: Path) -> None:
+    """Two series of one phantom patient on two sides are named, in words and as JSON."""
+    (tmp_path / "train.txt").write_text("verse951\nverse901\n")
+    (tmp_path / "val.txt").write_text("sub-verse902_split-verse952_ct.nii.gz\n")
+    words = [
+        "leaks",
+        f"train={tmp_path}/train.txt",
+        f"val={tmp_path}/val.txt",
+        "--release",
+        "phantom",
+    ]
+    code, out, _ = verse_data(*words)
+    _, as_json, _ = verse_data(*words, "--json")
+
+    assert code == 3
+    assert "verse902: train (verse951) and val (sub-verse902_split-verse952_ct.nii.gz)" in out
+    assert json.loads(as_json)["split"]["leaks"][0]["subject_id"] == "verse902"

@@ -1,0 +1,122 @@
+"""The tables from the command line, and the real workbook through it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.support import workbooks
+from tests.support.releases import write_scan
+from tests.support.workbooks import row
+from verse_data import api
+from verse_data.cli.main import app
+from verse_data.errors import ValidationFailed
+
+REAL = Path(__file__).parents[3] / "shared/data/verse19/ryai190138_AppendixE1.xlsx"
+
+
+def run(*words: str) -> Result:
+    """Run one command; an error of ours comes back as the result's exception."""
+    return CliRunner().invoke(app, list(words))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache root with a release called lab: two scans with a workbook."""
+    folder = tmp_path_factory.mktemp("lab")
+    tree = folder / "tree"
+    write_scan(tree, "verse004", [17, 18, 19, 20, 21, 22, 24])
+    write_scan(tree, "verse005", [20], split="test")
+    workbooks.write_csv(tree / "grading.csv", [row(4), row(5, dataset="test secret")])
+    api.lock_tree("lab", tree, root=folder / "home")
+    return folder / "home"
+
+
+def test_a_table_is_exported(root: Path, tmp_path: Path) -> None:
+    """--out writes Parquet or CSV; without it the table is CSV on stdout, and only that."""
+    out = tmp_path / "v.parquet"
+    assert run("table", "lab", "--out", str(out), "--root", str(root)).exit_code == 0
+    frame = pd.read_parquet(out)
+    printed = run("table", "lab", "scans", "--root", str(root))
+
+    assert len(frame) == 15
+    assert printed.stdout.splitlines()[0].startswith("scan_id,subject_id,")
+    assert len(printed.stdout.splitlines()) == 3
+    some = run("table", "lab", "--where", "grade == 2", "--root", str(root))
+    assert [line.split(",")[3] for line in some.stdout.splitlines()[1:]] == ["L1", "L1"]
+
+
+def test_findings_are_listed(root: Path) -> None:
+    """As lines for people, and as JSON."""
+    plain = run("findings", "lab", "--root", str(root))
+    rows = json.loads(run("findings", "lab", "--json", "--root", str(root)).stdout)
+
+    assert "grade-without-mask" in plain.stdout
+    assert ("grade-without-mask", "verse004", "L4") in {
+        (r["rule"], r["scan_id"], r["level"]) for r in rows
+    }
+
+
+def test_columns_are_explained() -> None:
+    """Every column of every table, with type, unit, meaning and source."""
+    value = json.loads(run("columns", "--json").stdout)
+
+    assert set(value) == {"scans", "vertebrae", "subjects"}
+    assert all(c["description"] and c["source"] for rows in value.values() for c in rows)
+    assert "bmd_mg_cm3" in run("columns", "subjects").stdout
+
+
+def test_the_report_needs_only_the_workbook(tmp_path: Path) -> None:
+    """Report verse19 --workbook FILE --json: 68 cells agree, without any release on the machine."""
+    if not REAL.exists():
+        pytest.skip(f"the real workbook is not at {REAL}: this test needs it")
+    patients = tmp_path / "patients.csv"
+    patients.write_text("subject_id,sex\nverse004,F\n")
+    words = ("report", "verse19", "--workbook", str(REAL), "--patients", str(patients))
+    value = json.loads(run(*words, "--json").stdout)
+    shown = run(*words)
+
+    assert value["counts"] == {"agrees": 68, "differs": 0, "needs": 28}
+    assert shown.exit_code == 0
+    assert "1725 = 1725" in shown.stdout
+    assert "sex of 140 patients" in shown.stderr
+    assert not (tmp_path / "verse-home").exists(), "nothing was written"
+
+
+def test_a_report_that_differs_ends_with_code_3(tmp_path: Path) -> None:
+    """Another workbook shows its numbers beside the published ones, and fails."""
+    book = workbooks.write_csv(tmp_path / "grades.csv", [row(4)])
+    result = run("report", "verse19", "--workbook", str(book))
+
+    assert "160 ≠ 1" in result.stdout
+    assert isinstance(result.exception, ValidationFailed)
+    assert "published figures of verse19 differ" in str(result.exception)
+
+
+def test_schemas_are_listed_shown_checked_and_written(tmp_path: Path) -> None:
+    """The four verbs of schemas."""
+    names = run("schemas", "list").stdout.split()
+    assert "vertebra" in names
+    assert json.loads(run("schemas", "show", "vertebra").stdout)["title"] == "VertebraRecord"
+    assert run("schemas", "write", "--folder", str(tmp_path)).exit_code == 0
+    assert run("schemas", "check", "--folder", str(tmp_path)).exit_code == 0
+    (tmp_path / "1.0.0" / "scan.schema.json").unlink()
+    assert isinstance(
+        run("schemas", "check", "--folder", str(tmp_path)).exception, ValidationFailed
+    )
+
+
+def test_unknown_names_are_usage_errors(tmp_path: Path) -> None:
+    """A release, schema, table or file that does not exist is exit 2 with the names."""
+    for words in (
+        ("table", "nowhere", "--root", str(tmp_path)),
+        ("schemas", "show", "nothing"),
+        ("report", "verse19", "--workbook", str(tmp_path / "none.xlsx")),
+        ("report", "nowhere", "--workbook", "none.xlsx"),
+    ):
+        result = run(*words)
+        assert getattr(result.exception, "exit_code", result.exit_code) == 2, words

@@ -1,0 +1,481 @@
+"""The three tables and the findings, from a tiny release and from the real files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.support import workbooks
+from tests.support.releases import PIR, centre, tables, write_scan
+from tests.support.workbooks import row
+from verse_data.errors import ValidationFailed
+from verse_data.records.scan import ScanRecord
+from verse_data.records.vertebra import VertebraRecord
+from verse_data.releases.catalog import load_catalog
+from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS
+from verse_data.tables.columns import MODELS, columns
+from verse_data.tables.path_index import index_paths
+from verse_data.volumes.nifti import write_nifti
+
+TEN_TO_FOUR = [17, 18, 19, 20, 21, 22, 23]
+"""T10 to L4: what a right row of the small workbook grades."""
+
+
+def found(findings: pd.DataFrame, rule: str) -> list[tuple[str, str]]:
+    """Return scan and level of each finding of one rule."""
+    some = findings[findings["rule"] == rule]
+    return list(zip(some["scan_id"], some["level"], strict=True))
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    """Three scans: 004 in order; 401 with two series, a level without grade and one without mask."""
+    root = tmp_path / "tree"
+    write_scan(root, "verse004", TEN_TO_FOUR)
+    write_scan(root, "verse401_split-verse201", [*TEN_TO_FOUR[1:], 24])
+    write_scan(root, "verse401_split-verse253", [7, 8, 9])
+    rows = [
+        row(4, **{"T12_fx-g": "x", "T12_fx-s": "x"}),
+        row(201, subject=401, part="1 of 2"),
+        row(253, subject=401, part="2 of 2")
+        | {f"{level}_fx-{s}": None for level in LEVELS[7:] if level != "T13" for s in "gs"},
+    ]
+    workbooks.write_csv(root / "grading.csv", rows)
+    return root
+
+
+def test_each_level_has_a_status_and_no_blank_is_healthy(release: Path) -> None:
+    """graded, foreign_material, not_assessed and no_mask follow from workbook, mask and centroids."""
+    rows = tables(release).vertebrae.set_index(["scan_id", "level"])
+
+    def of(scan: str, level: str) -> dict[str, Any]:
+        return rows.loc[(scan, level)].to_dict()
+
+    plain = of("verse004", "L1")
+    assert (plain["grade"], plain["fracture_type"], plain["grade_status"]) == (2, "wedge", "graded")
+    assert plain["foreign_material"] is False
+    foreign = of("verse004", "T12")
+    assert pd.isna(foreign["grade"])
+    assert foreign["foreign_material"] is True
+    assert foreign["grade_status"] == "foreign_material"
+    blank = of("verse401_split-verse201", "L5")
+    assert pd.isna(blank["grade"])
+    assert pd.isna(blank["foreign_material"])
+    assert (blank["grade_status"], blank["has_mask"]) == ("not_assessed", True)
+    unseen = of("verse401_split-verse201", "T10")
+    assert (unseen["grade"], unseen["grade_status"]) == (0, "no_mask")
+    assert (unseen["has_mask"], unseen["has_centroid"]) == (False, False)
+    cervical = of("verse401_split-verse253", "C7")
+    assert (cervical["grade_status"], cervical["region"], cervical["label"]) == (
+        "not_assessed",
+        "cervical",
+        7,
+    )
+    assert len(rows) == 7 + 8 + 3
+
+
+def test_positions_and_volumes_are_exact(release: Path) -> None:
+    """Centroids are voxels of the source grid and mm of the world; volumes count voxels."""
+    first = tables(release).vertebrae.iloc[0]
+
+    assert first["level"] == "T10"
+    assert [first[f"centroid_{axis}"] for axis in "ijk"] == centre(0)
+    expected = PIR[:3, :3] @ centre(0) + PIR[:3, 3]
+    assert np.allclose([first[f"centroid_{axis}"] for axis in "xyz"], expected, atol=1e-9)
+    assert (first["voxels"], first["volume_mm3"]) == (64, 128.0)
+
+
+def test_scans_and_subjects_are_counted(release: Path) -> None:
+    """Counts per scan; a level that two series of one person show counts once."""
+    made = tables(release)
+    scan = made.scans.set_index("scan_id").loc["verse004"]
+    subject = made.subjects.set_index("subject_id").loc["verse401"]
+
+    assert (scan["series"], scan["split"], scan["ct_device"]) == (
+        "1 of 1",
+        "training",
+        "Brilliance 64",
+    )
+    assert (scan["n_graded"], scan["n_fractured"], scan["n_foreign_material"]) == (6, 1, 1)
+    assert (scan["axcodes"], scan["shape_j"], scan["spacing_k"]) == ("PIR", 60, 2.0)
+    assert (scan["n_mask_labels"], scan["n_centroids"], scan["n_vertebrae"]) == (7, 7, 8)
+    assert list(made.scans["series_label"].fillna("")) == ["", "verse201", "verse253"]
+    assert (subject["n_scans"], subject["n_levels"], subject["n_graded"]) == (2, 11, 7)
+    assert (subject["max_grade"], subject["has_foreign_material"]) == (2, False)
+
+
+def test_rows_stand_in_the_order_of_scan_and_spine(tmp_path: Path) -> None:
+    """T13, label 28, stands between T12 and L1, in the table and as an ordered category."""
+    root = tmp_path / "tree"
+    write_scan(root, "verse005", [28, 20, 19])
+    write_scan(root, "verse004", [20])
+    made = tables(root).vertebrae
+
+    assert list(made["scan_id"]) == ["verse004", "verse005", "verse005", "verse005"]
+    assert list(made["level"]) == ["L1", "T12", "T13", "L1"]
+    assert made["level"].cat.ordered
+    assert list(made["level"].cat.categories) == list(LEVELS)
+    assert list(made[made["level"] < "L1"]["label"]) == [19, 28]
+
+
+def test_columns_have_the_documented_types(release: Path) -> None:
+    """Each table has exactly the documented columns, in order, with the documented types."""
+    made = tables(release)
+    for name in MODELS:
+        frame = getattr(made, name)
+        documented = columns(name)
+        assert [column.name for column in documented] == list(frame.columns)
+        for column in documented:
+            assert str(frame[column.name].dtype) == column.dtype, column.name
+            assert column.description
+            assert column.source
+    split = made.scans["split"].cat.categories
+    assert list(split) == ["training", "validation", "test"]
+
+
+def test_quantities_have_units() -> None:
+    """Every column in mm, years, kV or mg/cm3 says so."""
+    units = {c.name: c.unit for name in MODELS for c in columns(name)}
+
+    assert units["age_years"] == "year"
+    assert units["bmd_mg_cm3"] == "mg/cm3"
+    assert {units[f"centroid_{axis}"] for axis in "xyz"} == {"mm"}
+    assert {units[f"centroid_{axis}"] for axis in "ijk"} == {"voxel"}
+    assert units["volume_mm3"] == "mm3"
+
+
+def test_disagreements_are_findings_with_scan_and_level(release: Path) -> None:
+    """Grade without mask, mask without grade, and counts that differ are listed, not asserted."""
+    made = tables(release).findings
+
+    assert found(made, "grade-without-mask") == [("verse401_split-verse201", "T10")]
+    assert found(made, "mask-without-grade") == [
+        ("verse401_split-verse201", "L5"),
+        ("verse401_split-verse253", "T1"),
+        ("verse401_split-verse253", "T2"),
+    ]
+    assert ("verse401_split-verse253", "") in found(made, "n-vertebrae-differs")
+    assert found(made, "no-graded-level") == [("verse401_split-verse253", "")]
+    assert not found(made, "centroid-outside-mask")
+
+
+def test_what_is_not_here_is_missing_and_not_false(release: Path) -> None:
+    """Without the masks on this machine, has_mask is missing, and grades are graded all the same."""
+    made = tables(release, without="msk").vertebrae
+
+    assert made["has_mask"].isna().all()
+    assert made["voxels"].isna().all()
+    graded = made[made["grade"].notna()]
+    assert set(graded["grade_status"]) == {"graded"}
+    assert made["centroid_x"].notna().any(), "the header of the CT gives the affine"
+    bare = tables(release, without=".").vertebrae
+    assert len(bare) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "rule", "level"),
+    [
+        ({"points": [{"label": 20, "X": 0.0, "Y": 2.5, "Z": 2.5}]}, "centroid-outside-mask", "L1"),
+        (
+            {"points": [{"label": 20, "X": 90.0, "Y": 2.5, "Z": 2.5}]},
+            "centroid-outside-image",
+            "L1",
+        ),
+        ({"points": [{"label": 20, "X": float("nan"), "Y": 2.5, "Z": 2.5}]}, "centroid-nan", "L1"),
+        ({"points": [{"label": 21, "X": 5.5, "Y": 2.5, "Z": 2.5}]}, "centroid-without-mask", "L2"),
+        ({"points": []}, "mask-without-centroid", "L1"),
+        ({"direction": ("L", "P", "S")}, "centroid-direction", ""),
+        ({"direction": None}, "centroid-frame", ""),
+        ({"mask_shape": (12, 60, 7)}, "mask-shape", ""),
+    ],
+)
+def test_centroids_and_masks_that_disagree_are_findings(
+    change: dict[str, Any], rule: str, level: str, tmp_path: Path
+) -> None:
+    """A point outside its mask or image, NaN, a wrong direction or frame, another shape: a warning each."""
+    write_scan(tmp_path / "tree", "verse004", [20], **change)
+    made = tables(tmp_path / "tree")
+
+    assert found(made.findings, rule) == [("verse004", level)]
+    if rule in {"centroid-direction", "centroid-frame", "centroid-nan"}:
+        assert made.vertebrae["centroid_i"].isna().all(), (
+            "a position that cannot be trusted is left out"
+        )
+
+
+def test_the_centre_of_c1_may_lie_in_its_hole(tmp_path: Path) -> None:
+    """C1 is a ring: its centroid outside its mask is no finding."""
+    outside = [{"label": 1, "X": 0.0, "Y": 2.5, "Z": 2.5}]
+    write_scan(tmp_path / "tree", "verse004", [1], points=outside)
+
+    assert not found(tables(tmp_path / "tree").findings, "centroid-outside-mask")
+
+
+def test_crumbs_are_warnings(tmp_path: Path) -> None:
+    """A voxel apart from its vertebra is listed and changes nothing else."""
+    root = tmp_path / "tree"
+    write_scan(root, "verse004", [20])
+    mask = np.zeros((12, 60, 6), dtype=np.uint8)
+    mask[4:8, 1:5, 1:5] = mask[0, 50, 0] = 20
+    write_nifti(next(root.rglob("*msk.nii.gz")), mask, PIR)
+    made = tables(root)
+
+    assert found(made.findings, "crumbs") == [("verse004", "L1")]
+    assert made.vertebrae["voxels"].tolist() == [65]
+
+
+def test_free_text_in_a_header_is_a_finding_without_the_text(tmp_path: Path) -> None:
+    """A CT whose header carries text is listed by field; the text itself goes nowhere."""
+    root = tmp_path / "tree"
+    write_scan(root, "verse004", [20])
+    path = next(root.rglob("*_ct.nii.gz"))
+    header = bytearray(gzip.decompress(path.read_bytes()))
+    header[148:154] = b"CANARY"
+    path.write_bytes(gzip.compress(bytes(header)))
+    made = tables(root)
+
+    assert found(made.findings, "ct-header") == [("verse004", "")]
+    assert "CANARY" not in made.findings.to_csv()
+
+
+def test_masks_are_read_once(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second time, what the masks say comes from the kept facts: the masks need not exist."""
+    first = tables(release)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a mask was read again")
+
+    monkeypatch.setattr("verse_data.volumes.mask_facts.read_mask", refuse)
+    second = tables(release)
+
+    pd.testing.assert_frame_equal(first.vertebrae, second.vertebrae)
+
+
+def test_kept_facts_that_were_changed_are_made_again(release: Path) -> None:
+    """A flipped digit in the kept facts of a mask is not believed."""
+    first = tables(release)
+    for kept in (release.parent / "derived").rglob("*.json"):
+        kept.write_bytes(kept.read_bytes().replace(b'"voxels":64', b'"voxels":65'))
+
+    pd.testing.assert_frame_equal(tables(release).vertebrae, first.vertebrae)
+
+
+def test_facts_that_cannot_be_kept_are_no_error(release: Path, tmp_path: Path) -> None:
+    """A cache root that cannot be written makes the tables slower, not impossible."""
+    (tmp_path / "file").write_text("not a folder")
+
+    assert len(tables(release, derived=tmp_path / "file").vertebrae) == 18
+
+
+def test_bad_json_files_are_named_at_once(release: Path) -> None:
+    """Two bad centroid files and a bad sidecar: one error that names all three."""
+    bad = sorted(release.rglob("*ctd.json"))[:2] + sorted(release.rglob("*_ct.json"))[:1]
+    for path in bad:
+        path.write_text("{}")
+
+    with pytest.raises(ValidationFailed) as caught:
+        tables(release)
+
+    assert all(path.name in str(caught.value) for path in bad)
+
+
+def test_two_different_workbooks_are_an_error(release: Path) -> None:
+    """A release with two gradings does not choose one in silence; a copy of the same is no harm."""
+    (release / "copy_grading.csv").write_bytes((release / "grading.csv").read_bytes())
+    assert len(tables(release).vertebrae) == 18
+
+    (release / "copy_grading.csv").write_bytes((release / "grading.csv").read_bytes() + b"\n")
+    with pytest.raises(ValidationFailed, match=r"2 different grading workbooks: copy_grading\.csv"):
+        tables(release)
+
+
+def test_a_workbook_of_another_kind_is_left_alone(release: Path) -> None:
+    """Beside the grading workbook, another .xlsx is an unknown file, and no second grading."""
+    (release / "patients.xlsx").write_bytes(b"PK somebody's notes")
+    made = tables(release).findings
+
+    assert made[made["rule"] == "unknown-file"]["file"].tolist() == ["patients.xlsx"]
+
+
+def test_what_the_catalog_expects_and_the_release_lacks_is_listed(release: Path) -> None:
+    """160 expected series, three here: 157 findings, and the known gaps say that they are known."""
+    next(release.rglob("*verse004_seg-vert_msk.nii.gz")).rename(release / "readme.txt")
+    write_scan(release, "verse008", [20])
+    for name in ("msk.nii.gz", "ctd.json"):
+        next(release.rglob(f"sub-verse008*{name}")).unlink()
+    made = tables(release, catalog=load_catalog("verse19")).findings
+
+    assert len(found(made, "missing-scan")) == 156
+    missing = made[made["rule"] == "missing-file"].set_index("scan_id")["message"]
+    assert "known:" not in missing["verse004"]
+    assert all("known: the node has the CT" in text for text in missing.loc[["verse008"]])
+    assert not found(made, "unknown-file")
+
+
+def test_names_and_folders_that_disagree_are_findings(tmp_path: Path) -> None:
+    """A wrong split, a wrong folder, a second file, a person in two splits, an unknown file."""
+    root = tmp_path / "tree"
+    write_scan(root, "verse004", [20], split="test")
+    write_scan(root, "verse401_split-verse201", [20])
+    write_scan(root, "verse401_split-verse253", [20], split="validation")
+    derived = root / "dataset-verse19test" / "derivatives"
+    older = derived / "sub-verse004" / "sub-verse004_seg-vb_ctd.json"
+    older.write_text(json.dumps([{"direction": ["P", "I", "R"]}]))
+    (derived / "sub-verse004" / "notes.docx").write_text("")
+    folder = derived / "sub-verse005"
+    folder.mkdir()
+    next(derived.rglob("*verse004*msk.nii.gz")).rename(folder / "sub-verse004_seg-vert_msk.nii.gz")
+    made = tables(root, catalog=load_catalog("verse19")).findings
+
+    assert ("verse004", "") in found(made, "split-differs")
+    assert found(made, "wrong-folder") == [("verse004", "")]
+    assert found(made, "second-file") == [("verse004", "")]
+    in_two = made[made["rule"] == "subject-in-two-splits"]
+    assert in_two["subject_id"].tolist() == ["verse401"]
+    unknown = made[made["rule"] == "unknown-file"]
+    assert unknown["file"].tolist() == ["dataset-verse19test/derivatives/sub-verse004/notes.docx"]
+
+
+@pytest.mark.parametrize(
+    "stems",
+    [
+        ("verse004", "verse004_ses-2"),
+        ("verse004_ce-no", "verse004_ce-pv"),
+        ("verse004_dir-ax", "verse004_dir-iso"),
+    ],
+)
+def test_two_scans_of_one_series_share_no_row(stems: tuple[str, str], tmp_path: Path) -> None:
+    """Where two scans are one series by name, its row is joined to neither; each is listed."""
+    root = tmp_path / "tree"
+    for stem in stems:
+        write_scan(root, stem, TEN_TO_FOUR)
+    next(root.rglob(f"sub-{stems[0]}_seg-vert_msk.nii.gz")).unlink()
+    workbooks.write_csv(root / "grading.csv", [row(4)])
+    made = tables(root, catalog=load_catalog("verse19"))
+
+    assert found(made.findings, "series-shared") == [(stem, "") for stem in stems]
+    assert found(made.findings, "missing-file") == [(stems[0], "")]
+    assert not found(made.findings, "scan-without-grading")
+    assert made.vertebrae["grade"].isna().all()
+    assert set(made.vertebrae["grade_status"]) == {"not_assessed"}
+    assert not made.scans["has_grading"].any()
+    assert ("verse004", "") not in found(made.findings, "missing-scan")
+
+
+def test_both_layouts_of_one_series_are_one_scan(tmp_path: Path) -> None:
+    """A MICCAI file beside the same series in the subject-based layout is a second file, and no second scan."""
+    root = tmp_path / "tree"
+    write_scan(root, "verse401_split-verse201", [20])
+    source = next(root.rglob("*_ct.nii.gz"))
+    (root / "dataset-verse19training" / "verse201.nii.gz").write_bytes(source.read_bytes())
+    made = tables(root)
+
+    assert made.scans["scan_id"].tolist() == ["verse401_split-verse201"]
+    assert found(made.findings, "second-file") == [("verse401_split-verse201", "")]
+
+
+def test_miccai_names_join_by_series(tmp_path: Path) -> None:
+    """Flat MICCAI files are scans of the right persons, with splits from the catalog."""
+    root = tmp_path / "tree"
+    write_scan(root, "verse201", [20])
+    for source, target in (
+        ("*ct.nii.gz", "verse201.nii.gz"),
+        ("*msk.nii.gz", "verse201_seg.nii.gz"),
+    ):
+        next(root.rglob(source)).rename(root / target)
+    workbooks.write_csv(
+        root / "scores.csv",
+        [row(201, subject=401, part="1 of 2"), row(253, subject=401, part="2 of 2")],
+    )
+    for path in root.rglob("sub-*.json"):
+        path.unlink()
+    made = tables(root, catalog=load_catalog("verse19"))
+    scan = made.scans.iloc[0]
+
+    assert (scan["scan_id"], scan["subject_id"]) == ("verse401_split-verse201", "verse401")
+    assert (scan["split"], scan["has_grading"]) == ("training", True)
+    assert made.vertebrae.set_index("level").loc["L1", "grade"] == 2
+
+
+def test_root_names_of_the_catalog_say_the_split() -> None:
+    """A folder that the catalog knows as a root gives the split, whatever it is called."""
+    entry = load_catalog("phantom").model_copy(update={"roots": {"test": ("part-three",)}})
+    path = "part-three/rawdata/sub-verse004/sub-verse004_ct.nii.gz"
+
+    assert index_paths([path], catalog=entry).scans[0].split == "test"
+    assert index_paths([path]).scans[0].split is None
+
+
+def test_a_series_that_was_named_like_a_person_is_grouped_as_published(tmp_path: Path) -> None:
+    """sub-verse201 and sub-verse253 are one person, whatever their folders say."""
+    root = tmp_path / "tree"
+    write_scan(root, "verse201", [20])
+    write_scan(root, "verse253", [20])
+    made = tables(root, catalog=load_catalog("verse19"))
+
+    assert made.subjects["subject_id"].tolist() == ["verse401"]
+    assert found(made.findings, "subject-differs") == [("verse201", ""), ("verse253", "")]
+
+
+def test_records_hold_the_rules_of_the_tables(release: Path) -> None:
+    """Every row of the tables is a strict record: dumped and validated again, it is the same."""
+    made = tables(release)
+    for model, frame in ((VertebraRecord, made.vertebrae), (ScanRecord, made.scans)):
+        for values in frame.astype(object).where(frame.notna(), None).to_dict(orient="records"):
+            record = model.model_validate(values)
+            assert model.model_validate_json(record.model_dump_json()) == record
+
+
+def test_the_real_files_join(shared: Path) -> None:
+    """verse004: T9 to L5 have masks and centroids, L4 and L5 no grade; verse010: five of each."""
+    made = tables(shared / "data" / "verse19", derived=Path("/nonexistent"), without="msk")
+    real = made.vertebrae.set_index(["scan_id", "level"])
+
+    assert real.loc["verse004", "grade"].astype(object).where(
+        real.loc["verse004", "grade"].notna(), None
+    ).tolist() == [2, 2, 0, 0, 3, 0, 0, None, None]
+    assert real.loc["verse004", "grade_status"].tolist()[-2:] == ["not_assessed"] * 2
+    assert real.loc["verse010"].index.tolist() == ["L1", "L2", "L3", "L4", "L5"]
+    assert made.scans.set_index("scan_id").loc["verse004", "ct_device"] == "SOMATOM Definition AS+"
+
+
+def test_the_real_masks_agree_with_the_real_centroids(shared: Path, tmp_path: Path) -> None:
+    """Both real scans: label for label a centroid inside its mask, in the direction of the affine."""
+    made = tables(shared / "data" / "verse19", derived=tmp_path)
+    rules = set(made.findings["rule"])
+
+    assert not rules & {
+        "centroid-outside-mask",
+        "centroid-direction",
+        "mask-without-centroid",
+        "centroid-without-mask",
+    }
+    assert set(made.scans["axcodes"]) == {"PIR"}
+    assert made.vertebrae["has_mask"].all()
+    assert made.vertebrae["has_centroid"].all()
+    spacing = made.scans.set_index("scan_id").loc["verse004", "spacing_k"]
+    assert spacing == pytest.approx(2.000296, abs=1e-6)
+
+
+def test_the_real_metadata_are_read_in_time(shared: Path, tmp_path: Path) -> None:
+    """Workbook with its child process, join and validation of the real files take under 1.5 s."""
+    root, times = shared / "data" / "verse19", []
+    for _ in range(3):
+        start = time.perf_counter()
+        tables(root, derived=tmp_path)
+        times.append(time.perf_counter() - start)
+
+    assert min(times) < 1.5
+
+
+def test_labels_follow_the_map() -> None:
+    """Every level of the records has its label."""
+    levels = VertebraRecord.model_fields["level"].annotation
+    assert set(levels.__args__) == set(LABEL_OF_LEVEL)  # type: ignore[union-attr]

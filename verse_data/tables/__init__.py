@@ -1,0 +1,1 @@
+"""The three joined tables, their findings, queries on them, splits and folds."""

@@ -1,0 +1,172 @@
+"""From a release's files to its three tables and its list of findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from verse_data.errors import ValidationFailed
+from verse_data.progress import Progress, silent
+from verse_data.records.catalog import CatalogEntry
+from verse_data.records.lock import LockedFile, ReleaseLock
+from verse_data.tables.checks import grading_findings, row_scan_id, scan_findings
+from verse_data.tables.columns import to_frame
+from verse_data.tables.findings import FINDING_COLUMNS, Finding, as_rows
+from verse_data.tables.grading import GradedRow, Grading, check_sheet
+from verse_data.tables.index import Index, index_scans
+from verse_data.tables.join import scan_record, subject_records, vertebra_records
+from verse_data.tables.scan_paths import by_series
+from verse_data.tables.sources import Content, ScanSources, read_sources
+from verse_data.tables.workbook import read_sheet
+from verse_data.tables.workbook_sheet import Sheet
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of one version of a release; their columns are in :mod:`verse_data.tables.columns`.
+
+    Attributes
+    ----------
+    scans : DataFrame
+        One row a CT series, sorted by scan id.
+    vertebrae : DataFrame
+        One row a scan and level; sorted by scan, then from head to foot.
+    subjects : DataFrame
+        One row a person.
+    findings : DataFrame
+        One row a disagreement or oddity: rule, message, severity, scan_id, subject_id, level, file,
+        place.
+    grading : Grading or None
+        The grading workbook as read, with its rows of series that the release lacks.
+    """
+
+    scans: pd.DataFrame
+    vertebrae: pd.DataFrame
+    subjects: pd.DataFrame
+    findings: pd.DataFrame
+    grading: Grading | None = None
+
+
+def build_tables(
+    lock: ReleaseLock,
+    content: Content,
+    *,
+    catalog: CatalogEntry | None,
+    derived: Path,
+    progress: Progress = silent,
+) -> Tables:
+    """Read, check and join the metadata of a release.
+
+    Files that are not on this machine leave their columns missing; nothing is fetched.
+
+    Parameters
+    ----------
+    lock : ReleaseLock
+        The files of the version.
+    content : callable
+        Gives the path of a locked file's content, or None if it is not here.
+    catalog : CatalogEntry or None
+        What is known of the release from elsewhere.
+    derived : Path
+        Folder where the facts counted from masks are kept, by key.
+    progress : Progress
+        Told how far reading is.
+
+    Raises
+    ------
+    ValidationFailed
+        If metadata break a rule; file, sheet, row, column and value are named, all at once.
+    SheetRefused
+        If the workbook is hostile or beyond a limit.
+    """
+    index = index_scans(lock, catalog=catalog)
+    # The workbook's own process runs while the other files are read.
+    with ThreadPoolExecutor(1) as beside:
+        sheet = beside.submit(_sheet, index.grading, content)
+        sources = read_sources(index.scans, content, derived=derived, progress=progress)
+    grading = _grading(sheet.result(), sources)
+    rows = {graded.row.series_id: graded for graded in grading.rows} if grading else {}
+    expected = {series.series_id: series for series in catalog.expected} if catalog else {}
+    # What is said of a series is said of no scan, where names do not tell which of several is meant.
+    several = by_series(index.scans)
+    shared = {series for series, found in several.items() if len(found) > 1}
+    rows = {series: graded for series, graded in rows.items() if series not in shared}
+    expected = {series: known for series, known in expected.items() if series not in shared}
+    scans, vertebrae = [], []
+    for scan in sources:
+        graded = rows.get(scan.scan.series_id)
+        row = graded.row if graded else None
+        scans.append(scan_record(scan, row, expected.get(scan.scan.series_id)))
+        vertebrae += vertebra_records(scan, row)
+    findings = [*index.findings, *_findings(sources, grading, rows, index)]
+    return Tables(
+        scans=to_frame("scans", scans),
+        vertebrae=to_frame("vertebrae", vertebrae),
+        subjects=to_frame("subjects", subject_records(scans, vertebrae)),
+        findings=findings_frame(findings),
+        grading=grading,
+    )
+
+
+def findings_frame(findings: Sequence[Finding]) -> pd.DataFrame:
+    """Return findings as a DataFrame of texts."""
+    return pd.DataFrame(as_rows(findings), columns=list(FINDING_COLUMNS), dtype="string")
+
+
+def _sheet(files: Sequence[LockedFile], content: Content) -> Sheet | None:
+    """Read the one grading workbook of the release, if it is here."""
+    distinct = {file.sha256: file for file in files}
+    if len(distinct) > 1:
+        listed = ", ".join(file.path for file in distinct.values())
+        raise ValidationFailed(
+            f"The release has {len(distinct)} different grading workbooks: {listed}. "
+            f"Keep the one that holds, and lock again."
+        )
+    here = ((file, content(file)) for file in distinct.values())
+    return next((read_sheet(path, name=file.path) for file, path in here if path), None)
+
+
+def _grading(sheet: Sheet | None, sources: Sequence[ScanSources]) -> Grading | None:
+    without_t12 = {scan.scan.series_id for scan in sources if scan.lacks_t12}
+    return None if sheet is None else check_sheet(sheet, without_t12=without_t12)
+
+
+def _findings(
+    sources: Sequence[ScanSources],
+    grading: Grading | None,
+    rows: dict[str, GradedRow],
+    index: Index,
+) -> Iterator[Finding]:
+    for scan in sources:
+        graded = rows.get(scan.scan.series_id)
+        yield from scan_findings(scan, graded.row if graded else None)
+    if grading is None:
+        return
+    yield from grading_findings(grading)
+    series = {scan.scan.series_id for scan in sources}
+    graded_series = {graded.row.series_id for graded in grading.rows}
+    missing = {finding.scan_id for finding in index.findings if finding.rule == "missing-scan"}
+    for graded in grading.rows:
+        scan_id = row_scan_id(graded.row)
+        if graded.row.series_id not in series and scan_id not in missing:
+            yield Finding(
+                rule="grading-without-scan",
+                scan_id=scan_id,
+                subject_id=graded.row.subject_id,
+                file=grading.sheet.file,
+                place=f"row {graded.number}",
+                message="the workbook has a row of this series, and the release no file",
+            )
+    for scan in sources:
+        if scan.scan.series_id not in graded_series:
+            yield Finding(
+                rule="scan-without-grading",
+                scan_id=scan.scan.scan_id,
+                subject_id=scan.scan.subject_id,
+                file=grading.sheet.file,
+                message="the workbook has no row of this series",
+            )

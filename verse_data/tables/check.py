@@ -1,0 +1,160 @@
+"""Checks a local tree before it becomes a release: metadata and volumes, all problems at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verse_data.errors import (
+    IntegrityError,
+    UnsafeInput,
+    ValidationFailed,
+    VerseDataError,
+    VolumeCorrupt,
+)
+from verse_data.progress import Progress, silent
+from verse_data.records.centroids import CentroidFile, parse_centroids
+from verse_data.records.names import Role
+from verse_data.records.scan import parse_ct_sidecar
+from verse_data.spine.levels import LEVEL_OF_LABEL
+from verse_data.tables.findings import SHOWN
+from verse_data.tables.grading import read_grading
+from verse_data.tables.path_index import index_paths
+from verse_data.tables.scan_paths import PathIndex, ScanPaths
+
+_JSON_LIMIT = 8 << 20
+_THREADS = 4
+_FAULTS = (ValidationFailed, IntegrityError, UnsafeInput)
+"""What a file can be blamed for; trouble of this machine is raised at once."""
+
+
+def check_tree(files: Mapping[str, Path], *, progress: Progress = silent) -> PathIndex:
+    """Check every file of a local tree, and return which file belongs to which scan.
+
+    Checked are names, JSON files, the grading workbook, and each volume: its header, its stream
+    to the checked end, its labels, and that mask and CT lie on one grid.
+
+    Parameters
+    ----------
+    files : mapping
+        Path in the release to path on this machine.
+    progress : Progress
+        Told how far the volumes are.
+
+    Raises
+    ------
+    VolumeCorrupt
+        If a volume is cut or flipped; other problems are listed in the same text.
+    UnsafeInput
+        If a file is hostile or beyond a limit, and no volume is damaged.
+    ValidationFailed
+        If metadata or shapes break a rule.
+    """
+    index = index_paths(files)
+    problems: list[VerseDataError] = []
+    _check_names(index, problems)
+    without_t12: set[str] = set()
+    # Inflating leaves the interpreter free; few threads, since each holds a whole volume.
+    threads = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
+    with threads, progress("Checking files", len(index.scans), "items") as advance:
+        checked = threads.map(lambda scan: _check_scan(scan, files), index.scans)
+        for scan, (labels, broken) in zip(index.scans, checked, strict=True):
+            problems += broken
+            names = {LEVEL_OF_LABEL[label] for label in labels if label in LEVEL_OF_LABEL}
+            if {"T11", "L1"} <= names and "T12" not in names:
+                without_t12.add(scan.series_id)
+            advance(1)
+    for path in index.grading:
+        try:
+            read_grading(files[path], name=path, without_t12=without_t12)
+        except _FAULTS as error:
+            problems.append(error)
+    _raise(problems)
+    return index
+
+
+def _check_names(index: PathIndex, problems: list[VerseDataError]) -> None:
+    fatal = {"wrong-folder", "subject-in-two-splits"}
+    problems += [
+        ValidationFailed(f"{finding.file or finding.subject_id}: {finding.message}.")
+        for finding in index.findings
+        if finding.rule in fatal
+    ]
+    if not index.scans:
+        problems.append(
+            ValidationFailed(
+                "No file of the tree has a name of VerSe's layouts, such as rawdata/sub-verse004/sub-verse004_ct.nii.gz."
+            )
+        )
+
+
+def _check_scan(
+    scan: ScanPaths, files: Mapping[str, Path]
+) -> tuple[set[int], list[VerseDataError]]:
+    """Check the files of one scan; return the labels that it shows, and what is wrong."""
+    from verse_data.volumes.nifti import check_pair, read_header, read_image, read_mask
+
+    headers: dict[str, Any] = {}
+    labels: set[int] = set()
+    problems: list[VerseDataError] = []
+    for role, path in scan.paths.items():
+        try:
+            if role in {"ct", "mask"}:
+                headers[role] = read_header(files[path], name=path)
+            if role == "ct":
+                read_image(files[path], name=path)
+            elif role == "mask":
+                labels |= _labels(read_mask(files[path], name=path).array)
+            else:
+                labels |= _check_json(role, path, files[path])
+        except _FAULTS as error:
+            problems.append(error)
+    if "ct" in headers and "mask" in headers:
+        try:
+            check_pair(headers["ct"], headers["mask"], name=scan.paths["mask"])
+        except _FAULTS as error:
+            problems.append(error)
+    return labels, problems
+
+
+def _labels(mask: npt.NDArray[np.uint8]) -> set[int]:
+    """Return the labels in a mask; plane by plane, since counting widens each voxel to 8 bytes."""
+    counts = np.zeros(256, dtype=np.int64)
+    for k in range(mask.shape[2]):
+        counts += np.bincount(mask[:, :, k].ravel(order="K"), minlength=256)
+    return {int(label) for label in np.flatnonzero(counts) if label}
+
+
+def _check_json(role: Role, path: str, file: Path) -> set[int]:
+    if role not in {"centroids", "ct_json"}:
+        return set()
+    size = file.stat().st_size
+    if size > _JSON_LIMIT:
+        raise ValidationFailed(
+            f"{path}: {size:,} bytes of JSON are over the limit of {_JSON_LIMIT:,}."
+        )
+    if role == "ct_json":
+        parse_ct_sidecar(file.read_bytes(), name=path)
+        return set()
+    centroids: CentroidFile = parse_centroids(file.read_bytes(), name=path)
+    return {point.label for point in centroids.points}
+
+
+def _raise(problems: list[VerseDataError]) -> None:
+    """Raise one error for all problems, of the class that weighs most."""
+    if not problems:
+        return
+    branches = (VolumeCorrupt, IntegrityError, UnsafeInput, ValidationFailed)
+    kind = next(k for k in branches if any(isinstance(problem, k) for problem in problems))
+    if len(problems) == 1:
+        raise problems[0]
+    lines = [str(problem) for problem in problems[:SHOWN]]
+    more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+    text = "\n".join([f"{len(problems)} problems in the tree; nothing was written:", *lines, *more])
+    raise kind(text)

@@ -1,0 +1,132 @@
+"""The columns of the three tables: name, type, unit, meaning, source. Made from the record models.
+
+To add a column, add a field to the record in :mod:`verse_data.records`, and fill it in
+:mod:`verse_data.tables.build`; documentation, schema and export follow.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final, Literal
+
+import pandas as pd
+
+from verse_data.errors import UsageError
+from verse_data.records.base import Record
+from verse_data.records.scan import ScanRecord
+from verse_data.records.subject import SubjectRecord
+from verse_data.records.vertebra import VertebraRecord
+from verse_data.spine.levels import LEVELS
+
+TableName = Literal["scans", "vertebrae", "subjects"]
+MODELS: Final[dict[TableName, type[Record]]] = {
+    "scans": ScanRecord,
+    "vertebrae": VertebraRecord,
+    "subjects": SubjectRecord,
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One documented column.
+
+    Attributes
+    ----------
+    name, dtype : str
+        Name, and pandas type: ``string``, ``category``, ``boolean``, ``Float64``, ``Int64`` …
+    unit : str or None
+        Unit of a quantity.
+    description, source : str
+        What it means, and which file or step it comes from.
+    categories : tuple of str
+        The vocabulary of a category column; other words that a release holds come after it.
+    ordered : bool
+        Whether the categories have an order.
+    """
+
+    name: str
+    dtype: str
+    unit: str | None
+    description: str
+    source: str
+    categories: tuple[str, ...] = ()
+    ordered: bool = False
+
+
+@cache
+def columns(table: TableName) -> tuple[Column, ...]:
+    """Return the columns of `table` in order.
+
+    Raises
+    ------
+    UsageError
+        If there is no such table.
+    """
+    if table not in MODELS:
+        raise UsageError(f"There is no table {table!r}; tables are {', '.join(MODELS)}.")
+    return tuple(_column(name, info) for name, info in MODELS[table].model_fields.items())
+
+
+def _column(name: str, info: Any) -> Column:
+    extra = info.json_schema_extra
+    bare, words = _bare_type(info.annotation)
+    dtype = (
+        extra.get("dtype") or {str: "string", bool: "boolean", float: "Float64", int: "Int64"}[bare]
+    )
+    categories = {"level": LEVELS, "category": words or tuple(extra.get("words", ()))}.get(
+        dtype, ()
+    )
+    return Column(
+        name=name,
+        dtype="category" if dtype == "level" else dtype,
+        unit=extra.get("unit"),
+        description=info.description,
+        source=extra["source"],
+        categories=categories,
+        ordered=dtype == "level",
+    )
+
+
+def _bare_type(annotation: Any) -> tuple[type, tuple[str, ...]]:
+    """Return the type of an optional annotation, and the words of a literal one."""
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
+    if typing.get_origin(annotation) is Literal:
+        words = typing.get_args(annotation)
+        return type(words[0]), tuple(words) if isinstance(words[0], str) else ()
+    return annotation, ()
+
+
+def to_frame(table: TableName, records: Sequence[Record]) -> pd.DataFrame:
+    """Return `records` as a DataFrame with the documented columns and types; missing is ``<NA>``."""
+    series: dict[str, pd.Series[Any]] = {}
+    for column in columns(table):
+        values = [getattr(record, column.name) for record in records]
+        series[column.name] = pd.Series(values, dtype=_pandas_type(column, values))
+    return pd.DataFrame(series)
+
+
+def _pandas_type(column: Column, values: Sequence[Any]) -> Any:
+    if column.dtype != "category":
+        return column.dtype
+    others = sorted({value for value in values if value is not None} - set(column.categories))
+    words = pd.Index([*column.categories, *others], dtype="str")
+    return pd.CategoricalDtype(words, ordered=column.ordered)
+
+
+def describe(table: TableName) -> list[Mapping[str, Any]]:
+    """Return the columns of `table` as plain rows, for documentation and export."""
+    return [
+        {
+            "column": c.name,
+            "dtype": c.dtype,
+            "unit": c.unit,
+            "description": c.description,
+            "source": c.source,
+        }
+        for c in columns(table)
+    ]

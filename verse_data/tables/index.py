@@ -1,0 +1,60 @@
+"""Which locked files belong to which CT series."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from verse_data.records.catalog import CatalogEntry
+from verse_data.records.lock import LockedFile, ReleaseLock
+from verse_data.records.names import Role, Split
+from verse_data.tables.findings import Finding
+from verse_data.tables.path_index import index_paths
+
+
+@dataclass(frozen=True)
+class ScanFiles:
+    """The locked files of one CT series, by role."""
+
+    scan_id: str
+    subject_id: str
+    series_label: str | None
+    series_id: str
+    split: Split | None
+    files: dict[Role, LockedFile]
+
+
+@dataclass(frozen=True)
+class Index:
+    """All scans of a lock; as :class:`PathIndex`, with the locked files in place of paths."""
+
+    scans: tuple[ScanFiles, ...]
+    grading: tuple[LockedFile, ...]
+    unknown: tuple[LockedFile, ...]
+    findings: tuple[Finding, ...]
+
+
+def index_scans(lock: ReleaseLock, *, catalog: CatalogEntry | None = None) -> Index:
+    """Return which files of `lock` belong to which scan.
+
+    Parameters
+    ----------
+    lock : ReleaseLock
+        The files.
+    catalog : CatalogEntry, optional
+        Settles the split where folders do not say it, and tells which series are missing.
+    """
+    by_path = lock.by_path
+    found = index_paths(by_path, catalog=catalog)
+    scans = tuple(
+        ScanFiles(
+            scan.scan_id,
+            scan.subject_id,
+            scan.series_label,
+            scan.series_id,
+            scan.split,
+            {role: by_path[path] for role, path in scan.paths.items()},
+        )
+        for scan in found.scans
+    )
+    grading = tuple(by_path[path] for path in found.grading)
+    return Index(scans, grading, tuple(by_path[path] for path in found.unknown), found.findings)

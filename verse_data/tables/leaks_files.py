@@ -1,0 +1,126 @@
+"""Read somebody's split from the files that people keep splits in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from verse_data.errors import UsageError, ValidationFailed
+from verse_data.publishing import storage_errors
+from verse_data.records.strict_json import read_json
+from verse_data.tables.folds_file import digest_of, parse_folds
+from verse_data.tables.leaks_lists import HEADINGS, read_list
+
+Sides = dict[str, list[object]]
+
+_NOT_ENTRIES: Final = frozenset({"fold", "label", "mask", "seg", "segmentation"})
+
+
+def read_splits(specs: Sequence[str]) -> dict[str, Sides]:
+    """Read one or more splits.
+
+    Parameters
+    ----------
+    specs : sequence of str
+        Either one JSON file, or two or more ``SIDE=FILE`` with an entry on each line (of a CSV
+        file, in the column that its heading names; see :mod:`verse_data.tables.leaks_lists`). The
+        JSON is an object of lists, a MONAI datalist, nnU-Net's ``splits_final.json`` (a list of
+        such objects), or our ``folds.json``. Items of a datalist with a ``fold`` are divided by
+        it: each value is a side of its own, such as ``training fold 0``.
+
+    Returns
+    -------
+    dict
+        Name of each split (``""`` for the only one) to its sides.
+
+    Raises
+    ------
+    UsageError
+        If a file is not there, or the arguments are neither of the two forms.
+    ValidationFailed
+        If a file is not one of the above.
+    IntegrityError
+        If a ``folds.json`` was changed since it was written.
+    """
+    pairs = [spec.partition("=") for spec in specs]
+    if len(specs) >= 2 and all(side and path for side, _, path in pairs):
+        if len({side for side, _, _ in pairs}) < len(pairs):
+            raise UsageError("Two files are given for one side; give each side its own file.")
+        return {"": {side: _list(Path(path)) for side, _, path in pairs}}
+    if len(specs) == 1:
+        path = Path(specs[0])
+        value = read_json(_bytes(path), name=str(path))
+        digest_of(value, name=str(path))  # refuses what could not be printed
+        return _from_json(value, path)
+    message = "Give one JSON file, or each side with its list: train=train.txt val=val.txt"
+    raise UsageError(message)
+
+
+def _bytes(path: Path) -> bytes:
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}.")
+    with storage_errors(path):
+        return path.read_bytes()
+
+
+def _list(path: Path) -> list[object]:
+    return list(read_list(_bytes(path), name=str(path)))
+
+
+def _from_json(value: Any, path: Path) -> dict[str, Sides]:
+    if isinstance(value, dict) and value.get("kind") == "verse-data folds":
+        parts = parse_folds(path).folds
+        return {"": {f"fold {number}": list(part.scans) for number, part in enumerate(parts)}}
+    if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+        if any("fold" in part for part in value):
+            return {"": _at_least_two(_by_fold("", value, path), value[0], path)}
+        return {f"fold {number}": _sides(part, path) for number, part in enumerate(value)}
+    if isinstance(value, dict):
+        return {"": _sides(value, path)}
+    message = f"{path}: not an object of lists such as {{'train': [...], 'val': [...]}}."
+    raise ValidationFailed(message)
+
+
+def _sides(value: Mapping[str, Any], path: Path) -> Sides:
+    sides: Sides = {}
+    for name, items in value.items():
+        if isinstance(items, list):
+            for side, entries in _by_fold(name, items, path).items():
+                sides.setdefault(side, []).extend(entries)
+    return _at_least_two(sides, value, path)
+
+
+def _at_least_two(sides: Sides, keys: Iterable[str], path: Path) -> Sides:
+    if len(sides) < 2:
+        found = ", ".join(map(repr, keys)) or "nothing"
+        raise ValidationFailed(f"{path}: fewer than two lists of entries; it holds {found}.")
+    return sides
+
+
+def _by_fold(side: str, items: Sequence[Any], path: Path) -> Sides:
+    """Divide the items of a list by their fold; what has none stays under the list's own name.
+
+    Cross-validation trains on all folds but one, so that any two of them are two sides.
+    """
+    sides: Sides = {} if items else {side: []}
+    for item in items:
+        fold = item.get("fold") if isinstance(item, dict) else None
+        if isinstance(fold, bool | list | dict) or (isinstance(fold, float) and fold % 1):
+            message = f"{path}: the fold {fold!r} of an entry of {side or 'the list'!r} is neither a whole number nor a name."
+            raise ValidationFailed(message)
+        number = int(fold) if isinstance(fold, float) else fold
+        name = side if fold is None else f"{side} fold {number}".strip()
+        sides.setdefault(name or "no fold", []).extend(_entries(item))
+    return sides
+
+
+def _entries(item: Any) -> list[object]:
+    """Return the entries of one item; of a datalist's object, its image or images."""
+    if isinstance(item, dict):
+        by_name = {key.lower(): value for key, value in item.items()}
+        texts = (v for k, v in by_name.items() if k not in _NOT_ENTRIES and isinstance(v, str))
+        named = next((by_name[key] for key in HEADINGS if key in by_name), None)
+        item = next(texts, None) if named is None else named
+    # The channels of one image stand in a list.
+    return list(item) if isinstance(item, list) and item else [item]

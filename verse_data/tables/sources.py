@@ -1,0 +1,184 @@
+"""Reads what each scan's small files and its mask say, before anything is joined."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from verse_data.errors import ValidationFailed
+from verse_data.progress import Progress
+from verse_data.records.centroids import CentroidFile, parse_centroids
+from verse_data.records.lock import LockedFile
+from verse_data.records.names import Role
+from verse_data.records.scan import CtSidecar, parse_ct_sidecar
+from verse_data.spine.geometry import Affine, Shape, apply_affine, axcodes, voxel_sizes
+from verse_data.spine.levels import LEVEL_OF_LABEL
+from verse_data.tables.findings import SHOWN
+from verse_data.tables.index import ScanFiles
+
+Content = Callable[[LockedFile], Path | None]
+"""Gives the path of a locked file's content, or None if it is not on this machine."""
+
+_LARGEST_JSON = 8 << 20
+_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The voxel grid of a scan: shape, affine, and what follows from it."""
+
+    TOLERANCE_MM: ClassVar[float] = 0.1
+    """Grids whose corners lie no farther apart are the same."""
+
+    shape: Shape
+    affine: Affine
+
+    @classmethod
+    def of(cls, image: Any) -> Grid:
+        """Return the grid of anything with a `shape` and an `affine`."""
+        i, j, k = image.shape
+        return cls((int(i), int(j), int(k)), np.asarray(image.affine, dtype=np.float64))
+
+    def distance(self, other: Grid) -> float:
+        """Return how far in mm the corners of two grids of one shape lie apart at most."""
+        ends = [(0, size - 1) for size in self.shape]
+        corners = np.array(np.meshgrid(*ends)).reshape(3, -1).T
+        apart = apply_affine(self.affine, corners) - apply_affine(other.affine, corners)
+        return float(np.linalg.norm(apart, axis=1).max())
+
+    def holds(self, point: Sequence[float]) -> bool:
+        """Tell whether a voxel index lies inside the grid."""
+        return all(-0.5 <= x <= n - 0.5 for x, n in zip(point, self.shape, strict=True))
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel edges in mm."""
+        return voxel_sizes(self.affine)
+
+    @cached_property
+    def axcodes(self) -> str:
+        """Directions of the voxel axes."""
+        return axcodes(self.affine)
+
+    @cached_property
+    def voxel_mm3(self) -> float:
+        """Volume of one voxel; right for oblique and sheared grids."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+
+@dataclass(frozen=True)
+class ScanSources:
+    """What the files of one scan say; None where a file is not listed or not on this machine."""
+
+    scan: ScanFiles
+    centroids: CentroidFile | None
+    sidecar: CtSidecar | None
+    mask: Any | None
+    grid: Grid | None
+    ct_grid: Grid | None
+    ct_notes: tuple[str, ...] = ()
+
+    @property
+    def placed(self) -> bool:
+        """Whether the centroids are indices of this scan's own grid, as far as can be told.
+
+        MICCAI files lie in a frame of their own; a `direction` that is not the image's means that
+        the points were written for another orientation of it.
+        """
+        if self.centroids is None or self.centroids.direction is None:
+            return False
+        return self.grid is None or self.centroids.direction == self.grid.axcodes
+
+    @property
+    def lacks_t12(self) -> bool:
+        """Whether mask or centroids show T11 and L1, and no T12 between them."""
+        labels = {point.label for point in self.centroids.points} if self.centroids else set()
+        labels |= set(self.mask.labels) if self.mask else set()
+        names = {LEVEL_OF_LABEL[label] for label in labels if label in LEVEL_OF_LABEL}
+        return {"T11", "L1"} <= names and "T12" not in names
+
+
+def read_sources(
+    scans: Sequence[ScanFiles], content: Content, *, derived: Path, progress: Progress
+) -> list[ScanSources]:
+    """Read centroid files, ``_ct.json`` files, mask facts and CT headers of all `scans`.
+
+    Raises
+    ------
+    ValidationFailed
+        For all bad metadata files at once.
+    """
+
+    def read(scan: ScanFiles) -> tuple[ScanSources, list[str]]:
+        return _read_scan(scan, content, derived)
+
+    found: list[ScanSources] = []
+    problems: list[str] = []
+    # Inflating and counting a mask leave the interpreter free, so threads are enough; a few of
+    # them, since each holds a whole mask.
+    threads = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
+    with threads, progress("Reading metadata", len(scans), "items") as advance:
+        for sources, broken in threads.map(read, scans):
+            found.append(sources)
+            problems += broken
+            advance(1)
+    if problems:
+        more = [f"and {len(problems) - SHOWN} more files"] if len(problems) > SHOWN else []
+        raise ValidationFailed("\n".join([*problems[:SHOWN], *more]))
+    return found
+
+
+def _read_scan(scan: ScanFiles, content: Content, derived: Path) -> tuple[ScanSources, list[str]]:
+    problems: list[str] = []
+
+    def take(role: Role, read: Callable[[Path, LockedFile], Any]) -> Any:
+        file = scan.files.get(role)
+        path = content(file) if file else None
+        if file is None or path is None:
+            return None
+        try:
+            return read(path, file)
+        except ValidationFailed as error:
+            problems.append(str(error))
+            return None
+
+    centroids = take(
+        "centroids", lambda path, file: parse_centroids(_bytes(path, file), name=file.path)
+    )
+    sidecar = take(
+        "ct_json", lambda path, file: parse_ct_sidecar(_bytes(path, file), name=file.path)
+    )
+    points = [p.voxel for p in centroids.points] if centroids and centroids.direction else []
+    mask = take("mask", lambda path, file: _mask(path, file, derived, points))
+    header = take("ct", _header)
+    ct_grid = Grid.of(header) if header else None
+    grid = ct_grid or (Grid.of(mask) if mask else None)
+    notes = tuple(header.notes) if header else ()
+    return ScanSources(scan, centroids, sidecar, mask, grid, ct_grid, notes), problems
+
+
+def _bytes(path: Path, file: LockedFile) -> bytes:
+    if file.size > _LARGEST_JSON:
+        raise ValidationFailed(
+            f"{file.path}: {file.size:,} bytes of JSON are over the limit of {_LARGEST_JSON:,}."
+        )
+    return path.read_bytes()
+
+
+def _mask(path: Path, file: LockedFile, derived: Path, points: list[tuple[int, int, int]]) -> Any:
+    from verse_data.volumes.mask_facts import mask_facts
+
+    return mask_facts(path, name=file.path, key=file.annex_key, derived=derived, points=points)
+
+
+def _header(path: Path, file: LockedFile) -> Any:
+    from verse_data.volumes.nifti import read_header
+
+    return read_header(path, name=file.path)

@@ -1,0 +1,96 @@
+"""The published splits, and which series belong to one person."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from verse_data.errors import UsageError, ValidationFailed
+from verse_data.records.catalog import CatalogEntry
+from verse_data.records.names import SPLITS, SUBJECT_OF_SERIES, Split
+
+
+@dataclass(frozen=True)
+class SplitPart:
+    """One side of a split.
+
+    Attributes
+    ----------
+    scans : tuple of str
+        ``scan_id`` of each CT series, in the order of the table.
+    subjects : tuple of str
+        ``subject_id`` of each person, once, in the same order.
+    """
+
+    scans: tuple[str, ...]
+    subjects: tuple[str, ...]
+
+
+def official_splits(scans: pd.DataFrame) -> dict[Split, SplitPart]:
+    """Return the published split of a release.
+
+    Parameters
+    ----------
+    scans : pandas.DataFrame
+        The release's table of scans: ``scan_id``, ``subject_id``, ``split``.
+
+    Returns
+    -------
+    dict
+        ``training``, ``validation``, ``test``. Scans without a published split are in none.
+
+    Raises
+    ------
+    ValidationFailed
+        If a subject sits in two splits.
+    """
+    parts: dict[Split, SplitPart] = {}
+    for name in SPLITS:
+        rows = of_split(scans, name)
+        subjects = tuple(dict.fromkeys(rows["subject_id"].astype(str)))
+        parts[name] = SplitPart(tuple(rows["scan_id"].astype(str)), subjects)
+    sides: defaultdict[str, list[str]] = defaultdict(list)
+    for name, part in parts.items():
+        for subject in part.subjects:
+            sides[subject].append(name)
+    twice = [
+        f"{subject} in {' and '.join(names)}" for subject, names in sides.items() if len(names) > 1
+    ]
+    if twice:
+        message = f"{len(twice)} subjects sit in two published splits: {'; '.join(twice[:20])}."
+        raise ValidationFailed(message)
+    return parts
+
+
+def of_split(scans: pd.DataFrame, split: str | None) -> pd.DataFrame:
+    """Return the rows of `scans` in a published split; all of them if `split` is None.
+
+    Raises
+    ------
+    UsageError
+        If there is no such split.
+    """
+    if split is None:
+        return scans
+    if split not in SPLITS:
+        raise UsageError(f"There is no split {split!r}; splits are {', '.join(SPLITS)}.")
+    return scans[(scans["split"] == split).fillna(value=False).to_numpy(dtype=bool)]
+
+
+def subject_of_series(entry: CatalogEntry | None = None) -> dict[str, str]:
+    """Return the subject of each series that does not carry its subject's name.
+
+    For VerSe these are the 37 series of 18 subjects: ``verse201`` and ``verse253`` are both
+    ``verse401``.
+
+    Parameters
+    ----------
+    entry : CatalogEntry, optional
+        Adds the expected series of a release to those known from VerSe.
+    """
+    known: Mapping[str, str] = entry.subject_of_series if entry else {}
+    every = {**SUBJECT_OF_SERIES, **known}
+    return {series: subject for series, subject in every.items() if series != subject}
