@@ -1,0 +1,220 @@
+"""The bridges, against the real MONAI, TorchIO and Lightning where they are installed."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from tests.support import training as support
+from verse_data.errors import UsageError
+from verse_data.spine.geometry import apply_affine
+from verse_data.spine.levels import LABEL_OF_LEVEL
+from verse_data.training import PatchDataset, ScanDataset, centroid_voxels
+from verse_data.training.front import FrontDataset
+from verse_data.training.transforms import Compose
+
+pytestmark = pytest.mark.filterwarnings("default")  # theirs are not ours to mend
+
+
+def needs(name: str) -> Any:
+    return pytest.importorskip(
+        name, reason=f"{name} is not installed: pip install 'verse-data[{name}]'"
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> support.Made:
+    return support.make(tmp_path_factory.mktemp("scans"))
+
+
+def assert_centroids_on_labels(sample: dict[str, Any]) -> None:
+    for level, at in centroid_voxels(sample).items():
+        x, y, z = (round(v) for v in at)
+        assert sample["label"][0, x, y, z] == LABEL_OF_LEVEL[level]
+
+
+def test_monai_gets_tensors_that_know_their_affine(made: support.Made) -> None:
+    """Image and label are MetaTensors in RAS+, and batch with MONAI's loader."""
+    needs("monai")
+    from monai.data import DataLoader as MonaiLoader
+    from monai.data import MetaTensor
+
+    from verse_data.training.monai import to_monai
+
+    dataset = PatchDataset(made.scans, patch_size=(16, 16, 16), transform=to_monai)
+    plain = PatchDataset(made.scans, patch_size=(16, 16, 16))
+
+    batch = next(iter(MonaiLoader(dataset, batch_size=2, num_workers=2)))
+
+    assert isinstance(batch["image"], MetaTensor)
+    assert torch.equal(batch["image"][1].as_tensor(), plain[1]["image"])
+    assert torch.allclose(dataset[1]["image"].affine, plain[1]["affine"])
+    assert dataset[1]["image"].meta["filename_or_obj"] == plain[1]["scan_id"]
+
+
+def test_monai_transforms_keep_the_centroids_true(made: support.Made) -> None:
+    """After MONAI's flips, rotations, crops and spacing, centroids still lie on their label."""
+    needs("monai")
+    from monai.transforms import Compose as MonaiCompose
+    from monai.transforms import CropForegroundd, Flipd, Orientationd, Rotate90d, Spacingd
+
+    from verse_data.training.monai import from_monai, to_monai
+
+    keys = ["image", "label"]
+    steps = MonaiCompose(
+        [
+            to_monai,
+            Orientationd(keys, axcodes="PIR", labels=None),
+            Flipd(keys, spatial_axis=1),
+            Rotate90d(keys, k=1, spatial_axes=(0, 2)),
+            CropForegroundd(keys, source_key="label", margin=3),
+            Spacingd(keys, pixdim=(1.0, 1.0, 1.0), mode=("bilinear", "nearest")),
+            from_monai,
+        ]
+    )
+    for sample in ScanDataset(made.scans, transform=steps):
+        assert type(sample["image"]) is torch.Tensor
+        assert_centroids_on_labels(sample)
+
+
+def test_monai_random_transforms_depend_on_the_sample_alone(made: support.Made) -> None:
+    """MONAI's own generators are seeded per sample: workers and order change nothing."""
+    needs("monai")
+    from monai.transforms import Compose as MonaiCompose
+    from monai.transforms import RandFlipd, RandGaussianNoised
+
+    from verse_data.training.monai import from_monai, to_monai
+
+    steps = MonaiCompose(
+        [
+            to_monai,
+            RandFlipd(["image", "label"], prob=0.5, spatial_axis=0),
+            RandGaussianNoised(["image"], prob=1.0),
+            from_monai,
+        ]
+    )
+    dataset = PatchDataset(made.scans, patch_size=(8, 8, 8), transform=steps)
+
+    alone = support.stream_digest(dataset.loader(batch_size=4))
+    dataset.set_epoch(0)
+
+    assert support.stream_digest(dataset.loader(batch_size=4, num_workers=2)) == alone
+
+
+def test_torchio_gets_subjects(made: support.Made) -> None:
+    """Image and label are TorchIO images with the affine; its transforms keep centroids true."""
+    tio = needs("torchio")
+    from verse_data.training.torchio import from_subject, to_subject
+
+    subjects = ScanDataset(made.scans, transform=to_subject)
+    assert isinstance(subjects[0], tio.Subject)
+    assert isinstance(subjects[0]["label"], tio.LabelMap)
+    assert subjects[0]["scan_id"] == "verse900"
+
+    steps = Compose([to_subject, tio.ToCanonical(), tio.CropOrPad(50), from_subject])
+    for sample in ScanDataset(made.scans, orientation="PIR", transform=steps):
+        index = np.argwhere(sample["image"][0].numpy())[::997]
+        expected = support.hu(apply_affine(sample["affine"].numpy(), index))
+        found = sample["image"][0].numpy()[tuple(index.T)]
+        assert np.abs(found - expected).max() <= 0.51
+
+
+def test_torchio_samples_batch_and_are_reproducible(made: support.Made) -> None:
+    """Random TorchIO transforms give the same for 0 and 2 workers, in torch's own batches."""
+    tio = needs("torchio")
+    from verse_data.training.torchio import from_subject, to_subject
+
+    steps = Compose([to_subject, tio.RandomFlip(axes=(0, 1)), tio.RandomNoise(), from_subject])
+    dataset = PatchDataset(made.scans, patch_size=(8, 8, 8), transform=steps)
+
+    streams = {
+        workers: support.stream_digest(DataLoader(dataset, batch_size=4, num_workers=workers))
+        for workers in (0, 2)
+    }
+
+    assert streams[0] == streams[2]
+
+
+def test_lightning_trains_and_goes_on_where_it_stopped(made: support.Made, tmp_path: Path) -> None:
+    """A Trainer sees every sample once an epoch, and a checkpoint goes on in its middle."""
+    needs("lightning")
+    whole = fit(made, tmp_path, save_at=7)
+    rest = fit(made, tmp_path, resume=tmp_path / "step=7.ckpt")
+
+    assert len(whole) == 20
+    assert len(set(whole[:10])) == 10
+    assert whole[:10] != whole[10:]
+    assert rest == whole[7:]
+
+
+def fit(
+    made: support.Made, folder: Path, *, save_at: int = 0, resume: Path | None = None
+) -> list[str]:
+    """Train on patches for two epochs; return the digest of each batch."""
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    from verse_data.training.lightning import VerSeDataModule
+
+    class Watching(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Conv3d(1, 1, 1)
+            self.seen: list[str] = []
+
+        def training_step(self, batch: dict[str, Any], _: int) -> torch.Tensor:
+            self.seen.append(support.stream_digest([batch]))
+            return self.layer(batch["image"] / 1000).mean() ** 2
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=1e-3)
+
+    train = PatchDataset(made.scans, patch_size=(8, 8, 8), patches_per_scan=4, seed=3)
+    module, data = Watching(), VerSeDataModule(train=train, batch_size=2)
+    saving = ModelCheckpoint(folder, "{step}", every_n_train_steps=save_at, save_top_k=-1)
+    trainer = Trainer(
+        max_epochs=2,
+        callbacks=[saving] if save_at else [],
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=bool(save_at),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(module, datamodule=data, ckpt_path=resume)
+    return module.seen
+
+
+def test_lightning_refuses_a_leak(made: support.Made) -> None:
+    """A subject that is trained on and evaluated on is an error, fold or split."""
+    needs("lightning")
+    from verse_data.training.lightning import VerSeDataModule
+
+    train, val = ScanDataset(made.scans[:4]), ScanDataset(made.scans[4:])
+
+    with pytest.raises(UsageError, match="leaks patients: verse903"):
+        VerSeDataModule(train=train, val=val)
+    apart = VerSeDataModule(train=ScanDataset(made.scans[:3]), val=val)
+    assert len(list(itertools.chain(apart.train_dataloader(), apart.val_dataloader()))) == 4
+    assert set(apart.provenance) == {"train", "val"}
+
+
+def test_lightning_takes_a_dataset_of_the_familiar_signature(made: support.Made) -> None:
+    """What stands in front of a dataset, as VerSeDataset does, is trained on as the dataset is."""
+    needs("lightning")
+    from verse_data.training.lightning import VerSeDataModule
+
+    train, val = FrontDataset(ScanDataset(made.scans[:3])), ScanDataset(made.scans[3:])
+    module = VerSeDataModule(train=train, val=val)
+
+    assert len(list(module.train_dataloader())) == 3
+    assert set(module.provenance) == {"train", "val"}
+    with pytest.raises(UsageError, match="leaks patients"):
+        VerSeDataModule(train=train, val=FrontDataset(ScanDataset(made.scans[2:])))

@@ -1,0 +1,136 @@
+"""The signature of torchvision and torchgeo, and the units, on the phantom, the whole way."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import verse_data as vd
+from verse_data.api import lock_tree
+from verse_data.errors import IntegrityError, UsageError
+from verse_data.phantom import write as write_phantom
+from verse_data.torchvision_style import VerSeDataset
+from verse_data.training import BalancedSampler, PatchDataset, VertebraDataset
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    tree = write_phantom(home / "tree", n_subjects=6, shape=(48, 80, 36))
+    lock_tree("phantom", tree, root=home)
+    return home
+
+
+def test_the_familiar_signature_serves_the_same(root: Path) -> None:
+    """VerSeDataset(root, split, transforms, …) is load_split by another name."""
+    seen: list[str] = []
+
+    def note(sample: dict[str, object]) -> dict[str, object]:
+        seen.append(str(sample["scan_id"]))
+        return sample
+
+    familiar = VerSeDataset(root, "training", note, False, True, release="phantom")  # noqa: FBT003
+    plain = vd.load_split("training", release="phantom", root=root)
+
+    assert isinstance(familiar, torch.utils.data.Dataset)
+    assert len(familiar) == len(plain)
+    assert (familiar[1]["image"] == plain[1]["image"]).all()
+    assert seen == [plain[1]["scan_id"]]
+    assert "VerSeDataset of a ScanDataset" in repr(familiar)
+    assert "phantom" in familiar._repr_html_()
+
+
+def test_words_of_other_signatures_are_refused(root: Path) -> None:
+    """A split or option of another name is an error that tells the right one."""
+    with pytest.raises(UsageError, match="training, validation, test"):
+        VerSeDataset(root, "train", release="phantom")
+    with pytest.raises(UsageError, match="transforms="):
+        VerSeDataset(root, release="phantom", transform=str)
+
+
+def test_checksum_finds_a_changed_file(root: Path) -> None:
+    """With checksum=True, a stored file that was changed is an error that names it."""
+    release = vd.open_release("phantom", root=root)
+    file = release.locked(roles=["centroids"])[0]
+    split = next(s.split for s in release.series.values() if file in s.files.values())
+    path = release.files.object_path(file)
+    content = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(content.replace(b"0", b"1", 1))
+    try:
+        with pytest.raises(IntegrityError, match=r"are not what was locked(.|\n)*ctd\.json"):
+            VerSeDataset(root, split, checksum=True, release="phantom")
+    finally:
+        path.write_bytes(content)
+
+
+def test_checksum_holds_for_one_version_and_for_several_releases(
+    root: Path, tmp_path: Path
+) -> None:
+    """checksum=True hashes the version that is asked for, and each of several releases."""
+    home = tmp_path / "home"
+    first = lock_tree("phantom", root / "tree", root=home)
+    lock_tree("other", root / "tree", root=home)
+    tree = write_phantom(tmp_path / "tree", n_subjects=6, shape=(48, 80, 36), seed=1)
+    release = lock_tree("phantom", tree, root=home)
+    assert release.version == "v2"
+    shared = {file.sha256 for file in first.locked()}
+    names = {f.path: s.split for s in release.series.values() for f in s.files.values()}
+    file = next(f for f in release.locked() if f.path in names and f.sha256 not in shared)
+    split, path = names[file.path], release.files.object_path(file)
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+    assert len(VerSeDataset(home, split, checksum=True, release="phantom", version="v1"))
+    assert len(VerSeDataset(home, split, checksum=True, release=["other"]))
+    with pytest.raises(IntegrityError, match="phantom v2"):
+        VerSeDataset(home, split, checksum=True, release="phantom", version="v2")
+    with pytest.raises(IntegrityError, match="phantom v2"):
+        VerSeDataset(home, split, checksum=True, release=["other", "phantom"])
+    with pytest.raises(UsageError, match="one release"):
+        VerSeDataset(home, split, checksum=True, release=["other", "phantom"], version="v1")
+
+
+def test_the_front_can_do_what_is_behind_it(root: Path) -> None:
+    """Loader, sampler, fingerprint and copies of a VerSeDataset are those of what it serves."""
+    front = VerSeDataset(root, "training", release="phantom", unit="vertebra", crop_size_mm=40)
+    balanced = BalancedSampler(front, max_subject_share=1.0)  # type: ignore[arg-type]
+
+    assert front.fingerprint == front.served.fingerprint
+    assert len(front.scans) == len(front.served.scans)
+    assert {"loader", "vertebrae"} <= set(dir(front))
+    assert sum(len(b["grade"]) for b in front.loader(sampler=balanced, batch_size=4)) == len(front)
+    again = pickle.loads(pickle.dumps(front))  # noqa: TID251
+    assert again.fingerprint == front.fingerprint
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = front.nonsense
+
+
+def test_units_of_the_phantom_batch(root: Path) -> None:
+    """Patches by grade and balanced vertebrae of the phantom come out of a loader in batches."""
+    patches = vd.load_split(
+        "training",
+        release="phantom",
+        root=root,
+        unit="patch",
+        patch_size=(32, 32, 32),
+        sampling="grade",
+        patches_per_epoch=8,
+    )
+    crops = vd.load_split(
+        "training", release="phantom", root=root, unit="vertebra", crop_size_mm=40
+    )
+    assert isinstance(patches, PatchDataset)
+    assert isinstance(crops, VertebraDataset)
+
+    loader = crops.loader(sampler=BalancedSampler(crops, max_subject_share=1.0), batch_size=4)
+
+    assert sum(len(b["grade"]) for b in DataLoader(patches, batch_size=4)) == 8
+    assert sum(len(b["grade"]) for b in loader) == len(crops)
+    assert len(crops) + len(crops.excluded) == len(
+        vd.load_table(release="phantom", root=root, where="split == 'training'")
+    )

@@ -1,0 +1,34 @@
+"""PyTorch datasets over the stores: scans, vertebrae, patches. The only room with torch.
+
+Bridges to other packages are modules of their own, loaded when imported:
+``verse_data.training.monai``, ``verse_data.training.torchio``, ``verse_data.training.lightning``.
+"""
+
+from __future__ import annotations
+
+from verse_data.training import transforms
+from verse_data.training.balance import BalancedSampler
+from verse_data.training.collate import pad_collate
+from verse_data.training.loader import EpochLoader
+from verse_data.training.order import EpochSampler
+from verse_data.training.patch import PatchDataset
+from verse_data.training.samples import centroid_voxels
+from verse_data.training.scan import ScanDataset
+from verse_data.training.scans import LeftOut, ServedScan
+from verse_data.training.vertebra import VertebraDataset
+from verse_data.training.vertebrae import FRACTURE_TYPES
+
+__all__ = [
+    "FRACTURE_TYPES",
+    "BalancedSampler",
+    "EpochLoader",
+    "EpochSampler",
+    "LeftOut",
+    "PatchDataset",
+    "ScanDataset",
+    "ServedScan",
+    "VertebraDataset",
+    "centroid_voxels",
+    "pad_collate",
+    "transforms",
+]

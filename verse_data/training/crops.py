@@ -1,0 +1,184 @@
+"""Where the crop of a vertebra lies, and reading it: exact voxels, or resampled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from verse_data.errors import ValidationFailed
+from verse_data.spine.geometry import Affine, Box, Shape, apply_affine, voxel_sizes
+from verse_data.spine.levels import LEVELS
+from verse_data.training.scans import OrientedScan
+
+Vector = npt.NDArray[np.float64]
+
+_SAME_VOXEL = 1e-3
+"""Relative difference of voxel sizes below which voxels are handed out as they are: the real
+2 mm slices are 2.0003 mm."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A box in space, in mm: its middle, and its size along three directions.
+
+    Attributes
+    ----------
+    centre : (3,) array
+        mm, RAS+.
+    size : (3,) array
+        mm along each direction.
+    directions : (3, 3) array
+        Unit vectors in RAS+, a column for each axis of the crop.
+    """
+
+    centre: Vector
+    size: Vector
+    directions: Vector
+
+    def grid(self, voxel_mm: Vector) -> tuple[Shape, Affine]:
+        """Return shape and affine of the crop in voxels of `voxel_mm`."""
+        x, y, z = (max(int(n), 1) for n in np.rint(self.size / voxel_mm))
+        affine = np.eye(4)
+        affine[:3, :3] = self.directions * voxel_mm
+        affine[:3, 3] = self.centre - affine[:3, :3] @ ((np.array([x, y, z]) - 1) / 2)
+        return (x, y, z), affine
+
+
+def scan_directions(affine: Affine) -> Vector:
+    """Return the unit vectors along the axes of a grid, as columns."""
+    return np.asarray(affine[:3, :3] / np.asarray(voxel_sizes(affine)), dtype=np.float64)
+
+
+def neighbours(centroids: Vector, level: int) -> tuple[int, int] | None:
+    """Return the levels next above and below `level` that have a centroid, or itself for one.
+
+    Parameters
+    ----------
+    centroids : (26, 3) array
+        A row a level in spine order, NaN where there is none.
+    level : int
+        Row of the vertebra.
+
+    Returns
+    -------
+    (cranial, caudal) or None
+        ``None`` if there is neither.
+    """
+    known = np.flatnonzero(np.isfinite(centroids).all(axis=1))
+    above, below = known[known < level], known[known > level]
+    if not len(above) and not len(below):
+        return None
+    return int(above[-1]) if len(above) else level, int(below[0]) if len(below) else level
+
+
+def spine_directions(centroids: Vector, level: int, codes: str) -> Vector:
+    """Return the axes of `codes` where S is the spine's direction at `level`, as columns.
+
+    S runs from the centroid below to the one above; R is the patient's right, made perpendicular
+    to it; A completes the right-handed frame.
+
+    Raises
+    ------
+    ValidationFailed
+        If the scan has no other centroid.
+    """
+    pair = neighbours(centroids, level)
+    if pair is None:
+        message = f"{LEVELS[level]} has no neighbour with a centroid, so the spine has no direction there."
+        raise ValidationFailed(message)
+    superior = _unit(centroids[pair[0]] - centroids[pair[1]])
+    right = np.array([1.0, 0.0, 0.0])
+    right = _unit(right - superior * (right @ superior))
+    anterior = np.cross(superior, right)
+    axes = {"R": right, "A": anterior, "S": superior, "L": -right, "P": -anterior, "I": -superior}
+    return np.stack([axes[code] for code in codes], axis=1)
+
+
+def _unit(vector: Vector) -> Vector:
+    length = float(np.linalg.norm(vector))
+    if not length:
+        message = (
+            "Two centroids of neighbouring levels lie at the same place; see release.verify()."
+        )
+        raise ValidationFailed(message)
+    return np.asarray(vector / length, dtype=np.float64)
+
+
+def mask_region(opened: OrientedScan, label: int, directions: Vector, margin_mm: float) -> Region:
+    """Return the box along `directions` that holds the mask of `label`, and a margin on each side.
+
+    Raises
+    ------
+    ValidationFailed
+        If the scan's mask lacks the label.
+    """
+    reader = opened.reader
+    box = reader.label_boxes.get(label)
+    if box is None:
+        message = f"The mask of {reader.scan_id} has no voxel of label {label}."
+        raise ValidationFailed(message)
+    _, mask = reader.read(box, image=False)
+    points = apply_affine(reader.affine, np.argwhere(mask == label) + box.start)
+    inverse = np.linalg.inv(directions)
+    along = points @ inverse.T
+    half_voxel = np.abs(inverse @ reader.affine[:3, :3]).sum(axis=1) / 2
+    low, high = along.min(axis=0) - half_voxel, along.max(axis=0) + half_voxel
+    return Region(directions @ ((low + high) / 2), high - low + 2 * margin_mm, directions)
+
+
+def read_region(
+    opened: OrientedScan,
+    region: Region,
+    voxel_mm: Vector | None,
+    *,
+    orientation: str,
+    aligned: bool,
+    label: bool,
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None, Affine]:
+    """Read a region as image, label and affine.
+
+    Parameters
+    ----------
+    voxel_mm : (3,) array or None
+        Voxel size of the crop; ``None`` keeps the scan's voxels.
+    orientation : str
+        Axis codes of `opened`.
+    aligned : bool
+        Whether the region's directions are not the scan's.
+    label : bool
+        Whether the label is read.
+    """
+    own = np.asarray(voxel_sizes(opened.affine))
+    wanted = own if voxel_mm is None else voxel_mm
+    if not aligned and bool((np.abs(own / wanted - 1) < _SAME_VOXEL).all()):
+        shape, _ = region.grid(wanted)
+        box = Box.around(opened.from_world(region.centre), shape)
+        image, mask = opened.reader.read(box, orientation=orientation, label=label)
+        return image, mask, box.affine(opened.affine)
+    shape, affine = region.grid(wanted)
+    return (*_resampled(opened, shape, affine, orientation, label=label), affine)
+
+
+def _resampled(
+    opened: OrientedScan, shape: Shape, affine: Affine, orientation: str, *, label: bool
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8] | None]:
+    """Resample: image linearly, label by the nearest voxel; outside is air and background."""
+    to_scan = np.linalg.inv(opened.affine) @ affine
+    corners = np.array(np.meshgrid(*([0, n - 1] for n in shape))).reshape(3, -1).T
+    reached = apply_affine(to_scan, corners)
+    low = np.floor(reached.min(axis=0)).astype(int) - 1
+    high = np.ceil(reached.max(axis=0)).astype(int) + 2
+    box = Box((int(low[0]), int(low[1]), int(low[2])), (int(high[0]), int(high[1]), int(high[2])))
+    image, mask = opened.reader.read(box, orientation=orientation, label=label)
+    matrix, offset = to_scan[:3, :3], to_scan[:3, 3] - low
+    moved = ndimage.affine_transform(
+        np.asarray(image, dtype=np.float32), matrix, offset, shape, order=1, mode="nearest"
+    )
+    if mask is None:
+        return moved, None
+    nearest = ndimage.affine_transform(mask, matrix, offset, shape, order=0, mode="nearest")
+    return moved, nearest

@@ -1,0 +1,107 @@
+"""Bridge to Lightning: a data module for a split or fold. Needs ``verse-data[lightning]``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+
+from verse_data.errors import UsageError
+from verse_data.training.base import ServedDataset
+from verse_data.training.front import FrontDataset
+from verse_data.training.loader import EpochLoader
+from verse_data.training.order import EpochSampler
+
+Served = ServedDataset | FrontDataset
+
+
+class VerSeDataModule(LightningDataModule):  # type: ignore[misc]
+    """Serves datasets to a ``Trainer``, with this package's order, ranks and resuming.
+
+    With more than one device use ``Trainer(use_distributed_sampler=False)``: the samplers split the
+    epoch over the ranks themselves. A checkpoint that Lightning writes in the middle of an epoch
+    holds the loader's state, and the run goes on with the sample that comes next.
+
+    Parameters
+    ----------
+    train : ServedDataset or VerSeDataset
+        Shuffled anew in every epoch.
+    val, test, predict : ServedDataset or VerSeDataset, optional
+        Served in their own order.
+    sampler : EpochSampler, optional
+        Of `train`; such as a `BalancedSampler`. By default a shuffled one.
+    batch_size, num_workers
+        Of every loader.
+    loader_options : mapping, optional
+        More options of ``DataLoader``, such as ``pin_memory`` or ``collate_fn``.
+
+    Raises
+    ------
+    UsageError
+        If a subject is both trained on and evaluated on.
+    """
+
+    def __init__(
+        self,
+        *,
+        train: Served,
+        val: Served | None = None,
+        test: Served | None = None,
+        predict: Served | None = None,
+        sampler: EpochSampler | None = None,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        loader_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.train, self.val, self.test, self.predict = train, val, test, predict
+        self.train_sampler = sampler
+        self._options = {
+            "batch_size": batch_size,
+            "num_workers": num_workers,
+            **(loader_options or {}),
+        }
+        for name, other in (("val", val), ("test", test)):
+            _check_apart(train, other, name)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where each dataset comes from, by its name here."""
+        served = {"train": self.train, "val": self.val, "test": self.test, "predict": self.predict}
+        return {name: dict(dataset.provenance) for name, dataset in served.items() if dataset}
+
+    def train_dataloader(self) -> EpochLoader:
+        """Return the loader of `train`."""
+        sampler = self.train_sampler or self.train.sampler()
+        return self.train.loader(sampler=sampler, **self._options)
+
+    def val_dataloader(self) -> EpochLoader | list[Any]:
+        """Return the loader of `val`."""
+        return self._in_order(self.val)
+
+    def test_dataloader(self) -> EpochLoader | list[Any]:
+        """Return the loader of `test`."""
+        return self._in_order(self.test)
+
+    def predict_dataloader(self) -> EpochLoader | list[Any]:
+        """Return the loader of `predict`."""
+        return self._in_order(self.predict)
+
+    def _in_order(self, dataset: Served | None) -> EpochLoader | list[Any]:
+        if dataset is None:
+            return []
+        return dataset.loader(sampler=dataset.sampler(shuffle=False), **self._options)
+
+
+def _check_apart(train: Served, other: Served | None, name: str) -> None:
+    if other is None:
+        return
+    shared = np.intersect1d(train.scans.subject_id, other.scans.subject_id)
+    if len(shared):
+        message = (
+            f"These subjects are in train and in {name}, which leaks patients: "
+            f"{', '.join(shared[:5])}. Take train and {name} from different splits or folds."
+        )
+        raise UsageError(message)

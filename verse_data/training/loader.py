@@ -1,0 +1,187 @@
+"""A ``DataLoader`` that can stop and go on in the middle of an epoch, and explains its failures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
+
+from verse_data.errors import SampleError, UsageError, VerseDataError
+from verse_data.training.base import ServedDataset
+from verse_data.training.front import FrontDataset, behind
+from verse_data.training.guards import GuardedCollate, GuardedStart
+from verse_data.training.order import EpochSampler
+
+_PATIENCE_S = 120.0
+_SHARED_MEMORY_WORDS = ("shm", "bus error", "shared memory", "No space left")
+
+
+class EpochLoader(DataLoader[Any]):
+    """One pass is one epoch; the next pass is the next epoch.
+
+    Parameters
+    ----------
+    dataset : ServedDataset
+        What is served.
+    sampler : EpochSampler, optional
+        Order and rank; by default a shuffled one.
+    batch_size : int or None
+        ``None`` hands out single samples, unbatched.
+    timeout : float, optional
+        Seconds after which a worker that does not answer is an error; 120 by default.
+    options
+        As of ``torch.utils.data.DataLoader``.
+
+    Raises
+    ------
+    UsageError
+        If `sampler` draws from another dataset, or ``shuffle`` is given.
+    SampleError
+        On iterating, if a worker dies or hangs; the text names the scans that were in work.
+
+    Examples
+    --------
+    >>> loader = EpochLoader(dataset, batch_size=2, num_workers=2)  # doctest: +SKIP
+    >>> for batch in loader:  # doctest: +SKIP
+    ...     checkpoint["loader"] = loader.state_dict()
+    """
+
+    sampler: EpochSampler
+
+    def __init__(
+        self,
+        dataset: ServedDataset | FrontDataset,
+        *,
+        sampler: EpochSampler | None = None,
+        batch_size: int | None = 1,
+        num_workers: int = 0,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> None:
+        if "shuffle" in options or "batch_sampler" in options:
+            message = "Give the order by sampler=dataset.sampler(shuffle=…), not to the loader."
+            raise UsageError(message)
+        dataset = behind(dataset)
+        sampler = EpochSampler(dataset) if sampler is None else sampler
+        if sampler.dataset is not dataset:
+            message = "The sampler draws from another dataset; use dataset.sampler(…)."
+            raise UsageError(message)
+        patience = timeout if timeout is not None else _PATIENCE_S
+        super().__init__(
+            dataset,
+            sampler=sampler,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            timeout=patience if num_workers else 0,
+            **options,
+        )
+        if not isinstance(self.collate_fn, GuardedCollate):
+            self.collate_fn = GuardedCollate(self.collate_fn)
+        if self.worker_init_fn is not None and not isinstance(self.worker_init_fn, GuardedStart):
+            self.worker_init_fn = GuardedStart(self.worker_init_fn)
+        self._served = 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        self._served, given, expected = 0, 0, self._batches_to_come()
+        self.served_dataset.forget_work()
+        step = self.batch_size or 1
+        for batch in self._explained(super().__iter__()):
+            given += 1
+            # Whole steps, also where the last batch of this rank is short: ranks must agree.
+            self._served += step
+            yield batch
+        if given < expected:
+            message = (
+                f"The epoch ended after {given} of {expected} batches without an error, as it does "
+                f"when a sampler of your own gives fewer samples than it has. Mend the sampler."
+            )
+            raise SampleError(message)
+        self.sampler.set_epoch(self.sampler.epoch + 1)
+        self._served = 0
+
+    def _batches_to_come(self) -> int:
+        samples, size = self.sampler.remaining, self.batch_size or 1
+        return samples // size if self.drop_last else -(-samples // size)
+
+    @property
+    def served_dataset(self) -> ServedDataset:
+        """The dataset, typed."""
+        return self.sampler.dataset
+
+    def _explained(self, batches: Iterator[Any]) -> Iterator[Any]:
+        try:
+            yield from batches
+        except Exception as error:
+            lost = not isinstance(error, VerseDataError) and "DataLoader" in str(error)
+            self._iterator = None
+            _dismiss(batches, lost=lost)
+            # Batching in a worker needs shared memory; that error comes as one of ours.
+            short = any(word in str(error) for word in _SHARED_MEMORY_WORDS)
+            if lost or (short and isinstance(error, SampleError)):
+                raise SampleError(self._explain(str(error))) from error
+            raise
+
+    def _explain(self, reason: str) -> str:
+        places = "; ".join(self.served_dataset.in_work()) or "none had begun"
+        hint = (
+            "Shared memory is short: give the container more (docker run --shm-size=2g), use "
+            "fewer workers, smaller batches, or image_dtype='int16'."
+            if any(word in reason for word in _SHARED_MEMORY_WORDS)
+            else "A worker that vanishes was most often killed for memory: use fewer workers or "
+            "smaller batches; if one hangs, look at what your transform waits for."
+        )
+        return f"A DataLoader worker failed: {reason}\n  In work: {places}.\n  {hint}"
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next pass `epoch`; where it is the current one, what is left of it."""
+        self.sampler.set_epoch(epoch)
+        self._served = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the run is, after the batches that were handed out so far; plain JSON."""
+        served, left = self._served, self.sampler.steps_left
+        if self.drop_last and served and left - served < (self.batch_size or 1):
+            served = left  # the rest is dropped: this epoch is over
+        return self.sampler.state_dict(served=served)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken: the next pass is the rest of its epoch.
+
+        Raises
+        ------
+        UsageError
+            If the state belongs to another dataset or seed.
+        """
+        self.sampler.load_state_dict(state)
+        self._served = 0
+
+
+def _dismiss(batches: Iterator[Any], *, lost: bool) -> None:
+    """Stop the workers behind `batches` now, and those that hang or died at once.
+
+    Left to the garbage collector they would stay until whoever holds the error lets go of it, and
+    torch waits 5 s for each that hangs. This uses private parts of torch's iterator; where a
+    version of torch lacks them, the garbage collector does it as ever.
+    """
+    workers = getattr(batches, "_workers", ())
+    if lost and getattr(batches, "_worker_pids_set", False):
+        # Otherwise torch would report the end of each as an error of its own.
+        signal_handling._remove_worker_pids(id(batches))  # type: ignore[attr-defined]  # noqa: SLF001
+        batches._worker_pids_set = False  # type: ignore[attr-defined]  # noqa: SLF001
+        for worker in workers:
+            worker.kill()
+    shutdown = getattr(batches, "_shutdown_workers", None)
+    if callable(shutdown):
+        shutdown()
+
+
+def shared_memory_free() -> int | None:
+    """Return the bytes free in ``/dev/shm``, through which workers send; ``None`` if there is none."""
+    import shutil
+
+    try:
+        return shutil.disk_usage("/dev/shm").free  # noqa: S108 - asked for its size only
+    except OSError:
+        return None

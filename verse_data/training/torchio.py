@@ -1,0 +1,51 @@
+"""Bridge to TorchIO: samples as ``Subject``. Needs ``verse-data[torchio]``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torchio
+
+from verse_data.spine.geometry import voxel_sizes
+from verse_data.training.samples import Sample
+
+_KINDS = {"image": torchio.ScalarImage, "label": torchio.LabelMap}
+_CARRIED = ("affine", "spacing")
+
+
+def to_subject(sample: Sample) -> Any:
+    """Return the sample as ``torchio.Subject``.
+
+    ``image`` becomes a ``ScalarImage`` and ``label`` a ``LabelMap``, both with the affine (RAS+,
+    mm), which leaves the subject's own keys together with ``spacing``. The other keys stay as they
+    are. To be used as ``transform=``, alone or before TorchIO's transforms.
+
+    Examples
+    --------
+    >>> from verse_data.training.transforms import Compose                   # doctest: +SKIP
+    >>> PatchDataset(scans, transform=Compose([to_subject, tio.RandomFlip()]))  # doctest: +SKIP
+    """
+    affine = np.asarray(sample["affine"], dtype=np.float64)
+    parts = {key: value for key, value in sample.items() if key not in _CARRIED}
+    for key, kind in _KINDS.items():
+        if key in sample:
+            parts[key] = kind(tensor=sample[key], affine=affine)
+    return torchio.Subject(**parts)
+
+
+def from_subject(subject: Any) -> Sample:
+    """Return a subject as a sample: a plain ``dict`` of tensors that torch can batch.
+
+    The inverse of :func:`to_subject`, after TorchIO's transforms; ``affine`` and ``spacing`` are
+    those of the image.
+    """
+    affine = np.array(subject["image"].affine, dtype=np.float64)
+    sample: Sample = dict(subject)
+    for key in _KINDS:
+        if key in sample:
+            sample[key] = subject[key].data
+    sample["affine"] = torch.from_numpy(affine)
+    sample["spacing"] = torch.tensor(voxel_sizes(affine), dtype=torch.float64)
+    return sample

@@ -1,0 +1,270 @@
+"""A few transforms that are exact on image, label, affine and centroids together.
+
+Each is a callable on one sample, can be pickled, and returns a new sample. Centroids are in world
+millimetres, so keeping ``affine`` true is what keeps them true. For everything else use MONAI's or
+TorchIO's transforms (:mod:`verse_data.training.monai`, :mod:`verse_data.training.torchio`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from verse_data.errors import UsageError, ValidationFailed
+from verse_data.spine.geometry import AxisMap, Box, apply_affine, check_axcodes, voxel_sizes
+from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS, region
+from verse_data.training.numbers import finite, three, whole
+from verse_data.training.samples import PAD_HU, Sample
+
+_VOLUMES = ("image", "label")
+_LABELS = 256
+
+
+@dataclass(frozen=True)
+class Compose:
+    """Apply transforms in turn.
+
+    Parameters
+    ----------
+    steps : sequence of callable
+    """
+
+    steps: Sequence[Callable[[Any], Any]]
+
+    def __call__(self, sample: Any) -> Any:
+        """Return what the last step returns."""
+        for step in self.steps:
+            sample = step(sample)
+        return sample
+
+    def set_random_state(self, seed: int) -> None:
+        """Seed the steps that keep a generator of their own, as MONAI's do; each with another seed.
+
+        With one seed for all, two random steps would draw the same numbers.
+        """
+        for place, step in enumerate(self.steps):
+            reseed = getattr(step, "set_random_state", None)
+            if callable(reseed):
+                reseed(seed=int(np.random.SeedSequence((seed, place)).generate_state(1)[0]))
+
+
+@dataclass(frozen=True)
+class Orient:
+    """Turn image and label to other axes by permutation and flips: exact, and undone exactly.
+
+    Parameters
+    ----------
+    codes : str
+        Axis codes, such as ``"PIR"``.
+    """
+
+    codes: str
+
+    def __post_init__(self) -> None:
+        check_axcodes(self.codes)
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Return the sample in the other axes."""
+        affine = np.asarray(sample["affine"], dtype=np.float64)
+        axes = AxisMap.between(affine, self.codes)
+        _, *shape = sample["image"].shape
+        turned = {
+            key: torch.from_numpy(
+                np.stack([axes.apply(channel) for channel in np.asarray(sample[key])])
+            )
+            for key in _VOLUMES
+            if key in sample
+        }
+        return _moved(sample, turned, axes.affine(affine, (shape[0], shape[1], shape[2])))
+
+
+@dataclass(frozen=True)
+class CropOrPad:
+    """Cut or pad image and label to a fixed shape, about a chosen middle.
+
+    Parameters
+    ----------
+    shape : (X, Y, Z)
+        Voxels.
+    about : {"image", "label", "centroids"}
+        What lies in the middle: the image, the box of all labels, or the mean of the centroids.
+        Where there is no label or centroid, the image.
+    pad_image : float
+        Value of the image where it was padded: air in HU. Give 0 after `Window`.
+    """
+
+    shape: tuple[int, int, int]
+    about: Literal["image", "label", "centroids"] = "image"
+    pad_image: float = PAD_HU
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", three("CropOrPad: shape", self.shape))
+        finite("CropOrPad: pad_image", self.pad_image)
+        if self.about not in {"image", "label", "centroids"}:
+            message = f"CropOrPad: about={self.about!r} is none of image, label, centroids."
+            raise UsageError(message)
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Return the sample in the new shape; what is outside is padded, labels with 0."""
+        box = Box.around(self._middle(sample), self.shape)
+        affine = np.asarray(sample["affine"], dtype=np.float64)
+        pads = {"image": self.pad_image, "label": 0}
+        cut = {key: _cut(sample[key], box, pads[key]) for key in _VOLUMES if key in sample}
+        return _moved(sample, cut, box.affine(affine))
+
+    def _middle(self, sample: Sample) -> Any:
+        if self.about == "label" and "label" in sample:
+            found = np.argwhere(np.asarray(sample["label"][0]))
+            if len(found):
+                return (found.min(axis=0) + found.max(axis=0)) / 2
+        points = np.asarray(sample["centroids"])
+        points = points[np.isfinite(points).all(axis=1)]
+        if self.about == "centroids" and len(points):
+            inverse = np.linalg.inv(np.asarray(sample["affine"], dtype=np.float64))
+            return apply_affine(inverse, points.mean(axis=0))
+        return (np.asarray(sample["image"].shape[1:]) - 1) / 2
+
+
+@dataclass(frozen=True)
+class Window:
+    """Clip the image to a range of Hounsfield units and map that range to [0, 1].
+
+    Parameters
+    ----------
+    low, high : float
+        HU; what is below becomes 0, what is above 1.
+    """
+
+    low: float = -1000.0
+    high: float = 1500.0
+
+    def __post_init__(self) -> None:
+        if not finite("Window: low", self.low) < finite("Window: high", self.high):
+            message = f"Window({self.low}, {self.high}): low must lie below high."
+            raise UsageError(message)
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Return the sample with a float32 image in [0, 1]."""
+        image = sample["image"].to(torch.float32, copy=True)
+        image.clamp_(self.low, self.high).sub_(self.low).div_(self.high - self.low)
+        return {**sample, "image": image}
+
+
+@dataclass(frozen=True)
+class MapLabels:
+    """Replace the numbers in ``label``.
+
+    Parameters
+    ----------
+    mapping : mapping of int to int
+        New number of each label; 0 stays 0 unless it is named.
+    names : mapping of int to str, optional
+        What the new numbers mean.
+
+    Raises
+    ------
+    UsageError
+        If a number is not one of 0 to 255.
+    """
+
+    mapping: Mapping[int, int]
+    names: Mapping[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for number in (*self.mapping, *self.mapping.values()):
+            whole("MapLabels: label", number, below=_LABELS)
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Return the sample with the new labels.
+
+        Raises
+        ------
+        ValidationFailed
+            If a label occurs that the mapping does not name.
+        """
+        table = np.zeros(_LABELS, dtype=np.uint8)
+        for old, new in self.mapping.items():
+            table[old] = new
+        label = np.asarray(sample["label"])
+        present = np.flatnonzero(np.bincount(label.reshape(-1), minlength=_LABELS)).tolist()
+        unknown = [number for number in present if number and number not in self.mapping]
+        if unknown:
+            message = (
+                f"label holds {unknown}, which the mapping does not name: {dict(self.mapping)}."
+            )
+            raise ValidationFailed(message)
+        return {**sample, "label": torch.from_numpy(table[label])}
+
+    @property
+    def inverse(self) -> MapLabels:
+        """The mapping back, for predictions; labels that became 0 stay 0.
+
+        Raises
+        ------
+        UsageError
+            If two labels have the same new number.
+        """
+        kept = {old: new for old, new in self.mapping.items() if new}
+        back = {new: old for old, new in kept.items()}
+        if len(back) < len(kept):
+            message = "This mapping has no inverse: it gives two labels the same number."
+            raise UsageError(message)
+        levels = {label: level for level, label in LABEL_OF_LEVEL.items()}
+        return MapLabels(back, {old: levels[old] for old in back.values() if old in levels})
+
+    @classmethod
+    def consecutive(cls, levels: Sequence[str] = LEVELS) -> MapLabels:
+        """Give `levels` the numbers 1, 2, 3, … in spine order (T13 between T12 and L1); others become 0.
+
+        Raises
+        ------
+        UsageError
+            If one of `levels` is none.
+        """
+        unknown = [level for level in levels if level not in LEVELS]
+        if unknown:
+            message = (
+                f"levels= names {unknown}, which are no levels; there are {', '.join(LEVELS)}."
+            )
+            raise UsageError(message)
+        ordered = [level for level in LEVELS if level in set(levels)]
+        numbers = {LABEL_OF_LEVEL[level]: place for place, level in enumerate(ordered, start=1)}
+        others = {LABEL_OF_LEVEL[level]: 0 for level in LEVELS if level not in ordered}
+        return cls({**numbers, **others}, dict(enumerate(ordered, start=1)))
+
+    @classmethod
+    def regions(cls) -> MapLabels:
+        """Merge to 1 cervical, 2 thoracic, 3 lumbar."""
+        names = ("cervical", "thoracic", "lumbar")
+        numbers = {LABEL_OF_LEVEL[level]: names.index(region(level)) + 1 for level in LEVELS}
+        return cls(numbers, dict(enumerate(names, start=1)))
+
+    @classmethod
+    def binary(cls) -> MapLabels:
+        """Merge all vertebrae to 1."""
+        return cls(dict.fromkeys(LABEL_OF_LEVEL.values(), 1), {1: "vertebra"})
+
+
+def _cut(volume: torch.Tensor, box: Box, pad: float) -> torch.Tensor:
+    shape = (volume.shape[1], volume.shape[2], volume.shape[3])
+    inside = box.clipped(shape)
+    out = torch.full((volume.shape[0], *box.shape), pad, dtype=volume.dtype)
+    target = tuple(
+        slice(a - first, b - first)
+        for a, b, first in zip(inside.start, inside.stop, box.start, strict=True)
+    )
+    source = tuple(slice(a, b) for a, b in zip(inside.start, inside.stop, strict=True))
+    out[(slice(None), *target)] = volume[(slice(None), *source)]
+    return out
+
+
+def _moved(sample: Sample, volumes: Mapping[str, torch.Tensor], affine: Any) -> Sample:
+    matrix = np.array(affine, dtype=np.float64)
+    spacing = torch.tensor(voxel_sizes(matrix), dtype=torch.float64)
+    moved = {**sample, **volumes, "affine": torch.from_numpy(matrix), "spacing": spacing}
+    moved.pop("box", None)  # said where in the scan's grid the sample lay, which no longer holds
+    return moved

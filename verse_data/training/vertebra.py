@@ -1,0 +1,202 @@
+"""One sample a vertebra, with its fracture grade."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from verse_data.spine.levels import LEVELS
+from verse_data.training.base import ServedDataset, Transform
+from verse_data.training.crop_spec import (
+    Around,
+    Axes,
+    CropSpec,
+    LabelMode,
+    Millimetres,
+    lengths,
+    one_of,
+)
+from verse_data.training.exclusion import reasons
+from verse_data.training.numbers import finite, whole
+from verse_data.training.samples import Sample, common, volumes
+from verse_data.training.scan import part_served
+from verse_data.training.scans import LeftOut, ServedScan
+from verse_data.training.vertebrae import STATUSES, VertebraColumns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class VertebraDataset(ServedDataset):
+    """Crops of single vertebrae with their grade.
+
+    Beside the keys of :mod:`verse_data.training.samples`, a sample has
+
+    ====================  =======  ==============================================================
+    key                   type     meaning
+    ====================  =======  ==============================================================
+    ``level``             str      ``C1`` … ``L6``
+    ``vertebra_label``    int      its number in masks
+    ``grade``             int      Genant 0 to 3; -1 = not assessed
+    ``fractured``         int      1 if the grade is at least `fracture_threshold`, else 0; -1 =
+                                   not assessed
+    ``fracture_type``     int      0 none, 1 wedge, 2 biconcave, 3 crush; -1 = not assessed
+    ``foreign_material``  int      1 yes, 0 no, -1 unknown
+    ``bmd_mg_cm3``        float    lumbar bone density of the patient; NaN = missing
+    ====================  =======  ==============================================================
+
+    Parameters
+    ----------
+    scans : sequence of ServedScan
+        What is cut from.
+    vertebrae : DataFrame
+        Rows of the vertebrae table: what is asked for.
+    around : {"centroid", "mask"}
+        A box of `crop_size_mm` around the centroid (the middle of the vertebral body), or the box
+        of the vertebra's mask and `margin_mm` on each side. Boxes of masks differ in shape: use
+        ``collate_fn=verse_data.training.pad_collate``.
+    crop_size_mm : float or (x, y, z)
+        Along the axes of `orientation`.
+    margin_mm : float
+        With ``around="mask"``.
+    voxel_mm : float or (x, y, z), or None
+        Voxel size of the crop. A scan that has it, to a part in a thousand, is handed out voxel
+        by voxel; another is resampled (image linear, label nearest). ``None`` never resamples;
+        then crops of scans with different voxels differ in shape.
+    axes : {"scan", "spine"}
+        Axes of the scan, or turned so that S follows the spine, from the centroid of the
+        vertebra below to the one above. Turned crops are always resampled.
+    label_mode : {"vertebra", "all", "binary", "none"}
+        ``label`` is 1 on this vertebra alone; all labels; 1 on any vertebra; absent.
+    fracture_threshold : {1, 2, 3}
+        Lowest grade that counts as fractured: 1 any, 2 moderate or severe, 3 severe.
+    include : str or collection of str
+        Values of ``grade_status`` that are served; the others are in :attr:`excluded`.
+    left_out : sequence of LeftOut
+        What cannot be served for another reason, so that :attr:`excluded` is complete.
+    orientation, transform, seed, image_dtype, provenance
+        See :class:`verse_data.training.base.ServedDataset`.
+
+    Raises
+    ------
+    UsageError
+        If an option makes no sense.
+    """
+
+    unit = "vertebra"
+
+    def __init__(
+        self,
+        scans: Sequence[ServedScan],
+        vertebrae: pd.DataFrame,
+        *,
+        around: Around = "centroid",
+        crop_size_mm: Millimetres = 80.0,
+        margin_mm: float = 10.0,
+        voxel_mm: Millimetres | None = 1.0,
+        axes: Axes = "scan",
+        label_mode: LabelMode = "vertebra",
+        fracture_threshold: int = 1,
+        include: str | Collection[str] = ("graded",),
+        orientation: str = "RAS",
+        transform: Transform | None = None,
+        seed: int = 0,
+        image_dtype: str = "float32",
+        provenance: Mapping[str, Any] | None = None,
+        left_out: Sequence[LeftOut] = (),
+    ) -> None:
+        self.spec = CropSpec(
+            around=around,
+            crop_size_mm=lengths("crop_size_mm", crop_size_mm),
+            margin_mm=finite("margin_mm", margin_mm),
+            voxel_mm=None if voxel_mm is None else lengths("voxel_mm", voxel_mm),
+            axes=axes,
+            label_mode=label_mode,
+        )
+        words = (include,) if isinstance(include, str) else tuple(include)
+        self.include = tuple(one_of("include", word, STATUSES) for word in words)
+        self.fracture_threshold = whole("fracture_threshold", fracture_threshold, least=1, below=4)
+        served, others = part_served(scans, label=self.spec.needs_mask, left_out=left_out)
+        super().__init__(
+            served,
+            orientation=orientation,
+            transform=transform,
+            seed=seed,
+            image_dtype=image_dtype,
+            provenance=provenance,
+        )
+        why = {scan.scan_id: scan.reason for scan in others}
+        self._sort(VertebraColumns.from_table(vertebrae, self.scans), why)
+
+    def _sort(self, every: VertebraColumns, left_out: Mapping[str, str]) -> None:
+        """Part what is served from what is not, with the reason."""
+        found = reasons(
+            every,
+            self.spec,
+            include=self.include,
+            left_out=left_out,
+            open_scan=self._open,
+        )
+        self._rows, self._dropped = every.take(found == ""), every.take(found != "")
+        self._dropped_for = found[found != ""]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What, beside the scans, decides the samples."""
+        return {
+            **self.spec.options,
+            "fracture_threshold": self.fracture_threshold,
+            "include": list(self.include),
+            "orientation": self.orientation,
+            "image_dtype": self.image_dtype,
+            "seed": self.seed,
+        }
+
+    @property
+    def excluded(self) -> pd.DataFrame:
+        """Vertebrae that were asked for and are not served, a row each, with their ``reason``.
+
+        Reasons: a ``grade_status`` that is not in `include`; ``no_mask``; ``no_centroid``;
+        ``no_neighbour`` (with ``axes="spine"``); ``scan_not_served``.
+        """
+        return self._dropped.table(self._dropped_for)
+
+    @property
+    def vertebrae(self) -> pd.DataFrame:
+        """The vertebrae that are served, a row a sample, in the order of the samples."""
+        return self._rows.table(np.full(len(self), "")).drop(columns="reason")
+
+    @property
+    def rows(self) -> VertebraColumns:
+        """The same as NumPy columns."""
+        return self._rows
+
+    def _rows_digest(self) -> str:
+        return self._rows.digest()
+
+    def scan_number(self, epoch: int, index: int) -> int:
+        """Return the number of the scan that vertebra `index` lies in."""
+        del epoch
+        return int(self._rows.scan[index])
+
+    def place(self, epoch: int, index: int) -> str:
+        """Return the words by which errors name a sample: scan and level."""
+        level = LEVELS[self._rows.level[index]]
+        scan_id = self.scans.scan_id[self.scan_number(epoch, index)]
+        return f"{scan_id} {level}, vertebra sample {index} of epoch {epoch}"
+
+    def _make(self, epoch: int, index: int) -> Sample:
+        del epoch
+        number = int(self._rows.scan[index])
+        opened = self._open(number)
+        image, label, affine = self.spec.cut(opened, self._rows, index, self.orientation)
+        return (
+            volumes(image, label, self.image_dtype)
+            | common(self.scans.names(number), opened, affine)
+            | self._rows.targets(index, self.fracture_threshold)
+        )

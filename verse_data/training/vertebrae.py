@@ -1,0 +1,178 @@
+"""The rows of the vertebrae table as NumPy columns, joined to the scans that are served."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from verse_data.errors import UsageError
+from verse_data.spine.levels import LEVELS
+from verse_data.training.scans import ScanColumns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FRACTURE_TYPES: Final = ("none", "wedge", "biconcave", "crush")
+"""Words of the number in ``fracture_type``; -1 is not assessed."""
+
+STATUSES: Final = ("graded", "foreign_material", "not_assessed", "no_mask")
+"""Words of ``grade_status``."""
+
+_NEEDED: Final = (
+    "scan_id",
+    "subject_id",
+    "level",
+    "label",
+    "grade",
+    "fracture_type",
+    "foreign_material",
+    "grade_status",
+    "centroid_x",
+    "centroid_y",
+    "centroid_z",
+    "has_mask",
+    "bmd_mg_cm3",
+)
+
+
+@dataclass(frozen=True)
+class VertebraColumns:
+    """One entry a vertebra. Missing numbers are -1 (integers) or NaN (floats).
+
+    Attributes
+    ----------
+    scan : int64 array
+        Number of its scan in the dataset; -1 if that is not served.
+    scan_id, subject_id : str arrays
+    level : int8 array
+        Row in ``LEVELS``.
+    label : int16 array
+        Mask label.
+    grade, fracture_type, foreign_material, has_mask : int8 arrays
+        -1 where missing; `fracture_type` counts in ``FRACTURE_TYPES``.
+    status : int8 array
+        Place in ``STATUSES``.
+    centroid : float64 array, (n, 3)
+        mm, RAS+.
+    bmd_mg_cm3 : float32 array
+    """
+
+    scan: npt.NDArray[np.int64]
+    scan_id: npt.NDArray[np.str_]
+    subject_id: npt.NDArray[np.str_]
+    level: npt.NDArray[np.int8]
+    label: npt.NDArray[np.int16]
+    grade: npt.NDArray[np.int8]
+    fracture_type: npt.NDArray[np.int8]
+    foreign_material: npt.NDArray[np.int8]
+    has_mask: npt.NDArray[np.int8]
+    status: npt.NDArray[np.int8]
+    centroid: npt.NDArray[np.float64]
+    bmd_mg_cm3: npt.NDArray[np.float32]
+
+    @classmethod
+    def from_table(cls, table: pd.DataFrame, scans: ScanColumns) -> VertebraColumns:
+        """Read the rows of the vertebrae table.
+
+        Raises
+        ------
+        UsageError
+            If columns are missing.
+        """
+        lacking = [name for name in _NEEDED if name not in table.columns]
+        if lacking:
+            message = (
+                f"vertebrae= lacks the columns {', '.join(lacking)}. "
+                f"Give rows of release.vertebrae, with all their columns."
+            )
+            raise UsageError(message)
+        scan_id = table["scan_id"].to_numpy(dtype=np.str_)
+        centroid = [_floats(table[f"centroid_{axis}"], np.float64) for axis in "xyz"]
+        return cls(
+            scan=scans.positions(scan_id),
+            scan_id=scan_id,
+            subject_id=table["subject_id"].to_numpy(dtype=np.str_),
+            level=_codes(table["level"], LEVELS),
+            label=_integers(table["label"], np.int16),
+            grade=_integers(table["grade"], np.int8),
+            fracture_type=_codes(table["fracture_type"], FRACTURE_TYPES),
+            foreign_material=_integers(table["foreign_material"], np.int8),
+            has_mask=_integers(table["has_mask"], np.int8),
+            status=_codes(table["grade_status"], STATUSES),
+            centroid=np.stack(centroid, axis=1),
+            bmd_mg_cm3=_floats(table["bmd_mg_cm3"], np.float32),
+        )
+
+    def __len__(self) -> int:
+        return len(self.scan)
+
+    def take(self, rows: npt.NDArray[Any]) -> VertebraColumns:
+        """Return the entries that `rows` (numbers, or a mask) picks."""
+        return VertebraColumns(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def targets(self, index: int, threshold: int) -> dict[str, Any]:
+        """Return what is known of one vertebra, as a sample says it.
+
+        Parameters
+        ----------
+        index : int
+        threshold : int
+            Lowest grade that counts as fractured.
+        """
+        grade = int(self.grade[index])
+        return {
+            "level": LEVELS[self.level[index]],
+            "vertebra_label": int(self.label[index]),
+            "grade": grade,
+            "fractured": -1 if grade < 0 else int(grade >= threshold),
+            "fracture_type": int(self.fracture_type[index]),
+            "foreign_material": int(self.foreign_material[index]),
+            "bmd_mg_cm3": float(self.bmd_mg_cm3[index]),
+        }
+
+    def digest(self) -> str:
+        """Return the SHA-256 (hex) of all columns."""
+        sha256 = hashlib.sha256()
+        for f in fields(self):
+            column = getattr(self, f.name)
+            sha256.update(f"{f.name} {column.dtype.str} {column.shape}\n".encode())
+            sha256.update(np.ascontiguousarray(column).tobytes())
+        return sha256.hexdigest()
+
+    def table(self, reason: npt.NDArray[np.str_]) -> pd.DataFrame:
+        """Return scan, subject, level, grade and status of each entry, with `reason`."""
+        import pandas as pd
+
+        level = np.array(LEVELS)[self.level] if len(self) else np.array([], dtype=np.str_)
+        status = np.array(STATUSES)[self.status] if len(self) else np.array([], dtype=np.str_)
+        grade = pd.array(np.where(self.grade < 0, 0, self.grade), dtype="Int8")
+        grade[self.grade < 0] = pd.NA
+        columns = {
+            "scan_id": self.scan_id,
+            "subject_id": self.subject_id,
+            "level": pd.Categorical(level, categories=list(LEVELS), ordered=True),
+            "grade": grade,
+            "grade_status": status,
+            "reason": reason,
+        }
+        return pd.DataFrame(columns)
+
+
+def _integers(column: pd.Series[Any], dtype: type[np.signedinteger[Any]]) -> npt.NDArray[Any]:
+    return column.astype("Int64").to_numpy(dtype=np.int64, na_value=-1).astype(dtype)
+
+
+def _floats(column: pd.Series[Any], dtype: type[np.floating[Any]]) -> npt.NDArray[Any]:
+    return column.to_numpy(dtype=np.float64, na_value=np.nan).astype(dtype)
+
+
+def _codes(column: pd.Series[Any], words: tuple[str, ...]) -> npt.NDArray[np.int8]:
+    import pandas as pd
+
+    return np.asarray(
+        pd.Categorical(column.astype(object), categories=list(words)).codes, dtype=np.int8
+    )

@@ -1,0 +1,49 @@
+"""What workers are at, in shared memory, so that the death of one can be explained."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.data import get_worker_info
+
+_WATCHED = 64
+
+
+def shared(tensor: torch.Tensor) -> torch.Tensor:
+    """Move `tensor` to shared memory, where workers see what the parent writes, and vice versa."""
+    moved: torch.Tensor = tensor.share_memory_()  # type: ignore[no-untyped-call]
+    return moved
+
+
+def in_worker() -> bool:
+    """Return whether this process is a worker of a ``DataLoader``."""
+    return get_worker_info() is not None
+
+
+class WorkBoard:
+    """A line for each of the first 64 workers: the epoch and number of the sample it is making."""
+
+    def __init__(self) -> None:
+        self._lines = shared(torch.full((_WATCHED, 2), -1))
+
+    def __setstate__(self, state: dict[str, torch.Tensor]) -> None:
+        self._lines = shared(state["_lines"])  # after pickling or a deep copy, shared anew
+
+    def begin(self, epoch: int, number: int) -> None:
+        """Note that this worker makes a sample; outside of workers, nothing is noted."""
+        worker = get_worker_info()
+        if worker is not None and worker.id < _WATCHED:
+            self._lines[worker.id, 0], self._lines[worker.id, 1] = epoch, number
+
+    def end(self) -> None:
+        """Note that this worker is done with it."""
+        worker = get_worker_info()
+        if worker is not None and worker.id < _WATCHED:
+            self._lines[worker.id, 0] = -1
+
+    def begun(self) -> list[tuple[int, int]]:
+        """Return what has been begun and not finished: epoch and number."""
+        return [(epoch, number) for epoch, number in self._lines.tolist() if epoch >= 0]
+
+    def clear(self) -> None:
+        """Forget what earlier workers were at."""
+        self._lines.fill_(-1)
