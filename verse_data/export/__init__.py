@@ -1,0 +1,1 @@
+"""The release in other people's formats."""
