@@ -1,0 +1,212 @@
+"""The whole path: a tree on disk becomes a release, tables, stores, and training samples."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+import verse_data as vd
+from verse_data.api import lock_tree
+from verse_data.errors import UsageError
+from verse_data.phantom import CASES, paint_ct
+from verse_data.phantom import write as write_phantom
+from verse_data.release import Release
+from verse_data.releases.environment import tool_environment
+from verse_data.spine.geometry import apply_affine
+from verse_data.volumes.nifti import write_nifti
+
+
+@pytest.fixture(scope="module")
+def phantom_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache root with the default phantom locked in it, made once."""
+    home = tmp_path_factory.mktemp("phantom-home")
+    lock_tree("phantom", write_phantom(home / "tree", shape=(48, 96, 36)), root=home)
+    return home
+
+
+@pytest.fixture
+def release(phantom_home: Path) -> Release:
+    """The phantom, opened anew."""
+    return vd.open_release("phantom", root=phantom_home)
+
+
+def test_a_split_is_served_as_a_torch_dataset(phantom_home: Path, release: Release) -> None:
+    """``load_split`` gives every scan of the split that has CT and mask, and says what it left out."""
+    expected = {scan_id for scan_id, scan in release.series.items() if scan.split == "test"}
+
+    served = vd.load_split("test", release="phantom", root=phantom_home)
+
+    assert isinstance(served, torch.utils.data.Dataset)
+    assert {sample["scan_id"] for sample in served} | set(served.excluded["scan_id"]) == expected
+    assert set(served.excluded["scan_id"]) == {CASES["missing_derivative"]}
+
+
+def test_no_patient_lies_in_two_splits(phantom_home: Path) -> None:
+    """The subjects of the three splits are disjoint, also of the patient with two series."""
+    subjects = [
+        {
+            sample["subject_id"]
+            for sample in vd.load_split(split, release="phantom", root=phantom_home)
+        }
+        for split in ("training", "validation", "test")
+    ]
+
+    assert sum(map(len, subjects)) == len(set.union(*subjects))
+
+
+def test_a_sample_is_what_lies_in_the_files(phantom_home: Path, release: Release) -> None:
+    """Image, label and centroids of every sample agree with the NIfTI and JSON files, in the world."""
+    for split in ("training", "validation", "test"):
+        for sample in vd.load_split(split, release="phantom", root=phantom_home):
+            files = release.series[sample["scan_id"]].files
+            image = nib.as_closest_canonical(nib.load(release.files.content(files["ct"])))
+            mask = nib.as_closest_canonical(nib.load(release.files.content(files["mask"])))
+
+            np.testing.assert_allclose(sample["affine"].numpy(), image.affine, atol=1e-6)
+            np.testing.assert_allclose(sample["image"][0].numpy(), image.get_fdata(), atol=0.51)
+            np.testing.assert_array_equal(sample["label"][0].numpy(), np.rint(mask.get_fdata()))
+
+
+def test_the_datalad_dataset_is_a_real_one(release: Release, tmp_path: Path) -> None:
+    """`git annex fsck` and `datalad status` find nothing, `datalad clone` and `get` work on it."""
+    run = {"env": tool_environment(), "check": True, "capture_output": True, "text": True}
+    here = release.files.path
+    clone = tmp_path / "clone"
+
+    subprocess.run(["git", "annex", "fsck", "--quiet"], cwd=here, **run)
+    status = subprocess.run(["datalad", "status"], cwd=here, **run).stdout
+    subprocess.run(["datalad", "clone", str(here), str(clone)], **run)
+    file = release.lock.files[0]
+    subprocess.run(["datalad", "get", file.path], cwd=clone, **run)
+
+    assert "nothing to save" in status
+    assert (clone / file.path).stat().st_size == file.size
+
+
+def test_a_scan_opens_with_world_coordinates(release: Release) -> None:
+    """``open_scan`` gives an xarray whose coordinates are those of the affine."""
+    opened = release.open_scan(CASES["lps"])
+
+    assert opened["image"].dtype == np.int16
+    assert opened["label"].dtype == np.uint8
+    assert set(opened["image"].dims) == {"x", "y", "z"}
+
+
+def test_releases_are_listed(phantom_home: Path) -> None:
+    """``list_releases`` tells what the catalog knows and what is here."""
+    versions = {release.name: release.versions for release in vd.list_releases(root=phantom_home)}
+
+    assert versions["phantom"] == ("v1",)
+    assert versions["verse19"] == ()
+
+
+def test_an_absent_release_says_how_to_make_it(home: Path) -> None:
+    """Opening what was never locked names the command that locks it."""
+    with pytest.raises(UsageError, match="verse-data lock verse19"):
+        vd.open_release("verse19")
+
+
+def real_release(shared: Path, folder: Path) -> Path:
+    """Lay out the two real scans of VerSe'19 in `folder`, with a CT painted around each mask."""
+    shutil.copytree(shared / "data" / "verse19", folder)
+    for mask_path in sorted(folder.rglob("*_seg-vert_msk.nii.gz")):
+        mask = nib.load(mask_path)
+        labels = np.rint(np.asarray(mask.dataobj)).astype(np.uint8)
+        image = paint_ct(labels, mask.affine, seed=4)
+        subject = mask_path.parent.name
+        write_nifti(
+            mask_path.parents[2] / "rawdata" / subject / f"{subject}_ct.nii.gz", image, mask.affine
+        )
+    return folder
+
+
+def test_real_files_of_verse19_are_served(shared: Path, tmp_path: Path) -> None:
+    """The real masks, centroid files and workbook become two served scans with the real grades."""
+    lock_tree("verse19", real_release(shared, tmp_path / "tree"))
+
+    served = [vd.load_split(split)[0] for split in ("training", "validation")]
+    rows = vd.open_release().vertebrae.set_index(["scan_id", "level"])
+
+    assert [sample["scan_id"] for sample in served] == ["verse004", "verse010"]
+    assert served[0]["image"].shape == (1, 61, 161, 338)
+    assert rows.loc[("verse004", "L1"), "grade"] == 3
+    assert rows.loc[("verse004", "L1"), "fracture_type"] == "crush"
+    assert rows.loc[("verse004", "L4"), "grade_status"] == "not_assessed"
+    assert rows.loc[("verse004", "T9"), "grade"] == 2
+
+
+def test_centroids_of_real_files_lie_in_their_vertebrae(shared: Path, tmp_path: Path) -> None:
+    """In the served grid, the centroid of each real vertebra lies within its mask."""
+    lock_tree("verse19", real_release(shared, tmp_path / "tree"))
+    sample = vd.load_split("training")[0]
+    rows = vd.open_release().vertebrae
+    rows = rows[(rows["scan_id"] == "verse004") & rows["has_centroid"]]
+    world = rows[["centroid_x", "centroid_y", "centroid_z"]].to_numpy(float)
+    index = np.rint(apply_affine(np.linalg.inv(sample["affine"].numpy()), world)).astype(int)
+
+    found = [int(sample["label"][0][tuple(point)]) for point in index]
+
+    assert found == rows["label"].tolist()
+
+
+def test_a_real_ct_in_hounsfield_units_is_served(shared: Path, tmp_path: Path) -> None:
+    """The real CT crop comes back with its own HU and its three vertebrae."""
+    source, root = shared / "data" / "tptbox", tmp_path / "tree" / "dataset-01training"
+    raw, derived = root / "rawdata" / "sub-gl900", root / "derivatives" / "sub-gl900"
+    raw.mkdir(parents=True)
+    derived.mkdir(parents=True)
+    shutil.copy(source / "sub-ct_label-22_ct.nii.gz", raw / "sub-gl900_ct.nii.gz")
+    shutil.copy(
+        source / "sub-ct_seg-vert_label-22_msk.nii.gz", derived / "sub-gl900_seg-vert_msk.nii.gz"
+    )
+
+    lock_tree("crop", tmp_path / "tree")
+    sample = vd.load_split("training", release="crop")[0]
+    original = nib.as_closest_canonical(nib.load(source / "sub-ct_label-22_ct.nii.gz"))
+
+    np.testing.assert_allclose(sample["image"][0].numpy(), original.get_fdata(), atol=0.51)
+    assert set(np.unique(sample["label"].numpy())) == {0, 21, 22, 23}
+
+
+@pytest.mark.parametrize("by", ["file", "stdin"])
+def test_a_plain_script_needs_no_main_guard(
+    release: Release, tmp_path: Path, home: Path, by: str
+) -> None:
+    """A script without ``if __name__ == "__main__"`` converts on several processes and runs once."""
+    shutil.copytree(release.config.releases, home / "releases")
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import verse_data as vd\n"
+        "print('once', len(vd.load_split('training', release='phantom', workers=2)))\n"
+    )
+    where = {"args": [sys.executable, str(script)]} if by == "file" else {"args": [sys.executable]}
+    given = None if by == "file" else script.read_text()
+
+    done = subprocess.run(**where, input=given, check=True, capture_output=True, text=True)
+
+    assert done.stdout.splitlines() == ["once 7"]
+
+
+def test_a_scan_without_a_ct_is_counted(tmp_path: Path) -> None:
+    """A scan whose CT the release lacks is left out with the reason, and a split of such is refused."""
+    tree = write_phantom(tmp_path / "tree", n_subjects=4, shape=(32, 64, 24))
+    (lost,) = tree.rglob("sub-verse901_ct.nii.gz")
+    lost.unlink()
+    (only,) = tree.rglob("sub-verse904_ct.nii.gz")
+    only.unlink()
+    lock_tree("phantom", tree)
+
+    served = vd.load_split("training", release="phantom")
+
+    assert served.excluded.to_dict("records") == [
+        {"scan_id": "verse901", "subject_id": "verse901", "reason": "no_ct"}
+    ]
+    with pytest.raises(UsageError, match="1 no_ct"):
+        vd.load_split("test", release="phantom")

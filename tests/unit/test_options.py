@@ -1,0 +1,39 @@
+"""Options of `load_split` that do not exist are named, with the nearest that does."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from verse_data import training
+from verse_data.errors import UsageError
+from verse_data.release.options import _OF_UNIT, sort_options
+
+UNITS = {
+    "scan": training.ScanDataset,
+    "patch": training.PatchDataset,
+    "vertebra": training.VertebraDataset,
+}
+
+
+def test_a_misspelt_option_is_refused_with_the_nearest() -> None:
+    """A misspelt option names the one that was meant, before anything is fetched."""
+    with pytest.raises(UsageError, match="Did you mean 'patch_size'"):
+        sort_options("patch", {"patchsize": (64, 64, 64)})
+
+
+def test_an_unknown_unit_is_refused() -> None:
+    """A unit that does not exist lists those that do."""
+    with pytest.raises(UsageError, match="scan, patch, vertebra"):
+        sort_options("volume", {})
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_every_documented_option_is_one_that_the_dataset_takes(unit: str) -> None:
+    """The options of a unit are those of its class, and those of fetching and converting."""
+    preparing, own = sort_options(unit, dict.fromkeys(_OF_UNIT[unit].__annotations__))
+    given = {"self", "scans", "vertebrae", "provenance", "left_out"}
+
+    assert set(own) == set(inspect.signature(UNITS[unit].__init__).parameters) - given
+    assert set(preparing) == {"spacing", "interpolation", "codec", "workers", "engine", "progress"}

@@ -1,0 +1,233 @@
+"""``verse-data cache build | list | verify | prune | size``: the Zarr stores on this machine."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from verse_data.cli.common import (
+    JsonOption,
+    OfflineOption,
+    ReleaseArgument,
+    RootOption,
+    VersionOption,
+    note,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from verse_data.volumes.recipe import Recipe
+
+_SHOWN = 20
+
+SpacingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--spacing",
+        metavar="X,Y,Z",
+        help="Resample to voxels of this size in mm, such as 1,1,1. Default: the scan's own grid.",
+    ),
+]
+InterpolationOption = Annotated[
+    str, typer.Option("--interpolation", help="Of the CT, if it is resampled: linear or cubic.")
+]
+CodecOption = Annotated[
+    str, typer.Option("--codec", help="lz4, zstd (smaller, slower), or none (fastest, largest).")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this part's commands to `app`."""
+    group = typer.Typer(
+        help="Build and look after the Zarr stores that training reads.", no_args_is_help=True
+    )
+    group.command("build")(build)
+    group.command("list")(list_)
+    group.command("verify")(verify)
+    group.command("prune")(prune)
+    group.command("size")(size)
+    app.add_typer(group, name="cache")
+
+
+def build(
+    release: ReleaseArgument,
+    *,
+    spacing: SpacingOption = None,
+    interpolation: InterpolationOption = "linear",
+    codec: CodecOption = "lz4",
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes. Default: one a core.")
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option("--dask", metavar="ADDRESS", help="Build on the Dask scheduler at tcp://…"),
+    ] = None,
+    version: VersionOption = None,
+    root: RootOption = None,
+    offline: OfflineOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Convert a release's scans into stores; what is there already is kept."""
+    from verse_data import api
+
+    recipe = _recipe(spacing, interpolation, codec)
+    opened = api.open_release(release, version=version, root=root, offline=offline)
+    client = None
+    if dask is not None:
+        from verse_data.volumes.cluster import connect
+
+        client = connect(dask)
+    try:
+        built = opened.build_cache(recipe=recipe, workers=workers, client=client)
+    finally:
+        if client is not None:
+            client.close()
+    if as_json:
+        print_json({scan_id: str(path) for scan_id, path in built.items()})
+    else:
+        note(f"{len(built)} scans of {release} {opened.version} are in the cache.")
+
+
+def list_(*, root: RootOption = None, as_json: JsonOption = False) -> None:
+    """List the stores on this machine; only their metadata is read."""
+    from verse_data.volumes.cache import list_stores
+
+    stores = list_stores(_stores(root))
+    if as_json:
+        print_json([vars(store) for store in stores])
+        return
+    sys.stdout.write("fingerprint   release     scan                            bytes  recipe\n")
+    for store in stores:
+        what = store.error or _describe(store.recipe)
+        sys.stdout.write(
+            f"{store.fingerprint[:12]}  {store.release or '-':<10}  {store.scan_id or '-':<24}"
+            f"  {store.nbytes:>14,}  {what}\n"
+        )
+
+
+def verify(
+    *,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Remove damaged stores; they are built again when used."),
+    ] = False,
+    root: RootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read every byte of every store and hold it against its manifest; exit code 4 if one differs."""
+    from verse_data.errors import IntegrityError, StorageError
+    from verse_data.progress import default
+    from verse_data.volumes.cache import verify_stores
+
+    damaged = verify_stores(_stores(root), repair=repair, progress=default())
+    texts = [str(error) for found in damaged.values() for error in found]
+    if as_json:
+        print_json({"damaged": [str(path) for path in damaged], "findings": texts})
+    for text in texts[:_SHOWN]:
+        note(text)
+    if len(texts) > _SHOWN:
+        note(f"and {len(texts) - _SHOWN} more")
+    if damaged and not repair:
+        raise IntegrityError(f"{len(damaged)} stores are damaged; remove them with --repair.")
+    if left := [path for path in damaged if path.exists()]:
+        raise StorageError(f"{len(left)} stores cannot be read, and stay: {left[0]} is the first.")
+    note(f"{len(damaged)} damaged stores were removed." if damaged else "All stores are sound.")
+
+
+def prune(
+    *,
+    release: Annotated[
+        str | None, typer.Option("--release", help="Only stores of this release.")
+    ] = None,
+    older_than: Annotated[
+        float | None,
+        typer.Option("--older-than", metavar="DAYS", help="Only stores built before that."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All stores.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    root: RootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove leftovers of dead processes, damaged stores, and the stores that you name."""
+    from verse_data.volumes.cache import prune as prune_stores
+
+    gone = prune_stores(
+        _stores(root),
+        release=release,
+        older_than_days=older_than,
+        everything=everything,
+        dry_run=dry_run,
+    )
+    if as_json:
+        print_json(
+            {
+                "stores": [str(path) for path in gone.stores],
+                "leftovers": [str(path) for path in gone.leftovers],
+                "bytes": gone.nbytes,
+            }
+        )
+    done = "would be removed" if dry_run else "removed"
+    note(f"{len(gone.stores)} stores ({gone.nbytes:,} bytes) {done}.")
+    if gone.leftovers:
+        note(f"{len(gone.leftovers)} leftovers of dead processes {done}.")
+
+
+def size(*, root: RootOption = None, as_json: JsonOption = False) -> None:
+    """Print number and bytes of the stores on this machine."""
+    from verse_data.volumes.cache import cache_size, leftover_size
+
+    folder = _stores(root)
+    count, nbytes = cache_size(folder)
+    stale, stale_bytes = leftover_size(folder)
+    if as_json:
+        print_json(
+            {
+                "path": str(folder),
+                "stores": count,
+                "bytes": nbytes,
+                "leftovers": stale,
+                "leftover_bytes": stale_bytes,
+            }
+        )
+        return
+    sys.stdout.write(f"{count} stores, {nbytes:,} bytes in {folder}\n")
+    if stale:
+        note(f"{stale} leftovers of dead processes, {stale_bytes:,} bytes: verse-data cache prune")
+
+
+def _stores(root: Path | None) -> Path:
+    from verse_data import config
+
+    return config.resolve(root=root).stores
+
+
+def _recipe(spacing: str | None, interpolation: str, codec: str) -> Recipe:
+    from pydantic import ValidationError
+
+    from verse_data.errors import UsageError
+    from verse_data.volumes.recipe import Recipe
+
+    try:
+        sizes = None if spacing is None else tuple(float(part) for part in spacing.split(","))
+        return Recipe.model_validate(
+            {"spacing": sizes, "interpolation": interpolation, "codec": codec}
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        hint = " Spacing is three sizes in mm, such as 1,1,1." if "spacing" in place else ""
+        message = f"--{place}: {first['msg']}.{hint}"
+        raise UsageError(message) from None
+    except ValueError:
+        message = f"--spacing {spacing}: give three sizes in mm, such as 1,1,1."
+        raise UsageError(message) from None
+
+
+def _describe(recipe: dict[str, Any]) -> str:
+    spacing = recipe.get("spacing")
+    grid = "own grid" if spacing is None else "x".join(f"{mm:g}" for mm in spacing) + " mm"
+    return f"{grid}, {recipe.get('codec')}"

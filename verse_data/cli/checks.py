@@ -1,0 +1,126 @@
+"""``verse-data verify | diff``: is a release what it should be, and what changed in it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from verse_data.cli.common import (
+    JsonOption,
+    ReleaseArgument,
+    RootOption,
+    VersionOption,
+    print_json,
+)
+from verse_data.cli.contents import (
+    RoleOption,
+    ScanOption,
+    SplitOption,
+    SubjectOption,
+    chosen_roles,
+    chosen_scans,
+)
+
+_SHOWN = 20
+
+
+def register(app: typer.Typer) -> None:
+    """Add this part's commands to `app`."""
+    app.command("verify")(verify)
+    app.command("diff")(diff)
+
+
+def verify(
+    release: ReleaseArgument,
+    *,
+    level: Annotated[
+        Any, typer.Option(help="presence, size, hash or content.", parser=str)
+    ] = "hash",
+    split: SplitOption = None,
+    subject: SubjectOption = None,
+    scan: ScanOption = None,
+    role: RoleOption = None,
+    version: VersionOption = None,
+    root: RootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check what is here against the lock, and the lock against what the catalog expects.
+
+    Exits with 4 if something here is missing or damaged; gaps of the lock itself are only told.
+    """
+    from verse_data import api, progress
+    from verse_data.release.checks import verify as check
+
+    opened = api.open_release(release, version=version, root=root, offline=True)
+    scan_ids = chosen_scans(opened, splits=split, subjects=subject, scans=scan, where=None)
+    found = check(
+        opened.files,
+        opened.version,
+        opened.index,
+        level=level,
+        scan_ids=scan_ids,
+        roles=chosen_roles(role),
+        derived=opened.config.derived,
+        progress=progress.default(),
+    )
+    if as_json:
+        print_json([asdict(finding) for finding in found])
+    else:
+        _print_findings(found)
+    if any(not finding.upstream for finding in found):
+        raise typer.Exit(4)
+
+
+def _print_findings(found: tuple[Any, ...]) -> None:
+    from collections import Counter
+
+    if not found:
+        sys.stdout.write("clean: nothing missing, nothing different\n")
+        return
+    for rule, count in Counter(finding.rule for finding in found).items():
+        sys.stdout.write(f"{rule}: {count:,}\n")
+        same = [finding for finding in found if finding.rule == rule]
+        for finding in same[:_SHOWN]:
+            sys.stdout.write(f"  {finding.path or finding.scan_id}: {finding.message}\n")
+        if count > _SHOWN:
+            sys.stdout.write(f"  and {count - _SHOWN:,} more\n")
+        for command in dict.fromkeys(finding.command for finding in same):
+            sys.stdout.write(f"  mend: {command}\n")
+
+
+def diff(
+    release: ReleaseArgument,
+    old: Annotated[str, typer.Argument(help="The older version, such as v1.")],
+    new: Annotated[str, typer.Argument(help="The newer version, such as v2.")],
+    *,
+    root: RootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what changed between two versions, in scans and roles, and in labels where masks are here."""
+    from verse_data.cli.dataset import open_dataset
+    from verse_data.config import resolve
+    from verse_data.release.checks import diff as compare
+
+    dataset = open_dataset(release, root)
+    changes, labels = compare(
+        dataset, dataset.resolve(old), dataset.resolve(new), derived=resolve(root=root).derived
+    )
+    if as_json:
+        rows = [
+            {
+                "kind": change.kind,
+                "scan_id": change.scan_id,
+                "role": change.role,
+                "path": change.path,
+                "old_key": change.old.annex_key if change.old else None,
+                "new_key": change.new.annex_key if change.new else None,
+            }
+            for change in changes
+        ]
+        print_json({"files": rows, "labels": [str(change) for change in labels]})
+        return
+    for line in [*map(str, changes), *map(str, labels)] or ["no difference"]:
+        sys.stdout.write(f"{line}\n")

@@ -1,0 +1,200 @@
+"""``verse-data lock | adopt | env``: make a release, fill it, and work on it with DataLad."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from verse_data.cli.common import (
+    JsonOption,
+    ReleaseArgument,
+    RootOption,
+    VersionOption,
+    note,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from verse_data.records.lock import ReleaseLock
+    from verse_data.releases.adopt import AdoptReport
+    from verse_data.releases.dataset import ReleaseDataset
+
+_SHOWN = 20
+_MOST_LOCK_BYTES = 64 << 20
+
+
+def register(app: typer.Typer) -> None:
+    """Add this part's commands to `app`."""
+    app.command("lock")(lock)
+    app.command("adopt")(adopt)
+    app.command("env")(env)
+
+
+def open_dataset(release: str, root: Path | None, *, offline: bool | None = None) -> ReleaseDataset:
+    """Return the dataset of a release, which need not exist yet."""
+    from verse_data import config
+    from verse_data.errors import UsageError
+    from verse_data.records.lock import is_release_name
+    from verse_data.releases.dataset import ReleaseDataset
+
+    if not is_release_name(release):
+        raise UsageError(
+            f"{release!r} is not a release name: small letters, digits, '-' and '_', such as verse19."
+        )
+    settings = config.resolve(root=root, offline=offline)
+    return ReleaseDataset(settings.releases / release, config=settings)
+
+
+def lock(
+    release: ReleaseArgument,
+    *,
+    from_tree: Annotated[
+        Path | None,
+        typer.Option(help="Hash this local tree, and adopt its files.", metavar="FOLDER"),
+    ] = None,
+    from_lock: Annotated[
+        str | None,
+        typer.Option(help="Use the lock in this file or at this address.", metavar="FILE|URL"),
+    ] = None,
+    node: Annotated[
+        str | None,
+        typer.Option(help="OSF node to list. Default: the catalog's.", metavar="ID"),
+    ] = None,
+    via: Annotated[
+        Any, typer.Option(help="Route of the listing: waterbutler or api.", parser=str)
+    ] = "waterbutler",
+    root: RootOption = None,
+    check: Annotated[
+        bool, typer.Option(help="Read every file of the tree first, and refuse broken ones.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a version of a release: a list of its files with digests, as a DataLad dataset."""
+    from verse_data import api
+    from verse_data.errors import UsageError
+
+    if sum(source is not None for source in (from_tree, from_lock, node)) > 1:
+        raise UsageError(
+            "--from-tree, --from-lock and --node exclude each other. Give one of them."
+        )
+    dataset = open_dataset(release, root)
+    if from_tree is not None:
+        opened = api.lock_tree(release, from_tree, root=root, check=check)
+        made, version = opened.lock, opened.version
+    else:
+        made = _read(from_lock, dataset) if from_lock else _walk(dataset, node=node, via=via)
+        version = dataset.publish(made)
+    facts = {
+        "release": release,
+        "version": version,
+        "commit": dataset.commit(version),
+        "digest": f"sha256:{made.digest}",
+        "files": len(made.files),
+        "bytes": made.total_bytes,
+        "path": str(dataset.path),
+    }
+    if as_json:
+        print_json(facts)
+    else:
+        sys.stdout.write("".join(f"{name:8} {value}\n" for name, value in facts.items()))
+    gaps = api.open_release(release, version=version, root=root).gaps
+    if gaps:
+        note(
+            f"{gaps} things that a release of this kind should have are not listed (files of a scan, "
+            f"or whole scans). See which: verse-data verify {release} --level presence"
+        )
+
+
+def _read(place: str, dataset: ReleaseDataset) -> ReleaseLock:
+    """Read a lock from a file or an address."""
+    from verse_data.errors import UsageError
+    from verse_data.records.lock import ReleaseLock
+
+    if place.startswith(("http://", "https://")):
+        from verse_data.releases.http_body import read_url
+
+        data = read_url(place, config=dataset.config, most=_MOST_LOCK_BYTES)
+    else:
+        try:
+            data = Path(place).read_bytes()
+        except OSError as error:
+            raise UsageError(
+                f"{place}: {error.strerror}. Give a lock file that can be read."
+            ) from error
+    return ReleaseLock.parse(data, name=place)
+
+
+def _walk(dataset: ReleaseDataset, *, node: str | None, via: Any) -> ReleaseLock:
+    """List the OSF node of a release."""
+    from verse_data import progress
+    from verse_data.errors import UsageError
+    from verse_data.releases.catalog import load_catalog, names
+    from verse_data.releases.osf_walk import TRUST_ON_FIRST_USE, walk_node
+
+    known = load_catalog(dataset.name).osf_node if dataset.name in names() else None
+    chosen = node or known
+    if chosen is None:
+        raise UsageError(
+            f"Release {dataset.name!r} has no OSF node in the catalog. Say where it comes from: "
+            f"--from-tree FOLDER, --from-lock FILE, or --node ID"
+        )
+    if not dataset.versions():
+        note(TRUST_ON_FIRST_USE)
+    return walk_node(
+        chosen, config=dataset.config, release=dataset.name, via=via, progress=progress.default()
+    )
+
+
+def adopt(
+    release: ReleaseArgument,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders, files and zips, or addresses of zips.", metavar="PATH|URL..."
+        ),
+    ],
+    *,
+    version: VersionOption = None,
+    root: RootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy files that lie on disk already into a release, by their digests."""
+    from verse_data import progress
+
+    dataset = open_dataset(release, root)
+    report = dataset.adopt(sources, version, progress=progress.default())
+    if as_json:
+        print_json(_adopted(report))
+        return
+    for name, values in _adopted(report).items():
+        sys.stdout.write(f"{name:10} {len(values):6,}\n")
+    for name in ("different", "unknown", "missing"):
+        for value in _adopted(report)[name][:_SHOWN]:
+            note(f"{name}: {value}")
+
+
+def _adopted(report: AdoptReport) -> dict[str, list[str]]:
+    different = [
+        f"{item.found} holds sha256 {item.sha256} ({item.size:,} bytes), and {item.file.path} is locked "
+        f"with sha256 {item.file.sha256} ({item.file.size:,} bytes)"
+        for item in report.different
+    ]
+    return {
+        "new": [file.path for file in report.new],
+        "known": [file.path for file in report.known],
+        "different": different,
+        "unknown": report.unknown,
+        "missing": [file.path for file in report.missing],
+    }
+
+
+def env() -> None:
+    """Print what a shell needs for plain datalad and git annex: eval "$(verse-data env)"."""
+    import os
+
+    from verse_data.releases.environment import shell_settings
+
+    sys.stdout.write(shell_settings(os.environ))

@@ -1,0 +1,102 @@
+"""The ``verse-data`` command: wires the parts, and turns errors into texts and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from verse_data import __version__, config
+from verse_data.cli.common import note
+from verse_data.errors import VerseDataError
+
+_STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM}
+_PARTS = (
+    "releases",
+    "dataset",
+    "contents",
+    "checks",
+    "provenance",
+    "tables",
+    "query",
+    "folds",
+    "schemas",
+    "cache",
+    "preview",
+    "demo",
+)
+
+app = typer.Typer(
+    name="verse-data",
+    help="Versioned, validated, patient-grouped access to the VerSe vertebra CT data.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for _part in _PARTS:
+    importlib.import_module(f"verse_data.cli.{_part}").register(app)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        sys.stdout.write(f"verse-data {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[  # its callback does the work
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None:
+    """Versioned, validated, patient-grouped access to the VerSe vertebra CT data."""
+
+
+def run() -> None:
+    """Run the command line; the exit codes are those of :mod:`verse_data.errors`.
+
+    130 and 143 say that it was stopped, by Ctrl-C or SIGTERM.
+    """
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        app()
+    except SystemExit as end:
+        if end.code in _STOPPED:
+            note("stopped. What was finished is kept: run the same command again, and it goes on.")
+        raise
+    except VerseDataError as error:
+        note(f"error: {error}")
+        raise SystemExit(error.exit_code) from None
+    except Exception as error:  # noqa: BLE001 - the last stop before a person's terminal
+        note(
+            f"error: unexpected {type(error).__name__}: {error}\nThis is a fault of verse-data. {_keep_traceback()}"
+        )
+        raise SystemExit(1) from None
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    """End as after Ctrl-C, so that half-built things are cleared away."""
+    del frame
+    raise SystemExit(128 + number)
+
+
+def _keep_traceback() -> str:
+    """Write the current traceback to a log file and say where, or print it where that fails."""
+    try:
+        log = config.resolve().home / "logs" / f"error-{datetime.now(tz=UTC):%Y%m%dT%H%M%S}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        Path(log).write_text(traceback.format_exc())
+    except (OSError, VerseDataError):
+        return traceback.format_exc()
+    return f"The details are in {log}; please report them."

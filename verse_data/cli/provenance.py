@@ -1,0 +1,152 @@
+"""``verse-data provenance | export prov, rocrate, croissant``: what exactly a release is, for others."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from verse_data.cli.common import (
+    JsonOption,
+    ReleaseArgument,
+    RootOption,
+    VersionOption,
+    note,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from verse_data.records.provenance import FetchedFrom, Provenance
+
+ScanArgument = Annotated[str | None, typer.Argument(help="A scan id.", metavar="[SCAN]")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="File to write. Default: stdout.", metavar="FILE")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this part's commands to `app`."""
+    app.command("provenance")(provenance)
+    group = typer.Typer(
+        help="Describe a release in formats that others read.", no_args_is_help=True
+    )
+    group.command("prov")(prov)
+    group.command("rocrate")(rocrate)
+    group.command("croissant")(croissant)
+    app.add_typer(group, name="export")
+
+
+def _describe(release: str, scan: str | None, version: str | None, root: Path | None) -> Provenance:
+    from verse_data import api
+
+    return api.open_release(release, version=version, root=root).provenance(scan)
+
+
+def provenance(
+    release: ReleaseArgument,
+    scan: ScanArgument = None,
+    *,
+    version: VersionOption = None,
+    root: RootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what exactly a release, or one scan of it, is: lock, commit, keys, addresses, packages."""
+    found = _describe(release, scan, version, root)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+        return
+    here = sum(file.here for file in found.files)
+    lines = {
+        "release": f"{found.release} {found.version}",
+        "lock": found.lock,
+        "commit": found.commit,
+        "dataset": found.dataset_id,
+        "source": f"{found.source.kind} {found.source.node or ''}".strip(),
+        "licence": found.licence or "unknown",
+        "files": f"{len(found.files):,}, {here:,} of them here",
+        "packages": ", ".join(f"{name} {number}" for name, number in found.packages.items()),
+    }
+    sys.stdout.write("".join(f"{name:9}{value}\n" for name, value in lines.items()))
+    if scan is not None:
+        for file in found.files:
+            came = file.fetched
+            how = _told(came) if came else ("here" if file.here else "-")
+            sys.stdout.write(
+                f"{file.role or 'file':10}{file.path}\n{'':10}{file.key}\n{'':10}{how}\n"
+            )
+
+
+def _told(came: FetchedFrom) -> str:
+    """Say when and from where a content came, and no more than is known."""
+    if came.url:
+        place = came.url
+    elif came.source == "web":
+        place = "one of its addresses"
+    elif came.source:
+        place = f"the sibling {came.source!r}"
+    else:
+        place = "a sibling or an unknown address"
+    return f"fetched {came.time} from {place}"
+
+
+def prov(
+    release: ReleaseArgument,
+    scan: ScanArgument = None,
+    *,
+    version: VersionOption = None,
+    root: RootOption = None,
+    out: OutOption = None,
+) -> None:
+    """Write provenance as W3C PROV-JSON."""
+    from verse_data.export.prov import to_prov
+
+    _write(to_prov(_describe(release, scan, version, root)), out)
+
+
+def rocrate(
+    release: ReleaseArgument,
+    scan: ScanArgument = None,
+    *,
+    version: VersionOption = None,
+    root: RootOption = None,
+    out: OutOption = None,
+) -> None:
+    """Write ro-crate-metadata.json (RO-Crate 1.1) for the root of the dataset."""
+    from verse_data.export.rocrate import to_rocrate
+
+    _write(to_rocrate(_describe(release, scan, version, root), date=_today()), out)
+
+
+def croissant(
+    release: ReleaseArgument,
+    scan: ScanArgument = None,
+    *,
+    version: VersionOption = None,
+    root: RootOption = None,
+    out: OutOption = None,
+) -> None:
+    """Write the release as Croissant 1.1 with the fields for responsible AI."""
+    from verse_data.export.croissant import load_rai, to_croissant
+
+    found = _describe(release, scan, version, root)
+    _write(to_croissant(found, date=_today(), rai=load_rai(release)), out)
+
+
+def _today() -> str:
+    from datetime import UTC, datetime
+
+    return datetime.now(tz=UTC).date().isoformat()
+
+
+def _write(document: dict[str, Any], out: Path | None) -> None:
+    if out is None:
+        print_json(document)
+        return
+    import json
+
+    from verse_data.publishing import write_file
+
+    write_file(out, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
+    note(f"wrote {out}")

@@ -1,0 +1,202 @@
+"""``verse-data table``, ``findings``, ``columns`` and ``report``: what the metadata say."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from verse_data.cli.common import (
+    JsonOption,
+    OfflineOption,
+    ReleaseArgument,
+    RootOption,
+    VersionOption,
+    note,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from verse_data.tables.figures import FigureReport
+    from verse_data.tables.grading import Grading
+
+
+class TableName(enum.StrEnum):
+    """Tables of a release."""
+
+    VERTEBRAE = "vertebrae"
+    SCANS = "scans"
+    SUBJECTS = "subjects"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this part's commands to `app`."""
+    app.command("table")(table)
+    app.command("columns")(columns)
+    app.command("findings")(findings)
+    app.command("report")(report)
+
+
+def table(
+    release: ReleaseArgument,
+    name: Annotated[TableName, typer.Argument(help="Which table.")] = TableName.VERTEBRAE,
+    *,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File to write: .parquet or .csv.")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", help="Only rows for which this is true.")
+    ] = None,
+    version: VersionOption = None,
+    root: RootOption = None,
+    offline: OfflineOption = None,
+) -> None:
+    """Export a whole table: to a Parquet or CSV file, or as CSV to stdout."""
+    from verse_data import api
+    from verse_data.tables.export import csv_text, write_table
+    from verse_data.tables.query import select
+
+    opened = api.open_release(release, version=version, root=root, offline=offline)
+    rows = getattr(opened, name.value)
+    rows = rows if where is None else select(rows, where)
+    if out is None:
+        sys.stdout.write(csv_text(rows))
+        return
+    about: dict[str, Any] = {"release": release, "version": opened.version}
+    about |= {"lock": opened.lock.digest, "where": where}
+    if opened.catalog:
+        about |= {"licence": opened.catalog.licence, "attribution": opened.catalog.attribution}
+    write_table(rows, out, name=name.value, attributes=about)
+    note(f"{len(rows):,} rows of {name.value} are in {out}")
+
+
+def columns(
+    name: Annotated[TableName | None, typer.Argument(help="Which table; all by default.")] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what each column of the tables means."""
+    from verse_data.tables.columns import describe
+
+    names = [name] if name else list(TableName)
+    if as_json:
+        print_json({member.value: describe(member.value) for member in names})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    for member in names:
+        shown = Table("column", "type", "unit", "meaning", "source", box=None, title=member.value)
+        for row in describe(member.value):
+            shown.add_row(*(str(value or "") for value in row.values()))
+        Console(file=sys.stdout).print(shown)
+
+
+def findings(
+    release: ReleaseArgument,
+    *,
+    version: VersionOption = None,
+    root: RootOption = None,
+    offline: OfflineOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List every disagreement between the files of a release, and every oddity."""
+    from verse_data import api
+
+    found = api.open_release(release, version=version, root=root, offline=offline).findings
+    rows = found.to_dict(orient="records")
+    note(f"{len(rows)} findings")
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        about = " ".join(
+            word for word in (row["scan_id"] or row["subject_id"], row["level"]) if word
+        )
+        where = ", ".join(word for word in (row["file"], row["place"]) if word)
+        line = f"{row['severity']:<8} {row['rule']:<28} {about:<28} {row['message']}"
+        sys.stdout.write(line + (f" [{where}]" if where else "") + "\n")
+
+
+def report(
+    release: ReleaseArgument,
+    *,
+    workbook: Annotated[
+        Path | None,
+        typer.Option("--workbook", help="The grading workbook; no release is opened then."),
+    ] = None,
+    patients: Annotated[
+        Path | None,
+        typer.Option("--patients", help="CSV with subject_id, sex (F, M) and contrast."),
+    ] = None,
+    version: VersionOption = None,
+    root: RootOption = None,
+    offline: OfflineOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the published figures of a release with what the data at hand give."""
+    from verse_data.errors import ValidationFailed
+    from verse_data.releases.catalog import load_catalog
+    from verse_data.tables import figures
+    from verse_data.tables.grading import read_grading
+    from verse_data.tables.patients import read_patients
+
+    entry = load_catalog(release)
+    if not entry.figures:
+        note(f"The catalog holds no published figures of {release}.")
+    grading: Grading | None
+    vertebrae = None
+    if workbook is not None:
+        grading = read_grading(_file(workbook))
+    else:
+        from verse_data import api
+
+        tables = api.open_release(release, version=version, root=root, offline=offline).tables
+        grading, vertebrae = tables.grading, tables.vertebrae
+    known = read_patients(_file(patients)) if patients else ()
+    made = figures.report(entry, grading=grading, vertebrae=vertebrae, patients=known)
+    if as_json:
+        print_json(made.as_json())
+    else:
+        _print_report(made)
+    if made.count("differs"):
+        raise ValidationFailed(
+            f"{made.count('differs')} of {len(made.cells)} published figures of {release} differ "
+            f"from the data at hand. Check that the workbook is the published one: "
+            f"verse-data verify {release}"
+        )
+
+
+def _file(path: Path) -> Path:
+    from verse_data.errors import UsageError
+
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}.")
+    return path
+
+
+def _print_report(made: FigureReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    groups = list(dict.fromkeys(cell.group for cell in made.cells))
+    shown = Table(made.release, *groups, box=None)
+    signs = {"agrees": "=", "differs": "≠", "needs": "?"}
+    rows: dict[str, list[str]] = {}
+    for cell in made.cells:
+        text = f"{cell.expected} {signs[cell.verdict]} {cell.found or ''}"
+        rows.setdefault(cell.title, []).append(text.strip())
+    for title, texts in rows.items():
+        shown.add_row(title, *texts)
+    Console(file=sys.stdout).print(shown)
+    words = [f"{made.count('agrees')} agree", f"{made.count('differs')} differ"]
+    note("Each cell: published = found.")
+    note(f"{', '.join(words)}, {made.count('needs')} cannot be computed here (?). They need:")
+    needs = dict.fromkeys(cell.needs for cell in made.cells if cell.needs and cell.group == "all")
+    for line in needs:
+        note(f"  {line}")
+    for line in made.notes:
+        note(f"Note: {line}.")

@@ -1,0 +1,215 @@
+"""A whole release checked, and two of its versions compared, down to the labels of the masks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from verse_data.errors import ValidationFailed, VolumeCorrupt
+from verse_data.progress import Progress, silent
+from verse_data.records.lock import LockedFile
+from verse_data.records.names import Role, parse_path
+from verse_data.releases.commands import command
+from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.diff import Change, diff_locks
+from verse_data.releases.verify import FileFinding, Level, audit, verify_files
+from verse_data.tables.index import Index
+
+if TYPE_CHECKING:
+    from verse_data.volumes.mask_facts import MaskFacts
+
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+_PNG_END: Final = b"IEND\xaeB`\x82"
+
+
+def verify(
+    dataset: ReleaseDataset,
+    version: str,
+    index: Index,
+    *,
+    level: Level = "hash",
+    scan_ids: Collection[str] | None = None,
+    roles: Collection[Role] | None = None,
+    derived: Path | None = None,
+    progress: Progress = silent,
+) -> tuple[FileFinding, ...]:
+    """Return everything that is not as it should be; nothing means clean.
+
+    Parameters
+    ----------
+    dataset : ReleaseDataset
+        Where the contents are.
+    version : str
+        Which version.
+    index : Index
+        Its scans, compared with what the catalog expects.
+    level : {"presence", "size", "hash", "content"}
+        How deep; ``"content"`` inflates every volume to its checked end, and reads its labels.
+    scan_ids, roles : collection, optional
+        Only files of these; files of no scan, and the version as a whole, are then left out.
+    derived : Path, optional
+        Folder of facts that were measured before.
+    progress : Progress
+    """
+    whole = scan_ids is None and roles is None
+    files = [
+        file
+        for file in dataset.lock(version).files
+        if whole or _is_chosen(file, scan_ids=scan_ids, roles=roles)
+    ]
+    upstream = _upstream(dataset, version, index) if whole else []
+    damage = list(audit(dataset, version)) if whole else []
+
+    def inspect(file: LockedFile, path: Path) -> None:
+        inspect_content(file, path, derived=derived)
+
+    found = verify_files(
+        dataset, files, level=level, inspect=inspect, version=version, progress=progress
+    )
+    return (*damage, *found, *upstream)
+
+
+def _is_chosen(
+    file: LockedFile, *, scan_ids: Collection[str] | None, roles: Collection[Role] | None
+) -> bool:
+    name = parse_path(file.path)
+    return (
+        name is not None
+        and (scan_ids is None or (name.role != "grading" and name.scan_id in scan_ids))
+        and (roles is None or name.role in roles)
+    )
+
+
+def _upstream(dataset: ReleaseDataset, version: str, index: Index) -> list[FileFinding]:
+    """Return where the lock itself is not what the catalog expects."""
+    from_tree = dataset.lock(version).source.kind == "tree"
+    line = (
+        command(dataset, "lock", "--from-tree", "FOLDER", note="once the files are there")
+        if from_tree
+        else command(dataset, "lock", note="a later walk finds what has come back")
+    )
+    return [
+        FileFinding(
+            rule=found.rule,
+            path=found.file,
+            scan_id=found.scan_id,
+            message=found.message,
+            command=line,
+            upstream=True,
+        )
+        for found in index.findings
+        if found.severity == "warning"
+    ]
+
+
+def inspect_content(file: LockedFile, path: Path, *, derived: Path | None = None) -> None:
+    """Raise one of our errors if the content of a file cannot be used for what its name says.
+
+    Raises
+    ------
+    VolumeCorrupt, NiftiRefused, ValidationFailed, SheetRefused
+        Naming file, place and rule.
+    """
+    name = parse_path(file.path)
+    role = name.role if name else None
+    if role == "ct":
+        from verse_data.volumes.nifti import read_image
+
+        read_image(path, name=file.path)
+    elif role == "mask":
+        if not mask_labels(file, path, derived=derived):
+            raise ValidationFailed(f"{file.path}: the mask holds no label at all.")
+    elif role == "centroids":
+        from verse_data.records.centroids import parse_centroids
+
+        parse_centroids(path.read_bytes(), name=file.path)
+    elif role == "ct_json":
+        from verse_data.records.scan import parse_ct_sidecar
+
+        parse_ct_sidecar(path.read_bytes(), name=file.path)
+    elif role == "grading":
+        from verse_data.tables.grading import read_grading
+
+        read_grading(path, name=file.path)
+    elif role == "snapshot":
+        _check_png(file, path)
+
+
+def _check_png(file: LockedFile, path: Path) -> None:
+    data = path.read_bytes()
+    if file.path.lower().endswith(".png") and not (
+        data.startswith(_PNG) and data.rstrip(b"\0").endswith(_PNG_END)
+    ):
+        raise VolumeCorrupt(f"{file.path}: not a whole PNG image.")
+
+
+def mask_labels(file: LockedFile, path: Path, *, derived: Path | None = None) -> dict[int, int]:
+    """Return the number of voxels of each label of a mask; measured once on a machine."""
+    from verse_data.volumes.mask_facts import mask_facts
+
+    facts: MaskFacts = mask_facts(path, name=file.path, key=file.annex_key, derived=derived)
+    return {label: fact.voxels for label, fact in facts.labels.items()}
+
+
+@dataclass(frozen=True)
+class LabelChange:
+    """What changed in a mask that both versions have here: voxels of each label, before and after."""
+
+    change: Change
+    appeared: dict[int, int]
+    disappeared: dict[int, int]
+    resized: dict[int, tuple[int, int]]
+
+    def __str__(self) -> str:
+        """Say it in one line, in names of levels."""
+        from verse_data.spine.levels import LEVEL_OF_LABEL
+
+        def names(labels: Collection[int]) -> str:
+            return ", ".join(LEVEL_OF_LABEL.get(label, str(label)) for label in sorted(labels))
+
+        parts = [
+            f"{word} {names(labels)}"
+            for word, labels in (
+                ("now has", self.appeared),
+                ("no longer has", self.disappeared),
+                ("redrew", self.resized),
+            )
+            if labels
+        ]
+        return f"mask of {self.change.scan_id} {'; '.join(parts) or 'has the same voxel counts'}"
+
+
+def diff(
+    dataset: ReleaseDataset, old: str, new: str, *, derived: Path | None = None
+) -> tuple[tuple[Change, ...], tuple[LabelChange, ...]]:
+    """Return what changed between two versions; labels where both masks are on this machine."""
+    changes = diff_locks(dataset.lock(old), dataset.lock(new))
+    labels = [
+        _label_change(dataset, change, derived)
+        for change in changes
+        if change.kind == "changed" and change.role == "mask"
+    ]
+    return changes, tuple(change for change in labels if change)
+
+
+def _label_change(
+    dataset: ReleaseDataset, change: Change, derived: Path | None
+) -> LabelChange | None:
+    if not (change.old and change.new and dataset.has(change.old) and dataset.has(change.new)):
+        return None
+    before, after = (
+        mask_labels(file, dataset.content(file), derived=derived)
+        for file in (change.old, change.new)
+    )
+    return LabelChange(
+        change,
+        appeared={label: after[label] for label in after.keys() - before.keys()},
+        disappeared={label: before[label] for label in before.keys() - after.keys()},
+        resized={
+            label: (before[label], after[label])
+            for label in before.keys() & after.keys()
+            if before[label] != after[label]
+        },
+    )

@@ -1,0 +1,126 @@
+"""What the store of one scan is made from, and what is said of a release wherever it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from verse_data.errors import ContentMissing, UsageError
+from verse_data.records.catalog import CatalogEntry
+from verse_data.records.lock import LockedFile
+from verse_data.records.names import Role
+from verse_data.spine.geometry import axcodes
+
+if TYPE_CHECKING:
+    from verse_data.releases.dataset import ReleaseDataset
+    from verse_data.tables.index import ScanFiles
+    from verse_data.volumes.recipe import Recipe
+    from verse_data.volumes.source import CentroidPoint, ScanSource, SourceFile
+
+VOLUME_ROLES: tuple[Role, ...] = ("ct", "mask", "centroids")
+"""What a store is made from."""
+
+
+def known_scans(wanted: Iterable[str], known: Iterable[str], *, release: str) -> list[str]:
+    """Return `wanted` as a list, if all of them are `known`.
+
+    Raises
+    ------
+    UsageError
+        If one is not.
+    """
+    ids, here = list(wanted), list(known)
+    unknown = sorted(set(ids) - set(here))
+    if unknown:
+        raise UsageError(
+            f"Release {release} has no scan {unknown[0]!r} ({len(unknown)} unknown ids). Ids look "
+            f"like {here[0] if here else 'verse004'!r}; list them: verse-data table {release} scans"
+        )
+    return ids
+
+
+def attribution(name: str, entry: CatalogEntry | None) -> dict[str, str]:
+    """Return release, licence and attribution, as they travel with every derived store."""
+    said = entry.attribution if entry else f"Release {name!r}, locked by its user."
+    return {
+        "release": name,
+        "licence": entry.licence if entry else "unknown",
+        "attribution": said,
+    }
+
+
+def scan_source(
+    dataset: ReleaseDataset, scan: ScanFiles, *, attribution: dict[str, str]
+) -> ScanSource:
+    """Return what the store of `scan` is made from.
+
+    Raises
+    ------
+    ContentMissing
+        If its CT is not in the lock, or one of its files is not on this machine.
+    """
+    from verse_data.volumes.source import ScanSource
+
+    if "ct" not in scan.files:
+        raise ContentMissing(
+            f"{dataset.name}: the lock lists no CT of scan {scan.scan_id}, so it cannot be served. "
+            f"See what is missing upstream: verse-data findings {dataset.name}"
+        )
+    points = _centroids(dataset, scan)
+    return ScanSource(
+        scan_id=scan.scan_id,
+        subject_id=scan.subject_id,
+        image=_source_file(dataset, scan.files["ct"]),
+        mask=_source_file(dataset, scan.files["mask"]) if "mask" in scan.files else None,
+        centroids=points,
+        centroids_key=scan.files["centroids"].annex_key if points else None,
+        attribution=attribution,
+    )
+
+
+def _centroids(dataset: ReleaseDataset, scan: ScanFiles) -> tuple[CentroidPoint, ...]:
+    """Return the centroids that are voxel indices of the CT's own grid.
+
+    Files without a direction (MICCAI's 1 mm frame), or with one that is not the CT's, are left
+    out here; the table of findings names them.
+    """
+    from verse_data.records.centroids import parse_centroids
+    from verse_data.volumes.nifti import read_header
+    from verse_data.volumes.source import CentroidPoint
+
+    if "centroids" not in scan.files:
+        return ()
+    locked, image = scan.files["centroids"], scan.files["ct"]
+    file = parse_centroids(dataset.content(locked).read_bytes(), name=locked.path)
+    if file.direction != axcodes(read_header(dataset.content(image), name=image.path).affine):
+        return ()
+    return tuple(CentroidPoint(point.label, point.point) for point in file.points)
+
+
+def _source_file(dataset: ReleaseDataset, file: LockedFile) -> SourceFile:
+    from verse_data.volumes.source import SourceFile
+
+    return SourceFile(dataset.content(file), file.annex_key)
+
+
+def make_recipe(spacing: Sequence[float] | None, interpolation: str, codec: str) -> Recipe:
+    """Return the recipe that a user's options mean.
+
+    Raises
+    ------
+    UsageError
+        If an option is not one of a recipe.
+    """
+    from pydantic import ValidationError
+
+    from verse_data.volumes.recipe import Recipe
+
+    size = None if spacing is None else tuple(float(mm) for mm in spacing)
+    try:
+        return Recipe(spacing=size, interpolation=interpolation, codec=codec)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UsageError(
+            f"spacing={spacing!r}, interpolation={interpolation!r}, codec={codec!r} is no recipe: "
+            f"{problems}."
+        ) from error

@@ -1,0 +1,100 @@
+"""One training dataset out of what one or several releases contribute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from verse_data.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from verse_data.training import (
+        LeftOut,
+        PatchDataset,
+        ScanDataset,
+        ServedScan,
+        VertebraDataset,
+    )
+    from verse_data.training.base import ServedDataset
+
+
+Served = TypeVar("Served", bound="ServedDataset")
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one release contributes to a dataset.
+
+    Attributes
+    ----------
+    scans : tuple of ServedScan
+        Scans whose stores are ready to be read.
+    left_out : tuple of LeftOut
+        Scans that were asked for and have no CT.
+    vertebrae : DataFrame
+        Rows of its vertebrae table that may be served.
+    facts : mapping
+        Its provenance; at least ``release``, ``version`` and ``licence``.
+    """
+
+    scans: tuple[ServedScan, ...]
+    left_out: tuple[LeftOut, ...]
+    vertebrae: pd.DataFrame
+    facts: Mapping[str, Any]
+
+
+def dataset(
+    parts: Sequence[Contribution], *, unit: str, **options: Any
+) -> ScanDataset | PatchDataset | VertebraDataset:
+    """Serve what the releases contribute; a series that two of them hold comes from the first."""
+    import pandas as pd
+
+    from verse_data import training
+
+    scans: dict[str, ServedScan] = {}
+    rows: list[pd.DataFrame] = []
+    for part in parts:
+        new = {scan.scan_id: scan for scan in part.scans if scan.scan_id not in scans}
+        scans |= new
+        rows.append(part.vertebrae[part.vertebrae["scan_id"].isin(new)])
+    vertebrae = rows[0] if len(rows) == 1 else pd.concat(rows, ignore_index=True)
+    common = {
+        "provenance": _provenance([part.facts for part in parts]),
+        "left_out": [scan for part in parts for scan in part.left_out],
+        **options,
+    }
+    made: ScanDataset | PatchDataset | VertebraDataset
+    if unit == "scan":
+        made = training.ScanDataset(list(scans.values()), **common)
+    elif unit == "patch":
+        made = training.PatchDataset(list(scans.values()), vertebrae=vertebrae, **common)
+    else:
+        made = training.VertebraDataset(list(scans.values()), vertebrae, **common)
+    return _refuse_empty(made)
+
+
+def _refuse_empty(made: Served) -> Served:
+    """Raise `UsageError` instead of a dataset that would train on nothing without a word."""
+    if len(made):
+        return made
+    counts = made.excluded["reason"].value_counts()
+    left_out = ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "nothing"
+    raise UsageError(
+        f"There is nothing to serve: no {made.unit} was asked for that could be. Left out: {left_out}. "
+        f"Look at the split and at where=."
+    )
+
+
+def _provenance(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def joined(name: str) -> str:
+        return " + ".join(dict.fromkeys(str(fact[name]) for fact in facts))
+
+    return {
+        "release": " + ".join(str(fact["release"]) for fact in facts),
+        "version": " + ".join(str(fact["version"]) for fact in facts),
+        "licence": joined("licence"),
+        "releases": [dict(fact) for fact in facts],
+    }
