@@ -1,0 +1,216 @@
+"""Patches per second through a ``DataLoader``, beside the peers: 96³, image and mask, float32 out.
+
+::
+
+    python benchmarks/loader.py                 three volumes of real size, 0 and 2 workers
+    python benchmarks/loader.py --workers 0 --rounds 3 --seconds 2
+
+Each contestant lives in a process of its own and keeps its loader running; in each round all of
+them are measured in turn, in a new order, so that whatever else the machine does falls on all of
+them alike. Only ratios of one run mean something. Memory is the sum of what the contestant's
+processes hold (PSS, so what they share counts once), at its highest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from loader_contestants import (
+    CONTESTANTS,
+    HELD,
+    NEEDS,
+    OURS_LZ4,
+    PERSISTENT,
+    Batches,
+    Contestant,
+)
+from made_up_ct import SHAPES
+from volume_readers import MEMORY_MAP, NNUNET, WAYS
+from volumes import prepare
+
+GOALS = {NNUNET: 1.5, PERSISTENT: 25.0, HELD: 1.0}
+"""What this package must reach, as a multiple of each of these."""
+
+
+@dataclass
+class Runner:
+    """A contestant's process, seen from here, and what was measured of it."""
+
+    name: str
+    process: subprocess.Popen[str]
+    rates: list[float] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+    memory: int = 0
+
+    def ask(self, command: str) -> Any:
+        """Send a command and return the answer."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            message = f"{self.name} ended with {self.process.wait()}; see above"
+            raise SystemExit(message)
+        return json.loads(line)
+
+    def measure(self, seconds: float) -> None:
+        """Run one round."""
+        answer = self.ask(str(seconds))
+        self.rates.append(answer["patches"] / sum(answer["waits"]))
+        self.waits += [w / answer["patches"] * len(answer["waits"]) for w in answer["waits"]]
+        self.memory = max(self.memory, answer["memory"])
+
+
+def serve(name: str, folders: list[Path], workers: int) -> None:
+    """Be a contestant: answer each number of seconds on stdin with what was measured."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    answers, sys.stdout = sys.stdout, sys.stderr
+    batches = CONTESTANTS[name].start(folders, workers)
+    next(batches)
+    for line in sys.stdin:
+        seconds = float(line) if line.strip() else 0.0
+        answer = round_of(batches, seconds, ahead=2 * workers + 1) if seconds else {}
+        answers.write(json.dumps({**answer, "memory": held_memory(os.getpid())}) + "\n")
+        answers.flush()
+
+
+def round_of(batches: Batches, seconds: float, *, ahead: int) -> dict[str, Any]:
+    """Take batches for some seconds, after those that workers had ready before."""
+    for _ in range(ahead):
+        next(batches)
+    waits, patches, end = [], 0, time.perf_counter() + seconds
+    while time.perf_counter() < end or not waits:
+        start = time.perf_counter()
+        patches += next(batches)
+        waits.append(time.perf_counter() - start)
+    return {"waits": waits, "patches": patches}
+
+
+def held_memory(pid: int) -> int:
+    """Return the bytes that a process and its descendants hold; shared pages count once."""
+    total = 0
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1]) * 1024
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            children = (task / "children").read_text().split()
+            total += sum(held_memory(int(child)) for child in children)
+    except (FileNotFoundError, ProcessLookupError):
+        return total
+    return total
+
+
+def installed(contestant: Contestant) -> bool:
+    """Return whether a contestant can run here; say so if it cannot."""
+    module = WAYS[contestant.files].missing
+    for start, name in NEEDS.items():
+        if contestant.name.startswith(start) and importlib.util.find_spec(name) is None:
+            module = name
+    if module:
+        print(f"left out: {contestant.name} (no module {module}; pip install 'verse-data[bench]')")
+    return module is None
+
+
+@contextmanager
+def running(names: list[str], folder: Path, workers: int) -> Iterator[list[Runner]]:
+    """Start every contestant, one after the other, and end them all."""
+    runners: list[Runner] = []
+    try:
+        for name in names:
+            command = [sys.executable, __file__, "--serve", name, "--folder", str(folder)]
+            process = subprocess.Popen(
+                [*command, "--workers", str(workers)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            runners.append(Runner(name, process))
+            start = time.perf_counter()
+            runners[-1].ask("")
+            print(f"started {name} in {time.perf_counter() - start:.1f} s", file=sys.stderr)
+        yield runners
+    finally:
+        for runner in runners:
+            assert runner.process.stdin is not None
+            runner.process.stdin.close()
+            try:
+                runner.process.wait(20)
+            except subprocess.TimeoutExpired:
+                runner.process.kill()
+
+
+def report(runners: list[Runner], workers: int) -> bool:
+    """Print the table and the goals; return whether all are met."""
+    rate = {runner.name: statistics.median(runner.rates) for runner in runners}
+    print(f"\n## {workers} workers\n")
+    print("| contestant | patches/s | p95 ms | of memory map | verse-data is | memory |")
+    print("|---|---|---|---|---|---|")
+    for runner in sorted(runners, key=lambda runner: -rate[runner.name]):
+        print(
+            f"| {runner.name} | {rate[runner.name]:.1f} "
+            f"| {np.quantile(runner.waits, 0.95) * 1e3:.1f} "
+            f"| {rate[runner.name] / rate[MEMORY_MAP]:.0%} "
+            f"| {rate[OURS_LZ4] / rate[runner.name]:.2f} x | {runner.memory / 1e6:,.0f} MB |"
+        )
+    met = True
+    for name, goal in GOALS.items():
+        if name in rate:
+            found = rate[OURS_LZ4] / rate[name]
+            met &= found >= goal
+            print(f"{'ok  ' if found >= goal else 'MISS'} {found:.2f} x {name} (goal {goal:g})")
+    return met
+
+
+def main() -> int:
+    """Measure everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", type=int, nargs="*", default=[0, 2])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a contestant in a round")
+    parser.add_argument("--only", nargs="*", default=list(CONTESTANTS), help="some contestants")
+    parser.add_argument("--folder", type=Path, help="where the files are kept between runs")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    folder = arguments.folder or Path(tempfile.gettempdir()) / "verse-data-benchmark"
+    folders = [folder / name for name in SHAPES]
+    if arguments.serve:
+        serve(arguments.serve, folders, arguments.workers[0])
+        return 0
+    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    chosen = [c for c in CONTESTANTS.values() if c.name in arguments.only and installed(c)]
+    prepare(folder, SHAPES, [WAYS[name] for name in dict.fromkeys(c.files for c in chosen)])
+    met = True
+    for workers in arguments.workers:
+        with running([c.name for c in chosen], folder, workers) as runners:
+            for number in range(arguments.rounds):
+                order = list(runners)
+                random.Random(number).shuffle(order)
+                for runner in order:
+                    runner.measure(arguments.seconds)
+            met &= report(runners, workers)
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
