@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Literal
@@ -11,6 +11,7 @@ import pandas as pd
 
 from verse_data.spine.levels import LEVELS
 from verse_data.tables.columns import TableName, columns
+from verse_data.tables.definitions import DEFINITIONS
 from verse_data.tables.query_nodes import (
     AllOf,
     AnyOf,
@@ -179,7 +180,10 @@ class _Checker:
 
     def _nature(self, column: Column, *, comparable: bool = True) -> Nature:
         if column.name not in self._columns:
-            problem = f"there is no column {column.name}. {nearest(column.name, self._columns)}Columns: {', '.join(self._columns)}."
+            meant = _meant(column.name, self._columns)
+            problem = (
+                f"there is no column {column.name}. {meant}Columns: {', '.join(self._columns)}."
+            )
             self._text.refuse(column.span, problem)
         nature = self._columns[column.name]
         if comparable and nature.kind == "other":
@@ -223,6 +227,17 @@ class _Checker:
             known = ", ".join(nature.vocabulary[:40]) + (", …" if nature.vocabulary[40:] else "")
             problem = f"{constant.value!r} is no {word}. {nearest(str(constant.value), nature.vocabulary)}Known: {known}."
             self._text.refuse(constant.span, problem)
+
+
+def _meant(name: str, columns: Iterable[str]) -> str:
+    """Return what to write in place of a bare word that is no column, or nothing."""
+    if name.lower() in {"true", "false"}:
+        return f"Write {name.capitalize()}. "
+    if name.lower() in {"null", "nan", "na"}:
+        return "Write missing(column) to ask whether a value is missing. "
+    if any(name in words for words in (LEVELS, *_documented_words().values())):
+        return f"Texts stand in quotes: {name!r}. "
+    return nearest(name, [*columns, *DEFINITIONS])
 
 
 def _kind_of(constant: Constant) -> Kind:

@@ -29,14 +29,25 @@ MAX_DEPTH: Final = 20
 WORDS: Final = frozenset({"and", "or", "not", "in", "True", "False"})
 
 _INSTEAD: Final = {
-    "=": "Write == to compare.",
-    "&": "Write and.",
-    "|": "Write or.",
+    **dict.fromkeys(["===", "="], "Write == to compare."),
+    **dict.fromkeys(["!==", "<>", "=!", "\u2260"], "Write !=."),
+    **dict.fromkeys(["=>", "> =", "\u2265"], "Write >=."),
+    **dict.fromkeys(["=<", "< =", "\u2264"], "Write <=."),
+    **dict.fromkeys(["&&", "&"], "Write and."),
+    **dict.fromkeys(["||", "|"], "Write or."),
     "~": "Write not.",
     "!": "Write not, or != to compare.",
     "#": "A query has no comments.",
     "\\": "Texts in a query have no escapes.",
 }
+"""What other languages say, and what is meant."""
+
+_ELSEWHERE: Final = re.compile(
+    "|".join(
+        re.escape(sign) + ("(?!=)" if sign in {"!", "="} else "")  # not the start of != and ==
+        for sign in sorted(_INSTEAD, key=len, reverse=True)
+    )
+)
 _TOKEN: Final = re.compile(
     r"""(?P<blank>[ \t\r\n]+)
     |(?P<string>'[^'\\\r\n]*'|"[^"\\\r\n]*")
@@ -104,6 +115,11 @@ class QueryText:
     def _check_words(self) -> None:
         place, depth, run, before = 0, 0, 0, ""
         while place < len(self.text):
+            if sign := _ELSEWHERE.match(self.text, place):
+                problem = (
+                    f"{sign.group()!r} is not part of the query language. {_INSTEAD[sign.group()]}"
+                )
+                self.refuse(Span(*sign.span()), problem)
             match = _TOKEN.match(self.text, place)
             if match is None:
                 self._refuse_character(place)
@@ -149,12 +165,11 @@ class QueryText:
                 f"ASCII letters; look-alikes of other alphabets are not the same name."
             )
             self.refuse(span, problem)
-        shown = repr(character)
-        hint = _INSTEAD.get(
-            character,
-            "The words are columns, values, == != < <= > >=, in, and, or, not, ( ), [ ] and missing().",
+        problem = (
+            f"{character!r} is not part of the query language. The words are columns, values, "
+            f"== != < <= > >=, in, and, or, not, ( ), [ ] and missing()."
         )
-        self.refuse(span, f"{shown} is not part of the query language. {hint}")
+        self.refuse(span, problem)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
