@@ -270,10 +270,7 @@ def _members(release: Release, split: Split, where: str | None) -> list[str] | p
             f"{release.name} {release.version} has no scan in split {split!r}. "
             f"See what it holds: verse-data status {release.name}"
         )
-    if where is None:
-        return ids
-    rows = release.select(where)
-    return rows[rows["scan_id"].isin(ids)]
+    return ids if where is None else release.select(where, scan_ids=ids)
 
 
 def load_table(

@@ -14,7 +14,7 @@ import torch
 
 import verse_data as vd
 from verse_data.api import lock_tree
-from verse_data.errors import UsageError
+from verse_data.errors import UsageError, VerseDataError
 from verse_data.phantom import CASES, paint_ct
 from verse_data.phantom import write as write_phantom
 from verse_data.release import Release
@@ -210,3 +210,32 @@ def test_a_scan_without_a_ct_is_counted(tmp_path: Path) -> None:
     ]
     with pytest.raises(UsageError, match="1 no_ct"):
         vd.load_split("test", release="phantom")
+
+
+def _spoilt_phantom(folder: Path, path: str, data: bytes) -> Path:
+    """Lock a phantom whose file at `path` is broken, as a listing of OSF may be; return the root."""
+    tree = write_phantom(folder / "tree", n_subjects=4, shape=(32, 64, 24))
+    (spoilt,) = tree.rglob(path)
+    spoilt.write_bytes(data)
+    lock_tree("phantom", tree, root=folder / "home", check=False)
+    return folder / "home"
+
+
+@pytest.mark.parametrize("kind", ["ct.json", "seg-subreg_ctd.json", "seg-vert_msk.nii.gz"])
+def test_a_broken_file_stops_its_own_split_alone(kind: str, tmp_path: Path) -> None:
+    """A broken file of the test split is a finding, and no reason not to train."""
+    root = _spoilt_phantom(tmp_path, f"sub-verse904_{kind}", b"{}")
+    where = "has_mask or not has_mask"
+
+    for condition in (None, where):
+        served = vd.load_split("training", release="phantom", root=root, where=condition)
+        assert {sample["subject_id"] for sample in served} == {"verse901", "verse902"}
+        with pytest.raises(VerseDataError, match=f"sub-verse904_{kind}"):
+            vd.load_split("test", release="phantom", root=root, where=condition)
+    release = vd.open_release("phantom", root=root)
+    broken = release.findings[release.findings["rule"] == "broken-file"]
+    assert [Path(file).name for file in broken["file"]] == [f"sub-verse904_{kind}"]
+    assert list(broken["severity"]) == ["error"]
+    assert release.folds(2, split="training").k == 2
+    with pytest.raises(VerseDataError, match="verse-data findings phantom"):
+        _ = release.vertebrae

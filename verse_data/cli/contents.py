@@ -73,15 +73,17 @@ def chosen_scans(
     if wrong:
         raise UsageError(f"{release.name} has no subject {wrong[0]!r}.")
     wanted = {name.removeprefix("sub-") for name in subjects or []}
-    matching = set(release.select(where)["scan_id"]) if where else None
-    return [
+    chosen = [
         scan_id
         for scan_id, scan in release.series.items()
         if (not splits or scan.split in splits)
         and (not wanted or scan.subject_id in wanted)
         and (not scans or scan_id in scans)
-        and (matching is None or scan_id in matching)
     ]
+    if not where:
+        return chosen
+    matching = set(release.select(where, scan_ids=chosen)["scan_id"])
+    return [scan_id for scan_id in chosen if scan_id in matching]
 
 
 def chosen_roles(text: str | None) -> list[Any] | None:

@@ -59,7 +59,6 @@ def folds(
     """Divide a release's scans into folds, each patient in one, and print the balance."""
     from verse_data import api
     from verse_data.errors import UsageError
-    from verse_data.tables.splits import of_split
 
     if check is not None and out is not None:
         raise UsageError("--check reads folds and --out writes them; give one of the two.")
@@ -72,9 +71,7 @@ def folds(
     if out is not None:
         made.write(out)
         note(f"Wrote {out}, digest {made.digest[:12]}.")
-    _print_folds(
-        made, made.balance(of_split(opened.scans, split), opened.vertebrae), as_json=as_json
-    )
+    _print_folds(made, made.balance(*opened.tables_of(split)), as_json=as_json)
 
 
 def _print_folds(made: Folds, balance: pd.DataFrame, *, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.names import Role
 from verse_data.release import checks, contents, serving
 from verse_data.release.options import sort_options
+from verse_data.releases.commands import command, unless_newest
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.fetch import FetchReport
 from verse_data.tables.index import Index, ScanFiles, index_scans
@@ -101,15 +102,24 @@ class Release:
 
     # -- tables ----------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def tables(self) -> Tables:
         """All tables at once; see :mod:`verse_data.tables.columns` for every column.
 
         Raises
         ------
-        ValidationFailed
-            If a metadata file breaks a rule; file, sheet, row and column are named.
+        ValidationFailed, IntegrityError, UnsafeInput
+            If a file that they are made of is broken; each is named, with the place in it.
         """
+        return self._tables_for(None)
+
+    def _tables_for(self, scan_ids: Collection[str] | None) -> Tables:
+        """Return the tables, if no file of `scan_ids` is broken; None means all scans."""
+        listing = command(self.files, "findings", version=unless_newest(self.files, self.version))
+        return self._read_tables.sound(scan_ids, listing=listing)
+
+    @cached_property
+    def _read_tables(self) -> Tables:
         from verse_data.tables.build import build_tables
 
         return build_tables(
@@ -137,11 +147,13 @@ class Release:
 
     @property
     def findings(self) -> pd.DataFrame:
-        """One row a disagreement between files, or between a file and what is published."""
-        return self.tables.findings.copy()
+        """One row a broken file, a disagreement between files, or one with what is published."""
+        return self._read_tables.findings.copy()
 
-    def select(self, where: str) -> pd.DataFrame:
-        """Return the rows of :attr:`vertebrae` for which `where` is true.
+    def select(self, where: str, *, scan_ids: Iterable[str] | None = None) -> pd.DataFrame:
+        """Return the rows of :attr:`vertebrae`, or of these scans alone, for which `where` is true.
+
+        A broken file is an error if it belongs to a scan that is looked at, and a finding if not.
 
         Raises
         ------
@@ -150,7 +162,25 @@ class Release:
         """
         from verse_data.tables.query import select
 
-        return select(self.tables.vertebrae, where)
+        chosen = None if scan_ids is None else set(self._ids(scan_ids))
+        rows = self._tables_for(chosen).vertebrae
+        return select(rows if chosen is None else rows[rows["scan_id"].isin(chosen)], where)
+
+    def tables_of(self, split: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the rows of :attr:`scans` and :attr:`vertebrae` in a published split (None: all).
+
+        Raises
+        ------
+        UsageError
+            If there is no such split.
+        ValidationFailed, IntegrityError, UnsafeInput
+            If a file of these scans is broken; those of others do not matter.
+        """
+        from verse_data.tables.splits import of_split
+
+        scans = of_split(self._read_tables.scans, split)
+        vertebrae = self._tables_for(set(scans["scan_id"])).vertebrae
+        return scans.copy(), vertebrae[vertebrae["scan_id"].isin(scans["scan_id"])].copy()
 
     def folds(
         self,
@@ -165,11 +195,11 @@ class Release:
         See :func:`verse_data.tables.folds.make_folds`.
         """
         from verse_data.tables.folds import STRATIFY, make_folds
-        from verse_data.tables.splits import of_split
 
+        scans, vertebrae = self.tables_of(split)
         return make_folds(
-            of_split(self.tables.scans, split),
-            self.tables.vertebrae,
+            scans,
+            vertebrae,
             k=k,
             seed=seed,
             stratify=STRATIFY if stratify is None else stratify,
@@ -190,10 +220,9 @@ class Release:
             If it was changed since it was written.
         """
         from verse_data.tables.folds import Folds
-        from verse_data.tables.splits import of_split
 
-        scans, lock = of_split(self.tables.scans, split), f"sha256:{self.lock.digest}"
-        return Folds.read(Path(path), scans, release=self.name, lock=lock)
+        scans, _ = self.tables_of(split)
+        return Folds.read(Path(path), scans, release=self.name, lock=f"sha256:{self.lock.digest}")
 
     # -- contents --------------------------------------------------------------------------------
 
@@ -387,7 +416,7 @@ class Release:
             wanted = set(self._ids(chosen["scan_id"]))
             if "level" in chosen.columns:
                 return chosen, wanted
-        table = self.tables.vertebrae
+        table = self._tables_for(wanted).vertebrae
         return table[table["scan_id"].isin(wanted)], wanted
 
     def dataset(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from verse_data.errors import ValidationFailed
 from verse_data.progress import Progress, silent
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
+from verse_data.tables.broken import BrokenFile, raise_broken
 from verse_data.tables.checks import grading_findings, row_scan_id, scan_findings
 from verse_data.tables.columns import to_frame
 from verse_data.tables.findings import FINDING_COLUMNS, Finding, as_rows
@@ -42,6 +43,8 @@ class Tables:
         place.
     grading : Grading or None
         The grading workbook as read, with its rows of series that the release lacks.
+    broken : tuple of BrokenFile
+        Files that could not be read; what their scans' rows say of them is missing.
     """
 
     scans: pd.DataFrame
@@ -49,6 +52,30 @@ class Tables:
     subjects: pd.DataFrame
     findings: pd.DataFrame
     grading: Grading | None = None
+    broken: tuple[BrokenFile, ...] = ()
+
+    def sound(
+        self, scan_ids: Collection[str] | None = None, *, listing: str = "Release.findings"
+    ) -> Tables:
+        """Return these tables, if every file of `scan_ids` (default: of all scans) could be read.
+
+        A broken file of one split is no reason not to use another; what is used must be whole.
+
+        Parameters
+        ----------
+        scan_ids : collection of str, optional
+            What is going to be used.
+        listing : str
+            What gives the list of all broken files; told to the reader of the error.
+
+        Raises
+        ------
+        ValidationFailed, IntegrityError, UnsafeInput
+            Naming every broken file of these scans.
+        """
+        here = [file for file in self.broken if scan_ids is None or file.scan_id in scan_ids]
+        raise_broken(here, listing=listing)
+        return self
 
 
 def build_tables(
@@ -61,7 +88,8 @@ def build_tables(
 ) -> Tables:
     """Read, check and join the metadata of a release.
 
-    Files that are not on this machine leave their columns missing; nothing is fetched.
+    Files that are not on this machine leave their columns missing; nothing is fetched. So do files
+    of a scan that cannot be read, each of which is a finding; see :meth:`Tables.sound`.
 
     Parameters
     ----------
@@ -79,7 +107,7 @@ def build_tables(
     Raises
     ------
     ValidationFailed
-        If metadata break a rule; file, sheet, row, column and value are named, all at once.
+        If the workbook breaks a rule; sheet, row, column and value are named, all at once.
     SheetRefused
         If the workbook is hostile or beyond a limit.
     """
@@ -102,13 +130,16 @@ def build_tables(
         row = graded.row if graded else None
         scans.append(scan_record(scan, row, expected.get(scan.scan.series_id)))
         vertebrae += vertebra_records(scan, row)
-    findings = [*index.findings, *_findings(sources, grading, rows, index)]
+    broken = tuple(file for scan in sources for file in scan.broken)
+    findings = [file.finding() for file in broken]
+    findings += [*index.findings, *_findings(sources, grading, rows, index)]
     return Tables(
         scans=to_frame("scans", scans),
         vertebrae=to_frame("vertebrae", vertebrae),
         subjects=to_frame("subjects", subject_records(scans, vertebrae)),
         findings=findings_frame(findings),
         grading=grading,
+        broken=broken,
     )
 
 
@@ -131,7 +162,8 @@ def _sheet(files: Sequence[LockedFile], content: Content) -> Sheet | None:
 
 
 def _grading(sheet: Sheet | None, sources: Sequence[ScanSources]) -> Grading | None:
-    without_t12 = {scan.scan.series_id for scan in sources if scan.lacks_t12}
+    # A scan whose labels nobody knows here may lack T12 too.
+    without_t12 = {scan.scan.series_id for scan in sources if scan.lacks_t12 is not False}
     return None if sheet is None else check_sheet(sheet, without_t12=without_t12)
 
 

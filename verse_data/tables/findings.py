@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from verse_data.errors import ValidationFailed
 
 SHOWN: Final = 20
-Severity = Literal["warning", "note"]
+Severity = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,8 @@ class Finding:
     message : str
         What was seen.
     severity : str
-        ``"warning"`` where data disagree or are missing, ``"note"`` where they are merely odd.
+        ``"error"`` where a file cannot be read, ``"warning"`` where data disagree or are missing,
+        ``"note"`` where they are merely odd.
     scan_id, subject_id, level : str
         What it is about; empty where it is about more.
     file, place : str

@@ -20,7 +20,7 @@ from verse_data.records.names import Role
 from verse_data.records.scan import CtSidecar, parse_ct_sidecar
 from verse_data.spine.geometry import Affine, Shape, apply_affine, axcodes, voxel_sizes
 from verse_data.spine.levels import LEVEL_OF_LABEL
-from verse_data.tables.findings import SHOWN
+from verse_data.tables.broken import FAULTS, BrokenFile
 from verse_data.tables.index import ScanFiles
 
 Content = Callable[[LockedFile], Path | None]
@@ -75,7 +75,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class ScanSources:
-    """What the files of one scan say; None where a file is not listed or not on this machine."""
+    """What the files of one scan say; None where a file is not listed, not here, or `broken`."""
 
     scan: ScanFiles
     centroids: CentroidFile | None
@@ -84,6 +84,7 @@ class ScanSources:
     grid: Grid | None
     ct_grid: Grid | None
     ct_notes: tuple[str, ...] = ()
+    broken: tuple[BrokenFile, ...] = ()
 
     @property
     def placed(self) -> bool:
@@ -97,8 +98,10 @@ class ScanSources:
         return self.grid is None or self.centroids.direction == self.grid.axcodes
 
     @property
-    def lacks_t12(self) -> bool:
-        """Whether mask or centroids show T11 and L1, and no T12 between them."""
+    def lacks_t12(self) -> bool | None:
+        """Whether mask or centroids show T11 and L1, and no T12 between them; None if neither is read."""
+        if self.centroids is None and self.mask is None:
+            return None
         labels = {point.label for point in self.centroids.points} if self.centroids else set()
         labels |= set(self.mask.labels) if self.mask else set()
         names = {LEVEL_OF_LABEL[label] for label in labels if label in LEVEL_OF_LABEL}
@@ -108,35 +111,24 @@ class ScanSources:
 def read_sources(
     scans: Sequence[ScanFiles], content: Content, *, derived: Path, progress: Progress
 ) -> list[ScanSources]:
-    """Read centroid files, ``_ct.json`` files, mask facts and CT headers of all `scans`.
+    """Read centroid files, ``_ct.json`` files, mask facts and CT headers of all `scans`."""
 
-    Raises
-    ------
-    ValidationFailed
-        For all bad metadata files at once.
-    """
-
-    def read(scan: ScanFiles) -> tuple[ScanSources, list[str]]:
+    def read(scan: ScanFiles) -> ScanSources:
         return _read_scan(scan, content, derived)
 
     found: list[ScanSources] = []
-    problems: list[str] = []
     # Inflating and counting a mask leave the interpreter free, so threads are enough; a few of
     # them, since each holds a whole mask.
     threads = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
     with threads, progress("Reading metadata", len(scans), "items") as advance:
-        for sources, broken in threads.map(read, scans):
+        for sources in threads.map(read, scans):
             found.append(sources)
-            problems += broken
             advance(1)
-    if problems:
-        more = [f"and {len(problems) - SHOWN} more files"] if len(problems) > SHOWN else []
-        raise ValidationFailed("\n".join([*problems[:SHOWN], *more]))
     return found
 
 
-def _read_scan(scan: ScanFiles, content: Content, derived: Path) -> tuple[ScanSources, list[str]]:
-    problems: list[str] = []
+def _read_scan(scan: ScanFiles, content: Content, derived: Path) -> ScanSources:
+    broken: list[BrokenFile] = []
 
     def take(role: Role, read: Callable[[Path, LockedFile], Any]) -> Any:
         file = scan.files.get(role)
@@ -145,8 +137,8 @@ def _read_scan(scan: ScanFiles, content: Content, derived: Path) -> tuple[ScanSo
             return None
         try:
             return read(path, file)
-        except ValidationFailed as error:
-            problems.append(str(error))
+        except FAULTS as error:
+            broken.append(BrokenFile(scan.scan_id, scan.subject_id, file.path, error))
             return None
 
     centroids = take(
@@ -161,7 +153,7 @@ def _read_scan(scan: ScanFiles, content: Content, derived: Path) -> tuple[ScanSo
     ct_grid = Grid.of(header) if header else None
     grid = ct_grid or (Grid.of(mask) if mask else None)
     notes = tuple(header.notes) if header else ()
-    return ScanSources(scan, centroids, sidecar, mask, grid, ct_grid, notes), problems
+    return ScanSources(scan, centroids, sidecar, mask, grid, ct_grid, notes, tuple(broken))
 
 
 def _bytes(path: Path, file: LockedFile) -> bytes:
