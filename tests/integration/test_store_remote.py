@@ -18,6 +18,7 @@ from verse_data.errors import (
     Offline,
     ServerUnavailable,
     StoreCorrupt,
+    UsageError,
 )
 from verse_data.volumes.build import build_stores, ensure_store
 from verse_data.volumes.manifest import load_manifest
@@ -130,14 +131,64 @@ def test_offline_asks_nobody(tmp_path, scan, s3):
     """With the network forbidden a copy that is here is served, another is an error, both silent."""
     online = stores_at(s3, tmp_path / "here")
     offline = replace(online, offline=True)
+    online.ensure(scan.source, Recipe())
+    s3.log.clear()
+    shutil.rmtree(tmp_path / "scan")
+
+    assert is_true(offline.ensure(scan.source, Recipe()), scan)
     with pytest.raises(Offline, match="s3://lab/stores"):
-        offline.ensure(scan.source, Recipe())
+        replace(offline, cache=tmp_path / "there").ensure(scan.source, Recipe())
+    for ask in (offline.has, replace(offline, cache=tmp_path / "there").fetch):
+        with pytest.raises(Offline, match="--offline"):
+            ask(fingerprint(scan.source, Recipe()))
+    assert s3.log == []
+
+
+def test_offline_builds_what_it_has_the_files_of(tmp_path, scan, s3):
+    """With the network forbidden and the scan's files here a store is built, and uploaded later."""
+    online = stores_at(s3, tmp_path / "here")
+    offline = replace(online, offline=True)
+
+    for _ in range(2):
+        assert is_true(offline.ensure(scan.source, Recipe()), scan)
     assert s3.log == []
 
     online.ensure(scan.source, Recipe())
-    s3.log.clear()
-    assert is_true(offline.ensure(scan.source, Recipe()), scan)
-    assert s3.log == []
+    assert is_true(
+        stores_at(s3, tmp_path / "there").fetch(fingerprint(scan.source, Recipe())), scan
+    )
+
+
+@pytest.mark.parametrize("scheme", ["file://", ""])
+def test_a_folder_needs_no_network(tmp_path, scan, scheme):
+    """A root that is a folder of this machine is filled and read with the network forbidden."""
+    url = f"{scheme}{tmp_path}/shared"
+    here, there = (RemoteStores(url, tmp_path / n, offline=True) for n in ("here", "there"))
+    build_stores([scan.source], Recipe(), tmp_path, remote=here)
+    shutil.rmtree(tmp_path / "scan")
+
+    assert is_true(there.ensure(scan.source, Recipe()), scan)
+    with pytest.raises(ContentMissing, match=f"{tmp_path}/shared holds no store"):
+        there.fetch("00" * 32)
+
+
+def test_a_folder_is_not_its_own_copy(tmp_path):
+    """The folder of the local copies, named as the shared root too, is refused."""
+    with pytest.raises(UsageError, match="VERSE_DATA_STORES"):
+        RemoteStores(f"file://{tmp_path}/s/", tmp_path / "s")
+
+
+def test_files_in_a_folder_are_replaced_whole(tmp_path, scan):
+    """Whoever reads at a file:// URL while another machine uploads the same store reads it whole."""
+    here = RemoteStores(f"file://{tmp_path}/shared", tmp_path / "here")
+    store = here.ensure(scan.source, Recipe())
+    shard = next((tmp_path / "shared").rglob("image/c/0/0/0"))
+    with shard.open("rb") as reader:
+        before = shard.stat().st_ino
+        here.upload(store)
+        assert shard.stat().st_ino != before
+        assert reader.read() == shard.read_bytes() == (store / "image/c/0/0/0").read_bytes()
+    assert list((tmp_path / "shared").rglob(".tmp-*")) == []
 
 
 def test_a_copy_is_served_when_the_url_is_down(tmp_path, scan):
