@@ -37,7 +37,7 @@ TABLE: dict[str, set[type[VerseDataError]]] = {
     "cut_length": {Truncated},
     "cut_no_length": {Truncated},
     "cut_chunked": {Truncated},
-    "reset": {Truncated},
+    "reset": {Truncated, ServerUnavailable},
     "stall": {Truncated, ServerUnavailable},
     "html": {NotTheFile},
     "html_as_bytes": {NotTheFile},
@@ -61,13 +61,13 @@ class Place:
     osf: OsfStandin
     dataset: ReleaseDataset
 
-    def fetch(self) -> dict[str, FetchResult]:
+    def fetch(self, *, stall: float = 120.0) -> dict[str, FetchResult]:
         """Fetch all files; return the results by path."""
         results: dict[str, FetchResult] = {}
         engine = AnnexEngine(
             self.dataset.config,
             self.dataset,
-            stall=1.0,
+            stall=stall,
             backoff=Backoff(tries=3, first=0.01, most=0.02),
         )
 
@@ -118,9 +118,9 @@ def test_no_fault_puts_a_wrong_file_in_place(place: Place, mode: str, start: str
         place.osf.play("gone")
         place.fetch()
         place.osf.faults.clear()
-    place.osf.play(mode, seconds=2)
+    place.osf.play(mode, seconds=60 if mode == "stall" else 2)
 
-    results = place.fetch()
+    results = place.fetch(stall=1.0 if mode == "stall" else 120.0)
 
     for file in place.dataset.lock().files:
         result = results[file.path]

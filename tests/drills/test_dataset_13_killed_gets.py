@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from osf_standin import FakeClock, Node, OsfStandin
+from osf_standin.server import PIECE
 from support.calls import call
 
 from verse_data.config import Config
@@ -57,7 +59,7 @@ with urllib.request.urlopen(sys.argv[2]) as response, open(sys.argv[1], "wb") as
 
 @pytest.fixture
 def place(home: Path) -> Iterator[tuple[OsfStandin, ReleaseDataset]]:
-    """Serve a node slowly enough for a kill to hit, and build its dataset."""
+    """Serve a node, and build its dataset."""
     node = Node("jtfa5")
     for number in range(FILES):
         content = b"\x1f\x8b" + random.Random(number).randbytes(SIZE)
@@ -68,7 +70,6 @@ def place(home: Path) -> Iterator[tuple[OsfStandin, ReleaseDataset]]:
         )
         dataset = ReleaseDataset(home / "lab", config=config)
         dataset.publish(walk_node("jtfa5", config=config, release="lab", clock=FakeClock()))
-        osf.latency = 0.02
         yield osf, dataset
 
 
@@ -87,27 +88,44 @@ def start(script: str, *arguments: str) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
-def kill_after(child: subprocess.Popen[bytes], seconds: float, *, alone: bool = False) -> None:
-    """Give a child its sign, and kill it: with all that it started, or alone."""
+def kill_when(
+    child: subprocess.Popen[bytes], reached: Callable[[], bool], *, alone: bool = False
+) -> None:
+    """Give a child its sign, and kill it once it got so far: with all that it started, or alone."""
     with child:
         assert child.stdin
         assert child.stdout
         assert child.stdout.readline() == b"ready\n"
         child.stdin.write(b"go\n")
         child.stdin.flush()
-        time.sleep(seconds)
-        (os.kill if alone else os.killpg)(child.pid, signal.SIGKILL)
+        while not reached() and child.poll() is None:
+            time.sleep(0.002)
+        with suppress(ProcessLookupError):
+            (os.kill if alone else os.killpg)(child.pid, signal.SIGKILL)
+
+
+def come(dataset: ReleaseDataset) -> int:
+    """Return how many bytes have come so far, those of unfinished files included."""
+    annex, total = dataset.path / ".git" / "annex", 0
+    for path in (*annex.glob("tmp/SHA256E-*"), *annex.glob("objects/*/*/*/SHA256E-*")):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
 
 
 def test_killed_gets_leave_nothing_wrong(place: tuple[OsfStandin, ReleaseDataset]) -> None:
     """After each kill no object is wrong; our own get ends it, fsck is clean, the bytes are right."""
-    _, dataset = place
+    osf, dataset = place
     files, dice = dataset.lock().files, random.Random(13)
     partly = 0
     child = start(CHILD, str(dataset.path))
     for _ in range(KILLS):
         following = start(CHILD, str(dataset.path))
-        kill_after(child, dice.uniform(0.0, 0.5))
+        # Answers stand still once they have given so much, so that each kill is in time; of what
+        # was sent, git-annex may have a piece that it has not written yet.
+        osf.hold_at = dice.randrange(PIECE, SIZE)
+        enough = come(dataset) + osf.hold_at - PIECE
+        kill_when(child, lambda enough=enough: come(dataset) > enough)
         child = following
         here = [file for file in files if dataset.has(file)]
         partly += 0 < len(here) < FILES
@@ -116,7 +134,8 @@ def test_killed_gets_leave_nothing_wrong(place: tuple[OsfStandin, ReleaseDataset
         if len(here) == FILES:  # begin again, so that each kill has something to hit
             assert dataset.has(files[0])
             call(dataset.path, "git-annex", "drop", "--force", "--quiet", ".")
-    kill_after(child, 0.0)
+    osf.hold_at = None
+    kill_when(child, lambda: True)
 
     report = dataset.fetch(files)
 
@@ -134,10 +153,11 @@ def test_our_own_get_goes_on_after_a_kill_of_it_alone(
     osf, dataset = place
     for name, value in osf.environment.items():
         monkeypatch.setenv(name, value)
-    files, dice = dataset.lock().files, random.Random(1)
-    for _ in range(3):
-        before = osf.sent_bytes
-        kill_after(start(OURS, str(dataset.path)), dice.uniform(0.1, 0.5), alone=True)
+    files = dataset.lock().files
+    for pieces in (1, 3, 5):
+        before, osf.hold_at = osf.sent_bytes, pieces * PIECE
+        kill_when(start(OURS, str(dataset.path)), lambda: come(dataset) > 0, alone=True)
+        osf.hold_at = None
 
         assert dataset.fetch(files).failed == ()
         assert osf.sent_bytes - before <= 1.5 * FILES * SIZE
@@ -152,9 +172,13 @@ def test_control_a_killed_plain_download_leaves_a_wrong_file(
     """A download to the final name, killed on its way, leaves a file that is not the locked one."""
     osf, dataset = place
     file = dataset.lock().files[0]
-    osf.play("stall", seconds=5)
+    osf.hold_at = SIZE // 2
     final = tmp_path / "naive.nii.gz"
 
-    kill_after(start(NAIVE, str(final), dataset.addresses(file)[0]), 1.0)
+    def reached() -> bool:
+        return final.exists() and final.stat().st_size > 0
 
+    kill_when(start(NAIVE, str(final), dataset.addresses(file)[0]), reached)
+
+    assert reached()
     assert hashlib.sha256(final.read_bytes()).hexdigest() != file.sha256

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import pytest
 from osf_standin import MODES, FakeClock, Node, OsfStandin
@@ -62,6 +63,11 @@ TABLE: dict[str, tuple[type[VerseDataError] | None, int]] = {
     "unsatisfiable": (None, 0),
 }
 
+# A machine that pauses may meet these before it has read the headers, which then never come.
+ALSO: Final = {"reset": ServerUnavailable, "stall": ServerUnavailable}
+PATIENT, HASTY = (60.0, 60.0), (60.0, 0.3)
+"""Limits that no well server meets, on any machine; and one that a stall is sure to meet."""
+
 LARGE, SMALL = "rawdata/sub-verse004_ct.nii.gz", "derivatives/sub-verse004_ctd.json"
 
 
@@ -93,7 +99,12 @@ def standin(
         yield osf, config, lock.by_path
 
 
-def get(config: Config, store: ObjectStore, file: LockedFile) -> FetchResult:
+def get(
+    config: Config,
+    store: ObjectStore,
+    file: LockedFile,
+    timeouts: tuple[float, float] = PATIENT,
+) -> FetchResult:
     """Fetch one file."""
     results: list[FetchResult] = []
     engine = HttpEngine(
@@ -101,7 +112,7 @@ def get(config: Config, store: ObjectStore, file: LockedFile) -> FetchResult:
         Target(store),
         clock=Fast(),
         backoff=Backoff(first=0.001, most=0.01),
-        timeouts=(1.0, 0.2),
+        timeouts=timeouts,
     )
     engine.fetch([file], jobs=1, on_result=results.append)
     return results[0]
@@ -134,9 +145,9 @@ def test_no_fault_puts_a_wrong_file_in_place(
             osf.play("gone", times=1)
             assert get(config, store, file).error_class is SourceChanged
             assert [part.stat().st_size > 0 for part in store.incoming.glob("*.part")] == [True]
-        osf.play(mode, seconds=1)
-        result = get(config, store, file)
-        assert result.error_class is error, result.error
+        osf.play(mode, seconds=60 if mode == "stall" else 1)
+        result = get(config, store, file, HASTY if mode == "stall" else PATIENT)
+        assert result.error_class in {error, ALSO.get(mode, error)}, result.error
         assert result.ok is (error is None)
         if error is None:
             assert digest(store.object_path(file)) == file.sha256
@@ -168,6 +179,7 @@ def test_a_fault_that_passes_is_got_over_in_the_same_call(
     osf.faults.clear()
     osf.play(mode, times=1, seconds=1)
     store, file = ObjectStore(tmp_path / "lab"), files[LARGE]
+    # A stall of one second ends here as a transfer that was cut; how stalls end is told above.
     assert get(config, store, file).ok
     assert digest(store.object_path(file)) == file.sha256
 

@@ -58,7 +58,7 @@ for line in sys.stdin:
         HttpEngine(config, target).fetch([file], jobs=1, on_result=results.append)
         os._exit(0 if results[0].ok else 1)
     if "kill_at" in job:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 300
         while largest(Path(job["watch"])) < job["kill_at"]:
             assert time.monotonic() < until, "the child never got so far"
             time.sleep(0.001)

@@ -116,7 +116,7 @@ def test_secrets_of_the_user_and_of_the_server_get_nowhere(tmp_path: Path, home:
             if engine == "http":
                 quick = Backoff(tries=2, first=0.001, most=0.01)
                 chosen = HttpEngine(
-                    config, dataset, clock=FakeClock(), backoff=quick, timeouts=(1.0, 0.2)
+                    config, dataset, clock=FakeClock(), backoff=quick, timeouts=(60.0, 60.0)
                 )
             else:
                 chosen = make_engine("annex", dataset, config=config)

@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -110,7 +111,10 @@ def _refuse(fault: Fault, handler: Handler) -> None:
     if fault.mode == "throttle":
         headers["Retry-After"] = str(int(fault.seconds))
     if fault.mode == "throttle_date":
-        headers["Retry-After"] = handler.date_time_string(int(time.time() + fault.seconds))
+        # Counted from the very moment that the answer's own Date tells.
+        now = int(time.time())
+        headers["Retry-After"] = formatdate(now + fault.seconds, usegmt=True)
+        handler.date_time_string = lambda *_: formatdate(now, usegmt=True)  # type: ignore[method-assign]
     handler.answer(status, b'{"errors":[{"detail":"not now"}]}', headers)
 
 

@@ -41,7 +41,7 @@ def ask(url: str, **headers: str) -> tuple[int, bytes, Message]:
         url, headers={k.replace("_", "-"): v for k, v in headers.items()}
     )
     try:
-        with opener.open(request, timeout=5) as response:
+        with opener.open(request, timeout=60) as response:
             return response.status, response.read(), response.headers
     except urllib.error.HTTPError as error:
         with error:
