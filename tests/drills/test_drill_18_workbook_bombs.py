@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import resource
 import subprocess
 import sys
 import zipfile
@@ -18,19 +17,20 @@ import pytest
 from tests.support import workbooks
 from verse_data.errors import SheetRefused
 from verse_data.tables.workbook import read_sheet
-from verse_data.tables.workbook_xml import MAX_ELEMENTS, Marks
+from verse_data.tables.workbook_xml import Marks
 
 SECONDS = 5.0
 PARENT_BYTES = 200 << 20
 SHEET_XML = "xl/worksheets/sheet1.xml"
 
-# One process reads one bomb; it must end by itself, with a named error, and stay small.
+# One process reads one bomb; it must end by itself, with a named error, and stay small. What counts
+# is the processor's time of it and its children: on a busy machine everything takes longer.
 PROBE = """
-import json, re, sys, time
+import json, os, re, sys
 from pathlib import Path
 from verse_data.errors import VerseDataError
 from verse_data.tables.grading import read_grading
-start = time.monotonic()
+start = sum(os.times()[:4])
 try:
     read_grading(Path(sys.argv[1]))
     said = "read"
@@ -38,7 +38,7 @@ except VerseDataError as error:
     said = f"{type(error).__name__}: {error}"
 # Not ru_maxrss: it starts at what the process that forked this one had.
 peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
-print(json.dumps({"said": said, "seconds": time.monotonic() - start, "bytes": peak}))
+print(json.dumps({"said": said, "seconds": sum(os.times()[:4]) - start, "bytes": peak}))
 """
 
 
@@ -117,7 +117,7 @@ def with_doctype(declaration: bytes, use: bytes) -> Callable[[Path], Path]:
 
 def many_elements(path: Path) -> Path:
     """Millions of elements outside of any row, in a member that no limit of rows reaches."""
-    packed = b"".join(b"<b%d/>" % (n * 7919 % 1000) for n in range(1000)) * (MAX_ELEMENTS // 900)
+    packed = b"".join(b"<b%d/>" % (n * 7919 % 1000) for n in range(1000)) * 3_300
     return build(path, "xl/styles.xml", lambda _: b"<a>" + packed + b"</a>")
 
 
@@ -157,10 +157,10 @@ CASES: dict[str, Callable[[Path], Path]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_bomb_is_refused_fast_and_small(case: str, tmp_path: Path) -> None:
-    """Each bomb gives a named error within 5 s, and the process that asked stays below 200 MB."""
+    """Each bomb gives a named error within 5 s of work, and the process that asked stays below 200 MB."""
     path = CASES[case](tmp_path / "bomb.xlsx")
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, str(path)], check=True, capture_output=True, timeout=30
+        [sys.executable, "-c", PROBE, str(path)], check=True, capture_output=True, timeout=120
     )
     found = json.loads(done.stdout)
 
@@ -283,31 +283,22 @@ def test_a_slow_child_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         read_sheet(path)
 
 
-@pytest.fixture
-def small_process() -> Callable[[], None]:
-    """Limits for the control, so that it cannot harm the machine that runs it."""
+def test_control_the_plain_reader_hangs_on_the_corner_cell(tmp_path: Path) -> None:
+    """Control: openpyxl as everybody calls it does not come to an end with the smallest bomb.
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
-
-    return limit
-
-
-def test_control_the_plain_reader_hangs_on_the_corner_cell(
-    tmp_path: Path, small_process: Callable[[], None]
-) -> None:
-    """Control: openpyxl as everybody calls it does not come back from the smallest bomb in time."""
+    It is killed for its work, not its time; the limit on memory keeps it from harming the machine.
+    """
     path = corner_cell(tmp_path / "bomb.xlsx")
-    naive = f"import openpyxl; list(openpyxl.load_workbook({str(path)!r}).active.values)"
+    naive = f"""
+import openpyxl, resource
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+resource.setrlimit(resource.RLIMIT_CPU, ({SECONDS:.0f}, {SECONDS:.0f}))
+list(openpyxl.load_workbook({str(path)!r}).active.values)
+"""
 
-    with pytest.raises((subprocess.TimeoutExpired, subprocess.CalledProcessError)):
-        subprocess.run(
-            [sys.executable, "-c", naive],
-            check=True,
-            capture_output=True,
-            timeout=4,
-            preexec_fn=small_process,
-        )
+    done = subprocess.run([sys.executable, "-c", naive], check=False, capture_output=True)
+
+    assert done.returncode < 0 or b"MemoryError" in done.stderr
 
 
 def test_control_the_probe_reads_a_right_workbook(tmp_path: Path) -> None:
