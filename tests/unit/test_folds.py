@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +65,18 @@ def test_folds_are_the_same_on_every_platform(tables) -> None:
     assert make_folds(scans, vertebrae, k=5, seed=0).digest == (
         "d6fa6ca5b1b1a069b1f4e2ae02fcf5cf64c7da87de18e370b5a1754fea1ff6a1"
     )
+
+
+def test_thousands_of_subjects_are_divided_as_evenly_in_little_memory() -> None:
+    """2,000 subjects need no table of each against each, and no count differs by more than one."""
+    scans, vertebrae = made_up_tables(1, subjects=2000)
+    tracemalloc.start()
+    folds = make_folds(scans, vertebrae, k=5)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 2000 * 2000 * 8
+    assert folds.balance(scans, vertebrae)["spread"].max() <= 1
 
 
 def test_balance_counts_every_value_and_combination(tables) -> None:

@@ -3,8 +3,9 @@
 Each group (a subject) has a vector of counts. The cost of a division is a sum of squares: for
 each count, the distance of each part from an equal share, weighted so that rare counts matter as
 much as frequent ones. A greedy start is improved by the best move or swap until none helps, then
-shaken and improved again until that has been fruitless for a while. There is no floating point, no clock and no
-generator but SHA-256, so every platform finds the same division.
+shaken and improved again until that has been fruitless for a while. Of many groups a window of some
+hundred is looked at at a time, so that memory grows with their number, not with its square. There is
+no floating point, no clock and no generator but SHA-256, so every platform finds the same division.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ Whole = npt.NDArray[np.int64]
 
 _SCALE: Final = 1 << 20
 _SHAKES: Final = 400
-_WORK: Final = 12_000_000
+_WORK: Final = 24_000_000
 """Swaps weighed at most after the first descent, so that large catalogues end too."""
+_WINDOW: Final = 512
+"""Groups that may move at a time."""
 _MOVED_BY_A_SHAKE: Final = 3
 
 
@@ -46,11 +49,13 @@ def divide(counts: Whole, *, parts: int, seed: int, priority: Whole | None = Non
     """
     search = _Search(counts, parts=parts, priority=priority)
     search.start_greedily()
-    search.descend()
-    draw = _draws(seed, search.groups)
+    for first in range(0, len(counts), _WINDOW):
+        search.look_at(first)
+        search.descend()
+    draw = _draws(seed, search.width)
     best, best_cost = search.part.copy(), search.cost()
-    fruitless, shakes = 0, min(_SHAKES, _WORK // search.groups**2)
-    while shakes and fruitless < 2 * search.groups and best_cost > search.least_cost():
+    fruitless, shakes = 0, min(_SHAKES, _WORK // search.width**2)
+    while shakes and fruitless < 2 * search.width and best_cost > search.least_cost():
         search.shake(draw)
         search.descend()
         cost = search.cost()
@@ -76,17 +81,27 @@ class _Search:
     def __init__(self, counts: Whole, *, parts: int, priority: Whole | None) -> None:
         self._counts = counts
         self._parts = parts
-        self.groups = len(counts)
         self._totals = counts.sum(axis=0)
         weights = _SCALE // np.maximum(self._totals, 1)
         self._weights = np.maximum(weights * (1 if priority is None else priority), 1)
         self._weighted = counts * self._weights
-        self._gram = self._weighted @ counts.T
-        square = np.diag(self._gram)
-        self._pair = square[:, None] + square[None, :] - 2 * self._gram
-        self.part = np.full(self.groups, -1, dtype=np.int64)
+        self._square = (self._weighted * counts).sum(axis=1)
+        self.part = np.full(len(counts), -1, dtype=np.int64)
         # Per part and kind: parts * count - total, which is 0 at an equal share.
         self._off = np.tile(-self._totals, (parts, 1))
+
+    @property
+    def width(self) -> int:
+        """Return how many groups may move."""
+        return len(self._pair)
+
+    def look_at(self, first: int) -> None:
+        """Let the groups from `first` on move, a window of them, or of the last if there are fewer."""
+        first = max(min(first, len(self._counts) - _WINDOW), 0)
+        self._window = slice(first, first + _WINDOW)
+        square, weighted = self._square[self._window], self._weighted[self._window]
+        gram = weighted @ self._counts[self._window].T
+        self._pair = square[:, None] + square[None, :] - 2 * gram
 
     def cost(self) -> int:
         return int((self._off**2 @ self._weights).sum())
@@ -104,31 +119,32 @@ class _Search:
 
     def start_greedily(self) -> None:
         """Give each group, the heavy ones first, to the part where it costs least."""
-        for group in np.argsort(-np.diag(self._gram), kind="stable"):
+        for group in np.argsort(-self._square, kind="stable"):
             self._move(int(group), int(np.argmin(self._off @ self._weighted[group])))
 
     def descend(self) -> None:
         """Take the best move or swap until none makes the division better."""
+        start = self._window.start
         while True:
-            pull = self._weighted @ self._off.T
+            pull = self._weighted[self._window] @ self._off.T
             mover, target, moved = self._best_move(pull)
             first, second, swapped = self._best_swap(pull)
             if min(moved, swapped) >= 0:
                 return
             if moved <= swapped:
-                self._move(mover, target)
+                self._move(start + mover, target)
             else:
-                there, here = int(self.part[second]), int(self.part[first])
-                self._move(first, there)
-                self._move(second, here)
+                self._swap(start + first, start + second)
 
     def shake(self, draw: Iterator[int]) -> None:
         """Swap a few groups at random."""
         for _ in range(_MOVED_BY_A_SHAKE):
-            first, second = next(draw), next(draw)
-            here, there = int(self.part[first]), int(self.part[second])
-            self._move(first, there)
-            self._move(second, here)
+            self._swap(self._window.start + next(draw), self._window.start + next(draw))
+
+    def _swap(self, first: int, second: int) -> None:
+        here, there = int(self.part[first]), int(self.part[second])
+        self._move(first, there)
+        self._move(second, here)
 
     def _move(self, group: int, target: int) -> None:
         step = self._parts * self._counts[group]
@@ -140,20 +156,20 @@ class _Search:
     # Both changes of cost are divided by 2 * parts, which they share.
 
     def _best_move(self, pull: Whole) -> tuple[int, int, int]:
-        at_home = pull[np.arange(self.groups), self.part]
-        change = pull - at_home[:, None] + self._parts * np.diag(self._gram)[:, None]
-        change[np.arange(self.groups), self.part] = 0
+        rows, part = np.arange(self.width), self.part[self._window]
+        change = pull - pull[rows, part][:, None] + self._parts * self._square[self._window, None]
+        change[rows, part] = 0
         # A part never loses its last group.
-        alone = np.bincount(self.part, minlength=self._parts)[self.part] == 1
-        change[alone] = 0
+        change[np.bincount(self.part, minlength=self._parts)[part] == 1] = 0
         group, target = np.unravel_index(np.argmin(change), change.shape)
         return int(group), int(target), int(change[group, target])
 
     def _best_swap(self, pull: Whole) -> tuple[int, int, int]:
-        crossed = pull[:, self.part]
+        part = self.part[self._window]
+        crossed = pull[:, part]
         at_home = np.diag(crossed)
         change = crossed + crossed.T - at_home[:, None] - at_home[None, :]
         change += self._parts * self._pair
-        change[self.part[:, None] == self.part[None, :]] = 0
+        change[part[:, None] == part[None, :]] = 0
         first, second = np.unravel_index(np.argmin(change), change.shape)
         return int(first), int(second), int(change[first, second])
