@@ -1,143 +1,31 @@
-"""The front door: `load_split`, `open_release`, `list_releases`, `load_table`."""
+"""The front door: `load_split`, `load_table`, `open_release`, `lock_tree`, `list_releases`."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-from verse_data import config
 from verse_data.errors import UsageError
-from verse_data.progress import Progress, default
-from verse_data.records.lock import is_release_name
 from verse_data.records.names import SPLITS, Split
 from verse_data.release import Release, serving
+from verse_data.release.opening import ReleaseInfo, Root, list_releases, lock_tree, open_release
 from verse_data.release.options import PatchOptions, ScanOptions, VertebraOptions, sort_options
-from verse_data.releases import catalog
-from verse_data.releases.dataset import ReleaseDataset
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from verse_data.training import PatchDataset, ScanDataset, VertebraDataset
 
-Root = str | os.PathLike[str] | None
+__all__ = [
+    "ReleaseInfo",
+    "list_releases",
+    "load_split",
+    "load_table",
+    "lock_tree",
+    "open_release",
+]
+
 Unit = Literal["scan", "patch", "vertebra"]
-
-
-@dataclass(frozen=True)
-class ReleaseInfo:
-    """One line of :func:`list_releases`.
-
-    Attributes
-    ----------
-    name, title : str
-    versions : tuple of str
-        What is on this machine, oldest first; empty if nothing is.
-    """
-
-    name: str
-    title: str
-    versions: tuple[str, ...]
-
-
-def list_releases(*, root: Root = None) -> tuple[ReleaseInfo, ...]:
-    """Return the releases that the catalog knows or that are on this machine, by name."""
-    settings = config.resolve(root=root)
-    folders = settings.releases.iterdir() if settings.releases.is_dir() else ()
-    here = {
-        path.name: ReleaseDataset(path).versions() for path in folders if (path / ".git").exists()
-    }
-    known = {name: catalog.load_catalog(name).title for name in catalog.names()}
-    return tuple(
-        ReleaseInfo(name, known.get(name, "locked on this machine"), here.get(name, ()))
-        for name in sorted(known.keys() | here.keys())
-    )
-
-
-def open_release(
-    name: str = "verse19",
-    *,
-    version: str | None = None,
-    root: Root = None,
-    offline: bool | None = None,
-    progress: Progress | None = None,
-) -> Release:
-    """Open a release that has been locked on this machine.
-
-    Parameters
-    ----------
-    name : str
-        Such as ``"verse19"`` or ``"phantom"``.
-    version : str, optional
-        ``"v1"``, or ``"sha256:…"`` with at least 12 digits of a lock's digest. The newest if missing.
-    root : path, optional
-        Root of releases and caches; default ``VERSE_DATA_HOME``, else the platform's cache folder.
-    offline : bool, optional
-        Whether the network is forbidden; default ``VERSE_DATA_OFFLINE``.
-    progress : Progress, optional
-        Told of every long step. Default: bars on a terminal, nothing elsewhere.
-
-    Raises
-    ------
-    UsageError
-        If there is no such release or version here; the text says how to make it.
-    """
-    settings = config.resolve(root=root, offline=offline)
-    dataset = _dataset(name, settings)
-    entry = catalog.load_catalog(name) if name in catalog.names() else None
-    if entry is None and not dataset.exists():
-        here = ", ".join(release.name for release in list_releases(root=root))
-        raise UsageError(
-            f"There is no release {name!r}; there are {here}. A folder of files becomes one with: "
-            f"verse-data lock {name} --from-tree FOLDER"
-        )
-    return Release(
-        dataset, version=dataset.resolve(version), config=settings, catalog=entry, progress=progress
-    )
-
-
-def lock_tree(
-    name: str,
-    folder: str | os.PathLike[str],
-    *,
-    root: Root = None,
-    check: bool = True,
-    progress: Progress | None = None,
-) -> Release:
-    """Make a release of files that lie on this machine: check, hash, publish, copy.
-
-    Parameters
-    ----------
-    name : str
-        Name of the release.
-    folder : path
-        A folder that holds ``rawdata/`` and ``derivatives/``, or several such folders.
-    root : path, optional
-        As in :func:`open_release`.
-    check : bool
-        Read every file before anything is written, and refuse a tree with a broken one.
-
-    Raises
-    ------
-    UsageError
-        If `folder` is not a release.
-    ValidationFailed, VolumeCorrupt, NiftiRefused
-        If a file is broken; nothing was written.
-    """
-    from verse_data.releases.tree import lock_tree as hash_tree
-    from verse_data.tables.check import check_tree
-
-    settings, show = config.resolve(root=root), progress or default()
-    dataset = _dataset(name, settings)
-    lock = hash_tree(Path(folder), release=name, progress=show)
-    if check:
-        check_tree({file.path: Path(folder) / file.path for file in lock.files}, progress=show)
-    version = dataset.publish(lock)
-    dataset.adopt([Path(folder)], version, on_difference="refuse", progress=show)
-    return open_release(name, version=version, root=root, progress=show)
 
 
 @overload
@@ -300,11 +188,3 @@ def load_table(
     opened = open_release(release, version=version, root=root, offline=offline)
     rows: pd.DataFrame = getattr(opened, table)
     return rows if where is None else select(rows, where)
-
-
-def _dataset(name: str, settings: config.Config) -> ReleaseDataset:
-    if not is_release_name(name):
-        raise UsageError(
-            f"{name!r} is no name of a release: use lower-case letters, digits, '-' and '_'."
-        )
-    return ReleaseDataset(settings.releases / name, config=settings)

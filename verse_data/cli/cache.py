@@ -7,22 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from verse_data.cli.common import (
-    JsonOption,
-    OfflineOption,
-    ReleaseArgument,
-    RootOption,
-    VersionOption,
-    note,
-    print_json,
-)
+from verse_data.cli import options as opt
+from verse_data.cli.common import SHOWN, note, print_json
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from verse_data.volumes.recipe import Recipe
-
-_SHOWN = 20
 
 SpacingOption = Annotated[
     str | None,
@@ -54,7 +43,7 @@ def register(app: typer.Typer) -> None:
 
 
 def build(
-    release: ReleaseArgument,
+    release: opt.Release,
     *,
     spacing: SpacingOption = None,
     interpolation: InterpolationOption = "linear",
@@ -66,15 +55,21 @@ def build(
         str | None,
         typer.Option("--dask", metavar="ADDRESS", help="Build on the Dask scheduler at tcp://…"),
     ] = None,
-    version: VersionOption = None,
-    root: RootOption = None,
-    offline: OfflineOption = None,
-    as_json: JsonOption = False,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    offline: opt.Offline = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Convert a release's scans into stores; what is there already is kept."""
     from verse_data import api
+    from verse_data.errors import UsageError
+    from verse_data.release.contents import make_recipe
 
-    recipe = _recipe(spacing, interpolation, codec)
+    sizes: Any = None if spacing is None else spacing.split(",")
+    try:
+        recipe = make_recipe(sizes, interpolation, codec)
+    except UsageError as error:  # it begins with the option's name in Python
+        raise UsageError(f"--{error}") from None
     opened = api.open_release(release, version=version, root=root, offline=offline)
     client = None
     if dask is not None:
@@ -92,7 +87,7 @@ def build(
         note(f"{len(built)} scans of {release} {opened.version} are in the cache.")
 
 
-def list_(*, root: RootOption = None, as_json: JsonOption = False) -> None:
+def list_(*, root: opt.Root = None, as_json: opt.Json = False) -> None:
     """List the stores on this machine; only their metadata is read."""
     from verse_data.volumes.cache import list_stores
 
@@ -115,8 +110,8 @@ def verify(
         bool,
         typer.Option("--repair", help="Remove damaged stores; they are built again when used."),
     ] = False,
-    root: RootOption = None,
-    as_json: JsonOption = False,
+    root: opt.Root = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Read every byte of every store and hold it against its manifest; exit code 4 if one differs."""
     from verse_data.errors import IntegrityError, StorageError
@@ -127,10 +122,10 @@ def verify(
     texts = [str(error) for found in damaged.values() for error in found]
     if as_json:
         print_json({"damaged": [str(path) for path in damaged], "findings": texts})
-    for text in texts[:_SHOWN]:
+    for text in texts[:SHOWN]:
         note(text)
-    if len(texts) > _SHOWN:
-        note(f"and {len(texts) - _SHOWN} more")
+    if len(texts) > SHOWN:
+        note(f"and {len(texts) - SHOWN} more")
     if damaged and not repair:
         raise IntegrityError(f"{len(damaged)} stores are damaged; remove them with --repair.")
     if left := [path for path in damaged if path.exists()]:
@@ -149,8 +144,8 @@ def prune(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All stores.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    root: RootOption = None,
-    as_json: JsonOption = False,
+    root: opt.Root = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Remove leftovers of dead processes, damaged stores, and the stores that you name."""
     from verse_data.volumes.cache import prune as prune_stores
@@ -176,7 +171,7 @@ def prune(
         note(f"{len(gone.leftovers)} leftovers of dead processes {done}.")
 
 
-def size(*, root: RootOption = None, as_json: JsonOption = False) -> None:
+def size(*, root: opt.Root = None, as_json: opt.Json = False) -> None:
     """Print number and bytes of the stores on this machine."""
     from verse_data.volumes.cache import cache_size, leftover_size
 
@@ -203,28 +198,6 @@ def _stores(root: Path | None) -> Path:
     from verse_data import config
 
     return config.resolve(root=root).stores
-
-
-def _recipe(spacing: str | None, interpolation: str, codec: str) -> Recipe:
-    from pydantic import ValidationError
-
-    from verse_data.errors import UsageError
-    from verse_data.volumes.recipe import Recipe
-
-    try:
-        sizes = None if spacing is None else tuple(float(part) for part in spacing.split(","))
-        return Recipe.model_validate(
-            {"spacing": sizes, "interpolation": interpolation, "codec": codec}
-        )
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        hint = " Spacing is three sizes in mm, such as 1,1,1." if "spacing" in place else ""
-        message = f"--{place}: {first['msg']}.{hint}"
-        raise UsageError(message) from None
-    except ValueError:
-        message = f"--spacing {spacing}: give three sizes in mm, such as 1,1,1."
-        raise UsageError(message) from None
 
 
 def _describe(recipe: dict[str, Any]) -> str:

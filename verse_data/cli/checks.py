@@ -8,23 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from verse_data.cli.common import (
-    JsonOption,
-    ReleaseArgument,
-    RootOption,
-    VersionOption,
-    print_json,
-)
-from verse_data.cli.contents import (
-    RoleOption,
-    ScanOption,
-    SplitOption,
-    SubjectOption,
-    chosen_roles,
-    chosen_scans,
-)
-
-_SHOWN = 20
+from verse_data.cli import options as opt
+from verse_data.cli.choosing import chosen_roles, chosen_scans
+from verse_data.cli.common import SHOWN, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -34,18 +20,18 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    release: ReleaseArgument,
+    release: opt.Release,
     *,
     level: Annotated[
         Any, typer.Option(help="presence, size, hash or content.", parser=str)
     ] = "hash",
-    split: SplitOption = None,
-    subject: SubjectOption = None,
-    scan: ScanOption = None,
-    role: RoleOption = None,
-    version: VersionOption = None,
-    root: RootOption = None,
-    as_json: JsonOption = False,
+    split: opt.Splits = None,
+    subject: opt.Subjects = None,
+    scan: opt.Scans = None,
+    role: opt.Roles = None,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Check what is here against the lock, and the lock against what the catalog expects.
 
@@ -83,21 +69,21 @@ def _print_findings(found: tuple[Any, ...]) -> None:
     for rule, count in Counter(finding.rule for finding in found).items():
         sys.stdout.write(f"{rule}: {count:,}\n")
         same = [finding for finding in found if finding.rule == rule]
-        for finding in same[:_SHOWN]:
+        for finding in same[:SHOWN]:
             sys.stdout.write(f"  {finding.path or finding.scan_id}: {finding.message}\n")
-        if count > _SHOWN:
-            sys.stdout.write(f"  and {count - _SHOWN:,} more\n")
+        if count > SHOWN:
+            sys.stdout.write(f"  and {count - SHOWN:,} more\n")
         for command in dict.fromkeys(finding.command for finding in same):
             sys.stdout.write(f"  mend: {command}\n")
 
 
 def diff(
-    release: ReleaseArgument,
+    release: opt.Release,
     old: Annotated[str, typer.Argument(help="The older version, such as v1.")],
     new: Annotated[str, typer.Argument(help="The newer version, such as v2.")],
     *,
-    root: RootOption = None,
-    as_json: JsonOption = False,
+    root: opt.Root = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Say what changed between two versions, in scans and roles, and in labels where masks are here."""
     from verse_data.cli.dataset import open_dataset

@@ -1,39 +1,18 @@
-"""What all commands share: options, and where words and data go."""
+"""Where words and data go: data to stdout, words to stderr."""
 
 from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any, Final
 
-import typer
+if TYPE_CHECKING:
+    from rich.table import Table
 
-ReleaseArgument = Annotated[
-    str, typer.Argument(help="Name of the release, such as verse19.", metavar="RELEASE")
-]
-VersionOption = Annotated[
-    str | None,
-    typer.Option(
-        "--version", help="A version such as v1, or sha256:DIGEST of a lock. Default: the newest."
-    ),
-]
-RootOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--root",
-        help="Root of releases and caches. Default: VERSE_DATA_HOME, else the platform's cache folder.",
-    ),
-]
-OfflineOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--offline/--online", help="Forbid or allow the network. Default: VERSE_DATA_OFFLINE."
-    ),
-]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print JSON, and nothing but JSON, to stdout.")
-]
+SHOWN: Final = 20
+"""Of a long list, so many are told; the rest are counted."""
+
+_PIPE_WIDTH: Final = 1000
 
 
 def print_json(value: Any) -> None:
@@ -46,3 +25,11 @@ def print_json(value: Any) -> None:
 def note(text: str) -> None:
     """Say something to the person, on stderr, so that stdout stays data."""
     sys.stderr.write(text + "\n")
+
+
+def print_table(table: Table) -> None:
+    """Print a table to stdout: in a terminal as wide as it is, in a pipe uncut."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    Console(file=sys.stdout, width=width, markup=False, emoji=False, highlight=False).print(table)

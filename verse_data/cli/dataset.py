@@ -8,21 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from verse_data.cli.common import (
-    JsonOption,
-    ReleaseArgument,
-    RootOption,
-    VersionOption,
-    note,
-    print_json,
-)
+from verse_data.cli import options as opt
+from verse_data.cli.common import SHOWN, note, print_json
 
 if TYPE_CHECKING:
     from verse_data.records.lock import ReleaseLock
     from verse_data.releases.adopt import AdoptReport
     from verse_data.releases.dataset import ReleaseDataset
 
-_SHOWN = 20
 _MOST_LOCK_BYTES = 64 << 20
 
 
@@ -33,23 +26,16 @@ def register(app: typer.Typer) -> None:
     app.command("env")(env)
 
 
-def open_dataset(release: str, root: Path | None, *, offline: bool | None = None) -> ReleaseDataset:
+def open_dataset(release: str, root: Path | None) -> ReleaseDataset:
     """Return the dataset of a release, which need not exist yet."""
     from verse_data import config
-    from verse_data.errors import UsageError
-    from verse_data.records.lock import is_release_name
-    from verse_data.releases.dataset import ReleaseDataset
+    from verse_data.release.opening import dataset_of
 
-    if not is_release_name(release):
-        raise UsageError(
-            f"{release!r} is not a release name: small letters, digits, '-' and '_', such as verse19."
-        )
-    settings = config.resolve(root=root, offline=offline)
-    return ReleaseDataset(settings.releases / release, config=settings)
+    return dataset_of(release, config.resolve(root=root))
 
 
 def lock(
-    release: ReleaseArgument,
+    release: opt.Release,
     *,
     from_tree: Annotated[
         Path | None,
@@ -66,11 +52,11 @@ def lock(
     via: Annotated[
         Any, typer.Option(help="Route of the listing: waterbutler or api.", parser=str)
     ] = "waterbutler",
-    root: RootOption = None,
+    root: opt.Root = None,
     check: Annotated[
         bool, typer.Option(help="Read every file of the tree first, and refuse broken ones.")
     ] = True,
-    as_json: JsonOption = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Make a version of a release: a list of its files with digests, as a DataLad dataset."""
     from verse_data import api
@@ -149,7 +135,7 @@ def _walk(dataset: ReleaseDataset, *, node: str | None, via: Any) -> ReleaseLock
 
 
 def adopt(
-    release: ReleaseArgument,
+    release: opt.Release,
     sources: Annotated[
         list[str],
         typer.Argument(
@@ -157,9 +143,9 @@ def adopt(
         ),
     ],
     *,
-    version: VersionOption = None,
-    root: RootOption = None,
-    as_json: JsonOption = False,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Copy files that lie on disk already into a release, by their digests."""
     from verse_data import progress
@@ -172,7 +158,7 @@ def adopt(
     for name, values in _adopted(report).items():
         sys.stdout.write(f"{name:10} {len(values):6,}\n")
     for name in ("different", "unknown", "missing"):
-        for value in _adopted(report)[name][:_SHOWN]:
+        for value in _adopted(report)[name][:SHOWN]:
             note(f"{name}: {value}")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from verse_data.cli import demo_text as text
-from verse_data.cli.common import RootOption
+from verse_data.cli import options as opt
 from verse_data.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     *,
-    root: RootOption = None,
+    root: opt.Root = None,
     steps: Annotated[int, typer.Option(min=10, help="Training steps of the small network.")] = 40,
 ) -> None:
     """Go the whole way on made-up data: write, lock, check, convert, serve, train, look."""

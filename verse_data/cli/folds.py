@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from verse_data.cli.common import (
-    JsonOption,
-    OfflineOption,
-    ReleaseArgument,
-    RootOption,
-    VersionOption,
-    note,
-    print_json,
-)
+from verse_data.cli import options as opt
+from verse_data.cli.common import note, print_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def folds(
-    release: ReleaseArgument,
+    release: opt.Release,
     *,
     k: Annotated[int, typer.Option("--k", help="Number of folds.")] = 5,
     seed: Annotated[int, typer.Option("--seed", help="Another seed gives other folds.")] = 0,
@@ -51,10 +44,10 @@ def folds(
     check: Annotated[
         Path | None, typer.Option("--check", help="Check these folds instead of making some.")
     ] = None,
-    version: VersionOption = None,
-    root: RootOption = None,
-    offline: OfflineOption = None,
-    as_json: JsonOption = False,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    offline: opt.Offline = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Divide a release's scans into folds, each patient in one, and print the balance."""
     from verse_data import api
@@ -97,10 +90,10 @@ def leaks(
         str | None,
         typer.Option("--release", help="Also name the entries that this release does not have."),
     ] = None,
-    version: VersionOption = None,
-    root: RootOption = None,
-    offline: OfflineOption = None,
-    as_json: JsonOption = False,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    offline: opt.Offline = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Name each patient that sits on two sides of a split; exit with 3 if there is one.
 

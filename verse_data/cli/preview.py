@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verse_data.cli.common import (
-    JsonOption,
-    OfflineOption,
-    ReleaseArgument,
-    RootOption,
-    VersionOption,
-    print_json,
-)
+from verse_data.cli import options as opt
+from verse_data.cli.common import print_json
 
 if TYPE_CHECKING:
     from verse_data.release import Release
@@ -27,16 +21,16 @@ def register(app: typer.Typer) -> None:
 
 
 def preview(
-    release: ReleaseArgument,
+    release: opt.Release,
     scan_id: Annotated[str, typer.Argument(help="A scan, such as verse004.", metavar="SCAN")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The PNG. Default: SCAN.png here.")
     ] = None,
     *,
-    version: VersionOption = None,
-    root: RootOption = None,
-    offline: OfflineOption = None,
-    as_json: JsonOption = False,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    offline: opt.Offline = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Draw a scan: sagittal and coronal slice along the spine, with mask and centroids."""
     from verse_data import api

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from verse_data.cli.common import (
-    JsonOption,
-    ReleaseArgument,
-    RootOption,
-    VersionOption,
-    note,
-    print_json,
-)
+from verse_data.cli import options as opt
+from verse_data.cli.common import note, print_json
 
 if TYPE_CHECKING:
     from verse_data.records.provenance import FetchedFrom, Provenance
@@ -32,9 +27,20 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(
         help="Describe a release in formats that others read.", no_args_is_help=True
     )
-    group.command("prov")(prov)
-    group.command("rocrate")(rocrate)
-    group.command("croissant")(croissant)
+    for name, say, text in (
+        ("prov", _prov, "Write provenance as W3C PROV-JSON."),
+        (
+            "rocrate",
+            _rocrate,
+            "Write ro-crate-metadata.json (RO-Crate 1.1) for the root of the dataset.",
+        ),
+        (
+            "croissant",
+            _croissant,
+            "Write the release as Croissant 1.1 with the fields for responsible AI.",
+        ),
+    ):
+        group.command(name, help=text)(_exporter(say))
     app.add_typer(group, name="export")
 
 
@@ -45,12 +51,12 @@ def _describe(release: str, scan: str | None, version: str | None, root: Path | 
 
 
 def provenance(
-    release: ReleaseArgument,
+    release: opt.Release,
     scan: ScanArgument = None,
     *,
-    version: VersionOption = None,
-    root: RootOption = None,
-    as_json: JsonOption = False,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Say what exactly a release, or one scan of it, is: lock, commit, keys, addresses, packages."""
     found = _describe(release, scan, version, root)
@@ -91,47 +97,38 @@ def _told(came: FetchedFrom) -> str:
     return f"fetched {came.time} from {place}"
 
 
-def prov(
-    release: ReleaseArgument,
-    scan: ScanArgument = None,
-    *,
-    version: VersionOption = None,
-    root: RootOption = None,
-    out: OutOption = None,
-) -> None:
-    """Write provenance as W3C PROV-JSON."""
+def _exporter(say: Callable[[Provenance], dict[str, Any]]) -> Callable[..., None]:
+    """Return the command that writes what `say` makes of a release's provenance."""
+
+    def export(
+        release: opt.Release,
+        scan: ScanArgument = None,
+        *,
+        version: opt.Version = None,
+        root: opt.Root = None,
+        out: OutOption = None,
+    ) -> None:
+        _write(say(_describe(release, scan, version, root)), out)
+
+    return export
+
+
+def _prov(found: Provenance) -> dict[str, Any]:
     from verse_data.export.prov import to_prov
 
-    _write(to_prov(_describe(release, scan, version, root)), out)
+    return to_prov(found)
 
 
-def rocrate(
-    release: ReleaseArgument,
-    scan: ScanArgument = None,
-    *,
-    version: VersionOption = None,
-    root: RootOption = None,
-    out: OutOption = None,
-) -> None:
-    """Write ro-crate-metadata.json (RO-Crate 1.1) for the root of the dataset."""
+def _rocrate(found: Provenance) -> dict[str, Any]:
     from verse_data.export.rocrate import to_rocrate
 
-    _write(to_rocrate(_describe(release, scan, version, root), date=_today()), out)
+    return to_rocrate(found, date=_today())
 
 
-def croissant(
-    release: ReleaseArgument,
-    scan: ScanArgument = None,
-    *,
-    version: VersionOption = None,
-    root: RootOption = None,
-    out: OutOption = None,
-) -> None:
-    """Write the release as Croissant 1.1 with the fields for responsible AI."""
+def _croissant(found: Provenance) -> dict[str, Any]:
     from verse_data.export.croissant import load_rai, to_croissant
 
-    found = _describe(release, scan, version, root)
-    _write(to_croissant(found, date=_today(), rai=load_rai(release)), out)
+    return to_croissant(found, date=_today(), rai=load_rai(found.release))
 
 
 def _today() -> str:

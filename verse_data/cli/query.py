@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import enum
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from verse_data.cli.common import (
-    JsonOption,
-    OfflineOption,
-    ReleaseArgument,
-    RootOption,
-    VersionOption,
-    note,
-    print_json,
-)
+from verse_data.cli import options as opt
+from verse_data.cli.common import note, print_json, print_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,15 +18,6 @@ _SHOWN = {
     "scans": ["scan_id", "subject_id", "split", "age_years", "bmd_mg_cm3", "n_graded"],
     "subjects": ["subject_id", "split", "age_years", "bmd_mg_cm3"],
 }
-_PIPE_WIDTH = 1000
-
-
-class TableName(enum.StrEnum):
-    """Tables that can be asked."""
-
-    VERTEBRAE = "vertebrae"
-    SCANS = "scans"
-    SUBJECTS = "subjects"
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def query(
-    release: ReleaseArgument,
+    release: opt.Release,
     where: Annotated[
         str,
         typer.Argument(
@@ -52,15 +35,15 @@ def query(
     ],
     *,
     table: Annotated[
-        TableName, typer.Option("--table", help="Which table to ask.")
-    ] = TableName.VERTEBRAE,
+        opt.TableName, typer.Option("--table", help="Which table to ask.")
+    ] = opt.TableName.VERTEBRAE,
     columns: Annotated[
         str | None, typer.Option("--columns", help="Columns to print, with commas between them.")
     ] = None,
-    version: VersionOption = None,
-    root: RootOption = None,
-    offline: OfflineOption = None,
-    as_json: JsonOption = False,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    offline: opt.Offline = None,
+    as_json: opt.Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, all columns.")] = False,
 ) -> None:
     """Print the rows of a release's table for which a condition is true."""
@@ -103,16 +86,12 @@ def _print_rows(rows: pd.DataFrame, *, as_json: bool, as_csv: bool) -> None:
 
         sys.stdout.write(csv_text(rows))
     else:
-        from rich.console import Console
         from rich.table import Table
-        from rich.text import Text
 
         shown = Table(*map(str, rows.columns), box=None)
         for row in zip(*(rows[name].astype(object).tolist() for name in rows.columns), strict=True):
-            shown.add_row(*(Text(_word(value)) for value in row))
-        # In a pipe nothing is cut; in a terminal it is as wide as the window.
-        width = None if sys.stdout.isatty() else _PIPE_WIDTH
-        Console(file=sys.stdout, width=width).print(shown)
+            shown.add_row(*map(_word, row))
+        print_table(shown)
 
 
 def _plain(value: Any) -> Any:

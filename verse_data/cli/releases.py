@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
-from verse_data.cli.common import JsonOption, RootOption, print_json
+from verse_data.cli import options as opt
+from verse_data.cli.common import print_json, print_table
 
 
 def register(app: typer.Typer) -> None:
@@ -14,7 +13,7 @@ def register(app: typer.Typer) -> None:
     app.command("releases")(releases)
 
 
-def releases(*, root: RootOption = None, as_json: JsonOption = False) -> None:
+def releases(*, root: opt.Root = None, as_json: opt.Json = False) -> None:
     """List the releases that the catalog knows or that are on this machine."""
     from dataclasses import asdict
 
@@ -24,10 +23,9 @@ def releases(*, root: RootOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print_json([asdict(release) for release in known])
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("release", "versions here", "title", box=None)
     for release in known:
         table.add_row(release.name, ", ".join(release.versions) or "none", release.title)
-    Console(file=sys.stdout).print(table)
+    print_table(table)

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import enum
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from verse_data.cli.common import (
-    JsonOption,
-    OfflineOption,
-    ReleaseArgument,
-    RootOption,
-    VersionOption,
-    note,
-    print_json,
-)
+from verse_data.cli import options as opt
+from verse_data.cli.common import note, print_json, print_table
 
 if TYPE_CHECKING:
     from verse_data.tables.figures import FigureReport
     from verse_data.tables.grading import Grading
-
-
-class TableName(enum.StrEnum):
-    """Tables of a release."""
-
-    VERTEBRAE = "vertebrae"
-    SCANS = "scans"
-    SUBJECTS = "subjects"
 
 
 def register(app: typer.Typer) -> None:
@@ -41,8 +25,8 @@ def register(app: typer.Typer) -> None:
 
 
 def table(
-    release: ReleaseArgument,
-    name: Annotated[TableName, typer.Argument(help="Which table.")] = TableName.VERTEBRAE,
+    release: opt.Release,
+    name: Annotated[opt.TableName, typer.Argument(help="Which table.")] = opt.TableName.VERTEBRAE,
     *,
     out: Annotated[
         Path | None, typer.Option("--out", help="File to write: .parquet or .csv.")
@@ -50,9 +34,9 @@ def table(
     where: Annotated[
         str | None, typer.Option("--where", help="Only rows for which this is true.")
     ] = None,
-    version: VersionOption = None,
-    root: RootOption = None,
-    offline: OfflineOption = None,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    offline: opt.Offline = None,
 ) -> None:
     """Export a whole table: to a Parquet or CSV file, or as CSV to stdout."""
     from verse_data import api
@@ -74,34 +58,35 @@ def table(
 
 
 def columns(
-    name: Annotated[TableName | None, typer.Argument(help="Which table; all by default.")] = None,
+    name: Annotated[
+        opt.TableName | None, typer.Argument(help="Which table; all by default.")
+    ] = None,
     *,
-    as_json: JsonOption = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Say what each column of the tables means."""
     from verse_data.tables.columns import describe
 
-    names = [name] if name else list(TableName)
+    names = [name] if name else list(opt.TableName)
     if as_json:
         print_json({member.value: describe(member.value) for member in names})
         return
-    from rich.console import Console
     from rich.table import Table
 
     for member in names:
         shown = Table("column", "type", "unit", "meaning", "source", box=None, title=member.value)
         for row in describe(member.value):
             shown.add_row(*(str(value or "") for value in row.values()))
-        Console(file=sys.stdout).print(shown)
+        print_table(shown)
 
 
 def findings(
-    release: ReleaseArgument,
+    release: opt.Release,
     *,
-    version: VersionOption = None,
-    root: RootOption = None,
-    offline: OfflineOption = None,
-    as_json: JsonOption = False,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    offline: opt.Offline = None,
+    as_json: opt.Json = False,
 ) -> None:
     """List every disagreement between the files of a release, and every oddity."""
     from verse_data import api
@@ -122,7 +107,7 @@ def findings(
 
 
 def report(
-    release: ReleaseArgument,
+    release: opt.Release,
     *,
     workbook: Annotated[
         Path | None,
@@ -132,10 +117,10 @@ def report(
         Path | None,
         typer.Option("--patients", help="CSV with subject_id, sex (F, M) and contrast."),
     ] = None,
-    version: VersionOption = None,
-    root: RootOption = None,
-    offline: OfflineOption = None,
-    as_json: JsonOption = False,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    offline: opt.Offline = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Compare the published figures of a release with what the data at hand give."""
     from verse_data.errors import ValidationFailed
@@ -179,7 +164,6 @@ def _file(path: Path) -> Path:
 
 
 def _print_report(made: FigureReport) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     groups = list(dict.fromkeys(cell.group for cell in made.cells))
@@ -191,7 +175,7 @@ def _print_report(made: FigureReport) -> None:
         rows.setdefault(cell.title, []).append(text.strip())
     for title, texts in rows.items():
         shown.add_row(title, *texts)
-    Console(file=sys.stdout).print(shown)
+    print_table(shown)
     words = [f"{made.count('agrees')} agree", f"{made.count('differs')} differ"]
     note("Each cell: published = found.")
     note(f"{', '.join(words)}, {made.count('needs')} cannot be computed here (?). They need:")

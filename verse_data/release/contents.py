@@ -115,12 +115,16 @@ def make_recipe(spacing: Sequence[float] | None, interpolation: str, codec: str)
 
     from verse_data.volumes.recipe import Recipe
 
-    size = None if spacing is None else tuple(float(mm) for mm in spacing)
+    hint = " Spacing is three sizes in mm, such as 1,1,1."
     try:
-        return Recipe(spacing=size, interpolation=interpolation, codec=codec)  # type: ignore[arg-type]
+        size = None if spacing is None else tuple(float(mm) for mm in spacing)
+        return Recipe.model_validate(
+            {"spacing": size, "interpolation": interpolation, "codec": codec}
+        )
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UsageError(
-            f"spacing={spacing!r}, interpolation={interpolation!r}, codec={codec!r} is no recipe: "
-            f"{problems}."
-        ) from error
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        said = f"{place}: {first['msg']}, and not {first['input']!r}."
+        raise UsageError(said + (hint if "spacing" in place else "")) from None
+    except (TypeError, ValueError):
+        raise UsageError(f"spacing={spacing!r} cannot be read.{hint}") from None

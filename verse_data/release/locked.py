@@ -1,0 +1,181 @@
+"""What a release is before anything of it is read: its lock, which file is what, what is here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from verse_data.config import Config
+from verse_data.progress import Progress, default
+from verse_data.records.catalog import CatalogEntry
+from verse_data.records.lock import LockedFile, ReleaseLock
+from verse_data.records.names import Role
+from verse_data.release import checks, contents
+from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.fetch import FetchReport
+from verse_data.tables.index import Index, ScanFiles, index_scans
+
+if TYPE_CHECKING:
+    from verse_data.records.provenance import Provenance
+    from verse_data.release.checks import LabelChange
+    from verse_data.releases.diff import Change
+    from verse_data.releases.verify import FileFinding, Level
+
+
+class LockedRelease:
+    """The files of one release at one version; :class:`verse_data.Release` documents the rest."""
+
+    def __init__(
+        self,
+        dataset: ReleaseDataset,
+        *,
+        version: str,
+        config: Config,
+        catalog: CatalogEntry | None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.files = dataset
+        self.version = version
+        self.config = config
+        self.catalog = catalog
+        self.progress = progress or default()
+
+    @property
+    def name(self) -> str:
+        """Name of the release, such as ``"verse19"``."""
+        return self.files.name
+
+    @cached_property
+    def lock(self) -> ReleaseLock:
+        """Every file of this version with size and SHA-256."""
+        return self.files.lock(self.version)
+
+    @cached_property
+    def commit(self) -> str:
+        """Commit id of this version in the DataLad dataset; the same on every machine."""
+        return self.files.commit(self.version)
+
+    @cached_property
+    def index(self) -> Index:
+        """Which locked file is what."""
+        return index_scans(self.lock, catalog=self.catalog)
+
+    @property
+    def gaps(self) -> int:
+        """How many files of scans, or whole scans, the lock lacks; :attr:`findings` names them."""
+        return sum(finding.severity == "warning" for finding in self.index.findings)
+
+    @cached_property
+    def series(self) -> dict[str, ScanFiles]:
+        """The files of each CT series by role, by scan id."""
+        return {scan.scan_id: scan for scan in self.index.scans}
+
+    def locked(
+        self, scan_ids: Iterable[str] | None = None, roles: Sequence[Role] | None = None
+    ) -> list[LockedFile]:
+        """Return the locked files of `scan_ids` with one of `roles`, or all of them.
+
+        Files that belong to no scan, such as the grading workbook, count for every scan.
+
+        Raises
+        ------
+        UsageError
+            If there is no such scan.
+        """
+        chosen = [item for name in self._ids(scan_ids) for item in self.series[name].files.items()]
+        chosen += [("grading", file) for file in self.index.grading]
+        return [file for role, file in chosen if roles is None or role in roles]
+
+    def fetch(
+        self,
+        scan_ids: Iterable[str] | None = None,
+        *,
+        roles: Sequence[Role] | None = None,
+        engine: str = "annex",
+        jobs: int = 8,
+        progress: Progress | None = None,
+    ) -> FetchReport:
+        """Bring contents of `scan_ids` (default: all) to this machine, verified.
+
+        Files that have no address, and belong to what was asked for only as everything does (such as
+        the grading workbook where no role was named), are in the report's ``to_adopt``.
+
+        Raises
+        ------
+        Offline
+            If something is missing and the network is forbidden; it is listed.
+        NetworkError, IntegrityError
+            If files could not be had; the others are in place.
+        """
+        files, show = self.locked(scan_ids, roles), progress or self.progress
+        report = self.files.fetch(files, engine=engine, jobs=jobs, progress=show)
+        report.raise_for_failures(needed=self.needed(files, scan_ids, roles))
+        return report
+
+    def needed(
+        self,
+        files: Iterable[LockedFile],
+        scan_ids: Iterable[str] | None,
+        roles: Sequence[Role] | None,
+    ) -> frozenset[str]:
+        """Return the paths of those of `files` that were asked for by scan or by role."""
+        for_all = {file.path for file in self.index.grading}
+        return frozenset(
+            file.path
+            for file in files
+            if roles is not None or (scan_ids is not None and file.path not in for_all)
+        )
+
+    def _ids(self, scan_ids: Iterable[str] | None) -> list[str]:
+        known = self.series
+        return (
+            list(known)
+            if scan_ids is None
+            else contents.known_scans(scan_ids, known, release=self.name)
+        )
+
+    def verify(
+        self,
+        *,
+        level: Level = "hash",
+        scan_ids: Iterable[str] | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[FileFinding, ...]:
+        """Check what is here against the lock, and the lock against the catalog; nothing means clean.
+
+        `level` is ``"presence"``, ``"size"``, ``"hash"`` or ``"content"``; each finding names the
+        command that mends it.
+        """
+        return checks.verify(
+            self.files,
+            self.version,
+            self.index,
+            level=level,
+            scan_ids=None if scan_ids is None else self._ids(scan_ids),
+            derived=self.config.derived,
+            progress=progress or self.progress,
+        )
+
+    def diff(self, other: str, /) -> tuple[tuple[Change, ...], tuple[LabelChange, ...]]:
+        """Return what changed from the version `other` to this one: files, and labels of masks."""
+        old = self.files.resolve(other)
+        return checks.diff(self.files, old, self.version, derived=self.config.derived)
+
+    def provenance(self, scan_id: str | None = None) -> Provenance:
+        """Return what exactly this release is, or what exactly one scan of it is.
+
+        Raises
+        ------
+        UsageError
+            If there is no such scan.
+        """
+        from verse_data.releases.provenance import describe
+
+        return describe(self.files, self.version, scan_id=scan_id, catalog=self.catalog)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Release {self.name} {self.version}: {len(self.series)} scans, "
+            f"lock {self.lock.digest[:12]}, commit {self.commit[:12]}>"
+        )

@@ -1,0 +1,144 @@
+"""What the metadata of a release say: its tables, and what is asked of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from verse_data.release.locked import LockedRelease
+from verse_data.releases.commands import command, unless_newest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from verse_data.tables.build import Tables
+    from verse_data.tables.folds import Folds
+
+
+class TabledRelease(LockedRelease):
+    """The files and tables of one release; :class:`verse_data.Release` documents the rest."""
+
+    @property
+    def tables(self) -> Tables:
+        """All tables at once; see :mod:`verse_data.tables.columns` for every column.
+
+        Raises
+        ------
+        ValidationFailed, IntegrityError, UnsafeInput
+            If a file that they are made of is broken; each is named, with the place in it.
+        """
+        return self._tables_for(None)
+
+    def _tables_for(self, scan_ids: Collection[str] | None) -> Tables:
+        """Return the tables, if no file of `scan_ids` is broken; None means all scans."""
+        listing = command(self.files, "findings", version=unless_newest(self.files, self.version))
+        return self._read_tables.sound(scan_ids, listing=listing)
+
+    @cached_property
+    def _read_tables(self) -> Tables:
+        from verse_data.tables.build import build_tables
+
+        return build_tables(
+            self.lock,
+            lambda file: self.files.object_path(file) if self.files.has(file) else None,
+            catalog=self.catalog,
+            derived=self.config.derived,
+            progress=self.progress,
+        )
+
+    @property
+    def scans(self) -> pd.DataFrame:
+        """One row a CT series."""
+        return self.tables.scans.copy()
+
+    @property
+    def vertebrae(self) -> pd.DataFrame:
+        """One row a vertebra that was graded, segmented or marked by a centroid."""
+        return self.tables.vertebrae.copy()
+
+    @property
+    def subjects(self) -> pd.DataFrame:
+        """One row a patient."""
+        return self.tables.subjects.copy()
+
+    @property
+    def findings(self) -> pd.DataFrame:
+        """One row a broken file, a disagreement between files, or one with what is published."""
+        return self._read_tables.findings.copy()
+
+    def select(self, where: str, *, scan_ids: Iterable[str] | None = None) -> pd.DataFrame:
+        """Return the rows of :attr:`vertebrae`, or of these scans alone, for which `where` is true.
+
+        A broken file is an error if it belongs to a scan that is looked at, and a finding if not.
+
+        Raises
+        ------
+        QueryRefused
+            If `where` is not part of the query grammar; the text points at the position.
+        """
+        from verse_data.tables.query import select
+
+        chosen = None if scan_ids is None else set(self._ids(scan_ids))
+        rows = self._tables_for(chosen).vertebrae
+        return select(rows if chosen is None else rows[rows["scan_id"].isin(chosen)], where)
+
+    def tables_of(self, split: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the rows of :attr:`scans` and :attr:`vertebrae` in a published split (None: all).
+
+        Raises
+        ------
+        UsageError
+            If there is no such split.
+        ValidationFailed, IntegrityError, UnsafeInput
+            If a file of these scans is broken; those of others do not matter.
+        """
+        from verse_data.tables.splits import of_split
+
+        scans = of_split(self._read_tables.scans, split)
+        vertebrae = self._tables_for(set(scans["scan_id"])).vertebrae
+        return scans.copy(), vertebrae[vertebrae["scan_id"].isin(scans["scan_id"])].copy()
+
+    def folds(
+        self,
+        k: int,
+        *,
+        seed: int = 0,
+        stratify: Sequence[str] | None = None,
+        split: str | None = None,
+    ) -> Folds:
+        """Deal the patients of a split (default: of all) into `k` folds of like make-up.
+
+        See :func:`verse_data.tables.folds.make_folds`.
+        """
+        from verse_data.tables.folds import STRATIFY, make_folds
+
+        scans, vertebrae = self.tables_of(split)
+        return make_folds(
+            scans,
+            vertebrae,
+            k=k,
+            seed=seed,
+            stratify=STRATIFY if stratify is None else stratify,
+            release=self.name,
+            lock=f"sha256:{self.lock.digest}",
+        )
+
+    def read_folds(self, path: str | os.PathLike[str], *, split: str | None = None) -> Folds:
+        """Read folds that were written before, and check that they are of this version's scans.
+
+        See :meth:`verse_data.tables.folds.Folds.read`, which checks the scans alone.
+
+        Raises
+        ------
+        ValidationFailed
+            If the file names another release or another lock, or divides other scans.
+        IntegrityError
+            If it was changed since it was written.
+        """
+        from verse_data.tables.folds import Folds
+
+        scans, _ = self.tables_of(split)
+        return Folds.read(Path(path), scans, release=self.name, lock=f"sha256:{self.lock.digest}")
