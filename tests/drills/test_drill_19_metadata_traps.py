@@ -362,6 +362,9 @@ WRONG_JSON: tuple[tuple[bytes, str], ...] = (
     (b'[{"label": 20, "X": null, "Y": 2, "Z": 3}]', "X: 'None'"),
     (b'[{"label": 20, "X": Infinity, "Y": 2, "Z": 3}]', "Infinity"),
     (b'[{"label": 20, "X": 1e999, "Y": 2, "Z": 3}]', "too large"),
+    (b'[{"label": 20, "X": 1, "Y": 2, "Z": 1e308}]', "entry 0, Z: 1e+308 lies beyond"),
+    (b'[{"label": 20, "X": -1' + b"0" * 9 + b', "Y": 2, "Z": 3}]', "X: -1e+09 lies beyond"),
+    (b'[{"label": 20, "X": 1' + b"0" * 400 + b', "Y": 2, "Z": 3}]', "entry 0, X"),
     (b'[{"label": 20, "X": 1, "Y": 2}]', "Z"),
     (b'[{"label": 20, "X": 1, "Y": 2, "Z": 3, "name": "L1"}]', "name"),
     (f"[{POINT}, {POINT}]".encode(), "label 20 stands in entry 0 already"),
@@ -381,7 +384,7 @@ WRONG_JSON: tuple[tuple[bytes, str], ...] = (
 
 @pytest.mark.parametrize("number", range(len(WRONG_JSON)))
 def test_every_wrong_centroid_file_is_named(number: int) -> None:
-    """37 wrong JSON files: each is refused with the file's name and what is wrong with it."""
+    """40 wrong JSON files: each is refused with the file's name and what is wrong with it."""
     data, text = WRONG_JSON[number]
 
     with pytest.raises(ValidationFailed) as caught:

@@ -122,6 +122,15 @@ def test_a_person_in_two_splits_is_refused(tree: Path) -> None:
         check_tree(files(tree))
 
 
+def test_a_person_spelled_in_two_ways_is_refused(tree: Path) -> None:
+    """Names that differ in case alone would be two people, on two sides of a split perhaps."""
+    write_scan(tree, "GL003", [20])
+    write_scan(tree, "gl003", [20], split="test")
+
+    with pytest.raises(ValidationFailed, match="GL003 and gl003 differ in case alone"):
+        check_tree(files(tree))
+
+
 def test_a_folder_without_a_scan_is_refused(tmp_path: Path) -> None:
     """Files whose names say nothing are no release."""
     (tmp_path / "notes.txt").write_text("x")

@@ -19,6 +19,8 @@ from verse_data.spine.levels import LEVEL_OF_LABEL
 _SOURCE: Final = "centroid JSON"
 _SHOWN: Final = 20
 _LIMIT_ENTRIES: Final = 200
+_FARTHEST: Final = 1e6
+"""No image has as many voxels along an axis; world positions farther out would not be finite."""
 _LETTERS: Final = ({"L", "R"}, {"P", "A"}, {"I", "S"})
 
 
@@ -164,6 +166,10 @@ def _point(number: int, entry: Any, problems: list[str]) -> Centroid | int | Non
         return None
     if point.label not in LEVEL_OF_LABEL:
         problems.append(f"entry {number}, label: {point.label} names no vertebra")
+        return None
+    far = [f"{key}: {x:g}" for key, x in zip("XYZ", point.point, strict=True) if abs(x) > _FARTHEST]
+    if far:
+        problems.append(f"entry {number}, {', '.join(far)} lies beyond every image")
         return None
     return point.label if missing else point
 

@@ -80,7 +80,7 @@ def check_tree(files: Mapping[str, Path], *, progress: Progress = silent) -> Pat
 
 
 def _check_names(index: PathIndex, problems: list[VerseDataError]) -> None:
-    fatal = {"wrong-folder", "subject-in-two-splits"}
+    fatal = {"wrong-folder", "subject-in-two-splits", "subject-spelled-twice"}
     problems += [
         ValidationFailed(f"{finding.file or finding.subject_id}: {finding.message}.")
         for finding in index.findings

@@ -15,6 +15,7 @@ from verse_data.tables.scan_paths import (
     ScanPaths,
     gap_findings,
     shared_findings,
+    spelling_findings,
     split_findings,
 )
 
@@ -79,7 +80,8 @@ def index_paths(paths: Iterable[str], *, catalog: CatalogEntry | None = None) ->
         for path in unknown
         if path.rsplit("/", 1)[-1].lower() not in _PLAIN
     ]
-    findings += [*split_findings(scans), *shared_findings(scans), *gap_findings(scans, catalog)]
+    findings += [*spelling_findings(scans), *split_findings(scans), *shared_findings(scans)]
+    findings += gap_findings(scans, catalog)
     return PathIndex(tuple(scans), tuple(named or grading), tuple(unknown), tuple(findings))
 
 

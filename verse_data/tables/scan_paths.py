@@ -49,6 +49,20 @@ class PathIndex:
     findings: tuple[Finding, ...]
 
 
+def spelling_findings(scans: Iterable[ScanPaths]) -> Iterator[Finding]:
+    """Yield a finding for names of subjects that differ in case alone, and so count as two people."""
+    spelled: dict[str, dict[str, None]] = defaultdict(dict)
+    for scan in scans:
+        spelled[scan.subject_id.lower()][scan.subject_id] = None
+    for names in spelled.values():
+        if len(names) > 1:
+            yield Finding(
+                rule="subject-spelled-twice",
+                subject_id=next(iter(names)),
+                message=f"{' and '.join(names)} differ in case alone, and count as different subjects",
+            )
+
+
 def split_findings(scans: Iterable[ScanPaths]) -> Iterator[Finding]:
     """Yield a finding for each subject whose series lie in several splits."""
     splits: dict[str, dict[str, str]] = defaultdict(dict)
