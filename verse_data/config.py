@@ -6,6 +6,7 @@ Nothing here is read at import; :func:`resolve` looks at the environment when it
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def resolve(*, root: str | os.PathLike[str] | None = None, offline: bool | None 
     Raises
     ------
     UsageError
-        If ``VERSE_DATA_OFFLINE`` is neither a yes nor a no.
+        If ``VERSE_DATA_OFFLINE`` is neither a yes nor a no, or ``VERSE_DATA_OSF_TOKEN`` no token.
     """
     home = root or os.environ.get(HOME_VARIABLE) or platformdirs.user_cache_dir("verse-data")
     return Config(
@@ -92,8 +93,19 @@ def resolve(*, root: str | os.PathLike[str] | None = None, offline: bool | None 
         stores_url=os.environ.get(STORES_VARIABLE) or None,
         osf_api=os.environ.get(OSF_API_VARIABLE, "https://api.osf.io/v2").rstrip("/"),
         osf_site=os.environ.get(OSF_SITE_VARIABLE, "https://osf.io").rstrip("/"),
-        osf_token=os.environ.get(OSF_TOKEN_VARIABLE) or None,
+        osf_token=_token_from_environment(),
     )
+
+
+def _token_from_environment() -> str | None:
+    token = os.environ.get(OSF_TOKEN_VARIABLE, "").strip()
+    if re.fullmatch(r"[!-~]*", token) is None:
+        message = (
+            f"{OSF_TOKEN_VARIABLE} holds blanks or other characters that no token has. Set it to "
+            f"the token alone, or leave it out: public nodes need none."
+        )
+        raise UsageError(message)
+    return token or None
 
 
 def _offline_from_environment() -> bool:

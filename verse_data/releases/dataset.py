@@ -13,6 +13,7 @@ from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases import annex, git
 from verse_data.releases.adopt import AdoptReport, adopt_sources
 from verse_data.releases.fetch import FetchReport
+from verse_data.releases.fetch_log import FetchLog
 from verse_data.releases.history import History
 from verse_data.releases.store import ObjectStore
 
@@ -144,6 +145,7 @@ class ReleaseDataset:
             )
         finally:
             self.record_presence()
+        FetchLog(self.path).note("adopted", [file.annex_key for file in report.new])
         if on_difference == "refuse":
             report.refuse_differences(self.name)
         return report

@@ -1,12 +1,17 @@
-"""The log of fetches: one line of JSON a file, appended, never rewritten."""
+"""The log of fetches: one line of JSON a file, appended, never rewritten.
+
+A content that was removed, or came from this machine's disk, has a line that says just that: what
+was fetched before is not what lies here now.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from verse_data import __version__
 from verse_data.publishing import storage_errors
@@ -28,7 +33,7 @@ class FetchLog:
     def append(self, result: FetchResult, *, engine: str) -> None:
         """Add what became of one file; addresses hold no credentials."""
         line = {
-            "time": datetime.now(tz=UTC).isoformat(timespec="seconds"),
+            "time": _now(),
             "path": result.file.path,
             "key": result.file.annex_key,
             "ok": result.ok,
@@ -44,7 +49,16 @@ class FetchLog:
             "error_class": result.error_class and result.error_class.__name__,
             "verse_data": __version__,
         }
-        data = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        self._write([line])
+
+    def note(self, event: Literal["dropped", "adopted"], keys: Iterable[str]) -> None:
+        """Add that the contents of `keys` left this machine, or came from its own disk."""
+        time = _now()
+        if lines := [{"time": time, "key": key, "event": event} for key in keys]:
+            self._write(lines)
+
+    def _write(self, lines: list[dict[str, Any]]) -> None:
+        data = b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines)
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # One write to a file that was opened for appending: lines of two processes do not mix.
@@ -54,6 +68,16 @@ class FetchLog:
             finally:
                 os.close(descriptor)
 
+    def last_fetches(self) -> dict[str, dict[str, Any]]:
+        """Return by key the line of the fetch that brought the content that lies here, where known."""
+        last: dict[str, dict[str, Any]] = {}
+        for line in self.read():
+            if line.get("event"):
+                last.pop(line["key"], None)
+            elif line.get("ok") and (line.get("bytes") or line.get("sibling_bytes")):
+                last[line["key"]] = line
+        return last
+
     def read(self) -> list[dict[str, Any]]:
         """Return all lines, oldest first; a line that a kill cut short is left out."""
         try:
@@ -61,6 +85,10 @@ class FetchLog:
         except FileNotFoundError:
             return []
         return [line for text in lines if (line := _parsed(text)) is not None]
+
+
+def _now() -> str:
+    return datetime.now(tz=UTC).isoformat(timespec="seconds")
 
 
 def _parsed(text: str) -> dict[str, Any] | None:

@@ -61,7 +61,7 @@ def fetch_files(
         return FetchReport(present=present, fetched=(), failed=())
     if config.offline:
         if any(dataset.addresses(file) for file in missing):
-            raise Offline(describe_missing(dataset.name, missing))
+            raise Offline(_describe_missing(dataset, missing))
         # The network would not help either.
         unserved = [_unserved(file) for file in missing]
         return FetchReport(
@@ -104,20 +104,32 @@ def _is_unserved(result: FetchResult) -> bool:
     return result.error_class is ContentMissing
 
 
-def describe_missing(release: str, missing: Sequence[LockedFile]) -> str:
-    """Say which files are missing and how much that is."""
+def _describe_missing(dataset: ReleaseDataset, missing: Sequence[LockedFile]) -> str:
+    """Say which files are missing, how much that is, and what brings exactly these."""
     total = sum(file.size for file in missing)
     shown = [f"  {file.path} ({file.size:,} bytes)" for file in missing[:_SHOWN]]
     more = [f"  and {len(missing) - _SHOWN} more"] if len(missing) > _SHOWN else []
     head = (
-        f"{release}: {len(missing)} files ({total:,} bytes) are not on this machine, and the network "
-        f"is forbidden (offline):"
+        f"{dataset.name}: {len(missing)} files ({total:,} bytes) are not on this machine, and the "
+        f"network is forbidden (offline):"
     )
+    version = _newest_with(dataset, missing)
     tail = (
-        f"Allow it (unset VERSE_DATA_OFFLINE) and run: verse-data get {release}; "
-        f"or bring them: verse-data adopt {release} PATH"
+        f"Without --offline, offline=True and VERSE_DATA_OFFLINE=1, they come with: "
+        f"{command(dataset, 'get', version=version)}; "
+        f"or bring them: {command(dataset, 'adopt', 'PATH', version=version)}"
     )
     return "\n".join([head, *shown, *more, tail])
+
+
+def _newest_with(dataset: ReleaseDataset, files: Sequence[LockedFile]) -> str | None:
+    """Return the newest version that lists all of `files`; None if commands mean it by themselves."""
+    wanted = {file.annex_key for file in files}
+    versions = dataset.versions()
+    for version in reversed(versions):
+        if wanted <= {file.annex_key for file in dataset.lock(version).files}:
+            return None if version == versions[-1] else version
+    return None
 
 
 def _explained(dataset: ReleaseDataset, failed: Sequence[FetchResult]) -> list[FetchResult]:

@@ -63,6 +63,8 @@ def git(repository: Path, *arguments: str, stdin: bytes | None = None, read: boo
         *arguments,
     ]
     environment = tool_environment(trusted=repository if read else None)
+    # What is no repository shall not lead to one that it happens to lie in.
+    environment["GIT_CEILING_DIRECTORIES"] = str(repository.absolute().parent)
     try:
         done = subprocess.run(
             command, input=stdin, capture_output=True, check=False, env=environment

@@ -116,7 +116,7 @@ class _Walker:
         self._via = via
         self._journal = journal
         self._progress = progress
-        self._roots: dict[str, str | None] = {}
+        self._roots: dict[str, str] = {}
         self._expected = 0
 
     def round(self, number: int, node: str) -> Tree:
@@ -167,10 +167,12 @@ class _Walker:
     def _list(self, node: str, folder: str) -> list[Entry]:
         if self._via == "api":
             return self._client.api_folder(node, folder)
-        if node not in self._roots:
-            self._roots[node] = self._client.storage_root(node)
-        root = self._roots[node]
-        return [] if root is None else self._client.storage_folder(root, folder)
+        # An empty storage has no address to keep: the next round asks whether it still is empty.
+        root = self._roots.get(node) or self._client.storage_root(node)
+        if root is None:
+            return []
+        self._roots[node] = root
+        return self._client.storage_folder(root, folder)
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def describe(
             f"{dataset.name} {name} has no scan {scan_id!r}. List the scans with: "
             f"verse-data table {dataset.name} scans"
         )
-    log = _last_fetches(dataset)
+    log = FetchLog(dataset.path).last_fetches()
     return Provenance(
         release=dataset.name,
         version=name,
@@ -109,16 +109,6 @@ def _fetched(line: dict[str, Any]) -> FetchedFrom:
         bytes=int(line["bytes"]) + int(line.get("sibling_bytes") or 0),
         tries=int(line["tries"]),
     )
-
-
-def _last_fetches(dataset: ReleaseDataset) -> dict[str, dict[str, Any]]:
-    """Return the last line of the log, by key, that tells of bytes that came."""
-    lines = FetchLog(dataset.path).read()
-    return {
-        line["key"]: line
-        for line in lines
-        if line.get("ok") and (line.get("bytes") or line.get("sibling_bytes"))
-    }
 
 
 def _scan_of(file: LockedFile) -> str | None:

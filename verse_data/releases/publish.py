@@ -40,6 +40,11 @@ def publish(history: History, lock: ReleaseLock, *, addresses: Addresses) -> str
     publishing.sweep(path.parent)
     if not history.exists() and _build(path, lock, addresses):
         return "v1"
+    if not history.exists():
+        raise UsageError(
+            f"{path} exists and holds no release. Nothing was written. Move it away, or choose "
+            f"another place with --root, and run this again."
+        )
     return _extend(history, lock, addresses)
 
 
@@ -66,6 +71,8 @@ def _extend(history: History, lock: ReleaseLock, addresses: Addresses) -> str:
         if old.content() == lock.content():
             if old.digest != lock.digest:
                 add_addresses(path, lock, addresses=addresses)
+            # Whoever published the newest may have been killed before this.
+            _move_work_tree(history, history.commit(versions[-1]))
             return version
     number = int(versions[-1].removeprefix("v")) + 1 if versions else 1
     parent = history.commit(versions[-1]) if versions else None

@@ -10,8 +10,8 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from verse_data import publishing
@@ -96,26 +96,56 @@ class ObjectStore:
             )
         target = self.object_path(file)
         with publishing.storage_errors(target):
-            self._remember(file.annex_key)
+            self._remember([file.annex_key])
             if self.has(file):
                 staged.unlink()
                 return
-            _move(staged, target, incoming=self.incoming)
+            self._move(staged, file)
 
-    def _remember(self, key: str) -> None:
+    def _move(self, staged: Path, file: LockedFile) -> None:
+        """Flush `staged` and move it into place with git-annex's modes: file 0444 in folder 0555.
+
+        git-annex gives each content a folder of its own. That folder is filled elsewhere and renamed
+        as a whole, so that threads and processes that bring the same content need not know of each
+        other: the first wins, and the others drop theirs.
+        """
+        target = self.object_path(file)
+        home = target.parent
+        home.parent.mkdir(parents=True, exist_ok=True)
+        staged.chmod(0o444)
+        with publishing.staging(self.incoming / home.name) as folder:
+            folder.mkdir()
+            staged.rename(folder / target.name)
+            publishing.sync(folder / target.name)
+            try:
+                folder.rename(home)
+            except OSError as error:
+                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                    raise
+                # Not another's copy of it: something else lies in the folder, or a piece of it.
+                if not self.has(file):
+                    home.chmod(0o755)
+                    (folder / target.name).replace(target)
+            home.chmod(0o555)
+
+    def _remember(self, keys: Iterable[str]) -> None:
         self._pending.parent.mkdir(parents=True, exist_ok=True)
         with self._pending.open("ab") as stream:
-            stream.write(f"{key}\n".encode())
+            stream.write("".join(f"{key}\n" for key in keys).encode())
 
     @contextmanager
     def unrecorded(self) -> Iterator[list[str]]:
         """Give the keys that git-annex has not been told of; forget them if the block succeeds."""
         taken = self._pending.with_name(f"pending-{os.getpid()}-{secrets.token_hex(4)}")
-        if self._pending.exists():
+        with suppress(FileNotFoundError):  # nothing came, or another process is telling of it
             self._pending.rename(taken)
         lists = sorted(self._pending.parent.glob("pending-*"))
-        keys = {key for path in lists for key in _lines(path)}
-        yield sorted(key for key in keys if (self.path / object_path(key)).exists())
+        keys = sorted({key for path in lists for key in _lines(path)})
+        here = [key for key in keys if (self.path / object_path(key)).exists()]
+        yield here
+        if coming := set(keys).difference(here):
+            # Another process is just about to move these: they stay to be told.
+            self._remember(sorted(coming))
         for path in lists:
             path.unlink(missing_ok=True)
 
@@ -125,28 +155,3 @@ def _lines(path: Path) -> list[str]:
         return path.read_text().splitlines()
     except FileNotFoundError:
         return []
-
-
-def _move(staged: Path, target: Path, *, incoming: Path) -> None:
-    """Flush `staged` and move it to `target` with git-annex's modes: file 0444 in folder 0555.
-
-    git-annex gives each content a folder of its own. That folder is filled elsewhere and renamed
-    as a whole, so that threads and processes that bring the same content need not know of each
-    other: the first wins, and the others drop theirs.
-    """
-    home = target.parent
-    home.parent.mkdir(parents=True, exist_ok=True)
-    staged.chmod(0o444)
-    with publishing.staging(incoming / home.name) as folder:
-        folder.mkdir()
-        staged.rename(folder / target.name)
-        publishing.sync(folder / target.name)
-        try:
-            folder.rename(home)
-        except OSError as error:
-            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
-                raise
-            if not target.exists():  # git-annex left something else in the folder
-                home.chmod(0o755)
-                (folder / target.name).rename(target)
-        home.chmod(0o555)
