@@ -11,8 +11,10 @@ import typer
 from support.trees import write_tree
 from typer.testing import CliRunner, Result
 
+import verse_data as vd
 from verse_data.cli import dataset as commands
-from verse_data.errors import SourceChanged, UsageError, ValidationFailed
+from verse_data.errors import Offline, SourceChanged, UsageError, ValidationFailed
+from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
 from verse_data.releases.dataset import ReleaseDataset
 
 
@@ -137,3 +139,25 @@ def test_env_makes_a_shell_that_knows_git_annex(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert control.returncode != 0
+
+
+def test_what_is_missing_offline_comes_with_the_command_that_fits(tmp_path: Path) -> None:
+    """Of an older version in another root, the line to type names both."""
+    home = tmp_path / "my lab"
+    for size in (10, 20):
+        files = tuple(
+            LockedFile(path=f"{name}.txt", size=size, sha256=f"{size}" * 32, urls=("http://lab/x",))
+            for name in ("a", "b")
+        )
+        lock = ReleaseLock(release="lab", source=LockSource(kind="tree"), files=files)
+        (tmp_path / "lock.json").write_bytes(lock.canonical())
+        verse_data("lock", "lab", "--from-lock", tmp_path / "lock.json", "--root", home)
+    old, new = (vd.open_release("lab", version=v, root=home, offline=True) for v in ("v1", "v2"))
+
+    with pytest.raises(Offline) as of_old:
+        old.files.fetch(old.lock.files)
+    with pytest.raises(Offline) as of_new:
+        new.files.fetch(new.lock.files)
+
+    assert f"verse-data get lab --version v1 --root '{home}'" in str(of_old.value)
+    assert f"verse-data get lab --root '{home}'" in str(of_new.value)

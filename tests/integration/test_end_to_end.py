@@ -99,6 +99,13 @@ def test_a_scan_opens_with_world_coordinates(release: Release) -> None:
     assert set(opened["image"].dims) == {"x", "y", "z"}
 
 
+@pytest.mark.parametrize("workers", [0, -1, 1.5, "2", True])
+def test_a_number_of_processes_is_one_or_more(release: Release, workers: object) -> None:
+    """No number of processes but a whole one is taken for the default."""
+    with pytest.raises(UsageError, match=f"workers={workers!r}: give a whole number"):
+        release.build_cache(workers=workers)  # type: ignore[arg-type]
+
+
 def test_releases_are_listed(phantom_home: Path) -> None:
     """``list_releases`` tells what the catalog knows and what is here."""
     versions = {release.name: release.versions for release in vd.list_releases(root=phantom_home)}

@@ -97,6 +97,16 @@ def test_a_report_that_differs_ends_with_code_3(tmp_path: Path) -> None:
     assert "published figures of verse19 differ" in str(result.exception)
 
 
+def test_a_report_without_published_figures_says_that_alone(tmp_path: Path) -> None:
+    """Nothing is counted, and nothing is asked for, where nothing was published."""
+    workbook = workbooks.write_csv(tmp_path / "grading.csv", [row(4)])
+    answer = run("report", "phantom", "--workbook", str(workbook))
+
+    assert answer.exit_code == 0
+    assert answer.stdout == ""
+    assert answer.stderr == "The catalog holds no published figures of phantom.\n"
+
+
 def test_schemas_are_listed_shown_checked_and_written(tmp_path: Path) -> None:
     """The four verbs of schemas."""
     names = run("schemas", "list").stdout.split()

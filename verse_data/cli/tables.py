@@ -164,6 +164,13 @@ def _file(path: Path) -> Path:
 
 
 def _print_report(made: FigureReport) -> None:
+    if made.cells:
+        _print_cells(made)
+    for line in made.notes:
+        note(f"Note: {line}.")
+
+
+def _print_cells(made: FigureReport) -> None:
     from rich.table import Table
 
     groups = list(dict.fromkeys(cell.group for cell in made.cells))
@@ -178,9 +185,11 @@ def _print_report(made: FigureReport) -> None:
     print_table(shown)
     words = [f"{made.count('agrees')} agree", f"{made.count('differs')} differ"]
     note("Each cell: published = found.")
-    note(f"{', '.join(words)}, {made.count('needs')} cannot be computed here (?). They need:")
-    needs = dict.fromkeys(cell.needs for cell in made.cells if cell.needs and cell.group == "all")
+    lacking = [cell for cell in made.cells if cell.needs]
+    # What all need together says what the splits need.
+    whole = [cell for cell in lacking if cell.group == "all"]
+    needs = list(dict.fromkeys(cell.needs for cell in whole or lacking))
+    then = ". They need:" if needs else "."
+    note(f"{', '.join(words)}, {made.count('needs')} cannot be computed here (?){then}")
     for line in needs:
         note(f"  {line}")
-    for line in made.notes:
-        note(f"Note: {line}.")

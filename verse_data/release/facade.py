@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from verse_data.errors import UsageError
 from verse_data.progress import Progress
 from verse_data.release import contents, serving
 from verse_data.release.options import sort_options
@@ -71,7 +72,7 @@ class Release(TabledRelease):
         recipe : Recipe, optional
             Default: the scan's own grid.
         workers : int, optional
-            Processes. Default: one a core.
+            Processes, 1 or more. Default: one a core.
         client : distributed.Client, optional
             Convert on a Dask cluster that sees the same folders, instead of on processes here.
 
@@ -82,6 +83,8 @@ class Release(TabledRelease):
 
         Raises
         ------
+        UsageError
+            If there is no such scan, or `workers` is no number of processes.
         ContentMissing
             If files are not on this machine; fetch them first.
         ValidationFailed, VolumeCorrupt, NiftiRefused
@@ -91,6 +94,7 @@ class Release(TabledRelease):
         from verse_data.volumes.recipe import Recipe
         from verse_data.volumes.remote import RemoteStores
 
+        processes = _processes(workers)
         with_image = [name for name, scan in self.series.items() if "ct" in scan.files]
         chosen = with_image if scan_ids is None else self._ids(scan_ids)
         url = self.config.stores_url
@@ -98,7 +102,7 @@ class Release(TabledRelease):
             [self.source(scan_id) for scan_id in chosen],
             recipe or Recipe(),
             self.config.stores,
-            workers=workers or os.cpu_count() or 1,
+            workers=processes,
             client=client,
             remote=RemoteStores(url, self.config.stores, offline=self.config.offline)
             if url
@@ -188,3 +192,14 @@ class Release(TabledRelease):
         files = [file for file in whole.files if file.scan_id in scan_ids]
         facts["files"] = [f.model_dump(mode="json", exclude={"here", "fetched"}) for f in files]
         return {**facts, "recipe": recipe.model_dump(mode="json")}
+
+
+def _processes(workers: int | None) -> int:
+    if workers is None:
+        return os.cpu_count() or 1
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+        raise UsageError(
+            f"workers={workers!r}: give a whole number of processes, 1 or more, or leave it out for "
+            f"one a core."
+        )
+    return workers
