@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from torch.utils.data import DistributedSampler, RandomSampler, Sampler
 
 from tests.support import training as support
 from verse_data.errors import UsageError
@@ -99,6 +100,26 @@ def test_a_state_of_another_run_is_refused() -> None:
         dataset(20, seed=1).sampler().load_state_dict(state)
     with pytest.raises(UsageError, match="run with dataset"):
         dataset(21).sampler().load_state_dict(state)
+
+
+def test_numbers_of_numpy_make_a_state_of_plain_json() -> None:
+    """Epoch, rank, world size and count may be NumPy's; the state is JSON all the same."""
+    sampler = dataset(20).sampler(rank=np.int64(1), world_size=np.int64(2))
+    sampler.set_epoch(np.int64(3))
+
+    state = json.loads(json.dumps(sampler.state_dict(served=np.int64(4))))
+
+    assert (state["epoch"], state["offset"]) == (3, 8)
+
+
+@pytest.mark.parametrize("sampler", [RandomSampler, DistributedSampler])
+def test_a_sampler_of_torch_is_refused(sampler: type[Sampler[int]]) -> None:
+    """A sampler that cannot stop and go on is an error that names what can."""
+    options = {"num_replicas": 2, "rank": 0} if sampler is DistributedSampler else {}
+    patches = dataset(20)
+
+    with pytest.raises(UsageError, match=r"dataset\.sampler(.|\n)*use_distributed_sampler=False"):
+        patches.loader(sampler=sampler(patches, **options))
 
 
 @pytest.mark.parametrize(
@@ -238,6 +259,26 @@ def test_balance_meets_the_asked_grades_where_no_limit_stands_in_the_way() -> No
     assert BalancedSampler(fx, max_subject_share=1.0, count=100).order(4).tolist() == (
         sampler.order(4).tolist()
     )
+
+
+def test_a_limit_counts_only_the_subjects_that_are_drawn_from() -> None:
+    """Where two subjects have the asked grade, a limit below a half cannot be met, and is refused."""
+    fx = graded(skewed())
+
+    with pytest.raises(UsageError, match="cannot be met by 2 subjects"):
+        BalancedSampler(fx, grade_weights={0: 0, 3: 1}, max_subject_share=0.3)
+    shares = BalancedSampler(fx, grade_weights={3: 1}, max_subject_share=0.5).shares
+
+    drawn = shares[shares["share"] > 0].groupby("subject_id")["share"].sum()
+    assert set(shares.loc[shares["share"] > 0, "grade"]) == {3}
+    assert drawn.to_numpy() == pytest.approx([0.5, 0.5])
+
+
+def test_the_usual_limit_can_always_be_met() -> None:
+    """Without a limit of one's own, a grade that one subject alone has may be drawn alone."""
+    sampler = BalancedSampler(graded(skewed()), grade_weights={2: 1})
+
+    assert sampler.shares["share"].sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

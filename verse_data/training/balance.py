@@ -39,8 +39,9 @@ class BalancedSampler(EpochSampler):
     grade_weights : mapping of int to float, optional
         How often each grade is drawn, relative to one another; by default all equally often.
     max_subject_share : float, optional
-        Upper limit of the share of one subject; by default three times an even share. The limit
-        goes before the grades: where one subject holds all severe fractures, they stay rare.
+        Upper limit of the share of one subject; by default three times an even share of those who
+        have a vertebra that is drawn. The limit goes before the grades: where one subject holds
+        all severe fractures, they stay rare.
     count : int, optional
         Draws in an epoch; by default the length of the dataset.
     shuffle, rank, world_size, uneven
@@ -66,17 +67,8 @@ class BalancedSampler(EpochSampler):
         super().__init__(dataset, **options)
         dataset = _of_vertebrae(self.dataset)
         rows = dataset.rows
-        subjects = len(np.unique(rows.subject_id))
-        limit = min(1.0, _DEFAULT_TIMES / max(subjects, 1))
-        if max_subject_share is not None:
-            limit = finite("max_subject_share", max_subject_share)
         wanted = _grade_targets(rows, grade_weights)
-        if not limit * subjects >= 1 - _CLOSE:
-            message = (
-                f"max_subject_share={limit:g} cannot be met by {subjects} subjects: "
-                f"it must be at least {1 / subjects:g}."
-            )
-            raise UsageError(message)
+        limit = _limit(rows, wanted, max_subject_share)
         self._shares = balanced_shares(rows, wanted, limit)
         self._order = np.lexsort((rows.level, rows.grade))
         draws = len(dataset) if count is None else whole("count", count, least=1)
@@ -152,6 +144,22 @@ def _capped(shares: Shares, group: npt.NDArray[np.intp], limit: float) -> Shares
         if free > 0:
             factors[~fixed] = (1 - limit * fixed.sum()) / free
         shares = shares * factors[group]
+
+
+def _limit(rows: VertebraColumns, grades: Mapping[int, float], asked: float | None) -> float:
+    """Return the greatest share of one subject, if those that are drawn from can meet it."""
+    drawn = [grade for grade, share in grades.items() if share > 0]
+    subjects = len(np.unique(rows.subject_id[np.isin(rows.grade, drawn)]))
+    if asked is None:
+        return min(1.0, _DEFAULT_TIMES / subjects)
+    limit = finite("max_subject_share", asked)
+    if limit * subjects < 1 - _CLOSE:
+        message = (
+            f"max_subject_share={limit:g} cannot be met by {subjects} subjects with the grades "
+            f"that are drawn: it must be at least {1 / subjects:g}."
+        )
+        raise UsageError(message)
+    return limit
 
 
 def _grade_targets(rows: VertebraColumns, weights: Mapping[int, float] | None) -> dict[int, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,10 +17,26 @@ from verse_data.training.order import EpochSampler
 
 _PATIENCE_S = 120.0
 _SHARED_MEMORY_WORDS = ("shm", "bus error", "shared memory", "No space left")
+_SHORT_OF_SHARED_MEMORY = (
+    "Shared memory is short: give the container more (docker run --shm-size=2g), use fewer "
+    "workers, smaller batches, or image_dtype='int16'."
+)
+_SLOW_TO_START = (
+    "A worker that is not forked must import torch first: where that is slow, give timeout= more "
+    "seconds."
+)
+_LOST = (
+    "A worker that vanishes was most often killed for memory: use fewer workers or smaller "
+    "batches; if one hangs, look at what your transform waits for."
+)
 
 
 class EpochLoader(DataLoader[Any]):
     """One pass is one epoch; the next pass is the next epoch.
+
+    A pass that is broken off begins anew at the next ``for``; to go on in it, load the loader's own
+    state. ``len(loader)`` is a whole epoch, also while only the rest of one is to come: trainers
+    such as Lightning count so. :attr:`remaining` is the rest.
 
     Parameters
     ----------
@@ -37,7 +54,8 @@ class EpochLoader(DataLoader[Any]):
     Raises
     ------
     UsageError
-        If `sampler` draws from another dataset, or ``shuffle`` is given.
+        If `sampler` is not one of `dataset`, or ``shuffle`` is given; on iterating, if what workers
+        need cannot be sent to them.
     SampleError
         On iterating, if a worker dies or hangs; the text names the scans that were in work.
 
@@ -65,8 +83,12 @@ class EpochLoader(DataLoader[Any]):
             raise UsageError(message)
         dataset = behind(dataset)
         sampler = EpochSampler(dataset) if sampler is None else sampler
-        if sampler.dataset is not dataset:
-            message = "The sampler draws from another dataset; use dataset.sampler(…)."
+        if not isinstance(sampler, EpochSampler) or sampler.dataset is not dataset:
+            message = (
+                f"sampler={type(sampler).__name__}(…) is none of this dataset's, which alone can "
+                f"stop and go on: give dataset.sampler(…), or BalancedSampler(dataset). With "
+                f"Lightning on several devices: Trainer(use_distributed_sampler=False)."
+            )
             raise UsageError(message)
         patience = timeout if timeout is not None else _PATIENCE_S
         super().__init__(
@@ -84,10 +106,11 @@ class EpochLoader(DataLoader[Any]):
         self._served = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        self._served, given, expected = 0, 0, self._batches_to_come()
+        self._served = given = 0
+        expected = self.remaining
         self.served_dataset.forget_work()
         step = self.batch_size or 1
-        for batch in self._explained(super().__iter__()):
+        for batch in self._explained(self._started()):
             given += 1
             # Whole steps, also where the last batch of this rank is short: ranks must agree.
             self._served += step
@@ -101,9 +124,25 @@ class EpochLoader(DataLoader[Any]):
         self.sampler.set_epoch(self.sampler.epoch + 1)
         self._served = 0
 
-    def _batches_to_come(self) -> int:
-        samples, size = self.sampler.remaining, self.batch_size or 1
+    @property
+    def remaining(self) -> int:
+        """Number of batches of this epoch that have not been handed out."""
+        samples, size = max(self.sampler.remaining - self._served, 0), self.batch_size or 1
         return samples // size if self.drop_last else -(-samples // size)
+
+    def _started(self) -> Iterator[Any]:
+        """Return torch's iterator, whose workers have been started."""
+        try:
+            return super().__iter__()
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            if "pickle" not in str(error):
+                raise
+            message = (
+                f"The workers could not be started: {error}. Those that are not forked get the "
+                f"dataset by pickle: define transform, collate_fn and worker_init_fn at the top "
+                f"level of a module, or give multiprocessing_context='fork'."
+            )
+            raise UsageError(message) from error
 
     @property
     def served_dataset(self) -> ServedDataset:
@@ -124,15 +163,17 @@ class EpochLoader(DataLoader[Any]):
             raise
 
     def _explain(self, reason: str) -> str:
-        places = "; ".join(self.served_dataset.in_work()) or "none had begun"
-        hint = (
-            "Shared memory is short: give the container more (docker run --shm-size=2g), use "
-            "fewer workers, smaller batches, or image_dtype='int16'."
-            if any(word in reason for word in _SHARED_MEMORY_WORDS)
-            else "A worker that vanishes was most often killed for memory: use fewer workers or "
-            "smaller batches; if one hangs, look at what your transform waits for."
+        places = "; ".join(self.served_dataset.in_work())
+        if any(word in reason for word in _SHARED_MEMORY_WORDS):
+            hint = _SHORT_OF_SHARED_MEMORY
+        elif "timed out" in reason and not places:
+            hint = _SLOW_TO_START
+        else:
+            hint = _LOST
+        return (
+            f"A DataLoader worker failed: {reason}\n"
+            f"  In work: {places or 'none had begun'}.\n  {hint}"
         )
-        return f"A DataLoader worker failed: {reason}\n  In work: {places}.\n  {hint}"
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass `epoch`; where it is the current one, what is left of it."""
@@ -175,13 +216,3 @@ def _dismiss(batches: Iterator[Any], *, lost: bool) -> None:
     shutdown = getattr(batches, "_shutdown_workers", None)
     if callable(shutdown):
         shutdown()
-
-
-def shared_memory_free() -> int | None:
-    """Return the bytes free in ``/dev/shm``, through which workers send; ``None`` if there is none."""
-    import shutil
-
-    try:
-        return shutil.disk_usage("/dev/shm").free  # noqa: S108 - asked for its size only
-    except OSError:
-        return None

@@ -1,8 +1,8 @@
 """The order of an epoch, its parts for each rank, and how to go on in the middle of it.
 
 The order is a pure function of (seed, epoch). Ranks take every `world_size`-th sample of it, and
-the state of a run is (epoch, offset), bound to seed, dataset and sampler, with the offset counted over all ranks: a run may go on
-with another number of workers, and of ranks.
+the state of a run is (epoch, offset), bound to seed, dataset and sampler. The offset is counted
+over all ranks: a run may go on with another number of workers, and of ranks.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         Trainers call this before each epoch, also before one that a checkpoint has brought back.
         """
         self.dataset.set_epoch(epoch)
-        if epoch != self.epoch:
-            self.epoch, self._offset = epoch, 0
+        if self.dataset.epoch != self.epoch:
+            self.epoch, self._offset = self.dataset.epoch, 0
 
     def state_dict(self, *, served: int = 0) -> dict[str, Any]:
         """Return where the run is: plain JSON, and the same on every rank after the same steps.
@@ -124,7 +124,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
             Samples that this rank has been given since the epoch, or the resumed part of it,
             began. A sampler cannot know: workers fetch ahead. ``EpochLoader`` counts it.
         """
-        epoch, offset = self.epoch, self._offset + served * self.world_size
+        epoch, offset = self.epoch, self._offset + whole("served", served) * self.world_size
         # Asked of all ranks together: each must say the same after the same number of samples.
         if offset >= max(self._total(), 1):
             epoch, offset = epoch + 1, 0
@@ -186,18 +186,12 @@ def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
         return 0, 1
-    if rank is None or world_size is None or not _lies_in(rank, world_size):
+    try:
+        ranks = whole("world_size", world_size, least=1)
+        return whole("rank", rank, below=ranks), ranks
+    except UsageError as error:
         message = (
             f"rank={rank!r}, world_size={world_size!r}: give both, with "
             f"0 <= rank < world_size, or neither."
         )
-        raise UsageError(message)
-    return rank, world_size
-
-
-def _lies_in(rank: object, world_size: object) -> bool:
-    try:
-        whole("rank", rank, below=whole("world_size", world_size, least=1))
-    except UsageError:
-        return False
-    return True
+        raise UsageError(message) from error

@@ -1,0 +1,92 @@
+"""The loader: what is left of an epoch, broken-off passes, and workers that cannot start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from verse_data.errors import SampleError, UsageError
+from verse_data.training import EpochLoader, PatchDataset, ServedScan
+from verse_data.training.samples import Sample
+
+
+class Numbers(PatchDataset):
+    """Serves the number of each sample, and reads no voxel."""
+
+    def _make(self, epoch: int, index: int) -> Sample:
+        return {"epoch": epoch, "number": index}
+
+
+def numbers(count: int, **options: Any) -> Numbers:
+    scan = ServedScan("verse900", "verse900", "training", Path("/nowhere/ab"))
+    return Numbers([scan], label=False, patches_per_epoch=count, **options)
+
+
+def stopped(loader: EpochLoader, steps: int) -> dict[str, Any]:
+    """Take some batches, and return the state after them."""
+    for _ in zip(range(steps), loader, strict=False):
+        pass
+    return loader.state_dict()
+
+
+@pytest.mark.parametrize(("drop_last", "batches"), [(False, 6), (True, 5)])
+def test_a_loader_tells_what_is_left_of_the_epoch(drop_last: bool, batches: int) -> None:  # noqa: FBT001
+    """`remaining` counts down to 0 and begins anew; `len` is a whole epoch at any time."""
+    loader = numbers(11).loader(batch_size=2, drop_last=drop_last)
+
+    assert loader.remaining == batches
+    assert [loader.remaining for _ in loader] == list(range(batches))[::-1]
+    assert loader.remaining == len(loader) == batches
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_a_resumed_loader_tells_what_is_left(world_size: int) -> None:
+    """After a resume `remaining` is the number of batches that come, on every rank."""
+    state = stopped(numbers(23).loader(batch_size=2), 3)
+
+    for rank in range(world_size):
+        dataset = numbers(23)
+        loader = dataset.loader(
+            sampler=dataset.sampler(rank=rank, world_size=world_size), batch_size=2
+        )
+        whole = len(loader)
+        loader.load_state_dict(state)
+
+        assert loader.remaining == -(-17 // world_size // 2)
+        assert len(loader) == whole
+        assert loader.remaining == len(list(loader))
+
+
+def test_a_pass_that_was_broken_off_begins_anew() -> None:
+    """After a break the next pass is the same epoch again; the state goes on in it."""
+    loader = numbers(8).loader(batch_size=2)
+    whole = [batch["number"].tolist() for batch in numbers(8).loader(batch_size=2)]
+
+    state = stopped(loader, 1)
+
+    assert [batch["number"].tolist() for batch in loader] == whole
+    loader.load_state_dict(state)
+    assert [batch["number"].tolist() for batch in loader] == whole[1:]
+
+
+@pytest.mark.filterwarnings("ignore:Got pickle error")
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_what_cannot_be_sent_to_workers_is_explained(method: str) -> None:
+    """A lambda as transform and workers that are not forked: an error that says what to do."""
+    dataset = numbers(4, transform=lambda sample: sample)
+    loader = dataset.loader(num_workers=1, multiprocessing_context=method)
+
+    with pytest.raises(UsageError, match=r"top level of a module(.|\n)*'fork'"):
+        list(loader)
+
+
+def test_a_worker_that_is_slow_to_start_is_explained() -> None:
+    """Where no worker has begun when time is up, the error says so, and names timeout=."""
+    loader = numbers(4).loader(num_workers=1, multiprocessing_context="spawn", timeout=0.001)
+
+    with pytest.raises(
+        SampleError, match=r"none had begun(.|\n)*import torch first(.|\n)*timeout="
+    ):
+        list(loader)
