@@ -9,6 +9,7 @@ import pytest
 from verse_data import training
 from verse_data.errors import UsageError
 from verse_data.release.options import _OF_UNIT, sort_options
+from verse_data.training.base import ServedOptions
 
 UNITS = {
     "scan": training.ScanDataset,
@@ -34,6 +35,8 @@ def test_every_documented_option_is_one_that_the_dataset_takes(unit: str) -> Non
     """The options of a unit are those of its class, and those of fetching and converting."""
     preparing, own = sort_options(unit, dict.fromkeys(_OF_UNIT[unit].__annotations__))
     given = {"self", "scans", "vertebrae", "provenance", "left_out"}
+    taken = set(inspect.signature(UNITS[unit].__init__).parameters) - {"served"}
+    taken |= set(ServedOptions.__annotations__)
 
-    assert set(own) == set(inspect.signature(UNITS[unit].__init__).parameters) - given
+    assert set(own) == taken - given
     assert set(preparing) == {"spacing", "interpolation", "codec", "workers", "engine", "progress"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from verse_data.training import (
     centroid_voxels,
     pad_collate,
 )
+from verse_data.training.transforms import Window
 
 COMMON = {"image", "label", "affine", "spacing", "centroids", "scan_id", "subject_id", "split"}
 PROVENANCE = {"release": "phantom", "version": "v1", "licence": "CC <BY>"}
@@ -418,6 +420,50 @@ def test_crops_of_different_shapes_batch_with_padding(made: support.Made) -> Non
     assert (batch["image"][0, :, :x, :y, :z] == fx[0]["image"]).all()
 
 
+def test_padding_of_batches_may_be_another_value(made: support.Made) -> None:
+    """After a window, where air is 0, pad_collate pads with 0."""
+    fx = VertebraDataset(
+        made.scans, made.table, around="mask", voxel_mm=None, transform=Window(-200, 1000)
+    )
+    padding = functools.partial(pad_collate, pad_image=0)
+
+    batch = next(iter(DataLoader(fx, batch_size=len(fx), collate_fn=padding)))
+
+    x = int(batch["shape"][0, 0])
+    assert x < batch["image"].shape[2]
+    assert (batch["image"][0, :, x:] == 0).all()
+    assert batch["image"].min() == 0
+
+
+@pytest.mark.parametrize(("column", "value"), [("level", "T14"), ("grade_status", None)])
+def test_rows_with_an_unknown_word_are_refused(
+    made: support.Made, column: str, value: str | None
+) -> None:
+    """A level or status that is none is an error, and not the last one of the list."""
+    table = made.table.astype({column: object})
+    table.loc[1, column] = value
+
+    with pytest.raises(UsageError, match=f"has {column}"):
+        VertebraDataset(made.scans, table)
+
+
+class Narrower(UsageError):
+    """An error that somebody derived from one of ours, made of two things."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(first + second)
+
+
+def test_errors_derived_from_ours_become_sample_errors(made: support.Made) -> None:
+    """Only our own classes are sure to survive a worker; others are told by name."""
+
+    def fail(sample: object) -> None:
+        raise Narrower("so ", "narrow")
+
+    with pytest.raises(SampleError, match=r"verse901(.|\n)*Narrower: so narrow"):
+        ScanDataset(made.scans, transform=fail)[1]
+
+
 def test_a_transform_may_return_anything_that_can_be_sent(made: support.Made) -> None:
     """What the transform returns is the sample; None in it is refused by name."""
     tuples = ScanDataset(made.scans, transform=lambda s: (s["image"], 1))
@@ -502,6 +548,24 @@ def test_an_index_out_of_range_is_an_index_error(made: support.Made) -> None:
     assert dataset[-1]["scan_id"] == made.scans[-1].scan_id
     with pytest.raises(IndexError):
         dataset[len(made.scans)]
+
+
+@pytest.mark.parametrize(
+    ("index", "error"),
+    [
+        (slice(0, 2), TypeError),
+        (1.0, TypeError),
+        ((0, slice(0, 2)), TypeError),
+        ((-1, 0), UsageError),
+        ((0.5, 0), UsageError),
+    ],
+)
+def test_what_is_no_index_is_refused(
+    made: support.Made, index: Any, error: type[Exception]
+) -> None:
+    """A slice, a fraction or an epoch that cannot be is an error, and no sample."""
+    with pytest.raises(error):
+        ScanDataset(made.scans)[index]
 
 
 def test_int16_images_hold_the_same_values(made: support.Made) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import operator
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch.utils.data import Dataset
@@ -14,18 +15,38 @@ from verse_data.errors import UsageError
 from verse_data.spine.geometry import check_axcodes
 from verse_data.training.describe import Described
 from verse_data.training.numbers import whole
+from verse_data.training.oriented import OrientedScan, Readers
 from verse_data.training.randomness import seeded_transform
 from verse_data.training.samples import Sample, check_dtype, check_plain, named
-from verse_data.training.scans import OrientedScan, Readers, ScanColumns, ServedScan
+from verse_data.training.scans import (
+    LeftOut,
+    ScanColumns,
+    ServedScan,
+    left_out_table,
+    part_served,
+)
 from verse_data.training.workers import WorkBoard, in_worker, shared
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from verse_data.training.loader import EpochLoader
     from verse_data.training.order import EpochSampler
 
 Transform = Callable[[Any], Any]
 Index = int | tuple[int, int]
 """Number of a sample in the current epoch, or (epoch, number)."""
+
+
+class ServedOptions(TypedDict, total=False):
+    """Options of every unit; see :class:`ServedDataset`."""
+
+    orientation: str
+    transform: Transform | None
+    seed: int
+    image_dtype: str
+    provenance: Mapping[str, Any] | None
+    left_out: Sequence[LeftOut]
 
 
 class ServedDataset(Described, Dataset[Any]):
@@ -38,6 +59,8 @@ class ServedDataset(Described, Dataset[Any]):
     ----------
     scans : sequence of ServedScan
         What is served, in this order.
+    needs_label : bool
+        Whether a scan without a mask is excluded, with the reason ``no_mask``.
     orientation : str
         Axis codes of the image that is handed out, such as ``"RAS"`` or ``"PIR"``.
     transform : callable, optional
@@ -49,6 +72,8 @@ class ServedDataset(Described, Dataset[Any]):
         Type of ``image``; int16 halves what workers copy.
     provenance : mapping, optional
         What the stores were made from; shown by ``repr`` and returned by :attr:`provenance`.
+    left_out : sequence of LeftOut
+        What cannot be served for another reason, so that :attr:`excluded` is complete.
 
     Raises
     ------
@@ -62,18 +87,22 @@ class ServedDataset(Described, Dataset[Any]):
         self,
         scans: Sequence[ServedScan],
         *,
+        needs_label: bool,
         orientation: str = "RAS",
         transform: Transform | None = None,
         seed: int = 0,
         image_dtype: str = "float32",
         provenance: Mapping[str, Any] | None = None,
+        left_out: Sequence[LeftOut] = (),
     ) -> None:
         self.orientation = check_axcodes(orientation)
         self.transform = transform
         _check_callable(transform)
         self.seed = whole("seed", seed)
         self.image_dtype = check_dtype(image_dtype)
-        self.scans = ScanColumns(scans)
+        served, without = part_served(scans, label=needs_label)
+        self.scans = ScanColumns(served)
+        self._left_out = (*left_out, *without)
         self._given = json.dumps(dict(provenance or {}), default=str)
         self._readers = Readers(self.orientation)
         # Shared memory, so that workers that outlive an epoch see the next one.
@@ -89,6 +118,20 @@ class ServedDataset(Described, Dataset[Any]):
     def __len__(self) -> int:
         """Return the number of samples of an epoch."""
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What, beside the scans, decides the samples."""
+        return {
+            "orientation": self.orientation,
+            "image_dtype": self.image_dtype,
+            "seed": self.seed,
+        }
+
+    @property
+    def excluded(self) -> pd.DataFrame:
+        """Scans that were given and are not served: ``scan_id``, ``subject_id``, ``reason``."""
+        return left_out_table(self._left_out)
+
     @abstractmethod
     def _make(self, epoch: int, index: int) -> Sample:
         """Return sample `index` of `epoch`, before the transform."""
@@ -102,15 +145,15 @@ class ServedDataset(Described, Dataset[Any]):
 
         Raises
         ------
-        IndexError
-            If there is no such sample.
+        IndexError, TypeError
+            If there is no such sample, or `index` is no number.
         SampleError
             If the transform, or anything else that is not ours, fails; the text names the scan.
         IntegrityError
             If the store's bytes are not what its manifest promised.
         """
         epoch, number = index if isinstance(index, tuple) else (self.epoch, index)
-        number = range(len(self))[number]
+        epoch, number = whole("epoch", epoch), range(len(self))[operator.index(number)]
         self._board.begin(epoch, number)
         # Not a context manager: contextlib takes a RuntimeError that was raised from a
         # StopIteration for the interpreter's own, and lets the StopIteration out.

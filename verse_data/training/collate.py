@@ -10,10 +10,8 @@ from torch.utils.data import default_collate
 
 from verse_data.training.samples import PAD_HU, Sample
 
-_PADDING = {"image": PAD_HU, "label": 0}
 
-
-def pad_collate(samples: Sequence[Sample]) -> Sample:
+def pad_collate(samples: Sequence[Sample], *, pad_image: float = PAD_HU) -> Sample:
     """Batch samples, padding ``image`` and ``label`` at the ends to the largest of the batch.
 
     The voxels keep their indices, so ``affine`` stays true. The batch has one more key: ``shape``,
@@ -23,12 +21,16 @@ def pad_collate(samples: Sequence[Sample]) -> Sample:
     ----------
     samples : sequence of dict
         With the same keys.
+    pad_image : float
+        Value of the image where it was padded: air in HU. After ``Window`` that is 0, as in
+        ``collate_fn=functools.partial(pad_collate, pad_image=0)``.
 
     Returns
     -------
     dict
-        As torch's ``default_collate`` gives it. Images are padded with -1024, labels with 0.
+        As torch's ``default_collate`` gives it. Labels are padded with 0.
     """
+    pads = {"image": pad_image, "label": 0}
     shapes = torch.tensor([sample["image"].shape[1:] for sample in samples])
     largest = shapes.max(dim=0).values
     padded = [
@@ -36,7 +38,7 @@ def pad_collate(samples: Sequence[Sample]) -> Sample:
             **sample,
             **{
                 key: _grown(sample[key], largest, value)
-                for key, value in _PADDING.items()
+                for key, value in pads.items()
                 if key in sample
             },
         }
@@ -46,6 +48,6 @@ def pad_collate(samples: Sequence[Sample]) -> Sample:
     return {**batch, "shape": shapes}
 
 
-def _grown(volume: torch.Tensor, shape: torch.Tensor, value: int) -> torch.Tensor:
+def _grown(volume: torch.Tensor, shape: torch.Tensor, value: float) -> torch.Tensor:
     x, y, z = (int(n) - have for n, have in zip(shape, volume.shape[1:], strict=True))
     return pad(volume, (0, z, 0, y, 0, x), value=value) if x or y or z else volume

@@ -18,7 +18,7 @@ from verse_data.training.crops import (
     scan_directions,
     spine_directions,
 )
-from verse_data.training.scans import OrientedScan
+from verse_data.training.oriented import OrientedScan
 from verse_data.training.vertebrae import VertebraColumns
 
 Around = Literal["centroid", "mask"]

@@ -12,7 +12,7 @@ from scipy import ndimage
 from verse_data.errors import ValidationFailed
 from verse_data.spine.geometry import Affine, Box, Shape, apply_affine, voxel_sizes
 from verse_data.spine.levels import LEVELS
-from verse_data.training.scans import OrientedScan
+from verse_data.training.oriented import OrientedScan
 
 Vector = npt.NDArray[np.float64]
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from verse_data.training.crop_spec import CropSpec
 from verse_data.training.crops import neighbours
-from verse_data.training.scans import OrientedScan
+from verse_data.training.oriented import OrientedScan
 from verse_data.training.vertebrae import STATUSES, VertebraColumns
 
 Flags = npt.NDArray[np.bool_]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 import torch
@@ -11,13 +11,13 @@ import torch
 from verse_data.errors import UsageError
 from verse_data.spine.geometry import Box, Shape
 from verse_data.spine.levels import LEVELS
-from verse_data.training.base import ServedDataset, Transform
+from verse_data.training.base import ServedDataset, ServedOptions
 from verse_data.training.numbers import three, whole
+from verse_data.training.oriented import OrientedScan
 from verse_data.training.plan import DrawPlan, plan_by_class, plan_by_scan
 from verse_data.training.randomness import DRAW, uniforms
 from verse_data.training.samples import Sample, common, volumes
-from verse_data.training.scan import left_out_table, part_served
-from verse_data.training.scans import LeftOut, OrientedScan, ServedScan
+from verse_data.training.scans import ServedScan
 from verse_data.training.vertebrae import VertebraColumns
 
 if TYPE_CHECKING:
@@ -60,10 +60,9 @@ class PatchDataset(ServedDataset):
         Length of an epoch; overrides `patches_per_scan`.
     label : bool
         Whether samples have ``label``; scans without a mask are then excluded.
-    left_out : sequence of LeftOut
-        What cannot be served for another reason, so that :attr:`excluded` is complete.
-    orientation, transform, seed, image_dtype, provenance
-        See :class:`verse_data.training.base.ServedDataset`.
+    **served
+        ``orientation``, ``transform``, ``seed``, ``image_dtype``, ``provenance``, ``left_out``: see
+        :class:`verse_data.training.base.ServedDataset`.
 
     Raises
     ------
@@ -84,32 +83,17 @@ class PatchDataset(ServedDataset):
         patches_per_scan: int = 8,
         patches_per_epoch: int | None = None,
         label: bool = True,
-        orientation: str = "RAS",
-        transform: Transform | None = None,
-        seed: int = 0,
-        image_dtype: str = "float32",
-        provenance: Mapping[str, Any] | None = None,
-        left_out: Sequence[LeftOut] = (),
+        **served: Unpack[ServedOptions],
     ) -> None:
-        served, self._left_out = part_served(
-            scans, label=label or sampling == "foreground", left_out=left_out
-        )
-        super().__init__(
-            served,
-            orientation=orientation,
-            transform=transform,
-            seed=seed,
-            image_dtype=image_dtype,
-            provenance=provenance,
-        )
+        super().__init__(scans, needs_label=label or sampling == "foreground", **served)
         self.patch_size = three("patch_size", patch_size)
         self.sampling, self.label = sampling, label
-        count = whole("patches_per_scan", patches_per_scan) * len(served)
+        count = whole("patches_per_scan", patches_per_scan) * len(self.scans)
         if patches_per_epoch is not None:
             count = whole("patches_per_epoch", patches_per_epoch)
         rows = None if vertebrae is None else VertebraColumns.from_table(vertebrae, self.scans)
         self._vertebrae, self._plan = _planned(
-            sampling, rows, weights, scans=len(served), count=count, seed=self.seed
+            sampling, rows, weights, scans=len(self.scans), count=count, seed=self.seed
         )
 
     def __len__(self) -> int:
@@ -123,16 +107,9 @@ class PatchDataset(ServedDataset):
             "sampling": self.sampling,
             "weights": self._plan.weights,
             "patches": len(self),
-            "orientation": self.orientation,
             "label": self.label,
-            "image_dtype": self.image_dtype,
-            "seed": self.seed,
+            **super().options,
         }
-
-    @property
-    def excluded(self) -> pd.DataFrame:
-        """Scans that were given and are not drawn from: ``scan_id``, ``subject_id``, ``reason``."""
-        return left_out_table(self._left_out)
 
     def _rows_digest(self) -> str | None:
         return None if self._vertebrae is None else self._vertebrae.digest()

@@ -37,7 +37,7 @@ import torch
 from verse_data.errors import SampleError, UsageError, VerseDataError
 from verse_data.spine.geometry import Affine, apply_affine, voxel_sizes
 from verse_data.spine.levels import LEVELS
-from verse_data.training.scans import OrientedScan
+from verse_data.training.oriented import OrientedScan
 
 Sample = dict[str, Any]
 ImageDtype = Literal["float32", "int16"]
@@ -128,9 +128,11 @@ def named(place: str, error: BaseException) -> VerseDataError:
 
     An error of this package keeps its class. Everything else becomes a `SampleError`: also
     ``StopIteration``, at which a ``DataLoader`` would end the epoch early without a word, and
-    exceptions that cannot be pickled, at which it would hang.
+    exceptions that cannot be pickled, at which it would hang. A class that a user derived from one
+    of ours may be either of a local scope or made of more than a text, and is such another.
     """
-    if isinstance(error, VerseDataError):
+    ours = type(error).__module__.partition(".")[0] == __name__.partition(".")[0]
+    if isinstance(error, VerseDataError) and ours:
         return type(error)(f"{place}: {error}")
     return SampleError(_foreign(place, error))
 

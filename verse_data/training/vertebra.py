@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from verse_data.spine.levels import LEVELS
-from verse_data.training.base import ServedDataset, Transform
+from verse_data.training.base import ServedDataset, ServedOptions
 from verse_data.training.crop_spec import (
     Around,
     Axes,
@@ -21,8 +21,7 @@ from verse_data.training.crop_spec import (
 from verse_data.training.exclusion import reasons
 from verse_data.training.numbers import finite, whole
 from verse_data.training.samples import Sample, common, volumes
-from verse_data.training.scan import part_served
-from verse_data.training.scans import LeftOut, ServedScan
+from verse_data.training.scans import ServedScan
 from verse_data.training.vertebrae import STATUSES, VertebraColumns
 
 if TYPE_CHECKING:
@@ -74,10 +73,9 @@ class VertebraDataset(ServedDataset):
         Lowest grade that counts as fractured: 1 any, 2 moderate or severe, 3 severe.
     include : str or collection of str
         Values of ``grade_status`` that are served; the others are in :attr:`excluded`.
-    left_out : sequence of LeftOut
-        What cannot be served for another reason, so that :attr:`excluded` is complete.
-    orientation, transform, seed, image_dtype, provenance
-        See :class:`verse_data.training.base.ServedDataset`.
+    **served
+        ``orientation``, ``transform``, ``seed``, ``image_dtype``, ``provenance``, ``left_out``: see
+        :class:`verse_data.training.base.ServedDataset`.
 
     Raises
     ------
@@ -100,12 +98,7 @@ class VertebraDataset(ServedDataset):
         label_mode: LabelMode = "vertebra",
         fracture_threshold: int = 1,
         include: str | Collection[str] = ("graded",),
-        orientation: str = "RAS",
-        transform: Transform | None = None,
-        seed: int = 0,
-        image_dtype: str = "float32",
-        provenance: Mapping[str, Any] | None = None,
-        left_out: Sequence[LeftOut] = (),
+        **served: Unpack[ServedOptions],
     ) -> None:
         self.spec = CropSpec(
             around=around,
@@ -118,25 +111,16 @@ class VertebraDataset(ServedDataset):
         words = (include,) if isinstance(include, str) else tuple(include)
         self.include = tuple(one_of("include", word, STATUSES) for word in words)
         self.fracture_threshold = whole("fracture_threshold", fracture_threshold, least=1, below=4)
-        served, others = part_served(scans, label=self.spec.needs_mask, left_out=left_out)
-        super().__init__(
-            served,
-            orientation=orientation,
-            transform=transform,
-            seed=seed,
-            image_dtype=image_dtype,
-            provenance=provenance,
-        )
-        why = {scan.scan_id: scan.reason for scan in others}
-        self._sort(VertebraColumns.from_table(vertebrae, self.scans), why)
+        super().__init__(scans, needs_label=self.spec.needs_mask, **served)
+        self._sort(VertebraColumns.from_table(vertebrae, self.scans))
 
-    def _sort(self, every: VertebraColumns, left_out: Mapping[str, str]) -> None:
+    def _sort(self, every: VertebraColumns) -> None:
         """Part what is served from what is not, with the reason."""
         found = reasons(
             every,
             self.spec,
             include=self.include,
-            left_out=left_out,
+            left_out={scan.scan_id: scan.reason for scan in self._left_out},
             open_scan=self._open,
         )
         self._rows, self._dropped = every.take(found == ""), every.take(found != "")
@@ -152,9 +136,7 @@ class VertebraDataset(ServedDataset):
             **self.spec.options,
             "fracture_threshold": self.fracture_threshold,
             "include": list(self.include),
-            "orientation": self.orientation,
-            "image_dtype": self.image_dtype,
-            "seed": self.seed,
+            **super().options,
         }
 
     @property

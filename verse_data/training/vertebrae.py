@@ -81,7 +81,7 @@ class VertebraColumns:
         Raises
         ------
         UsageError
-            If columns are missing.
+            If columns are missing, or a level or status is none.
         """
         lacking = [name for name in _NEEDED if name not in table.columns]
         if lacking:
@@ -96,13 +96,13 @@ class VertebraColumns:
             scan=scans.positions(scan_id),
             scan_id=scan_id,
             subject_id=table["subject_id"].to_numpy(dtype=np.str_),
-            level=_codes(table["level"], LEVELS),
+            level=_known("level", table["level"], LEVELS),
             label=_integers(table["label"], np.int16),
             grade=_integers(table["grade"], np.int8),
             fracture_type=_codes(table["fracture_type"], FRACTURE_TYPES),
             foreign_material=_integers(table["foreign_material"], np.int8),
             has_mask=_integers(table["has_mask"], np.int8),
-            status=_codes(table["grade_status"], STATUSES),
+            status=_known("grade_status", table["grade_status"], STATUSES),
             centroid=np.stack(centroid, axis=1),
             bmd_mg_cm3=_floats(table["bmd_mg_cm3"], np.float32),
         )
@@ -170,9 +170,20 @@ def _floats(column: pd.Series[Any], dtype: type[np.floating[Any]]) -> npt.NDArra
     return column.to_numpy(dtype=np.float64, na_value=np.nan).astype(dtype)
 
 
+def _known(name: str, column: pd.Series[Any], words: tuple[str, ...]) -> npt.NDArray[np.int8]:
+    """Return the place of each of `column` in `words`; -1 would be taken for the last of them."""
+    codes = _codes(column, words)
+    strange = column[codes < 0].unique().tolist()
+    if strange:
+        message = (
+            f"vertebrae= has {name} {strange[0]!r}, which is none of {', '.join(words)}. "
+            f"Give rows of release.vertebrae as they are."
+        )
+        raise UsageError(message)
+    return codes
+
+
 def _codes(column: pd.Series[Any], words: tuple[str, ...]) -> npt.NDArray[np.int8]:
     import pandas as pd
 
-    return np.asarray(
-        pd.Categorical(column.astype(object), categories=list(words)).codes, dtype=np.int8
-    )
+    return np.asarray(pd.Index(words).get_indexer(pd.Index(column.astype(object))), dtype=np.int8)
