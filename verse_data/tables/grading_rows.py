@@ -141,7 +141,7 @@ def _counted(sheet: Sheet, subject: str, own: list[TakenRow], strays: int) -> It
         number, count = _part(taken)
         rule = ""
         if not len(own) <= count <= len(own) + strays:
-            rule = f"subject {subject} has {len(own)} rows"
+            rule = f"subject {subject} has {len(own)} {'row' if len(own) == 1 else 'rows'}"
         elif number in seen:
             rule = f"row {seen[number]} says so of subject {subject} already"
         seen[number] = taken.number

@@ -22,21 +22,8 @@ import pandas as pd
 
 from verse_data.errors import UsageError
 from verse_data.spine.levels import LEVELS
+from verse_data.tables import query_nodes as nodes
 from verse_data.tables.query_check import Kind, Natures, check, columns_of
-from verse_data.tables.query_nodes import (
-    AllOf,
-    AnyOf,
-    Column,
-    Compare,
-    Condition,
-    Constant,
-    Defined,
-    Flag,
-    Member,
-    Missing,
-    Not,
-    Value,
-)
 from verse_data.tables.query_parse import parse, parse_cached
 from verse_data.tables.query_text import QueryText
 
@@ -93,7 +80,7 @@ def select(table: pd.DataFrame, where: str | None) -> pd.DataFrame:
     Parameters
     ----------
     table : pandas.DataFrame
-        AnyOf table; a column named ``level``, or an ordered category of levels, compares in spine
+        Any table; a column named ``level``, or an ordered category of levels, compares in spine
         order, and values of other categories are checked against the category's values.
     where : str or None
         The condition; None selects every row.
@@ -106,7 +93,7 @@ def select(table: pd.DataFrame, where: str | None) -> pd.DataFrame:
     return table.copy() if where is None else table.loc[matches(table, where)].copy()
 
 
-def _parsed(where: object) -> tuple[QueryText, Condition]:
+def _parsed(where: object) -> tuple[QueryText, nodes.Condition]:
     text = QueryText(where)
     return text, parse(text)
 
@@ -137,47 +124,47 @@ class _Evaluation:
         self._columns = columns
         self._read: dict[str, _Cells] = {}
 
-    def truth(self, condition: Condition) -> _Truth:
+    def truth(self, condition: nodes.Condition) -> _Truth:
         match condition:
-            case Compare():
+            case nodes.Compare():
                 truth = self._compare(condition)
-            case Member(column, values):
+            case nodes.Member(column, values):
                 truth = self._member(column, values)
-            case Flag(column):
+            case nodes.Flag(column):
                 cells = self._cells(column)
                 truth = _known(cells.data, cells.known)
-            case Missing(column):
+            case nodes.Missing(column):
                 known = self._cells(column).known
                 truth = _Truth(~known, known)
-            case Defined(part=part):
+            case nodes.Defined(part=part):
                 truth = self.truth(part)
-            case Not(part):
+            case nodes.Not(part):
                 inner = self.truth(part)
                 truth = _Truth(inner.no, inner.yes)
-            case AllOf(parts):
+            case nodes.AllOf(parts):
                 truths = [self.truth(part) for part in parts]
                 truth = _Truth(_every([t.yes for t in truths]), _some([t.no for t in truths]))
-            case AnyOf(parts):
+            case nodes.AnyOf(parts):
                 truths = [self.truth(part) for part in parts]
                 truth = _Truth(_some([t.yes for t in truths]), _every([t.no for t in truths]))
         return truth
 
-    def _compare(self, compare: Compare) -> _Truth:
+    def _compare(self, compare: nodes.Compare) -> _Truth:
         sides = (compare.left, compare.right)
-        columns = [side for side in sides if isinstance(side, Column)]
+        columns = [side for side in sides if isinstance(side, nodes.Column)]
         kind = self._columns[columns[0].name].kind
         cells = [self._cells(column) for column in columns]
         if len(columns) == 2 and kind == "text":
             cells = [_spelled(part) for part in cells]
         words, found = cells[0].words, iter(cells)
         left, right = (
-            next(found).data if isinstance(side, Column) else _comparable(side, kind, words)
+            next(found).data if isinstance(side, nodes.Column) else _comparable(side, kind, words)
             for side in sides
         )
         outcome = np.asarray(_APPLY[compare.operator](left, right), dtype=bool)
         return _known(outcome, _every([part.known for part in cells]))
 
-    def _member(self, column: Column, values: tuple[Constant, ...]) -> _Truth:
+    def _member(self, column: nodes.Column, values: tuple[nodes.Constant, ...]) -> _Truth:
         cells, kind = self._cells(column), self._columns[column.name].kind
         wanted = [_comparable(value, kind, cells.words) for value in values]
         if kind == "text" and cells.words is None:
@@ -188,7 +175,7 @@ class _Evaluation:
             outcome = np.isin(cells.data, wanted)
         return _known(outcome, cells.known)
 
-    def _cells(self, column: Column) -> _Cells:
+    def _cells(self, column: nodes.Column) -> _Cells:
         if column.name not in self._read:
             kind = self._columns[column.name].kind
             self._read[column.name] = _read(self._table[column.name], kind)
@@ -199,7 +186,9 @@ def _known(outcome: Mask, known: Mask) -> _Truth:
     return _Truth(outcome & known, ~outcome & known)
 
 
-def _comparable(constant: Constant, kind: Kind, words: Mapping[str, int] | None) -> Value:
+def _comparable(
+    constant: nodes.Constant, kind: Kind, words: Mapping[str, int] | None
+) -> nodes.Value:
     if kind == "level":
         return _POSITION[str(constant.value)]
     # No row has the code -2, as none has a word that is no category.

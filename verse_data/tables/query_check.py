@@ -10,21 +10,9 @@ from typing import Any, Final, Literal
 import pandas as pd
 
 from verse_data.spine.levels import LEVELS
+from verse_data.tables import query_nodes as nodes
 from verse_data.tables.columns import TableName, columns
 from verse_data.tables.definitions import DEFINITIONS
-from verse_data.tables.query_nodes import (
-    AllOf,
-    AnyOf,
-    Column,
-    Compare,
-    Condition,
-    Constant,
-    Defined,
-    Flag,
-    Member,
-    Missing,
-    Not,
-)
 from verse_data.tables.query_text import QueryText, Span, nearest
 
 Kind = Literal["number", "boolean", "text", "level", "other"]
@@ -128,21 +116,21 @@ def _kind_of_dtype(dtype: Any) -> Kind:
     return "other"
 
 
-def columns_of(condition: Condition) -> Iterator[Column]:
+def columns_of(condition: nodes.Condition) -> Iterator[nodes.Column]:
     """Yield the columns that `condition` names, those of its definitions too."""
     match condition:
-        case Compare(left, _, right):
-            yield from (side for side in (left, right) if isinstance(side, Column))
-        case Member(column, _) | Flag(column) | Missing(column):
+        case nodes.Compare(left, _, right):
+            yield from (side for side in (left, right) if isinstance(side, nodes.Column))
+        case nodes.Member(column, _) | nodes.Flag(column) | nodes.Missing(column):
             yield column
-        case Not(part) | Defined(part=part):
+        case nodes.Not(part) | nodes.Defined(part=part):
             yield from columns_of(part)
-        case AllOf(parts) | AnyOf(parts):
+        case nodes.AllOf(parts) | nodes.AnyOf(parts):
             for part in parts:
                 yield from columns_of(part)
 
 
-def check(condition: Condition, columns: Mapping[str, Nature], text: QueryText) -> None:
+def check(condition: nodes.Condition, columns: Mapping[str, Nature], text: QueryText) -> None:
     """Check that every column exists and every comparison makes sense.
 
     Raises
@@ -158,27 +146,27 @@ class _Checker:
         self._columns = columns
         self._text = text
 
-    def check(self, condition: Condition) -> None:
+    def check(self, condition: nodes.Condition) -> None:
         match condition:
-            case Compare():
+            case nodes.Compare():
                 self._compare(condition)
-            case Member(column, values):
+            case nodes.Member(column, values):
                 nature = self._nature(column)
                 for value in values:
                     self._value(column, nature, value)
-            case Flag(column):
+            case nodes.Flag(column):
                 self._flag(column)
-            case Missing(column):
+            case nodes.Missing(column):
                 self._nature(column, comparable=False)
-            case Not(part):
+            case nodes.Not(part):
                 self.check(part)
-            case AllOf(parts) | AnyOf(parts):
+            case nodes.AllOf(parts) | nodes.AnyOf(parts):
                 for part in parts:
                     self.check(part)
-            case Defined(name, span, part):
+            case nodes.Defined(name, span, part):
                 self._defined(name, span, part)
 
-    def _nature(self, column: Column, *, comparable: bool = True) -> Nature:
+    def _nature(self, column: nodes.Column, *, comparable: bool = True) -> Nature:
         if column.name not in self._columns:
             meant = _meant(column.name, self._columns)
             problem = (
@@ -190,21 +178,21 @@ class _Checker:
             self._text.refuse(column.span, f"{column.name} is {_IS['other']}.")
         return nature
 
-    def _defined(self, name: str, span: Span, part: Condition) -> None:
+    def _defined(self, name: str, span: Span, part: nodes.Condition) -> None:
         for column in columns_of(part):
             if column.name not in self._columns:
                 problem = f"{name} needs the column {column.name}, which this table does not have."
                 self._text.refuse(span, problem)
         _Checker(self._columns, self._text).check(part)
 
-    def _flag(self, column: Column) -> None:
+    def _flag(self, column: nodes.Column) -> None:
         nature = self._nature(column)
         if nature.kind != "boolean":
             problem = f"{column.name} is {_IS[nature.kind]}: compare it with something, such as {_example(column.name, nature)}."
             self._text.refuse(column.span, problem)
 
-    def _compare(self, compare: Compare) -> None:
-        sides = [side for side in (compare.left, compare.right) if isinstance(side, Column)]
+    def _compare(self, compare: nodes.Compare) -> None:
+        sides = [side for side in (compare.left, compare.right) if isinstance(side, nodes.Column)]
         kinds = {side: self._nature(side) for side in sides}
         first, nature = next(iter(kinds.items()))
         for side, other in kinds.items():
@@ -212,13 +200,13 @@ class _Checker:
                 problem = f"{first.name} is {_IS[nature.kind]} and {side.name} is {_IS[other.kind]}: they cannot be compared."
                 self._text.refuse(compare.span, problem)
         for value in (compare.left, compare.right):
-            if isinstance(value, Constant):
+            if isinstance(value, nodes.Constant):
                 self._value(first, nature, value)
         if compare.operator not in {"==", "!="} and nature.kind in {"text", "boolean"}:
             problem = f"{first.name} is {_IS[nature.kind]}, which has no order: use ==, != or in."
             self._text.refuse(compare.span, problem)
 
-    def _value(self, column: Column, nature: Nature, constant: Constant) -> None:
+    def _value(self, column: nodes.Column, nature: Nature, constant: nodes.Constant) -> None:
         if _kind_of(constant) != {"level": "text"}.get(nature.kind, nature.kind):
             problem = f"{column.name} is {_IS[nature.kind]}, and {constant.value!r} is not: write, for example, {_example(column.name, nature)}."
             self._text.refuse(constant.span, problem)
@@ -240,7 +228,7 @@ def _meant(name: str, columns: Iterable[str]) -> str:
     return nearest(name, [*columns, *DEFINITIONS])
 
 
-def _kind_of(constant: Constant) -> Kind:
+def _kind_of(constant: nodes.Constant) -> Kind:
     if isinstance(constant.value, bool):
         return "boolean"
     return "text" if isinstance(constant.value, str) else "number"

@@ -6,24 +6,11 @@ import ast
 from functools import lru_cache
 from typing import Final, cast
 
+from verse_data.tables import query_nodes as nodes
 from verse_data.tables.definitions import DEFINITIONS
-from verse_data.tables.query_nodes import (
-    AllOf,
-    AnyOf,
-    Column,
-    Compare,
-    Condition,
-    Constant,
-    Defined,
-    Flag,
-    Member,
-    Missing,
-    Not,
-    Operator,
-)
 from verse_data.tables.query_text import MAX_NODES, QueryText, Span, nearest
 
-_OPERATORS: Final[dict[type[ast.cmpop], Operator]] = {
+_OPERATORS: Final[dict[type[ast.cmpop], nodes.Operator]] = {
     ast.Eq: "==",
     ast.NotEq: "!=",
     ast.Lt: "<",
@@ -35,7 +22,7 @@ _BIGGEST: Final = 2.0**53  # beyond it, float64 no longer tells whole numbers ap
 
 
 @lru_cache(maxsize=256)
-def parse_cached(where: str) -> tuple[QueryText, Condition]:
+def parse_cached(where: str) -> tuple[QueryText, nodes.Condition]:
     """Return what `where` says, without parsing it again when it was asked before.
 
     Both results are read-only. Refusals are not kept.
@@ -44,7 +31,7 @@ def parse_cached(where: str) -> tuple[QueryText, Condition]:
     return text, parse(text)
 
 
-def parse(text: QueryText) -> Condition:
+def parse(text: QueryText) -> nodes.Condition:
     """Return the condition that `text` says.
 
     Raises
@@ -62,7 +49,7 @@ class _Parser:
         self._source = text.text.strip()
         self._nodes = 0
 
-    def parse(self) -> Condition:
+    def parse(self) -> nodes.Condition:
         try:
             tree = ast.parse(self._source, mode="eval")
         except SyntaxError as error:
@@ -93,15 +80,17 @@ class _Parser:
                 self._span(node), f"more than {MAX_NODES} columns, values and conditions."
             )
 
-    def _condition(self, node: ast.expr) -> Condition:
+    def _condition(self, node: ast.expr) -> nodes.Condition:
         self._count(node)
         match node:
             case ast.BoolOp(op=ast.And(), values=values):
-                found: Condition = AllOf(tuple(self._condition(value) for value in values))
+                found: nodes.Condition = nodes.AllOf(
+                    tuple(self._condition(value) for value in values)
+                )
             case ast.BoolOp(op=ast.Or(), values=values):
-                found = AnyOf(tuple(self._condition(value) for value in values))
+                found = nodes.AnyOf(tuple(self._condition(value) for value in values))
             case ast.UnaryOp(op=ast.Not(), operand=operand):
-                found = Not(self._condition(operand))
+                found = nodes.Not(self._condition(operand))
             case ast.Compare(ops=[ast.In() | ast.NotIn()]):
                 found = self._member(node)
             case ast.Compare():
@@ -111,7 +100,7 @@ class _Parser:
             case ast.Attribute():
                 found = self._defined(node)
             case ast.Name():
-                found = Flag(self._column(node))
+                found = nodes.Flag(self._column(node))
             case _:
                 problem = (
                     "a condition is expected here: a comparison, 'in', a true/false column, "
@@ -120,26 +109,29 @@ class _Parser:
                 self._text.refuse(self._span(node), problem)
         return found
 
-    def _chain(self, node: ast.Compare) -> Condition:
+    def _chain(self, node: ast.Compare) -> nodes.Condition:
         operators = [_OPERATORS.get(type(operator)) for operator in node.ops]
         if None in operators:
             self._text.refuse(
                 self._span(node), "'in' cannot be part of a chain; join two conditions with and."
             )
         sides = [self._side(side) for side in (node.left, *node.comparators)]
-        pairs = zip(sides, cast("list[Operator]", operators), sides[1:], strict=False)
+        pairs = zip(sides, cast("list[nodes.Operator]", operators), sides[1:], strict=False)
         parts = tuple(self._compare(left, operator, right) for left, operator, right in pairs)
-        return parts[0] if len(parts) == 1 else AllOf(parts)
+        return parts[0] if len(parts) == 1 else nodes.AllOf(parts)
 
     def _compare(
-        self, left: Column | Constant, operator: Operator, right: Column | Constant
-    ) -> Compare:
+        self,
+        left: nodes.Column | nodes.Constant,
+        operator: nodes.Operator,
+        right: nodes.Column | nodes.Constant,
+    ) -> nodes.Compare:
         span = Span(left.span.start, right.span.end)
-        if isinstance(left, Constant) and isinstance(right, Constant):
+        if isinstance(left, nodes.Constant) and isinstance(right, nodes.Constant):
             self._text.refuse(span, "two values are compared here, and no column.")
-        return Compare(left, operator, right, span)
+        return nodes.Compare(left, operator, right, span)
 
-    def _side(self, node: ast.expr) -> Column | Constant:
+    def _side(self, node: ast.expr) -> nodes.Column | nodes.Constant:
         self._count(node)
         if isinstance(node, ast.Name):
             return self._column(node)
@@ -147,14 +139,14 @@ class _Parser:
             self._text.refuse(self._span(node), "a list stands only after in.")
         return self._constant(node)
 
-    def _column(self, node: ast.Name) -> Column:
-        return Column(node.id, self._span(node))
+    def _column(self, node: ast.Name) -> nodes.Column:
+        return nodes.Column(node.id, self._span(node))
 
-    def _constant(self, node: ast.expr) -> Constant:
+    def _constant(self, node: ast.expr) -> nodes.Constant:
         span = self._span(node)
         match node:
             case ast.Constant(value=bool() | str() as value):
-                return Constant(value, span)
+                return nodes.Constant(value, span)
             case ast.Constant(value=int() | float() as value):
                 sign = 1
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
@@ -165,9 +157,9 @@ class _Parser:
             self._text.refuse(span, "True and False have no sign.")
         if not abs(value) <= _BIGGEST:
             self._text.refuse(span, "the number is too large.")
-        return Constant(sign * value, span)
+        return nodes.Constant(sign * value, span)
 
-    def _member(self, node: ast.Compare) -> Condition:
+    def _member(self, node: ast.Compare) -> nodes.Condition:
         left, right = node.left, node.comparators[0]
         if not isinstance(left, ast.Name):
             self._text.refuse(self._span(left), "a column is expected before in.")
@@ -177,22 +169,24 @@ class _Parser:
             )
         for element in right.elts:
             self._count(element)
-        member = Member(self._column(left), tuple(self._constant(value) for value in right.elts))
-        return Not(member) if isinstance(node.ops[0], ast.NotIn) else member
+        member = nodes.Member(
+            self._column(left), tuple(self._constant(value) for value in right.elts)
+        )
+        return nodes.Not(member) if isinstance(node.ops[0], ast.NotIn) else member
 
-    def _missing(self, node: ast.Call) -> Missing:
+    def _missing(self, node: ast.Call) -> nodes.Missing:
         if not isinstance(node.func, ast.Name) or node.func.id != "missing":
             self._text.refuse(
                 self._span(node.func), "missing(column) is the only function of the query language."
             )
         if len(node.args) != 1 or node.keywords or not isinstance(node.args[0], ast.Name):
             self._text.refuse(self._span(node), "missing() takes one column.")
-        return Missing(self._column(node.args[0]))
+        return nodes.Missing(self._column(node.args[0]))
 
-    def _defined(self, node: ast.Attribute) -> Defined:
+    def _defined(self, node: ast.Attribute) -> nodes.Defined:
         span = self._span(node)
         name = self._text.text[span.start : span.end]
         if name not in DEFINITIONS:
             problem = f"there is no definition {name}. {nearest(name, DEFINITIONS)}Definitions: {', '.join(DEFINITIONS)}."
             self._text.refuse(span, problem)
-        return Defined(name, span, parse(QueryText(DEFINITIONS[name].expression)))
+        return nodes.Defined(name, span, parse(QueryText(DEFINITIONS[name].expression)))

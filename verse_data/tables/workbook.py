@@ -112,9 +112,9 @@ def _pages(path: Path, name: str, marks: Mapping[str, Marks]) -> list[_Page]:
         said = json.loads(line) if done.returncode == 0 or line.endswith(b"}") else {}
         refused = said.get("refused", refused)
         for title, member in said.get("sheets", ()):
-            if (found := _marks_of(marks, member)) is None:
+            if member not in marks:
                 raise SheetRefused(f"{name}: sheet {title!r} lies in no XML member. {_AGAIN}")
-            pages[title] = _Page(title, found)
+            pages[title] = _Page(title, marks[member])
         if "row" in said:
             pages[said["sheet"]].rows[said["row"]] = {
                 column: Cell(kind, value) for column, kind, value in said["cells"]
@@ -131,13 +131,6 @@ def _pages(path: Path, name: str, marks: Mapping[str, Marks]) -> list[_Page]:
             f"{name}: the process that read it ended with {done.returncode}: {last[0][:200]}. {_AGAIN}"
         )
     return list(pages.values())
-
-
-def _marks_of(marks: Mapping[str, Marks], member: str) -> Marks | None:
-    try:
-        return marks[member]
-    except KeyError:
-        return None
 
 
 def _odd(page: _Page, name: str) -> Iterator[Problem]:

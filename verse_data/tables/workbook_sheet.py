@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from verse_data.records.grading import COLUMNS
@@ -69,9 +69,10 @@ def check_headings(headings: dict[int, str], *, file: str, sheet: str) -> None:
             file=file, sheet=sheet, row=1, column=letters_of(column), value=heading, rule=""
         )
         if heading in seen:
-            problems.append(_with(here, f"stands in column {letters_of(seen[heading])} already"))
+            rule = f"stands in column {letters_of(seen[heading])} already"
+            problems.append(replace(here, rule=rule))
         elif heading not in COLUMNS:
-            problems.append(_with(here, "is no column of the grading table; take it out"))
+            problems.append(replace(here, rule="is no column of the grading table; take it out"))
         seen[heading] = column
     problems += [
         Problem(file=file, sheet=sheet, row=1, column=heading, rule="this column is missing")
@@ -82,17 +83,6 @@ def check_headings(headings: dict[int, str], *, file: str, sheet: str) -> None:
         problems,
         what=file,
         then="The 48 headings are those of supplement E1 of Löffler et al. 2020.",
-    )
-
-
-def _with(problem: Problem, rule: str) -> Problem:
-    return Problem(
-        file=problem.file,
-        sheet=problem.sheet,
-        row=problem.row,
-        column=problem.column,
-        value=problem.value,
-        rule=rule,
     )
 
 
