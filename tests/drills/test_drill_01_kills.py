@@ -11,9 +11,9 @@ def test_two_hundred_kills(fast_path):
 
     assert found["wrong"] == found["without manifest"] == found["leftovers"] == 0
     assert found["rebuilt"] == 200
-    assert 10 < found["finished"] < 190, "kills must hit before and after the end"
+    assert 50 <= found["finished"] <= 150, "a quarter is killed before the end, a quarter after"
 
 
 def test_control_a_plain_write_is_read_wrong(fast_path):
     """A plain zarr write under the final name, killed, opens and reads as other voxels."""
-    assert run("kills", "naive_kills", fast_path, 20)["wrong"] > 3
+    assert run("kills", "naive_kills", fast_path, 20)["wrong"] > 10

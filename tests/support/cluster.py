@@ -39,7 +39,8 @@ def main(folder: Path) -> None:
             client.submit(partial(ensure_store, recipe=recipe, stores=root), s, pure=False)
             for s in sources
         ]
-        time.sleep(0.15)
+        while not any(root.glob("*/*")):
+            time.sleep(0.01)  # until one is in the making
         os.kill(next(iter(first.values())), signal.SIGKILL)
         built = build_stores(sources, recipe, root, client=client)
         client.gather(twice)

@@ -11,7 +11,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 
 
-def run(module: str, *arguments: object, timeout: float = 120, prefix: tuple[str, ...] = ()) -> Any:
+def run(module: str, *arguments: object, timeout: float = 900, prefix: tuple[str, ...] = ()) -> Any:
     """Run ``python -m tests.support.<module>`` and return the JSON that it prints."""
     done = subprocess.run(
         [*prefix, sys.executable, "-m", f"tests.support.{module}", *map(str, arguments)],

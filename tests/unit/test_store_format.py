@@ -96,7 +96,7 @@ def test_tensorstore_reads_what_was_written(tmp_path):
     arguments = [str(a) for c, name in wanted for a in (stores[c], name, out[c, name])]
 
     # In a process of its own: once used, tensorstore breaks every fork of the process.
-    subprocess.run([sys.executable, "-c", TENSORSTORE, *arguments], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", TENSORSTORE, *arguments], check=True, timeout=600)
 
     for (_, name), path in out.items():
         truth = scan.image if name == "image" else scan.mask
