@@ -136,6 +136,48 @@ def test_no_public_function_runs_the_datasets_own_code(
     assert evil.versions() == ("v1", "v2")
 
 
+PROTOCOL = """echo VERSION 1
+while read -r word rest; do
+    case $word in
+        INITREMOTE) echo INITREMOTE-SUCCESS;;
+        PREPARE) echo PREPARE-SUCCESS;;
+        LISTCONFIGS) echo CONFIGEND;;
+        *) echo UNSUPPORTED-REQUEST;;
+    esac
+done"""
+
+
+def test_a_remote_that_enables_itself_is_not_started(
+    tmp_path: Path, home: Path, markers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clone by plain git becomes known to git-annex without the helpers that its owner wants run.
+
+    The control is git-annex's own first call, which starts them.
+    """
+    program(tmp_path / "bin" / "git-annex-remote-evil", markers, then=PROTOCOL)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    good, tree = ReleaseDataset(tmp_path / "phantom"), write_tree(tmp_path / "tree")
+    good.publish(lock_tree(tree, release="phantom"))
+    evil = ("initremote", "evil", "type=external", "externaltype=evil", "encryption=none")
+    call(good.path, "git-annex", *evil, "autoenable=true")
+    clones = [home / "releases" / "phantom", tmp_path / "other"]
+    for clone in clones:
+        call(tmp_path, "git", "clone", "-q", str(good.path), str(clone))
+    for marker in markers.iterdir():
+        marker.unlink()
+    dataset = ReleaseDataset(clones[0], config=resolve())
+    files = dataset.lock().files
+
+    assert len(dataset.adopt([tree]).new) == len(files)
+    drop_files(dataset, files[:1], unchecked=True)
+    dataset.fetch(files[:1], engine="annex")
+    assert dataset.publish(smaller(dataset.lock())) == "v2"
+
+    assert list(markers.iterdir()) == []
+    call(clones[1], "git-annex", "init", "--quiet")
+    assert [marker.name for marker in markers.iterdir()] == ["bin-git-annex-remote-evil"]
+
+
 def test_control_familiar_commands_do_run_it(evil: ReleaseDataset, markers: Path) -> None:
     """DataLad's run-procedure runs the stranger's script, and plain git its monitor and hooks."""
     environment = tool_environment() | {"DATALAD_LOG_LEVEL": "error"}

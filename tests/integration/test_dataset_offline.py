@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "forbid").mkdir()
     (folder / "forbid" / "sitecustomize.py").write_text(FORBID)
     write_tree(folder / "tree")
+    shutil.make_archive(str(folder / "tree"), "zip", folder / "tree")
     words = ("lock", "phantom", "--from-tree", "tree", "--no-check")
     locked = offline(folder, "-m", "verse_data", *words)
     assert locked.returncode == 0, locked.stderr
@@ -69,6 +71,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("diff phantom v1 v1", 0),
         ("get phantom", 0),
         ("adopt phantom tree", 0),
+        ("adopt phantom tree.zip", 0),
         ("drop phantom", 5),
         ("drop phantom --unchecked --scan verse900", 0),
         ("lock verse19", 5),

@@ -11,6 +11,7 @@ from typing import Final
 
 from verse_data.errors import ServerUnavailable, StorageError
 from verse_data.releases.environment import check_annex, tool_environment, without_secrets
+from verse_data.releases.git import GitFailed, git
 
 _SETTINGS: Final = (
     "core.fsmonitor=false",
@@ -43,6 +44,7 @@ def annex(repository: Path, *arguments: str, stdin: str | None = None) -> str:
     ToolMissing
         If there is no git-annex.
     """
+    ensure_known(repository)
     done = _run(repository, arguments, stdin=stdin)
     if done.returncode:
         raise AnnexFailed(_explain(repository, arguments, done.stderr))
@@ -59,6 +61,7 @@ def annex_batch(
     ServerUnavailable
         If it takes longer than `seconds`: git-annex waits for a silent server without end.
     """
+    ensure_known(repository)
     try:
         return _run(repository, arguments, stdin=stdin, settings=settings, seconds=seconds).stdout
     except subprocess.TimeoutExpired as error:
@@ -129,6 +132,20 @@ def initialise(repository: Path, description: str) -> None:
     done = _run(repository, ("init", "--quiet", description), stdin=None, settings=annex_settings)
     if done.returncode:
         raise AnnexFailed(_explain(repository, ("init",), done.stderr))
+
+
+def ensure_known(repository: Path) -> None:
+    """Let git-annex know a clone that plain git made.
+
+    Its own way, at the first call, would run what a stranger's dataset says is to be enabled.
+    """
+    try:
+        git(repository, "config", "annex.uuid")
+    except GitFailed:
+        arguments = ("init", "--no-autoenable", "--quiet", "verse-data")
+        done = _run(repository, arguments, stdin=None)
+        if done.returncode:
+            raise AnnexFailed(_explain(repository, arguments, done.stderr)) from None
 
 
 def record_presence(repository: Path, keys: Sequence[str], *, uuid: str) -> None:

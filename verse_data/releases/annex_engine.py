@@ -17,7 +17,7 @@ from verse_data.config import Config
 from verse_data.errors import DownloadCorrupt, NetworkError, Offline, Truncated
 from verse_data.progress import Advance
 from verse_data.records.lock import LockedFile
-from verse_data.releases.annex import web_addresses
+from verse_data.releases.annex import ensure_known, web_addresses
 from verse_data.releases.annex_call import Call, Dataset
 from verse_data.releases.fetch import FetchResult
 from verse_data.releases.near import near_settings
@@ -142,6 +142,7 @@ class AnnexEngine:
 
     @contextmanager
     def _call(self, jobs: int, keys: Sequence[str]) -> Iterator[Call]:
+        ensure_known(self._dataset.path)
         call = Call(
             dataset=self._dataset,
             jobs=jobs,

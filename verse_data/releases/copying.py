@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from verse_data.progress import Advance
+from verse_data.publishing import storage_errors
 
 _BLOCK: Final = 1 << 20
 _FICLONE: Final = 0x40049409
@@ -28,7 +29,9 @@ def copy_and_hash(source: Path, target: Path, *, advance: Advance) -> tuple[int,
     The digest is of the bytes in `target`, so that a source which changes meanwhile does no harm.
     """
     digest, size = hashlib.sha256(), 0
-    with source.open("rb") as reader, target.open("w+b") as writer:
+    with storage_errors(source):
+        opened = source.open("rb")
+    with opened as reader, target.open("w+b") as writer:
         cloned = _clone(reader, writer)
         stream = writer if cloned else reader
         while block := stream.read(_BLOCK):

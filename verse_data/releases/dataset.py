@@ -117,6 +117,7 @@ class ReleaseDataset:
         """Tell git-annex of everything that was ingested since it was told last."""
         with self.store.unrecorded() as keys:
             if keys:
+                annex.ensure_known(self.path)
                 uuid = git.git(self.path, "config", "annex.uuid").decode().strip()
                 annex.record_presence(self.path, keys, uuid=uuid)
 
