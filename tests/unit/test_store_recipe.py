@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from tests.support.headers import nifti
 from tests.support.scans import make_scan, source_file
 from verse_data.errors import (
     ChunkMissing,
@@ -26,6 +27,7 @@ from verse_data.volumes.cache import cache_size, list_stores
 from verse_data.volumes.convert import Conversion
 from verse_data.volumes.nifti import write_nifti
 from verse_data.volumes.pool import in_processes
+from verse_data.volumes.reader import ScanReader
 from verse_data.volumes.recipe import Recipe, fingerprint
 from verse_data.volumes.source import CentroidPoint, ScanSource, SourceFile
 
@@ -211,6 +213,27 @@ def test_a_key_without_a_digest_is_refused():
     """Bytes that could not be checked never become a store."""
     with pytest.raises(UsageError, match=r"MD5E-s1--00.* holds no SHA-256"):
         SourceFile(Path("x.nii.gz"), "MD5E-s1--00.nii.gz")
+
+
+def test_what_was_noted_of_the_headers_is_kept(tmp_path):
+    """Forms that differ, and fields of free text by name alone, stand in the store of that scan."""
+    content = bytearray(nifti(qform_code=1, quatern=(0.0, 0, 0.7, 1, 2, 3)))
+    content[148:160] = b"Jane Doe 42\0"
+    noted, plain = tmp_path / "noted_ct.nii", tmp_path / "plain_ct.nii"
+    noted.write_bytes(bytes(content))
+    plain.write_bytes(nifti())
+
+    found = {}
+    for path in (noted, plain):
+        source = ScanSource(scan_id="a", subject_id="a", image=source_file(path))
+        store = ensure_store(source, Recipe(), tmp_path / "stores")
+        found[path] = ScanReader(store).attributes["source"]
+        assert b"Jane" not in b"".join(p.read_bytes() for p in store.rglob("*") if p.is_file())
+
+    (forms, text) = found[noted]["notes"]["image"]
+    assert forms.startswith("qform and sform differ by ")
+    assert text == "free text in descrip, not kept"
+    assert "notes" not in found[plain], "a store of a plain header is what it was before"
 
 
 @pytest.mark.parametrize(("shape", "sizes"), [((500, 4, 4), (20, 1, 1)), ((200,) * 3, (2, 2, 2))])
