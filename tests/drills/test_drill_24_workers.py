@@ -17,7 +17,11 @@ from tests.support import naive
 from tests.support import training as support
 from verse_data.training import PatchDataset
 
-PATIENCE_S = 40
+PATIENCE_S = 300
+"""Far more than a worker needs to start on a busy machine: a hang is one for ever."""
+
+# Python 3.12 and later warn of every fork beside threads, of which libraries have some.
+pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 METHODS = ("fork", "spawn", "forkserver")
 
 

@@ -44,7 +44,7 @@ def test_short_shared_memory_is_explained(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=600,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
 
