@@ -8,21 +8,20 @@ from pydantic import Field, ValidationError
 
 from verse_data.errors import ValidationFailed
 from verse_data.records.base import Record, described
-from verse_data.records.grading import DEVICES
 from verse_data.records.names import Split
+from verse_data.records.person import Age, Density, Device, SubjectId, TScore, counted
 from verse_data.records.strict_json import read_json
 
 _NAME: Final = "file name"
 _E1: Final = "grading workbook"
 _GRID: Final = "header of the CT, else of the mask"
-_COUNTED: Final = "counted"
 
 
 class ScanRecord(Record):
     """What is known of one CT series."""
 
     scan_id: Annotated[str, described("CT series: file name without sub- and suffix", source=_NAME)]
-    subject_id: Annotated[str, described("Person; splits and folds group by it", source=_NAME)]
+    subject_id: SubjectId
     series_id: Annotated[
         str, described("Series alone, as the workbook's verse_ID numbers it", source=_NAME)
     ]
@@ -45,30 +44,15 @@ class ScanRecord(Record):
             "Published split", source="folder name; else workbook, catalog", dtype="category"
         ),
     ]
-    age_years: Annotated[
-        float | None, described("Age at the scan", unit="year", source=f"{_E1}, age_ct")
-    ]
-    ct_device: Annotated[
-        str | None,
-        described(
-            "Model of the CT device",
-            source=f"{_E1}, CT_device; else _ct.json",
-            dtype="category",
-            words=tuple(DEVICES.values()),
-        ),
-    ]
+    age_years: Age
+    ct_device: Device
     ct_manufacturer: Annotated[str | None, described("Maker of the CT device", source="_ct.json")]
     kvp: Annotated[float | None, described("Tube voltage", unit="kV", source="_ct.json, KVP")]
     resolution_mm: Annotated[
         float | None, described("Largest voxel edge as published", unit="mm", source=f"{_E1}, Res")
     ]
-    bmd_mg_cm3: Annotated[
-        float | None,
-        described("Lumbar bone mineral density of the person", unit="mg/cm3", source=f"{_E1}, BMD"),
-    ]
-    t_score: Annotated[
-        float | None, described("Lower DXA T-score of spine and hip", source=f"{_E1}, DXA T-value")
-    ]
+    bmd_mg_cm3: Density
+    t_score: TScore
     shape_i: Annotated[
         int | None,
         described("Voxels along the first axis", unit="voxel", source=_GRID, dtype="Int32"),
@@ -102,24 +86,12 @@ class ScanRecord(Record):
             dtype="Int16",
         ),
     ]
-    n_mask_labels: Annotated[
-        int | None, described("Vertebrae in the mask", source=_COUNTED, dtype="Int16")
-    ]
-    n_centroids: Annotated[
-        int | None, described("Points in the centroid file", source=_COUNTED, dtype="Int16")
-    ]
-    n_graded: Annotated[
-        int | None, described("Levels with a grade", source=_COUNTED, dtype="Int16")
-    ]
-    n_fractured: Annotated[
-        int | None, described("Levels of grade 1 to 3", source=_COUNTED, dtype="Int16")
-    ]
-    n_foreign_material: Annotated[
-        int | None, described("Levels marked x", source=_COUNTED, dtype="Int16")
-    ]
-    max_grade: Annotated[
-        int | None, described("Highest grade of the scan", source=_COUNTED, dtype="Int8")
-    ]
+    n_mask_labels: Annotated[int | None, counted("Vertebrae in the mask")]
+    n_centroids: Annotated[int | None, counted("Points in the centroid file")]
+    n_graded: Annotated[int | None, counted("Levels with a grade")]
+    n_fractured: Annotated[int | None, counted("Levels of grade 1 to 3")]
+    n_foreign_material: Annotated[int | None, counted("Levels marked x")]
+    max_grade: Annotated[int | None, counted("Highest grade of the scan", "Int8")]
     has_ct: Annotated[bool, described("The release lists a CT", source="lock")]
     has_ct_json: Annotated[bool, described("The release lists a _ct.json", source="lock")]
     has_mask: Annotated[bool, described("The release lists a vertebra mask", source="lock")]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal
 
 from verse_data.records.base import Record, described
-from verse_data.records.grading import DEVICES
 from verse_data.records.names import Split
+from verse_data.records.person import Age, Device, SubjectId, TScore, counted
 
 _E1: Final = "grading workbook"
 _COUNTED: Final = "counted"
@@ -19,46 +19,22 @@ Contrast = Literal["none", "arterial", "portal_venous"]
 class SubjectRecord(Record):
     """What is known of one person, over all series."""
 
-    subject_id: Annotated[
-        str, described("Person; splits and folds group by it", source="file name")
-    ]
+    subject_id: SubjectId
     split: Annotated[
         Split | None, described("Published split", source="folder name", dtype="category")
     ]
-    n_scans: Annotated[int, described("CT series of the person", source=_COUNTED, dtype="Int16")]
-    age_years: Annotated[
-        float | None, described("Age at the scan", unit="year", source=f"{_E1}, age_ct")
-    ]
-    ct_device: Annotated[
-        str | None,
-        described(
-            "Model of the CT device",
-            source=f"{_E1}, CT_device; else _ct.json",
-            dtype="category",
-            words=tuple(DEVICES.values()),
-        ),
-    ]
+    n_scans: Annotated[int, counted("CT series of the person")]
+    age_years: Age
+    ct_device: Device
     bmd_mg_cm3: Annotated[
         float | None, described("Lumbar bone mineral density", unit="mg/cm3", source=f"{_E1}, BMD")
     ]
-    t_score: Annotated[
-        float | None, described("Lower DXA T-score of spine and hip", source=f"{_E1}, DXA T-value")
-    ]
-    n_levels: Annotated[
-        int, described("Different levels over all series", source=_COUNTED, dtype="Int16")
-    ]
-    n_graded: Annotated[
-        int, described("Different levels with a grade", source=_COUNTED, dtype="Int16")
-    ]
-    n_fractured: Annotated[
-        int, described("Different levels of grade 1 to 3", source=_COUNTED, dtype="Int16")
-    ]
-    n_foreign_material: Annotated[
-        int, described("Different levels marked x", source=_COUNTED, dtype="Int16")
-    ]
-    max_grade: Annotated[
-        int | None, described("Highest grade of the person", source=_COUNTED, dtype="Int8")
-    ]
+    t_score: TScore
+    n_levels: Annotated[int, counted("Different levels over all series")]
+    n_graded: Annotated[int, counted("Different levels with a grade")]
+    n_fractured: Annotated[int, counted("Different levels of grade 1 to 3")]
+    n_foreign_material: Annotated[int, counted("Different levels marked x")]
+    max_grade: Annotated[int | None, counted("Highest grade of the person", "Int8")]
     has_foreign_material: Annotated[bool, described("Any level is marked x", source=_COUNTED)]
 
 

@@ -8,7 +8,8 @@ from pydantic import model_validator
 
 from verse_data.records.base import Record, described
 from verse_data.records.names import Split
-from verse_data.spine.levels import LEVELS, Region
+from verse_data.records.person import Age, Density, SubjectId
+from verse_data.spine.levels import Region
 
 _E1: Final = "grading workbook"
 _CTD: Final = "centroid JSON"
@@ -31,9 +32,7 @@ class VertebraRecord(Record):
     """
 
     scan_id: Annotated[str, described("CT series", source="file name")]
-    subject_id: Annotated[
-        str, described("Person; splits and folds group by it", source="file name")
-    ]
+    subject_id: SubjectId
     split: Annotated[
         Split | None, described("Published split", source="folder name", dtype="category")
     ]
@@ -115,13 +114,8 @@ class VertebraRecord(Record):
     volume_mm3: Annotated[
         float | None, described("Volume of the label", unit="mm3", source=f"{_MASK}, affine")
     ]
-    bmd_mg_cm3: Annotated[
-        float | None,
-        described("Lumbar bone mineral density of the person", unit="mg/cm3", source=f"{_E1}, BMD"),
-    ]
-    age_years: Annotated[
-        float | None, described("Age at the scan", unit="year", source=f"{_E1}, age_ct")
-    ]
+    bmd_mg_cm3: Density
+    age_years: Age
 
     @model_validator(mode="after")
     def _status_fits(self) -> VertebraRecord:
@@ -135,7 +129,3 @@ class VertebraRecord(Record):
         if self.grade_status in {"graded", "foreign_material"} and self.has_mask is False:
             raise ValueError("graded without a mask has the status no_mask")
         return self
-
-
-ORDER: Final = LEVELS
-"""Order of the levels in tables and comparisons."""

@@ -1,7 +1,7 @@
 """The columns of the three tables: name, type, unit, meaning, source. Made from the record models.
 
 To add a column, add a field to the record in :mod:`verse_data.records`, and fill it in
-:mod:`verse_data.tables.build`; documentation, schema and export follow.
+:mod:`verse_data.tables.join`; documentation, schema and export follow.
 """
 
 from __future__ import annotations
