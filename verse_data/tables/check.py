@@ -22,16 +22,15 @@ from verse_data.progress import Progress, silent
 from verse_data.records.centroids import CentroidFile, parse_centroids
 from verse_data.records.names import Role
 from verse_data.records.scan import parse_ct_sidecar
-from verse_data.spine.levels import LEVEL_OF_LABEL
+from verse_data.tables.broken import FAULTS
 from verse_data.tables.findings import SHOWN
 from verse_data.tables.grading import read_grading
 from verse_data.tables.path_index import index_paths
 from verse_data.tables.scan_paths import PathIndex, ScanPaths
+from verse_data.tables.sources import levels_of, skips_t12
 
 _JSON_LIMIT = 8 << 20
 _THREADS = 4
-_FAULTS = (ValidationFailed, IntegrityError, UnsafeInput)
-"""What a file can be blamed for; trouble of this machine is raised at once."""
 
 
 def check_tree(files: Mapping[str, Path], *, progress: Progress = silent) -> PathIndex:
@@ -66,14 +65,13 @@ def check_tree(files: Mapping[str, Path], *, progress: Progress = silent) -> Pat
         checked = threads.map(lambda scan: _check_scan(scan, files), index.scans)
         for scan, (labels, broken) in zip(index.scans, checked, strict=True):
             problems += broken
-            names = {LEVEL_OF_LABEL[label] for label in labels if label in LEVEL_OF_LABEL}
-            if {"T11", "L1"} <= names and "T12" not in names:
+            if skips_t12(levels_of(labels)):
                 without_t12.add(scan.series_id)
             advance(1)
     for path in index.grading:
         try:
             read_grading(files[path], name=path, without_t12=without_t12)
-        except _FAULTS as error:
+        except FAULTS as error:
             problems.append(error)
     _raise(problems)
     return index
@@ -113,12 +111,12 @@ def _check_scan(
                 labels |= _labels(read_mask(files[path], name=path).array)
             else:
                 labels |= _check_json(role, path, files[path])
-        except _FAULTS as error:
+        except FAULTS as error:
             problems.append(error)
     if "ct" in headers and "mask" in headers:
         try:
             check_pair(headers["ct"], headers["mask"], name=scan.paths["mask"])
-        except _FAULTS as error:
+        except FAULTS as error:
             problems.append(error)
     return labels, problems
 

@@ -93,11 +93,6 @@ def scan_findings(sources: ScanSources, row: GradingRow | None) -> Iterator[Find
         )
 
 
-def _levels_of_mask(sources: ScanSources) -> set[str]:
-    labels = sources.mask.labels if sources.mask else ()
-    return {LEVEL_OF_LABEL[label] for label in labels if label in LEVEL_OF_LABEL}
-
-
 def _in_order(levels: set[str]) -> list[str]:
     return [level for level in LEVELS if level in levels]
 
@@ -153,7 +148,7 @@ def _mask_rules(sources: ScanSources) -> Iterator[_Seen]:
     mask = sources.mask
     if mask is None:
         return
-    masked = _levels_of_mask(sources)
+    masked = sources.mask_levels
     for label in sorted(set(mask.labels) - set(LEVEL_OF_LABEL)):
         yield _Seen("label-unknown", f"label {label} names no vertebra", "mask")
     for level in _in_order(masked):
@@ -191,7 +186,7 @@ def _row_rules(sources: ScanSources, row: GradingRow) -> Iterator[_Seen]:
         yield _Seen("n-vertebrae-differs", message, "centroids")
     if sources.mask is None:
         return
-    masked = _levels_of_mask(sources)
+    masked = sources.mask_levels
     for level in GRADED_LEVELS:
         if level in row.grades and level not in masked:
             message = f"the workbook says {row.grades[level]}, and the mask lacks {level}"

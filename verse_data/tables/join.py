@@ -13,8 +13,8 @@ from verse_data.records.scan import ScanRecord
 from verse_data.records.subject import SubjectRecord
 from verse_data.records.vertebra import GradeStatus, VertebraRecord
 from verse_data.spine.geometry import apply_affine
-from verse_data.spine.levels import LABEL_OF_LEVEL, LEVEL_OF_LABEL, LEVELS, region
-from verse_data.tables.sources import ScanSources
+from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS, region
+from verse_data.tables.sources import ScanSources, levels_of
 
 _NO_POINT: Final = (None, None, None)
 
@@ -28,17 +28,8 @@ def vertebra_records(sources: ScanSources, row: GradingRow | None) -> list[Verte
     """Return one record for each level of a scan that anything speaks of, in spine order."""
     points = points_by_level(sources)
     graded = set(row.grades) if row else set()
-    masked = (
-        {LEVEL_OF_LABEL[label] for label in sources.mask.labels if label in LEVEL_OF_LABEL}
-        if sources.mask
-        else set()
-    )
-    unplaced = (
-        {LEVEL_OF_LABEL[label] for label in sources.centroids.unplaced if label in LEVEL_OF_LABEL}
-        if sources.centroids
-        else set()
-    )
-    known = graded | masked | unplaced | set(points)
+    unplaced = levels_of(sources.centroids.unplaced) if sources.centroids else set()
+    known = graded | sources.mask_levels | unplaced | set(points)
     return [_vertebra(sources, row, level, points.get(level)) for level in LEVELS if level in known]
 
 

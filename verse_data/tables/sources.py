@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -102,10 +102,23 @@ class ScanSources:
         """Whether mask or centroids show T11 and L1, and no T12 between them; None if neither is read."""
         if self.centroids is None and self.mask is None:
             return None
-        labels = {point.label for point in self.centroids.points} if self.centroids else set()
-        labels |= set(self.mask.labels) if self.mask else set()
-        names = {LEVEL_OF_LABEL[label] for label in labels if label in LEVEL_OF_LABEL}
-        return {"T11", "L1"} <= names and "T12" not in names
+        points = self.centroids.points if self.centroids else ()
+        return skips_t12({point.level for point in points} | self.mask_levels)
+
+    @property
+    def mask_levels(self) -> set[str]:
+        """Levels whose label the mask has; none if it is not read."""
+        return levels_of(self.mask.labels) if self.mask else set()
+
+
+def levels_of(labels: Iterable[int]) -> set[str]:
+    """Return the levels of those `labels` that name one."""
+    return {LEVEL_OF_LABEL[label] for label in labels if label in LEVEL_OF_LABEL}
+
+
+def skips_t12(levels: set[str]) -> bool:
+    """Tell whether `levels` hold T11 and L1, and no T12 between them."""
+    return {"T11", "L1"} <= levels and "T12" not in levels
 
 
 def read_sources(
