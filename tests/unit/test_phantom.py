@@ -343,10 +343,18 @@ def test_few_and_many_subjects_fill_all_splits(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"n_subjects": 3}, {"n_subjects": 51}, {"shape": (8, 64, 16)}], ids=str
+    "wrong",
+    [
+        {"n_subjects": 3},
+        {"n_subjects": 51},
+        {"shape": (8, 64, 16)},
+        {"shape": (30, 80)},
+        {"seed": -1},
+    ],
+    ids=str,
 )
 def test_arguments_out_of_range_are_refused(tmp_path, wrong):
-    """Too few or too many subjects, or too small a volume, is a usage error; nothing is written."""
+    """Too few or too many subjects, too small or flat a volume, a negative seed: a usage error, nothing written."""
     with pytest.raises(UsageError):
         phantom.write(tmp_path / "p", **wrong)
     assert list(tmp_path.iterdir()) == []

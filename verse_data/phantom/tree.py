@@ -64,14 +64,18 @@ def write(
     Raises
     ------
     UsageError
-        If `folder` is not empty, or `n_subjects` or `shape` is out of range.
+        If `folder` is not empty, or `n_subjects`, `shape` or `seed` is out of range.
     StorageError
         If the disk is full or may not be written. Nothing half-written is left.
     """
     root = Path(folder)
+    if seed < 0:
+        raise UsageError(f"seed={seed}: a seed is a whole number from 0 on.")
     subjects = patients.subjects(n_subjects, seed=seed)
-    if any(n < least for n, least in zip(shape, _SMALLEST, strict=True)):
-        raise UsageError(f"shape={shape}: a phantom needs at least {_SMALLEST} voxels.")
+    if len(shape) != 3 or any(n < least for n, least in zip(shape, _SMALLEST, strict=True)):
+        raise UsageError(
+            f"shape={shape}: a phantom needs three sizes of at least {_SMALLEST} voxels."
+        )
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise UsageError(f"{root} exists and is not an empty folder. Name a new one, or remove it.")
     series = [(subject, one) for subject in subjects for one in subject.series]
