@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from verse_data.errors import UsageError
 from verse_data.records.names import SPLITS, Split
 from verse_data.release import Release, serving
 from verse_data.release.opening import ReleaseInfo, Root, list_releases, lock_tree, open_release
-from verse_data.release.options import PatchOptions, ScanOptions, VertebraOptions, sort_options
+from verse_data.release.options import (
+    PatchOptions,
+    ScanOptions,
+    VertebraOptions,
+    serves_grades,
+    sort_options,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +142,11 @@ def load_split(
         for name in names
     ]
     _assert_grouped(opened)
-    parts = [member.contribution(_members(member, split, where), **how) for member in opened]
+    graded = serves_grades(unit, own)
+    parts = [
+        member.contribution(_members(member, split, where, how), graded=graded, **how)
+        for member in opened
+    ]
     return serving.dataset(parts, unit=unit, **own)
 
 
@@ -150,7 +160,9 @@ def _assert_grouped(releases: Sequence[Release]) -> None:
     official_splits(pd.DataFrame(rows, columns=["scan_id", "subject_id", "split"]))
 
 
-def _members(release: Release, split: Split, where: str | None) -> list[str] | pd.DataFrame:
+def _members(
+    release: Release, split: Split, where: str | None, how: Mapping[str, Any]
+) -> list[str] | pd.DataFrame:
     """Return the scan ids of `split`, or the vertebra rows of it for which `where` is true."""
     ids = [scan_id for scan_id, scan in release.series.items() if scan.split == split]
     if not ids:
@@ -158,7 +170,10 @@ def _members(release: Release, split: Split, where: str | None) -> list[str] | p
             f"{release.name} {release.version} has no scan in split {split!r}. "
             f"See what it holds: verse-data status {release.name}"
         )
-    return ids if where is None else release.select(where, scan_ids=ids)
+    if where is None:
+        return ids
+    fetching = {name: how[name] for name in ("engine", "progress") if name in how}
+    return release.fetch_and_select(where, scan_ids=ids, **fetching)
 
 
 def load_table(

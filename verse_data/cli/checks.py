@@ -41,7 +41,7 @@ def verify(
     from verse_data.release.checks import verify as check
 
     opened = api.open_release(release, version=version, root=root, offline=True)
-    scan_ids = chosen_scans(opened, splits=split, subjects=subject, scans=scan, where=None)
+    scan_ids = chosen_scans(opened, splits=split, subjects=subject, scans=scan)
     found = check(
         opened.files,
         opened.version,

@@ -17,13 +17,12 @@ def chosen_scans(
     splits: list[str] | None,
     subjects: list[str] | None,
     scans: list[str] | None,
-    where: str | None,
 ) -> list[str] | None:
     """Return the ids of the scans that the options mean, or None if there are no options."""
     from verse_data.errors import UsageError
     from verse_data.records.names import SPLITS
 
-    if not (splits or subjects or scans or where):
+    if not (splits or subjects or scans):
         return None
     for word, known in ((splits, set(SPLITS)), (scans, set(release.series))):
         wrong = [name for name in word or [] if name not in known]
@@ -34,17 +33,13 @@ def chosen_scans(
     if wrong:
         raise UsageError(f"{release.name} has no subject {wrong[0]!r}.")
     wanted = {name.removeprefix("sub-") for name in subjects or []}
-    chosen = [
+    return [
         scan_id
         for scan_id, scan in release.series.items()
         if (not splits or scan.split in splits)
         and (not wanted or scan.subject_id in wanted)
         and (not scans or scan_id in scans)
     ]
-    if not where:
-        return chosen
-    matching = set(release.select(where, scan_ids=chosen)["scan_id"])
-    return [scan_id for scan_id in chosen if scan_id in matching]
 
 
 def chosen_roles(text: str | None) -> list[Any] | None:
@@ -58,23 +53,17 @@ def chosen_roles(text: str | None) -> list[Any] | None:
         return None
     roles = [part.strip() for part in text.split(",") if part.strip()]
     wrong = [role for role in roles if role not in get_args(Role)]
-    if wrong:
-        raise UsageError(f"{wrong[0]!r} is no role; roles are {', '.join(get_args(Role))}.")
+    if wrong or not roles:
+        raise UsageError(
+            f"{(wrong or [text])[0]!r} is no role; roles are {', '.join(get_args(Role))}."
+        )
     return roles
 
 
 def chosen_files(
-    release: Release,
-    *,
-    splits: list[str] | None,
-    subjects: list[str] | None,
-    scans: list[str] | None,
-    where: str | None,
-    role: str | None,
+    release: Release, scan_ids: list[str] | None, roles: list[Any] | None
 ) -> list[LockedFile]:
-    """Return the locked files that the options mean; without options, all of the version."""
-    scan_ids = chosen_scans(release, splits=splits, subjects=subjects, scans=scans, where=where)
-    roles = chosen_roles(role)
+    """Return the locked files of these scans and roles; without either, all of the version."""
     if scan_ids is None and roles is None:
         return list(release.lock.files)
     return release.locked(scan_ids, roles)

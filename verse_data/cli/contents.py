@@ -5,23 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from verse_data.cli import options as opt
-from verse_data.cli.choosing import chosen_files, chosen_roles
+from verse_data.cli.choosing import chosen_files, chosen_roles, chosen_scans
 from verse_data.cli.common import SHOWN, note, print_json
 
 if TYPE_CHECKING:
     from verse_data.records.lock import LockedFile
-    from verse_data.records.names import Role
     from verse_data.releases.dataset import ReleaseDataset
 
 WhereOption = Annotated[
     str | None, typer.Option("--where", help="Only scans with a vertebra for which this is true.")
 ]
-_ASKED: Final[tuple[Role, ...]] = ("grading", "centroids", "ct_json", "mask")
 
 
 def register(app: typer.Typer) -> None:
@@ -51,10 +49,12 @@ def get(
     from verse_data import api, progress
 
     opened = api.open_release(release, version=version, root=root, offline=offline)
-    if where and not opened.config.offline:
+    scan_ids = chosen_scans(opened, splits=split, subjects=subject, scans=scan)
+    if where:
         note("Fetching what --where looks at: grades, centroids, masks.")
-        opened.files.fetch(opened.locked(roles=_ASKED), engine=engine, jobs=jobs)
-    files = chosen_files(opened, splits=split, subjects=subject, scans=scan, where=where, role=role)
+        rows = opened.fetch_and_select(where, scan_ids=scan_ids, engine=engine, jobs=jobs)
+        scan_ids = list(dict.fromkeys(rows["scan_id"]))
+    files = chosen_files(opened, scan_ids, chosen_roles(role))
     missing = [file for file in files if not opened.files.has(file)]
     if dry_run:
         _plan(files, missing, as_json=as_json)
@@ -176,7 +176,8 @@ def drop(
     from verse_data.releases.verify import verify_files
 
     opened = api.open_release(release, version=version, root=root, offline=offline)
-    files = chosen_files(opened, splits=split, subjects=subject, scans=scan, where=None, role=role)
+    scan_ids = chosen_scans(opened, splits=split, subjects=subject, scans=scan)
+    files = chosen_files(opened, scan_ids, chosen_roles(role))
     if corrupt:
         found = verify_files(opened.files, files, level="hash", progress=progress.default())
         wrong = {finding.path for finding in found if finding.rule != "missing"}

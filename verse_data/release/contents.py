@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 VOLUME_ROLES: tuple[Role, ...] = ("ct", "mask", "centroids")
 """What a store is made from."""
 
+TABLE_ROLES: tuple[Role, ...] = ("grading", "centroids", "ct_json", "mask")
+"""What the tables are made from; of a CT they say no more than its grid, which its mask has too."""
+
 
 def known_scans(wanted: Iterable[str], known: Iterable[str], *, release: str) -> list[str]:
     """Return `wanted` as a list, if all of them are `known`.

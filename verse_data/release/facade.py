@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from verse_data.errors import UsageError
 from verse_data.progress import Progress
 from verse_data.release import contents, serving
-from verse_data.release.options import sort_options
+from verse_data.release.options import serves_grades, sort_options
 from verse_data.release.tabled import TabledRelease
 
 if TYPE_CHECKING:
@@ -131,16 +131,28 @@ class Release(TabledRelease):
         codec: str = "lz4",
         workers: int | None = None,
         engine: str = "annex",
+        graded: bool = False,
         progress: Progress | None = None,
     ) -> Contribution:
-        """Fetch and convert what is `chosen`, and return it ready to be served."""
+        """Fetch and convert what is `chosen`, and return it ready to be served.
+
+        `graded` says that grades decide what is served, so that they must be here too.
+        """
         from verse_data.training import LeftOut, ServedScan
 
         recipe = contents.make_recipe(spacing, interpolation, codec)
         rows, wanted = self._rows(chosen)
+        roles = (
+            (*contents.VOLUME_ROLES, "grading")
+            if graded and rows is None
+            else contents.VOLUME_ROLES
+        )
         ids = [name for name in self.series if name in wanted]
         with_image = [name for name in ids if "ct" in self.series[name].files]
-        self.fetch(with_image, roles=contents.VOLUME_ROLES, engine=engine, progress=progress)
+        self.fetch(with_image, roles=roles, engine=engine, progress=progress)
+        if rows is None:
+            table = self._tables_for(wanted).vertebrae
+            rows = table[table["scan_id"].isin(wanted)]
         stores = self.build_cache(with_image, recipe=recipe, workers=workers, progress=progress)
         served = (
             ServedScan(name, self.series[name].subject_id, self.series[name].split or "", store)
@@ -154,18 +166,13 @@ class Release(TabledRelease):
         facts = self._facts(with_image, recipe)
         return serving.Contribution(tuple(served), tuple(without), rows, facts)
 
-    def _rows(self, chosen: Iterable[str] | pd.DataFrame) -> tuple[pd.DataFrame, set[str]]:
-        """Return the vertebra rows that are meant by `chosen`, and the ids of their scans."""
+    def _rows(self, chosen: Iterable[str] | pd.DataFrame) -> tuple[pd.DataFrame | None, set[str]]:
+        """Return `chosen` if it holds vertebra rows, and the ids of its scans."""
         import pandas as pd
 
         if not isinstance(chosen, pd.DataFrame):
-            wanted = set(self._ids(chosen))
-        else:
-            wanted = set(self._ids(chosen["scan_id"]))
-            if "level" in chosen.columns:
-                return chosen, wanted
-        table = self._tables_for(wanted).vertebrae
-        return table[table["scan_id"].isin(wanted)], wanted
+            return None, set(self._ids(chosen))
+        return chosen if "level" in chosen.columns else None, set(self._ids(chosen["scan_id"]))
 
     def dataset(
         self, chosen: Iterable[str] | pd.DataFrame, *, unit: str = "scan", **options: Any
@@ -183,7 +190,8 @@ class Release(TabledRelease):
             As in :func:`verse_data.load_split`.
         """
         how, own = sort_options(unit, options)
-        return serving.dataset([self.contribution(chosen, **how)], unit=unit, **own)
+        part = self.contribution(chosen, graded=serves_grades(unit, own), **how)
+        return serving.dataset([part], unit=unit, **own)
 
     def _facts(self, scan_ids: Collection[str], recipe: Recipe) -> dict[str, Any]:
         """Return the provenance of served scans: that of the release, with their files alone."""

@@ -79,3 +79,8 @@ def sort_options(unit: str, options: Mapping[str, Any]) -> tuple[dict[str, Any],
             )
     preparing = {name: value for name, value in options.items() if name in _PREPARING}
     return preparing, {n: value for n, value in options.items() if n not in _PREPARING}
+
+
+def serves_grades(unit: str, own: Mapping[str, Any]) -> bool:
+    """Whether a dataset with these options chooses its samples by their grades."""
+    return unit == "vertebra" or own.get("sampling") == "grade"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from verse_data.progress import Progress
+from verse_data.release import contents
 from verse_data.release.locked import LockedRelease
 from verse_data.releases.commands import command, unless_newest
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 class TabledRelease(LockedRelease):
     """The files and tables of one release; :class:`verse_data.Release` documents the rest."""
+
+    _tables_of: tuple[frozenset[str], Tables] | None = None
 
     @property
     def tables(self) -> Tables:
@@ -34,16 +37,25 @@ class TabledRelease(LockedRelease):
 
     def _tables_for(self, scan_ids: Collection[str] | None) -> Tables:
         """Return the tables, if no file of `scan_ids` is broken; None means all scans."""
-        listing = command(self.files, "findings", version=unless_newest(self.files, self.version))
-        return self._read_tables.sound(scan_ids, listing=listing)
+        read = self._read_tables()
+        if not read.broken:
+            return read
+        version = unless_newest(self.files, self.version)
+        return read.sound(scan_ids, listing=command(self.files, "findings", version=version))
 
-    @cached_property
     def _read_tables(self) -> Tables:
+        """Read what is here; once, and again when more has come."""
+        here = frozenset(file.path for file in self.lock.files if self.files.has(file))
+        if self._tables_of is None or self._tables_of[0] != here:
+            self._tables_of = here, self._build_tables(here)
+        return self._tables_of[1]
+
+    def _build_tables(self, here: Collection[str]) -> Tables:
         from verse_data.tables.build import build_tables
 
         return build_tables(
             self.lock,
-            lambda file: self.files.object_path(file) if self.files.has(file) else None,
+            lambda file: self.files.object_path(file) if file.path in here else None,
             catalog=self.catalog,
             derived=self.config.derived,
             progress=self.progress,
@@ -67,7 +79,7 @@ class TabledRelease(LockedRelease):
     @property
     def findings(self) -> pd.DataFrame:
         """One row a broken file, a disagreement between files, or one with what is published."""
-        return self._read_tables.findings.copy()
+        return self._read_tables().findings.copy()
 
     def select(self, where: str, *, scan_ids: Iterable[str] | None = None) -> pd.DataFrame:
         """Return the rows of :attr:`vertebrae`, or of these scans alone, for which `where` is true.
@@ -85,6 +97,33 @@ class TabledRelease(LockedRelease):
         rows = self._tables_for(chosen).vertebrae
         return select(rows if chosen is None else rows[rows["scan_id"].isin(chosen)], where)
 
+    def fetch_and_select(
+        self,
+        where: str,
+        *,
+        scan_ids: Iterable[str] | None = None,
+        engine: str = "annex",
+        jobs: int = 8,
+        progress: Progress | None = None,
+    ) -> pd.DataFrame:
+        """As :meth:`select`, after everything that the tables say of these scans has come here.
+
+        Raises
+        ------
+        QueryRefused
+            If `where` is not part of the query grammar; nothing was fetched.
+        Offline, NetworkError, ContentMissing, IntegrityError
+            If a grading workbook, mask or centroid file is not here and cannot be had: rows would
+            be missing without a word.
+        """
+        from verse_data.tables.columns import to_frame
+        from verse_data.tables.query import select
+
+        select(to_frame("vertebrae", []), where)
+        chosen = self._ids(scan_ids)
+        self.fetch(chosen, roles=contents.TABLE_ROLES, engine=engine, jobs=jobs, progress=progress)
+        return self.select(where, scan_ids=chosen)
+
     def tables_of(self, split: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the rows of :attr:`scans` and :attr:`vertebrae` in a published split (None: all).
 
@@ -97,7 +136,7 @@ class TabledRelease(LockedRelease):
         """
         from verse_data.tables.splits import of_split
 
-        scans = of_split(self._read_tables.scans, split)
+        scans = of_split(self._read_tables().scans, split)
         vertebrae = self._tables_for(set(scans["scan_id"])).vertebrae
         return scans.copy(), vertebrae[vertebrae["scan_id"].isin(scans["scan_id"])].copy()
 

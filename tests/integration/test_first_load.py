@@ -1,0 +1,117 @@
+"""The first load of a release that is locked and not fetched: what decides is fetched before it decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from osf_standin import Node, OsfStandin
+
+import verse_data as vd
+from verse_data import config
+from verse_data.api import lock_tree
+from verse_data.errors import ContentMissing, Offline, QueryRefused
+from verse_data.phantom import write as write_phantom
+from verse_data.release.opening import dataset_of
+from verse_data.releases.osf_walk import walk_node
+
+WHERE = "grade >= 1"
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small phantom, as files."""
+    return write_phantom(
+        tmp_path_factory.mktemp("phantom") / "tree", n_subjects=4, shape=(32, 64, 24)
+    )
+
+
+@pytest.fixture
+def osf(tree: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OsfStandin]:
+    """Serve the phantom, and lock it; nothing of it is here."""
+    node = Node("jtfa5")
+    for path in sorted(path for path in tree.rglob("*") if path.is_file()):
+        node.upload(path.relative_to(tree).as_posix(), path.read_bytes())
+    with OsfStandin(node) as osf:
+        for name, value in osf.environment.items():
+            monkeypatch.setenv(name, value)
+        settings = config.resolve()
+        lock = walk_node("jtfa5", config=settings, release="lab")
+        dataset_of("lab", settings).publish(lock)
+        yield osf
+
+
+@pytest.mark.usefixtures("osf")
+@pytest.mark.parametrize("unit", ["scan", "vertebra"])
+def test_a_condition_is_asked_of_files_that_are_here(unit: str, tree: Path, tmp_path: Path) -> None:
+    """Grades, masks and centroids are fetched before they say what is served."""
+    lock_tree("lab", tree, root=tmp_path / "whole")
+    options = {"unit": unit, "release": "lab", "where": WHERE}
+
+    served = vd.load_split("training", engine="http", **options)
+    expected = vd.load_split("training", root=tmp_path / "whole", **options)
+
+    assert len(served) == len(expected) > 0
+    assert served.excluded.equals(expected.excluded)
+
+
+@pytest.mark.usefixtures("osf")
+def test_vertebrae_are_served_with_their_grades(tree: Path, tmp_path: Path) -> None:
+    """Also without a condition, no vertebra counts as not assessed because its grade is not here."""
+    lock_tree("lab", tree, root=tmp_path / "whole")
+
+    served = vd.load_split("training", unit="vertebra", release="lab", engine="http")
+    expected = vd.load_split("training", unit="vertebra", release="lab", root=tmp_path / "whole")
+
+    assert served.counts() == expected.counts()
+    assert {row["grade"] for row in served} == {row["grade"] for row in expected}
+
+
+@pytest.mark.usefixtures("osf")
+def test_tables_say_what_has_come_since_they_were_read() -> None:
+    """One opened release: its tables before and after a fetch."""
+    release = vd.open_release("lab")
+    before = release.vertebrae
+
+    release.fetch(engine="http")
+
+    assert len(before) == 0
+    assert release.vertebrae["has_mask"].any()
+    assert release.vertebrae["grade"].notna().any()
+
+
+def test_a_condition_that_means_nothing_fetches_nothing(osf: OsfStandin) -> None:
+    """A misspelt column costs no download."""
+    before = osf.count("bucket")
+
+    with pytest.raises(QueryRefused, match="no column grad"):
+        vd.load_split("training", release="lab", where="grad >= 1", engine="http")
+
+    assert osf.count("bucket") == before
+
+
+@pytest.mark.usefixtures("osf")
+def test_what_cannot_be_had_is_an_error_and_no_smaller_dataset() -> None:
+    """Offline, the files that a condition looks at are listed."""
+    with pytest.raises(Offline, match=r"_seg-vert_msk\.nii\.gz"):
+        vd.load_split("training", release="lab", where=WHERE, offline=True)
+
+
+@pytest.mark.usefixtures("osf")
+def test_a_workbook_that_nobody_serves_is_asked_for() -> None:
+    """Where grades decide, the workbook is to adopt; where they do not, scans are served."""
+    dataset = dataset_of("lab", config.resolve())
+    lock = dataset.lock()
+    files = [
+        file.model_copy(update={"file_id": None, "file_version": None, "sha256": "a" * 64})
+        if file.path.endswith(".xlsx")
+        else file
+        for file in lock.files
+    ]
+    dataset.publish(lock.model_copy(update={"files": tuple(files)}))
+
+    for options in ({"unit": "vertebra"}, {"where": WHERE}):
+        with pytest.raises(ContentMissing, match="verse-data adopt lab PATH"):
+            vd.load_split("training", release="lab", engine="http", **options)
+    assert len(vd.load_split("training", release="lab", engine="http")) > 0
