@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from verse_data.errors import NetworkError, StorageError, UsageError, VerseDataError
 from verse_data.progress import Progress, silent
-from verse_data.volumes.cache import sweep_stores
 from verse_data.volumes.cluster import build_on
 from verse_data.volumes.pool import in_processes
 from verse_data.volumes.recipe import Recipe, fingerprint
 from verse_data.volumes.source import ScanSource
 from verse_data.volumes.store import ensure_store, store_path
+from verse_data.volumes.sweeping import sweep_stores
 
 if TYPE_CHECKING:
     from verse_data.volumes.remote import RemoteStores

@@ -6,19 +6,18 @@ import re
 import stat
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from verse_data.errors import IntegrityError, StorageError
 from verse_data.progress import Progress, silent
-from verse_data.publishing import discard, leftovers, sweep
+from verse_data.publishing import discard
 from verse_data.volumes.layout import ATTRIBUTES
 from verse_data.volumes.manifest import is_other_format, load_manifest, read_metadata, verify_store
+from verse_data.volumes.sweeping import folders, stale, sweep_stores
 
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
-_LOCK_SECONDS: Final = 24 * 3600
 _DAY: Final = 86400.0
 
 
@@ -70,15 +69,11 @@ class Pruned:
 
 def store_folders(stores: Path) -> Iterator[Path]:
     """Yield the folders of all stores below `stores`, sorted by name."""
-    for folder in _folders(stores):
+    for folder in folders(stores):
         for path in sorted(folder.iterdir()):
             ours = _FINGERPRINT.fullmatch(path.name) and path.name.startswith(folder.name)
             if ours and path.is_dir():
                 yield path
-
-
-def _folders(stores: Path) -> list[Path]:
-    return sorted(path for path in stores.glob("[0-9a-f][0-9a-f]") if path.is_dir())
 
 
 def list_stores(stores: Path) -> list[StoreInfo]:
@@ -134,11 +129,11 @@ def verify_stores(
     dict
         What is wrong with each damaged store; empty if all is well.
     """
-    folders = list(store_folders(stores))
-    sizes = [_nbytes(path) for path in folders]
+    paths = list(store_folders(stores))
+    sizes = [_nbytes(path) for path in paths]
     damaged: dict[Path, list[IntegrityError | StorageError]] = {}
     with progress("Verifying stores", sum(sizes), "bytes") as advance:
-        for path, size in zip(folders, sizes, strict=True):
+        for path, size in zip(paths, sizes, strict=True):
             found = verify_store(path)
             if found and not is_other_format(path):
                 damaged[path] = found
@@ -208,35 +203,9 @@ def cache_size(stores: Path) -> tuple[int, int]:
 
 
 def leftover_size(stores: Path) -> tuple[int, int]:
-    """Return number and bytes of what :func:`sweep_stores` would remove."""
+    """Return number and bytes of what dead processes have left below `stores`."""
     found = stale(stores)
     return len(found), sum(map(_nbytes, found))
-
-
-def stale(stores: Path) -> list[Path]:
-    """Return the leftovers of dead processes below `stores`, and locks that are a day old."""
-    return [
-        path for folder in _folders(stores) for path in (*leftovers(folder), *_old_locks(folder))
-    ]
-
-
-def sweep_stores(stores: Path) -> None:
-    """Remove the leftovers of dead processes in all folders below `stores`."""
-    for folder in _folders(stores):
-        sweep(folder)
-        for lock in _old_locks(folder):
-            # Another process may be sweeping too, or the folder not ours to write.
-            with suppress(OSError):
-                lock.unlink()
-
-
-def _old_locks(folder: Path) -> list[Path]:
-    found = []
-    for lock in folder.glob(".lock-*"):
-        with suppress(FileNotFoundError):
-            if time.time() - lock.lstat().st_mtime > _LOCK_SECONDS:
-                found.append(lock)
-    return found
 
 
 def _nbytes(store: Path) -> int:

@@ -9,6 +9,7 @@ import os
 import resource
 import stat
 import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verse_data.errors import ChunkCorrupt, ChunkMissing, StoreCorrupt
-from verse_data.records.manifest import REPAIR
+from verse_data.records.manifest import REPAIR, StoredArray
 from verse_data.volumes.layout import CHECKSUM, INDEX_ENTRY
 
 _JOIN: Final = 64 << 10
@@ -80,19 +81,44 @@ def _libc() -> Any:
     return library
 
 
-class MappedShard:
-    """The bytes of one shard file, and its index.
+@dataclass(frozen=True)
+class ShardFacts:
+    """What a manifest and an array's metadata say of one shard.
 
-    Parameters
+    Attributes
     ----------
     path : Path
         The file.
     scan_id : str
         Whose it is, for messages.
     size : int
-        Bytes that the manifest lists.
-    grid : (int, int, int)
-        Number of inner chunks along z, y, x.
+        Bytes of the file.
+    array : StoredArray
+        Shape, chunking, checksums.
+    fill : int
+        Value that no voxel has.
+    transposed : bool
+        Whether a chunk's bytes lie in x-y-z order (x slowest) rather than z-y-x.
+    in_blocks : bool
+        Whether a part of a chunk can be decoded without the rest of it.
+    """
+
+    path: Path
+    scan_id: str
+    size: int
+    array: StoredArray
+    fill: int
+    transposed: bool
+    in_blocks: bool
+
+
+class MappedShard:
+    """The bytes of one shard file, and its index.
+
+    Parameters
+    ----------
+    facts : ShardFacts
+        Which file, and what it must hold.
 
     Attributes
     ----------
@@ -109,13 +135,13 @@ class MappedShard:
         If the file is absent, a link, of another size, or its index is damaged.
     """
 
-    def __init__(self, path: Path, *, scan_id: str, size: int, grid: tuple[int, int, int]) -> None:
-        self.path, self._scan_id = path, scan_id
-        self.content = self._open(size)
+    def __init__(self, facts: ShardFacts) -> None:
+        self.path, self._scan_id = facts.path, facts.scan_id
+        self.content = self._open(facts.size)
         self.address: int = self.content.ctypes.data
-        self.advise(0, size, mmap.MADV_RANDOM)
-        self.index = self._read_index(grid)
-        self.end = size - self.index.nbytes - CHECKSUM
+        self.advise(0, facts.size, mmap.MADV_RANDOM)
+        self.index = self._read_index(facts.array.grid)
+        self.end = facts.size - self.index.nbytes - CHECKSUM
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled: an address means nothing, or worse, in another process."""

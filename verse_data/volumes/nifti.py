@@ -96,9 +96,8 @@ class VolumeStream(NiftiStream):
 
     def _refuse(self, first: int, stored: Stored, wrong: npt.NDArray[np.bool_]) -> NoReturn:
         header, at = self.header, int(np.argmax(wrong))
-        place = ", ".join(
-            str(int(i)) for i in np.unravel_index(first + at, header.shape, order="F")
-        )
+        index = np.unravel_index(first + at, header.shape, order="F")
+        place = ", ".join(str(int(i)) for i in index)
         value = stored[at] * header.slope + header.inter if header.scaled else stored[at]
         message = (
             f"{self.name}: voxel ({place}) holds {value}, and must be {self._rule}. "

@@ -16,7 +16,8 @@ from verse_data.records.manifest import REPAIR, StoreManifest
 from verse_data.spine.geometry import Affine, AxisMap, Shape
 from verse_data.volumes.layout import ATTRIBUTES, FILL, GROUP_KEY, ArrayName, metadata_key
 from verse_data.volumes.manifest import load_manifest, read_metadata
-from verse_data.volumes.shard import Shard, ShardFacts
+from verse_data.volumes.mapped import ShardFacts
+from verse_data.volumes.shard import Shard
 
 CAPACITY: Final = 512
 """Scans that a process keeps open. One costs its address space, no file descriptor, and about

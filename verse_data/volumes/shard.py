@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import google_crc32c
@@ -14,47 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from verse_data.errors import IntegrityError
-from verse_data.records.manifest import StoredArray
 from verse_data.spine.geometry import Shape
 from verse_data.volumes import blosc, mapped
-from verse_data.volumes.layout import CHECKSUM
+from verse_data.volumes.layout import ABSENT, CHECKSUM
 
-_ABSENT: Final = 2**64 - 1
 _TAIL: Final = struct.Struct("<I")
 
 Fetch = Callable[[int, slice], npt.NDArray[Any]]
 """From a chunk's offset, and the slice along x that is wanted of it, to its voxels in x, y, z."""
-
-
-@dataclass(frozen=True)
-class ShardFacts:
-    """What a manifest and an array's metadata say of one shard.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    scan_id : str
-        Whose it is, for messages.
-    size : int
-        Bytes of the file.
-    array : StoredArray
-        Shape, chunking, checksums.
-    fill : int
-        Value that no voxel has.
-    transposed : bool
-        Whether a chunk's bytes lie in x-y-z order (x slowest) rather than z-y-x.
-    in_blocks : bool
-        Whether a part of a chunk can be decoded without the rest of it.
-    """
-
-    path: Path
-    scan_id: str
-    size: int
-    array: StoredArray
-    fill: int
-    transposed: bool
-    in_blocks: bool
 
 
 class _Span(NamedTuple):
@@ -70,7 +35,7 @@ class Shard:
 
     Parameters
     ----------
-    facts : ShardFacts
+    facts : mapped.ShardFacts
         Which shard, and what it must hold.
     verify : bool
         Whether each chunk is checked when it is first touched. Off only to measure its cost.
@@ -81,7 +46,7 @@ class Shard:
         If the file is absent, a link, of another size, or its index is damaged.
     """
 
-    def __init__(self, facts: ShardFacts, *, verify: bool = True) -> None:
+    def __init__(self, facts: mapped.ShardFacts, *, verify: bool = True) -> None:
         array, grid = facts.array, facts.array.grid
         self._codec, self._fill = array.codec, facts.fill
         self._transposed, self._in_blocks = facts.transposed, facts.in_blocks
@@ -90,9 +55,7 @@ class Shard:
         self._chunk_bytes = int(np.prod(array.chunk)) * self._dtype.itemsize
         self._checksums = _unpack(array.crc32c, "<u4", grid)
         self._constants = _unpack(array.constant, self._dtype, grid)
-        self._file = mapped.MappedShard(
-            facts.path, scan_id=facts.scan_id, size=facts.size, grid=grid
-        )
+        self._file = mapped.MappedShard(facts)
         self._known = np.full(grid, not verify)
 
     def gather(self, out: npt.NDArray[Any], start: Shape, stop: Shape, *, held: int | None) -> None:
@@ -206,7 +169,7 @@ class Shard:
         """Say what is wrong with the chunk at `place`, which is not sound."""
         file, where = self._file, f"chunk {place} (z, y, x)"
         offset, length = file.index[place].tolist()
-        if offset == length == _ABSENT:
+        if offset == length == ABSENT:
             return file.missing(f"lacks {where}: the shard's index has no entry for it")
         end = offset + length - CHECKSUM
         if not offset < end < file.end:
