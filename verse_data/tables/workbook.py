@@ -22,7 +22,8 @@ from verse_data.tables.workbook_guard import check_workbook
 from verse_data.tables.workbook_sheet import Cell, Sheet, SheetRow, check_headings, letters_of
 from verse_data.tables.workbook_xml import Marks
 
-TIMEOUT_SECONDS: Final = 20.0
+TIMEOUT_SECONDS: Final = 60.0
+"""For a child that waits; one that works is ended by its own limit of 20 s of processor time."""
 _FIRST: Final = set(COLUMNS[:3])
 """Headings that tell the data sheet from others, when it was renamed."""
 _KEPT: Final = ("SYSTEMROOT",)
