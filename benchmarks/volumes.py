@@ -322,7 +322,9 @@ COMMANDS = {
 
 def main() -> None:
     """Run one benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--size", type=int, default=96, help="voxels along each side of a patch")
     parser.add_argument("--count", type=int, default=60, help="boxes a scan")

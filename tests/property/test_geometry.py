@@ -7,12 +7,15 @@ import itertools
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 from verse_data.errors import UsageError
 from verse_data.spine.geometry import AxisMap, Box, apply_affine, axcodes, voxel_sizes
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no error."""
 
 ALL_CODES = [
     "".join(order[i] for i in permutation)
@@ -36,12 +39,14 @@ def affines(draw: st.DrawFn) -> np.ndarray:
     return AxisMap.between(np.eye(4), draw(st.sampled_from(ALL_CODES))).affine(canonical, (7, 8, 9))
 
 
+@PATIENT
 @given(affines())
 def test_axis_codes_agree_with_nibabel(affine: np.ndarray) -> None:
     """Axis codes equal nibabel's for every orientation, oblique or not."""
     assert axcodes(affine) == "".join(nib.aff2axcodes(affine))
 
 
+@PATIENT
 @given(affines(), st.sampled_from(ALL_CODES))
 def test_reorienting_agrees_with_nibabel(affine: np.ndarray, codes: str) -> None:
     """Volume and affine in any orientation equal nibabel's."""
@@ -56,6 +61,7 @@ def test_reorienting_agrees_with_nibabel(affine: np.ndarray, codes: str) -> None
     assert axcodes(axis_map.affine(affine, (4, 5, 6))) == codes
 
 
+@PATIENT
 @given(affines(), st.sampled_from(ALL_CODES), st.sampled_from(ALL_CODES))
 def test_a_round_trip_is_exact(affine: np.ndarray, there: str, back: str) -> None:
     """Going to one orientation and on to another equals going straight there."""
@@ -68,6 +74,7 @@ def test_a_round_trip_is_exact(affine: np.ndarray, there: str, back: str) -> Non
     np.testing.assert_array_equal(second.apply(first.apply(volume)), straight.apply(volume))
 
 
+@PATIENT
 @given(affines(), st.sampled_from(ALL_CODES))
 def test_points_stay_where_they_are(affine: np.ndarray, codes: str) -> None:
     """A point's world position is the same before and after a reorientation."""

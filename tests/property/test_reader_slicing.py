@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.zarr_stores import write_store
@@ -42,7 +42,7 @@ def volumes(draw):
     return image, label
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     arrays=volumes(),
     codec=st.sampled_from(["lz4", "zstd", "none"]),

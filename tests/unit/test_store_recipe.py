@@ -215,6 +215,22 @@ def test_a_key_without_a_digest_is_refused():
         SourceFile(Path("x.nii.gz"), "MD5E-s1--00.nii.gz")
 
 
+@pytest.mark.parametrize(
+    ("points", "reason"),
+    [
+        ([(20, 1.0), (20, 2.0)], "several centroids have the same label"),
+        ([(99, 1.0)], r"labels \[99\] name no vertebral level"),
+        ([(20, float("nan"))], "no finite number"),
+        ([(20, float("inf"))], "no finite number"),
+    ],
+)
+def test_points_that_mean_nothing_are_refused(source, points, reason):
+    """A point needs a level of its own, and a place."""
+    centroids = tuple(CentroidPoint(label, (1.0, at, 1.0)) for label, at in points)
+    with pytest.raises(UsageError, match=reason):
+        replace(source, centroids=centroids)
+
+
 def test_what_was_noted_of_the_headers_is_kept(tmp_path):
     """Forms that differ, and fields of free text by name alone, stand in the store of that scan."""
     content = bytearray(nifti(qform_code=1, quatern=(0.0, 0, 0.7, 1, 2, 3)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -84,7 +85,7 @@ class ScanSource:
     attribution: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse names that could leave their folder, and labels that name no level."""
+        """Refuse names that could leave their folder, and points of no level or no place."""
         for name in (self.scan_id, self.subject_id):
             if not _SAFE_ID.fullmatch(name):
                 message = f"{name!r} is no scan or subject id: use letters, digits, '_' and '-'."
@@ -92,6 +93,9 @@ class ScanSource:
         labels = [point.label for point in self.centroids]
         if len(set(labels)) != len(labels):
             message = f"{self.scan_id}: several centroids have the same label: {sorted(labels)}."
+            raise UsageError(message)
+        if not all(math.isfinite(value) for point in self.centroids for value in point.ijk):
+            message = f"{self.scan_id}: a centroid has a coordinate that is no finite number."
             raise UsageError(message)
         unknown = sorted(set(labels) - LEVEL_OF_LABEL.keys())
         if unknown:
