@@ -49,7 +49,7 @@ class PatchDataset(ServedDataset):
     sampling : {"uniform", "foreground", "level", "grade"}
         Anywhere; around a voxel drawn evenly from the scan's mask; around a vertebra, whose level
         or grade is drawn first. Scans come equally often in the first two. In the last two the
-        centroid lies in the middle half of the patch.
+        centroid lies in the middle half of the patch, or nearer to its end at the scan's border.
     weights : mapping, optional
         How often each level (``{"T12": 2, "L1": 1}``) or grade (``{0: 1, 2: 1, 3: 1}``) is drawn,
         relative to one another; classes that are not named are not drawn. By default each that
