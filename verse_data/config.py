@@ -12,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-from verse_data.errors import UsageError
+from verse_data.errors import Offline, UsageError
 
 HOME_VARIABLE = "VERSE_DATA_HOME"
 OFFLINE_VARIABLE = "VERSE_DATA_OFFLINE"
@@ -54,6 +54,14 @@ class Config:
         """Show the settings without the token."""
         token = "set" if self.osf_token else "none"
         return f"Config(home={str(self.home)!r}, offline={self.offline}, osf_token={token})"
+
+    def require_network(self) -> None:
+        """Raise Offline if opening a socket is forbidden."""
+        if self.offline:
+            raise Offline(
+                "The network is needed, and this process was told not to use it. "
+                "Unset VERSE_DATA_OFFLINE, or leave offline=True out, to allow it."
+            )
 
     @property
     def releases(self) -> Path:

@@ -19,7 +19,7 @@ Progress = Callable[[str, int, Unit], AbstractContextManager[Advance]]
 def silent(stage: str, total: int, unit: Unit) -> Iterator[Advance]:
     """Show nothing."""
     del stage, total, unit
-    yield _ignore
+    yield ignore
 
 
 @contextmanager
@@ -42,7 +42,8 @@ def bars(stage: str, total: int, unit: Unit) -> Iterator[Advance]:
         yield lambda amount: bar.advance(task, amount)
 
 
-def _ignore(amount: int) -> None:
+def ignore(amount: int) -> None:
+    """Tell nobody."""
     del amount
 
 

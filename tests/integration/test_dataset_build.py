@@ -225,7 +225,7 @@ def test_a_failed_build_leaves_nothing(
     with pytest.raises(ToolMissing, match="git is not installed"):
         ReleaseDataset(home / "phantom").publish(lock)
     (empty / "git").symlink_to("/usr/bin/git")
-    with pytest.raises(ToolMissing, match="pip install git-annex"):
+    with pytest.raises(ToolMissing, match="pip install --upgrade git-annex"):
         check_annex()
 
     assert not home.exists()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from verse_data.config import Config, resolve
 from verse_data.errors import SourceChanged, StorageError, UsageError
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases import publish
+from verse_data.releases.annex_get import GetProcess
 from verse_data.releases.copying import copy_and_hash
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.drop import drop_files
@@ -252,6 +256,36 @@ def test_presence_is_told_by_many_at_once_without_an_error(lab: Lab) -> None:
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+class Touchy(io.BytesIO):
+    """A file that is slow to close, and minds being closed meanwhile, as temporary files do."""
+
+    closing = False
+
+    def close(self) -> None:
+        """Close, slowly."""
+        if self.closing:
+            raise ValueError("I/O operation on closed file")
+        self.closing = True
+        time.sleep(0.2)
+        super().close()
+
+
+def test_several_threads_may_end_git_annex_at_once(lab: Lab) -> None:
+    """Two files that stall together end one process together, and neither trips over the other."""
+    process = GetProcess(lab.dataset.path, jobs=2, settings=(), stall=60.0)
+    process._complaints.close()
+    process._complaints = Touchy()
+    together = threading.Barrier(4)
+
+    def end() -> None:
+        together.wait()
+        process.kill()
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(end) for _ in range(4)]:
+            future.result()
 
 
 def test_a_source_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from verse_data.errors import ServerUnavailable, StorageError
 from verse_data.releases.environment import check_annex, tool_environment, without_secrets
-from verse_data.releases.git import GitFailed, git
+from verse_data.releases.git import GitFailed, explain, git
 
 _SETTINGS: Final = (
     "core.fsmonitor=false",
@@ -113,14 +113,7 @@ def _run(
 
 
 def _explain(repository: Path, arguments: tuple[str, ...], complaint: str) -> str:
-    if "dubious ownership" in complaint or "is owned by someone else" in complaint:
-        return (
-            f"{repository} belongs to another user, and git-annex refuses to work there. Work as "
-            f"that user, or, if you trust the folder, allow it once: "
-            f"git config --global --add safe.directory {repository}"
-        )
-    last = complaint.strip().splitlines()[-1:] or ["no message"]
-    return f"{repository}: git-annex {arguments[0]} failed: {last[0]}"
+    return explain(repository, f"git-annex {arguments[0]}", complaint)
 
 
 def initialise(repository: Path, description: str) -> None:

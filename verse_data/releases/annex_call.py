@@ -5,15 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
 from verse_data.digests import digest_file
 from verse_data.errors import (
-    ContentMissing,
     RateLimited,
     ServerUnavailable,
     StorageError,
@@ -24,7 +22,7 @@ from verse_data.progress import Advance
 from verse_data.records.lock import LockedFile
 from verse_data.releases.annex_faults import Kind, kind_of, looks_wrong, quoted, size_of
 from verse_data.releases.annex_get import AnnexDied, AnnexEnded, Answer, GetProcess
-from verse_data.releases.fetch import WEB, FetchResult
+from verse_data.releases.fetch import WEB, FetchResult, no_address
 from verse_data.releases.keylock import key_lock
 from verse_data.releases.pacing import Backoff
 from verse_data.releases.reach import shown
@@ -87,21 +85,6 @@ class Call:
     stop: threading.Event = field(default_factory=threading.Event)
     _process: GetProcess | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def run(self, files: Sequence[LockedFile]) -> Iterator[FetchResult]:
-        """Give the result of each file as it ends."""
-        with ThreadPoolExecutor(self.jobs) as pool:
-            pending = [pool.submit(self.one, file) for file in files]
-            try:
-                for future in as_completed(pending):
-                    yield future.result()
-            finally:
-                # After an interruption nothing new is begun; what has come is kept.
-                self.stop.set()
-                for future in pending:
-                    future.cancel()
-                if any(not future.done() for future in pending):
-                    self.close(now=True)
 
     def one(self, file: LockedFile) -> FetchResult:
         """Fetch one file; every error of ours becomes a result."""
@@ -179,10 +162,7 @@ class Call:
         if kind.poison or looks_wrong(left, file):
             left.unlink(missing_ok=True)
         if "not available" in answer.text and not self.dataset.addresses(file):
-            raise ContentMissing(
-                f"{file.path} ({file.size:,} bytes) has no address to fetch it from. If you have it: "
-                f"verse-data adopt RELEASE PATH"
-            )
+            raise no_address(file)
         return kind, answer.text
 
     def _is_complete(self, left: Path, file: LockedFile, tally: _Tally) -> bool:
@@ -226,8 +206,15 @@ class Call:
                 )
             return self._process
 
-    def close(self, *, now: bool = False) -> None:
-        """Let git-annex end, or end it."""
+    def end(self) -> None:
+        """Begin nothing new, and end git-annex if it still has something to do."""
+        self.stop.set()
+        process = self._process
+        if process and process.is_busy():
+            process.kill()
+
+    def close(self) -> None:
+        """Let git-annex end."""
         process, self._process = self._process, None
         if process:
-            process.kill() if now else process.close()
+            process.close()

@@ -14,16 +14,18 @@ from dataclasses import replace
 from typing import Final
 
 from verse_data.config import Config
-from verse_data.errors import DownloadCorrupt, NetworkError, Offline, Truncated
-from verse_data.progress import Advance
+from verse_data.errors import DownloadCorrupt, NetworkError, Truncated
+from verse_data.progress import Advance, ignore
 from verse_data.records.lock import LockedFile
 from verse_data.releases.annex import ensure_known, web_addresses
 from verse_data.releases.annex_call import Call, Dataset
-from verse_data.releases.fetch import FetchResult
-from verse_data.releases.near import near_settings
+from verse_data.releases.fetch import FetchResult, fetch_each
 from verse_data.releases.pacing import Backoff
+from verse_data.releases.reach import near_settings
 
 _STALL_SECONDS: Final = 30.0
+_DOUBTFUL: Final = {DownloadCorrupt, Truncated, NetworkError}
+"""Failures after which our own engine may succeed, or knows better what is wrong."""
 _SETTINGS: Final = (
     "annex.retry=0",  # we retry, after looking at what was left behind
     # GetProcess watches for stalls itself, at the same rate. git-annex's own way starts helpers that
@@ -31,11 +33,6 @@ _SETTINGS: Final = (
     "annex.stalldetection=false",
     "credential.helper=",  # a server that asks for a password gets none
 )
-
-
-def _unheard(amount: int) -> None:
-    """Tell nobody."""
-    del amount
 
 
 class AnnexEngine:
@@ -69,7 +66,7 @@ class AnnexEngine:
     ) -> None:
         self._config = config
         self._dataset = dataset
-        self._advance: Advance = advance or _unheard
+        self._advance: Advance = advance or ignore
         self._backoff = backoff or Backoff(first=1.0, most=30.0)
         self._stall = stall
 
@@ -87,42 +84,28 @@ class AnnexEngine:
         Offline
             If the configuration forbids sockets.
         """
-        if self._config.offline:
-            raise Offline(
-                "The network is needed, and this process was told not to use it. "
-                "Unset VERSE_DATA_OFFLINE, or leave offline=True out, to allow it."
-            )
-        groups: dict[str, list[LockedFile]] = {}
-        for file in files:
-            groups.setdefault(file.annex_key, []).append(file)
+        self._config.require_network()
+        doubtful: list[FetchResult] = []
 
-        def report(result: FetchResult) -> None:
-            on_result(result)
-            for twin in groups[result.file.annex_key][1:]:
-                on_result(replace(result, file=twin, bytes=0, sibling_bytes=0, tries=0))
+        def sort_out(result: FetchResult) -> None:
+            if result.error_class in _DOUBTFUL:
+                doubtful.append(result)
+            else:
+                on_result(result)
 
-        doubtful = []
-        with self._call(jobs, list(groups)) as call:
-            for result in call.run([group[0] for group in groups.values()]):
-                if result.ok or result.error_class not in {
-                    DownloadCorrupt,
-                    Truncated,
-                    NetworkError,
-                }:
-                    report(result)
-                else:
-                    doubtful.append(result)
-        self._ask_again(doubtful, jobs=jobs, report=report)
+        with self._call(jobs, [file.annex_key for file in files]) as call:
+            fetch_each(files, call.one, jobs=jobs, on_result=sort_out, stop=call.end)
+        self._ask_again(doubtful, jobs=jobs, on_result=on_result)
 
     def _ask_again(
-        self, doubtful: list[FetchResult], *, jobs: int, report: Callable[[FetchResult], None]
+        self, doubtful: list[FetchResult], *, jobs: int, on_result: Callable[[FetchResult], None]
     ) -> None:
         """Try once more with our own engine what git-annex failed at: it comes, or we learn why."""
-        before = {result.file.annex_key: result for result in doubtful}
+        before = {result.file.path: result for result in doubtful}
 
         def merge(result: FetchResult) -> None:
-            first = before[result.file.annex_key]
-            report(
+            first = before[result.file.path]
+            on_result(
                 replace(
                     result,
                     bytes=first.bytes + result.bytes,

@@ -22,9 +22,8 @@ from verse_data.errors import (
     VerseDataError,
 )
 from verse_data.records.lock import LockedFile
+from verse_data.releases.first_bytes import lacks_signature
 from verse_data.releases.reach import shown
-
-_SIGNATURES: Final = {".gz": b"\x1f\x8b", ".png": b"\x89PNG", ".xlsx": b"PK", ".zip": b"PK"}
 
 
 @dataclass(frozen=True)
@@ -89,15 +88,9 @@ def looks_wrong(path: Path, file: LockedFile) -> bool:
     """Whether the first bytes cannot be those of a file with this name: a page in its place."""
     try:
         with path.open("rb") as stream:
-            head = stream.read(16)
+            return lacks_signature(file.path, stream.read(16))
     except OSError:
         return False
-    if not head:
-        return False
-    signature = _SIGNATURES.get(f".{file.path.rpartition('.')[2].lower()}", head)
-    return not head.startswith(signature[: len(head)]) or (
-        file.path.endswith(".json") and head.lstrip().startswith(b"<")
-    )
 
 
 def quoted(text: str) -> str:

@@ -105,6 +105,7 @@ class GetProcess:
         self._killed = False
         self._open: dict[str, _Question] = {}
         self._lock = threading.Lock()
+        self._closing = threading.Lock()
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         options = ("--batch-keys", "--json", "--json-progress", "--json-error-messages")
         command = annex_command("get", *options, f"--jobs={jobs}", settings=settings)
@@ -123,6 +124,10 @@ class GetProcess:
     def is_usable(self) -> bool:
         """Whether it runs, and was started by this very process and not by its parent."""
         return self.pid == os.getpid() and self._process.poll() is None
+
+    def is_busy(self) -> bool:
+        """Whether somebody waits for an answer."""
+        return bool(self._open)
 
     def ask(self, key: str, heard: Callable[[int], None]) -> Answer:
         """Get one key, and return when git-annex is done with it.
@@ -215,9 +220,14 @@ class GetProcess:
         self.close()
 
     def close(self) -> None:
-        """Let the process finish, and wait for it."""
+        """Let the process finish, and wait for it; a second call waits for the first."""
         if self.pid != os.getpid():
             return
+        with self._closing:
+            if not self._complaints.closed:
+                self._close()
+
+    def _close(self) -> None:
         assert self._process.stdin
         assert self._process.stdout
         with suppress(OSError):

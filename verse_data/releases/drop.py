@@ -12,7 +12,7 @@ from verse_data.errors import Offline
 from verse_data.records.lock import LockedFile
 from verse_data.releases import annex
 from verse_data.releases.fetch_log import FetchLog
-from verse_data.releases.near import near_settings
+from verse_data.releases.reach import near_settings
 
 if TYPE_CHECKING:
     from verse_data.releases.dataset import ReleaseDataset

@@ -27,6 +27,7 @@ ANNEX_FLOOR: Final = (10, 20230126)
 AUTHOR_NAME: Final = "verse-data"
 AUTHOR_EMAIL: Final = "verse-data@users.noreply.invalid"
 
+
 # A git hook or another git command that started us would steer our git calls into its repository.
 _STEERING: Final = (
     "GIT_DIR",
@@ -134,47 +135,36 @@ def _has_identity(home: str, settings: str) -> bool:
 
 def check_git() -> None:
     """Raise ToolMissing unless a git that is new enough can be called."""
-    _check_git(search_path(os.environ))
-
-
-@lru_cache(maxsize=8)
-def _check_git(path: str) -> None:
-    program = shutil.which("git", path=path)
-    if program is None:
-        raise ToolMissing(
-            "git is not installed, or not on PATH; releases are git repositories. Install it with "
-            "your system's package manager (apt install git, brew install git)."
-        )
-    found = _version_of([program, "--version"], r"git version (\d+)\.(\d+)")
-    if found < GIT_FLOOR:
-        raise ToolMissing(
-            f"git {_dotted(found)} at {program} is too old; DataLad needs {_dotted(GIT_FLOOR)}."
-        )
+    how = "your system's package manager (apt install git, brew install git)"
+    _require(search_path(os.environ), "git", ("--version",), GIT_FLOOR, how)
 
 
 def check_annex() -> None:
     """Raise ToolMissing unless git, and a git-annex that is new enough, can be called."""
     check_git()
-    _check_annex(search_path(os.environ))
+    how = "pip install --upgrade git-annex"
+    _require(search_path(os.environ), "git-annex", ("version", "--raw"), ANNEX_FLOOR, how)
 
 
 @lru_cache(maxsize=8)
-def _check_annex(path: str) -> None:
-    program = shutil.which("git-annex", path=path)
+def _require(
+    path: str, name: str, question: tuple[str, ...], floor: tuple[int, ...], how: str
+) -> None:
+    program = shutil.which(name, path=path)
     if program is None:
         raise ToolMissing(
-            "git-annex is not installed, or not on PATH; it is needed to build a release and to "
-            "record what is here. Install it with: pip install git-annex"
+            f"{name} is not installed, or not on PATH; releases are kept with it. Install it with "
+            f"{how}."
         )
-    found = _version_of([program, "version", "--raw"], r"(\d+)\.(\d+)")
-    if found < ANNEX_FLOOR:
+    found = _version_of([program, *question])
+    if found < floor:
         raise ToolMissing(
-            f"git-annex {_dotted(found)} at {program} is too old; DataLad needs "
-            f"{_dotted(ANNEX_FLOOR)}. Upgrade it with: pip install --upgrade git-annex"
+            f"{name} {_dotted(found)} at {program} is too old; DataLad needs {_dotted(floor)}. "
+            f"Upgrade it with {how}."
         )
 
 
-def _version_of(command: list[str], pattern: str) -> tuple[int, ...]:
+def _version_of(command: list[str]) -> tuple[int, ...]:
     try:
         answer = subprocess.run(command, capture_output=True, check=False, text=True)
     except OSError as error:
@@ -182,7 +172,7 @@ def _version_of(command: list[str], pattern: str) -> tuple[int, ...]:
             f"{command[0]} cannot be run: {error.strerror}. On a system without glibc (Alpine) "
             f"git-annex has no wheel: install it with the system's package manager."
         ) from error
-    match = re.match(pattern, answer.stdout)
+    match = re.search(r"(\d+)\.(\d+)", answer.stdout)
     if match is None:
         raise ToolMissing(f"{' '.join(command)} gave no version: {answer.stderr.strip()[:200]!r}.")
     return tuple(int(part) for part in match.groups())

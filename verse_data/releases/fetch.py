@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from verse_data.errors import NetworkError, VerseDataError
+from verse_data.errors import ContentMissing, NetworkError, VerseDataError
 from verse_data.records.lock import LockedFile
 
 _SHOWN = 20
@@ -78,6 +79,44 @@ class Engine(Protocol):
     ) -> None:
         """Fetch `files`, at most `jobs` at a time."""
         ...
+
+
+def fetch_each(
+    files: Sequence[LockedFile],
+    one: Callable[[LockedFile], FetchResult],
+    *,
+    jobs: int,
+    on_result: Callable[[FetchResult], None],
+    stop: Callable[[], None],
+) -> None:
+    """Call `one` for a file of each content, at most `jobs` at a time, and report every file.
+
+    `stop` is called when no more results are waited for: also after an interruption, when what
+    still runs shall end soon and nothing new is begun.
+    """
+    groups: dict[str, list[LockedFile]] = {}
+    for file in files:
+        groups.setdefault(file.annex_key, []).append(file)
+    with ThreadPoolExecutor(jobs) as pool:
+        pending = {pool.submit(one, group[0]): group for group in groups.values()}
+        try:
+            for future in as_completed(pending):
+                result = future.result()
+                on_result(result)
+                for twin in pending[future][1:]:
+                    on_result(replace(result, file=twin, bytes=0, sibling_bytes=0, tries=0))
+        finally:
+            for future in pending:
+                future.cancel()
+            stop()
+
+
+def no_address(file: LockedFile) -> ContentMissing:
+    """Return the error of a file that nobody serves; whoever knows the dataset puts its name in."""
+    return ContentMissing(
+        f"{file.path} ({file.size:,} bytes) has no address to fetch it from. If you have it: "
+        f"verse-data adopt RELEASE PATH"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,5 +21,7 @@ def looks_like_a_page(path: str, first: bytes) -> bool:
 
 def lacks_signature(path: str, first: bytes) -> bool:
     """Whether `first` is not how files of this name begin; alone that proves nothing."""
-    wanted = next((known for end, known in _SIGNATURES.items() if path.lower().endswith(end)), None)
-    return wanted is not None and not first.startswith(wanted)
+    end = path[path.rfind(".") :].lower()
+    if end == ".json":
+        return first.lstrip().startswith(b"<")
+    return not first.startswith(_SIGNATURES.get(end, b"")[: len(first)])

@@ -11,7 +11,7 @@ from verse_data.errors import ContentMissing, Offline, SourceChanged, UsageError
 from verse_data.progress import Advance, Progress
 from verse_data.records.lock import LockedFile
 from verse_data.releases.commands import command
-from verse_data.releases.fetch import Engine, FetchReport, FetchResult
+from verse_data.releases.fetch import Engine, FetchReport, FetchResult, no_address
 from verse_data.releases.fetch_log import FetchLog
 
 if TYPE_CHECKING:
@@ -53,8 +53,10 @@ def fetch_files(
     progress: Progress,
 ) -> FetchReport:
     """Bring `files` here; see :meth:`ReleaseDataset.fetch`."""
-    if jobs < 1:
-        raise UsageError(f"jobs={jobs}: at least one file has to be fetched at a time.")
+    if engine not in ENGINES:
+        raise UsageError(f"There is no engine {engine!r}. Choose one of {', '.join(ENGINES)}.")
+    if not isinstance(jobs, int) or jobs < 1:
+        raise UsageError(f"jobs={jobs!r}: at least one file has to be fetched at a time.")
     present = tuple(file for file in files if dataset.has(file))
     missing = [file for file in files if not dataset.has(file)]
     if not missing:
@@ -92,10 +94,7 @@ def fetch_files(
 
 
 def _unserved(file: LockedFile) -> FetchResult:
-    text = (
-        f"{file.path} ({file.size:,} bytes) has no address to fetch it from. If you have it: "
-        f"verse-data adopt RELEASE PATH"
-    )
+    text = str(no_address(file))
     return FetchResult(file=file, ok=False, error=text, error_class=ContentMissing, tries=0)
 
 

@@ -74,19 +74,21 @@ def git(repository: Path, *arguments: str, stdin: bytes | None = None, read: boo
             "git is not installed, or not on PATH. Install it and run this again."
         ) from error
     if done.returncode:
-        raise GitFailed(_explain(repository, arguments, done.stderr.decode(errors="replace")))
+        words = " ".join(("git", *arguments[:2]))
+        raise GitFailed(explain(repository, words, done.stderr.decode(errors="replace")))
     return done.stdout
 
 
-def _explain(repository: Path, arguments: tuple[str, ...], complaint: str) -> str:
-    if "dubious ownership" in complaint:
+def explain(repository: Path, command: str, complaint: str) -> str:
+    """Return what became of a command of git or git-annex, by its last line."""
+    if "dubious ownership" in complaint or "is owned by someone else" in complaint:
         return (
-            f"{repository} belongs to another user, and git refuses to write there. Work as that "
+            f"{repository} belongs to another user, and git refuses to work there. Work as that "
             f"user, or, if you trust the folder, allow it once: "
             f"git config --global --add safe.directory {repository}"
         )
     last = complaint.strip().splitlines()[-1:] or ["no message"]
-    return f"{repository}: git {' '.join(arguments[:2])} failed: {last[0]}"
+    return f"{repository}: {command} failed: {last[0]}"
 
 
 def tags(repository: Path) -> list[str]:

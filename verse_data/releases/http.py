@@ -14,19 +14,8 @@ from urllib.parse import urljoin, urlsplit
 
 from verse_data import __version__
 from verse_data.config import Config
-from verse_data.errors import (
-    Offline,
-    ServerUnavailable,
-    UrlRefused,
-)
-from verse_data.releases.answers import (
-    STALLED,
-    Fault,
-    drain,
-    judge,
-    login_page,
-    unreachable,
-)
+from verse_data.errors import ServerUnavailable, UrlRefused
+from verse_data.releases.answers import STALLED, Fault, drain, judge, login_page, unreachable
 from verse_data.releases.pacing import Gate
 from verse_data.releases.reach import Reach, shown, split_url
 
@@ -72,11 +61,7 @@ class Http:
         timeouts: tuple[float, float] = TIMEOUTS,
         connections: int = 16,
     ) -> None:
-        if config.offline:
-            raise Offline(
-                "The network is needed, and this process was told not to use it. "
-                "Unset VERSE_DATA_OFFLINE, or leave offline=True out, to allow it."
-            )
+        config.require_network()
         from requests.adapters import HTTPAdapter
 
         self.config = config

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any, Final, TypeVar
 
 from verse_data.config import Config
 from verse_data.errors import NotTheFile, Truncated, VerseDataError
@@ -13,6 +15,7 @@ from verse_data.releases.pacing import LONGEST_WAIT, Backoff, Gate, SystemClock
 from verse_data.releases.reach import shown
 
 _JSON: Final = "application/json"
+_Result = TypeVar("_Result")
 
 
 def read_json(
@@ -25,13 +28,11 @@ def read_json(
     VerseDataError
         The error that was left when no further try was allowed.
     """
-    tried = 0
-    while True:
-        tried += 1
-        try:
-            return _json(_read_once(http, url, token=token, most=most, accept=_JSON), url)
-        except Fault as fault:
-            pause(http, fault, tried, backoff)
+
+    def once() -> Any:
+        return _json(_read_once(http, url, token=token, most=most, accept=_JSON), url)
+
+    return retried(http, once, backoff=backoff)
 
 
 def read_url(url: str, *, config: Config, most: int) -> bytes:
@@ -46,16 +47,24 @@ def read_url(url: str, *, config: Config, most: int) -> bytes:
     NetworkError
         If it cannot be had.
     """
-    http, backoff, tried = Http(config, gate=Gate(SystemClock()), named=(url,)), Backoff(), 0
-    try:
-        while True:
-            tried += 1
-            try:
-                return _read_once(http, url, token=False, most=most, accept="*/*")
-            except Fault as fault:
-                pause(http, fault, tried, backoff)
-    finally:
-        http.close()
+    http = Http(config, gate=Gate(SystemClock()), named=(url,))
+
+    def once() -> bytes:
+        return _read_once(http, url, token=False, most=most, accept="*/*")
+
+    with closing(http):
+        return retried(http, once, backoff=Backoff())
+
+
+def retried(http: Http, once: Callable[[], _Result], *, backoff: Backoff) -> _Result:
+    """Call `once` until it succeeds, or no further try is allowed; the error that is left then."""
+    tried = 0
+    while True:
+        tried += 1
+        try:
+            return once()
+        except Fault as fault:
+            pause(http, fault, tried, backoff)
 
 
 def pause(http: Http, fault: Fault, tried: int, backoff: Backoff) -> None:

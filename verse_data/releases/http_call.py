@@ -9,7 +9,6 @@ from typing import Final
 
 from verse_data.config import Config
 from verse_data.errors import (
-    ContentMissing,
     DownloadCorrupt,
     NotTheFile,
     RateLimited,
@@ -23,7 +22,7 @@ from verse_data.progress import Advance
 from verse_data.records.lock import LockedFile
 from verse_data.releases.addresses import file_urls
 from verse_data.releases.answers import STALLED, Fault
-from verse_data.releases.fetch import WEB, FetchResult
+from verse_data.releases.fetch import WEB, FetchResult, no_address
 from verse_data.releases.http import Http
 from verse_data.releases.http_body import wait, with_tries
 from verse_data.releases.keylock import key_lock
@@ -60,6 +59,11 @@ class Call:
     def clock(self) -> Clock:
         """Where this call takes its time from."""
         return self.osf.gate.clock
+
+    def end(self) -> None:
+        """Begin nothing new, and wait for no server; what runs keeps what has come."""
+        self.stop.set()
+        self.clock.wake()
 
     def one(self, file: LockedFile) -> FetchResult:
         """Fetch one file; every error of ours becomes a result."""
@@ -103,10 +107,7 @@ class Call:
     def _download(self, file: LockedFile, into: Partial, attempts: _Attempts) -> None:
         urls = file_urls(file, osf_site=self.config.osf_site)
         if not urls:
-            raise ContentMissing(
-                f"{file.path} ({file.size:,} bytes) has no address to fetch it from. If you have it: "
-                f"verse-data adopt RELEASE PATH"
-            )
+            raise no_address(file)
         for number, url in enumerate(urls, start=1):
             http = self.osf if url.startswith(f"{self.config.osf_site}/") else self.other
             transfer = Transfer(http, file, into, self.advance, self.stop.is_set)

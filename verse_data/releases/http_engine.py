@@ -6,16 +6,14 @@ Whatever happens to it, also a kill, a file is at its final name whole and right
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Final, Protocol
 
 from verse_data.config import Config
-from verse_data.progress import Advance
+from verse_data.progress import Advance, ignore
 from verse_data.publishing import storage_errors, sweep
 from verse_data.records.lock import LockedFile
-from verse_data.releases.fetch import FetchResult
+from verse_data.releases.fetch import FetchResult, fetch_each
 from verse_data.releases.http import TIMEOUTS, Http
 from verse_data.releases.http_call import Call
 from verse_data.releases.pacing import Backoff, Clock, Gate, SystemClock, Window
@@ -23,10 +21,6 @@ from verse_data.releases.partials import require_room, sweep_partials
 from verse_data.releases.store import ObjectStore
 
 _OSF_PER_HOUR: Final = 3600
-
-
-def _unheard(amount: int) -> None:
-    """Tell nobody."""
 
 
 class _Dataset(Protocol):
@@ -69,7 +63,7 @@ class HttpEngine:
     ) -> None:
         self._config = config
         self._store = dataset.store
-        self._advance: Advance = advance or _unheard
+        self._advance: Advance = advance or ignore
         self._clock = clock
         self._backoff = backoff or Backoff()
         self._timeouts = timeouts
@@ -90,40 +84,19 @@ class HttpEngine:
         DiskFull
             If all that is missing does not fit on the disk.
         """
-        groups: dict[str, list[LockedFile]] = {}
-        for file in files:
-            groups.setdefault(file.annex_key, []).append(file)
-        self._require_room([group[0] for group in groups.values()])
-        with self._call(jobs) as call, ThreadPoolExecutor(jobs) as pool:
-            pending = {pool.submit(call.one, group[0]): group for group in groups.values()}
-            try:
-                self._report(pending, on_result)
-            finally:
-                # After an interruption nothing new is begun, and what runs keeps what has come.
-                call.stop.set()
-                call.clock.wake()
-                for future in pending:
-                    future.cancel()
-
-    def _report(
-        self,
-        pending: dict[Future[FetchResult], list[LockedFile]],
-        on_result: Callable[[FetchResult], None],
-    ) -> None:
-        for future in as_completed(pending):
-            result = future.result()
-            on_result(result)
-            for twin in pending[future][1:]:
-                on_result(replace(result, file=twin, bytes=0, sibling_bytes=0, tries=0))
+        self._require_room(files)
+        with self._call(jobs) as call:
+            fetch_each(files, call.one, jobs=jobs, on_result=on_result, stop=call.end)
 
     def _require_room(self, files: Sequence[LockedFile]) -> None:
-        missing = sum(file.size for file in files if not self._store.has(file))
+        wanted = {file.annex_key: file for file in files}
+        missing = sum(file.size for file in wanted.values() if not self._store.has(file))
         folder = self._store.incoming
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             sweep(folder)
             sweep_partials(folder)
-        require_room(folder, missing, what=f"{len(files)} files")
+        require_room(folder, missing, what=f"{len(wanted)} files")
 
     @contextmanager
     def _call(self, jobs: int) -> Iterator[Call]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeVar
 
 from verse_data.config import Config
 from verse_data.digests import canonical_json
@@ -15,6 +15,7 @@ from verse_data.releases.keylock import key_lock
 from verse_data.releases.osf_listing import Child, Entry
 
 _SCHEMA: Final = 2
+_Listed = TypeVar("_Listed", Entry, Child)
 _PATIENCE: Final = 2.0
 
 
@@ -61,25 +62,22 @@ class Journal:
         self, number: int, place: tuple[str, str], listing: Callable[[], list[Entry]]
     ) -> list[Entry]:
         """Return the entries of a folder in round `number`; `listing` asks OSF."""
-        if number > 1:
-            return listing()
-        name = f"{place[0]} {place[1]}"
-        if name in self._known:
-            return [Entry.model_validate(row) for row in self._known[name]]
-        entries = listing()
-        self._note(name, [entry.model_dump() for entry in entries])
-        return entries
+        return self._once(number, " ".join(place), Entry, listing)
 
     def children(self, number: int, node: str, listing: Callable[[], list[Child]]) -> list[Child]:
         """Return the components of a node in round `number`; `listing` asks OSF."""
+        return self._once(number, f"{node} children of", Child, listing)
+
+    def _once(
+        self, number: int, name: str, model: type[_Listed], listing: Callable[[], list[_Listed]]
+    ) -> list[_Listed]:
         if number > 1:
             return listing()
-        name = f"{node} children of"
         if name in self._known:
-            return [Child.model_validate(row) for row in self._known[name]]
-        children = listing()
-        self._note(name, [child.model_dump() for child in children])
-        return children
+            return [model.model_validate(row) for row in self._known[name]]
+        rows = listing()
+        self._note(name, [row.model_dump() for row in rows])
+        return rows
 
     def discard(self) -> None:
         """Remove the journal: the walk has come to its end."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,7 @@ from verse_data.progress import Advance
 from verse_data.publishing import storage_errors
 from verse_data.releases.answers import STALLED, UNAVAILABLE, WRONG, Fault, read_some
 from verse_data.releases.http import Http
-from verse_data.releases.http_body import pause
+from verse_data.releases.http_body import pause, retried
 from verse_data.releases.pacing import Backoff, Clock, Gate, SystemClock
 from verse_data.releases.reach import shown
 from verse_data.releases.zip_end import Source
@@ -197,18 +197,12 @@ def download_whole(
         If it cannot be had.
     """
     http = Http(config, gate=Gate(clock or SystemClock()), named=(url,))
-    tried, patience = 0, backoff or Backoff()
-    try:
-        while True:
-            tried += 1
-            try:
-                _download_once(http, url, target, most=most, advance=advance)
-            except Fault as fault:
-                pause(http, fault, tried, patience)
-            else:
-                return
-    finally:
-        http.close()
+
+    def once() -> None:
+        _download_once(http, url, target, most=most, advance=advance)
+
+    with closing(http):
+        retried(http, once, backoff=backoff or Backoff())
 
 
 def _download_once(http: Http, url: str, target: Path, *, most: int, advance: Advance) -> None:
