@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.kills import is_true
-from tests.support.s3 import s3_server
+from tests.support.s3 import nobody, s3_server
 from tests.support.scans import make_scan
 from verse_data.errors import (
     ChunkCorrupt,
@@ -121,10 +121,8 @@ def test_damage_at_the_url_is_a_named_error(tmp_path, scan, s3):
 
 def test_no_server_is_a_named_error(tmp_path, scan):
     """An address where nothing answers is an error that says what to check."""
-    with s3_server() as server:
-        gone = stores_at(server, tmp_path / "here")
-    with pytest.raises(ServerUnavailable, match="Check the address"):
-        gone.ensure(scan.source, Recipe())
+    with nobody() as server, pytest.raises(ServerUnavailable, match="Check the address"):
+        stores_at(server, tmp_path / "here").ensure(scan.source, Recipe())
 
 
 def test_offline_asks_nobody(tmp_path, scan, s3):
@@ -205,9 +203,9 @@ def test_a_copy_is_served_when_the_url_is_down(tmp_path, scan):
 def test_a_copy_that_was_never_uploaded_is_served_without_a_server(tmp_path, scan):
     """A store built before the URL was set is served with the server down, and uploaded later."""
     ensure_store(scan.source, Recipe(), tmp_path / "here")
-    with s3_server() as server:
+    with nobody() as server:
         here = stores_at(server, tmp_path / "here")
-    assert is_true(here.ensure(scan.source, Recipe()), scan)
+        assert is_true(here.ensure(scan.source, Recipe()), scan)
     with s3_server() as server:
         here = stores_at(server, tmp_path / "here")
         here.ensure(scan.source, Recipe())
@@ -235,10 +233,8 @@ def test_damage_at_the_url_is_mended_where_the_sources_are(tmp_path, scan, s3):
 
 def test_errors_of_others_are_cut_to_a_line(tmp_path, scan):
     """A file system's own debugging text, dozens of lines of it, is not shown."""
-    with s3_server() as server:
-        gone = stores_at(server, tmp_path / "here")
-    with pytest.raises(ServerUnavailable) as raised:
-        gone.ensure(scan.source, Recipe())
+    with nobody() as server, pytest.raises(ServerUnavailable) as raised:
+        stores_at(server, tmp_path / "here").ensure(scan.source, Recipe())
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 500
 
@@ -276,6 +272,33 @@ def test_a_folder_is_a_url_too(tmp_path, scan):
     assert group["image"].shape == (36, 40, 34)
     other = RemoteStores(f"file://{tmp_path}/shared", tmp_path / "there")
     assert is_true(other.ensure(scan.source, Recipe()), scan)
+
+
+def test_what_answers_with_other_bytes_is_refused(tmp_path, s3):
+    """The manifest of another store, or objects that changed places, are never taken for this one."""
+    made = [make_scan(tmp_path / n, seed=int(n), scan_id=f"verse90{n}") for n in "12"]
+    names = [fingerprint(scan.source, Recipe()) for scan in made]
+    for scan in made:
+        stores_at(s3, tmp_path / "here").ensure(scan.source, Recipe())
+    sound, there = dict(s3.objects), stores_at(s3, tmp_path / "there")
+
+    pointers = [f"lab/stores/{name[:2]}/{name}/manifest.json" for name in names]
+    s3.objects[pointers[0]] = sound[pointers[1]]
+    with pytest.raises(StoreCorrupt, match="the manifest of another store"):
+        there.fetch(names[0])
+
+    s3.objects |= sound
+    image, label = (
+        next(key for key in sound if names[0] in key and key.endswith(f"/{name}/c/0/0/0"))
+        for name in ("image", "label")
+    )
+    s3.objects[image], s3.objects[label] = sound[label], sound[image]
+    with pytest.raises(ChunkCorrupt, match="verse901"):
+        there.fetch(names[0])
+    assert [path for path in (tmp_path / "there").rglob("*") if path.is_file()] == []
+
+    s3.objects |= sound
+    assert is_true(there.fetch(names[0]), made[0])
 
 
 def test_two_machines_build_at_once(tmp_path, scan):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -43,6 +45,21 @@ def s3_server() -> Iterator[S3Server]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@dataclass(frozen=True)
+class Nobody:
+    """An address at which nothing answers."""
+
+    url: str
+
+
+@contextmanager
+def nobody() -> Iterator[Nobody]:
+    """Hold a port without listening: one that was merely closed may be another server's by now."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield Nobody(f"http://127.0.0.1:{held.getsockname()[1]}")
 
 
 class _Handler(BaseHTTPRequestHandler):
