@@ -9,7 +9,6 @@ healthy ones. The published test split is left alone. The report says what exact
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from itertools import pairwise
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import typer
 from torch import nn
 from torch.nn import functional
 
@@ -130,52 +130,49 @@ def report(grades: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Cross-validate, print and write the report, and return it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--release", default="phantom")
-    parser.add_argument("--root", type=Path, help="root of releases and caches")
-    parser.add_argument("--folds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("grade_fractures.json"))
-    asked = parser.parse_args(arguments)
-
-    release = vd.open_release(asked.release, root=asked.root)
-    scans, vertebrae = release.scans, release.vertebrae
+def main(
+    *,
+    release: str = "phantom",
+    root: Path | None = None,
+    folds: int = 3,
+    epochs: int = 12,
+    workers: int = 0,
+    seed: int = 0,
+    output: Path = Path("grade_fractures.json"),
+) -> dict[str, Any]:
+    """Cross-validate by patient; print and write AUC per grade, with its provenance."""
+    opened = vd.open_release(release, root=root)
+    scans, vertebrae = opened.scans, opened.vertebrae
     own = scans[(scans["split"] != "test") & scans["has_ct"] & scans["has_mask"]]
-    folds = make_folds(own, vertebrae, k=asked.folds, seed=asked.seed)
+    parts = make_folds(own, vertebrae, k=folds, seed=seed)
 
     results, served = [], []
-    for fold in range(folds.k):
-        ids = folds.split(fold)
-        training = crops(release, ids["training"], training=True, seed=asked.seed)
-        held_out = crops(release, ids["validation"], training=False, seed=asked.seed)
+    for fold in range(parts.k):
+        ids = parts.split(fold)
+        training = crops(opened, ids["training"], training=True, seed=seed)
+        held_out = crops(opened, ids["validation"], training=False, seed=seed)
         print(f"fold {fold}: {len(training)} vertebrae to train on, {len(held_out)} held out")
         print(f"    left out: {held_out.excluded['reason'].value_counts().to_dict()}")
-        network = train(training, epochs=asked.epochs, workers=asked.workers, seed=asked.seed)
-        results.append(predict(network, held_out, workers=asked.workers))
+        network = train(training, epochs=epochs, workers=workers, seed=seed)
+        results.append(predict(network, held_out, workers=workers))
         served.append(held_out.provenance["dataset_fingerprint"])
     grades, scores = (np.concatenate(part) for part in zip(*results, strict=True))
 
     said = {
         "results": report(grades, scores),
-        "folds": {"k": folds.k, "digest": folds.digest, "held_out": served},
-        "settings": {"epochs": asked.epochs, "seed": asked.seed},
-        "provenance": release.provenance().model_dump(mode="json"),
+        "folds": {"k": parts.k, "digest": parts.digest, "held_out": served},
+        "settings": {"epochs": epochs, "seed": seed},
+        "provenance": opened.provenance().model_dump(mode="json"),
     }
     for name, row in said["results"].items():
         print(f"{name}:  AUC {row['auc']}  ({row['positive']} of {row['vertebrae']} vertebrae)")
-    asked.output.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-    print(f"written: {asked.output}")
+    output.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    print(f"written: {output}")
     return said
 
 
 if __name__ == "__main__":
     try:
-        main()
+        typer.run(main)
     except vd.VerseDataError as error:
         raise SystemExit(f"error: {error}") from None

@@ -9,17 +9,16 @@ checkpoint, in the middle of an epoch, with the samples that it would have had.
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import typer
 
 import verse_data as vd
-from verse_data.training import PatchDataset, ScanDataset
+from verse_data.training import EpochLoader, ScanDataset
 from verse_data.training.tiny import TinyUNet, segmentation_loss, untrained
 
 SPACING = (2.0, 2.0, 2.0)
@@ -27,13 +26,15 @@ SPACING = (2.0, 2.0, 2.0)
 
 def train(
     network: TinyUNet,
-    patches: PatchDataset,
-    asked: argparse.Namespace,
+    loader: EpochLoader,
     checkpoint: Path,
+    *,
+    epochs: int,
+    checkpoint_every: int,
+    stop_after: int | None,
 ) -> list[float]:
     """Train to the end of the last epoch, from the checkpoint if there is one."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
-    loader = patches.loader(batch_size=asked.batch_size, num_workers=asked.workers)
     losses: list[float] = []
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -42,18 +43,18 @@ def train(
         loader.load_state_dict(state["loader"])
         losses = state["losses"]
         print(f"going on after {len(losses)} steps, from {checkpoint}")
-    while loader.sampler.epoch < asked.epochs:
+    while loader.sampler.epoch < epochs:
         for batch in loader:
             loss = segmentation_loss(network(batch["image"]), batch["label"][:, 0] > 0)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-            if len(losses) % asked.checkpoint_every == 0:
+            if len(losses) % checkpoint_every == 0:
                 states = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
                 save(checkpoint, {**states, "loader": loader.state_dict(), "losses": losses})
                 print(f"    step {len(losses):4}  loss {np.mean(losses[-10:]):.3f}", flush=True)
-            if len(losses) == asked.stop_after:
+            if len(losses) == stop_after:
                 return losses
     return losses
 
@@ -78,47 +79,49 @@ def measure(network: TinyUNet, scans: ScanDataset) -> dict[str, float]:
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Train, measure, write the report, and return it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--release", default="phantom")
-    parser.add_argument("--root", type=Path, help="root of releases and caches")
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--patches-per-scan", type=int, default=12)
-    parser.add_argument("--batch-size", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument(
-        "--threads", type=int, default=1, help="this network gains little from more"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--checkpoint-every", type=int, default=10, help="steps")
-    parser.add_argument("--stop-after", type=int, help="stop after so many steps, to go on later")
-    parser.add_argument("--output", type=Path, default=Path("segment_patches"), help="a folder")
-    asked = parser.parse_args(arguments)
-
-    common = {"release": asked.release, "root": asked.root, "spacing": SPACING}
+def main(
+    *,
+    release: str = "phantom",
+    root: Path | None = None,
+    epochs: int = 3,
+    patches_per_scan: int = 12,
+    batch_size: int = 2,
+    workers: int = 0,
+    threads: int = 1,
+    seed: int = 0,
+    checkpoint_every: int = 10,
+    stop_after: int | None = None,
+    output: Path = Path("segment_patches"),
+) -> dict[str, Any]:
+    """Train, measure, and write the report into the folder `output`; stop after so many steps."""
+    common = {"release": release, "root": root, "spacing": SPACING}
     patches = vd.load_split(
         "training",
         unit="patch",
         patch_size=(40, 40, 40),
         sampling="level",  # C1 and L6 are drawn as often as T12
-        patches_per_scan=asked.patches_per_scan,
-        seed=asked.seed,
+        patches_per_scan=patches_per_scan,
+        seed=seed,
         **common,
     )
     print(patches)
-    asked.output.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(asked.threads)
-    network = untrained(seed=asked.seed)
-    losses = train(network, patches, asked, asked.output / "checkpoint.pt")
+    output.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(threads)  # this network gains little from more than one
+    network = untrained(seed=seed)
+    losses = train(
+        network,
+        patches.loader(batch_size=batch_size, num_workers=workers),
+        output / "checkpoint.pt",
+        epochs=epochs,
+        checkpoint_every=checkpoint_every,
+        stop_after=stop_after,
+    )
     said: dict[str, Any] = {"steps": len(losses), "losses": losses}
-    if len(losses) != asked.stop_after:
+    if len(losses) != stop_after:
         print("whole scans of the validation split:")
         said["dice"] = measure(network.eval(), vd.load_split("validation", **common))
         said["provenance"] = patches.provenance
-        report = asked.output / "report.json"
+        report = output / "report.json"
         report.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
         print(f"mean Dice {np.mean(list(said['dice'].values())):.3f}; written: {report}")
     return said
@@ -126,6 +129,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 if __name__ == "__main__":
     try:
-        main()
+        typer.run(main)
     except vd.VerseDataError as error:
         raise SystemExit(f"error: {error}") from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -49,8 +51,7 @@ def example(name: str) -> ModuleType:
 def test_grader_reports_auc_of_every_grade_with_provenance(root, tmp_path):
     """Each assessed vertebra with a mask is held out once; the report says what it was made of."""
     output = tmp_path / "report.json"
-    words = ["--root", str(root), "--folds", "2", "--epochs", "2", "--output", str(output)]
-    said = example("grade_fractures").main(words)
+    said = example("grade_fractures").main(root=root, folds=2, epochs=2, output=output)
     assert json.loads(output.read_text()) == said
     release = vd.open_release("phantom", root=root)
     rows = release.vertebrae
@@ -77,20 +78,11 @@ def test_auc_counts_pairs():
 def test_segmentation_learns_and_resumes_as_if_it_had_not_stopped(root, tmp_path):
     """A run that was stopped in an epoch ends with the losses and the Dice of one that was not."""
     main = example("segment_patches").main
-    words = [
-        "--root",
-        str(root),
-        "--epochs",
-        "2",
-        "--patches-per-scan",
-        "8",
-        "--checkpoint-every",
-        "3",
-    ]
-    whole = main([*words, "--output", str(tmp_path / "whole")])
-    stopped = main([*words, "--output", str(tmp_path / "parts"), "--stop-after", "7"])
+    options = {"root": root, "epochs": 2, "patches_per_scan": 8, "checkpoint_every": 3}
+    whole = main(**options, output=tmp_path / "whole")
+    stopped = main(**options, output=tmp_path / "parts", stop_after=7)
     assert "dice" not in stopped
-    resumed = main([*words, "--output", str(tmp_path / "parts")])
+    resumed = main(**options, output=tmp_path / "parts")
     assert resumed["losses"] == whole["losses"]
     assert resumed["dice"] == whole["dice"]
     first, last = np.array_split(whole["losses"], 2)
@@ -99,7 +91,13 @@ def test_segmentation_learns_and_resumes_as_if_it_had_not_stopped(root, tmp_path
     assert report["provenance"]["options"]["patch_size"] == [40, 40, 40]
 
 
-def test_an_absent_release_is_an_error_with_a_way_out(tmp_path):
-    """Without the release, the example says how to make it."""
-    with pytest.raises(vd.VerseDataError, match="verse-data lock"):
-        example("grade_fractures").main(["--root", str(tmp_path), "--release", "verse19"])
+@pytest.mark.parametrize("name", ["grade_fractures", "segment_patches"])
+def test_an_absent_release_is_an_error_with_a_way_out(tmp_path, name):
+    """Started as a program without the release, the example ends with what to type, and no more."""
+    words = ["--root", str(tmp_path), "--release", "verse19", "--epochs", "1", "--seed", "2"]
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "verse-data lock" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.glob("*")) == []
