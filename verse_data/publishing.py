@@ -133,8 +133,8 @@ def publish_folder(staged: Path, final: Path) -> bool:
 
 
 def discard(path: Path) -> None:
-    """Remove a published file or folder: it leaves its final name at once, whole."""
-    with staging(path) as aside:
+    """Remove a published file or folder, if it is there: it leaves its final name at once, whole."""
+    with staging(path) as aside, suppress(FileNotFoundError):  # another process was first
         path.rename(aside)
 
 

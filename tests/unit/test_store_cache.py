@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import contextmanager
 
 import pytest
 import typer
@@ -14,6 +15,7 @@ from tests.support.scans import make_scan
 from verse_data.cli import cache as commands
 from verse_data.digests import canonical_json, sha256_of_json
 from verse_data.errors import IntegrityError, UsageError
+from verse_data.publishing import discard
 from verse_data.volumes.build import build_stores, ensure_store
 from verse_data.volumes.cache import cache_size, list_stores, prune, verify_stores
 from verse_data.volumes.recipe import Recipe
@@ -65,6 +67,18 @@ def test_verify_and_repair(stores):
     assert list(verify_stores(stores, repair=True)) == [store]
     assert cache_size(stores)[0] == 2
     assert verify_stores(stores) == {}
+
+
+def test_stores_may_go_while_they_are_verified(stores):
+    """Another process that prunes meanwhile is neither damage nor an error; nor is going twice."""
+
+    @contextmanager
+    def meanwhile(*_):
+        yield lambda _: prune(stores, everything=True)
+
+    assert verify_stores(stores, repair=True, progress=meanwhile) == {}
+    assert cache_size(stores) == (0, 0)
+    discard(stores / "00" / ("0" * 64))
 
 
 def test_prune_takes_what_it_is_told(stores):

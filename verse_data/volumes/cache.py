@@ -135,7 +135,8 @@ def verify_stores(
     with progress("Verifying stores", sum(sizes), "bytes") as advance:
         for path, size in zip(paths, sizes, strict=True):
             found = verify_store(path)
-            if found and not is_other_format(path):
+            # Another process may have pruned it meanwhile.
+            if found and path.is_dir() and not is_other_format(path):
                 damaged[path] = found
                 if repair and any(isinstance(error, IntegrityError) for error in found):
                     discard(path)
