@@ -109,10 +109,6 @@ class ReleaseDataset:
         """Return the path of the content of `file`; `ContentMissing` if it is not here."""
         return self.store.content(file, release=self.name)
 
-    def ingest(self, file: LockedFile, staged: Path) -> None:
-        """Move verified content into place; see :meth:`ObjectStore.ingest`."""
-        self.store.ingest(file, staged)
-
     def record_presence(self) -> None:
         """Tell git-annex of everything that was ingested since it was told last."""
         with self.store.unrecorded() as keys:
