@@ -98,7 +98,8 @@ def kill_when(
         assert child.stdout.readline() == b"ready\n"
         child.stdin.write(b"go\n")
         child.stdin.flush()
-        while not reached() and child.poll() is None:
+        until = time.monotonic() + 300  # then it is killed wherever it is, and the test will tell
+        while not reached() and child.poll() is None and time.monotonic() < until:
             time.sleep(0.002)
         with suppress(ProcessLookupError):
             (os.kill if alone else os.killpg)(child.pid, signal.SIGKILL)

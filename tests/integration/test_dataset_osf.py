@@ -227,7 +227,11 @@ def test_eight_processes_make_one_download_each(lab: Lab, engine: str) -> None:
         assert process.stdin
         process.stdin.write("go\n")
         process.stdin.flush()
-    said = [process.communicate()[0] for process in processes]
+    try:
+        said = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     answers = [tuple(map(int, words.split())) for words in said]
 
     assert [failed for failed, _, _ in answers] == [0] * 8
