@@ -19,7 +19,7 @@ from verse_data.errors import (
     VolumeCorrupt,
 )
 from verse_data.progress import Progress, silent
-from verse_data.records.centroids import CentroidFile, parse_centroids
+from verse_data.records.centroids import parse_centroids
 from verse_data.records.names import Role
 from verse_data.records.scan import parse_ct_sidecar
 from verse_data.tables.broken import FAULTS
@@ -27,9 +27,8 @@ from verse_data.tables.findings import SHOWN
 from verse_data.tables.grading import read_grading
 from verse_data.tables.path_index import index_paths
 from verse_data.tables.scan_paths import PathIndex, ScanPaths
-from verse_data.tables.sources import levels_of, skips_t12
+from verse_data.tables.sources import json_bytes, levels_of, skips_t12
 
-_JSON_LIMIT = 8 << 20
 _THREADS = 4
 
 
@@ -132,16 +131,11 @@ def _labels(mask: npt.NDArray[np.uint8]) -> set[int]:
 def _check_json(role: Role, path: str, file: Path) -> set[int]:
     if role not in {"centroids", "ct_json"}:
         return set()
-    size = file.stat().st_size
-    if size > _JSON_LIMIT:
-        raise ValidationFailed(
-            f"{path}: {size:,} bytes of JSON are over the limit of {_JSON_LIMIT:,}."
-        )
+    data = json_bytes(file, name=path)
     if role == "ct_json":
-        parse_ct_sidecar(file.read_bytes(), name=path)
+        parse_ct_sidecar(data, name=path)
         return set()
-    centroids: CentroidFile = parse_centroids(file.read_bytes(), name=path)
-    return {point.label for point in centroids.points}
+    return {point.label for point in parse_centroids(data, name=path).points}
 
 
 def _raise(problems: list[VerseDataError]) -> None:

@@ -18,6 +18,7 @@ from verse_data.records.centroids import CentroidFile, parse_centroids
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import Role
 from verse_data.records.scan import CtSidecar, parse_ct_sidecar
+from verse_data.records.strict_json import LIMIT_BYTES
 from verse_data.spine.geometry import Affine, Shape, apply_affine, axcodes, voxel_sizes
 from verse_data.spine.levels import LEVEL_OF_LABEL
 from verse_data.tables.broken import FAULTS, BrokenFile
@@ -26,7 +27,6 @@ from verse_data.tables.index import ScanFiles
 Content = Callable[[LockedFile], Path | None]
 """Gives the path of a locked file's content, or None if it is not on this machine."""
 
-_LARGEST_JSON = 8 << 20
 _THREADS = 4
 
 
@@ -154,12 +154,8 @@ def _read_scan(scan: ScanFiles, content: Content, derived: Path) -> ScanSources:
             broken.append(BrokenFile(scan.scan_id, scan.subject_id, file.path, error))
             return None
 
-    centroids = take(
-        "centroids", lambda path, file: parse_centroids(_bytes(path, file), name=file.path)
-    )
-    sidecar = take(
-        "ct_json", lambda path, file: parse_ct_sidecar(_bytes(path, file), name=file.path)
-    )
+    centroids = take("centroids", _centroids)
+    sidecar = take("ct_json", _sidecar)
     points = [p.voxel for p in centroids.points] if centroids and centroids.direction else []
     mask = take("mask", lambda path, file: _mask(path, file, derived, points))
     header = take("ct", _header)
@@ -169,12 +165,28 @@ def _read_scan(scan: ScanFiles, content: Content, derived: Path) -> ScanSources:
     return ScanSources(scan, centroids, sidecar, mask, grid, ct_grid, notes, tuple(broken))
 
 
-def _bytes(path: Path, file: LockedFile) -> bytes:
-    if file.size > _LARGEST_JSON:
+def json_bytes(path: Path, *, name: str) -> bytes:
+    """Return the content of a JSON file that is not too large to be one of VerSe's.
+
+    Raises
+    ------
+    ValidationFailed
+        If it is; it is not read then.
+    """
+    size = path.stat().st_size
+    if size > LIMIT_BYTES:
         raise ValidationFailed(
-            f"{file.path}: {file.size:,} bytes of JSON are over the limit of {_LARGEST_JSON:,}."
+            f"{name}: {size:,} bytes of JSON are over the limit of {LIMIT_BYTES:,}."
         )
     return path.read_bytes()
+
+
+def _centroids(path: Path, file: LockedFile) -> CentroidFile:
+    return parse_centroids(json_bytes(path, name=file.path), name=file.path)
+
+
+def _sidecar(path: Path, file: LockedFile) -> CtSidecar:
+    return parse_ct_sidecar(json_bytes(path, name=file.path), name=file.path)
 
 
 def _mask(path: Path, file: LockedFile, derived: Path, points: list[tuple[int, int, int]]) -> Any:
