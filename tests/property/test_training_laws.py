@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from verse_data.spine.geometry import Box
@@ -13,6 +13,9 @@ from verse_data.training import PatchDataset, ServedScan
 from verse_data.training.patch import anywhere, inside
 from verse_data.training.plan import DrawPlan
 from verse_data.training.randomness import permutation, uniforms
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no error."""
 
 triples = st.tuples(*[st.integers(1, 60)] * 3)
 
@@ -22,6 +25,7 @@ def dataset(count: int, seed: int) -> PatchDataset:
     return PatchDataset([scan], label=False, patches_per_epoch=count, seed=seed)
 
 
+@PATIENT
 @given(
     count=st.integers(0, 40),
     world=st.integers(1, 8),
@@ -44,6 +48,7 @@ def test_ranks_serve_each_sample_once(count: int, world: int, seed: int, epoch: 
     assert len(lengths) == 1
 
 
+@PATIENT
 @given(
     count=st.integers(1, 30),
     worlds=st.tuples(st.integers(1, 4), st.integers(1, 4)),
@@ -69,6 +74,7 @@ def test_what_was_served_and_what_is_left_make_the_epoch(
     assert sorted(served + rest) == list(range(count))
 
 
+@PATIENT
 @given(
     count=st.integers(1, 40),
     worlds=st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 6)),
@@ -97,6 +103,7 @@ def test_padded_ranks_stay_in_step_across_resumes(
     assert seen == set(range(count))
 
 
+@PATIENT
 @given(count=st.integers(1, 40), world=st.integers(1, 6), steps=st.integers(0, 12))
 def test_resuming_on_as_many_ranks_gives_the_same_remainder(
     count: int, world: int, steps: int
@@ -111,6 +118,7 @@ def test_resuming_on_as_many_ranks_gives_the_same_remainder(
             assert list(resumed) == list(whole)[steps:]
 
 
+@PATIENT
 @given(weights=st.lists(st.integers(0, 9), min_size=1, max_size=12), count=st.integers(0, 50))
 def test_shares_are_met_to_within_one(weights: list[int], count: int) -> None:
     """Systematic drawing takes each item its share of the count, rounded up or down."""
@@ -123,6 +131,7 @@ def test_shares_are_met_to_within_one(weights: list[int], count: int) -> None:
     assert np.abs(drawn - shares * count).max(initial=0) < 1 + 1e-9
 
 
+@PATIENT
 @given(size=triples, shape=triples, place=st.tuples(*[st.floats(0, 1, exclude_max=True)] * 3))
 def test_boxes_lie_inside_or_around_the_volume(
     size: tuple[int, int, int], shape: tuple[int, int, int], place: tuple[float, float, float]
@@ -138,6 +147,7 @@ def test_boxes_lie_inside_or_around_the_volume(
         assert isinstance(box, Box)
 
 
+@PATIENT
 @given(key=st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=4), count=st.integers(0, 99))
 def test_numbers_are_functions_of_their_key(key: list[int], count: int) -> None:
     """The same key gives the same numbers; they lie in [0, 1); permutations are permutations."""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +85,42 @@ def test_what_cannot_be_sent_to_workers_is_explained(method: str) -> None:
 
     with pytest.raises(UsageError, match=r"top level of a module(.|\n)*'fork'"):
         list(loader)
+
+
+class Dies(Numbers):
+    """The worker that makes a sample is killed."""
+
+    def _make(self, epoch: int, index: int) -> Sample:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super()._make(epoch, index)
+
+
+def test_the_death_of_a_worker_of_a_fork_server_is_noticed_at_once() -> None:
+    """Its parent is not told of it, and yet the error does not wait for the timeout."""
+    scan = ServedScan("verse900", "verse900", "training", Path("/nowhere/ab"))
+    dataset = Dies([scan], label=False)
+    loader = dataset.loader(num_workers=1, multiprocessing_context="forkserver", timeout=600)
+
+    begin = time.monotonic()
+    with pytest.raises(SampleError, match=r"exited unexpectedly(.|\n)*verse900, patch sample"):
+        list(loader)
+
+    assert time.monotonic() - begin < 500  # starting a worker takes seconds, not minutes
+
+
+def test_workers_end_with_the_pass_that_is_broken_off() -> None:
+    """Nothing holds the workers of a pass that nobody goes on with, not even until a collection."""
+    before = set(multiprocessing.active_children())
+    loader = numbers(8).loader(num_workers=1)
+
+    gc.disable()
+    try:
+        stopped(loader, 2)
+        left = set(multiprocessing.active_children()) - before
+    finally:
+        gc.enable()
+
+    assert not left
 
 
 def test_a_worker_that_is_slow_to_start_is_explained() -> None:

@@ -14,6 +14,7 @@ from verse_data.training.base import ServedDataset
 from verse_data.training.front import FrontDataset, behind
 from verse_data.training.guards import GuardedCollate, GuardedStart
 from verse_data.training.order import EpochSampler
+from verse_data.training.workers import watch
 
 _PATIENCE_S = 120.0
 _SHARED_MEMORY_WORDS = ("shm", "bus error", "shared memory", "No space left")
@@ -133,7 +134,7 @@ class EpochLoader(DataLoader[Any]):
     def _started(self) -> Iterator[Any]:
         """Return torch's iterator, whose workers have been started."""
         try:
-            return super().__iter__()
+            batches = super().__iter__()
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             if "pickle" not in str(error):
                 raise
@@ -143,6 +144,8 @@ class EpochLoader(DataLoader[Any]):
                 f"level of a module, or give multiprocessing_context='fork'."
             )
             raise UsageError(message) from error
+        watch(batches)
+        return batches
 
     @property
     def served_dataset(self) -> ServedDataset:

@@ -1,11 +1,17 @@
-"""What workers are at, in shared memory, so that the death of one can be explained."""
+"""What workers are at, in shared memory, so that the death of one is noticed and explained."""
 
 from __future__ import annotations
+
+import functools
+import time
+import weakref
+from typing import Any
 
 import torch
 from torch.utils.data import get_worker_info
 
 _WATCHED = 64
+_LOOK_S = 1.0
 
 
 def shared(tensor: torch.Tensor) -> torch.Tensor:
@@ -17,6 +23,28 @@ def shared(tensor: torch.Tensor) -> torch.Tensor:
 def in_worker() -> bool:
     """Return whether this process is a worker of a ``DataLoader``."""
     return get_worker_info() is not None
+
+
+def watch(batches: Any) -> None:
+    """Let torch's iterator look every second for dead workers while it waits for a batch.
+
+    Given a timeout, torch looks when that is over, unless this process is told of the death: of a
+    worker that a fork server has started it is not. This uses a private part of torch's iterator;
+    where a version of torch lacks it, such a death is noticed at the timeout.
+    """
+    if hasattr(batches, "_try_get_data") and "_try_get_data" not in vars(batches):
+        # A weak reference: torch ends the workers when the iterator's last one goes.
+        batches._try_get_data = functools.partial(_looking, weakref.ref(batches))  # noqa: SLF001
+
+
+def _looking(reference: weakref.ref[Any], timeout: float = _LOOK_S) -> tuple[bool, Any]:
+    batches: Any = reference()
+    end = time.monotonic() + timeout
+    while True:
+        left = max(end - time.monotonic(), 0.0)
+        found: tuple[bool, Any] = type(batches)._try_get_data(batches, min(left, _LOOK_S))  # noqa: SLF001
+        if found[0] or left <= _LOOK_S:
+            return found
 
 
 class WorkBoard:
