@@ -16,6 +16,7 @@ from verse_data.release.options import (
     serves_grades,
     sort_options,
 )
+from verse_data.releases.commands import command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,7 +169,7 @@ def _members(
     if not ids:
         raise UsageError(
             f"{release.name} {release.version} has no scan in split {split!r}. "
-            f"See what it holds: verse-data status {release.name}"
+            f"See what it holds: {command(release.files, 'status')}"
         )
     if where is None:
         return ids

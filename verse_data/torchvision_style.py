@@ -9,6 +9,7 @@ from typing import Any
 from verse_data.api import load_split, open_release
 from verse_data.errors import IntegrityError, UsageError
 from verse_data.release.checks import verify
+from verse_data.releases.commands import command, unless_newest
 from verse_data.training.front import FrontDataset
 
 _SHOWN = 5
@@ -97,6 +98,6 @@ def _check(
         listed = "\n  ".join(str(finding) for finding in found[:_SHOWN])
         message = (
             f"{len(found)} files of {name} {release.version} {split} are not what was locked:\n  {listed}\n"
-            f"Get them again: verse-data get {name}"
+            f"Get them again: {command(release.files, 'get', version=unless_newest(release.files, version))}"
         )
         raise IntegrityError(message)

@@ -148,8 +148,11 @@ def prune(
     as_json: opt.Json = False,
 ) -> None:
     """Remove leftovers of dead processes, damaged stores, and the stores that you name."""
+    from verse_data.errors import UsageError
     from verse_data.volumes.cache import prune as prune_stores
 
+    if older_than is not None and not older_than >= 0:  # NaN too
+        raise UsageError(f"--older-than {older_than:g}: give a number of days, 0 or more.")
     gone = prune_stores(
         _stores(root),
         release=release,

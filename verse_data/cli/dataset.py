@@ -61,6 +61,7 @@ def lock(
     """Make a version of a release: a list of its files with digests, as a DataLad dataset."""
     from verse_data import api
     from verse_data.errors import UsageError
+    from verse_data.releases.commands import command
 
     if sum(source is not None for source in (from_tree, from_lock, node)) > 1:
         raise UsageError(
@@ -90,7 +91,7 @@ def lock(
     if gaps:
         note(
             f"{gaps} things that a release of this kind should have are not listed (files of a scan, "
-            f"or whole scans). See which: verse-data verify {release} --level presence"
+            f"or whole scans). See which: {command(dataset, 'verify', '--level', 'presence')}"
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import signal
 import sys
 import traceback
@@ -15,9 +17,13 @@ import typer
 
 from verse_data import __version__, config
 from verse_data.cli.common import note
-from verse_data.errors import VerseDataError
+from verse_data.errors import StorageError, VerseDataError
 
 _STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM}
+_OF_THE_MACHINE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+}
 _PARTS = (
     "releases",
     "dataset",
@@ -69,6 +75,7 @@ def run() -> None:
     130 and 143 say that it was stopped, by Ctrl-C or SIGTERM.
     """
     signal.signal(signal.SIGTERM, _end)
+    _open_closed_streams()
     try:
         app()
     except SystemExit as end:
@@ -79,10 +86,29 @@ def run() -> None:
         note(f"error: {error}")
         raise SystemExit(error.exit_code) from None
     except Exception as error:  # noqa: BLE001 - the last stop before a person's terminal
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            place = error.filename or "standard output, or a file that was open"
+            note(f"error: {place}: {error.strerror}. Check the disk and run it again.")
+            _drop_output()
+            raise SystemExit(StorageError.exit_code) from None
         note(
             f"error: unexpected {type(error).__name__}: {error}\nThis is a fault of verse-data. {_keep_traceback()}"
         )
         raise SystemExit(1) from None
+
+
+def _open_closed_streams() -> None:
+    """Let words and data go nowhere, where the caller closed stdout or stderr (``>&-``)."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+
+
+def _drop_output() -> None:
+    """Point stdout at nothing, so that what could not be written is not tried again at the end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

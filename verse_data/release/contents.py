@@ -9,6 +9,7 @@ from verse_data.errors import ContentMissing, UsageError
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import Role
+from verse_data.releases.commands import command
 from verse_data.spine.geometry import axcodes
 
 if TYPE_CHECKING:
@@ -24,20 +25,25 @@ TABLE_ROLES: tuple[Role, ...] = ("grading", "centroids", "ct_json", "mask")
 """What the tables are made from; of a CT they say no more than its grid, which its mask has too."""
 
 
-def known_scans(wanted: Iterable[str], known: Iterable[str], *, release: str) -> list[str]:
-    """Return `wanted` as a list, if all of them are `known`.
+def known_scans(wanted: Iterable[str], known: Iterable[str], dataset: ReleaseDataset) -> list[str]:
+    """Return `wanted` as a list, if all of them are `known` scans of a release.
 
     Raises
     ------
     UsageError
         If one is not.
     """
-    ids, here = list(wanted), list(known)
-    unknown = sorted(set(ids) - set(here))
+    if isinstance(wanted, str):
+        raise UsageError(f"{wanted!r} is one text, and a list of scan ids is meant: [{wanted!r}].")
+    try:
+        ids, here = list(dict.fromkeys(wanted)), list(known)
+    except TypeError:
+        raise UsageError(f"{wanted!r} is no list of scan ids such as ['verse004'].") from None
+    unknown = sorted(map(repr, set(ids) - set(here)))
     if unknown:
         raise UsageError(
-            f"Release {release} has no scan {unknown[0]!r} ({len(unknown)} unknown ids). Ids look "
-            f"like {here[0] if here else 'verse004'!r}; list them: verse-data table {release} scans"
+            f"Release {dataset.name} has no scan {unknown[0]} ({len(unknown)} unknown ids). Ids look "
+            f"like {here[0] if here else 'verse004'!r}; list them: {command(dataset, 'table', 'scans')}"
         )
     return ids
 
@@ -67,7 +73,7 @@ def scan_source(
     if "ct" not in scan.files:
         raise ContentMissing(
             f"{dataset.name}: the lock lists no CT of scan {scan.scan_id}, so it cannot be served. "
-            f"See what is missing upstream: verse-data findings {dataset.name}"
+            f"See what is missing upstream: {command(dataset, 'findings')}"
         )
     points = _centroids(dataset, scan)
     return ScanSource(
@@ -118,16 +124,15 @@ def make_recipe(spacing: Sequence[float] | None, interpolation: str, codec: str)
 
     from verse_data.volumes.recipe import Recipe
 
+    given = {"spacing": spacing, "interpolation": interpolation, "codec": codec}
     hint = " Spacing is three sizes in mm, such as 1,1,1."
     try:
         size = None if spacing is None else tuple(float(mm) for mm in spacing)
-        return Recipe.model_validate(
-            {"spacing": size, "interpolation": interpolation, "codec": codec}
-        )
+        return Recipe.model_validate({**given, "spacing": size})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        said = f"{place}: {first['msg']}, and not {first['input']!r}."
-        raise UsageError(said + (hint if "spacing" in place else "")) from None
+        name = str(first["loc"][0])
+        text = f"{name}={given[name]!r}: {first['msg']}."
+        raise UsageError(text + (hint if name == "spacing" else "")) from None
     except (TypeError, ValueError):
         raise UsageError(f"spacing={spacing!r} cannot be read.{hint}") from None

@@ -130,9 +130,7 @@ class LockedRelease:
     def _ids(self, scan_ids: Iterable[str] | None) -> list[str]:
         known = self.series
         return (
-            list(known)
-            if scan_ids is None
-            else contents.known_scans(scan_ids, known, release=self.name)
+            list(known) if scan_ids is None else contents.known_scans(scan_ids, known, self.files)
         )
 
     def verify(

@@ -32,15 +32,19 @@ def make_engine(
     UsageError
         If there is no such engine.
     """
+    _check_engine(name)
     if name == "annex":
         from verse_data.releases.annex_engine import AnnexEngine
 
         return AnnexEngine(config, dataset, advance=advance)
-    if name == "http":
-        from verse_data.releases.http_engine import HttpEngine
+    from verse_data.releases.http_engine import HttpEngine
 
-        return HttpEngine(config, dataset, advance=advance)
-    raise UsageError(f"There is no engine {name!r}. Choose one of {', '.join(ENGINES)}.")
+    return HttpEngine(config, dataset, advance=advance)
+
+
+def _check_engine(name: str) -> None:
+    if name not in ENGINES:
+        raise UsageError(f"There is no engine {name!r}. Choose one of {', '.join(ENGINES)}.")
 
 
 def fetch_files(
@@ -53,8 +57,7 @@ def fetch_files(
     progress: Progress,
 ) -> FetchReport:
     """Bring `files` here; see :meth:`ReleaseDataset.fetch`."""
-    if engine not in ENGINES:
-        raise UsageError(f"There is no engine {engine!r}. Choose one of {', '.join(ENGINES)}.")
+    _check_engine(engine)
     if not isinstance(jobs, int) or jobs < 1:
         raise UsageError(f"jobs={jobs!r}: at least one file has to be fetched at a time.")
     present = tuple(file for file in files if dataset.has(file))

@@ -1,0 +1,143 @@
+"""The command as a program among others: its streams, its exit codes, and arguments that mean nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import verse_data as vd
+from verse_data.api import lock_tree
+from verse_data.errors import UsageError
+from verse_data.phantom import write as write_phantom
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache root, whose name has a space, with a small phantom."""
+    folder = tmp_path_factory.mktemp("my lab")
+    tree = write_phantom(folder / "tree", n_subjects=4, shape=(32, 64, 24))
+    lock_tree("phantom", tree, root=folder)
+    return folder
+
+
+def verse_data(*words: str, after: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the command in a shell; `after` follows it on the line, such as ``| head -c 1``."""
+    return subprocess.run(
+        ["bash", "-c", f'"$0" -m verse_data "$@" {after}', sys.executable, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_whoever_reads_no_further_hears_no_complaint(root: Path) -> None:
+    """``| head`` ends the command without a word."""
+    done = verse_data("table", "phantom", "--root", str(root), after="| head -c 1")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "s", "")
+
+
+def test_a_closed_stdout_is_no_error(root: Path) -> None:
+    """A caller may close what it does not want to hear."""
+    done = verse_data("status", "phantom", "--root", str(root), after=">&-")
+    others = verse_data("table", "phantom", "--root", str(root), after=">&-")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (others.returncode, others.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_disk_under_stdout_is_trouble_of_the_machine(root: Path) -> None:
+    """One line that says so, and exit code 6."""
+    done = verse_data("table", "phantom", "--root", str(root), after="> /dev/full")
+
+    assert done.returncode == 6
+    assert done.stderr.startswith("error: standard output")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "releases",
+        "status phantom",
+        "verify phantom --level presence",
+        "diff phantom v1 v1",
+        "provenance phantom",
+        "findings phantom",
+        "columns scans",
+        "report phantom",
+        "query phantom missing(grade)",
+        "folds phantom --k 2",
+        "cache list",
+        "cache size",
+        "cache verify",
+        "cache prune --dry-run",
+        "get phantom --dry-run",
+        "get phantom",
+    ],
+)
+def test_json_is_all_that_stands_on_stdout(root: Path, words: str) -> None:
+    """``--json`` of each reading verb parses as a whole."""
+    where = () if words.startswith("columns") else ("--root", str(root))
+    done = verse_data(*words.split(), *where, "--json")
+
+    assert done.returncode == 0, done.stderr
+    json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("cache prune --older-than -1", "a number of days, 0 or more"),
+        ("cache prune --older-than nan", "a number of days, 0 or more"),
+        ("get phantom --role ,", "',' is no role"),
+        ("get phantom --engine ftp", "no engine 'ftp'"),
+        ("get phantom --where grad==1", "no column grad"),
+    ],
+)
+def test_arguments_that_mean_nothing_do_nothing(root: Path, words: str, text: str) -> None:
+    """Each is a usage error, and none is taken for the default."""
+    done = verse_data(*words.split(), "--root", str(root))
+
+    assert done.returncode == 2
+    assert text in done.stderr
+
+
+def test_what_to_type_next_names_the_root(root: Path) -> None:
+    """A hint can be pasted, also where the root's path has a space."""
+    done = verse_data("preview", "phantom", "verse999", "--root", str(root))
+
+    assert f"verse-data table phantom scans --root '{root}'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"spacing": 1.5}, r"spacing=1\.5 cannot be read"),
+        ({"spacing": (1, 1)}, r"spacing=\(1, 1\): Field required"),
+        ({"spacing": "1,1,1"}, "such as 1,1,1"),
+        ({"codec": "gzip"}, "codec='gzip': Input should be"),
+        ({"engine": "ftp"}, "no engine 'ftp'"),
+        ({"workers": 0}, "workers=0"),
+    ],
+)
+def test_options_of_load_split_that_mean_nothing(
+    root: Path, options: dict[str, object], text: str
+) -> None:
+    """Each is one error of ours that shows what was given."""
+    with pytest.raises(UsageError, match=text):
+        vd.load_split("training", release="phantom", root=root, **options)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("scan_ids", ["verse901", 901, [901], [["verse901"]], ["verse901", "x"]])
+def test_scan_ids_are_a_list_of_those_that_exist(root: Path, scan_ids: object) -> None:
+    """A single text is not taken for its letters."""
+    release = vd.open_release("phantom", root=root)
+
+    with pytest.raises(UsageError):
+        release.fetch(scan_ids)  # type: ignore[arg-type]
