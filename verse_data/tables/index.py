@@ -6,20 +6,16 @@ from dataclasses import dataclass
 
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
-from verse_data.records.names import Role, Split
+from verse_data.records.names import Role
 from verse_data.tables.findings import Finding
 from verse_data.tables.path_index import index_paths
+from verse_data.tables.scan_paths import ScanNames
 
 
 @dataclass(frozen=True)
-class ScanFiles:
-    """The locked files of one CT series, by role."""
+class ScanFiles(ScanNames):
+    """One CT series with its locked files, by role."""
 
-    scan_id: str
-    subject_id: str
-    series_label: str | None
-    series_id: str
-    split: Split | None
     files: dict[Role, LockedFile]
 
 

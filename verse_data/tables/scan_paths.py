@@ -16,14 +16,20 @@ _NEEDED: tuple[Role, ...] = ("ct", "mask", "centroids")
 
 
 @dataclass(frozen=True)
-class ScanPaths:
-    """The files of one CT series, by role, and what their names and folders say."""
+class ScanNames:
+    """What names and folders say of one CT series."""
 
     scan_id: str
     subject_id: str
     series_label: str | None
     series_id: str
     split: Split | None
+
+
+@dataclass(frozen=True)
+class ScanPaths(ScanNames):
+    """One CT series with the paths of its files, by role."""
+
     paths: dict[Role, str]
 
 
