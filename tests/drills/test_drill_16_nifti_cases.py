@@ -110,7 +110,7 @@ IMAGES = {
     # values
     "a voxel of -32768": (packed(nifti(np.where(STORED == 5, -32768, STORED).astype("i2"))), Refused(ValidationFailed, "holds -32768")),
     "a voxel of NaN": (packed(nifti(np.where(STORED == 5, np.nan, STORED).astype("f4"))), Refused(ValidationFailed, "holds nan")),
-    "a voxel of 40000": (packed(nifti(np.where(STORED == 5, 40000, STORED).astype("u2"))), Refused(ValidationFailed, "holds 40000")),
+    "a voxel of 40000": (packed(nifti(np.where(STORED == 5, 40000, STORED.astype("u2")))), Refused(ValidationFailed, "holds 40000")),
 }  # fmt: skip
 
 MASKS = {
