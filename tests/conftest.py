@@ -7,6 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples at each run, so that a change is judged by what it changed, and no limit on
+# time, which a busy machine would break. `make test-all` draws new ones.
+settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("new", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("same")
 
 # Two test processes share two cores: a pool of threads in each makes torch many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
