@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 from verse_data.errors import UsageError
 from verse_data.records.names import SPLITS, Split
 from verse_data.release import Release, serving
-from verse_data.release.opening import ReleaseInfo, Root, list_releases, lock_tree, open_release
+from verse_data.release.opening import (
+    ReleaseInfo,
+    Root,
+    list_releases,
+    lock_tree,
+    open_release,
+    release_names,
+)
 from verse_data.release.options import (
     PatchOptions,
     ScanOptions,
@@ -131,7 +138,8 @@ def load_split(
     if split not in SPLITS:
         raise UsageError(f"There is no split {split!r}; splits are {', '.join(SPLITS)}.")
     how, own = sort_options(unit, options)
-    names = [release] if isinstance(release, str) else list(release)
+    serving.check_options(unit, own)
+    names = release_names(release)
     if version is not None and len(names) > 1:
         raise UsageError(
             "version= goes with one release; open each with open_release and use Release.dataset."
@@ -197,7 +205,7 @@ def load_table(
     """
     from verse_data.tables.query import select
 
-    if table not in {"scans", "vertebrae", "subjects", "findings"}:
+    if table not in ("scans", "vertebrae", "subjects", "findings"):
         raise UsageError(
             f"There is no table {table!r}; tables are scans, vertebrae, subjects, findings."
         )

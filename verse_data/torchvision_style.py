@@ -9,6 +9,7 @@ from typing import Any
 from verse_data.api import load_split, open_release
 from verse_data.errors import IntegrityError, UsageError
 from verse_data.release.checks import verify
+from verse_data.release.opening import release_names
 from verse_data.releases.commands import command, unless_newest
 from verse_data.training.front import FrontDataset
 
@@ -65,7 +66,7 @@ class VerSeDataset(FrontDataset):
             raise UsageError(message)
         offline = None if download else True
         if checksum:
-            names = [release] if isinstance(release, str) else list(release)
+            names = release_names(release)
             version = options.get("version")
             if version is None or len(names) == 1:  # else load_split refuses
                 for name in names:

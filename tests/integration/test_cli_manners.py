@@ -124,6 +124,13 @@ def test_what_to_type_next_names_the_root(root: Path) -> None:
         ({"codec": "gzip"}, "codec='gzip': Input should be"),
         ({"engine": "ftp"}, "no engine 'ftp'"),
         ({"workers": 0}, "workers=0"),
+        ({"orientation": ("R", "A", "S")}, "give axis codes such as 'RAS'"),
+        ({"release": []}, r"release=\[\]: give a name"),
+        ({"release": None}, "release=None: give a name"),
+        ({"release": ["phantom", 1]}, "or a list of names"),
+        ({"unit": ["scan"]}, "units are scan, patch, vertebra"),
+        ({"version": 1}, "version=1: give a text"),
+        ({"root": 1}, "root=1 is no path"),
     ],
 )
 def test_options_of_load_split_that_mean_nothing(
@@ -131,7 +138,16 @@ def test_options_of_load_split_that_mean_nothing(
 ) -> None:
     """Each is one error of ours that shows what was given."""
     with pytest.raises(UsageError, match=text):
-        vd.load_split("training", release="phantom", root=root, **options)  # type: ignore[call-overload]
+        vd.load_split("training", **({"release": "phantom", "root": root} | options))  # type: ignore[call-overload]
+
+
+def test_roles_are_a_list_of_those_that_exist(root: Path) -> None:
+    """A single text is not searched for the names of roles."""
+    release = vd.open_release("phantom", root=root)
+
+    for roles in ("ct_json", ["image"], "ct"):
+        with pytest.raises(UsageError, match="give a list of some of ct,"):
+            release.locked(roles=roles)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("scan_ids", ["verse901", 901, [901], [["verse901"]], ["verse901", "x"]])

@@ -11,7 +11,7 @@ from osf_standin import Node, OsfStandin
 import verse_data as vd
 from verse_data import config
 from verse_data.api import lock_tree
-from verse_data.errors import ContentMissing, Offline, QueryRefused
+from verse_data.errors import ContentMissing, Offline, QueryRefused, UsageError
 from verse_data.phantom import write as write_phantom
 from verse_data.release.opening import dataset_of
 from verse_data.releases.osf_walk import walk_node
@@ -87,6 +87,28 @@ def test_a_condition_that_means_nothing_fetches_nothing(osf: OsfStandin) -> None
 
     with pytest.raises(QueryRefused, match="no column grad"):
         vd.load_split("training", release="lab", where="grad >= 1", engine="http")
+
+    assert osf.count("bucket") == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"orientation": "RAX"},
+        {"seed": -1},
+        {"transform": "flip"},
+        {"workers": 0},
+        {"spacing": (1, 1)},
+        {"unit": "patch", "patch_size": 96},
+        {"unit": "vertebra", "axes": "body"},
+    ],
+)
+def test_a_wrong_option_fetches_nothing(osf: OsfStandin, options: dict[str, object]) -> None:
+    """Options are looked at before hours of download, and not after."""
+    before = osf.count("bucket")
+
+    with pytest.raises(UsageError):
+        vd.load_split("training", release="lab", engine="http", **options)
 
     assert osf.count("bucket") == before
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from verse_data.errors import ContentMissing, UsageError
 from verse_data.records.catalog import CatalogEntry
@@ -46,6 +46,13 @@ def known_scans(wanted: Iterable[str], known: Iterable[str], dataset: ReleaseDat
             f"like {here[0] if here else 'verse004'!r}; list them: {command(dataset, 'table', 'scans')}"
         )
     return ids
+
+
+def check_roles(roles: Sequence[Role] | None) -> None:
+    """Raise `UsageError` unless `roles` is None or a list of roles; one text is no list."""
+    known = get_args(Role)
+    if roles is not None and (isinstance(roles, str) or not set(roles) <= set(known)):
+        raise UsageError(f"roles={roles!r}: give a list of some of {', '.join(known)}.")
 
 
 def attribution(name: str, entry: CatalogEntry | None) -> dict[str, str]:

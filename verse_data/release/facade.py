@@ -95,6 +95,8 @@ class Release(TabledRelease):
         from verse_data.volumes.remote import RemoteStores
 
         processes = _processes(workers)
+        if recipe is not None and not isinstance(recipe, Recipe):
+            raise UsageError(f"recipe={recipe!r} is no verse_data.volumes.recipe.Recipe.")
         with_image = [name for name, scan in self.series.items() if "ct" in scan.files]
         chosen = with_image if scan_ids is None else self._ids(scan_ids)
         url = self.config.stores_url
@@ -141,6 +143,7 @@ class Release(TabledRelease):
         from verse_data.training import LeftOut, ServedScan
 
         recipe = contents.make_recipe(spacing, interpolation, codec)
+        _processes(workers)
         rows, wanted = self._rows(chosen)
         roles = (
             (*contents.VOLUME_ROLES, "grading")
@@ -172,6 +175,8 @@ class Release(TabledRelease):
 
         if not isinstance(chosen, pd.DataFrame):
             return None, set(self._ids(chosen))
+        if "scan_id" not in chosen.columns:
+            raise UsageError("The rows that are to be served have no column scan_id.")
         return chosen if "level" in chosen.columns else None, set(self._ids(chosen["scan_id"]))
 
     def dataset(
@@ -190,6 +195,7 @@ class Release(TabledRelease):
             As in :func:`verse_data.load_split`.
         """
         how, own = sort_options(unit, options)
+        serving.check_options(unit, own)
         part = self.contribution(chosen, graded=serves_grades(unit, own), **how)
         return serving.dataset([part], unit=unit, **own)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class ReleaseInfo:
 
 def list_releases(*, root: Root = None) -> tuple[ReleaseInfo, ...]:
     """Return the releases that the catalog knows or that are on this machine, by name."""
-    settings = config.resolve(root=root)
+    settings = _settle(root=root)
     folders = settings.releases.iterdir() if settings.releases.is_dir() else ()
     here = {
         path.name: ReleaseDataset(path).versions() for path in folders if (path / ".git").exists()
@@ -75,7 +76,9 @@ def open_release(
     UsageError
         If there is no such release or version here; the text says how to make it.
     """
-    settings = config.resolve(root=root, offline=offline)
+    settings = _settle(root=root, offline=offline)
+    if version is not None and not isinstance(version, str):
+        raise UsageError(f"version={version!r}: give a text such as 'v1', or None for the newest.")
     dataset = dataset_of(name, settings)
     entry = catalog.load_catalog(name) if name in catalog.names() else None
     if entry is None and not dataset.exists():
@@ -120,7 +123,7 @@ def lock_tree(
     from verse_data.releases.tree import lock_tree as hash_tree
     from verse_data.tables.check import check_tree
 
-    settings, show = config.resolve(root=root), progress or default()
+    settings, show = _settle(root=root), progress or default()
     dataset = dataset_of(name, settings)
     lock = hash_tree(Path(folder), release=name, progress=show)
     if check:
@@ -128,6 +131,31 @@ def lock_tree(
     version = dataset.publish(lock)
     dataset.adopt([Path(folder)], version, on_difference="refuse", progress=show)
     return open_release(name, version=version, root=root, progress=show)
+
+
+def release_names(release: str | Sequence[str]) -> list[str]:
+    """Return the names that `release=` means, each once.
+
+    Raises
+    ------
+    UsageError
+        If it is neither a name nor a list of them.
+    """
+    if isinstance(release, str):
+        return [release]
+    if (
+        not isinstance(release, Sequence)
+        or not release
+        or not all(isinstance(n, str) for n in release)
+    ):
+        raise UsageError(f"release={release!r}: give a name such as 'verse19', or a list of names.")
+    return list(dict.fromkeys(release))
+
+
+def _settle(*, root: Root = None, offline: bool | None = None) -> config.Config:
+    if root is not None and not isinstance(root, (str, os.PathLike)):
+        raise UsageError(f"root={root!r} is no path. Give one, or None for the configured root.")
+    return config.resolve(root=root, offline=offline)
 
 
 def dataset_of(name: str, settings: config.Config) -> ReleaseDataset:
@@ -138,7 +166,7 @@ def dataset_of(name: str, settings: config.Config) -> ReleaseDataset:
     UsageError
         If `name` cannot be the name of a release.
     """
-    if not is_release_name(name):
+    if not isinstance(name, str) or not is_release_name(name):
         raise UsageError(
             f"{name!r} is not a release name: small letters, digits, '-' and '_', such as verse19."
         )

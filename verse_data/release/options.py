@@ -67,7 +67,7 @@ def sort_options(unit: str, options: Mapping[str, Any]) -> tuple[dict[str, Any],
     UsageError
         If there is no such unit, or it has no such option.
     """
-    if unit not in _OF_UNIT:
+    if not isinstance(unit, str) or unit not in _OF_UNIT:
         raise UsageError(f"unit={unit!r} is not served; units are {', '.join(_OF_UNIT)}.")
     known = sorted(_OF_UNIT[unit].__annotations__)
     for name in options:

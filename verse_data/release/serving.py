@@ -52,8 +52,6 @@ def dataset(
     """Serve what the releases contribute; a series that two of them hold comes from the first."""
     import pandas as pd
 
-    from verse_data import training
-
     scans: dict[str, ServedScan] = {}
     rows: list[pd.DataFrame] = []
     for part in parts:
@@ -66,14 +64,32 @@ def dataset(
         "left_out": [scan for part in parts for scan in part.left_out],
         **options,
     }
-    made: ScanDataset | PatchDataset | VertebraDataset
+    return _refuse_empty(_made(unit, list(scans.values()), vertebrae, common))
+
+
+def _made(
+    unit: str, scans: list[ServedScan], vertebrae: pd.DataFrame, options: Mapping[str, Any]
+) -> ScanDataset | PatchDataset | VertebraDataset:
+    from verse_data import training
+
     if unit == "scan":
-        made = training.ScanDataset(list(scans.values()), **common)
-    elif unit == "patch":
-        made = training.PatchDataset(list(scans.values()), vertebrae=vertebrae, **common)
-    else:
-        made = training.VertebraDataset(list(scans.values()), vertebrae, **common)
-    return _refuse_empty(made)
+        return training.ScanDataset(scans, **options)
+    if unit == "patch":
+        return training.PatchDataset(scans, vertebrae=vertebrae, **options)
+    return training.VertebraDataset(scans, vertebrae, **options)
+
+
+def check_options(unit: str, options: Mapping[str, Any]) -> None:
+    """Raise `UsageError` for an option that a unit refuses, before anything is fetched for it."""
+    from verse_data.tables.columns import to_frame
+
+    if not isinstance(options.get("orientation", "RAS"), str):
+        raise UsageError(
+            f"orientation={options['orientation']!r}: give axis codes such as 'RAS' or 'PIR'."
+        )
+    # Whether weights fit is a question to the data.
+    alone = {name: value for name, value in options.items() if name != "weights"}
+    _made(unit, [], to_frame("vertebrae", []), alone)
 
 
 def _refuse_empty(made: Served) -> Served:
