@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from osf_standin import Node, OsfStandin
+from typer.testing import CliRunner
 
 import verse_data as vd
 from verse_data import config
 from verse_data.api import lock_tree
+from verse_data.cli.main import app
 from verse_data.errors import ContentMissing, Offline, QueryRefused, UsageError
 from verse_data.phantom import write as write_phantom
 from verse_data.release.opening import dataset_of
@@ -79,6 +81,16 @@ def test_tables_say_what_has_come_since_they_were_read() -> None:
     assert len(before) == 0
     assert release.vertebrae["has_mask"].any()
     assert release.vertebrae["grade"].notna().any()
+
+
+@pytest.mark.usefixtures("osf")
+def test_commands_say_that_tables_lack_files() -> None:
+    """An answer out of files that are not here is not taken for one about the release."""
+    for words in (["query", "lab", WHERE], ["table", "lab"], ["findings", "lab"]):
+        answer = CliRunner().invoke(app, words)
+
+        assert answer.exit_code == 0
+        assert "are not here, and what they say is missing: verse-data get lab" in answer.stderr
 
 
 def test_a_condition_that_means_nothing_fetches_nothing(osf: OsfStandin) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from verse_data.release import Release
+
 SHOWN: Final = 20
 """Of a long list, so many are told; the rest are counted."""
 
@@ -25,6 +27,22 @@ def print_json(value: Any) -> None:
 def note(text: str) -> None:
     """Say something to the person, on stderr, so that stdout stays data."""
     sys.stderr.write(text + "\n")
+
+
+def note_absent(release: Release) -> None:
+    """Say so if files that the tables are made of are not on this machine: nothing is fetched for them."""
+    from verse_data.release.contents import TABLE_ROLES
+    from verse_data.releases.commands import command, unless_newest
+
+    files = release.locked(roles=TABLE_ROLES)
+    away = sum(not release.files.has(file) for file in files)
+    if away:
+        version = unless_newest(release.files, release.version)
+        way = command(release.files, "get", "--role", ",".join(TABLE_ROLES), version=version)
+        note(
+            f"{away:,} of {len(files):,} files that the tables are made of are not here, and what they "
+            f"say is missing: {way}"
+        )
 
 
 def print_table(table: Table) -> None:

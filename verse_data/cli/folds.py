@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from verse_data.cli import options as opt
-from verse_data.cli.common import note, print_json
+from verse_data.cli.common import note, note_absent, print_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +56,7 @@ def folds(
     if check is not None and out is not None:
         raise UsageError("--check reads folds and --out writes them; give one of the two.")
     opened = api.open_release(release, version=version, root=root, offline=offline)
+    note_absent(opened)
     if check is not None:
         made = opened.read_folds(check, split=split)
         note(f"{check}: digest {made.digest[:12]} is right, and the folds fit {release}.")

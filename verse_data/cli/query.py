@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from verse_data.cli import options as opt
-from verse_data.cli.common import note, print_json, print_table
+from verse_data.cli.common import note, note_absent, print_json, print_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,6 +55,7 @@ def query(
         raise UsageError("--json and --csv exclude each other.")
     used = columns_used(where)
     opened = api.open_release(release, version=version, root=root, offline=offline)
+    note_absent(opened)
     whole: pd.DataFrame = getattr(opened, table.value)
     rows = select(whole, where)
     note(f"{len(rows):,} of {len(whole):,} {table.value}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from verse_data.cli import options as opt
-from verse_data.cli.common import note, print_json, print_table
+from verse_data.cli.common import note, note_absent, print_json, print_table
 
 if TYPE_CHECKING:
     from verse_data.tables.figures import FigureReport
@@ -44,6 +44,7 @@ def table(
     from verse_data.tables.query import select
 
     opened = api.open_release(release, version=version, root=root, offline=offline)
+    note_absent(opened)
     rows = getattr(opened, name.value)
     rows = rows if where is None else select(rows, where)
     if out is None:
@@ -91,7 +92,9 @@ def findings(
     """List every disagreement between the files of a release, and every oddity."""
     from verse_data import api
 
-    found = api.open_release(release, version=version, root=root, offline=offline).findings
+    opened = api.open_release(release, version=version, root=root, offline=offline)
+    note_absent(opened)
+    found = opened.findings
     rows = found.to_dict(orient="records")
     note(f"{len(rows)} findings")
     if as_json:
