@@ -14,6 +14,7 @@ import xarray as xr
 import zarr
 
 from tests.support.scans import LPS, PIR, TILTED, make_scan
+from verse_data.records.manifest import StoreManifest
 from verse_data.spine.geometry import AxisMap, Box
 from verse_data.volumes.build import ensure_store
 from verse_data.volumes.layout import ATTRIBUTES, FILL
@@ -243,3 +244,14 @@ def test_documents_are_canonical_json(tmp_path):
         for path in store.rglob("*")
         if path.is_file() and path.name != "manifest.json"
     }
+
+
+@pytest.mark.parametrize("key", ["../image/zarr.json", "/etc/hostname", "image//c", "image/\0"])
+def test_a_manifest_lists_no_key_outside_its_store(tmp_path, key):
+    """A manifest is another's word where a store comes from a URL: such a key is refused."""
+    store = ensure_store(make_scan(tmp_path).source, Recipe(), tmp_path / "stores")
+    document = json.loads((store / "image/manifest.json").read_bytes())
+    document["keys"][key] = document["keys"]["zarr.json"]
+
+    with pytest.raises(ValueError, match="is not a key of a store"):
+        StoreManifest.model_validate(document)

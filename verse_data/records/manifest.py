@@ -122,7 +122,8 @@ class StoreManifest(Record):
     @classmethod
     def _keys_stay_inside(cls, keys: dict[str, StoredKey]) -> dict[str, StoredKey]:
         for key in keys:
-            if not all(part and part not in {".", ".."} for part in key.split("/")):
+            inside = all(part and part not in {".", ".."} for part in key.split("/"))
+            if not (inside and key.isprintable()):
                 message = f"{key!r} is not a key of a store"
                 raise ValueError(message)
         return keys

@@ -8,10 +8,12 @@ from typing import Literal
 
 from verse_data import config as configuration
 from verse_data.config import Config
+from verse_data.errors import ContentMissing
 from verse_data.progress import Progress, silent
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases import annex, git
 from verse_data.releases.adopt import AdoptReport, adopt_sources
+from verse_data.releases.commands import command
 from verse_data.releases.fetch import FetchReport
 from verse_data.releases.fetch_log import FetchLog
 from verse_data.releases.history import History
@@ -107,7 +109,12 @@ class ReleaseDataset:
 
     def content(self, file: LockedFile) -> Path:
         """Return the path of the content of `file`; `ContentMissing` if it is not here."""
-        return self.store.content(file, release=self.name)
+        if self.has(file):
+            return self.object_path(file)
+        raise ContentMissing(
+            f"{file.path} ({file.size:,} bytes) of {self.name} is locked, but not on this machine "
+            f"(looked in {self.path}). Fetch it with: {command(self, 'get')}"
+        )
 
     def record_presence(self) -> None:
         """Tell git-annex of everything that was ingested since it was told last."""

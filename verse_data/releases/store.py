@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from verse_data import publishing
-from verse_data.errors import ContentMissing, DownloadCorrupt
+from verse_data.errors import DownloadCorrupt
 from verse_data.records.lock import LockedFile
 from verse_data.releases.keys import object_path
 
@@ -52,21 +52,6 @@ class ObjectStore:
         except OSError:
             return False
         return stat.S_ISREG(facts.st_mode) and facts.st_size == file.size
-
-    def content(self, file: LockedFile, *, release: str) -> Path:
-        """Return the path of the content of `file`.
-
-        Raises
-        ------
-        ContentMissing
-            If it is not here.
-        """
-        if self.has(file):
-            return self.object_path(file)
-        raise ContentMissing(
-            f"{file.path} ({file.size:,} bytes) of {release} is locked, but not on this machine "
-            f"(looked in {self.path}). Fetch it with: verse-data get {release}"
-        )
 
     @contextmanager
     def staging(self, name: str) -> Iterator[Path]:

@@ -212,7 +212,8 @@ def _region(name: str) -> Callable[[_Data], float]:
     def count(data: _Data) -> float:
         if data.vertebrae is None or data.without_points:
             raise _Missing(
-                f"the centroid files of {len(data.without_points)} scans: verse-data get"
+                f"the centroid files of {len(data.without_points)} scans: "
+                f"verse-data get RELEASE --role centroids"
             )
         return int((data.vertebrae["region"] == name).sum())
 
