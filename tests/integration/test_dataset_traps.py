@@ -28,6 +28,7 @@ from verse_data.releases.drop import drop_files
 from verse_data.releases.git import GitFailed
 from verse_data.releases.osf_walk import walk_node
 from verse_data.releases.provenance import describe
+from verse_data.releases.still_served import StillServed
 from verse_data.releases.tree import lock_tree
 
 CT = b"\x1f\x8b" + bytes(range(256)) * 20
@@ -148,6 +149,36 @@ def test_a_copy_at_a_sibling_is_enough_for_a_drop(lab: Lab, tmp_path: Path) -> N
     assert report.dropped == (files[0],)
     assert [file for file, _ in report.kept] == [files[1]]
     assert lab.dataset.fetch(files[:1]).fetched[0].source == "other"
+
+
+def test_a_server_that_fails_for_a_moment_keeps_nothing_from_a_drop(lab: Lab) -> None:
+    """A fault that passes, and a server that asks for a pause, are waited for as in a download."""
+    files = lab.dataset.lock().files
+    assert lab.dataset.fetch(files).failed == ()
+    faults = [lab.osf.play("unavailable", times=1)]
+    faults.append(lab.osf.play("throttle", times=1, seconds=0, host="site"))
+
+    report = drop_files(lab.dataset, files)
+
+    assert [fault.times for fault in faults] == [0, 0]
+    assert (report.dropped, report.kept) == (files, ())
+
+
+def test_a_server_that_stays_down_is_not_asked_file_after_file(lab: Lab) -> None:
+    """After three files it is left alone, and other servers are still asked."""
+    file = lab.dataset.lock().files[0]
+    urls = lab.dataset.addresses(file)
+    lab.osf.play("unavailable")
+    lab.osf.seen.clear()
+
+    with StillServed(lab.dataset.config, clock=FakeClock()) as served:
+        reasons = [served.refusal(file, urls) for _ in range(5)]
+        elsewhere = served.refusal(file, (*urls, f"{lab.osf.hosts['api']}/gone"))
+
+    assert ["503" in str(reason) for reason in reasons] == [True] * 3 + [False] * 2
+    assert "was not asked" in str(reasons[4])
+    assert "404" in str(elsewhere)
+    assert lab.osf.count("bucket") == 3 * 4
 
 
 def test_provenance_does_not_claim_an_earlier_fetch_for_what_was_adopted(

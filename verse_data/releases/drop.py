@@ -97,7 +97,8 @@ def _refusals(dataset: ReleaseDataset, files: Sequence[LockedFile]) -> dict[str,
         tuple(dict.fromkeys((*dataset.addresses(file), *known.get(file.annex_key, ()))))
         for file in files
     ]
-    with StillServed(dataset.config) as served, ThreadPoolExecutor(_WORKERS) as pool:
+    # In this order, so that an interruption wakes the threads that wait for a server.
+    with ThreadPoolExecutor(_WORKERS) as pool, StillServed(dataset.config) as served:
         reasons = pool.map(served.refusal, files, urls)
         pairs = zip(files, reasons, strict=True)
         return {file.annex_key: reason for file, reason in pairs if reason is not None}
