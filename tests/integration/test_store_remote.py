@@ -212,6 +212,22 @@ def test_a_copy_that_was_never_uploaded_is_served_without_a_server(tmp_path, sca
         assert here.has(fingerprint(scan.source, Recipe()))
 
 
+def test_a_url_that_failed_is_not_tried_for_every_copy(tmp_path, s3):
+    """What is here is served at once after one upload failed, and uploaded by a later call."""
+    scans = [make_scan(tmp_path / str(n), seed=n, scan_id=f"verse90{n}") for n in range(3)]
+    sources = [scan.source for scan in scans]
+    build_stores(sources, Recipe(), tmp_path / "here")
+    s3.refuse = "lab"
+
+    first = stores_at(s3, tmp_path / "here")
+    assert len(build_stores(sources, Recipe(), tmp_path, remote=first)) == 3
+
+    assert len({key.split("/")[3] for method, key in s3.log if method == "PUT"}) == 1
+    s3.refuse = None
+    build_stores(sources, Recipe(), tmp_path, remote=stores_at(s3, tmp_path / "here"))
+    assert all(first.has(fingerprint(source, Recipe())) for source in sources)
+
+
 def test_damage_at_the_url_is_mended_where_the_sources_are(tmp_path, scan, s3):
     """Whoever has the scan's files builds and uploads a damaged store again, its manifest last."""
     stores_at(s3, tmp_path / "here").ensure(scan.source, Recipe())

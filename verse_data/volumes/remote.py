@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -65,6 +64,7 @@ class RemoteStores:
     cache: Path
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     offline: bool = False
+    _silent: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse to share the very folder that holds the copies: their layouts differ."""
@@ -118,14 +118,18 @@ class RemoteStores:
 
     def _catch_up(self, here: Path) -> None:
         """Upload a copy that is not at the URL, if that can be done now."""
-        if self._cut_off or self._note(here).exists():
+        if self._cut_off or self._silent or self._note(here).exists():
             return
         # It is whole and it is here: trouble with the URL, or a cache that may only be read, is no
         # reason not to serve it.
-        with suppress(NetworkError, StorageError):
+        try:
             if not self.has(here.name):
                 self.upload(here)
             write_file(self._note(here), b"")
+        except NetworkError:
+            self._silent.add(self.url)  # each of many copies would wait as long, and in vain
+        except StorageError:
+            pass
 
     def _note(self, here: Path) -> Path:
         """Return the file that says that a copy is at the URL as well, which saves asking."""
