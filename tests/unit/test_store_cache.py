@@ -16,8 +16,10 @@ from verse_data.cli import cache as commands
 from verse_data.digests import canonical_json, sha256_of_json
 from verse_data.errors import IntegrityError, UsageError
 from verse_data.publishing import discard
+from verse_data.volumes import cache
 from verse_data.volumes.build import build_stores, ensure_store
 from verse_data.volumes.cache import cache_size, list_stores, prune, verify_stores
+from verse_data.volumes.manifest import files_below, load_manifest
 from verse_data.volumes.recipe import Recipe
 
 
@@ -79,6 +81,35 @@ def test_stores_may_go_while_they_are_verified(stores):
     assert verify_stores(stores, repair=True, progress=meanwhile) == {}
     assert cache_size(stores) == (0, 0)
     discard(stores / "00" / ("0" * 64))
+
+
+def test_stores_may_go_while_they_are_listed(stores, monkeypatch):
+    """One that another process prunes while it is read is left out, and called neither damaged nor an error."""
+    names = [store.fingerprint for store in list_stores(stores)]
+
+    def late(store):
+        if store.name == names[1]:
+            discard(store)
+        return load_manifest(store)
+
+    monkeypatch.setattr(cache, "load_manifest", late)
+
+    assert [(s.fingerprint, s.state) for s in list_stores(stores)] == [
+        (names[0], "sound"),
+        (names[2], "sound"),
+    ]
+
+
+def test_files_may_go_while_they_are_counted(stores):
+    """A walk through a store that another process removes meanwhile comes to its end."""
+    store = list_stores(stores)[0].path
+    walk = files_below(store)
+    first = next(walk)
+
+    discard(store)
+
+    assert first.parent == store
+    assert {path.parent for path in walk} <= {store}
 
 
 def test_prune_takes_what_it_is_told(stores):

@@ -6,6 +6,7 @@ import re
 import stat
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -14,7 +15,13 @@ from verse_data.errors import IntegrityError, StorageError
 from verse_data.progress import Progress, silent
 from verse_data.publishing import discard
 from verse_data.volumes.layout import ATTRIBUTES
-from verse_data.volumes.manifest import is_other_format, load_manifest, read_metadata, verify_store
+from verse_data.volumes.manifest import (
+    files_below,
+    is_other_format,
+    load_manifest,
+    read_metadata,
+    verify_store,
+)
 from verse_data.volumes.sweeping import folders, stale, sweep_stores
 
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
@@ -78,7 +85,13 @@ def store_folders(stores: Path) -> Iterator[Path]:
 
 def list_stores(stores: Path) -> list[StoreInfo]:
     """Describe all stores below `stores`; reads metadata only."""
-    return [_describe(path) for path in store_folders(stores)]
+    found = []
+    for path in store_folders(stores):
+        with suppress(FileNotFoundError):
+            described = _describe(path)
+            path.lstat()  # if another process has pruned it, what was read of it means nothing
+            found.append(described)
+    return found
 
 
 def _describe(path: Path) -> StoreInfo:
@@ -212,11 +225,9 @@ def leftover_size(stores: Path) -> tuple[int, int]:
 def _nbytes(store: Path) -> int:
     """Sum up the files of a store; one with several names (hard links) counts once."""
     seen: dict[tuple[int, int], int] = {}
-    for path in (store, *store.rglob("*")):
-        try:
+    for path in (store, *files_below(store)):
+        with suppress(FileNotFoundError):  # swept by another process meanwhile
             status = path.lstat()
-        except FileNotFoundError:
-            continue  # swept by another process meanwhile
-        if not stat.S_ISDIR(status.st_mode):
-            seen[status.st_dev, status.st_ino] = status.st_size
+            if not stat.S_ISDIR(status.st_mode):
+                seen[status.st_dev, status.st_ino] = status.st_size
     return sum(seen.values())

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -171,12 +172,19 @@ def verify_store(store: Path) -> list[IntegrityError | StorageError]:
         except (IntegrityError, StorageError) as error:
             found.append(error)
     listed = {MANIFEST_KEY, *manifest.keys}
-    for path in sorted(p for p in store.rglob("*") if not p.is_dir() or p.is_symlink()):
+    for path in sorted(files_below(store)):
         key = path.relative_to(store).as_posix()
         if key not in listed:
             message = f"Scan {manifest.scan_id}: {path} does not belong to its store. {REPAIR}"
             found.append(StoreCorrupt(message))
     return found
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield all that is no folder below `folder`, links too; another process may remove it meanwhile."""
+    for parent, folders, names in os.walk(folder):
+        links = (name for name in folders if Path(parent, name).is_symlink())
+        yield from (Path(parent, name) for name in (*names, *links))
 
 
 def _listed(store: Path, manifest: StoreManifest, key: str) -> StoredKey:
