@@ -268,6 +268,21 @@ def test_what_many_processes_bring_is_told_to_git_annex(lab: Lab) -> None:
     assert not list(store.incoming.parent.glob("pending*"))
 
 
+def test_what_is_noted_while_another_tells_is_told_next_time(lab: Lab) -> None:
+    """A list that another process takes away while it is being written loses nothing."""
+    file, store = lab.dataset.lock().files[0], lab.dataset.store
+    assert lab.dataset.fetch([file]).failed == ()
+
+    def slowly() -> Iterator[str]:
+        with store.unrecorded():
+            yield file.annex_key
+
+    store._remember(slowly())
+
+    with store.unrecorded() as keys:
+        assert keys == [file.annex_key]
+
+
 def test_presence_is_told_by_many_at_once_without_an_error(lab: Lab) -> None:
     """The list of what came may be taken by another process at any moment."""
     store, errors = lab.dataset.store, []

@@ -7,11 +7,10 @@ one go: until then a line in ``.git/verse-data/pending`` remembers it, also afte
 from __future__ import annotations
 
 import errno
-import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from verse_data import publishing
@@ -36,10 +35,6 @@ class ObjectStore:
     def incoming(self) -> Path:
         """Folder for content on its way in; on the disk that the objects lie on."""
         return self.path / ".git" / "verse-data" / "incoming"
-
-    @property
-    def _pending(self) -> Path:
-        return self.path / ".git" / "verse-data" / "pending"
 
     def object_path(self, file: LockedFile) -> Path:
         """Return where the content of `file` lies, or would lie."""
@@ -114,17 +109,15 @@ class ObjectStore:
             home.chmod(0o555)
 
     def _remember(self, keys: Iterable[str]) -> None:
-        self._pending.parent.mkdir(parents=True, exist_ok=True)
-        with self._pending.open("ab") as stream:
-            stream.write("".join(f"{key}\n" for key in keys).encode())
+        """Note keys in a list of its own, which is there whole or not at all: others take it away."""
+        with publishing.staging(self.incoming / "pending") as staged:
+            staged.write_text("".join(f"{key}\n" for key in keys))
+            staged.rename(self.incoming.with_name(f"pending-{secrets.token_hex(8)}"))
 
     @contextmanager
     def unrecorded(self) -> Iterator[list[str]]:
         """Give the keys that git-annex has not been told of; forget them if the block succeeds."""
-        taken = self._pending.with_name(f"pending-{os.getpid()}-{secrets.token_hex(4)}")
-        with suppress(FileNotFoundError):  # nothing came, or another process is telling of it
-            self._pending.rename(taken)
-        lists = sorted(self._pending.parent.glob("pending-*"))
+        lists = sorted(self.incoming.parent.glob("pending-*"))
         keys = sorted({key for path in lists for key in _lines(path)})
         here = [key for key in keys if (self.path / object_path(key)).exists()]
         yield here
