@@ -195,7 +195,7 @@ def test_control_a_plain_download_keeps_wrong_files(
         osf.faults.clear()
         osf.play(mode)
         final = tmp_path / mode
-        with urllib.request.urlopen(url, timeout=2) as response, final.open("wb") as stream:
+        with urllib.request.urlopen(url, timeout=60) as response, final.open("wb") as stream:
             while block := response.read(1 << 16):
                 stream.write(block)
         if digest(final) != file.sha256:

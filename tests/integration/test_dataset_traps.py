@@ -211,8 +211,10 @@ def test_a_folder_in_the_way_is_refused_and_no_repository_around_it_is_written(
     with pytest.raises(UsageError, match="holds no release"):
         ReleaseDataset(place).publish(lock)
     (place / ".git").mkdir()
-    with pytest.raises(GitFailed, match="not a git repository"):
-        ReleaseDataset(place).lock()
+    (tmp_path / "phantom").symlink_to(place)
+    for spelling in (place, tmp_path / "phantom"):
+        with pytest.raises(GitFailed, match="not a git repository"):
+            ReleaseDataset(spelling).lock()
 
     assert call(tmp_path, "git", "for-each-ref") == ""
     assert sorted(place.parent.iterdir()) == before

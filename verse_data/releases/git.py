@@ -64,7 +64,7 @@ def git(repository: Path, *arguments: str, stdin: bytes | None = None, read: boo
     ]
     environment = tool_environment(trusted=repository if read else None)
     # What is no repository shall not lead to one that it happens to lie in.
-    environment["GIT_CEILING_DIRECTORIES"] = str(repository.absolute().parent)
+    environment["GIT_CEILING_DIRECTORIES"] = str(repository.resolve().parent)
     try:
         done = subprocess.run(
             command, input=stdin, capture_output=True, check=False, env=environment
