@@ -217,6 +217,46 @@ def test_a_scan_without_a_ct_is_counted(tmp_path: Path) -> None:
     ]
     with pytest.raises(UsageError, match="1 no_ct"):
         vd.load_split("test", release="phantom")
+    vertebrae = vd.load_split("training", release="phantom", unit="vertebra")
+    rows = vd.load_table(release="phantom", where="scan_id == 'verse901' and grade >= 0")
+    assert (vertebrae.excluded["reason"] == "no_ct").sum() == len(rows) > 0
+
+
+@pytest.mark.parametrize("unit", ["scan", "patch", "vertebra"])
+@pytest.mark.parametrize("names", [["whole", "part"], ["part", "whole"]])
+def test_what_one_release_lacks_another_serves(unit: str, names: list[str], tmp_path: Path) -> None:
+    """A scan that one release of several can serve is served, and not left out as well."""
+    tree = write_phantom(tmp_path / "tree", n_subjects=4, shape=(32, 64, 24))
+    lock_tree("whole", tree)
+    (lost,) = tree.rglob("sub-verse901_ct.nii.gz")
+    lost.unlink()
+    lock_tree("part", tree)
+
+    both = vd.load_split("training", release=names, unit=unit)
+    alone = vd.load_split("training", release="whole", unit=unit)
+
+    assert len(both) == len(alone)
+    assert sorted(both.scans.scan_id) == sorted(alone.scans.scan_id)
+    assert sorted(both.excluded["reason"]) == sorted(alone.excluded["reason"])
+
+
+def test_a_file_that_was_mended_is_read_again(tmp_path: Path) -> None:
+    """One opened release: its tables while a file is broken on disk, and once it is whole."""
+    tree = write_phantom(tmp_path / "tree", n_subjects=4, shape=(32, 64, 24))
+    release = lock_tree("phantom", tree)
+    (file,) = (f for f in release.lock.files if f.path.endswith("sub-verse901_seg-subreg_ctd.json"))
+    stored = release.files.object_path(file)
+    stored.parent.chmod(0o755)
+    stored.unlink()
+    stored.write_bytes(b"?" * file.size)
+    with pytest.raises(VerseDataError, match=r"sub-verse901_seg-subreg_ctd\.json"):
+        _ = release.vertebrae
+
+    stored.unlink()
+    stored.write_bytes((tree / file.path).read_bytes())
+
+    assert "verse901" in set(release.vertebrae["scan_id"])
+    assert "broken-file" not in set(release.findings["rule"])
 
 
 def _spoilt_phantom(folder: Path, path: str, data: bytes) -> Path:

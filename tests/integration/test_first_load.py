@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,18 +30,29 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-@pytest.fixture
-def osf(tree: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OsfStandin]:
-    """Serve the phantom, and lock it; nothing of it is here."""
+@contextmanager
+def locked(
+    tree: Path, patch: pytest.MonkeyPatch, *, without: str = "nothing"
+) -> Iterator[OsfStandin]:
+    """Serve the phantom's files, but for those `without`, and lock them; nothing of it is here."""
     node = Node("jtfa5")
     for path in sorted(path for path in tree.rglob("*") if path.is_file()):
-        node.upload(path.relative_to(tree).as_posix(), path.read_bytes())
+        if path.name != without:
+            node.upload(path.relative_to(tree).as_posix(), path.read_bytes())
     with OsfStandin(node) as osf:
         for name, value in osf.environment.items():
-            monkeypatch.setenv(name, value)
+            patch.setenv(name, value)
         settings = config.resolve()
         lock = walk_node("jtfa5", config=settings, release="lab")
         dataset_of("lab", settings).publish(lock)
+        yield osf
+
+
+@pytest.fixture
+def osf(tree: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OsfStandin]:
+    """Serve the phantom, and lock it; nothing of it is here."""
+    del home  # only set by then
+    with locked(tree, monkeypatch) as osf:
         yield osf
 
 
@@ -93,6 +105,38 @@ def test_commands_say_that_tables_lack_files() -> None:
         assert "are not here, and what they say is missing: verse-data get lab" in answer.stderr
 
 
+def test_a_ct_is_fetched_where_it_alone_places_centroids(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a scan without a mask, a condition on positions is asked of the grid of its CT."""
+    with locked(tree, monkeypatch, without="sub-verse901_seg-vert_msk.nii.gz"):
+        release = vd.open_release("lab")
+
+        rows = release.fetch_and_select("centroid_x > -100000", engine="http")
+
+    assert "verse901" in set(rows["scan_id"])
+    here = [file.path for file in release.locked(roles=["ct"]) if release.files.has(file)]
+    assert [Path(path).name for path in here] == ["sub-verse901_ct.nii.gz"]
+    found = CliRunner().invoke(app, ["findings", "lab"])
+    assert "--role grading,centroids,ct_json,mask,ct" in found.stderr
+    assert CliRunner().invoke(app, ["table", "lab"]).stderr == ""
+    stored = release.files.object_path(release.series["verse901"].files["ct"])
+    stored.parent.chmod(0o755)
+    stored.unlink()
+    table = CliRunner().invoke(app, ["table", "lab"])
+    assert "1 of 1 files" in table.stderr
+    assert "get lab --scan verse901 --role ct" in table.stderr
+
+
+@pytest.mark.usefixtures("osf")
+def test_an_empty_condition_is_not_everything() -> None:
+    """``get --where ""`` is a mistake, and no wish to fetch the whole release."""
+    answer = CliRunner().invoke(app, ["get", "lab", "--where", ""])
+
+    assert isinstance(answer.exception, QueryRefused)
+    assert "0 of " not in answer.stdout
+
+
 def test_a_condition_that_means_nothing_fetches_nothing(osf: OsfStandin) -> None:
     """A misspelt column costs no download."""
     before = osf.count("bucket")
@@ -112,6 +156,10 @@ def test_a_condition_that_means_nothing_fetches_nothing(osf: OsfStandin) -> None
         {"workers": 0},
         {"spacing": (1, 1)},
         {"unit": "patch", "patch_size": 96},
+        {"unit": "patch", "sampling": ["grade"]},
+        {"unit": "patch", "weights": {"T12": 1}},
+        {"unit": "vertebra", "include": 3},
+        {"image_dtype": ["int16"]},
         {"unit": "vertebra", "axes": "body"},
     ],
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from verse_data.records.names import Role
     from verse_data.release import Release
 
 SHOWN: Final = 20
@@ -29,16 +30,28 @@ def note(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
-def note_absent(release: Release) -> None:
-    """Say so if files that the tables are made of are not on this machine: nothing is fetched for them."""
-    from verse_data.release.contents import TABLE_ROLES
+def note_absent(release: Release, *, headers: bool = False) -> None:
+    """Say so if files that the tables are made of are not on this machine: nothing is fetched for them.
+
+    `headers` says that the headers of all CTs count, and not only of those without a mask.
+    """
+    from verse_data.release.contents import TABLE_ROLES, needs_ct
+
+    _note_absent(release, None, (*TABLE_ROLES, "ct") if headers else TABLE_ROLES)
+    alone = [name for name, scan in release.series.items() if needs_ct(scan)]
+    if alone and not headers:
+        _note_absent(release, alone, ("ct",))
+
+
+def _note_absent(release: Release, scan_ids: list[str] | None, roles: tuple[Role, ...]) -> None:
     from verse_data.releases.commands import command, unless_newest
 
-    files = release.locked(roles=TABLE_ROLES)
+    files = release.locked(scan_ids, roles)
     away = sum(not release.files.has(file) for file in files)
     if away:
         version = unless_newest(release.files, release.version)
-        way = command(release.files, "get", "--role", ",".join(TABLE_ROLES), version=version)
+        words = [word for name in scan_ids or () for word in ("--scan", name)]
+        way = command(release.files, "get", *words, "--role", ",".join(roles), version=version)
         note(
             f"{away:,} of {len(files):,} files that the tables are made of are not here, and what they "
             f"say is missing: {way}"

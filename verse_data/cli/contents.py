@@ -50,7 +50,7 @@ def get(
 
     opened = api.open_release(release, version=version, root=root, offline=offline)
     scan_ids = chosen_scans(opened, splits=split, subjects=subject, scans=scan)
-    if where:
+    if where is not None:
         note("Fetching what --where looks at: grades, centroids, masks.")
         rows = opened.fetch_and_select(where, scan_ids=scan_ids, engine=engine, jobs=jobs)
         scan_ids = list(dict.fromkeys(rows["scan_id"]))

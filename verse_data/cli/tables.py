@@ -93,7 +93,7 @@ def findings(
     from verse_data import api
 
     opened = api.open_release(release, version=version, root=root, offline=offline)
-    note_absent(opened)
+    note_absent(opened, headers=True)
     found = opened.findings
     rows = found.to_dict(orient="records")
     note(f"{len(rows)} findings")

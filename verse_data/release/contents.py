@@ -25,6 +25,11 @@ TABLE_ROLES: tuple[Role, ...] = ("grading", "centroids", "ct_json", "mask")
 """What the tables are made from; of a CT they say no more than its grid, which its mask has too."""
 
 
+def needs_ct(scan: ScanFiles) -> bool:
+    """Whether nothing but the CT of a scan tells where its centroids lie."""
+    return "ct" in scan.files and "centroids" in scan.files and "mask" not in scan.files
+
+
 def known_scans(wanted: Iterable[str], known: Iterable[str], dataset: ReleaseDataset) -> list[str]:
     """Return `wanted` as a list, if all of them are `known` scans of a release.
 
@@ -48,11 +53,21 @@ def known_scans(wanted: Iterable[str], known: Iterable[str], dataset: ReleaseDat
     return ids
 
 
-def check_roles(roles: Sequence[Role] | None) -> None:
-    """Raise `UsageError` unless `roles` is None or a list of roles; one text is no list."""
+def known_roles(wanted: Iterable[Role] | None) -> tuple[Role, ...] | None:
+    """Return `wanted` as a tuple, or None for all roles; one text is no list of them.
+
+    Raises
+    ------
+    UsageError
+        If one of them is no role.
+    """
     known = get_args(Role)
-    if roles is not None and (isinstance(roles, str) or not set(roles) <= set(known)):
-        raise UsageError(f"roles={roles!r}: give a list of some of {', '.join(known)}.")
+    if wanted is None:
+        return None
+    roles = tuple(wanted) if isinstance(wanted, Iterable) and not isinstance(wanted, str) else None
+    if roles is None or not all(role in known for role in roles):
+        raise UsageError(f"roles={wanted!r}: give a list of some of {', '.join(known)}.")
+    return roles
 
 
 def attribution(name: str, entry: CatalogEntry | None) -> dict[str, str]:

@@ -83,10 +83,10 @@ class LockedRelease:
         UsageError
             If there is no such scan or role.
         """
-        contents.check_roles(roles)
+        wanted = contents.known_roles(roles)
         chosen = [item for name in self._ids(scan_ids) for item in self.series[name].files.items()]
         chosen += [("grading", file) for file in self.index.grading]
-        return [file for role, file in chosen if roles is None or role in roles]
+        return [file for role, file in chosen if wanted is None or role in wanted]
 
     def fetch(
         self,

@@ -53,15 +53,25 @@ def dataset(
     import pandas as pd
 
     scans: dict[str, ServedScan] = {}
-    rows: list[pd.DataFrame] = []
-    for part in parts:
+    left_out: dict[str, LeftOut] = {}
+    source: dict[str, int] = {}
+    for number, part in enumerate(parts):
         new = {scan.scan_id: scan for scan in part.scans if scan.scan_id not in scans}
         scans |= new
-        rows.append(part.vertebrae[part.vertebrae["scan_id"].isin(new)])
+        source |= dict.fromkeys(new, number)
+    for number, part in enumerate(parts):
+        # What another release can serve is not left out; what none can is, once.
+        lost = {scan.scan_id: scan for scan in part.left_out if scan.scan_id not in source}
+        left_out |= lost
+        source |= dict.fromkeys(lost, number)
+    rows = [
+        part.vertebrae[part.vertebrae["scan_id"].map(source).eq(number)]
+        for number, part in enumerate(parts)
+    ]
     vertebrae = rows[0] if len(rows) == 1 else pd.concat(rows, ignore_index=True)
     common = {
         "provenance": _provenance([part.facts for part in parts]),
-        "left_out": [scan for part in parts for scan in part.left_out],
+        "left_out": list(left_out.values()),
         **options,
     }
     return _refuse_empty(_made(unit, list(scans.values()), vertebrae, common))
@@ -87,8 +97,9 @@ def check_options(unit: str, options: Mapping[str, Any]) -> None:
         raise UsageError(
             f"orientation={options['orientation']!r}: give axis codes such as 'RAS' or 'PIR'."
         )
-    # Whether weights fit is a question to the data.
-    alone = {name: value for name, value in options.items() if name != "weights"}
+    # Whether the weights of a class fit is a question to the data.
+    by_class = options.get("sampling") in ("level", "grade")
+    alone = {name: value for name, value in options.items() if name != "weights" or not by_class}
     _made(unit, [], to_frame("vertebrae", []), alone)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class TabledRelease(LockedRelease):
     """The files and tables of one release; :class:`verse_data.Release` documents the rest."""
 
-    _tables_of: tuple[frozenset[str], Tables] | None = None
+    _tables_of: tuple[Hashable, Tables] | None = None
 
     @property
     def tables(self) -> Tables:
@@ -44,11 +44,17 @@ class TabledRelease(LockedRelease):
         return read.sound(scan_ids, listing=command(self.files, "findings", version=version))
 
     def _read_tables(self) -> Tables:
-        """Read what is here; once, and again when more has come."""
+        """Read what is here; once, and again when more has come or a broken file was replaced."""
         here = frozenset(file.path for file in self.lock.files if self.files.has(file))
-        if self._tables_of is None or self._tables_of[0] != here:
-            self._tables_of = here, self._build_tables(here)
+        if self._tables_of is None or self._tables_of[0] != self._state(here, self._tables_of[1]):
+            tables = self._build_tables(here)
+            self._tables_of = self._state(here, tables), tables
         return self._tables_of[1]
+
+    def _state(self, here: frozenset[str], tables: Tables) -> Hashable:
+        """Return what must be as it was for `tables` to be true: sound contents never change."""
+        broken = (self.files.object_path(self.lock.by_path[file.path]) for file in tables.broken)
+        return here, tuple((path, *_identity(path)) for path in broken)
 
     def _build_tables(self, here: Collection[str]) -> Tables:
         from verse_data.tables.build import build_tables
@@ -113,8 +119,8 @@ class TabledRelease(LockedRelease):
         QueryRefused
             If `where` is not part of the query grammar; nothing was fetched.
         Offline, NetworkError, ContentMissing, IntegrityError
-            If a grading workbook, mask or centroid file is not here and cannot be had: rows would
-            be missing without a word.
+            If a grading workbook, mask or centroid file, or the CT of a scan without a mask, is not
+            here and cannot be had: rows would be missing without a word.
         """
         from verse_data.tables.columns import to_frame
         from verse_data.tables.query import select
@@ -122,6 +128,9 @@ class TabledRelease(LockedRelease):
         select(to_frame("vertebrae", []), where)
         chosen = self._ids(scan_ids)
         self.fetch(chosen, roles=contents.TABLE_ROLES, engine=engine, jobs=jobs, progress=progress)
+        alone = [name for name in chosen if contents.needs_ct(self.series[name])]
+        if alone:
+            self.fetch(alone, roles=("ct",), engine=engine, jobs=jobs, progress=progress)
         return self.select(where, scan_ids=chosen)
 
     def tables_of(self, split: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -181,3 +190,12 @@ class TabledRelease(LockedRelease):
 
         scans, _ = self.tables_of(split)
         return Folds.read(Path(path), scans, release=self.name, lock=f"sha256:{self.lock.digest}")
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """Return what is another for another file at `path`; nothing where there is none."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return ()
+    return facts.st_ino, facts.st_mtime_ns

@@ -181,12 +181,12 @@ def _planned(
     count: int,
     seed: int,
 ) -> tuple[VertebraColumns | None, DrawPlan]:
-    if sampling in {"uniform", "foreground"}:
+    if sampling in ("uniform", "foreground"):
         if weights is not None:
             message = f"weights= has no meaning with sampling={sampling!r}; use 'level' or 'grade'."
             raise UsageError(message)
         return None, plan_by_scan(scans, count, seed)
-    if sampling not in {"level", "grade"}:
+    if sampling not in ("level", "grade"):
         message = f"sampling={sampling!r} is none of uniform, foreground, level, grade."
         raise UsageError(message)
     if rows is None:

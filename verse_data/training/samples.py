@@ -57,7 +57,7 @@ def check_dtype(image_dtype: str) -> ImageDtype:
     UsageError
         If not.
     """
-    if image_dtype in {"float32", "int16"}:
+    if image_dtype in ("float32", "int16"):
         return image_dtype  # type: ignore[return-value]
     message = f"image_dtype={image_dtype!r} is not served; use 'float32' or 'int16'."
     raise UsageError(message)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from verse_data.errors import UsageError
 from verse_data.spine.levels import LEVELS
 from verse_data.training.base import ServedDataset, ServedOptions
 from verse_data.training.crop_spec import (
@@ -108,7 +109,9 @@ class VertebraDataset(ServedDataset):
             axes=axes,
             label_mode=label_mode,
         )
-        words = (include,) if isinstance(include, str) else tuple(include)
+        words: Collection[str] = (include,) if isinstance(include, str) else include
+        if not isinstance(words, Collection):
+            raise UsageError(f"include={include!r}: give some of {', '.join(STATUSES)}.")
         self.include = tuple(one_of("include", word, STATUSES) for word in words)
         self.fracture_threshold = whole("fracture_threshold", fracture_threshold, least=1, below=4)
         super().__init__(scans, needs_label=self.spec.needs_mask, **served)
