@@ -20,7 +20,7 @@ from support.trees import write_tree
 from verse_data.config import Config, resolve
 from verse_data.errors import SourceChanged, StorageError, UsageError
 from verse_data.records.lock import LockedFile, ReleaseLock
-from verse_data.releases import publish
+from verse_data.releases import annex, publish
 from verse_data.releases.annex_get import GetProcess
 from verse_data.releases.copying import copy_and_hash
 from verse_data.releases.dataset import ReleaseDataset
@@ -304,6 +304,21 @@ def test_presence_is_told_by_many_at_once_without_an_error(lab: Lab) -> None:
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+def test_many_at_once_make_a_plain_clone_known(tmp_path: Path) -> None:
+    """The first calls on a clone by plain git, at the same moment, set it up once, and all succeed."""
+    origin = ReleaseDataset(tmp_path / "phantom")
+    origin.publish(lock_tree(write_tree(tmp_path / "tree"), release="phantom"))
+    clone, together = tmp_path / "clone", threading.Barrier(6)
+    call(tmp_path, "git", "clone", "-q", str(origin.path), str(clone))
+
+    def first_call(_: int) -> str:
+        together.wait()
+        return annex.annex(clone, "find", "--in", "here")
+
+    with ThreadPoolExecutor(6) as pool:
+        assert set(pool.map(first_call, range(6))) == {""}
 
 
 class Touchy(io.BytesIO):

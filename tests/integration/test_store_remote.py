@@ -172,8 +172,10 @@ def test_a_folder_needs_no_network(tmp_path, scan, scheme):
 
 def test_a_folder_is_not_its_own_copy(tmp_path):
     """The folder of the local copies, named as the shared root too, is refused."""
-    with pytest.raises(UsageError, match="VERSE_DATA_STORES"):
-        RemoteStores(f"file://{tmp_path}/s/", tmp_path / "s")
+    (tmp_path / "link").symlink_to(tmp_path / "s")
+    for spelling in ("s/", "x/../s", "link"):
+        with pytest.raises(UsageError, match="VERSE_DATA_STORES"):
+            RemoteStores(f"file://{tmp_path}/{spelling}", tmp_path / "s")
 
 
 def test_files_in_a_folder_are_replaced_whole(tmp_path, scan):

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from verse_data.errors import ServerUnavailable, StorageError
+from verse_data.publishing import storage_errors
 from verse_data.releases.environment import check_annex, tool_environment, without_secrets
 from verse_data.releases.git import GitFailed, explain, git
+from verse_data.releases.keylock import key_lock
 
 _SETTINGS: Final = (
     "core.fsmonitor=false",
@@ -20,6 +22,7 @@ _SETTINGS: Final = (
     "annex.alwayscompact=false",
 )
 
+_INIT_SECONDS: Final = 600.0
 _WEB: Final = "00000000-0000-0000-0000-000000000001"
 """How git-annex names the web, in every repository."""
 
@@ -132,13 +135,24 @@ def ensure_known(repository: Path) -> None:
 
     Its own way, at the first call, would run what a stranger's dataset says is to be enabled.
     """
-    try:
-        git(repository, "config", "annex.uuid")
-    except GitFailed:
+    if _is_known(repository):
+        return
+    locks = repository / ".git" / "verse-data" / "locks"
+    with storage_errors(locks), key_lock(locks, "init", timeout=_INIT_SECONDS):
+        if _is_known(repository):
+            return  # another process was first; two at once make git-annex fail
         arguments = ("init", "--no-autoenable", "--quiet", "verse-data")
         done = _run(repository, arguments, stdin=None)
         if done.returncode:
-            raise AnnexFailed(_explain(repository, arguments, done.stderr)) from None
+            raise AnnexFailed(_explain(repository, arguments, done.stderr))
+
+
+def _is_known(repository: Path) -> bool:
+    try:
+        git(repository, "config", "annex.uuid")
+    except GitFailed:
+        return False
+    return True
 
 
 def record_presence(repository: Path, keys: Sequence[str], *, uuid: str) -> None:

@@ -68,7 +68,8 @@ class RemoteStores:
 
     def __post_init__(self) -> None:
         """Refuse to share the very folder that holds the copies: their layouts differ."""
-        if local_folder(self.url) == self.cache.absolute():
+        folder = local_folder(self.url)
+        if folder and folder.resolve() == self.cache.resolve():
             message = (
                 f"{shown(self.url)} holds this machine's own stores, so it cannot be the shared "
                 f"root as well. Name another folder in VERSE_DATA_STORES, or leave it unset."
