@@ -70,6 +70,18 @@ def test_provenance_pins_release_and_scan(dataset: ReleaseDataset) -> None:
         describe(dataset, scan_id="verse999")
 
 
+def test_a_log_line_that_was_cut_short_is_passed_over(dataset: ReleaseDataset) -> None:
+    """A kill or a full disk may cut the log within a letter, and a message hold any kind of line end."""
+    log, file = FetchLog(dataset.path), dataset.lock().files[1]
+    before = log.read()
+    log.append(FetchResult(file=file, ok=False, error="two\u2028lines, a \x85 too"), engine="http")
+    with log.path.open("ab") as stream:
+        stream.write('{"key": "é'.encode()[:-1])
+
+    assert [line["error"] for line in log.read()[len(before) :]] == ["two\u2028lines, a \x85 too"]
+    assert any(file.fetched for file in describe(dataset).files)
+
+
 def test_prov_is_read_by_the_reference_library(provenance: Provenance) -> None:
     """`prov` reads the document and finds contents, addresses, the fetch and the store."""
     document = prov.model.ProvDocument.deserialize(

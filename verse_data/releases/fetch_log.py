@@ -81,7 +81,7 @@ class FetchLog:
     def read(self) -> list[dict[str, Any]]:
         """Return all lines, oldest first; a line that a kill cut short is left out."""
         try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
+            lines = self.path.read_bytes().split(b"\n")
         except FileNotFoundError:
             return []
         return [line for text in lines if (line := _parsed(text)) is not None]
@@ -91,7 +91,7 @@ def _now() -> str:
     return datetime.now(tz=UTC).isoformat(timespec="seconds")
 
 
-def _parsed(text: str) -> dict[str, Any] | None:
+def _parsed(text: bytes) -> dict[str, Any] | None:
     try:
         value = json.loads(text)
     except ValueError:
