@@ -50,6 +50,17 @@ def test_a_closed_stdout_is_no_error(root: Path) -> None:
     assert (others.returncode, others.stderr) == (0, "")
 
 
+def test_what_was_said_before_a_file_failed_is_kept() -> None:
+    """Trouble with another file takes nothing away that waits for stdout."""
+    script = (
+        "import sys; from verse_data.cli import main; sys.stdout.write('s'); main._end_output()"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert done.stdout == "s"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 def test_a_full_disk_under_stdout_is_trouble_of_the_machine(root: Path) -> None:
     """One line that says so, and exit code 6."""

@@ -106,6 +106,20 @@ def test_a_number_of_processes_is_one_or_more(release: Release, workers: object)
         release.build_cache(workers=workers)  # type: ignore[arg-type]
 
 
+def test_gaps_are_what_the_lock_lacks_and_not_what_is_odd(tmp_path: Path) -> None:
+    """A file in another's folder is a finding, and nothing that is not listed."""
+    tree = write_phantom(tmp_path / "tree", n_subjects=4, shape=(32, 64, 24))
+    (odd,) = tree.rglob("sub-verse901_ct.json")
+    odd.rename(odd.parents[1] / "sub-verse902" / odd.name)
+    (lost,) = tree.rglob("sub-verse903_seg-vert_msk.nii.gz")
+    lost.unlink()
+
+    release = lock_tree("phantom", tree, check=False)
+
+    assert set(release.findings["rule"]) >= {"wrong-folder", "missing-file"}
+    assert release.gaps == 1
+
+
 def test_releases_are_listed(phantom_home: Path) -> None:
     """``list_releases`` tells what the catalog knows and what is here."""
     versions = {release.name: release.versions for release in vd.list_releases(root=phantom_home)}

@@ -119,6 +119,22 @@ def test_folds_are_written_checked_and_free_of_leaks(
     assert verse_data("leaks", str(path), "--release", "phantom")[0] == 0
 
 
+def test_leaks_need_the_names_of_a_release_alone(verse_data: Run, tmp_path: Path) -> None:
+    """Broken and absent files are no reason not to compare names; the names are its own."""
+    tree = write(tmp_path / "tree", n_subjects=4, shape=(32, 64, 24))
+    for path in tree.rglob("*ctd.json"):
+        path.write_text("{}")
+    api.lock_tree("spoilt", tree, root=tmp_path / "home", check=False)
+    sides = tmp_path / "sides.json"
+    sides.write_text(json.dumps({"train": ["verse902_split-verse951"], "val": ["verse952"]}))
+
+    words = ["leaks", str(sides), "--release", "spoilt", "--root", str(tmp_path / "home")]
+    code, out, _ = verse_data(*words)
+
+    assert code == 3
+    assert "verse902: train (verse902_split-verse951) and val (verse952)" in out
+
+
 def test_folds_of_one_split_hold_its_scans_alone(verse_data: Run, root: Path) -> None:
     """--split divides the scans of one published split."""
     _, out, _ = verse_data("folds", "phantom", "--k", "2", "--split", "training", "--json")

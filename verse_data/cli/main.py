@@ -89,7 +89,7 @@ def run() -> None:
         if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
             place = error.filename or "standard output, or a file that was open"
             note(f"error: {place}: {error.strerror}. Check the disk and run it again.")
-            _drop_output()
+            _end_output()
             raise SystemExit(StorageError.exit_code) from None
         note(
             f"error: unexpected {type(error).__name__}: {error}\nThis is a fault of verse-data. {_keep_traceback()}"
@@ -104,11 +104,14 @@ def _open_closed_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
 
 
-def _drop_output() -> None:
-    """Point stdout at nothing, so that what could not be written is not tried again at the end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+def _end_output() -> None:
+    """Write what waits for stdout; if that cannot be, let it go, so that it is not tried again at the end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

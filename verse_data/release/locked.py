@@ -64,7 +64,7 @@ class LockedRelease:
     @property
     def gaps(self) -> int:
         """How many files of scans, or whole scans, the lock lacks; :attr:`findings` names them."""
-        return sum(finding.severity == "warning" for finding in self.index.findings)
+        return sum(f.rule in {"missing-file", "missing-scan"} for f in self.index.findings)
 
     @cached_property
     def series(self) -> dict[str, ScanFiles]:
