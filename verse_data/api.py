@@ -175,14 +175,23 @@ def _members(
     """Return the scan ids of `split`, or the vertebra rows of it for which `where` is true."""
     ids = [scan_id for scan_id, scan in release.series.items() if scan.split == split]
     if not ids:
-        raise UsageError(
-            f"{release.name} {release.version} has no scan in split {split!r}. "
-            f"See what it holds: {command(release.files, 'status')}"
-        )
+        raise UsageError(_no_such_split(release, split))
     if where is None:
         return ids
     fetching = {name: how[name] for name in ("engine", "progress") if name in how}
     return release.fetch_and_select(where, scan_ids=ids, **fetching)
+
+
+def _no_such_split(release: Release, split: Split) -> str:
+    told = f"{release.name} {release.version} has no scan in split {split!r}"
+    if held := sorted({scan.split for scan in release.series.values() if scan.split}):
+        return f"{told}; it has {', '.join(held)}."
+    return (
+        f"{told}, nor in any other: a folder says which, such as dataset-{release.name}training. "
+        f"Serve any of its {len(release.series)} scans with open_release({release.name!r})"
+        f".dataset(scan_ids), a fold for example. See what it holds: "
+        f"{command(release.files, 'status')}"
+    )
 
 
 def load_table(

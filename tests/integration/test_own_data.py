@@ -1,0 +1,44 @@
+"""Data of a lab's own: a tree whose folders name no split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import verse_data as vd
+from verse_data.api import lock_tree
+from verse_data.errors import UsageError
+from verse_data.phantom import write
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    """Write a folder that holds rawdata and derivatives, and nothing that says training."""
+    made = write(tmp_path / "made", shape=(48, 96, 36))
+    return (made / "dataset-phantomvalidation").rename(tmp_path / "plain")
+
+
+def test_scans_without_a_split_are_served_by_fold_and_the_error_says_how(plain: Path) -> None:
+    """No split of that name is an error that tells how to serve such scans; folds serve them."""
+    lock_tree("mylab", plain)
+
+    with pytest.raises(UsageError, match=r"dataset-mylabtraining.*open_release\('mylab'\).dataset"):
+        vd.load_split("training", release="mylab")
+
+    release = vd.open_release("mylab")
+    fold = release.folds(2, seed=0).split(0)
+    served = release.dataset(fold["training"])
+    assert {sample["scan_id"] for sample in served} == set(fold["training"])
+    assert {sample["split"] for sample in served} == {""}
+
+
+def test_a_split_that_is_not_there_is_named_beside_those_that_are(tmp_path: Path) -> None:
+    """A release with one split says which."""
+    made = write(tmp_path / "made", shape=(48, 96, 36))
+    for name in ("dataset-phantomvalidation", "dataset-phantomtest"):
+        (made / name).rename(tmp_path / name)
+    lock_tree("mylab", made)
+
+    with pytest.raises(UsageError, match="has no scan in split 'test'; it has training"):
+        vd.load_split("test", release="mylab")
