@@ -379,6 +379,17 @@ def test_published_split_with_a_subject_on_two_sides_is_refused(tables) -> None:
         official_splits(scans)
 
 
+def test_a_subject_spelled_in_two_ways_is_on_both_sides(tables) -> None:
+    """Names that differ in case alone hide no leak."""
+    scans, _ = tables
+    names = scans["subject_id"].unique()[:2]
+    renamed = scans["subject_id"].replace({names[0]: "GL003", names[1]: "gl003"})
+    split = pd.Series("training", index=scans.index).where(renamed != "gl003", "test")
+
+    with pytest.raises(ValidationFailed, match="GL003 in training and gl003 in test"):
+        official_splits(scans.assign(subject_id=renamed, split=split))
+
+
 def test_scans_without_a_published_split_are_in_none(tables) -> None:
     """A missing split is not guessed."""
     scans, _ = tables

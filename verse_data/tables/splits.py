@@ -45,19 +45,22 @@ def official_splits(scans: pd.DataFrame) -> dict[Split, SplitPart]:
     Raises
     ------
     ValidationFailed
-        If a subject sits in two splits.
+        If a subject sits in two splits, in one spelling or in two that differ in case alone.
     """
     parts: dict[Split, SplitPart] = {}
     for name in SPLITS:
         rows = of_split(scans, name)
         subjects = tuple(dict.fromkeys(rows["subject_id"].astype(str)))
         parts[name] = SplitPart(tuple(rows["scan_id"].astype(str)), subjects)
-    sides: defaultdict[str, list[str]] = defaultdict(list)
+    # GL003 and gl003 are two spellings of one person, not two people.
+    sides: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for name, part in parts.items():
         for subject in part.subjects:
-            sides[subject].append(name)
+            sides[subject.lower()].setdefault(name, subject)
     twice = [
-        f"{subject} in {' and '.join(names)}" for subject, names in sides.items() if len(names) > 1
+        " and ".join(f"{subject} in {name}" for name, subject in found.items())
+        for found in sides.values()
+        if len(found) > 1
     ]
     if twice:
         message = f"{len(twice)} subjects sit in two published splits: {'; '.join(twice[:20])}."
