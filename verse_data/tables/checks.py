@@ -7,7 +7,9 @@ from typing import Final, NamedTuple
 
 from verse_data.records.grading import DEVICES, GradingRow
 from verse_data.records.names import Role
+from verse_data.spine.geometry import apply_affine
 from verse_data.spine.levels import GRADED_LEVELS, LABEL_OF_LEVEL, LEVEL_OF_LABEL, LEVELS
+from verse_data.tables.anatomy import disorders
 from verse_data.tables.findings import Finding, Severity
 from verse_data.tables.grading import GradedRow, Grading
 from verse_data.tables.join import points_by_level
@@ -128,6 +130,16 @@ def _centroid_rules(sources: ScanSources) -> Iterator[_Seen]:
         yield _Seen("centroid-direction", message, "centroids")
     else:
         yield from _point_rules(sources)
+        yield from _order_rules(sources)
+
+
+def _order_rules(sources: ScanSources) -> Iterator[_Seen]:
+    if sources.grid is None:
+        return
+    points = points_by_level(sources).items()
+    positions = {level: apply_affine(sources.grid.affine, point.point) for level, point in points}
+    for level, message in disorders(positions):
+        yield _Seen("levels-out-of-order", message, "centroids", level)
 
 
 def _point_rules(sources: ScanSources) -> Iterator[_Seen]:
