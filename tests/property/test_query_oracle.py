@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -20,6 +21,7 @@ WORDS = {
     "scan_id": st.sampled_from(["verse004", "verse005", "gl003"]),
 }
 LEVEL = st.sampled_from(LEVELS)
+CLOSED: dict[str, Sequence[Any]] = {"grade": range(4), "level": LEVELS}
 ORDERED = st.sampled_from(["==", "!=", "<", "<=", ">", ">="])
 EQUAL = st.sampled_from(["==", "!="])
 
@@ -64,7 +66,25 @@ def leaves() -> st.SearchStrategy[Node]:
         st.tuples(st.just("compare"), st.just("foreign_material"), EQUAL, st.booleans()),
         st.tuples(st.just("missing"), columns),
         st.tuples(st.just("defined"), st.sampled_from([1, 2])),
-    )
+    ).filter(makes_sense)
+
+
+def makes_sense(node: Node) -> bool:
+    """Tell whether a column with a closed vocabulary could satisfy each comparison of a leaf."""
+    match node:
+        case ("compare", name, operator, value) if name in CLOSED:
+            held = operator in {"<", "<=", ">", ">="} or value in CLOSED[name]
+            return held and any(compared(known, operator, value) for known in CLOSED[name])
+        case ("reversed", value, operator, name) if name in CLOSED:
+            held = operator in {"<", "<=", ">", ">="} or value in CLOSED[name]
+            return held and any(compared(value, operator, known) for known in CLOSED[name])
+        case ("chain", low, first, name, second, high):
+            return makes_sense(("reversed", low, first, name)) and makes_sense(
+                ("compare", name, second, high)
+            )
+        case ("not in", name, values) if name in CLOSED:
+            return set(values) <= set(CLOSED[name])
+    return True
 
 
 def conditions() -> st.SearchStrategy[Node]:

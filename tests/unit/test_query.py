@@ -10,6 +10,7 @@ import pytest
 
 from verse_data.errors import QueryRefused, UsageError
 from verse_data.spine.levels import LEVELS
+from verse_data.tables.columns import columns
 from verse_data.tables.definitions import DEFINITIONS
 from verse_data.tables.query import columns_used, matches, select
 
@@ -65,6 +66,10 @@ def table() -> pd.DataFrame:
         ("grade not in [0, 1]", [1, 2]),
         ("grade == 2.0", [1]),
         ("grade > -1", [0, 1, 2, 4]),
+        ("grade < 4", [0, 1, 2, 4]),
+        ("1.5 <= grade", [1, 2]),
+        ("bmd_mg_cm3 > 5000", []),
+        ("scan_id == 'verse999'", []),
         ("bmd_mg_cm3 < 80.6", [0, 1, 2, 3, 5]),
         ("bmd_mg_cm3 > grade", [0, 1, 2]),
         ("split == 'training' and scan_id != 'verse588'", [0, 1, 2, 3]),
@@ -115,6 +120,30 @@ def test_words_of_a_table_of_ones_own_are_words(dtype) -> None:
     assert matches(table, "split != 'training'").tolist() == [True, True, False]
     with pytest.raises(QueryRefused, match="'tarin' is no value of split"):
         matches(table, "split == 'tarin'")
+
+
+def test_labels_are_those_of_the_map_and_of_the_table() -> None:
+    """A label that neither the map nor the table has is refused; one of the table's own is not."""
+    table = pd.DataFrame({"label": pd.array([19, 28, 40, None], dtype="Int16")})
+
+    assert matches(table, "label == 28").tolist() == [False, True, False, False]
+    assert matches(table, "label == 20").tolist() == [False] * 4
+    assert matches(table, "label in [19, 40]").tolist() == [True, False, True, False]
+    assert matches(table, "label > 28").tolist() == [False, False, True, False]
+    with pytest.raises(QueryRefused, match=r"26 is no value of label. Known: 1, 2, .* 25, 28, 40"):
+        matches(table, "label == 26")
+
+
+@pytest.mark.parametrize("name", [c.name for c in columns("vertebrae") if c.categories])
+def test_every_column_with_a_list_of_words_refuses_others(name: str) -> None:
+    """Words that are documented are asked in peace, also where no row has them."""
+    (column,) = (c for c in columns("vertebrae") if c.name == name)
+    table = pd.DataFrame({name: pd.Series(dtype="str")})
+
+    for word in column.categories:
+        assert not matches(table, f"{name} == {word!r}").any()
+    with pytest.raises(QueryRefused, match="'something' is no"):
+        matches(table, f"{name} == 'something'")
 
 
 def test_two_categories_of_text_compare_by_their_words() -> None:
@@ -179,6 +208,15 @@ def test_definitions_name_their_sources(table: pd.DataFrame) -> None:
         ("level >= 'T14'", 10, ["'T14' is no level", "T12, T13, L1"]),
         ("level == 19", 10, ["vertebral level"]),
         ("split == 'train'", 10, ["Did you mean training?"]),
+        ("grade == 7", 10, ["7 is no value of grade", "Known: 0, 1, 2, 3."]),
+        ("grade != 1.5", 10, ["1.5 is no value of grade"]),
+        ("grade in [2, 4]", 14, ["4 is no value of grade"]),
+        ("not grade not in [-1]", 19, ["-1 is no value of grade"]),
+        ("grade > 3", 1, ["nothing that grade can hold satisfies this", "Known: 0, 1, 2, 3."]),
+        ("0 > grade", 1, ["nothing that grade can hold"]),
+        ("1 <= grade <= -1", 6, ["nothing that grade can hold"]),
+        ("level > 'L6'", 1, ["nothing that level can hold"]),
+        ("'C1' > level", 1, ["nothing that level can hold"]),
         ("scan_id == 4", 12, ["a text"]),
         ("scan_id > 'verse004'", 1, ["has no order"]),
         ("foreign_material < True", 1, ["has no order"]),

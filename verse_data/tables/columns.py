@@ -20,7 +20,7 @@ from verse_data.records.base import Record
 from verse_data.records.scan import ScanRecord
 from verse_data.records.subject import SubjectRecord
 from verse_data.records.vertebra import VertebraRecord
-from verse_data.spine.levels import LEVELS
+from verse_data.spine.levels import LEVEL_OF_LABEL, LEVELS
 
 TableName = Literal["scans", "vertebrae", "subjects"]
 MODELS: Final[dict[TableName, type[Record]]] = {
@@ -28,6 +28,9 @@ MODELS: Final[dict[TableName, type[Record]]] = {
     "vertebrae": VertebraRecord,
     "subjects": SubjectRecord,
 }
+
+
+_LABELS: Final = tuple(sorted(LEVEL_OF_LABEL))
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Column:
         The vocabulary of a category column; other words that a release holds come after it.
     ordered : bool
         Whether the categories have an order.
+    numbers : tuple of int
+        All numbers that a column of grades or labels can hold; empty where any number may stand.
     """
 
     name: str
@@ -55,6 +60,7 @@ class Column:
     source: str
     categories: tuple[str, ...] = ()
     ordered: bool = False
+    numbers: tuple[int, ...] = ()
 
 
 @cache
@@ -73,7 +79,8 @@ def columns(table: TableName) -> tuple[Column, ...]:
 
 def _column(name: str, info: Any) -> Column:
     extra = info.json_schema_extra
-    bare, words = _bare_type(info.annotation)
+    bare, literals = _bare_type(info.annotation)
+    words = literals if bare is str else ()
     dtype = (
         extra.get("dtype") or {str: "string", bool: "boolean", float: "Float64", int: "Int64"}[bare]
     )
@@ -88,16 +95,17 @@ def _column(name: str, info: Any) -> Column:
         source=extra["source"],
         categories=categories,
         ordered=dtype == "level",
+        numbers=_LABELS if name == "label" else literals if bare is int else (),
     )
 
 
-def _bare_type(annotation: Any) -> tuple[type, tuple[str, ...]]:
-    """Return the type of an optional annotation, and the words of a literal one."""
+def _bare_type(annotation: Any) -> tuple[type, tuple[Any, ...]]:
+    """Return the type of an optional annotation, and the values of a literal one."""
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
         annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
     if typing.get_origin(annotation) is Literal:
-        words = typing.get_args(annotation)
-        return type(words[0]), tuple(words) if isinstance(words[0], str) else ()
+        values = typing.get_args(annotation)
+        return type(values[0]), tuple(values)
     return annotation, ()
 
 

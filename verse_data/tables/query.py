@@ -11,8 +11,7 @@ the columns (``query_check``) and evaluated here as NumPy masks.
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,20 +22,13 @@ import pandas as pd
 from verse_data.errors import UsageError
 from verse_data.spine.levels import LEVELS
 from verse_data.tables import query_nodes as nodes
-from verse_data.tables.query_check import Kind, Natures, check, columns_of
+from verse_data.tables.query_check import check, columns_of
+from verse_data.tables.query_natures import Kind, Natures
 from verse_data.tables.query_parse import parse, parse_cached
 from verse_data.tables.query_text import QueryText
 
 Mask = npt.NDArray[np.bool_]
 
-_APPLY: Final[dict[str, Callable[[Any, Any], Any]]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
 _POSITION: Final = {level: place for place, level in enumerate(LEVELS)}
 
 
@@ -161,7 +153,7 @@ class _Evaluation:
             next(found).data if isinstance(side, nodes.Column) else _comparable(side, kind, words)
             for side in sides
         )
-        outcome = np.asarray(_APPLY[compare.operator](left, right), dtype=bool)
+        outcome = np.asarray(nodes.APPLY[compare.operator](left, right), dtype=bool)
         return _known(outcome, _every([part.known for part in cells]))
 
     def _member(self, column: nodes.Column, values: tuple[nodes.Constant, ...]) -> _Truth:

@@ -1,21 +1,15 @@
-"""What the columns of a table are to a query, and whether a query fits them."""
+"""Whether a query fits the columns of a table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache
-from typing import Any, Final, Literal
-
-import pandas as pd
+from typing import Final
 
 from verse_data.spine.levels import LEVELS
 from verse_data.tables import query_nodes as nodes
-from verse_data.tables.columns import TableName, columns
 from verse_data.tables.definitions import DEFINITIONS
+from verse_data.tables.query_natures import Kind, Nature, documented_words
 from verse_data.tables.query_text import QueryText, Span, nearest
-
-Kind = Literal["number", "boolean", "text", "level", "other"]
 
 _IS: Final[dict[Kind, str]] = {
     "number": "a number",
@@ -24,96 +18,6 @@ _IS: Final[dict[Kind, str]] = {
     "level": "a vertebral level",
     "other": "of a kind that queries do not compare",
 }
-
-
-@dataclass(frozen=True)
-class Nature:
-    """What a column holds.
-
-    Attributes
-    ----------
-    kind : str
-        Number, boolean, text, level, or other.
-    vocabulary : tuple of str
-        The words that the column can hold, where its documentation lists them all; else empty.
-    """
-
-    kind: Kind
-    vocabulary: tuple[str, ...] = ()
-
-
-class Natures(Mapping[str, Nature]):
-    """What each column of a table is to a query; found out when it is first asked for.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-    """
-
-    def __init__(self, table: pd.DataFrame) -> None:
-        self._table = table
-        self._names = {str(name): name for name in table.columns}
-        self._found: dict[str, Nature] = {}
-
-    def __getitem__(self, name: str) -> Nature:
-        """Look at the column's type, and at its values where that does not tell."""
-        if name not in self._found:
-            self._found[name] = _nature(name, self._table[self._names[name]])
-        return self._found[name]
-
-    def __contains__(self, name: object) -> bool:
-        """Whether there is such a column, without looking at it."""
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield the names of the columns."""
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        """Return the number of columns."""
-        return len(self._names)
-
-
-def _nature(name: str, column: pd.Series) -> Nature:
-    dtype = column.dtype
-    words: tuple[Any, ...] = ()
-    if isinstance(dtype, pd.CategoricalDtype):
-        words = tuple(dtype.categories)
-        is_level = bool(dtype.ordered and words) and set(words) <= set(LEVELS)
-        held = "string" if all(isinstance(word, str) for word in words) else "mixed"
-    elif isinstance(dtype, pd.StringDtype) or pd.api.types.is_object_dtype(dtype):
-        held, is_level = pd.api.types.infer_dtype(column, skipna=True), False
-    else:
-        return Nature(_kind_of_dtype(dtype))
-    if held not in {"string", "empty"}:
-        return Nature("boolean" if held == "boolean" else "other")
-    if name == "level" or is_level:
-        return Nature("level", LEVELS)
-    documented = _documented_words().get(name, ())
-    if documented and not isinstance(dtype, pd.CategoricalDtype):
-        words = tuple(column.dropna().unique())
-    # A table of the user's may hold other words in a column of the same name.
-    return Nature("text", documented and tuple(dict.fromkeys((*documented, *words))))
-
-
-@cache
-def _documented_words() -> dict[str, tuple[str, ...]]:
-    """Return the words of each documented column with a closed vocabulary."""
-    tables: tuple[TableName, ...] = ("subjects", "scans", "vertebrae")
-    return {
-        column.name: column.categories
-        for table in tables
-        for column in columns(table)
-        if column.categories
-    }
-
-
-def _kind_of_dtype(dtype: Any) -> Kind:
-    if pd.api.types.is_bool_dtype(dtype):
-        return "boolean"
-    if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype):
-        return "number"
-    return "other"
 
 
 def columns_of(condition: nodes.Condition) -> Iterator[nodes.Column]:
@@ -154,6 +58,7 @@ class _Checker:
                 nature = self._nature(column)
                 for value in values:
                     self._value(column, nature, value)
+                    self._held(column, nature, value)
             case nodes.Flag(column):
                 self._flag(column)
             case nodes.Missing(column):
@@ -199,22 +104,51 @@ class _Checker:
             if other.kind != nature.kind:
                 problem = f"{first.name} is {_IS[nature.kind]} and {side.name} is {_IS[other.kind]}: they cannot be compared."
                 self._text.refuse(compare.span, problem)
+        ordered = compare.operator not in {"==", "!="}
         for value in (compare.left, compare.right):
             if isinstance(value, nodes.Constant):
                 self._value(first, nature, value)
-        if compare.operator not in {"==", "!="} and nature.kind in {"text", "boolean"}:
+                if nature.kind != "number" or not ordered:
+                    self._held(first, nature, value)
+        if ordered and nature.kind in {"text", "boolean"}:
             problem = f"{first.name} is {_IS[nature.kind]}, which has no order: use ==, != or in."
             self._text.refuse(compare.span, problem)
+        if ordered and len(sides) == 1 and nature.vocabulary:
+            self._bound(compare, first, nature)
 
     def _value(self, column: nodes.Column, nature: Nature, constant: nodes.Constant) -> None:
         if _kind_of(constant) != {"level": "text"}.get(nature.kind, nature.kind):
             problem = f"{column.name} is {_IS[nature.kind]}, and {constant.value!r} is not: write, for example, {_example(column.name, nature)}."
             self._text.refuse(constant.span, problem)
+
+    def _held(self, column: nodes.Column, nature: Nature, constant: nodes.Constant) -> None:
+        """Refuse a value that no row can hold."""
         if nature.vocabulary and constant.value not in nature.vocabulary:
             word = "level" if nature.kind == "level" else f"value of {column.name}"
-            known = ", ".join(nature.vocabulary[:40]) + (", …" if nature.vocabulary[40:] else "")
-            problem = f"{constant.value!r} is no {word}. {nearest(str(constant.value), nature.vocabulary)}Known: {known}."
+            words = [value for value in nature.vocabulary if isinstance(value, str)]
+            meant = nearest(str(constant.value), words)
+            problem = f"{constant.value!r} is no {word}. {meant}Known: {_known(nature)}."
             self._text.refuse(constant.span, problem)
+
+    def _bound(self, compare: nodes.Compare, column: nodes.Column, nature: Nature) -> None:
+        """Refuse an inequality that nothing which the column can hold satisfies."""
+        values = nature.vocabulary
+
+        def place(side: nodes.Column | nodes.Constant, value: nodes.Value) -> nodes.Value:
+            known = value if isinstance(side, nodes.Column) else side.value
+            return values.index(known) if nature.kind == "level" else known
+
+        holds = nodes.APPLY[compare.operator]
+        if not any(holds(place(compare.left, v), place(compare.right, v)) for v in values):
+            problem = (
+                f"nothing that {column.name} can hold satisfies this. Known: {_known(nature)}."
+            )
+            self._text.refuse(compare.span, problem)
+
+
+def _known(nature: Nature) -> str:
+    shown = [str(value) for value in nature.vocabulary[:40]]
+    return ", ".join(shown) + (", …" if nature.vocabulary[40:] else "")
 
 
 def _meant(name: str, columns: Iterable[str]) -> str:
@@ -223,7 +157,7 @@ def _meant(name: str, columns: Iterable[str]) -> str:
         return f"Write {name.capitalize()}. "
     if name.lower() in {"null", "nan", "na"}:
         return "Write missing(column) to ask whether a value is missing. "
-    if any(name in words for words in (LEVELS, *_documented_words().values())):
+    if any(name in words for words in (LEVELS, *documented_words().values())):
         return f"Texts stand in quotes: {name!r}. "
     return nearest(name, [*columns, *DEFINITIONS])
 

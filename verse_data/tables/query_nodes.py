@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Final, Literal
 
 from verse_data.tables.query_text import Span
 
 Operator = Literal["==", "!=", "<", "<=", ">", ">="]
 Value = bool | int | float | str
+
+APPLY: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+"""What each operator does, with two values and with columns."""
 
 
 @dataclass(frozen=True)
