@@ -1,4 +1,4 @@
-"""Drawing vertebrae so that grades and levels are even and no subject dominates."""
+"""Drawing vertebrae so that grades are even within each level and no subject dominates."""
 
 from __future__ import annotations
 
@@ -18,26 +18,40 @@ from verse_data.training.vertebrae import VertebraColumns
 if TYPE_CHECKING:
     import pandas as pd
 
-_ROUNDS = 200
 _CLOSE = 1e-9
-_DEFAULT_TIMES = 3.0
+_SUBJECT_TIMES = 3.0
+_GRADE_TIMES = 2.0
 
 Shares = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
 
 class BalancedSampler(EpochSampler):
-    """Draws vertebrae with replacement, by shares made from the counts of the table.
+    """Draws vertebrae with replacement, grades evenly within each level, no subject too often.
 
-    The shares are raked: grades are brought to `grade_weights`, levels within what grades allow
-    to equal parts, and no subject gets more than `max_subject_share`. Each epoch then draws every
-    vertebra as often as its share says, to within one, in an order of its own.
+    A network that sees nothing but healthy vertebrae at one level, and nothing but fractures at
+    another, learns to tell levels. So each level comes as often as it does in the dataset, and the
+    grades that it has come equally often at it. Then the vertebrae of a grade are evened out until
+    none comes more than twice as often as the average one of its grade, and subjects are cut down
+    to `max_subject_share`. What is cut off goes to the others in proportion, which moves the grades
+    at a level a little away from even.
+
+    Every vertebra of a grade that is drawn has a share. Each epoch draws it as often as its share
+    says, to within one, in an order of its own.
+
+    What this cannot do: a level without a fracture stays healthy, a grade that one patient alone
+    has stays that patient's, and as some levels have no fracture, grade 0 comes more often than
+    the others over all levels, unless `grade_weights` are given.
 
     Parameters
     ----------
     dataset : VertebraDataset
         What is drawn from.
     grade_weights : mapping of int to float, optional
-        How often each grade is drawn, relative to one another; by default all equally often.
+        How often each grade is drawn over all levels, relative to one another; grades that are not
+        named are not drawn. The grades that a level has are then uneven at it where other levels
+        lack some. By default grades are even within each level, and come over all levels as that
+        makes them.
     max_subject_share : float, optional
         Upper limit of the share of one subject; by default three times an even share of those who
         have a vertebra that is drawn. The limit goes before the grades: where one subject holds
@@ -67,14 +81,16 @@ class BalancedSampler(EpochSampler):
         super().__init__(dataset, **options)
         dataset = _of_vertebrae(self.dataset)
         rows = dataset.rows
-        wanted = _grade_targets(rows, grade_weights)
-        limit = _limit(rows, wanted, max_subject_share)
-        self._shares = balanced_shares(rows, wanted, limit)
+        wanted = _grade_shares(rows, grade_weights)
+        drawn = _drawn(rows, wanted)
+        limit = _limit(rows.subject_id[drawn], max_subject_share)
+        self._shares = np.zeros(len(rows))
+        self._shares[drawn] = balanced_shares(rows.take(drawn), wanted, limit)
         self._order = np.lexsort((rows.level, rows.grade))
         draws = len(dataset) if count is None else whole("count", count, least=1)
         self._plan = DrawPlan(self._shares[self._order], draws, dataset.seed)
         self._asked = {
-            "grade_weights": {str(grade): share for grade, share in sorted(wanted.items())},
+            "grade_weights": wanted and {str(grade): wanted[grade] for grade in sorted(wanted)},
             "max_subject_share": limit,
             "count": draws,
         }
@@ -98,36 +114,40 @@ class BalancedSampler(EpochSampler):
         return self.dataset.vertebrae.assign(share=self._shares)
 
 
-def balanced_shares(rows: VertebraColumns, grades: Mapping[int, float], limit: float) -> Shares:
-    """Return the share of each vertebra, summing to 1.
-
-    Iterative proportional fitting: scale to the shares of grades, to even shares of levels (half
-    way, as they may contradict the grades), and cut off subjects above `limit`; again until
-    nothing moves.
+def balanced_shares(
+    rows: VertebraColumns, grades: Mapping[int, float] | None, limit: float
+) -> Shares:
+    """Return the share of each vertebra, all above 0 and summing to 1.
 
     Parameters
     ----------
     rows : VertebraColumns
-    grades : mapping
-        Share of each grade; they sum to 1.
+        What is drawn; not empty.
+    grades : mapping, optional
+        Share of each grade of `rows`; they sum to 1. By default what even grades within each level
+        make.
     limit : float
         Greatest share of one subject.
     """
+    shares = _even_within_levels(rows)
+    for grade in np.unique(rows.grade):
+        members = rows.grade == grade
+        held = shares[members].sum()
+        one_by_one = np.arange(members.sum())
+        evened = _capped(shares[members] / held, one_by_one, _GRADE_TIMES / len(one_by_one))
+        shares[members] = evened * (held if grades is None else grades[int(grade)])
     _, subject = np.unique(rows.subject_id, return_inverse=True)
+    return _capped(shares, subject, limit)
+
+
+def _even_within_levels(rows: VertebraColumns) -> Shares:
+    """Return shares in which levels keep their frequency, and grades are even at each level."""
     levels, level = np.unique(rows.level, return_inverse=True)
-    shares = np.full(len(rows), 1 / len(rows)) * np.isin(rows.grade, list(grades))
-    targets = np.array([grades.get(int(grade), 0.0) for grade in rows.grade])
-    for _ in range(_ROUNDS):
-        before = shares
-        now = np.bincount(level, shares)[level]
-        even = np.divide(1 / len(levels), now, out=np.ones_like(now), where=now > 0)
-        shares = shares * np.sqrt(even)
-        held = np.bincount(rows.grade + 1, shares)[rows.grade + 1]
-        shares = shares * np.divide(targets, held, out=np.zeros_like(held), where=held > 0)
-        shares = _capped(shares / shares.sum(), subject, limit)
-        if np.abs(shares - before).max() < _CLOSE:
-            break
-    return shares
+    grades, grade = np.unique(rows.grade, return_inverse=True)
+    counts = np.zeros((len(levels), len(grades)))
+    np.add.at(counts, (level, grade), 1)
+    cell = counts.sum(axis=1) / len(rows) / (counts > 0).sum(axis=1)
+    return np.asarray(cell[level] / counts[level, grade])
 
 
 def _capped(shares: Shares, group: npt.NDArray[np.intp], limit: float) -> Shares:
@@ -146,12 +166,18 @@ def _capped(shares: Shares, group: npt.NDArray[np.intp], limit: float) -> Shares
         shares = shares * factors[group]
 
 
-def _limit(rows: VertebraColumns, grades: Mapping[int, float], asked: float | None) -> float:
+def _drawn(rows: VertebraColumns, grades: Mapping[int, float] | None) -> Flags:
+    """Return which vertebrae have a grade that is drawn."""
+    if grades is None:
+        return np.ones(len(rows), dtype=np.bool_)
+    return np.isin(rows.grade, [grade for grade, share in grades.items() if share > 0])
+
+
+def _limit(subject_id: npt.NDArray[np.str_], asked: float | None) -> float:
     """Return the greatest share of one subject, if those that are drawn from can meet it."""
-    drawn = [grade for grade, share in grades.items() if share > 0]
-    subjects = len(np.unique(rows.subject_id[np.isin(rows.grade, drawn)]))
+    subjects = len(np.unique(subject_id))
     if asked is None:
-        return min(1.0, _DEFAULT_TIMES / subjects)
+        return min(1.0, _SUBJECT_TIMES / subjects)
     limit = finite("max_subject_share", asked)
     if limit * subjects < 1 - _CLOSE:
         message = (
@@ -162,12 +188,17 @@ def _limit(rows: VertebraColumns, grades: Mapping[int, float], asked: float | No
     return limit
 
 
-def _grade_targets(rows: VertebraColumns, weights: Mapping[int, float] | None) -> dict[int, float]:
+def _grade_shares(
+    rows: VertebraColumns, weights: Mapping[int, float] | None
+) -> dict[int, float] | None:
+    """Return the share of each grade that was asked for; None if none was."""
     present = np.unique(rows.grade).tolist()
     if not present:
         message = "The dataset has no vertebra to draw; see dataset.excluded for the reasons."
         raise UsageError(message)
-    asked = dict.fromkeys(present, 1.0) if weights is None else _numbers(weights)
+    if weights is None:
+        return None
+    asked = _numbers(weights)
     absent = sorted(set(asked) - set(present))
     total = sum(asked.values())
     if absent or not total > 0 or min(asked.values()) < 0:
