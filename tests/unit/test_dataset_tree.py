@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from support.trees import write_tree
 
+from verse_data.api import lock_tree as make_release
+from verse_data.config import resolve
 from verse_data.errors import PathRefused, UsageError
-from verse_data.releases.tree import lock_tree
+from verse_data.releases.tree import check_series, lock_tree
 
 
 def test_every_file_is_locked_with_its_digest(tmp_path: Path) -> None:
@@ -66,3 +68,30 @@ def test_a_name_with_a_line_break_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(PathRefused, match="control character"):
         lock_tree(tree, release="phantom")
+
+
+def test_made_up_scans_do_not_become_a_published_release(tmp_path: Path) -> None:
+    """A tree with none of the series of verse19 is refused before anything is built or hashed."""
+    tree = write_tree(tmp_path / "tree", subjects=2)
+
+    with pytest.raises(UsageError, match="holds no series of verse19") as caught:
+        make_release("verse19", tree, root=tmp_path / "home")
+
+    assert "Found: verse900, verse901. Expected: " in str(caught.value)
+    assert " and 155 more" in str(caught.value)
+    assert "a name of their own" in str(caught.value)
+    assert not (resolve(root=tmp_path / "home").releases / "verse19").exists()
+    (tmp_path / "empty" / "rawdata").mkdir(parents=True)
+    with pytest.raises(UsageError, match="Found: no series at all"):
+        check_series(tmp_path / "empty", "verse19")
+    check_series(tree, "mylab")
+    check_series(tree, "phantom")
+
+
+@pytest.mark.parametrize("stem", ["sub-verse004_ct.nii.gz", "verse005.nii.gz"])
+def test_a_part_of_a_published_release_bears_its_name(tmp_path: Path, stem: str) -> None:
+    """One series of it, in either layout, is enough, also beside others."""
+    tree = write_tree(tmp_path / "tree", subjects=2)
+    (tree / "dataset-phantomtraining" / "rawdata" / stem).write_bytes(b"")
+
+    check_series(tree, "verse19")

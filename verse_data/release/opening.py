@@ -116,15 +116,17 @@ def lock_tree(
     Raises
     ------
     UsageError
-        If `folder` is not a release.
+        If `folder` is not a release, or holds no series of the published release `name`.
     ValidationFailed, VolumeCorrupt, NiftiRefused
         If a file is broken; nothing was written.
     """
+    from verse_data.releases.tree import check_series
     from verse_data.releases.tree import lock_tree as hash_tree
     from verse_data.tables.check import check_tree
 
     settings, show = _settle(root=root), progress or default()
     dataset = dataset_of(name, settings)
+    check_series(Path(folder), name)
     lock = hash_tree(Path(folder), release=name, progress=show)
     if check:
         check_tree({file.path: Path(folder) / file.path for file in lock.files}, progress=show)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,8 +12,11 @@ from verse_data.digests import digest_file
 from verse_data.errors import PathRefused, UsageError
 from verse_data.progress import Progress, silent
 from verse_data.records.lock import LockedFile, LockSource, ReleaseLock, check_path
+from verse_data.records.names import parse_path
+from verse_data.releases import catalog
 
 _WORKERS = 4
+_SHOWN = 5
 _SKIPPED = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 
@@ -77,6 +80,35 @@ def check_root(folder: Path) -> None:
                 f"{place} holds derivatives/ and no rawdata/: its scans would have no CT. Put the "
                 f"folder back, or leave this part of the release out."
             )
+
+
+def check_series(folder: Path, release: str) -> None:
+    """Refuse to give a tree the name of a published release none of whose series it holds.
+
+    Some of the series are enough: a part of a release is locked, and what it lacks is a finding.
+
+    Raises
+    ------
+    UsageError
+        If the catalog lists the series of `release`, and none of them is in `folder`.
+    """
+    expected = catalog.load_catalog(release).expected if release in catalog.names() else ()
+    if not expected:
+        return
+    check_root(folder)
+    parsed = (parse_path(path.name) for path in walk_files(folder))
+    found = sorted({name.series_id for name in parsed if name and name.role != "grading"})
+    if not {series.series_id for series in expected} & set(found):
+        raise UsageError(
+            f"{folder} holds no series of {release}. Found: {_listed(found) or 'no series at all'}. "
+            f"Expected: {_listed([series.series_id for series in expected])}. Give data of your own "
+            f"a name of their own, such as: verse-data lock mylab --from-tree FOLDER"
+        )
+
+
+def _listed(series: Sequence[str]) -> str:
+    more = f" and {len(series) - _SHOWN} more" if len(series) > _SHOWN else ""
+    return ", ".join(series[:_SHOWN]) + more
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
