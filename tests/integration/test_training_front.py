@@ -134,3 +134,24 @@ def test_units_of_the_phantom_batch(root: Path) -> None:
     assert len(crops) + len(crops.excluded) == len(
         vd.load_table(release="phantom", root=root, where="split == 'training'")
     )
+
+
+@pytest.mark.parametrize("unit", ["scan", "patch", "vertebra"])
+def test_what_has_no_ct_is_listed_and_counted(unit: str, tmp_path: Path) -> None:
+    """Rows of a scan without CT are left out one by one, by ids, by rows and where nothing is left."""
+    tree = write_phantom(tmp_path / "tree", n_subjects=4, shape=(32, 64, 24))
+    (lost,) = tree.rglob("sub-verse901_ct.nii.gz")
+    lost.unlink()
+    lock_tree("phantom", tree, root=tmp_path / "home")
+    release = vd.open_release("phantom", root=tmp_path / "home")
+    asked = ["verse901", "verse902_split-verse951"]
+    rows = release.vertebrae[release.vertebrae["scan_id"].isin(asked)]
+    graded = ((rows["scan_id"] == "verse901") & (rows["grade_status"] == "graded")).sum()
+
+    for chosen in (asked, rows):
+        excluded = release.dataset(chosen, unit=unit).excluded
+        without = excluded[excluded["reason"] == "no_ct"]
+        assert set(without["scan_id"]) == {"verse901"}
+        assert len(without) == (graded if unit == "vertebra" else 1)
+    with pytest.raises(UsageError, match=r"Left out: \d no_ct"):
+        release.dataset(["verse901"], unit=unit)

@@ -111,6 +111,15 @@ def test_a_subject_in_two_splits_is_refused(made: support.Made) -> None:
         ScanDataset([first, first])
 
 
+@pytest.mark.parametrize("size", [12, np.int64(12), (12, 12, 12), [12, 12, 12], np.full(3, 12)])
+def test_one_number_is_a_cube(made: support.Made, size: Any) -> None:
+    """A patch of 12 is one of 12 x 12 x 12 voxels, and says so in its options."""
+    patches = PatchDataset(made.scans, patch_size=size)
+
+    assert patches[0]["image"].shape == (1, 12, 12, 12)
+    assert patches.options["patch_size"] == [12, 12, 12]
+
+
 def test_a_patch_lies_inside_its_scan_and_says_where(made: support.Made) -> None:
     """A patch equals the same box cut out of the whole scan."""
     scans = ScanDataset(made.scans)
@@ -196,7 +205,10 @@ def test_patches_by_level_hold_their_vertebra(made: support.Made) -> None:
         ({"sampling": "random"}, "none of uniform, foreground, level, grade"),
         ({"weights": {1: 1}}, "no meaning with sampling='uniform'"),
         ({"patch_size": (0, 1, 1)}, "patch_size="),
-        ({"patch_size": 32}, "patch_size=32"),
+        ({"patch_size": 0}, "patch_size="),
+        ({"patch_size": 32.5}, "patch_size=32.5"),
+        ({"patch_size": True}, "patch_size="),
+        ({"patch_size": (8, 8)}, "patch_size="),
         ({"patch_size": "abc"}, "patch_size='abc'"),
         ({"patch_size": (8, 8, float("nan"))}, "patch_size="),
         ({"patches_per_epoch": -1}, "patches_per_epoch=-1"),

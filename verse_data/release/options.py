@@ -35,7 +35,7 @@ class PatchOptions(CommonOptions, total=False):
     """Options of ``unit="patch"``; see :class:`verse_data.training.PatchDataset`."""
 
     label: bool
-    patch_size: Sequence[int]
+    patch_size: int | Sequence[int]
     sampling: Literal["uniform", "foreground", "level", "grade"]
     weights: Mapping[Any, float] | None
     patches_per_scan: int

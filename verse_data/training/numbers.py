@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, SupportsIndex, cast
 
 from verse_data.errors import UsageError
@@ -69,3 +69,14 @@ def three(option: str, value: object) -> tuple[int, int, int]:
         message = f"{option}={value!r} is not three positive whole numbers, such as (96, 96, 96)."
         raise UsageError(message) from error
     return (x, y, z)
+
+
+def cube(option: str, value: object) -> tuple[int, int, int]:
+    """Return `value` as three numbers of voxels; a single one stands for all three.
+
+    Raises
+    ------
+    UsageError
+        If it is neither.
+    """
+    return three(option, (value,) * 3 if isinstance(value, Integral) else value)

@@ -12,7 +12,7 @@ from verse_data.errors import UsageError
 from verse_data.spine.geometry import Box, Shape
 from verse_data.spine.levels import LEVELS
 from verse_data.training.base import ServedDataset, ServedOptions
-from verse_data.training.numbers import three, whole
+from verse_data.training.numbers import cube, whole
 from verse_data.training.oriented import OrientedScan
 from verse_data.training.plan import DrawPlan, plan_by_class, plan_by_scan
 from verse_data.training.randomness import DRAW, uniforms
@@ -44,8 +44,8 @@ class PatchDataset(ServedDataset):
         What is drawn from.
     vertebrae : DataFrame, optional
         Rows of the vertebrae table; needed for ``"level"`` and ``"grade"``.
-    patch_size : (X, Y, Z)
-        Voxels along the axes of `orientation`.
+    patch_size : int or (X, Y, Z)
+        Voxels along the axes of `orientation`; one number is a cube.
     sampling : {"uniform", "foreground", "level", "grade"}
         Anywhere; around a voxel drawn evenly from the scan's mask; around a vertebra, whose level
         or grade is drawn first. Scans come equally often in the first two. In the last two the
@@ -77,7 +77,7 @@ class PatchDataset(ServedDataset):
         scans: Sequence[ServedScan],
         *,
         vertebrae: pd.DataFrame | None = None,
-        patch_size: Sequence[int] = (96, 96, 96),
+        patch_size: int | Sequence[int] = 96,
         sampling: Sampling = "uniform",
         weights: Mapping[Any, float] | None = None,
         patches_per_scan: int = 8,
@@ -86,7 +86,7 @@ class PatchDataset(ServedDataset):
         **served: Unpack[ServedOptions],
     ) -> None:
         super().__init__(scans, needs_label=label or sampling == "foreground", **served)
-        self.patch_size = three("patch_size", patch_size)
+        self.patch_size = cube("patch_size", patch_size)
         self.sampling, self.label = sampling, label
         count = whole("patches_per_scan", patches_per_scan) * len(self.scans)
         if patches_per_epoch is not None:
