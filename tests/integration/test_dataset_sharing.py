@@ -8,13 +8,19 @@ from pathlib import Path
 import pytest
 from support.calls import call
 from support.trees import write_tree
+from typer.testing import CliRunner
 
+from verse_data.api import lock_tree as make_release
+from verse_data.cli.main import app
+from verse_data.errors import ContentMissing
 from verse_data.export.prov import to_prov
 from verse_data.records.lock import ReleaseLock
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.fetch_log import FetchLog
 from verse_data.releases.provenance import describe
+from verse_data.releases.status import status
 from verse_data.releases.tree import lock_tree
+from verse_data.releases.verify import verify_files
 
 
 @pytest.fixture
@@ -56,6 +62,68 @@ def test_a_bundle_is_cloned_and_updated_by_fast_forward(
     assert copy.versions() == ("v1", "v2")
     assert call(clone, "git", "rev-parse", "HEAD").strip() == dataset.commit("v2")
     assert call(clone, "git", "status", "--porcelain") == ""
+
+
+def test_a_clone_says_get_where_a_sibling_may_have_the_contents(
+    dataset: ReleaseDataset, tmp_path: Path
+) -> None:
+    """Cloned from a folder, get is the way; cloned from a bundle, which holds no contents, adopt is."""
+    bundle = tmp_path / "1.bundle"
+    refs = ("main", "git-annex", "--tags")
+    call(dataset.path, "git", "bundle", "create", "-q", str(bundle), *refs)
+    clones = []
+    for name, source in (("desk", dataset.path), ("usb", bundle)):
+        call(tmp_path, "datalad", "clone", str(source), str(tmp_path / name / "phantom"))
+        clones.append(ReleaseDataset(tmp_path / name / "phantom"))
+    sibling, alone = clones
+
+    assert (sibling.siblings(), alone.siblings()) == (("origin",), ())
+    assert status(sibling).to_adopt == ()
+    assert len(status(alone).to_adopt) == 10
+    (line,) = {found.command for found in verify_files(sibling, sibling.lock().files)}
+    assert line.startswith("verse-data get phantom || verse-data adopt phantom PATH  # ")
+    assert "origin may have it" in line
+    (line,) = {found.command for found in verify_files(alone, alone.lock().files)}
+    assert line.startswith("verse-data adopt phantom PATH")
+    call(sibling.path, "git", "config", "remote.origin.annex-ignore", "true")
+    assert sibling.siblings() == ()
+    assert dataset.siblings() == (), "a release that was built here has none"
+
+
+def test_two_files_of_one_content_fail_under_their_own_names(tmp_path: Path) -> None:
+    """The error of each names its own path, and no other."""
+    tree = write_tree(tmp_path / "tree", subjects=2)
+    paths = sorted(tree.rglob("*_ct.json"))
+    paths[1].write_bytes(paths[0].read_bytes())
+    release = make_release("lab", tree, root=tmp_path / "home", check=False)
+    lock = release.files.lock()
+    empty = ReleaseDataset(tmp_path / "empty" / "lab")
+    empty.publish(lock)
+    twins = [file for file in lock.files if file.path.endswith("_ct.json")]
+
+    report = empty.fetch(twins)
+
+    assert [r.file for r in sorted(report.to_adopt, key=lambda r: r.file.path)] == twins
+    for result in report.to_adopt:
+        assert str(result.error).startswith(f"{result.file.path} (")
+    with pytest.raises(ContentMissing) as caught:
+        report.raise_for_failures(needed={file.path for file in twins})
+    for file in twins:
+        assert str(caught.value).count(file.path) == 1
+
+
+def test_what_get_names_in_its_error_it_names_once(tmp_path: Path) -> None:
+    """Files that were asked for by role and cannot come stand in the error, and not in a note as well."""
+    tree = write_tree(tmp_path / "tree", subjects=2)
+    made = make_release("lab", tree, root=tmp_path / "home", check=False)
+    ReleaseDataset(tmp_path / "empty" / "releases" / "lab").publish(made.files.lock())
+
+    words = ["get", "lab", "--role", "ct", "--root", str(tmp_path / "empty")]
+    answer = CliRunner().invoke(app, words)
+
+    assert isinstance(answer.exception, ContentMissing)
+    assert "2 of 2 files could not be fetched" in str(answer.exception)
+    assert "to adopt" not in answer.stderr
 
 
 def test_a_lab_shares_contents_through_a_ria_store(dataset: ReleaseDataset, tmp_path: Path) -> None:

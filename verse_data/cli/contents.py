@@ -60,6 +60,8 @@ def get(
         _plan(files, missing, as_json=as_json)
         return
     report = opened.files.fetch(files, engine=engine, jobs=jobs, progress=progress.default())
+    chosen = (split, subject, scan, where)
+    needed = opened.needed(files, [] if any(chosen) else None, chosen_roles(role))
     facts = {
         "fetched": len(report.fetched),
         "present": len(report.present),
@@ -84,13 +86,10 @@ def get(
             f"{len(report.fetched):,} fetched ({report.bytes:,} bytes over the network{siblings}), "
             f"{len(report.present):,} here before, {len(report.failed):,} failed\n"
         )
-        name_unserved(
-            opened.files, opened.version, [result.file.path for result in report.to_adopt]
-        )
-    chosen = (split, subject, scan, where)
-    report.raise_for_failures(
-        needed=opened.needed(files, [] if any(chosen) else None, chosen_roles(role))
-    )
+        # Those that are needed are named by the error.
+        unserved = [r.file.path for r in report.to_adopt if r.file.path not in needed]
+        name_unserved(opened.files, opened.version, unserved)
+    report.raise_for_failures(needed=needed)
 
 
 def name_unserved(dataset: ReleaseDataset, version: str, paths: Sequence[str]) -> None:
@@ -100,7 +99,7 @@ def name_unserved(dataset: ReleaseDataset, version: str, paths: Sequence[str]) -
 
         shown = ", ".join(paths[:SHOWN]) + (", ..." if len(paths) > SHOWN else "")
         way = command(dataset, "adopt", "PATH", version=unless_newest(dataset, version))
-        note(f"{len(paths):,} to adopt, since they have no address ({shown}): {way}")
+        note(f"{len(paths):,} to adopt, for want of an address ({shown}): {way}")
 
 
 def _plan(files: list[LockedFile], missing: list[LockedFile], *, as_json: bool) -> None:
@@ -187,5 +186,5 @@ def drop(
     for file, why in report.kept[:SHOWN]:
         note(f"kept {file.path}: {why}")
     if report.kept:
-        note(f"{len(report.kept)} kept, since git-annex could not see another copy of them.")
+        note(f"{len(report.kept)} kept, for want of another copy that git-annex could see.")
         raise typer.Exit(4)

@@ -99,6 +99,10 @@ class ReleaseDataset:
 
         return file_urls(file, osf_site=self.config.osf_site)
 
+    def siblings(self) -> tuple[str, ...]:
+        """Return the names of clones and stores that may give contents; none of them is asked."""
+        return git.siblings(self.path)
+
     def object_path(self, file: LockedFile) -> Path:
         """Return where the content of `file` lies, or would lie."""
         return self.store.object_path(file)

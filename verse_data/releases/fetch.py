@@ -104,11 +104,19 @@ def fetch_each(
                 result = future.result()
                 on_result(result)
                 for twin in pending[future][1:]:
-                    on_result(replace(result, file=twin, bytes=0, sibling_bytes=0, tries=0))
+                    on_result(_for_twin(result, twin))
         finally:
             for future in pending:
                 future.cancel()
             stop()
+
+
+def _for_twin(result: FetchResult, twin: LockedFile) -> FetchResult:
+    """Return what became of another file of the same content; the cost is counted once."""
+    error, path = result.error, result.file.path
+    if error is not None and error.startswith(path):
+        error = twin.path + error.removeprefix(path)
+    return replace(result, file=twin, error=error, bytes=0, sibling_bytes=0, tries=0)
 
 
 def no_address(file: LockedFile) -> ContentMissing:

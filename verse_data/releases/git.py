@@ -91,6 +91,26 @@ def explain(repository: Path, command: str, complaint: str) -> str:
     return f"{repository}: {command} failed: {last[0]}"
 
 
+def siblings(repository: Path) -> tuple[str, ...]:
+    """Return the names of the remotes that may give contents; none of them is asked.
+
+    git-annex knows a remote with contents by its id. A clone that it has not seen yet knows none.
+    """
+    settings = r"^(annex\.uuid|remote\..*\.(url|annex-uuid|annex-ignore))$"
+    try:
+        listing = git(repository, "config", "-z", "--get-regexp", settings).decode()
+    except GitFailed:
+        return ()  # there is no such setting
+    said = dict(line.split("\n", 1) for line in listing.split("\0") if "\n" in line)
+    tells = "annex-uuid" if "annex.uuid" in said else "url"
+    remotes = (key.removeprefix("remote.").rpartition(".") for key in said)
+    return tuple(
+        name
+        for name, _, setting in remotes
+        if setting == tells and said.get(f"remote.{name}.annex-ignore") != "true"
+    )
+
+
 def tags(repository: Path) -> list[str]:
     """Return the names of all tags."""
     listing = git(repository, "for-each-ref", "--format=%(refname:strip=2)", "refs/tags")

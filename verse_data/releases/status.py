@@ -46,7 +46,8 @@ class Status:
     path: str
     shares: tuple[Share, ...]
     to_adopt: tuple[str, ...]
-    """Files that are not here and have no address: bring them with ``verse-data adopt``."""
+    """Files that are not here, and that neither an address nor a sibling may give: bring them with
+    ``verse-data adopt``."""
     interrupted: int
     """Downloads that were begun and not finished; the next ``get`` goes on with them."""
 
@@ -70,6 +71,7 @@ def status(dataset: ReleaseDataset, version: str | None = None) -> Status:
     """Count what is here; nothing is read but the names and sizes of files."""
     name = dataset.resolve(version)
     lock = dataset.lock(name)
+    siblings = dataset.siblings()
     groups: dict[tuple[str, str], list[tuple[int, bool]]] = defaultdict(list)
     for file in lock.files:
         parsed = parse_path(file.path)
@@ -97,7 +99,7 @@ def status(dataset: ReleaseDataset, version: str | None = None) -> Status:
         to_adopt=tuple(
             file.path
             for file in lock.files
-            if not dataset.has(file) and not dataset.addresses(file)
+            if not siblings and not dataset.has(file) and not dataset.addresses(file)
         ),
         interrupted=_interrupted(dataset),
     )

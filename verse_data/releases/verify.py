@@ -110,13 +110,17 @@ class _Mends:
         self._version = version or self._newest
         lock = dataset.lock()
         self._kept = {file.annex_key for file in lock.files}
+        self._siblings = dataset.siblings()
         self._from_tree = lock.source.kind == "tree"
 
     def bring(self, file: LockedFile) -> str:
         """Return what brings a content that is not here."""
-        if not self._dataset.addresses(file):
-            return self._line("adopt", "PATH", note="it has no address")
         get = self._line("get")
+        if not self._dataset.addresses(file):
+            if self._siblings:
+                why = f"it has no address; {', '.join(self._siblings)} may have it"
+                return f"{get} || {self._line('adopt', 'PATH', note=why)}"
+            return self._line("adopt", "PATH", note="it has no address")
         if file.annex_key in self._kept:
             return get
         why = f"{self._newest} lacks it: if OSF no longer has it, adopt a copy"
