@@ -78,7 +78,7 @@ def crops(
 
 
 def train(dataset: VertebraDataset, *, epochs: int, workers: int, seed: int) -> Grader:
-    """Train on batches in which all grades come equally often and no patient dominates."""
+    """Train on batches in which grades come evenly within each level and no patient dominates."""
     torch.manual_seed(seed)
     network = Grader()
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-2)

@@ -34,7 +34,7 @@ class BalancedSampler(EpochSampler):
     grades that it has come equally often at it. Then the vertebrae of a grade are evened out until
     none comes more than twice as often as the average one of its grade, and subjects are cut down
     to `max_subject_share`. What is cut off goes to the others in proportion, which moves the grades
-    at a level a little away from even.
+    at a level a little away from even, and what subjects lose may lift others above that twice.
 
     Every vertebra of a grade that is drawn has a share. Each epoch draws it as often as its share
     says, to within one, in an order of its own.
