@@ -90,7 +90,9 @@ class BalancedSampler(EpochSampler):
         draws = len(dataset) if count is None else whole("count", count, least=1)
         self._plan = DrawPlan(self._shares[self._order], draws, dataset.seed)
         self._asked = {
-            "grade_weights": wanted and {str(grade): wanted[grade] for grade in sorted(wanted)},
+            "grade_weights": None
+            if wanted is None
+            else {str(grade): share for grade, share in sorted(wanted.items())},
             "max_subject_share": limit,
             "count": draws,
         }
