@@ -28,6 +28,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def counted(number: int, one: str, several: str = "") -> str:
+    """Return `number` with the words that fit it; `several` is `one` with an s if missing."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
 class VerseDataError(Exception):
     """Base of every error that this package raises on purpose.
 

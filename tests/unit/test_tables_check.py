@@ -11,7 +11,7 @@ import pytest
 from tests.support import workbooks
 from tests.support.releases import PIR, write_scan
 from tests.support.workbooks import row
-from verse_data.errors import NiftiRefused, ValidationFailed, VolumeCorrupt
+from verse_data.errors import NiftiRefused, ValidationFailed, VolumeCorrupt, counted
 from verse_data.tables.check import check_tree
 from verse_data.volumes.nifti import write_nifti
 
@@ -137,3 +137,20 @@ def test_a_folder_without_a_scan_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ValidationFailed, match="No file of the tree has a name of VerSe's layouts"):
         check_tree(files(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "told"),
+    [
+        (1, ("finding",), "1 finding"),
+        (0, ("finding",), "0 findings"),
+        (1200, ("row",), "1,200 rows"),
+        (1, ("vertebra", "vertebrae"), "1 vertebra"),
+        (2, ("store is damaged", "stores are damaged"), "2 stores are damaged"),
+    ],
+)
+def test_one_thing_is_counted_in_the_singular(
+    number: int, words: tuple[str, ...], told: str
+) -> None:
+    """A count stands with the words that fit it."""
+    assert counted(number, *words) == told

@@ -9,6 +9,7 @@ import typer
 
 from verse_data.cli import options as opt
 from verse_data.cli.common import SHOWN, note, print_json
+from verse_data.errors import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +85,8 @@ def build(
     if as_json:
         print_json({scan_id: str(path) for scan_id, path in built.items()})
     else:
-        note(f"{len(built)} scans of {release} {opened.version} are in the cache.")
+        what = f"{release} {opened.version}"
+        note(f"{counted(len(built), f'scan of {what} is', f'scans of {what} are')} in the cache.")
 
 
 def list_(*, root: opt.Root = None, as_json: opt.Json = False) -> None:
@@ -127,10 +129,17 @@ def verify(
     if len(texts) > SHOWN:
         note(f"and {len(texts) - SHOWN} more")
     if damaged and not repair:
-        raise IntegrityError(f"{len(damaged)} stores are damaged; remove them with --repair.")
+        told = counted(
+            len(damaged), "store is damaged; remove it", "stores are damaged; remove them"
+        )
+        raise IntegrityError(f"{told} with --repair.")
     if left := [path for path in damaged if path.exists()]:
-        raise StorageError(f"{len(left)} stores cannot be read, and stay: {left[0]} is the first.")
-    note(f"{len(damaged)} damaged stores were removed." if damaged else "All stores are sound.")
+        told = counted(
+            len(left), "store cannot be read, and stays", "stores cannot be read, and stay"
+        )
+        raise StorageError(f"{told}: {left[0]} is the first.")
+    removed = counted(len(damaged), "damaged store was", "damaged stores were")
+    note(f"{removed} removed." if damaged else "All stores are sound.")
 
 
 def prune(
@@ -169,9 +178,9 @@ def prune(
             }
         )
     done = "would be removed" if dry_run else "removed"
-    note(f"{len(gone.stores)} stores ({gone.nbytes:,} bytes) {done}.")
+    note(f"{counted(len(gone.stores), 'store')} ({gone.nbytes:,} bytes) {done}.")
     if gone.leftovers:
-        note(f"{len(gone.leftovers)} leftovers of dead processes {done}.")
+        note(f"{counted(len(gone.leftovers), 'leftover')} of dead processes {done}.")
 
 
 def size(*, root: opt.Root = None, as_json: opt.Json = False) -> None:
@@ -192,9 +201,11 @@ def size(*, root: opt.Root = None, as_json: opt.Json = False) -> None:
             }
         )
         return
-    sys.stdout.write(f"{count} stores, {nbytes:,} bytes in {folder}\n")
+    sys.stdout.write(f"{counted(count, 'store')}, {nbytes:,} bytes in {folder}\n")
     if stale:
-        note(f"{stale} leftovers of dead processes, {stale_bytes:,} bytes: verse-data cache prune")
+        note(
+            f"{counted(stale, 'leftover')} of dead processes, {stale_bytes:,} bytes: verse-data cache prune"
+        )
 
 
 def _stores(root: Path | None) -> Path:

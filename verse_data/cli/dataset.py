@@ -10,6 +10,7 @@ import typer
 
 from verse_data.cli import options as opt
 from verse_data.cli.common import SHOWN, note, print_json
+from verse_data.errors import counted
 
 if TYPE_CHECKING:
     from verse_data.records.lock import ReleaseLock
@@ -89,9 +90,13 @@ def lock(
         sys.stdout.write("".join(f"{name:8} {value}\n" for name, value in facts.items()))
     gaps = api.open_release(release, version=version, root=root).gaps
     if gaps:
+        told = counted(
+            gaps,
+            "thing that a release of this kind should have is",
+            "things that a release of this kind should have are",
+        )
         note(
-            f"{gaps} things that a release of this kind should have are not listed (files of a scan, "
-            f"or whole scans). See which: {command(dataset, 'verify', '--level', 'presence')}"
+            f"{told} not listed (files of a scan, or whole scans). See which: {command(dataset, 'verify', '--level', 'presence')}"
         )
 
 

@@ -7,6 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from verse_data.errors import counted
+
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console, RenderableType
@@ -99,7 +101,7 @@ def say_findings(console: Console, findings: pd.DataFrame) -> None:
 
     kinds = findings["rule"].value_counts()
     listed = ", ".join(f"{count} x {rule}" for rule, count in kinds.items() if count)
-    say(console, Text(f"{len(findings)} findings: {listed or 'none'}", style="dim"))
+    say(console, Text(f"{counted(len(findings), 'finding')}: {listed or 'none'}", style="dim"))
 
 
 def described(sample: Mapping[str, Any]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import typer
 
 from verse_data.cli import options as opt
 from verse_data.cli.common import note, note_absent, print_json, print_table
+from verse_data.errors import counted
 
 if TYPE_CHECKING:
     from verse_data.tables.figures import FigureReport
@@ -55,7 +56,8 @@ def table(
     if opened.catalog:
         about |= {"licence": opened.catalog.licence, "attribution": opened.catalog.attribution}
     write_table(rows, out, name=name.value, attributes=about)
-    note(f"{len(rows):,} rows of {name.value} are in {out}")
+    told = counted(len(rows), f"row of {name.value} is", f"rows of {name.value} are")
+    note(f"{told} in {out}")
 
 
 def columns(
@@ -96,7 +98,7 @@ def findings(
     note_absent(opened, headers=True)
     found = opened.findings
     rows = found.to_dict(orient="records")
-    note(f"{len(rows)} findings")
+    note(counted(len(rows), "finding"))
     if as_json:
         print_json(rows)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, get_args
 
-from verse_data.errors import ContentMissing, UsageError
+from verse_data.errors import ContentMissing, UsageError, counted
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import Role
@@ -47,7 +47,7 @@ def known_scans(wanted: Iterable[str], known: Iterable[str], dataset: ReleaseDat
     unknown = sorted(map(repr, set(ids) - set(here)))
     if unknown:
         raise UsageError(
-            f"Release {dataset.name} has no scan {unknown[0]} ({len(unknown)} unknown ids). Ids look "
+            f"Release {dataset.name} has no scan {unknown[0]} ({counted(len(unknown), 'unknown id')}). Ids look "
             f"like {here[0] if here else 'verse004'!r}; list them: {command(dataset, 'table', 'scans')}"
         )
     return ids

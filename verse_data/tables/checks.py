@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from verse_data.errors import counted
 from verse_data.records.grading import DEVICES, GradingRow
 from verse_data.records.names import Role
 from verse_data.spine.geometry import apply_affine
@@ -72,7 +73,7 @@ def _odd(row: GradingRow) -> Iterator[tuple[str, str, str]]:
     if not filled:
         yield "T1_fx-g", "no-graded-level", "no level of this series was graded"
     if row.n_vertebrae < filled:
-        message = f"{row.n_vertebrae} vertebrae, and {filled} levels with a grade or x"
+        message = f"{counted(row.n_vertebrae, 'vertebra', 'vertebrae')}, and {counted(filled, 'level')} with a grade or x"
         yield "N_vertebrae", "fewer-vertebrae-than-grades", message
     if "L4" in row.grades and "L5" not in row.grades:
         yield "L5_fx-g", "ends-at-l4", "L4 is graded and L5 is blank: not assessed, or not there"
@@ -194,7 +195,8 @@ def _row_rules(sources: ScanSources, row: GradingRow) -> Iterator[_Seen]:
         message = f"says {sources.sidecar.device}, and the workbook {device}"
         yield _Seen("device-differs", message, "ct_json")
     if centroids and len(centroids.points) + len(centroids.unplaced) != row.n_vertebrae:
-        message = f"{len(centroids.points)} points; the workbook says {row.n_vertebrae} vertebrae"
+        told = counted(row.n_vertebrae, "vertebra", "vertebrae")
+        message = f"{counted(len(centroids.points), 'point')}; the workbook says {told}"
         yield _Seen("n-vertebrae-differs", message, "centroids")
     if sources.mask is None:
         return

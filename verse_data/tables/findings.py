@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
-from verse_data.errors import ValidationFailed
+from verse_data.errors import ValidationFailed, counted
 
 SHOWN: Final = 20
 Severity = Literal["error", "warning", "note"]
@@ -62,7 +62,7 @@ def raise_problems(problems: Sequence[Problem], *, what: str, then: str) -> None
         return
     lines = [f"  {problem}" for problem in problems[:SHOWN]]
     more = [f"  and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    count = counted(len(problems), "problem")
     raise ValidationFailed("\n".join([f"{what}: {count}:", *lines, *more, then]))
 
 

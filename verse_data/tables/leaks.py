@@ -10,7 +10,7 @@ from typing import Final
 
 import pandas as pd
 
-from verse_data.errors import UsageError, ValidationFailed
+from verse_data.errors import UsageError, ValidationFailed, counted
 from verse_data.tables.leaks_entries import NUMBER_RULE, Patients
 
 _SHOWN: Final = 20
@@ -88,8 +88,8 @@ class LeakReport:
     def __str__(self) -> str:
         """Say everything, a line each."""
         counts = ", ".join(f"{side} {number}" for side, number in self.patients.items())
-        leaking = _counted(len(self.leaks), "patient sits", "patients sit")
-        unplaced = _counted(len(self.unknown), "entry", "entries")
+        leaking = counted(len(self.leaks), "patient sits", "patients sit")
+        unplaced = counted(len(self.unknown), "entry", "entries")
         lines = [
             f"Patients: {counts}.",
             f"{leaking} on two sides:" if self.leaks else "No patient sits on two sides.",
@@ -175,8 +175,8 @@ def assert_no_leak(
     if report.is_clean:
         return
     heading = (
-        f"The split is not clean: {_counted(len(report.leaks), 'patient', 'patients')} on two sides, "
-        f"{_counted(len(report.unknown), 'entry', 'entries')} that could not be placed."
+        f"The split is not clean: {counted(len(report.leaks), 'patient', 'patients')} on two sides, "
+        f"{counted(len(report.unknown), 'entry', 'entries')} that could not be placed."
     )
     advice = "Put each patient on one side, or let release.folds() group them."
     lines = [heading, *_first(report.leaks), *_first(report.unknown), *report.notes, advice]
@@ -188,10 +188,6 @@ def _as_list(side: str, entries: Iterable[object]) -> list[object]:
         message = f"The side {side!r} is a {type(entries).__name__}; give a list of ids or paths."
         raise UsageError(message)
     return list(entries)
-
-
-def _counted(number: int, one: str, several: str) -> str:
-    return f"{number} {one if number == 1 else several}"
 
 
 def _first(things: tuple[Leak, ...] | tuple[Unknown, ...]) -> list[str]:

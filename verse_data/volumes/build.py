@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from verse_data.errors import NetworkError, StorageError, UsageError, VerseDataError
+from verse_data.errors import NetworkError, StorageError, UsageError, VerseDataError, counted
 from verse_data.progress import Progress, silent
 from verse_data.volumes.cluster import build_on
 from verse_data.volumes.pool import in_processes
@@ -128,6 +128,6 @@ def _all_or_error(built: dict[str, Path | VerseDataError]) -> dict[str, Path]:
     names = ", ".join(list(failed)[:_NAMED]) + (", ..." if len(failed) > _NAMED else "")
     message = (
         f"{first} {len(failed)} of {len(built)} scans failed ({names}); "
-        f"the other {len(stores)} are in the cache."
+        f"{counted(len(stores), 'other is', 'others are')} in the cache."
     )
     raise type(first)(message)
