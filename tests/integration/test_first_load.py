@@ -155,7 +155,7 @@ def test_a_condition_that_means_nothing_fetches_nothing(osf: OsfStandin) -> None
         {"transform": "flip"},
         {"workers": 0},
         {"spacing": (1, 1)},
-        {"unit": "patch", "patch_size": 96},
+        {"unit": "patch", "patch_size": (96, 96)},
         {"unit": "patch", "sampling": ["grade"]},
         {"unit": "patch", "weights": {"T12": 1}},
         {"unit": "vertebra", "include": 3},
