@@ -116,8 +116,7 @@ def load_split(
         Of every unit: ``orientation="RAS"`` (axis codes of what is handed out), ``spacing=None``
         (mm along R-L, A-P, S-I; None keeps the scan's grid), ``interpolation="linear"``,
         ``codec="lz4"`` of the stores, ``transform=None``, ``seed=0``, ``image_dtype="float32"``,
-        ``label=True``, ``workers=None`` (processes that convert), ``engine="annex"``. Those of a
-        unit are listed at its class in :mod:`verse_data.training`.
+        ``label=True``, ``workers=None`` (processes that convert). Those of a unit are listed at its class in :mod:`verse_data.training`.
 
     Returns
     -------
@@ -178,8 +177,7 @@ def _members(
         raise UsageError(_no_such_split(release, split))
     if where is None:
         return ids
-    fetching = {name: how[name] for name in ("engine", "progress") if name in how}
-    return release.fetch_and_select(where, scan_ids=ids, **fetching)
+    return release.fetch_and_select(where, scan_ids=ids, progress=how.get("progress"))
 
 
 def _no_such_split(release: Release, split: Split) -> str:

@@ -66,7 +66,6 @@ for line in sys.stdin:
 OURS = """
 import sys
 from pathlib import Path
-from verse_data.releases import annex_engine
 from verse_data.releases.dataset import ReleaseDataset
 dataset = ReleaseDataset(Path(sys.argv[1]))
 print("ready", flush=True)
@@ -136,8 +135,8 @@ def kill_when(
 
 
 def has_begun(dataset: ReleaseDataset) -> bool:
-    """Whether git-annex has the first bytes of a file."""
-    return any((dataset.path / ".git" / "annex" / "tmp").glob("SHA256E-*"))
+    """Whether the first bytes of a file have come."""
+    return any(path.stat().st_size for path in dataset.store.incoming.glob("*.mine"))
 
 
 def test_killed_gets_leave_nothing_wrong(place: tuple[OsfStandin, ReleaseDataset]) -> None:
@@ -177,7 +176,7 @@ def test_killed_gets_leave_nothing_wrong(place: tuple[OsfStandin, ReleaseDataset
 def test_our_own_get_goes_on_after_a_kill_of_it_alone(
     place: tuple[OsfStandin, ReleaseDataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """git-annex does not outlive us; the next call is not locked out, and costs at most half again."""
+    """The next call is not locked out, and costs at most half again."""
     osf, dataset = place
     for name, value in osf.environment.items():
         monkeypatch.setenv(name, value)

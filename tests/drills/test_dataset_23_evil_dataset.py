@@ -14,7 +14,7 @@ from support.trees import write_tree
 
 from verse_data.api import open_release
 from verse_data.config import resolve
-from verse_data.errors import VerseDataError
+from verse_data.errors import UnsafeInput, VerseDataError
 from verse_data.records.lock import ReleaseLock
 from verse_data.release.checks import diff, verify
 from verse_data.releases.dataset import ReleaseDataset
@@ -27,6 +27,11 @@ from verse_data.releases.tree import lock_tree
 HOOKS = (
     "post-checkout", "post-merge", "pre-commit", "post-commit", "pre-push", "post-receive",
     "reference-transaction", "post-index-change", "pre-auto-gc", "fsmonitor-watchman", "post-rewrite",
+)  # fmt: skip
+# git-annex looks for programs of these names in the same folder, whatever core.hooksPath says.
+ANNEX_HOOKS = (
+    "pre-commit-annex", "post-update-annex", "pre-init-annex", "freezecontent-annex", "thawcontent-annex",
+    "secure-erase-annex", "http-headers-annex", "commitmessage-annex",
 )  # fmt: skip
 
 
@@ -114,10 +119,10 @@ def steps(evil: ReleaseDataset, tree: Path) -> list[Callable[[], object]]:
         lambda: describe(evil),
         lambda: release.findings,
         release.locked,
-        lambda: evil.fetch(lock.files, engine="http"),
+        lambda: evil.fetch(lock.files),
         lambda: drop_files(evil, lock.files[:2], unchecked=True),
-        lambda: evil.fetch(lock.files[:2], engine="http"),
-        lambda: evil.fetch(lock.files[:1], engine="annex"),
+        lambda: evil.fetch(lock.files[:2]),
+        lambda: evil.fetch(lock.files[:1]),
         lambda: drop_files(evil, lock.files[2:4]),
         lambda: evil.publish(smaller(lock)),
         lambda: diff(evil, "v1", "v2"),
@@ -133,7 +138,316 @@ def test_no_public_function_runs_the_datasets_own_code(
         with suppress(VerseDataError):  # refusing is fine
             step()
         assert list(markers.iterdir()) == []
-    assert evil.versions() == ("v1", "v2")
+    assert evil.versions() == ("v1",)
+
+
+# Ways in which a promisor remote has git start a program for one missing object: its settings by name.
+FETCHERS = {
+    "ext": {"url": "ext::{program}", "/protocol.ext.allow": "always"},
+    "ssh": {"url": "ssh://nowhere.invalid/x", "/core.sshCommand": "{program}", "/protocol.ssh.allow": "always"},
+    "uploadpack": {"url": "{folder}", "uploadpack": "{program}", "/protocol.file.allow": "always"},
+    "vcs": {"url": "x", "vcs": "evil", "/protocol.evil.allow": "always"},
+}  # fmt: skip
+
+
+def with_a_missing_object(folder: Path, name: str) -> None:
+    """Unpack a repository's objects, and remove one of them."""
+    identity = call(folder, "git", "rev-parse", name).strip()
+    packs = folder.parent / "packs"
+    (folder / ".git" / "objects" / "pack").rename(packs)
+    for pack in packs.glob("*.pack"):
+        with pack.open("rb") as stream:
+            subprocess.run(["git", "unpack-objects", "-q"], cwd=folder, stdin=stream, check=True)
+    (folder / ".git" / "objects" / identity[:2] / identity[2:]).unlink()
+
+
+def set_all(folder: Path, settings: dict[str, str]) -> None:
+    """Write settings into a folder's configuration; a later value of a name comes beside an earlier."""
+    for name, value in settings.items():
+        config = str(folder / ".git" / "config")
+        call(folder, "git", "config", "--file", config, "--add", name, value)
+
+
+@pytest.fixture
+def release(tmp_path: Path, home: Path) -> ReleaseDataset:
+    """Build a release with its contents, as a stranger might hand it on."""
+    dataset = ReleaseDataset(home / "releases" / "phantom", config=resolve())
+    tree = write_tree(tmp_path / "tree")
+    dataset.publish(lock_tree(tree, release="phantom"))
+    dataset.adopt([tree])
+    return dataset
+
+
+@pytest.mark.parametrize("lost", ["v1:.verse/lock.json", "v1^{commit}", "v1^{tree}", "v1^{tag}"])
+@pytest.mark.parametrize("way", FETCHERS)
+def test_a_missing_object_is_not_fetched_as_the_folder_wants(
+    release: ReleaseDataset, markers: Path, monkeypatch: pytest.MonkeyPatch, way: str, lost: str
+) -> None:
+    """Reading a folder with a promisor remote starts none of its programs; plain git, the control, does."""
+    program(markers.parent / "bin" / "git-remote-evil", markers)
+    monkeypatch.setenv("PATH", f"{markers.parent / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    identity = call(release.path, "git", "rev-parse", lost).strip()
+    with_a_missing_object(release.path, lost)
+    fill = {"program": str(markers.parent / "bin" / "git-remote-evil"), "folder": str(release.path)}
+    settings = {
+        name.removeprefix("/") if name.startswith("/") else f"remote.origin.{name}": value.format(
+            **fill
+        )
+        for name, value in FETCHERS[way].items()
+    }
+    set_all(release.path, {
+        **settings,
+        "core.repositoryformatversion": "1",
+        "extensions.partialClone": "origin",
+        "remote.origin.promisor": "true",
+        "protocol.allow": "always",
+    })  # fmt: skip
+    fresh = ReleaseDataset(release.path, config=resolve())
+    lock_file = release.path / ".verse" / "lock.json"
+    steps: list[Callable[[], object]] = [
+        fresh.versions, fresh.lock, fresh.commit, fresh.tree_keys, lambda: status(fresh),
+        lambda: describe(fresh), lambda: open_release("phantom", offline=True),
+        lambda: fresh.publish(ReleaseLock.parse(lock_file.read_bytes())),
+    ]  # fmt: skip
+
+    refused = 0
+    for step in steps:
+        try:
+            step()
+        except VerseDataError:
+            refused += 1
+        assert list(markers.iterdir()) == []
+
+    assert refused
+    subprocess.run(
+        ["git", "cat-file", "-p", identity], cwd=release.path, capture_output=True, check=False
+    )
+    assert list(markers.iterdir()) != []
+
+
+# Settings that name a program, or lead to some that do, and the verb of git-annex or git that runs it.
+PROGRAMS = {
+    "annex.http-headers-command": "{program}",
+    "annex.freezecontent-command": "{program} %path",
+    "annex.thawcontent-command": "{program} %path",
+    "annex.secure-erase-command": "{program} %file",
+    "annex.post-update-command": "{program}",
+    "annex.pre-init-command": "{program}",
+    "annex.commitmessage-command": "{program}",
+    "remote.origin.annex-cost-command": "{program}",
+    "remote.origin.annex-ssh-options": "-oProxyCommand={program}",
+    "filter.annex.clean": "{program}",
+    "filter.evil.clean": "{program}",
+    "filter.evil.process": "{program}",
+    "include.path": "evil-config",
+    "includeIf.gitdir:**.path": "evil-config",
+    "core.worktree": "{folder}/other",
+    "core.attributesFile": "{folder}/attributes",
+    "core.hooksPath": "{folder}/bad",
+    "core.sshCommand": "{program}",
+    "core.pager": "{program}",
+    "core.editor": "{program}",
+    "core.fsmonitor": "{program}",
+    "diff.external": "{program}",
+    "gpg.program": "{program}",
+    "credential.helper": "!{program}",
+    "merge.evil.driver": "{program}",
+    "extensions.worktreeConfig": "true",
+    "remote.origin.url": "ext::{program}",
+    "remote.origin.annex-externaltype": "evil",
+    "url.ext::{program}.insteadOf": "https://",
+    "alias.merge": "!{program}",
+}
+
+
+def writing(dataset: ReleaseDataset, tree: Path, lock: ReleaseLock) -> list[Callable[[], object]]:
+    """Return a call of each function that writes to a dataset, each with something to do."""
+    return [
+        lambda: drop_files(dataset, lock.files[:2], unchecked=True),
+        lambda: drop_files(dataset, lock.files[2:3], damaged=True),
+        lambda: dataset.fetch(lock.files),
+        lambda: dataset.adopt([tree]),
+        lambda: dataset.publish(smaller(lock)),
+    ]
+
+
+@pytest.mark.parametrize("setting", PROGRAMS)
+def test_a_folder_with_a_setting_of_its_own_is_read_and_never_written(
+    release: ReleaseDataset, markers: Path, tmp_path: Path, setting: str
+) -> None:
+    """What drops, fetches, adopts or publishes refuses the folder by the setting's name; reading goes on."""
+    program(tmp_path / "bin" / "evil", markers)
+    lock, before = release.lock(), release.commit()
+    fill = {"program": str(tmp_path / "bin" / "evil"), "folder": str(release.path)}
+    (release.path / ".git" / "info").mkdir(exist_ok=True)
+    (release.path / ".git" / "info" / "attributes").write_text("* filter=evil\n")
+    (release.path / ".git" / "evil-config").write_text(f"[core]\n\thooksPath = {markers}\n")
+    set_all(release.path, {setting.format(**fill): PROGRAMS[setting].format(**fill)})
+    fresh = ReleaseDataset(release.path, config=resolve())
+
+    for step in writing(fresh, tmp_path / "tree", lock)[:1]:
+        with pytest.raises(UnsafeInput, match=r"\.git/config sets ") as caught:
+            step()
+        assert "verse-data adopt phantom" in str(caught.value)
+    for step in writing(fresh, tmp_path / "tree", lock):
+        with suppress(UnsafeInput):
+            step()
+
+    assert list(markers.iterdir()) == []
+    assert (fresh.versions(), fresh.commit()) == (("v1",), before)
+    assert all(fresh.has(file) for file in lock.files)
+    assert fresh.tree_keys() == {file.path: file.annex_key for file in lock.files}
+
+
+def to_a_common_folder(folder: Path) -> None:
+    """Let git take objects and configuration from another folder of the stranger's."""
+    (folder / ".git" / "commondir").write_text("../shared-git\n")
+
+
+def to_a_file(folder: Path) -> None:
+    """Make .git a file that names the git folder."""
+    (folder / ".git").rename(folder / "elsewhere")
+    (folder / ".git").write_text("gitdir: elsewhere\n")
+
+
+def to_a_link(folder: Path) -> None:
+    """Make .git a link."""
+    (folder / ".git").rename(folder.parent / "elsewhere")
+    (folder / ".git").symlink_to("../elsewhere")
+
+
+def to_foreign_objects(folder: Path) -> None:
+    """Let git look for objects in another folder too."""
+    (folder / ".git" / "objects" / "info").mkdir(exist_ok=True)
+    (folder / ".git" / "objects" / "info" / "alternates").write_text("/etc\n")
+
+
+def to_linked_objects(folder: Path) -> None:
+    """Make the folder of objects a link to one elsewhere."""
+    (folder / ".git" / "objects").rename(folder.parent / "elsewhere")
+    (folder / ".git" / "objects").symlink_to(folder.parent / "elsewhere")
+
+
+def to_a_reftable(folder: Path) -> None:
+    """Make references a database, as newer gits can."""
+    (folder / ".git" / "reftable").mkdir()
+
+
+def to_sha256(folder: Path) -> None:
+    """Give a tag the name of an object of a SHA-256 repository."""
+    (folder / ".git" / "refs" / "tags" / "v1").write_text("a" * 64 + "\n")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [to_a_common_folder, to_a_file, to_a_link, to_foreign_objects, to_linked_objects, to_a_reftable, to_sha256],
+)  # fmt: skip
+def test_a_repository_that_is_not_all_in_its_folder_is_refused(
+    release: ReleaseDataset, change: Callable[[Path], None]
+) -> None:
+    """Git folders, objects and references elsewhere, or of a kind that is not read, are one clear refusal."""
+    change(release.path)
+
+    with pytest.raises(UnsafeInput, match=r"phantom: (its |tag |\.git )"):
+        ReleaseDataset(release.path, config=resolve()).lock()
+
+
+def test_a_work_tree_that_is_a_repository_itself_is_not_written_to(
+    release: ReleaseDataset, markers: Path, tmp_path: Path
+) -> None:
+    """Where .git lacks a part, git would take the folder itself, and its configuration, for the repository."""
+    lock = release.lock()
+    program(tmp_path / "bin" / "evil", markers)
+    call(release.path, "git", "init", "-q", "--bare", str(tmp_path / "bare"))
+    for path in (tmp_path / "bare").iterdir():
+        path.rename(release.path / path.name)
+    call(release.path, "git", "config", "--file", str(release.path / "config"), "core.fsmonitor",
+         str(tmp_path / "bin" / "evil"))  # fmt: skip
+    (release.path / ".git" / "HEAD").unlink()
+
+    for step in writing(ReleaseDataset(release.path, config=resolve()), tmp_path / "tree", lock):
+        with suppress(VerseDataError):
+            step()
+
+    assert list(markers.iterdir()) == []
+    assert list((release.path / "refs" / "tags").iterdir()) == []
+
+
+def test_hooks_of_git_in_a_clean_folder_are_not_run(
+    release: ReleaseDataset, markers: Path, tmp_path: Path
+) -> None:
+    """Writing goes on in a folder whose configuration is as it should be, without the hooks in it."""
+    for name in HOOKS:
+        program(release.path / ".git" / "hooks" / name, markers)
+    lock = release.lock()
+
+    for step in writing(release, tmp_path / "tree", lock):
+        step()
+
+    assert list(markers.iterdir()) == []
+    assert release.versions() == ("v1", "v2")
+    assert all(release.has(file) for file in lock.files)
+    call(release.path, "git", "checkout", "-q", "-b", "control")
+    assert "hooks-post-checkout" in {marker.name for marker in markers.iterdir()}
+
+
+@pytest.mark.parametrize("hook", ANNEX_HOOKS)
+def test_a_folder_with_a_hook_of_git_annex_is_not_written(
+    release: ReleaseDataset, markers: Path, tmp_path: Path, hook: str
+) -> None:
+    """git-annex would run it, wherever git is told to look for hooks; so nothing is written there."""
+    program(release.path / ".git" / "hooks" / hook, markers)
+    lock = release.lock()
+
+    for step in writing(release, tmp_path / "tree", lock)[:2]:
+        with pytest.raises(UnsafeInput, match=rf"\.git/hooks holds {hook}, which"):
+            step()
+    for step in writing(release, tmp_path / "tree", lock):
+        with suppress(UnsafeInput):
+            step()
+
+    assert list(markers.iterdir()) == []
+    assert all(release.has(file) for file in lock.files)
+
+
+def test_control_git_annex_runs_its_hooks(release: ReleaseDataset, markers: Path) -> None:
+    """Its own drop runs a stranger's hooks also with core.hooksPath elsewhere."""
+    for name in ANNEX_HOOKS:
+        program(release.path / ".git" / "hooks" / name, markers)
+    quiet = ("-c", "core.hooksPath=/dev/null")
+    key = release.lock().files[0].annex_key
+    call(release.path, "git-annex", "drop", "--force", *quiet, f"--key={key}")
+    assert "hooks-thawcontent-annex" in {marker.name for marker in markers.iterdir()}
+
+
+def test_a_folder_that_a_clone_came_from_is_not_worked_in(
+    release: ReleaseDataset, markers: Path, tmp_path: Path
+) -> None:
+    """A remote in a folder gives its contents as files: nothing that its own configuration names is run.
+
+    The control is git-annex's get, which works in that folder.
+    """
+    files = release.lock().files
+    clones = [tmp_path / "one" / "phantom", tmp_path / "two" / "phantom"]
+    for clone in clones:
+        call(tmp_path, "git", "clone", "-q", str(release.path), str(clone))
+    program(tmp_path / "bin" / "evil", markers)
+    for name in (*HOOKS, *ANNEX_HOOKS):
+        program(release.path / ".git" / "hooks" / name, markers)
+    evil = str(tmp_path / "bin" / "evil")
+    set_all(release.path, {"core.fsmonitor": evil, "annex.thawcontent-command": evil,
+                           "annex.freezecontent-command": evil, "uploadpack.packObjectsHook": evil})  # fmt: skip
+    dataset = ReleaseDataset(clones[0], config=resolve())
+
+    report = dataset.fetch(files)
+    assert {result.source for result in report.fetched} == {"origin"}
+    assert len(drop_files(dataset, files[:2]).dropped) == 2
+    assert dataset.publish(smaller(dataset.lock())) == "v2"
+
+    assert list(markers.iterdir()) == []
+    subprocess.run(["git-annex", "move", "--from=origin", "--all"], cwd=clones[1],
+                   env=tool_environment(), capture_output=True, check=False)  # fmt: skip
+    assert list(markers.iterdir()) != []
 
 
 PROTOCOL = """echo VERSION 1
@@ -170,7 +484,7 @@ def test_a_remote_that_enables_itself_is_not_started(
 
     assert len(dataset.adopt([tree]).new) == len(files)
     drop_files(dataset, files[:1], unchecked=True)
-    dataset.fetch(files[:1], engine="annex")
+    dataset.fetch(files[:1])
     assert dataset.publish(smaller(dataset.lock())) == "v2"
 
     assert list(markers.iterdir()) == []

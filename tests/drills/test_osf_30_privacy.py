@@ -21,7 +21,6 @@ from verse_data.config import Config
 from verse_data.errors import VerseDataError
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.fetch import FetchResult
-from verse_data.releases.getting import make_engine
 from verse_data.releases.http_engine import HttpEngine
 from verse_data.releases.osf_walk import walk_node
 from verse_data.releases.pacing import Backoff
@@ -90,8 +89,7 @@ class Target:
     store: object
 
 
-@pytest.mark.parametrize("engine", ["http", "annex"])
-def test_secrets_of_the_user_and_of_the_server_get_nowhere(tmp_path: Path, home: Path, engine: str):
+def test_secrets_of_the_user_and_of_the_server_get_nowhere(home: Path):
     """Token and signatures are in no file, no result and no error, whatever the server does."""
     node = Node("jtfa5")
     for number in range(3):
@@ -109,21 +107,18 @@ def test_secrets_of_the_user_and_of_the_server_get_nowhere(tmp_path: Path, home:
         lock = walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
         dataset = ReleaseDataset(config.releases / "lab", config=config)
         dataset.publish(lock)
-        for mode in ("html", "flip", "gone") if engine == "annex" else MODES:
+        for mode in MODES:
             osf.faults.clear()
             osf.play(mode, seconds=0)
             results: list[FetchResult] = []
-            if engine == "http":
-                quick = Backoff(tries=2, first=0.001, most=0.01)
-                chosen = HttpEngine(
-                    config, dataset, clock=FakeClock(), backoff=quick, timeouts=(60.0, 60.0)
-                )
-            else:
-                chosen = make_engine("annex", dataset, config=config)
+            quick = Backoff(tries=2, first=0.001, most=0.01)
+            chosen = HttpEngine(
+                config, dataset, clock=FakeClock(), backoff=quick, timeouts=(60.0, 60.0)
+            )
             chosen.fetch(lock.files[:1], jobs=1, on_result=results.append)
             texts += [repr(result) for result in results]
         osf.faults.clear()
-        texts.append(repr(dataset.fetch(lock.files, engine=engine, jobs=2)))
+        texts.append(repr(dataset.fetch(lock.files, jobs=2)))
         assert all(dataset.has(file) for file in lock.files)
         assert [seen.token for seen in osf.seen if seen.token] != []
         assert {seen.host for seen in osf.seen if seen.token} == {"api"}

@@ -107,7 +107,6 @@ def test_json_is_all_that_stands_on_stdout(root: Path, words: str) -> None:
         ("cache prune --older-than -1", "a number of days, 0 or more"),
         ("cache prune --older-than nan", "a number of days, 0 or more"),
         ("get phantom --role ,", "',' is no role"),
-        ("get phantom --engine ftp", "no engine 'ftp'"),
         ("get phantom --where grad==1", "no column grad"),
     ],
 )
@@ -133,7 +132,6 @@ def test_what_to_type_next_names_the_root(root: Path) -> None:
         ({"spacing": (1, 1)}, r"spacing=\(1, 1\): Field required"),
         ({"spacing": "1,1,1"}, "such as 1,1,1"),
         ({"codec": "gzip"}, "codec='gzip': Input should be"),
-        ({"engine": "ftp"}, "no engine 'ftp'"),
         ({"workers": 0}, "workers=0"),
         ({"orientation": ("R", "A", "S")}, "give axis codes such as 'RAS'"),
         ({"release": []}, r"release=\[\]: give a name"),

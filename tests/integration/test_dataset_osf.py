@@ -87,13 +87,12 @@ def downloads(lab: Lab) -> int:
     return lab.osf.count("bucket")
 
 
-@pytest.mark.parametrize("engine", ["annex", "http"])
-def test_get_brings_what_is_missing_and_nothing_twice(lab: Lab, engine: str) -> None:
-    """Both engines put the same verified contents into the dataset, and git-annex knows of them."""
+def test_get_brings_what_is_missing_and_nothing_twice(lab: Lab) -> None:
+    """Verified contents come into the dataset once, and git-annex knows of them."""
     before = downloads(lab)
 
-    first = lab.call("get", "lab", "--engine", engine, "--json")
-    again = lab.call("get", "lab", "--engine", engine, "--json")
+    first = lab.call("get", "lab", "--json")
+    again = lab.call("get", "lab", "--json")
 
     assert json.loads(first.stdout)["fetched"] == 16
     assert json.loads(again.stdout)["present"] == 16
@@ -103,28 +102,11 @@ def test_get_brings_what_is_missing_and_nothing_twice(lab: Lab, engine: str) -> 
     assert "fail" not in call(lab.dataset.path, "git-annex", "fsck", "--quiet")
     lines = FetchLog(lab.dataset.path).read()
     assert len(lines) == 16
-    assert {line["engine"] for line in lines} == {engine}
+    assert {line["engine"] for line in lines} == {"http"}
     assert all(
         line["ok"] and line["bytes"] > 0 and "Signature" not in line["url"] for line in lines
     )
     assert {line["source"] for line in lines} == {"web"}
-
-
-def test_of_several_addresses_the_log_names_none_that_may_not_have_served(lab: Lab) -> None:
-    """Where git-annex knows two addresses and does not say which gave the bytes, neither is claimed."""
-    file, other = lab.dataset.lock().files[:2]
-    (address,) = lab.dataset.addresses(file)
-    call(lab.dataset.path, "git-annex", "registerurl", file.annex_key, f"{address}&mirror=1")
-
-    report = lab.dataset.fetch([file, other], engine="annex")
-
-    assert report.failed == ()
-    assert report.bytes == file.size + other.size
-    told = {result.file.path: (result.source, result.url) for result in report.fetched}
-    assert told == {
-        file.path: ("web", None),
-        other.path: ("web", lab.dataset.addresses(other)[0]),
-    }
 
 
 def test_get_takes_only_what_is_chosen(lab: Lab) -> None:
@@ -173,11 +155,10 @@ def test_what_v2_lacks_is_served_from_v1_if_it_was_fetched(lab: Lab) -> None:
     assert lab.lock()["version"] == "v2"
 
     assert lab.dataset.content(lab.dataset.lock("v1").by_path[fetched.path]).stat().st_size == 3002
-    for engine in ("annex", "http"):
-        (failure,) = lab.dataset.fetch([missed], engine=engine).failed
-        assert failure.error_class is SourceChanged
-        assert "the server no longer has it" in str(failure.error)
-        assert "v2 of lab no longer has this content either" in str(failure.error)
+    (failure,) = lab.dataset.fetch([missed]).failed
+    assert failure.error_class is SourceChanged
+    assert "the server no longer has it" in str(failure.error)
+    assert "v2 of lab no longer has this content either" in str(failure.error)
 
 
 def test_offline_opens_no_socket_and_lists_what_is_missing(
@@ -188,10 +169,9 @@ def test_offline_opens_no_socket_and_lists_what_is_missing(
     with forbidden_sockets(monkeypatch) as opened:
         dataset = ReleaseDataset(lab.dataset.path)
         files = dataset.lock().files
-        for engine in ("annex", "http"):
-            with pytest.raises(Offline, match=r"16 files \(48,032 bytes\).*offline") as caught:
-                dataset.fetch(files, engine=engine)
-            assert files[0].path in str(caught.value)
+        with pytest.raises(Offline, match=r"16 files \(48,032 bytes\).*offline") as caught:
+            dataset.fetch(files)
+        assert files[0].path in str(caught.value)
         assert lab.call("status", "lab").exit_code == 0
         assert lab.call("verify", "lab", "--level", "presence").exit_code == 4
         assert isinstance(lab.call("lock", "lab", "--node", "jtfa5").exception, Offline)
@@ -207,17 +187,16 @@ from verse_data.releases.dataset import ReleaseDataset
 dataset = ReleaseDataset(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
-report = dataset.fetch(dataset.lock().files, engine=sys.argv[2], jobs=2)
+report = dataset.fetch(dataset.lock().files, jobs=2)
 print(len(report.failed), len(report.fetched), report.bytes)
 """
 
 
-@pytest.mark.parametrize("engine", ["annex", "http"])
-def test_eight_processes_make_one_download_each(lab: Lab, engine: str) -> None:
+def test_eight_processes_make_one_download_each(lab: Lab) -> None:
     """Eight processes that want the same sixteen files: sixteen downloads in all, and none fails."""
     before = downloads(lab)
     lab.osf.latency = 0.02
-    command = [sys.executable, "-c", GET_ALL, str(lab.dataset.path), engine]
+    command = [sys.executable, "-c", GET_ALL, str(lab.dataset.path)]
     processes = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(8)
@@ -314,12 +293,11 @@ def without_address(lab: Lab) -> str:
     return path
 
 
-@pytest.mark.parametrize("engine", ["annex", "http"])
-def test_a_file_that_nobody_serves_is_to_adopt_and_no_failure(lab: Lab, engine: str) -> None:
+def test_a_file_that_nobody_serves_is_to_adopt_and_no_failure(lab: Lab) -> None:
     """Getting the release ends well and names the way; asking for that very file is an error."""
     path = without_address(lab)
 
-    answer = lab.call("get", "lab", "--engine", engine)
+    answer = lab.call("get", "lab")
 
     assert answer.exit_code == 0, answer.output
     assert "16 fetched" in answer.stdout
@@ -329,7 +307,7 @@ def test_a_file_that_nobody_serves_is_to_adopt_and_no_failure(lab: Lab, engine: 
     )
     assert json.loads(lab.call("get", "lab", "--json").stdout)["to_adopt"] == [path]
     assert lab.call("get", "lab", "--scan", "verse900").exit_code == 0
-    asked = lab.call("get", "lab", "--role", "grading", "--engine", engine)
+    asked = lab.call("get", "lab", "--role", "grading")
     assert isinstance(asked.exception, ContentMissing)
     assert "1 of 1 files could not be fetched:" in str(asked.exception)
     assert "verse-data adopt lab PATH" in str(asked.exception)

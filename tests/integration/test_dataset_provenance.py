@@ -39,7 +39,7 @@ def dataset(tmp_path: Path, home: Path) -> ReleaseDataset:
     dataset.publish(lock.model_copy(update={"files": files}))
     dataset.adopt([tmp_path / "tree"])
     result = FetchResult(file=files[0], ok=True, bytes=files[0].size, url=URL, tries=2, seconds=0.1)
-    FetchLog(dataset.path).append(result, engine="annex")
+    FetchLog(dataset.path).append(result)
     return dataset
 
 
@@ -64,7 +64,7 @@ def test_provenance_pins_release_and_scan(dataset: ReleaseDataset) -> None:
     first = next(file for file in whole.files if file.fetched)
     assert first.urls == (URL,)
     assert isinstance(first.fetched, FetchedFrom)
-    assert (first.fetched.engine, first.fetched.tries) == ("annex", 2)
+    assert (first.fetched.engine, first.fetched.tries) == ("http", 2)
     assert Provenance.model_validate_json(whole.model_dump_json()) == whole
     with pytest.raises(UsageError, match="no scan 'verse999'"):
         describe(dataset, scan_id="verse999")
@@ -74,7 +74,7 @@ def test_a_log_line_that_was_cut_short_is_passed_over(dataset: ReleaseDataset) -
     """A kill or a full disk may cut the log within a letter, and a message hold any kind of line end."""
     log, file = FetchLog(dataset.path), dataset.lock().files[1]
     before = log.read()
-    log.append(FetchResult(file=file, ok=False, error="two\u2028lines, a \x85 too"), engine="http")
+    log.append(FetchResult(file=file, ok=False, error="two\u2028lines, a \x85 too"))
     with log.path.open("ab") as stream:
         stream.write('{"key": "é'.encode()[:-1])
 

@@ -77,7 +77,7 @@ def test_a_clone_says_get_where_a_sibling_may_have_the_contents(
         clones.append(ReleaseDataset(tmp_path / name / "phantom"))
     sibling, alone = clones
 
-    assert (sibling.siblings(), alone.siblings()) == (("origin",), ())
+    assert [[found.name for found in clone.siblings()] for clone in clones] == [["origin"], []]
     assert status(sibling).to_adopt == ()
     assert len(status(alone).to_adopt) == 10
     (line,) = {found.command for found in verify_files(sibling, sibling.lock().files)}
@@ -148,7 +148,7 @@ def test_a_lab_shares_contents_through_a_ria_store(dataset: ReleaseDataset, tmp_
     clone = tmp_path / "desk" / "phantom"
     call(tmp_path, "datalad", "clone", f"{store}#~phantom", str(clone))
     copy = ReleaseDataset(clone)
-    report = copy.fetch(copy.lock().files, engine="annex")
+    report = copy.fetch(copy.lock().files)
 
     assert report.failed == ()
     assert len(report.fetched) == 10
@@ -169,7 +169,7 @@ def test_what_a_sibling_gave_is_not_said_to_come_from_the_web(
     copy = ReleaseDataset(clone)
     wanted = tuple(file.model_copy(update=ids) for file in copy.lock().files)
 
-    report = copy.fetch(wanted, engine="annex")
+    report = copy.fetch(wanted)
 
     assert report.failed == ()
     assert all(copy.addresses(file) for file in wanted)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,11 +19,9 @@ from verse_data.config import Config, resolve
 from verse_data.errors import SourceChanged, StorageError, UsageError
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases import annex, publish
-from verse_data.releases.annex_get import GetProcess
 from verse_data.releases.copying import copy_and_hash
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.drop import drop_files
-from verse_data.releases.git import GitFailed
 from verse_data.releases.osf_walk import walk_node
 from verse_data.releases.provenance import describe
 from verse_data.releases.still_served import StillServed
@@ -81,7 +77,7 @@ def right(dataset: ReleaseDataset, file: LockedFile) -> bool:
     return not path.is_symlink() and hashlib.sha256(path.read_bytes()).hexdigest() == file.sha256
 
 
-@pytest.mark.parametrize("way", ["annex", "http", "adopt"])
+@pytest.mark.parametrize("way", ["fetch", "adopt"])
 @pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"cut"), to_link])
 def test_a_content_that_cannot_be_right_is_replaced(
     lab: Lab, tmp_path: Path, way: str, damage: Callable[[Path], object]
@@ -95,7 +91,7 @@ def test_a_content_that_cannot_be_right_is_replaced(
         (tmp_path / "copy_ct.nii.gz").write_bytes(CT + b"\1")
         assert lab.dataset.adopt([tmp_path / "copy_ct.nii.gz"]).new == [files[0]]
     else:
-        assert lab.dataset.fetch(files, engine=way).failed == ()
+        assert lab.dataset.fetch(files).failed == ()
 
     assert right(lab.dataset, files[0])
     assert "fail" not in call(lab.dataset.path, "git-annex", "fsck", "--quiet")
@@ -213,7 +209,7 @@ def test_a_folder_in_the_way_is_refused_and_no_repository_around_it_is_written(
     (place / ".git").mkdir()
     (tmp_path / "phantom").symlink_to(place)
     for spelling in (place, tmp_path / "phantom"):
-        with pytest.raises(GitFailed, match="not a git repository"):
+        with pytest.raises(UsageError, match="no release"):
             ReleaseDataset(spelling).lock()
 
     assert call(tmp_path, "git", "for-each-ref") == ""
@@ -259,7 +255,7 @@ def test_what_many_processes_bring_is_told_to_git_annex(lab: Lab) -> None:
     files, store = lab.dataset.lock().files, lab.dataset.store
     store._remember([files[0].annex_key])  # as a process does just before it moves a content
     lab.dataset.record_presence()
-    assert lab.dataset.fetch(files[1:], engine="http").failed == ()
+    assert lab.dataset.fetch(files[1:]).failed == ()
     with store.staging("copy") as staged:
         staged.write_bytes(CT + b"\1")
         store._move(staged, files[0])
@@ -313,42 +309,13 @@ def test_many_at_once_make_a_plain_clone_known(tmp_path: Path) -> None:
     clone, together = tmp_path / "clone", threading.Barrier(6)
     call(tmp_path, "git", "clone", "-q", str(origin.path), str(clone))
 
-    def first_call(_: int) -> str:
+    def first_call(_: int) -> None:
         together.wait()
-        return annex.annex(clone, "find", "--in", "here")
+        annex.merge(clone)
 
     with ThreadPoolExecutor(6) as pool:
-        assert set(pool.map(first_call, range(6))) == {""}
-
-
-class Touchy(io.BytesIO):
-    """A file that is slow to close, and minds being closed meanwhile, as temporary files do."""
-
-    closing = False
-
-    def close(self) -> None:
-        """Close, slowly."""
-        if self.closing:
-            raise ValueError("I/O operation on closed file")
-        self.closing = True
-        time.sleep(0.2)
-        super().close()
-
-
-def test_several_threads_may_end_git_annex_at_once(lab: Lab) -> None:
-    """Two files that stall together end one process together, and neither trips over the other."""
-    process = GetProcess(lab.dataset.path, jobs=2, settings=(), stall=60.0)
-    process._complaints.close()
-    process._complaints = Touchy()
-    together = threading.Barrier(4)
-
-    def end() -> None:
-        together.wait()
-        process.kill()
-
-    with ThreadPoolExecutor(4) as pool:
-        for future in [pool.submit(end) for _ in range(4)]:
-            future.result()
+        list(pool.map(first_call, range(6)))
+    assert call(clone, "git", "config", "annex.uuid").strip()
 
 
 def test_a_source_that_cannot_be_read_is_named(tmp_path: Path) -> None:

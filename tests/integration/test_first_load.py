@@ -63,7 +63,7 @@ def test_a_condition_is_asked_of_files_that_are_here(unit: str, tree: Path, tmp_
     lock_tree("lab", tree, root=tmp_path / "whole")
     options = {"unit": unit, "release": "lab", "where": WHERE}
 
-    served = vd.load_split("training", engine="http", **options)
+    served = vd.load_split("training", **options)
     expected = vd.load_split("training", root=tmp_path / "whole", **options)
 
     assert len(served) == len(expected) > 0
@@ -75,7 +75,7 @@ def test_vertebrae_are_served_with_their_grades(tree: Path, tmp_path: Path) -> N
     """Also without a condition, no vertebra counts as not assessed because its grade is not here."""
     lock_tree("lab", tree, root=tmp_path / "whole")
 
-    served = vd.load_split("training", unit="vertebra", release="lab", engine="http")
+    served = vd.load_split("training", unit="vertebra", release="lab")
     expected = vd.load_split("training", unit="vertebra", release="lab", root=tmp_path / "whole")
 
     assert served.counts() == expected.counts()
@@ -88,7 +88,7 @@ def test_tables_say_what_has_come_since_they_were_read() -> None:
     release = vd.open_release("lab")
     before = release.vertebrae
 
-    release.fetch(engine="http")
+    release.fetch()
 
     assert len(before) == 0
     assert release.vertebrae["has_mask"].any()
@@ -112,7 +112,7 @@ def test_a_ct_is_fetched_where_it_alone_places_centroids(
     with locked(tree, monkeypatch, without="sub-verse901_seg-vert_msk.nii.gz"):
         release = vd.open_release("lab")
 
-        rows = release.fetch_and_select("centroid_x > -100000", engine="http")
+        rows = release.fetch_and_select("centroid_x > -100000")
 
     assert "verse901" in set(rows["scan_id"])
     here = [file.path for file in release.locked(roles=["ct"]) if release.files.has(file)]
@@ -142,7 +142,7 @@ def test_a_condition_that_means_nothing_fetches_nothing(osf: OsfStandin) -> None
     before = osf.count("bucket")
 
     with pytest.raises(QueryRefused, match="no column grad"):
-        vd.load_split("training", release="lab", where="grad >= 1", engine="http")
+        vd.load_split("training", release="lab", where="grad >= 1")
 
     assert osf.count("bucket") == before
 
@@ -168,7 +168,7 @@ def test_a_wrong_option_fetches_nothing(osf: OsfStandin, options: dict[str, obje
     before = osf.count("bucket")
 
     with pytest.raises(UsageError):
-        vd.load_split("training", release="lab", engine="http", **options)
+        vd.load_split("training", release="lab", **options)
 
     assert osf.count("bucket") == before
 
@@ -195,5 +195,5 @@ def test_a_workbook_that_nobody_serves_is_asked_for() -> None:
 
     for options in ({"unit": "vertebra"}, {"where": WHERE}):
         with pytest.raises(ContentMissing, match="verse-data adopt lab PATH"):
-            vd.load_split("training", release="lab", engine="http", **options)
-    assert len(vd.load_split("training", release="lab", engine="http")) > 0
+            vd.load_split("training", release="lab", **options)
+    assert len(vd.load_split("training", release="lab")) > 0

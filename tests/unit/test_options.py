@@ -39,4 +39,4 @@ def test_every_documented_option_is_one_that_the_dataset_takes(unit: str) -> Non
     taken |= set(ServedOptions.__annotations__)
 
     assert set(own) == taken - given
-    assert set(preparing) == {"spacing", "interpolation", "codec", "workers", "engine", "progress"}
+    assert set(preparing) == {"spacing", "interpolation", "codec", "workers", "progress"}

@@ -37,7 +37,7 @@ def get(
     scan: opt.Scans = None,
     where: WhereOption = None,
     role: opt.Roles = None,
-    engine: Annotated[str, typer.Option(help="annex (git-annex) or http (our own).")] = "annex",
+    engine: Annotated[str | None, typer.Option(hidden=True)] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=32, help="Files at a time.")] = 8,
     version: opt.Version = None,
     root: opt.Root = None,
@@ -48,18 +48,22 @@ def get(
     """Bring files of a release to this machine, verified; what is here is not fetched again."""
     from verse_data import api, progress
 
+    if engine is not None:
+        note(
+            f"--engine {engine} has no effect: contents come over HTTP, and from siblings in folders."
+        )
     opened = api.open_release(release, version=version, root=root, offline=offline)
     scan_ids = chosen_scans(opened, splits=split, subjects=subject, scans=scan)
     if where is not None:
         note("Fetching what --where looks at: grades, centroids, masks.")
-        rows = opened.fetch_and_select(where, scan_ids=scan_ids, engine=engine, jobs=jobs)
+        rows = opened.fetch_and_select(where, scan_ids=scan_ids, jobs=jobs)
         scan_ids = list(dict.fromkeys(rows["scan_id"]))
     files = chosen_files(opened, scan_ids, chosen_roles(role))
     missing = [file for file in files if not opened.files.has(file)]
     if dry_run:
         _plan(files, missing, as_json=as_json)
         return
-    report = opened.files.fetch(files, engine=engine, jobs=jobs, progress=progress.default())
+    report = opened.files.fetch(files, jobs=jobs, progress=progress.default())
     chosen = (split, subject, scan, where)
     needed = opened.needed(files, [] if any(chosen) else None, chosen_roles(role))
     facts = {
@@ -176,15 +180,22 @@ def drop(
 
     opened = api.open_release(release, version=version, root=root, offline=offline)
     scan_ids = chosen_scans(opened, splits=split, subjects=subject, scans=scan)
-    files = chosen_files(opened, scan_ids, chosen_roles(role))
+    roles = chosen_roles(role)
+    files = chosen_files(opened, scan_ids, roles)
+    if roles is None and any((split, subject, scan)):
+        # Files of all scans, such as the workbook, were not named.
+        shared = {file.path for file in opened.index.grading}
+        files = [file for file in files if file.path not in shared]
     if corrupt:
         found = verify_files(opened.files, files, level="hash", progress=progress.default())
         wrong = {finding.path for finding in found if finding.rule != "missing"}
         files = [file for file in files if file.path in wrong]
-    report = drop_files(opened.files, files, unchecked=unchecked or corrupt)
+    report = drop_files(
+        opened.files, files, version=opened.version, unchecked=unchecked, damaged=corrupt
+    )
     sys.stdout.write(f"{len(report.dropped):,} removed ({report.bytes:,} bytes)\n")
     for file, why in report.kept[:SHOWN]:
         note(f"kept {file.path}: {why}")
     if report.kept:
-        note(f"{len(report.kept)} kept, for want of another copy that git-annex could see.")
+        note(f"{len(report.kept)} kept.")
         raise typer.Exit(4)

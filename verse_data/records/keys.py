@@ -50,6 +50,11 @@ def object_path(key: str) -> str:
     return f".git/annex/objects/{b}{a}/{d}{c}/{key}/{key}"
 
 
+def other_object_path(key: str) -> str:
+    """Return where git-annex keeps it instead on a file system without links, and in a bare repository."""
+    return f".git/annex/objects/{log_folder(key)}/{key}/{key}"
+
+
 def log_folder(key: str) -> str:
     """Return the folder of the logs of `key` on the ``git-annex`` branch."""
     digest = hashlib.md5(key.encode(), usedforsecurity=False).hexdigest()

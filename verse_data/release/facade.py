@@ -132,7 +132,6 @@ class Release(TabledRelease):
         interpolation: str = "linear",
         codec: str = "lz4",
         workers: int | None = None,
-        engine: str = "annex",
         graded: bool = False,
         progress: Progress | None = None,
     ) -> Contribution:
@@ -152,7 +151,7 @@ class Release(TabledRelease):
         )
         ids = [name for name in self.series if name in wanted]
         with_image = [name for name in ids if "ct" in self.series[name].files]
-        self.fetch(with_image, roles=roles, engine=engine, progress=progress)
+        self.fetch(with_image, roles=roles, progress=progress)
         if rows is None:
             table = self._tables_for(wanted).vertebrae
             rows = table[table["scan_id"].isin(wanted)]

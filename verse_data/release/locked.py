@@ -12,6 +12,7 @@ from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.names import Role
 from verse_data.release import checks, contents
+from verse_data.release.options import notice_engine
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.fetch import FetchReport
 from verse_data.tables.index import Index, ScanFiles, index_scans
@@ -93,14 +94,15 @@ class LockedRelease:
         scan_ids: Iterable[str] | None = None,
         *,
         roles: Sequence[Role] | None = None,
-        engine: str = "annex",
+        engine: str | None = None,
         jobs: int = 8,
         progress: Progress | None = None,
     ) -> FetchReport:
         """Bring contents of `scan_ids` (default: all) to this machine, verified.
 
         Files that have no address, and belong to what was asked for only as everything does (such as
-        the grading workbook where no role was named), are in the report's ``to_adopt``.
+        the grading workbook where no role was named), are in the report's ``to_adopt``. `engine` has
+        no effect any more.
 
         Raises
         ------
@@ -109,8 +111,9 @@ class LockedRelease:
         NetworkError, IntegrityError
             If files could not be had; the others are in place.
         """
+        notice_engine(engine)
         files, show = self.locked(scan_ids, roles), progress or self.progress
-        report = self.files.fetch(files, engine=engine, jobs=jobs, progress=show)
+        report = self.files.fetch(files, jobs=jobs, progress=show)
         report.raise_for_failures(needed=self.needed(files, scan_ids, roles))
         return report
 

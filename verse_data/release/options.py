@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Final, Literal, TypedDict
@@ -21,7 +22,6 @@ class CommonOptions(TypedDict, total=False):
     seed: int
     image_dtype: Literal["float32", "int16"]
     workers: int | None
-    engine: Literal["annex", "http"]
     progress: Progress | None
 
 
@@ -56,7 +56,7 @@ class VertebraOptions(CommonOptions, total=False):
 
 
 _OF_UNIT: Final = {"scan": ScanOptions, "patch": PatchOptions, "vertebra": VertebraOptions}
-_PREPARING: Final = {"spacing", "interpolation", "codec", "workers", "engine", "progress"}
+_PREPARING: Final = {"spacing", "interpolation", "codec", "workers", "progress"}
 
 
 def sort_options(unit: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -69,6 +69,8 @@ def sort_options(unit: str, options: Mapping[str, Any]) -> tuple[dict[str, Any],
     """
     if not isinstance(unit, str) or unit not in _OF_UNIT:
         raise UsageError(f"unit={unit!r} is not served; units are {', '.join(_OF_UNIT)}.")
+    options = dict(options)
+    notice_engine(options.pop("engine", None))
     known = sorted(_OF_UNIT[unit].__annotations__)
     for name in options:
         if name not in known:
@@ -79,6 +81,17 @@ def sort_options(unit: str, options: Mapping[str, Any]) -> tuple[dict[str, Any],
             )
     preparing = {name: value for name, value in options.items() if name in _PREPARING}
     return preparing, {n: value for n, value in options.items() if n not in _PREPARING}
+
+
+def notice_engine(engine: object) -> None:
+    """Warn where somebody still chooses what fetches: there is one way now."""
+    if engine is not None:
+        warnings.warn(
+            f"engine={engine!r} has no effect: contents come over HTTP, and from siblings in folders of "
+            f"this machine. Leave it out; a later version will refuse it.",
+            FutureWarning,
+            stacklevel=3,
+        )
 
 
 def serves_grades(unit: str, own: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from verse_data.progress import Progress
 from verse_data.release import contents
 from verse_data.release.locked import LockedRelease
+from verse_data.release.options import notice_engine
 from verse_data.releases.commands import command, unless_newest
 
 if TYPE_CHECKING:
@@ -108,11 +109,13 @@ class TabledRelease(LockedRelease):
         where: str,
         *,
         scan_ids: Iterable[str] | None = None,
-        engine: str = "annex",
+        engine: str | None = None,
         jobs: int = 8,
         progress: Progress | None = None,
     ) -> pd.DataFrame:
         """As :meth:`select`, after everything that the tables say of these scans has come here.
+
+        `engine` has no effect any more.
 
         Raises
         ------
@@ -125,12 +128,13 @@ class TabledRelease(LockedRelease):
         from verse_data.tables.columns import to_frame
         from verse_data.tables.query import select
 
+        notice_engine(engine)
         select(to_frame("vertebrae", []), where)
         chosen = self._ids(scan_ids)
-        self.fetch(chosen, roles=contents.TABLE_ROLES, engine=engine, jobs=jobs, progress=progress)
+        self.fetch(chosen, roles=contents.TABLE_ROLES, jobs=jobs, progress=progress)
         alone = [name for name in chosen if contents.needs_ct(self.series[name])]
         if alone:
-            self.fetch(alone, roles=("ct",), engine=engine, jobs=jobs, progress=progress)
+            self.fetch(alone, roles=("ct",), jobs=jobs, progress=progress)
         return self.select(where, scan_ids=chosen)
 
     def tables_of(self, split: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -11,12 +11,14 @@ from verse_data.config import Config
 from verse_data.errors import ContentMissing
 from verse_data.progress import Progress, silent
 from verse_data.records.lock import LockedFile, ReleaseLock
-from verse_data.releases import annex, git
+from verse_data.releases import annex
 from verse_data.releases.adopt import AdoptReport, adopt_sources
 from verse_data.releases.commands import command
 from verse_data.releases.fetch import FetchReport
 from verse_data.releases.fetch_log import FetchLog
+from verse_data.releases.git import require_own
 from verse_data.releases.history import History
+from verse_data.releases.siblings import Sibling, siblings
 from verse_data.releases.store import ObjectStore
 
 
@@ -99,9 +101,9 @@ class ReleaseDataset:
 
         return file_urls(file, osf_site=self.config.osf_site)
 
-    def siblings(self) -> tuple[str, ...]:
-        """Return the names of clones and stores that may give contents; none of them is asked."""
-        return git.siblings(self.path)
+    def siblings(self) -> tuple[Sibling, ...]:
+        """Return the clones and RIA stores in folders of this machine that may have contents."""
+        return siblings(self.path)
 
     def object_path(self, file: LockedFile) -> Path:
         """Return where the content of `file` lies, or would lie."""
@@ -123,10 +125,7 @@ class ReleaseDataset:
     def record_presence(self) -> None:
         """Tell git-annex of everything that was ingested since it was told last."""
         with self.store.unrecorded() as keys:
-            if keys:
-                annex.ensure_known(self.path)
-                uuid = git.git(self.path, "config", "annex.uuid").decode().strip()
-                annex.record_presence(self.path, keys, uuid=uuid)
+            annex.record_presence(self.path, dict.fromkeys(keys, True))
 
     def adopt(
         self,
@@ -147,10 +146,10 @@ class ReleaseDataset:
         SourceChanged
             If a file differs and `on_difference` is ``"refuse"``; the other files are adopted.
         """
+        lock = self.lock(version)
+        require_own(self.path)
         try:
-            report = adopt_sources(
-                sources, self.lock(version), self.store, config=self.config, progress=progress
-            )
+            report = adopt_sources(sources, lock, self.store, config=self.config, progress=progress)
         finally:
             self.record_presence()
         FetchLog(self.path).note("adopted", [file.annex_key for file in report.new])
@@ -162,22 +161,21 @@ class ReleaseDataset:
         self,
         files: Sequence[LockedFile],
         *,
-        engine: str = "annex",
         jobs: int = 8,
         progress: Progress = silent,
     ) -> FetchReport:
-        """Bring contents here over the network, verified; files that are here cost nothing.
+        """Bring contents here, verified; files that are here cost nothing.
 
-        `files` may be of any version; at most `jobs` come at a time, by `engine` ``"annex"``
-        (git-annex in our wrapper) or ``"http"`` (our own). Failures are in the report, not raised.
+        `files` may be of any version. What a sibling in a folder has is copied from there; the rest
+        comes over HTTP, at most `jobs` at a time. Failures are in the report, not raised.
 
         Raises
         ------
         Offline
             If something is missing and the network is forbidden; it is listed.
+        UnsafeInput
+            If the dataset's git configuration is not as this package writes it; nothing was fetched.
         """
         from verse_data.releases.getting import fetch_files
 
-        return fetch_files(
-            self, files, engine=engine, jobs=jobs, config=self.config, progress=progress
-        )
+        return fetch_files(self, files, jobs=jobs, config=self.config, progress=progress)

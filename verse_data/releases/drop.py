@@ -1,25 +1,23 @@
-"""Making room: contents are removed where they can be had again, as we and git-annex have asked."""
+"""Making room: contents are removed where all files that have them were named, and a copy is elsewhere."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from verse_data.errors import Offline
 from verse_data.records.lock import LockedFile
 from verse_data.releases import annex
 from verse_data.releases.fetch_log import FetchLog
-from verse_data.releases.reach import near_settings
+from verse_data.releases.git import require_own
 
 if TYPE_CHECKING:
     from verse_data.releases.dataset import ReleaseDataset
 
 _WORKERS: Final = 8
-_SECONDS: Final = 60.0
-_SECONDS_EACH: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -36,9 +34,17 @@ class DropReport:
 
 
 def drop_files(
-    dataset: ReleaseDataset, files: Sequence[LockedFile], *, unchecked: bool = False
+    dataset: ReleaseDataset,
+    files: Sequence[LockedFile],
+    *,
+    version: str | None = None,
+    unchecked: bool = False,
+    damaged: bool = False,
 ) -> DropReport:
     """Remove the contents of `files` from this machine.
+
+    A content goes only if every file that has it is among `files`: those of their own version, and
+    those of the newest.
 
     Parameters
     ----------
@@ -46,86 +52,79 @@ def drop_files(
         Where they are.
     files : sequence of LockedFile
         What is removed; contents that are not here are passed over.
+    version : str, optional
+        The one that `files` are of. Default: the newest.
     unchecked : bool, default False
-        Remove without asking whether they can be had again. For damaged contents, and for people
-        who know.
+        Remove without asking whether they can be had again.
+    damaged : bool, default False
+        Remove what is known to be damaged: nobody loses anything, so nothing is asked.
 
     Raises
     ------
     Offline
-        If the network is forbidden, so that nobody can be asked.
+        If a server has to be asked, and the network is forbidden.
+    UnsafeInput
+        If the dataset's git configuration is not as this package writes it; nothing was removed.
     """
     here = {file.annex_key: file for file in files if dataset.object_path(file).exists()}
     if not here:
         return DropReport((), ())
-    if unchecked:
-        keys = "".join(f"{key}\n" for key in here)
-        annex.annex(dataset.path, "dropkey", "--force", "--batch", stdin=keys)
-        FetchLog(dataset.path).note("dropped", here)
-        return DropReport(tuple(here.values()), ())
+    require_own(dataset.path)
+    reasons = {} if damaged else _needed_by_others(dataset, files, version)
+    asked = [file for key, file in here.items() if key not in reasons]
+    if not (unchecked or damaged):
+        reasons |= _without_a_copy(dataset, asked)
+    gone = [file for key, file in here.items() if key not in reasons]
+    for file in gone:
+        dataset.store.remove(file)
+    keys = [file.annex_key for file in gone]
+    annex.record_presence(dataset.path, dict.fromkeys(keys, False))
+    FetchLog(dataset.path).note("dropped", keys)
+    kept = ((file, reasons[key]) for key, file in here.items() if key in reasons)
+    return DropReport(tuple(gone), tuple(kept))
+
+
+def _needed_by_others(
+    dataset: ReleaseDataset, files: Sequence[LockedFile], version: str | None
+) -> dict[str, str]:
+    """Return by key which files that were not named have the same content."""
+    named = {(file.annex_key, file.path) for file in files}
+    others: dict[str, dict[str, None]] = defaultdict(dict)
+    for lock in (dataset.lock(version), dataset.lock()):
+        for file in lock.files:
+            if (file.annex_key, file.path) not in named:
+                others[file.annex_key][file.path] = None
+    return {key: _also_of(list(paths)) for key, paths in others.items()}
+
+
+def _also_of(paths: Sequence[str]) -> str:
+    more = f", and of {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"it is also the content of {paths[0]}, which was not named{more}"
+
+
+def _without_a_copy(dataset: ReleaseDataset, files: Sequence[LockedFile]) -> dict[str, str]:
+    """Return by key why a content cannot be had again; those that can are absent."""
+    siblings = dataset.siblings()
+    alone = [
+        file
+        for file in files
+        if not any(sibling.has(file, beside=dataset.object_path(file)) for sibling in siblings)
+    ]
+    if not alone:
+        return {}
     if dataset.config.offline:
         raise Offline(
-            f"{dataset.name}: whether {len(here)} files can be had again cannot be asked, since the "
+            f"{dataset.name}: whether {len(alone)} files can be had again cannot be asked, since the "
             f"network is forbidden (offline). Allow it, or say --unchecked to remove them regardless."
         )
-    dataset.record_presence()
-    refusals = _refusals(dataset, list(here.values()))
-    served = [key for key in here if key not in refusals]
-    answers = _safe_drop(dataset, served)
-    # Of these only a sibling's copy counts.
-    answers |= _safe_drop(dataset, list(refusals), "--untrust=web", reasons=refusals)
-    dropped = tuple(file for file in here.values() if not dataset.object_path(file).exists())
-    FetchLog(dataset.path).note("dropped", [file.annex_key for file in dropped])
-    kept = tuple(
-        (file, answers.get(file.annex_key, "git-annex did not say why"))
-        for file in here.values()
-        if dataset.object_path(file).exists()
-    )
-    return DropReport(dropped, kept)
-
-
-def _refusals(dataset: ReleaseDataset, files: Sequence[LockedFile]) -> dict[str, str]:
-    """Return by key why the web does not give a content any more; those that it gives are absent.
-
-    git-annex is content with any page of unknown length, such as the log-in page that OSF shows in
-    place of a file that is not public any more.
-    """
     from verse_data.releases.still_served import StillServed
 
-    known = annex.web_addresses(dataset.path, [file.annex_key for file in files])
-    urls = [
-        tuple(dict.fromkeys((*dataset.addresses(file), *known.get(file.annex_key, ()))))
-        for file in files
-    ]
+    urls = [dataset.addresses(file) for file in alone]
     # In this order, so that an interruption wakes the threads that wait for a server.
     with ThreadPoolExecutor(_WORKERS) as pool, StillServed(dataset.config) as served:
-        reasons = pool.map(served.refusal, files, urls)
-        pairs = zip(files, reasons, strict=True)
-        return {file.annex_key: reason for file, reason in pairs if reason is not None}
-
-
-def _safe_drop(
-    dataset: ReleaseDataset, keys: list[str], *options: str, reasons: Mapping[str, str] = {}
-) -> dict[str, str]:
-    """Let git-annex drop keys of which it can verify another copy; return its notes by key."""
-    if not keys:
-        return {}
-    output = annex.annex_batch(
-        dataset.path,
-        "drop",
-        *options,
-        "--batch-keys",
-        "--json",
-        "--json-error-messages",
-        stdin="".join(f"{key}\n" for key in keys),
-        settings=near_settings(dataset.config.osf_site),
-        seconds=_SECONDS + _SECONDS_EACH * len(keys),
-    )
-    said: dict[str, Any] = {}
-    for line in output.splitlines():
-        if line.startswith("{"):
-            answer = json.loads(line)
-            text = f"{answer.get('note') or ''} {' '.join(answer.get('error-messages') or ())}"
-            key = str(answer.get("key"))
-            said[key] = " ".join([reasons.get(key, ""), *text.split()]).strip()
-    return said
+        refusals = list(pool.map(served.refusal, alone, urls))
+    return {
+        file.annex_key: f"no other copy of it was found: {why}"
+        for file, why in zip(alone, refusals, strict=True)
+        if why is not None
+    }

@@ -13,12 +13,12 @@ import shlex
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from verse_data.errors import ToolMissing
+from verse_data.errors import StorageError, ToolMissing
 
 GIT_FLOOR: Final = (2, 31)
 ANNEX_FLOOR: Final = (10, 20230126)
@@ -28,21 +28,15 @@ AUTHOR_NAME: Final = "verse-data"
 AUTHOR_EMAIL: Final = "verse-data@users.noreply.invalid"
 
 
-# A git hook or another git command that started us would steer our git calls into its repository.
-_STEERING: Final = (
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-    "GIT_COMMON_DIR",
-    "GIT_NAMESPACE",
-    "GIT_PREFIX",
-    "GIT_QUARANTINE_PATH",
-    "GIT_CONFIG_PARAMETERS",
-    "GIT_EXTERNAL_DIFF",
-    "GIT_CEILING_DIRECTORIES",
+# What the user says to git about themselves and their own configuration. Every other variable of git's
+# steers it to another repository or program, as when a git hook started us, and is left out.
+_KEPT: Final = re.compile(
+    r"GIT_((AUTHOR|COMMITTER)_(NAME|EMAIL|DATE)|EXEC_PATH|CONFIG_(GLOBAL|SYSTEM|NOSYSTEM|COUNT|KEY_\d+|VALUE_\d+))"
 )
+
+
+class GitFailed(StorageError):
+    """git ended with an error that has no better name."""
 
 
 def tool_folders() -> tuple[str, ...]:
@@ -62,14 +56,8 @@ def search_path(environment: Mapping[str, str]) -> str:
     return os.pathsep.join(dict.fromkeys(part for part in parts if part))
 
 
-def tool_environment(*, trusted: Path | None = None) -> dict[str, str]:
-    """Return the environment for our own calls of git and git-annex.
-
-    Parameters
-    ----------
-    trusted : Path, optional
-        A repository that git may read although somebody else owns it; exactly this folder, and
-        only for calls that run none of its hooks.
+def tool_environment() -> dict[str, str]:
+    """Return the environment for our own calls of git and git-annex that write.
 
     Raises
     ------
@@ -77,18 +65,63 @@ def tool_environment(*, trusted: Path | None = None) -> dict[str, str]:
         If there is no git, or one that is too old.
     """
     check_git()
-    environment = {name: value for name, value in os.environ.items() if name not in _STEERING}
+    environment = _without_git(os.environ, kept=_KEPT)
     environment |= {
         "PATH": search_path(environment),
         "LC_ALL": "C.UTF-8",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_OPTIONAL_LOCKS": "0",
     }
-    environment |= _identity(environment)
-    if trusted is not None:
-        spellings = dict.fromkeys((str(trusted), str(trusted.resolve())))
-        _add_settings(environment, [("safe.directory", spelling) for spelling in spellings])
-    return environment
+    return environment | _identity(environment)
+
+
+def reading_environment(home: Path) -> dict[str, str]:
+    """Return the environment of a git that reads no configuration but that of its repository.
+
+    Parameters
+    ----------
+    home : Path
+        A folder without settings, which git takes for the user's home.
+    """
+    check_git()
+    environment = _without_git(os.environ, kept=re.compile("GIT_EXEC_PATH"))
+    environment.pop("XDG_CONFIG_HOME", None)
+    return environment | {
+        "PATH": search_path(environment),
+        "LC_ALL": "C.UTF-8",
+        "HOME": str(home),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_OPTIONAL_LOCKS": "0",
+    }
+
+
+def _without_git(environment: Mapping[str, str], *, kept: re.Pattern[str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith("GIT_") or kept.fullmatch(name)
+    }
+
+
+def run_git(
+    command: Sequence[str], *, stdin: bytes | None, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[bytes]:
+    """Run one call of git and return what became of it.
+
+    Raises
+    ------
+    ToolMissing
+        If there is no git.
+    """
+    try:
+        return subprocess.run(
+            command, input=stdin, capture_output=True, check=False, env=dict(environment)
+        )
+    except FileNotFoundError as error:
+        raise ToolMissing(
+            "git is not installed, or not on PATH. Install it and run this again."
+        ) from error
 
 
 def shell_settings(environment: Mapping[str, str]) -> str:
@@ -100,15 +133,6 @@ def shell_settings(environment: Mapping[str, str]) -> str:
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
     """Keep tokens from git-annex, which sends a header on to where it is redirected to."""
     return {name: value for name, value in environment.items() if not name.endswith("_TOKEN")}
-
-
-def _add_settings(environment: dict[str, str], settings: list[tuple[str, str]]) -> None:
-    """Add git settings to an environment, behind those that are there."""
-    first = int(environment.get("GIT_CONFIG_COUNT") or 0)
-    for number, (name, value) in enumerate(settings, start=first):
-        environment[f"GIT_CONFIG_KEY_{number}"] = name
-        environment[f"GIT_CONFIG_VALUE_{number}"] = value
-    environment["GIT_CONFIG_COUNT"] = str(first + len(settings))
 
 
 def _identity(environment: Mapping[str, str]) -> dict[str, str]:

@@ -1,11 +1,11 @@
-"""Getting contents: what an engine is, what it reports, and what becomes of a whole call."""
+"""Getting contents: what became of one file, and of a whole call."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final
 
 from verse_data.errors import ContentMissing, NetworkError, VerseDataError
 from verse_data.records.lock import LockedFile
@@ -30,14 +30,14 @@ class FetchResult:
     error_class : type or None
         The class of `error`, out of :mod:`verse_data.errors`.
     bytes : int
-        Bytes that came over the web for it, or from where nobody told, wasted ones included.
+        Bytes that came over the web for it, wasted ones included.
     sibling_bytes : int
-        Bytes that came from a sibling (another clone, a RIA store), on this disk or elsewhere.
+        Bytes that came from a sibling in a folder (another clone, a RIA store).
     source : str or None
-        ``"web"``, or the name of the sibling that gave the content; None if it cannot be told.
+        ``"web"``, or the name of the sibling that gave the content; None if nobody was asked.
     url : str or None
         Address that gave the content or, on failure, that was tried last; without credentials.
-        None if it was a sibling, or one of several addresses and nobody told which.
+        None if it was a sibling.
     waited : bool
         Whether it was here when its turn came, since another process had fetched it.
     tries : int
@@ -57,28 +57,6 @@ class FetchResult:
     waited: bool = False
     tries: int = 1
     seconds: float = 0.0
-
-
-class Engine(Protocol):
-    """Something that brings verified contents of locked files into a dataset.
-
-    An engine verifies size and SHA-256, puts content into the dataset's object store, and calls
-    `on_result` exactly once a file, from the thread that called `fetch`. A file that fails does
-    not stop the others. Several processes may ask for the same file: one fetches it, and the
-    others report it with ``bytes=0``.
-    """
-
-    name: str
-
-    def fetch(
-        self,
-        files: Sequence[LockedFile],
-        *,
-        jobs: int,
-        on_result: Callable[[FetchResult], None],
-    ) -> None:
-        """Fetch `files`, at most `jobs` at a time."""
-        ...
 
 
 def fetch_each(

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from verse_data import __version__
 from verse_data.publishing import storage_errors
-from verse_data.releases.fetch import FetchResult
+from verse_data.releases.fetch import WEB, FetchResult
 
 
 class FetchLog:
@@ -30,7 +30,7 @@ class FetchLog:
     def __init__(self, dataset: Path) -> None:
         self.path = dataset / ".git" / "verse-data" / "fetch-log.jsonl"
 
-    def append(self, result: FetchResult, *, engine: str) -> None:
+    def append(self, result: FetchResult) -> None:
         """Add what became of one file; addresses hold no credentials."""
         line = {
             "time": _now(),
@@ -44,7 +44,7 @@ class FetchLog:
             "sibling_bytes": result.sibling_bytes,
             "tries": result.tries,
             "seconds": round(result.seconds, 3),
-            "engine": engine,
+            "engine": "http" if result.source in {None, WEB} else "copy",
             "error": result.error,
             "error_class": result.error_class and result.error_class.__name__,
             "verse_data": __version__,

@@ -1,89 +1,58 @@
-"""One call of ``get``: what is missing, by which engine, and what became of it."""
+"""One call of ``get``: what is missing, where it comes from, and what became of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from verse_data.config import Config
 from verse_data.errors import ContentMissing, Offline, SourceChanged, UsageError
 from verse_data.progress import Advance, Progress
 from verse_data.records.lock import LockedFile
 from verse_data.releases.commands import command
-from verse_data.releases.fetch import Engine, FetchReport, FetchResult, no_address
+from verse_data.releases.copying import copy_and_hash
+from verse_data.releases.fetch import FetchReport, FetchResult, fetch_each, no_address
 from verse_data.releases.fetch_log import FetchLog
+from verse_data.releases.git import require_own
+from verse_data.releases.siblings import Sibling
 
 if TYPE_CHECKING:
     from verse_data.releases.dataset import ReleaseDataset
 
-EngineName = Literal["annex", "http"]
-ENGINES: Final[tuple[EngineName, ...]] = ("annex", "http")
 _SHOWN: Final = 20
-
-
-def make_engine(
-    name: str, dataset: ReleaseDataset, *, config: Config, advance: Advance | None = None
-) -> Engine:
-    """Return the engine `name` for a dataset.
-
-    Raises
-    ------
-    UsageError
-        If there is no such engine.
-    """
-    _check_engine(name)
-    if name == "annex":
-        from verse_data.releases.annex_engine import AnnexEngine
-
-        return AnnexEngine(config, dataset, advance=advance)
-    from verse_data.releases.http_engine import HttpEngine
-
-    return HttpEngine(config, dataset, advance=advance)
-
-
-def _check_engine(name: str) -> None:
-    if name not in ENGINES:
-        raise UsageError(f"There is no engine {name!r}. Choose one of {', '.join(ENGINES)}.")
 
 
 def fetch_files(
     dataset: ReleaseDataset,
     files: Sequence[LockedFile],
     *,
-    engine: str,
     jobs: int,
     config: Config,
     progress: Progress,
 ) -> FetchReport:
     """Bring `files` here; see :meth:`ReleaseDataset.fetch`."""
-    _check_engine(engine)
     if not isinstance(jobs, int) or jobs < 1:
         raise UsageError(f"jobs={jobs!r}: at least one file has to be fetched at a time.")
     present = tuple(file for file in files if dataset.has(file))
     missing = [file for file in files if not dataset.has(file)]
     if not missing:
         return FetchReport(present=present, fetched=(), failed=())
-    if config.offline:
-        if any(dataset.addresses(file) for file in missing):
-            raise Offline(_describe_missing(dataset, missing))
-        # The network would not help either.
-        unserved = [_unserved(file) for file in missing]
-        return FetchReport(
-            present=present, fetched=(), failed=(), to_adopt=tuple(_explained(dataset, unserved))
-        )
+    require_own(dataset.path)
     results: list[FetchResult] = []
     log = FetchLog(dataset.path)
     total = sum(file.size for file in {file.annex_key: file for file in missing}.values())
     with progress("Fetching files", total, "bytes") as advance:
-        chosen = make_engine(engine, dataset, config=config, advance=advance)
 
         def keep(result: FetchResult) -> None:
             results.append(result)
-            log.append(result, engine=chosen.name)
+            log.append(result)
 
         try:
-            chosen.fetch(missing, jobs=jobs, on_result=keep)
+            left = _copy_from_siblings(dataset, missing, jobs=jobs, advance=advance, on_result=keep)
+            _download(dataset, left, jobs=jobs, config=config, advance=advance, on_result=keep)
         finally:
             dataset.record_presence()
     waited = tuple(result.file for result in results if result.waited)
@@ -94,6 +63,80 @@ def fetch_files(
         failed=tuple(result for result in missed if not _is_unserved(result)),
         to_adopt=tuple(result for result in missed if _is_unserved(result)),
     )
+
+
+def _copy_from_siblings(
+    dataset: ReleaseDataset,
+    files: Sequence[LockedFile],
+    *,
+    jobs: int,
+    advance: Advance,
+    on_result: Callable[[FetchResult], None],
+) -> list[LockedFile]:
+    """Copy what a sibling in a folder has, and return the files that are still missing."""
+    sources = {
+        file.path: (sibling, path)
+        for sibling in reversed(dataset.siblings())
+        for file in files
+        if (path := sibling.find(file)) is not None
+    }
+    left = [file for file in files if file.path not in sources]
+
+    def copy(file: LockedFile) -> FetchResult:
+        sibling, path = sources[file.path]
+        return _copied(dataset, file, sibling, path, advance=advance)
+
+    def keep_or_download(result: FetchResult) -> None:
+        if result.ok:
+            on_result(result)
+        else:
+            left.append(result.file)
+
+    found = [file for file in files if file.path in sources]
+    fetch_each(found, copy, jobs=jobs, on_result=keep_or_download, stop=lambda: None)
+    return left
+
+
+def _copied(
+    dataset: ReleaseDataset, file: LockedFile, sibling: Sibling, path: Path, *, advance: Advance
+) -> FetchResult:
+    start = time.monotonic()
+    with dataset.store.staging(path.name) as staged:
+        size, sha256 = copy_and_hash(path, staged, advance=advance)
+        ok = (size, sha256) == (file.size, file.sha256)
+        if ok:
+            dataset.store.ingest(file, staged)
+        else:
+            advance(-size)
+    return FetchResult(
+        file=file,
+        ok=ok,
+        sibling_bytes=size,
+        source=sibling.name,
+        seconds=time.monotonic() - start,
+    )
+
+
+def _download(
+    dataset: ReleaseDataset,
+    files: Sequence[LockedFile],
+    *,
+    jobs: int,
+    config: Config,
+    advance: Advance,
+    on_result: Callable[[FetchResult], None],
+) -> None:
+    if not files:
+        return
+    if config.offline:
+        if any(dataset.addresses(file) for file in files):
+            raise Offline(_describe_missing(dataset, files))
+        for file in files:  # the network would not help either
+            on_result(_unserved(file))
+        return
+    from verse_data.releases.http_engine import HttpEngine
+
+    HttpEngine(config, dataset, advance=advance).fetch(files, jobs=jobs, on_result=on_result)
 
 
 def _unserved(file: LockedFile) -> FetchResult:

@@ -1,38 +1,106 @@
-"""git, by its plumbing: what releases are read and written with.
+"""git where it writes: in repositories whose configuration holds nothing but what this package expects.
 
-No call here runs a hook, a file-system monitor, a filter or a submodule of the repository: a
-dataset that came from somewhere is data.
+Whatever git, git-annex or DataLad write into the configuration of a release or of a clone of one is
+listed here, with the values that it may have. Any other setting might name a program, so a folder
+with one is read (:mod:`verse_data.releases.git_objects`) and never written.
 """
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterable, Iterator
+import re
 from pathlib import Path
 from typing import Final
 
-from verse_data.errors import IntegrityError, StorageError, ToolMissing
-from verse_data.releases.environment import tool_environment
+from verse_data.errors import PathRefused, UnsafeInput
+from verse_data.releases.environment import GitFailed, run_git, tool_environment
+from verse_data.releases.git_objects import git_folder, settings
 
-# Whatever the repository or the user configures, these hold for our calls.
+# What the user has configured for all repositories shall not change what is written in ours, and the
+# hooks of a folder are not ours.
 _SETTINGS: Final = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.autocrlf=false",
     "core.quotePath=false",
-    "protocol.allow=never",
     "submodule.recurse=false",
     "gc.auto=0",
     "maintenance.auto=false",
 )
 
+_BOOLEAN: Final = "(true|false)?"
+_UUID: Final = "[0-9A-Fa-f-]+"
+_NAME: Final = r"[\w./-]+"
+_FOLDER: Final = r"(file://)?[^-:][^:]*"
+_SERVER: Final = r"(https?|ssh|git|ria\+(file|ssh|https?))://[^-][^\s]*|[\w.@]+:[^:-][^:\s]*"
+_EXPECTED: Final = {
+    r"core\.repositoryformatversion": "0",
+    r"core\.bare": "false",
+    r"core\.(filemode|logallrefupdates|ignorecase|precomposeunicode|symlinks)": _BOOLEAN,
+    r"user\.(name|email)": ".*",
+    r"annex\.uuid": _UUID,
+    r"annex\.(version|retry|retry-delay)": r"\d+",
+    r"annex\.stalldetection": r"\d+[kKMG]?B/\d+s",
+    r"annex\.(crippledfilesystem|pidlock|sshcaching)": _BOOLEAN,
+    r"filter\.annex\.(smudge|clean)": r"git-annex smudge( --clean)?( --)? %f",
+    r"filter\.annex\.process": "git-annex filter-process",
+    r"branch\..+\.remote": _NAME,
+    r"branch\..+\.merge": _NAME,
+    r"remote\..+\.(push)?url": f"{_FOLDER}|{_SERVER}",
+    r"remote\..+\.fetch": r"\+?refs/[\w./*-]+:refs/[\w./*-]+",
+    r"remote\..+\.annex-uuid": _UUID,
+    r"remote\..+\.(annex-ignore|annex-readonly|skipfetchall)": _BOOLEAN,
+    r"remote\..+\.annex-verified": r"\w+",
+    r"remote\..+\.annex-cost": r"[\d.]+",
+    r"remote\..+\.annex-externaltype": "ora",
+    r"remote\..+\.datalad-publish-depends": _NAME,
+    r"datalad\.get\.subdataset-source-candidate-.+": r"ria\+(file|ssh|https?)://\S+",
+}
+"""Settings by name, and the values that each may have. None of them can name a program of the folder's."""
 
-class GitFailed(StorageError):
-    """git ended with an error that has no better name."""
+
+def require_own(folder: Path) -> None:
+    """Refuse to write in a repository with a setting or hook that neither we nor git-annex wrote.
+
+    Raises
+    ------
+    UnsafeInput
+        Naming the setting or hook, and the ways out.
+    """
+    place = git_folder(folder)
+    # With any of these missing, git would look for another repository, such as the work tree itself.
+    if not all((place / name).exists() for name in ("HEAD", "config", "objects", "refs")):
+        raise PathRefused(
+            f"{folder}: its .git lacks HEAD, config, objects or refs. Nothing was done."
+        )
+    for key, value in settings(folder):
+        if not _is_expected(key, value):
+            remedy = f"git config --file {place / 'config'} --unset-all {key}"
+            raise UnsafeInput(_refusal(folder, f".git/config sets {key}", remedy))
+    # git's own hooks are switched off in our calls; those of git-annex cannot be.
+    for hook in sorted((place / "hooks").glob("*")):
+        if hook.name.lower().endswith("-annex"):
+            raise UnsafeInput(_refusal(folder, f".git/hooks holds {hook.name}", f"rm {hook}"))
 
 
-def git(repository: Path, *arguments: str, stdin: bytes | None = None, read: bool = True) -> bytes:
-    """Call git in `repository` and return what it printed.
+def _refusal(folder: Path, found: str, remedy: str) -> str:
+    return (
+        f"{folder}: nothing was changed, since its {found}, which this package did not write and git or "
+        f"git-annex would act on. The folder can be read all the same. If that is yours: {remedy}. "
+        f"If the folder is somebody else's, make a release of your own from it: "
+        f"verse-data lock {folder.name} --from-lock {folder}/.verse/lock.json --root ANOTHER_FOLDER, "
+        f"then verse-data adopt {folder.name} {folder} --root ANOTHER_FOLDER"
+    )
+
+
+def _is_expected(key: str, value: str) -> bool:
+    return any(
+        re.fullmatch(name, key) and re.fullmatch(values, value)
+        for name, values in _EXPECTED.items()
+    )
+
+
+def git(repository: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
+    """Call git in a repository of our own, and return what it printed.
 
     Parameters
     ----------
@@ -42,40 +110,36 @@ def git(repository: Path, *arguments: str, stdin: bytes | None = None, read: boo
         Subcommand and its arguments.
     stdin : bytes, optional
         What git reads.
-    read : bool, default True
-        Whether the call only reads; such a call also works on a repository of another user.
 
     Raises
     ------
+    UnsafeInput
+        If the repository's configuration is not as this package writes it.
     GitFailed
         If git ends with an error; the text holds its last line.
     ToolMissing
         If there is no git.
     """
-    settings = [word for setting in _SETTINGS for word in ("-c", setting)]
-    command = [
-        "git",
-        "--no-pager",
-        "--literal-pathspecs",
-        *settings,
-        "-C",
-        str(repository),
-        *arguments,
-    ]
-    environment = tool_environment(trusted=repository if read else None)
+    require_own(repository)
+    return _git(repository, *arguments, stdin=stdin)
+
+
+def init(folder: Path) -> None:
+    """Make an empty repository at `folder`, without any template."""
+    options = ("--quiet", "--template=", "--initial-branch=main", "--object-format=sha1")
+    _git(folder.parent, "init", *options, str(folder))
+
+
+def _git(folder: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
+    options = [word for setting in _SETTINGS for word in ("-c", setting)]
+    environment = tool_environment()
     # What is no repository shall not lead to one that it happens to lie in.
-    environment["GIT_CEILING_DIRECTORIES"] = str(repository.resolve().parent)
-    try:
-        done = subprocess.run(
-            command, input=stdin, capture_output=True, check=False, env=environment
-        )
-    except FileNotFoundError as error:
-        raise ToolMissing(
-            "git is not installed, or not on PATH. Install it and run this again."
-        ) from error
+    environment["GIT_CEILING_DIRECTORIES"] = str(folder.resolve().parent)
+    command = ["git", "--no-pager", "--literal-pathspecs", *options, "-C", str(folder), *arguments]
+    done = run_git(command, stdin=stdin, environment=environment)
     if done.returncode:
         words = " ".join(("git", *arguments[:2]))
-        raise GitFailed(explain(repository, words, done.stderr.decode(errors="replace")))
+        raise GitFailed(explain(folder, words, done.stderr.decode(errors="replace")))
     return done.stdout
 
 
@@ -89,81 +153,3 @@ def explain(repository: Path, command: str, complaint: str) -> str:
         )
     last = complaint.strip().splitlines()[-1:] or ["no message"]
     return f"{repository}: {command} failed: {last[0]}"
-
-
-def siblings(repository: Path) -> tuple[str, ...]:
-    """Return the names of the remotes that may give contents; none of them is asked.
-
-    git-annex knows a remote with contents by its id. A clone that it has not seen yet knows none.
-    """
-    settings = r"^(annex\.uuid|remote\..*\.(url|annex-uuid|annex-ignore))$"
-    try:
-        listing = git(repository, "config", "-z", "--get-regexp", settings).decode()
-    except GitFailed:
-        return ()  # there is no such setting
-    said = dict(line.split("\n", 1) for line in listing.split("\0") if "\n" in line)
-    tells = "annex-uuid" if "annex.uuid" in said else "url"
-    remotes = (key.removeprefix("remote.").rpartition(".") for key in said)
-    return tuple(
-        name
-        for name, _, setting in remotes
-        if setting == tells and said.get(f"remote.{name}.annex-ignore") != "true"
-    )
-
-
-def tags(repository: Path) -> list[str]:
-    """Return the names of all tags."""
-    listing = git(repository, "for-each-ref", "--format=%(refname:strip=2)", "refs/tags")
-    return listing.decode().split("\n")[:-1]
-
-
-def commit_of(repository: Path, reference: str) -> str | None:
-    """Return the commit id that a tag or branch stands for, or None if there is none."""
-    try:
-        answer = git(repository, "rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}")
-    except GitFailed:
-        return None
-    return answer.decode().strip()
-
-
-def blob(repository: Path, name: str) -> bytes:
-    """Return the content of the blob `name`, such as ``v1:.verse/lock.json``."""
-    return git(repository, "cat-file", "blob", name)
-
-
-def tree_keys(repository: Path, reference: str) -> dict[str, str]:
-    """Return the annex key of each symbolic link in the tree of `reference`, by path.
-
-    Two calls of git in all; no checkout, no git-annex.
-    """
-    links = dict(_links(git(repository, "ls-tree", "-r", "-z", "--full-tree", reference)))
-    targets = _contents(repository, links.values())
-    return {path: targets[name].rsplit("/", 1)[-1] for path, name in links.items()}
-
-
-def _links(listing: bytes) -> Iterator[tuple[str, str]]:
-    for row in listing.split(b"\0")[:-1]:
-        facts, _, path = row.partition(b"\t")
-        mode, _, name = facts.decode().split()
-        if mode == "120000":
-            yield path.decode(errors="surrogateescape"), name
-
-
-def _contents(repository: Path, names: Iterable[str]) -> dict[str, str]:
-    """Return the text of each blob by its object name."""
-    wanted = list(dict.fromkeys(names))
-    answer = git(repository, "cat-file", "--batch", stdin="\n".join([*wanted, ""]).encode())
-    texts: dict[str, str] = {}
-    position = 0
-    for name in wanted:
-        end = answer.index(b"\n", position)
-        header = answer[position:end].split()
-        if len(header) != 3:
-            raise IntegrityError(
-                f"{repository}: git object {name} is missing; the dataset is damaged. Build it again "
-                f"from its lock in another folder (verse-data lock RELEASE --from-lock FILE)."
-            )
-        size = int(header[2])
-        texts[name] = answer[end + 1 : end + 1 + size].decode(errors="surrogateescape")
-        position = end + size + 2
-    return texts

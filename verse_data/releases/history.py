@@ -1,4 +1,4 @@
-"""The versions of a release, read out of git's plumbing.
+"""The versions of a release, read out of its git objects.
 
 Neither git-annex nor a checkout is needed, and a tree that is read-only or somebody else's will do.
 """
@@ -11,7 +11,7 @@ from typing import Final
 
 from verse_data.errors import IntegrityError, UsageError
 from verse_data.records.lock import ReleaseLock
-from verse_data.releases import git
+from verse_data.releases import git_objects
 from verse_data.releases.importing import LOCK_PATH
 
 _VERSION: Final = re.compile(r"v([1-9]\d*)")
@@ -39,7 +39,8 @@ class History:
         """Return the names of all versions, oldest first; empty if there is no dataset."""
         if not self.exists():
             return ()
-        numbers = sorted(int(m[1]) for tag in git.tags(self.path) if (m := _VERSION.fullmatch(tag)))
+        found = (_VERSION.fullmatch(tag) for tag in self._tags())
+        numbers = sorted(int(match[1]) for match in found if match)
         return tuple(f"v{number}" for number in numbers)
 
     def resolve(self, version: str | None = None) -> str:
@@ -69,21 +70,39 @@ class History:
 
     def _lock(self, tag: str) -> ReleaseLock:
         if tag not in self._locks:
-            where = f"refs/tags/{tag}:{LOCK_PATH}"
-            try:
-                data = git.blob(self.path, where)
-            except git.GitFailed as error:
+            found = self._object(tag, f":{LOCK_PATH}")
+            if found is None or found.type != "blob":
                 raise IntegrityError(
                     f"{self.path}: version {tag} holds no {LOCK_PATH}, so it is no release of ours, or "
-                    f"its git objects are damaged ({error}). Build it again from its lock."
-                ) from error
-            self._locks[tag] = ReleaseLock.parse(data, name=f"{self.path}: {tag}:{LOCK_PATH}")
+                    f"its git objects are damaged. Build it again from its lock in another folder: "
+                    f"verse-data lock {self.path.name} --from-lock FILE --root ANOTHER_FOLDER"
+                )
+            self._locks[tag] = ReleaseLock.parse(
+                found.content, name=f"{self.path}: {tag}:{LOCK_PATH}"
+            )
         return self._locks[tag]
 
     def commit(self, version: str | None = None) -> str:
         """Return the commit id of a version."""
-        return str(git.commit_of(self.path, f"refs/tags/{self.resolve(version)}"))
+        tag = self.resolve(version)
+        found = self._object(tag, "^{commit}")
+        if found is None:
+            raise IntegrityError(
+                f"{self.path}: the commit of version {tag} is missing; the dataset is damaged. Build it "
+                f"again from its lock in another folder: verse-data lock {self.path.name} --from-lock FILE "
+                f"--root ANOTHER_FOLDER"
+            )
+        return found.id
 
     def tree_keys(self, version: str | None = None) -> dict[str, str]:
         """Return the annex key of every file of a version by path, out of the git tree itself."""
-        return git.tree_keys(self.path, f"refs/tags/{self.resolve(version)}")
+        found = git_objects.links(self.path, self._tags()[self.resolve(version)])
+        return {path: target.rsplit("/", 1)[-1] for path, target in found.items()}
+
+    def _object(self, tag: str, part: str) -> git_objects.GitObject | None:
+        """Return an object of a tag, such as the one at ``:path`` in its tree."""
+        (found,) = git_objects.read_objects(self.path, [f"{self._tags()[tag]}{part}"])
+        return found
+
+    def _tags(self) -> dict[str, str]:
+        return git_objects.tags(self.path)

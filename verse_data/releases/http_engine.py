@@ -24,7 +24,7 @@ _OSF_PER_HOUR: Final = 3600
 
 
 class _Dataset(Protocol):
-    """The part of a dataset that an engine needs."""
+    """The part of a dataset that is needed."""
 
     @property
     def store(self) -> ObjectStore: ...
@@ -48,8 +48,6 @@ class HttpEngine:
     timeouts : tuple of float, optional
         Seconds to connect, and between two pieces of an answer.
     """
-
-    name = "http"
 
     def __init__(
         self,

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from verse_data.records.lock import LockedFile, ReleaseLock
-from verse_data.releases.environment import AUTHOR_EMAIL, AUTHOR_NAME
-from verse_data.releases.git import GitFailed, commit_of, git
+from verse_data.releases.environment import AUTHOR_EMAIL, AUTHOR_NAME, GitFailed
+from verse_data.releases.git import git
+from verse_data.releases.git_objects import tags
 from verse_data.releases.keys import link_target, log_folder
 
 LOCK_PATH: Final = ".verse/lock.json"
@@ -76,7 +77,7 @@ def import_addresses(
 
 def _import(repository: Path, parts: Iterable[bytes]) -> bytes:
     options = ("--quiet", "--force", "--date-format=raw")
-    return git(repository, "fast-import", *options, stdin=b"".join(parts), read=False)
+    return git(repository, "fast-import", *options, stdin=b"".join(parts))
 
 
 def create_tag(repository: Path, lock: ReleaseLock, *, number: int, commit: str) -> bool:
@@ -85,12 +86,12 @@ def create_tag(repository: Path, lock: ReleaseLock, *, number: int, commit: str)
         f"object {commit}\ntype commit\ntag v{number}\ntagger {_person(number)}\n\n"
         f"{lock.release} v{number}\n\nLock: sha256:{lock.digest}\n"
     )
-    made = git(repository, "mktag", stdin=text.encode(), read=False).decode().strip()
+    made = git(repository, "mktag", stdin=text.encode()).decode().strip()
     try:
         # Fails if the tag exists: of two processes that publish at once, one is first.
-        git(repository, "update-ref", f"refs/tags/v{number}", made, "0" * len(made), read=False)
+        git(repository, "update-ref", f"refs/tags/v{number}", made, "0" * len(made))
     except GitFailed:
-        if commit_of(repository, f"refs/tags/v{number}") is None:
+        if f"v{number}" not in tags(repository):
             raise
         return False
     return True

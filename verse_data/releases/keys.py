@@ -7,6 +7,7 @@ from verse_data.records.keys import (
     key_extension,
     log_folder,
     object_path,
+    other_object_path,
     size_and_digest,
 )
 
@@ -16,6 +17,7 @@ __all__ = [
     "link_target",
     "log_folder",
     "object_path",
+    "other_object_path",
     "size_and_digest",
 ]
 

@@ -16,7 +16,7 @@ from verse_data import publishing
 from verse_data.errors import UsageError
 from verse_data.records.lock import ReleaseLock
 from verse_data.releases import annex, git
-from verse_data.releases.environment import check_annex
+from verse_data.releases.environment import GitFailed, check_annex
 from verse_data.releases.history import History
 from verse_data.releases.importing import Addresses, create_tag, import_addresses, import_version
 
@@ -51,21 +51,21 @@ def publish(history: History, lock: ReleaseLock, *, addresses: Addresses) -> str
 def _build(path: Path, lock: ReleaseLock, addresses: Addresses) -> bool:
     """Build the dataset beside its place and rename it; False if another process was first."""
     with publishing.staging(path) as staged:
-        options = ("--quiet", "--template=", "--initial-branch=main", "--object-format=sha1")
-        git.git(staged.parent, "init", *options, str(staged), read=False)
+        git.init(staged)
         with (staged / ".git" / "config").open("a") as config:
             config.write(_SETTINGS)
         commit = import_version(
             staged, lock, number=1, parent=None, namespace="refs/heads", addresses=addresses
         )
         create_tag(staged, lock, number=1, commit=commit)
-        git.git(staged, "reset", "--hard", "--quiet", "main", read=False)
+        git.git(staged, "reset", "--hard", "--quiet", "main")
         annex.initialise(staged, f"verse-data {lock.release}")
         return publishing.publish_folder(staged, path)
 
 
 def _extend(history: History, lock: ReleaseLock, addresses: Addresses) -> str:
     path, versions = history.path, history.versions()
+    git.require_own(path)
     for version in versions:
         old = history.lock(version)
         if old.content() == lock.content():
@@ -80,7 +80,7 @@ def _extend(history: History, lock: ReleaseLock, addresses: Addresses) -> str:
         commit = import_version(
             path, lock, number=number, parent=parent, namespace=namespace, addresses=addresses
         )
-        annex.annex(path, "merge", "--quiet")
+        annex.merge(path)
         made = create_tag(path, lock, number=number, commit=commit)
     if not made:  # another process was first with this number: its version comes before ours
         return _extend(history, lock, addresses)
@@ -96,15 +96,15 @@ def _namespace(path: Path) -> Iterator[str]:
         yield namespace
     finally:
         for branch in ("main", "git-annex"):
-            with suppress(git.GitFailed):
-                git.git(path, "update-ref", "-d", f"{namespace}/{branch}", read=False)
+            with suppress(GitFailed):
+                git.git(path, "update-ref", "-d", f"{namespace}/{branch}")
 
 
 def add_addresses(path: Path, lock: ReleaseLock, *, addresses: Addresses) -> None:
     """Tell git-annex of the addresses of a lock's files, beside those that it knows."""
     with _namespace(path) as namespace:
         import_addresses(path, lock, namespace=namespace, addresses=addresses)
-        annex.annex(path, "merge", "--quiet")
+        annex.merge(path)
 
 
 def _move_work_tree(history: History, commit: str) -> None:
@@ -113,7 +113,8 @@ def _move_work_tree(history: History, commit: str) -> None:
     The version is published before this, and reading it needs no work tree: what fails is left.
     """
     ours = {history.commit(version) for version in history.versions()}
-    with suppress(git.GitFailed):
+    with suppress(GitFailed):
         head = git.git(history.path, "symbolic-ref", "--quiet", "HEAD").decode().strip()
-        if head == "refs/heads/main" and git.commit_of(history.path, head) in ours:
-            git.git(history.path, "merge", "--ff-only", "--quiet", commit, read=False)
+        at = git.git(history.path, "rev-parse", "--verify", "--quiet", f"{head}^{{commit}}")
+        if head == "refs/heads/main" and at.decode().strip() in ours:
+            git.git(history.path, "merge", "--ff-only", "--quiet", commit)

@@ -107,20 +107,6 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}{query}"
 
 
-def near_settings(url: str) -> tuple[str, ...]:
-    """Return the git settings that let git-annex reach a configured endpoint that lies near.
-
-    git-annex refuses this machine and private networks. Exactly the endpoint's address is allowed,
-    for the one call that these settings are given to.
-    """
-    try:
-        found = _addresses(split_url(url).hostname or "")
-    except (UrlRefused, ServerUnavailable):
-        return ()
-    near = " ".join(str(address) for address in found if not _is_public(address))
-    return (f"annex.security.allowed-ip-addresses={near}",) if near else ()
-
-
 def _literal(host: str) -> Address | None:
     try:
         return _unmapped(ipaddress.ip_address(host))

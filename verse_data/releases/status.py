@@ -106,6 +106,4 @@ def status(dataset: ReleaseDataset, version: str | None = None) -> Status:
 
 
 def _interrupted(dataset: ReleaseDataset) -> int:
-    left = dataset.path / ".git" / "annex" / "tmp"
-    ours = dataset.store.incoming
-    return len(list(left.glob("SHA256E-*"))) + len(list(ours.glob("*.part")))
+    return len(list(dataset.store.incoming.glob("*.part")))

@@ -1,22 +1,23 @@
 """The object store of a dataset: git-annex's own folder of contents, by arithmetic.
 
-Whoever puts content there brings it verified. What is put there is told to git-annex later, in
-one go: until then a line in ``.git/verse-data/pending`` remembers it, also after a kill.
+Whoever puts content there brings it verified. git-annex learns of it later, in one go: until then a
+line in ``.git/verse-data/pending`` remembers it, also after a kill.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from verse_data import publishing
 from verse_data.errors import DownloadCorrupt
 from verse_data.records.lock import LockedFile
-from verse_data.releases.keys import object_path
+from verse_data.releases.keys import object_path, other_object_path
 
 
 class ObjectStore:
@@ -38,7 +39,12 @@ class ObjectStore:
 
     def object_path(self, file: LockedFile) -> Path:
         """Return where the content of `file` lies, or would lie."""
-        return self.path / object_path(file.annex_key)
+        return self._place(file.annex_key)
+
+    def _place(self, key: str) -> Path:
+        """Return the place of a content in whichever of git-annex's two layouts it lies, else in the first."""
+        usual, other = self.path / object_path(key), self.path / other_object_path(key)
+        return other if not os.path.lexists(usual) and os.path.lexists(other) else usual
 
     def has(self, file: LockedFile) -> bool:
         """Whether content of the right size is here; its digest was checked when it came."""
@@ -55,7 +61,7 @@ class ObjectStore:
             yield staged
 
     def ingest(self, file: LockedFile, staged: Path) -> None:
-        """Move verified content into place, read-only, and remember to tell git-annex.
+        """Move verified content into place, read-only, and remember to record it with git-annex.
 
         Parameters
         ----------
@@ -114,15 +120,22 @@ class ObjectStore:
             staged.write_text("".join(f"{key}\n" for key in keys))
             staged.rename(self.incoming.with_name(f"pending-{secrets.token_hex(8)}"))
 
+    def remove(self, file: LockedFile) -> None:
+        """Remove a content, if it is here: it leaves its final name at once, whole."""
+        home = self.object_path(file).parent
+        with publishing.staging(self.incoming / home.name) as aside, suppress(FileNotFoundError):
+            home.chmod(0o755)
+            home.rename(aside)
+
     @contextmanager
     def unrecorded(self) -> Iterator[list[str]]:
-        """Give the keys that git-annex has not been told of; forget them if the block succeeds."""
+        """Give the keys that git-annex does not know of yet; forget them if the block succeeds."""
         lists = sorted(self.incoming.parent.glob("pending-*"))
         keys = sorted({key for path in lists for key in _lines(path)})
-        here = [key for key in keys if (self.path / object_path(key)).exists()]
+        here = [key for key in keys if self._place(key).exists()]
         yield here
         if coming := set(keys).difference(here):
-            # Another process is just about to move these: they stay to be told.
+            # Another process is just about to move these: they stay to be recorded.
             self._remember(sorted(coming))
         for path in lists:
             path.unlink(missing_ok=True)

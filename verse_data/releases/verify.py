@@ -118,7 +118,8 @@ class _Mends:
         get = self._line("get")
         if not self._dataset.addresses(file):
             if self._siblings:
-                why = f"it has no address; {', '.join(self._siblings)} may have it"
+                names = ", ".join(sibling.name for sibling in self._siblings)
+                why = f"it has no address; {names} may have it"
                 return f"{get} || {self._line('adopt', 'PATH', note=why)}"
             return self._line("adopt", "PATH", note="it has no address")
         if file.annex_key in self._kept:
