@@ -26,6 +26,32 @@ _FALSE = {"", "0", "false", "no", "off"}
 
 
 @dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How long a server is waited for.
+
+    Attributes
+    ----------
+    connect, idle : float
+        Seconds to connect, and between two pieces of an answer.
+    window_seconds, window_bytes
+        So many bytes must come in so many seconds of waiting, from the first byte on, unless the answer
+        ends before.
+    total : float
+        Seconds for a short answer as a whole, such as a listing or a lock; for a file, seconds beside
+        those that its size takes at `slowest`.
+    slowest : float
+        Bytes a second that a file must come at, over its whole transfer.
+    """
+
+    connect: float = 10.0
+    idle: float = 20.0
+    window_seconds: float = 30.0
+    window_bytes: int = 10 << 10
+    total: float = 600.0
+    slowest: float = 5_000.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """Settings of one call.
 
@@ -41,6 +67,8 @@ class Config:
         Base addresses of the OSF API and site, without a trailing slash.
     osf_token : str or None
         Personal token; sent to the host of `osf_api` alone.
+    limits : Limits
+        How long a server is waited for.
     """
 
     home: Path
@@ -49,6 +77,7 @@ class Config:
     osf_site: str
     osf_token: str | None = None
     stores_url: str | None = None
+    limits: Limits = Limits()
 
     def __repr__(self) -> str:
         """Show the settings without the token."""

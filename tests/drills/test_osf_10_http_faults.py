@@ -10,14 +10,14 @@ import hashlib
 import random
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import pytest
 from osf_standin import MODES, FakeClock, Node, OsfStandin
 
-from verse_data.config import Config
+from verse_data.config import Config, Limits
 from verse_data.errors import (
     DownloadCorrupt,
     NotTheFile,
@@ -30,6 +30,7 @@ from verse_data.errors import (
 )
 from verse_data.records.lock import LockedFile
 from verse_data.releases.fetch import FetchResult
+from verse_data.releases.http_body import read_url
 from verse_data.releases.http_engine import HttpEngine
 from verse_data.releases.osf_walk import walk_node
 from verse_data.releases.pacing import Backoff
@@ -42,6 +43,8 @@ TABLE: dict[str, tuple[type[VerseDataError] | None, int]] = {
     "cut_chunked": (Truncated, 5),
     "reset": (Truncated, 5),
     "stall": (Truncated, 5),
+    "drip": (Truncated, 5),
+    "drip_headers": (ServerUnavailable, 5),
     "html": (NotTheFile, 5),
     "html_as_bytes": (NotTheFile, 5),
     "gzip": (NotTheFile, 5),
@@ -65,8 +68,14 @@ TABLE: dict[str, tuple[type[VerseDataError] | None, int]] = {
 
 # A machine that pauses may meet these before it has read the headers, which then never come.
 ALSO: Final = {"reset": ServerUnavailable, "stall": ServerUnavailable}
-PATIENT, HASTY = (60.0, 60.0), (60.0, 0.3)
-"""Limits that no well server meets, on any machine; and one that a stall is sure to meet."""
+PATIENT: Final = Limits(connect=60.0, idle=60.0, window_seconds=60.0)
+"""Limits that no well server meets, on any machine."""
+HASTY: Final = {
+    "stall": replace(PATIENT, idle=0.3),
+    "drip": replace(PATIENT, window_seconds=0.2),
+    "drip_headers": replace(PATIENT, window_seconds=0.2),
+}
+"""Limits that a fault is sure to meet."""
 
 LARGE, SMALL = "rawdata/sub-verse004_ct.nii.gz", "derivatives/sub-verse004_ctd.json"
 
@@ -103,16 +112,15 @@ def get(
     config: Config,
     store: ObjectStore,
     file: LockedFile,
-    timeouts: tuple[float, float] = PATIENT,
+    limits: Limits = PATIENT,
 ) -> FetchResult:
     """Fetch one file."""
     results: list[FetchResult] = []
     engine = HttpEngine(
-        config,
+        replace(config, limits=limits),
         Target(store),
         clock=Fast(),
         backoff=Backoff(first=0.001, most=0.01),
-        timeouts=timeouts,
     )
     engine.fetch([file], jobs=1, on_result=results.append)
     return results[0]
@@ -145,8 +153,9 @@ def test_no_fault_puts_a_wrong_file_in_place(
             osf.play("gone", times=1)
             assert get(config, store, file).error_class is SourceChanged
             assert [part.stat().st_size > 0 for part in store.incoming.glob("*.part")] == [True]
-        osf.play(mode, seconds=60 if mode == "stall" else 1)
-        result = get(config, store, file, HASTY if mode == "stall" else PATIENT)
+        # Of a small file, a drip that begins in the middle would bring the rest in three tries.
+        osf.play(mode, seconds=60 if mode in HASTY else 1, after=0 if mode == "drip" else -1)
+        result = get(config, store, file, HASTY.get(mode, PATIENT))
         assert result.error_class in {error, ALSO.get(mode, error)}, result.error
         assert result.ok is (error is None)
         if error is None:
@@ -182,6 +191,97 @@ def test_a_fault_that_passes_is_got_over_in_the_same_call(
     # A stall of one second ends here as a transfer that was cut; how stalls end is told above.
     assert get(config, store, file).ok
     assert digest(store.object_path(file)) == file.sha256
+
+
+@pytest.mark.parametrize("mode", ["drip", "drip_headers"])
+@pytest.mark.parametrize("host", ["api", "storage"])
+def test_a_walk_gives_up_on_a_server_that_drips(
+    standin: tuple[OsfStandin, Config, dict[str, LockedFile]], host: str, mode: str
+):
+    """A listing that comes byte by byte is given up after few tries, and the walk says so."""
+    osf, config, _ = standin
+    osf.faults.clear()
+    osf.play(mode, host=host, seconds=60, after=0)
+    osf.seen.clear()
+    hasty = replace(config, limits=HASTY[mode])
+    with pytest.raises((Truncated, ServerUnavailable), match="Tried 3 times"):
+        walk_node("jtfa5", config=hasty, release="lab", clock=FakeClock())
+    osf.faults.clear()
+    assert osf.count(host) <= 4
+
+
+@pytest.mark.parametrize("mode", ["drip", "drip_headers"])
+def test_a_lock_at_an_address_that_drips_is_given_up(
+    standin: tuple[OsfStandin, Config, dict[str, LockedFile]], mode: str
+):
+    """What ``lock --from-lock URL`` reads has to come at a rate too."""
+    osf, config, _ = standin
+    osf.mirror["/lock.json"] = b"{" + b" " * 100_000 + b"}"
+    osf.faults.clear()
+    osf.play(mode, host="mirror", seconds=60)
+    url = f"{osf.hosts['mirror']}/lock.json"
+    with pytest.raises((Truncated, ServerUnavailable), match="Tried 3 times"):
+        read_url(url, config=replace(config, limits=HASTY[mode]), most=1 << 20)
+    osf.faults.clear()
+    assert read_url(url, config=config, most=1 << 20) == osf.mirror["/lock.json"]
+
+
+def test_what_comes_too_slowly_as_a_whole_is_given_up(
+    standin: tuple[OsfStandin, Config, dict[str, LockedFile]], tmp_path: Path
+):
+    """A server that keeps to every single limit has one for the whole: of a file by size, of a lock in all."""
+    osf, config, files = standin
+    osf.faults.clear()
+    osf.mirror["/lock.json"] = b" " * 300_000
+    brief = replace(PATIENT, total=0.1, slowest=1e9)
+    url = f"{osf.hosts['mirror']}/lock.json"
+    osf.trickle = 0.1
+    try:
+        result = get(config, ObjectStore(tmp_path / "lab"), files[LARGE], brief)
+        with pytest.raises(Truncated, match="not whole after"):
+            read_url(url, config=replace(config, limits=brief), most=1 << 20)
+    finally:
+        osf.trickle = 0.0
+    assert (result.error_class, "not whole after" in str(result.error)) == (Truncated, True)
+    assert get(config, ObjectStore(tmp_path / "lab"), files[LARGE]).ok
+
+
+def test_servers_that_drip_are_not_asked_for_every_file(tmp_path: Path, home: Path):
+    """After files in a row have failed so, the rest is not asked for."""
+    node = Node("jtfa5")
+    for number in range(30):
+        node.upload(f"{number:02}.json", str(number).encode() * 50)
+    with OsfStandin(node) as osf:
+        config = Config(
+            home=home, offline=False, osf_api=osf.hosts["api"], osf_site=osf.hosts["site"],
+            limits=HASTY["drip"],
+        )  # fmt: skip
+        lock = walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
+        osf.play("drip", seconds=60, after=0)
+        results: list[FetchResult] = []
+        engine = HttpEngine(
+            config,
+            Target(ObjectStore(tmp_path / "lab")),
+            clock=Fast(),
+            backoff=Backoff(first=0.001),
+        )
+        engine.fetch(lock.files, jobs=4, on_result=results.append)
+        assert osf.count("bucket") <= 36
+    assert not any(result.ok for result in results)
+    assert sum("not asked for" in str(result.error) for result in results) >= 18
+
+
+def test_control_a_timeout_of_the_socket_alone_waits_on(
+    standin: tuple[OsfStandin, Config, dict[str, LockedFile]],
+):
+    """A plain client with the same limit between two pieces reads a dripping answer to its end."""
+    osf, _, files = standin
+    osf.faults.clear()
+    osf.play("drip", seconds=60, after=0)
+    url = f"{osf.hosts['site']}/download/{files[SMALL].file_id}/?version=1"
+    with urllib.request.urlopen(url, timeout=60) as response:
+        assert len(response.read()) == files[SMALL].size
+    osf.faults.clear()
 
 
 def test_control_a_plain_download_keeps_wrong_files(

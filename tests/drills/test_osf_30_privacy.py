@@ -112,9 +112,7 @@ def test_secrets_of_the_user_and_of_the_server_get_nowhere(home: Path):
             osf.play(mode, seconds=0)
             results: list[FetchResult] = []
             quick = Backoff(tries=2, first=0.001, most=0.01)
-            chosen = HttpEngine(
-                config, dataset, clock=FakeClock(), backoff=quick, timeouts=(60.0, 60.0)
-            )
+            chosen = HttpEngine(config, dataset, clock=FakeClock(), backoff=quick)
             chosen.fetch(lock.files[:1], jobs=1, on_result=results.append)
             texts += [repr(result) for result in results]
         osf.faults.clear()

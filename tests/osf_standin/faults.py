@@ -30,6 +30,8 @@ MODES = (
     "gzip",
     "negative_length",
     "stall",
+    "drip",
+    "drip_headers",
     "redirect_file",
     "redirect_private",
     "redirect_loop",
@@ -62,11 +64,11 @@ class Fault:
     host : str
         Which host plays it: "bucket", "storage", "site", "api".
     seconds : float
-        Retry-After of the throttles, or how long a stall lasts.
+        Retry-After of the throttles, or how long a stall or a drip lasts.
     match : str
         Regular expression that the request's path must contain.
     after : int
-        Bytes that are sent well before a cut, flip or stall; half of the body if negative.
+        Bytes that are sent well before a cut, flip, stall or drip; half of the body if negative.
     """
 
     mode: str
@@ -171,6 +173,9 @@ def _stream(
         framing = {}
     elif mode == "negative_length":
         framing = {"Content-Length": "-5"}
+    if mode == "drip_headers":
+        drip(fault, handler, b"HTTP/1.1 200 OK\r\nX-Filler: " + b"x" * 60_000)
+        return
     handler.begin(status, {**headers, **framing, "Connection": "close"})
     if mode in {"cut_chunked", "extra_chunked"}:
         sent = rest[:half] if mode == "cut_chunked" else rest + b"extra bytes"
@@ -187,3 +192,19 @@ def _stream(
         handler.hang_up()
     elif mode == "stall":
         handler.server.standin.pause(fault.seconds)
+    elif mode == "drip":
+        drip(fault, handler, rest[half:])
+
+
+def drip(fault: Fault, handler: Handler, data: bytes) -> None:
+    """Send one byte every twentieth of a second, as long as the fault lasts or the client listens."""
+    end = time.monotonic() + fault.seconds
+    for byte in data:
+        if time.monotonic() > end:
+            return
+        try:
+            handler.wfile.write(bytes([byte]))
+            handler.wfile.flush()
+        except OSError:  # the client has hung up
+            return
+        handler.server.standin.pause(0.05)

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import requests
 
 MOST_REDIRECTS: Final = 5
-TIMEOUTS: Final = (10.0, 20.0)
-"""Seconds to connect, and between two pieces of an answer."""
 _SIGNED_SECONDS: Final = 30.0
 """Half the life of an address that OSF signs."""
 _HEADERS: Final = {"User-Agent": f"verse-data/{__version__}", "Accept-Encoding": "identity"}
@@ -36,13 +34,11 @@ class Http:
     Parameters
     ----------
     config : Config
-        Endpoints and token. If it says offline, no session is made.
+        Endpoints, token, and how long a server is waited for. If it says offline, no session is made.
     gate : Gate
         Pace that all requests of this session share.
     named : tuple of str
         Further addresses that the user named.
-    timeouts : tuple of float
-        Seconds to connect, and between two pieces of an answer.
     connections : int
         How many are kept open to one host.
 
@@ -58,18 +54,16 @@ class Http:
         *,
         gate: Gate,
         named: tuple[str, ...] = (),
-        timeouts: tuple[float, float] = TIMEOUTS,
         connections: int = 16,
     ) -> None:
         config.require_network()
-        from requests.adapters import HTTPAdapter
+        from verse_data.releases.connections import SteadyAdapter
 
         self.config = config
         self.gate = gate
         self._reach = Reach(config.osf_api, config.osf_site, *named)
-        self._timeouts = timeouts
         self._routes: dict[str, _Route] = {}
-        self._adapter = HTTPAdapter(pool_connections=8, pool_maxsize=connections, max_retries=0)
+        self._adapter = SteadyAdapter(config.limits, connections=connections)
 
     def close(self) -> None:
         """Close all connections."""
@@ -139,7 +133,7 @@ class Http:
             return self._adapter.send(
                 request,
                 stream=True,
-                timeout=self._timeouts,
+                timeout=(self.config.limits.connect, self.config.limits.idle),
                 verify=route.verify,
                 proxies=route.proxies,
             )

@@ -140,7 +140,7 @@ class Call:
                     or (fault.after or 0.0) > LONGEST_WAIT
                     or self.stop.is_set()
                 ):
-                    if isinstance(fault.error, (ServerUnavailable, RateLimited)):
+                    if _is_of_the_server(fault):
                         self.given_up += 1
                     raise _told(fault.error, transfer, attempts.made) from fault
                 wait(transfer.http, fault, self.backoff.wait(seen.total()))
@@ -160,6 +160,12 @@ class Call:
                 f"{file.path}: not asked for, since the server failed {self.given_up} files before. "
                 f"Run the same command again later; what has come is kept."
             )
+
+
+def _is_of_the_server(fault: Fault) -> bool:
+    """Whether a fault is likely to hit the next file as well."""
+    kinds = (ServerUnavailable, RateLimited)
+    return isinstance(fault.error, kinds) or fault.traits == STALLED
 
 
 def _told(error: VerseDataError, transfer: Transfer, tried: int) -> VerseDataError:

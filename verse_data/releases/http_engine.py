@@ -14,7 +14,7 @@ from verse_data.progress import Advance, ignore
 from verse_data.publishing import storage_errors, sweep
 from verse_data.records.lock import LockedFile
 from verse_data.releases.fetch import FetchResult, fetch_each
-from verse_data.releases.http import TIMEOUTS, Http
+from verse_data.releases.http import Http
 from verse_data.releases.http_call import Call
 from verse_data.releases.pacing import Backoff, Clock, Gate, SystemClock, Window
 from verse_data.releases.partials import require_room, sweep_partials
@@ -36,7 +36,7 @@ class HttpEngine:
     Parameters
     ----------
     config : Config
-        Endpoints.
+        Endpoints, and how long a server is waited for.
     dataset : ReleaseDataset
         Where contents go to.
     advance : Advance, optional
@@ -45,8 +45,6 @@ class HttpEngine:
         Where pacing takes its time from.
     backoff : Backoff, optional
         How often and how long to wait for a server that fails.
-    timeouts : tuple of float, optional
-        Seconds to connect, and between two pieces of an answer.
     """
 
     def __init__(
@@ -57,14 +55,12 @@ class HttpEngine:
         advance: Advance | None = None,
         clock: Clock | None = None,
         backoff: Backoff | None = None,
-        timeouts: tuple[float, float] = TIMEOUTS,
     ) -> None:
         self._config = config
         self._store = dataset.store
         self._advance: Advance = advance or ignore
         self._clock = clock
         self._backoff = backoff or Backoff()
-        self._timeouts = timeouts
 
     def fetch(
         self,
@@ -101,7 +97,7 @@ class HttpEngine:
         clock = self._clock or SystemClock()
         window = Window(_OSF_PER_HOUR, 3600.0, clock)
         osf, other = (
-            Http(self._config, gate=gate, timeouts=self._timeouts, connections=jobs)
+            Http(self._config, gate=gate, connections=jobs)
             for gate in (Gate(clock, (window,)), Gate(clock))
         )
         try:

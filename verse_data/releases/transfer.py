@@ -8,6 +8,7 @@ one.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     import requests
 
 _PEEK: Final = 512
-_STALL_SECONDS: Final = 30.0
-_STALL_BYTES: Final = 10 << 10
 _RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
@@ -149,18 +148,17 @@ class Transfer:
         self._keep(first)
 
     def _read(self, response: requests.Response, url: str) -> None:
-        clock = self.http.gate.clock
-        mark, since = self.into.size, clock.monotonic()
+        limits, start = self.http.config.limits, time.monotonic()
+        seconds = limits.total + self.file.size / limits.slowest
         while block := read_some(response, url):
             self.received += len(block)
             self._keep(block)
             if self.stopped():
                 raise Fault(Truncated(f"{self._at(url)}: interrupted."), FINAL)
-            if (now := clock.monotonic()) - since > _STALL_SECONDS:
-                if self.into.size - mark < _STALL_BYTES:
-                    text = f"{self._at(url)}: fewer than {_STALL_BYTES:,} bytes in {now - since:.0f} s."
-                    raise Fault(Truncated(text), STALLED)
-                mark, since = self.into.size, now
+            if time.monotonic() - start > seconds:
+                raise Fault(
+                    Truncated(f"{self._at(url)}: not whole after {seconds:,.0f} s."), STALLED
+                )
         if self.into.size < self.file.size:
             raise Fault(Truncated(f"{self._at(url)}: the transfer ended too soon."), UNAVAILABLE)
 
