@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import subprocess
@@ -21,7 +22,7 @@ from typer.testing import CliRunner, Result
 from verse_data.cli import checks, contents
 from verse_data.cli import dataset as commands
 from verse_data.config import Config
-from verse_data.errors import ContentMissing, Offline, SourceChanged
+from verse_data.errors import ContentMissing, DownloadCorrupt, Offline, SourceChanged
 from verse_data.records.lock import LockedFile
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.environment import tool_environment
@@ -107,6 +108,28 @@ def test_get_brings_what_is_missing_and_nothing_twice(lab: Lab) -> None:
         line["ok"] and line["bytes"] > 0 and "Signature" not in line["url"] for line in lines
     )
     assert {line["source"] for line in lines} == {"web"}
+
+
+@pytest.mark.parametrize("setting", ["annex.verify", "remote.web.annex-verify"])
+def test_no_setting_of_the_user_lets_wrong_bytes_in(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    """Whoever switched git-annex's verification off gets no unverified file; git-annex, the control, gives one."""
+    (tmp_path / "gitconfig").write_text("")
+    call(tmp_path, "git", "config", "--file", "gitconfig", setting, "false")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    lab.osf.play("flip")
+    file, other = lab.dataset.lock().files[:2]
+
+    (failure,) = lab.dataset.fetch([file]).failed
+
+    assert failure.error_class is DownloadCorrupt
+    assert not lab.dataset.object_path(file).exists()
+    assert [line["verified"] for line in FetchLog(lab.dataset.path).read()] == [False]
+    near = ("-c", "annex.security.allowed-ip-addresses=127.0.0.1")
+    call(lab.dataset.path, "git-annex", "get", *near, "--quiet", f"--key={other.annex_key}")
+    content = lab.dataset.object_path(other).read_bytes()
+    assert hashlib.sha256(content).hexdigest() != other.sha256
 
 
 def test_get_takes_only_what_is_chosen(lab: Lab) -> None:

@@ -194,8 +194,10 @@ def drop(
         opened.files, files, version=opened.version, unchecked=unchecked, damaged=corrupt
     )
     sys.stdout.write(f"{len(report.dropped):,} removed ({report.bytes:,} bytes)\n")
-    for file, why in report.kept[:SHOWN]:
-        note(f"kept {file.path}: {why}")
+    for kept, what in ((report.shared, "other files have too"), (report.kept, "nobody else has")):
+        for file, why in kept[:SHOWN]:
+            note(f"kept {file.path}: {why}")
+        if kept:
+            note(f"{len(kept)} kept, which {what}.")
     if report.kept:
-        note(f"{len(report.kept)} kept.")
         raise typer.Exit(4)

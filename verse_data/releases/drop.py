@@ -22,10 +22,19 @@ _WORKERS: Final = 8
 
 @dataclass(frozen=True)
 class DropReport:
-    """What was removed, and what was kept and why."""
+    """What became of one call of ``drop``.
+
+    Attributes
+    ----------
+    dropped : tuple of LockedFile
+        Files whose contents were removed.
+    shared, kept : tuple of (LockedFile, str)
+        Files whose contents stay, and why: other files have them too; no other copy was found.
+    """
 
     dropped: tuple[LockedFile, ...]
-    kept: tuple[tuple[LockedFile, str], ...]
+    shared: tuple[tuple[LockedFile, str], ...] = ()
+    kept: tuple[tuple[LockedFile, str], ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -68,20 +77,24 @@ def drop_files(
     """
     here = {file.annex_key: file for file in files if dataset.object_path(file).exists()}
     if not here:
-        return DropReport((), ())
+        return DropReport(())
     require_own(dataset.path)
-    reasons = {} if damaged else _needed_by_others(dataset, files, version)
-    asked = [file for key, file in here.items() if key not in reasons]
-    if not (unchecked or damaged):
-        reasons |= _without_a_copy(dataset, asked)
-    gone = [file for key, file in here.items() if key not in reasons]
+    shared = {} if damaged else _needed_by_others(dataset, files, version)
+    own = [file for key, file in here.items() if key not in shared]
+    alone = {} if unchecked or damaged else _without_a_copy(dataset, own)
+    gone = [file for file in own if file.annex_key not in alone]
     for file in gone:
         dataset.store.remove(file)
     keys = [file.annex_key for file in gone]
     annex.record_presence(dataset.path, dict.fromkeys(keys, False))
     FetchLog(dataset.path).note("dropped", keys)
-    kept = ((file, reasons[key]) for key, file in here.items() if key in reasons)
-    return DropReport(tuple(gone), tuple(kept))
+    return DropReport(
+        tuple(gone),
+        *(
+            tuple((file, reasons[key]) for key, file in here.items() if key in reasons)
+            for reasons in (shared, alone)
+        ),
+    )
 
 
 def _needed_by_others(

@@ -1,0 +1,180 @@
+"""What drop removes: what was named, and nothing that another file has too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.calls import call
+from support.trees import write_tree
+from typer.testing import CliRunner, Result
+
+from verse_data.api import lock_tree
+from verse_data.cli.main import app
+from verse_data.records.lock import LockedFile, ReleaseLock
+from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.drop import drop_files
+from verse_data.releases.verify import verify_files
+
+SPLITS = {"900": "training", "901": "training", "902": "validation"}
+
+
+def drop(*words: str) -> Result:
+    """Call ``verse-data drop lab``."""
+    return CliRunner().invoke(app, ["drop", "lab", *words])
+
+
+@pytest.fixture
+def lab(tmp_path: Path, home: Path) -> ReleaseDataset:
+    """Lock three scans in two splits, and a workbook; all sidecars and two masks have equal bytes."""
+    del home
+    tree = write_tree(tmp_path / "tree")
+    for path in sorted(tree.rglob("*_ct.json")):
+        path.write_bytes(b"[]")
+    for name in ("901", "902"):
+        (mask,) = tree.rglob(f"*verse{name}_seg-vert_msk.nii.gz")
+        mask.write_bytes(b"\x1f\x8bone mask for two")
+    for number, split in SPLITS.items():
+        for kind in ("rawdata", "derivatives"):
+            old = tree / "dataset-phantomtraining" / kind / f"sub-verse{number}"
+            new = tree / f"dataset-phantom{split}" / kind / f"sub-verse{number}"
+            new.parent.mkdir(parents=True, exist_ok=True)
+            old.rename(new)
+    (tree / "lab_grading.xlsx").write_bytes(b"PK a workbook")
+    return lock_tree("lab", tree, check=False).files
+
+
+def missing(lab: ReleaseDataset) -> set[str]:
+    """Return the names of the files whose content is not here."""
+    files = lab.lock().files
+    return {file.path.rpartition("/")[2] for file in files if not lab.has(file)}
+
+
+def names(number: str, *ends: str) -> set[str]:
+    """Return names of files of one scan."""
+    return {f"sub-verse{number}_{end}" for end in ends}
+
+
+@pytest.mark.parametrize(
+    ("words", "gone"),
+    [
+        (
+            ["--scan", "verse900"],
+            names("900", "ct.nii.gz", "seg-vert_msk.nii.gz", "seg-subreg_ctd.json", "seg-vert_snp.png"),
+        ),
+        (["--scan", "verse901"], names("901", "ct.nii.gz", "seg-subreg_ctd.json", "seg-vert_snp.png")),
+        (
+            ["--scan", "verse901", "--scan", "verse902", "--role", "mask"],
+            names("901", "seg-vert_msk.nii.gz") | names("902", "seg-vert_msk.nii.gz"),
+        ),
+        (["--role", "ct_json"], {f"sub-verse{number}_ct.json" for number in SPLITS}),
+        (["--split", "training", "--role", "ct_json,mask"], names("900", "seg-vert_msk.nii.gz")),
+        (["--role", "grading"], {"lab_grading.xlsx"}),
+        (["--scan", "verse900", "--role", "grading"], {"lab_grading.xlsx"}),
+        (["--subject", "verse902", "--role", "ct"], names("902", "ct.nii.gz")),
+    ],
+)  # fmt: skip
+def test_a_content_goes_only_when_all_files_that_have_it_were_named(
+    lab: ReleaseDataset, words: list[str], gone: set[str]
+) -> None:
+    """A scan, split or role takes neither the workbook nor what another scan has in equal bytes."""
+    done = drop(*words, "--unchecked")
+
+    assert done.exit_code == 0, done.output
+    assert missing(lab) == gone
+
+
+def test_everything_goes_when_everything_was_named(lab: ReleaseDataset) -> None:
+    """Without a choice, all contents of the version leave."""
+    assert drop("--unchecked").exit_code == 0
+    assert len(missing(lab)) == len(lab.lock().files)
+
+
+def test_what_is_kept_for_another_file_is_named(lab: ReleaseDataset) -> None:
+    """The note says which file has it too, and the way it ends is no failure."""
+    done = drop("--scan", "verse900", "--unchecked")
+
+    assert "4 removed" in done.stdout
+    assert "sub-verse900_ct.json: it is also the content of" in done.stderr
+    assert "sub-verse901_ct.json, which was not named, and of 1 more" in done.stderr
+    assert "1 kept, which other files have too." in done.stderr
+
+
+def test_a_checked_drop_keeps_what_others_have_too(lab: ReleaseDataset, tmp_path: Path) -> None:
+    """With a copy of everything in another clone, still only what was named goes."""
+    call(tmp_path, "git", "clone", "-q", str(lab.path), "other")
+    other = ReleaseDataset(tmp_path / "other")
+    assert other.fetch(lab.lock().files).failed == ()
+    call(lab.path, "git", "remote", "add", "other", str(tmp_path / "other"))
+
+    done = drop("--split", "training")
+
+    assert done.exit_code == 0, done.output
+    assert missing(lab) == {
+        name
+        for number in ("900", "901")
+        for name in names(number, "ct.nii.gz", "seg-subreg_ctd.json", "seg-vert_snp.png")
+    } | names("900", "seg-vert_msk.nii.gz")
+    assert call(lab.path, "git-annex", "find", "--not", "--in", "here").count("\n") == 7
+
+
+def test_a_sibling_that_is_this_very_folder_is_no_other_copy(
+    lab: ReleaseDataset, tmp_path: Path
+) -> None:
+    """Contents that a clone shares by a link, and damaged ones, do not count as copies."""
+    call(tmp_path, "git", "clone", "-q", str(lab.path), "linked")
+    (tmp_path / "linked" / ".git" / "annex").symlink_to(lab.path / ".git" / "annex")
+    call(lab.path, "git", "remote", "add", "linked", str(tmp_path / "linked"))
+    assert drop("--scan", "verse900", "--role", "ct").exit_code == 4
+    (tmp_path / "linked" / ".git" / "annex").unlink()
+    other = ReleaseDataset(tmp_path / "linked")
+    file = next(file for file in lab.lock().files if file.path.endswith("900_ct.nii.gz"))
+    assert other.fetch([file]).failed == ()
+    spoil(other, file)
+
+    done = drop("--scan", "verse900", "--role", "ct")
+
+    assert (done.exit_code, missing(lab)) == (4, set())
+    assert "no other copy of it was found" in done.stderr
+
+
+def spoil(dataset: ReleaseDataset, file: LockedFile) -> None:
+    """Flip one bit of a content."""
+    path = dataset.object_path(file)
+    path.chmod(0o644)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_content_goes_with_all_that_have_it(lab: ReleaseDataset) -> None:
+    """What is wrong is of use to no file, also not to those that were not named."""
+    file = next(file for file in lab.lock().files if file.path.endswith("901_seg-vert_msk.nii.gz"))
+    spoil(lab, file)
+
+    assert drop("--scan", "verse901", "--corrupt").exit_code == 0
+
+    assert missing(lab) == names("901", "seg-vert_msk.nii.gz") | names("902", "seg-vert_msk.nii.gz")
+
+
+def test_an_old_version_keeps_what_the_newest_has_under_another_name(lab: ReleaseDataset) -> None:
+    """A file that was renamed is dropped by its new name; by its old one it is still needed."""
+    lock = lab.lock()
+    old = next(file for file in lock.files if file.path.endswith("902_ct.nii.gz"))
+    new = old.model_copy(update={"path": old.path.replace("verse902", "verse903")})
+    files = tuple(sorted((*(f for f in lock.files if f is not old), new), key=lambda f: f.path))
+    assert lab.publish(ReleaseLock(release="lab", source=lock.source, files=files)) == "v2"
+
+    kept = drop_files(lab, [old], version="v1", unchecked=True)
+    assert [file for file, _ in kept.shared] == [old]
+    assert drop_files(lab, [new], unchecked=True).dropped == (new,)
+
+
+def test_a_kill_between_leaves_whole_contents_or_none(lab: ReleaseDataset) -> None:
+    """A content leaves its final name whole, so what is at one is right at any moment."""
+    files = lab.lock().files
+    lab.store.remove(files[0])
+    lab.store.remove(files[0])  # another process was first
+
+    assert not lab.object_path(files[0]).parent.exists()
+    assert {finding.path for finding in verify_files(lab, files)} == {files[0].path}
