@@ -34,10 +34,8 @@ from verse_data.releases.osf_walk import walk_node
 GOALS = {
     "lock of all files to dataset, s": 2.0,
     "path to key of a tag, ms": 100.0,
-    "small file, annex engine, ms": 15.0,
-    "small file, http engine, ms": 15.0,
-    "40 files at 100 ms a hop, annex engine, s": 3.0,
-    "40 files at 100 ms a hop, http engine, s": 3.0,
+    "small file, ms": 15.0,
+    "40 files at 100 ms a hop, s": 3.0,
 }
 
 
@@ -87,9 +85,9 @@ def plain_get(dataset: ReleaseDataset, jobs: int) -> None:
     subprocess.run(command, cwd=dataset.path, env=environment, check=True, capture_output=True)
 
 
-def fetch(dataset: ReleaseDataset, engine: str, jobs: int) -> None:
-    """Get everything with one of our engines."""
-    dataset.fetch(dataset.lock().files, engine=engine, jobs=jobs).raise_for_failures()
+def fetch(dataset: ReleaseDataset, jobs: int) -> None:
+    """Get everything."""
+    dataset.fetch(dataset.lock().files, jobs=jobs).raise_for_failures()
 
 
 def main() -> None:
@@ -138,7 +136,7 @@ def registering(home: Path, count: int, times: dict[str, list[float]]) -> None:
 
 
 def getting(home: Path, count: int, times: dict[str, list[float]]) -> None:
-    """Measure small files, near and far, on both engines and on plain DataLad."""
+    """Measure small files, near and far, here and with plain DataLad."""
     node = Node("jtfa5")
     for number in range(count):
         content = b"\x1f\x8b" + random.Random(number).randbytes(2000)
@@ -155,19 +153,15 @@ def getting(home: Path, count: int, times: dict[str, list[float]]) -> None:
             dataset.publish(of)
             return dataset
 
-        for engine in ("annex", "http"):
-            dataset = fresh(f"near-{engine}", lock)
-            spent = seconds(lambda d=dataset, e=engine: fetch(d, e, 4))
-            times[f"small file, {engine} engine, ms"].append(1000 * spent / count)
+        ours = fresh("near", lock)
+        times["small file, ms"].append(1000 * seconds(lambda: fetch(ours, 4)) / count)
         dataset = fresh("near-plain", lock)
         times["small file, plain datalad get -J4, ms"].append(
             1000 * seconds(lambda: plain_get(dataset, 4)) / count
         )
         osf.latency = 0.1
-        for engine in ("annex", "http"):
-            dataset = fresh(f"far-{engine}", few)
-            spent = seconds(lambda d=dataset, e=engine: fetch(d, e, 8))
-            times[f"40 files at 100 ms a hop, {engine} engine, s"].append(spent)
+        distant = fresh("far", few)
+        times["40 files at 100 ms a hop, s"].append(seconds(lambda: fetch(distant, 8)))
         dataset = fresh("far-plain", few)
         times["40 files at 100 ms a hop, plain datalad get -J8, s"].append(
             seconds(lambda: plain_get(dataset, 8))
