@@ -19,11 +19,12 @@ class FetchedFrom(Record):
     time : str
         When it arrived, ISO 8601 in UTC.
     source : str or None
-        ``"web"``, or the name of the sibling that gave it; None if that is not known.
+        ``"web"``, or the name of the sibling that gave it; None if that was not told.
     url : str or None
-        Address that it came from, without credentials. None if it was a sibling.
+        Address that it came from, without credentials. None if it was a sibling, or one of several
+        addresses and git-annex did not say which.
     engine : str
-        How: ``"http"``, or ``"copy"`` from a sibling; in logs of version 0.1 also ``"annex"``.
+        What fetched it.
     bytes : int
         Bytes that came.
     tries : int
