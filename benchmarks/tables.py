@@ -19,7 +19,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.support import workbooks
-from tests.support.releases import locked, write_scan
+from tests.support.releases import locked, source_of, write_scan
 from verse_data.releases.catalog import load_catalog
 from verse_data.spine.levels import LABEL_OF_LEVEL
 from verse_data.tables.build import Tables, build_tables
@@ -65,7 +65,7 @@ def main() -> int:
 
         def whole() -> Tables:
             return build_tables(
-                lock, lambda f: root / f.path, catalog=entry, derived=folder / "derived"
+                lock, lambda f: source_of(root, f), catalog=entry, derived=folder / "derived"
             )
 
         start = time.perf_counter()

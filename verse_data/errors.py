@@ -6,7 +6,7 @@
     ├── UsageError (ValueError)         2   an argument, option or name is wrong
     ├── ValidationFailed (ValueError)   3   metadata or a volume breaks a rule
     ├── IntegrityError                  4   bytes are not what was promised
-    │   ├── ContentMissing (FileNotFoundError)
+    │   ├── ContentMissing (FileNotFoundError) · ContentCorrupt
     │   ├── ChunkMissing · ChunkCorrupt · StoreCorrupt
     │   ├── VolumeCorrupt
     │   └── DownloadCorrupt · SourceChanged
@@ -25,7 +25,7 @@ Every error takes exactly one string, so that it survives pickling on its way ou
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 def counted(number: int, one: str, several: str = "") -> str:
@@ -84,6 +84,10 @@ class ChunkCorrupt(IntegrityError):
 
 class StoreCorrupt(IntegrityError):
     """A Zarr store's metadata or manifest is damaged, foreign or of an unknown layout."""
+
+
+class ContentCorrupt(IntegrityError):
+    """A locked file on this machine does not have its locked size or digest."""
 
 
 class VolumeCorrupt(IntegrityError):
@@ -176,6 +180,10 @@ class QueryRefused(UnsafeInput):
     """A ``where=`` expression is not part of the query grammar."""
 
     exit_code = 2
+
+
+FILE_FAULTS: Final = (IntegrityError, UnsafeInput, ValidationFailed)
+"""What a file can be blamed for, gravest first; other errors are trouble of this machine."""
 
 
 class SampleError(VerseDataError, RuntimeError):

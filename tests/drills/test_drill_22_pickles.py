@@ -72,9 +72,9 @@ def test_no_source_and_no_derived_fact_is_unpickled(tmp_path, marker):
     kept = tmp_path / "derived/mask-facts" / f"{mask.key}.json"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(payload)
-    facts = mask_facts(mask.path, name="mask", key=mask.key, derived=tmp_path / "derived")
+    facts = mask_facts(mask, derived=tmp_path / "derived")
     assert set(facts.labels) == {18, 19, 28, 20, 21}
-    assert json.loads(kept.read_bytes())["version"] == 1
+    assert json.loads(kept.read_bytes())["version"] == 2
     assert not marker.exists()
 
 

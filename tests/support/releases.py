@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from verse_data.records.catalog import CatalogEntry
-from verse_data.records.lock import ReleaseLock
+from verse_data.records.lock import LockedFile, ReleaseLock
+from verse_data.records.source_file import SourceFile
 from verse_data.releases.tree import lock_tree
 from verse_data.tables.build import Tables, build_tables
 from verse_data.volumes.nifti import write_nifti
@@ -48,7 +49,9 @@ def write_scan(
     for place, label in enumerate(labels):
         mask[4:8, 5 * place + 1 : 5 * place + 5, 1:5] = label
     write_nifti(derived / f"sub-{stem}_seg-vert_msk.nii.gz", mask, PIR)
-    write_nifti(raw / f"sub-{stem}_ct.nii.gz", np.full(SHAPE, -1000, dtype=np.int16), PIR)
+    # Contents of their own: git-annex keeps equal ones as one file.
+    image = np.full(SHAPE, -1000 + sum(labels), dtype=np.int16)
+    write_nifti(raw / f"sub-{stem}_ct.nii.gz", image, PIR)
     (raw / f"sub-{stem}_ct.json").write_text(json.dumps(SIDECAR))
     own = [
         {"label": label, **dict(zip("XYZ", centre(place), strict=True))}
@@ -70,10 +73,15 @@ def tables(
     lock = locked(root)
     return build_tables(
         lock,
-        lambda file: None if without in file.path else root / file.path,
+        lambda file: None if without in file.path else source_of(root, file),
         catalog=catalog,
         derived=derived or root.parent / "derived",
     )
+
+
+def source_of(root: Path, file: LockedFile) -> SourceFile:
+    """Return a locked file as it lies in the tree at `root`."""
+    return SourceFile(root / file.path, file.annex_key, name=file.path)
 
 
 def locked(root: Path) -> ReleaseLock:

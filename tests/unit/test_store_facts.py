@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from tests.support.scans import PIR
-from verse_data.errors import VolumeCorrupt
+from tests.support.opened import opened_below
+from tests.support.scans import PIR, source_file
+from verse_data.errors import ContentMissing, VolumeCorrupt
 from verse_data.volumes.mask_facts import mask_facts
 from verse_data.volumes.nifti import write_nifti
 
@@ -27,7 +30,7 @@ def mask(tmp_path):
 def test_facts_are_those_of_the_voxels(mask):
     """Voxel counts, boxes and centres agree with scipy's slow way; crumbs are counted."""
     path, labels = mask
-    facts = mask_facts(path, name="mask")
+    facts = mask_facts(source_file(path))
 
     assert facts.shape == (20, 30, 40)
     assert facts.dtype == "float64"
@@ -45,38 +48,40 @@ def test_facts_are_those_of_the_voxels(mask):
 
 
 def test_facts_are_kept_by_content(mask, tmp_path):
-    """Facts are read from the kept file when the key is the same, also if the mask is gone."""
-    path, _ = mask
-    derived = tmp_path / "derived"
-    first = mask_facts(path, name="mask", key="SHA256E-s1--ab.nii.gz", derived=derived)
-    path.unlink()
-    assert mask_facts(path, name="mask", key="SHA256E-s1--ab.nii.gz", derived=derived) == first
-    (kept,) = derived.rglob("*.json")
-    kept.write_bytes(kept.read_bytes()[:-5])
-    with pytest.raises(FileNotFoundError):
-        mask_facts(path, name="mask", key="SHA256E-s1--ab.nii.gz", derived=derived)
+    """An unchanged mask is not opened again; one that is gone has no facts, whatever is kept."""
+    file, derived = source_file(mask[0]), tmp_path / "derived"
+    first = mask_facts(file, derived=derived)
+    with opened_below(tmp_path) as opened:
+        assert mask_facts(file, derived=derived) == first
+    assert opened == [f"derived/mask-facts/{file.key}.json"]
+    file.path.unlink()
+    with pytest.raises(ContentMissing):
+        mask_facts(file, derived=derived)
 
 
-@pytest.mark.parametrize("key", ["../../etc/x", "a/b", ""])
-def test_a_key_never_leaves_the_folder(mask, tmp_path, key):
-    """A key that is no file name is not used as one; the facts are worked out."""
-    facts = mask_facts(mask[0], name="mask", key=key, derived=tmp_path / "derived")
-    assert set(facts.labels) == {5, 28}
+def test_a_key_that_is_no_file_name_is_not_used_as_one(mask, tmp_path):
+    """Facts under such a key are worked out, and nothing is kept."""
+    file = source_file(mask[0])
+    strange = replace(file, key=file.key.replace(".nii.gz", ".n\u00efi"))
+    assert set(mask_facts(strange, derived=tmp_path / "derived").labels) == {5, 28}
     assert not (tmp_path / "derived").exists()
 
 
 def test_an_empty_mask_has_no_labels(tmp_path):
     """A mask of background alone is not an error here."""
     write_nifti(tmp_path / "m.nii.gz", np.zeros((4, 5, 6), np.uint8), PIR)
-    assert mask_facts(tmp_path / "m.nii.gz", name="mask").labels == {}
+    assert mask_facts(source_file(tmp_path / "m.nii.gz")).labels == {}
 
 
-def test_a_cut_mask_leaves_no_facts(mask, tmp_path):
+@pytest.mark.parametrize("when", ["before it was locked", "after it was locked"])
+def test_a_cut_mask_leaves_no_facts(mask, tmp_path, when):
     """A damaged mask is an error, and nothing is kept of it."""
     path, _ = mask
+    before = source_file(path)
     path.write_bytes(path.read_bytes()[:-4])
+    file = source_file(path) if when.startswith("before") else before
     with pytest.raises(VolumeCorrupt):
-        mask_facts(path, name="mask", key="k", derived=tmp_path / "derived")
+        mask_facts(file, derived=tmp_path / "derived")
     assert not (tmp_path / "derived").exists()
 
 
@@ -87,4 +92,4 @@ def test_the_real_masks(shared):
     for path in sorted((shared / "data/verse19").rglob("*_msk.nii.gz")):
         centroids = path.with_name(path.name.replace("seg-vert_msk.nii.gz", "seg-subreg_ctd.json"))
         named = {int(entry["label"]) for entry in json.loads(centroids.read_text())[1:]}
-        assert set(mask_facts(path, name=path.name).labels) == named
+        assert set(mask_facts(source_file(path)).labels) == named

@@ -96,15 +96,14 @@ def test_a_pair_that_does_not_fit_is_refused(tmp_path):
     """CT and mask of different shape, or further apart than 0.1 mm, become no store."""
     scan = make_scan(tmp_path, shape=(20, 20, 20))
     path = tmp_path / "other.nii.gz"
-    mask = SourceFile(path, KEY)
     write_nifti(path, scan.mask[:-1], scan.affine)
     with pytest.raises(Failed, match=r"\(20, 20, 20\) and its mask \(19, 20, 20\)"):
-        ensure_store(replace(scan.source, mask=mask), Recipe(), tmp_path / "stores")
+        ensure_store(replace(scan.source, mask=source_file(path)), Recipe(), tmp_path / "stores")
     moved = scan.affine.copy()
     moved[0, 3] += 0.2
     write_nifti(path, scan.mask, moved)
     with pytest.raises(Failed, match=r"up to 0\.20 mm apart"):
-        ensure_store(replace(scan.source, mask=mask), Recipe(), tmp_path / "stores")
+        ensure_store(replace(scan.source, mask=source_file(path)), Recipe(), tmp_path / "stores")
     moved[0, 3] -= 0.15
     write_nifti(path, scan.mask, moved)
     ensure_store(replace(scan.source, mask=source_file(path)), Recipe(), tmp_path / "stores")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import pandas as pd
 import pytest
 
 from tests.support import workbooks
-from tests.support.releases import PIR, centre, tables, write_scan
+from tests.support.opened import opened_below
+from tests.support.releases import PIR, centre, locked, source_of, tables, write_scan
 from tests.support.workbooks import row
 from verse_data.errors import ValidationFailed, VolumeCorrupt
 from verse_data.records.scan import ScanRecord
 from verse_data.records.vertebra import VertebraRecord
 from verse_data.releases.catalog import load_catalog
 from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS
+from verse_data.tables.build import Tables, build_tables
 from verse_data.tables.columns import MODELS, columns
 from verse_data.tables.path_index import index_paths
 from verse_data.volumes.nifti import write_nifti
@@ -245,17 +248,35 @@ def test_free_text_in_a_header_is_a_finding_without_the_text(tmp_path: Path) -> 
     assert "CANARY" not in made.findings.to_csv()
 
 
-def test_masks_are_read_once(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second time, what the masks say comes from the kept facts: the masks need not exist."""
-    first = tables(release)
+def test_unchanged_volumes_are_read_once(release: Path) -> None:
+    """The second time no mask and no CT is opened, and the small files are read whole once each."""
+    lock = locked(release)
 
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a mask was read again")
+    def build() -> Tables:
+        derived = release.parent / "derived"
+        return build_tables(lock, partial(source_of, release), catalog=None, derived=derived)
 
-    monkeypatch.setattr("verse_data.volumes.mask_facts.read_mask", refuse)
-    second = tables(release)
+    first = build()
+    with opened_below(release) as opened:
+        second = build()
 
+    small = [path for path in lock.by_path if not path.endswith(".nii.gz")]
+    assert sorted(opened) == sorted(small)
     pd.testing.assert_frame_equal(first.vertebrae, second.vertebrae)
+    pd.testing.assert_frame_equal(first.scans, second.scans)
+
+
+def test_control_a_changed_volume_is_opened(release: Path) -> None:
+    """A mask that was written again, with the same bytes, is read again; the others are not."""
+    lock, derived = locked(release), release.parent / "derived"
+    build_tables(lock, partial(source_of, release), catalog=None, derived=derived)
+    (mask,) = release.rglob("sub-verse004*msk.nii.gz")
+    mask.write_bytes(mask.read_bytes())
+
+    with opened_below(release) as opened:
+        build_tables(lock, partial(source_of, release), catalog=None, derived=derived)
+
+    assert [Path(path).name for path in opened if path.endswith(".nii.gz")] == [mask.name]
 
 
 def test_kept_facts_that_were_changed_are_made_again(release: Path) -> None:

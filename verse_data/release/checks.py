@@ -11,7 +11,8 @@ from verse_data.errors import ValidationFailed, VolumeCorrupt
 from verse_data.progress import Progress, silent
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import Role, parse_path
-from verse_data.releases.commands import command
+from verse_data.records.source_file import SourceFile
+from verse_data.releases.commands import command, unless_newest
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.diff import Change, diff_locks
 from verse_data.releases.verify import FileFinding, Level, audit, verify_files
@@ -62,8 +63,10 @@ def verify(
     upstream = _upstream(dataset, version, index) if whole else []
     damage = list(audit(dataset, version)) if whole else []
 
-    def inspect(file: LockedFile, path: Path) -> None:
-        inspect_content(file, path, derived=derived)
+    typed = unless_newest(dataset, version)
+
+    def inspect(file: LockedFile) -> None:
+        inspect_content(dataset.source(file, version=typed), derived=derived)
 
     found = verify_files(
         dataset, files, level=level, inspect=inspect, version=version, progress=progress
@@ -104,52 +107,56 @@ def _upstream(dataset: ReleaseDataset, version: str, index: Index) -> list[FileF
     ]
 
 
-def inspect_content(file: LockedFile, path: Path, *, derived: Path | None = None) -> None:
+def inspect_content(file: SourceFile, *, derived: Path | None = None) -> None:
     """Raise one of our errors if the content of a file cannot be used for what its name says.
 
     Raises
     ------
     VolumeCorrupt, NiftiRefused, ValidationFailed, SheetRefused
         Naming file, place and rule.
+    ContentCorrupt
+        If it is not the locked content.
     """
-    name = parse_path(file.path)
+    name = parse_path(file.name)
     role = name.role if name else None
     if role == "ct":
         from verse_data.volumes.nifti import read_image
 
-        read_image(path, name=file.path)
+        with file.checked():
+            read_image(file.path, name=file.name, sha256=file.sha256)
     elif role == "mask":
-        if not mask_labels(file, path, derived=derived):
-            raise ValidationFailed(f"{file.path}: the mask holds no label at all.")
+        if not mask_labels(file, derived=derived):
+            raise ValidationFailed(f"{file.name}: the mask holds no label at all.")
     elif role == "centroids":
         from verse_data.records.centroids import parse_centroids
 
-        parse_centroids(path.read_bytes(), name=file.path)
+        parse_centroids(file.read(), name=file.name)
     elif role == "ct_json":
         from verse_data.records.scan import parse_ct_sidecar
 
-        parse_ct_sidecar(path.read_bytes(), name=file.path)
+        parse_ct_sidecar(file.read(), name=file.name)
     elif role == "grading":
-        from verse_data.tables.grading import read_grading
+        from verse_data.tables.grading import check_sheet
+        from verse_data.tables.workbook import read_locked_sheet
 
-        read_grading(path, name=file.path)
+        check_sheet(read_locked_sheet(file))
     elif role == "snapshot":
-        _check_png(file, path)
+        _check_png(file)
 
 
-def _check_png(file: LockedFile, path: Path) -> None:
-    data = path.read_bytes()
-    if file.path.lower().endswith(".png") and not (
+def _check_png(file: SourceFile) -> None:
+    data = file.read()
+    if file.name.lower().endswith(".png") and not (
         data.startswith(_PNG) and data.rstrip(b"\0").endswith(_PNG_END)
     ):
-        raise VolumeCorrupt(f"{file.path}: not a whole PNG image.")
+        raise VolumeCorrupt(f"{file.name}: not a whole PNG image.")
 
 
-def mask_labels(file: LockedFile, path: Path, *, derived: Path | None = None) -> dict[int, int]:
+def mask_labels(file: SourceFile, *, derived: Path | None = None) -> dict[int, int]:
     """Return the number of voxels of each label of a mask; measured once on a machine."""
     from verse_data.volumes.mask_facts import mask_facts
 
-    facts: MaskFacts = mask_facts(path, name=file.path, key=file.annex_key, derived=derived)
+    facts: MaskFacts = mask_facts(file, derived=derived)
     return {label: fact.voxels for label, fact in facts.labels.items()}
 
 
@@ -187,7 +194,7 @@ def diff(
     """Return what changed between two versions; labels where both masks are on this machine."""
     changes = diff_locks(dataset.lock(old), dataset.lock(new))
     labels = [
-        _label_change(dataset, change, derived)
+        _label_change(dataset, change, old, new, derived)
         for change in changes
         if change.kind == "changed" and change.role == "mask"
     ]
@@ -195,13 +202,13 @@ def diff(
 
 
 def _label_change(
-    dataset: ReleaseDataset, change: Change, derived: Path | None
+    dataset: ReleaseDataset, change: Change, old: str, new: str, derived: Path | None
 ) -> LabelChange | None:
     if not (change.old and change.new and dataset.has(change.old) and dataset.has(change.new)):
         return None
     before, after = (
-        mask_labels(file, dataset.content(file), derived=derived)
-        for file in (change.old, change.new)
+        mask_labels(dataset.source(file, version=unless_newest(dataset, version)), derived=derived)
+        for file, version in ((change.old, old), (change.new, new))
     )
     return LabelChange(
         change,

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, get_args
 
 from verse_data.errors import ContentMissing, UsageError, counted
 from verse_data.records.catalog import CatalogEntry
-from verse_data.records.lock import LockedFile
 from verse_data.records.names import Role
+from verse_data.records.source_file import SourceFile
 from verse_data.releases.commands import command
-from verse_data.spine.geometry import axcodes
 
 if TYPE_CHECKING:
     from verse_data.releases.dataset import ReleaseDataset
     from verse_data.tables.index import ScanFiles
     from verse_data.volumes.recipe import Recipe
-    from verse_data.volumes.source import CentroidPoint, ScanSource, SourceFile
+    from verse_data.volumes.source import CentroidPoint, ScanSource
 
 VOLUME_ROLES: tuple[Role, ...] = ("ct", "mask", "centroids")
 """What a store is made from."""
@@ -81,14 +80,20 @@ def attribution(name: str, entry: CatalogEntry | None) -> dict[str, str]:
 
 
 def scan_source(
-    dataset: ReleaseDataset, scan: ScanFiles, *, attribution: dict[str, str]
+    dataset: ReleaseDataset,
+    scan: ScanFiles,
+    *,
+    attribution: dict[str, str],
+    version: str | None = None,
 ) -> ScanSource:
-    """Return what the store of `scan` is made from.
+    """Return what the store of `scan` is made from; `version` is what commands in errors name.
 
     Raises
     ------
     ContentMissing
         If its CT is not in the lock, or one of its files is not on this machine.
+    ContentCorrupt
+        If its centroid file is not the locked one; its volumes are hashed when they are converted.
     """
     from verse_data.volumes.source import ScanSource
 
@@ -97,41 +102,37 @@ def scan_source(
             f"{dataset.name}: the lock lists no CT of scan {scan.scan_id}, so it cannot be served. "
             f"See what is missing upstream: {command(dataset, 'findings')}"
         )
-    points = _centroids(dataset, scan)
+    files = {
+        role: dataset.source(scan.files[role], version=version)
+        for role in VOLUME_ROLES
+        if role in scan.files
+    }
+    points, axes = _centroids(files.get("centroids"))
     return ScanSource(
         scan_id=scan.scan_id,
         subject_id=scan.subject_id,
-        image=_source_file(dataset, scan.files["ct"]),
-        mask=_source_file(dataset, scan.files["mask"]) if "mask" in scan.files else None,
+        image=files["ct"],
+        mask=files.get("mask"),
         centroids=points,
-        centroids_key=scan.files["centroids"].annex_key if points else None,
+        centroids_key=files["centroids"].key if points else None,
+        centroids_axes=axes,
         attribution=attribution,
     )
 
 
-def _centroids(dataset: ReleaseDataset, scan: ScanFiles) -> tuple[CentroidPoint, ...]:
-    """Return the centroids that are voxel indices of the CT's own grid.
+def _centroids(file: SourceFile | None) -> tuple[tuple[CentroidPoint, ...], str | None]:
+    """Return the centroids that are voxel indices of a grid, and its axes; converting compares them.
 
-    Files without a direction (MICCAI's 1 mm frame), or with one that is not the CT's, are left
-    out here; the table of findings names them.
+    Files without a direction (MICCAI's 1 mm frame) are left out here, those with one that is not
+    the CT's are left out of the store; the table of findings names both.
     """
     from verse_data.records.centroids import parse_centroids
-    from verse_data.volumes.nifti import read_header
     from verse_data.volumes.source import CentroidPoint
 
-    if "centroids" not in scan.files:
-        return ()
-    locked, image = scan.files["centroids"], scan.files["ct"]
-    file = parse_centroids(dataset.content(locked).read_bytes(), name=locked.path)
-    if file.direction != axcodes(read_header(dataset.content(image), name=image.path).affine):
-        return ()
-    return tuple(CentroidPoint(point.label, point.point) for point in file.points)
-
-
-def _source_file(dataset: ReleaseDataset, file: LockedFile) -> SourceFile:
-    from verse_data.volumes.source import SourceFile
-
-    return SourceFile(dataset.content(file), file.annex_key)
+    said = parse_centroids(file.read(), name=file.name) if file else None
+    if said is None or said.direction is None:
+        return (), None
+    return tuple(CentroidPoint(point.label, point.point) for point in said.points), said.direction
 
 
 def make_recipe(spacing: Sequence[float] | None, interpolation: str, codec: str) -> Recipe:

@@ -49,10 +49,14 @@ class Release(TabledRelease):
         ------
         ContentMissing
             If its CT, mask or centroid file is not on this machine.
+        ContentCorrupt
+            If its centroid file is not the locked one.
         """
         said = contents.attribution(self.name, self.catalog)
         (name,) = self._ids([scan_id])
-        return contents.scan_source(self.files, self.series[name], attribution=said)
+        return contents.scan_source(
+            self.files, self.series[name], attribution=said, version=self.typed_version
+        )
 
     def build_cache(
         self,

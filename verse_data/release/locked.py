@@ -13,6 +13,7 @@ from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.names import Role
 from verse_data.release import checks, contents
 from verse_data.release.options import notice_engine
+from verse_data.releases.commands import unless_newest
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.fetch import FetchReport
 from verse_data.tables.index import Index, ScanFiles, index_scans
@@ -56,6 +57,11 @@ class LockedRelease:
     def commit(self) -> str:
         """Commit id of this version in the DataLad dataset; the same on every machine."""
         return self.files.commit(self.version)
+
+    @cached_property
+    def typed_version(self) -> str | None:
+        """What commands need to be given for this version: nothing for the newest."""
+        return unless_newest(self.files, self.version)
 
     @cached_property
     def index(self) -> Index:

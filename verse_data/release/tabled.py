@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from verse_data.progress import Progress
+from verse_data.records.lock import LockedFile
+from verse_data.records.source_file import SourceFile
 from verse_data.release import contents
 from verse_data.release.locked import LockedRelease
 from verse_data.release.options import notice_engine
-from verse_data.releases.commands import command, unless_newest
+from verse_data.releases.commands import command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,8 +43,8 @@ class TabledRelease(LockedRelease):
         read = self._read_tables()
         if not read.broken:
             return read
-        version = unless_newest(self.files, self.version)
-        return read.sound(scan_ids, listing=command(self.files, "findings", version=version))
+        listing = command(self.files, "findings", version=self.typed_version)
+        return read.sound(scan_ids, listing=listing)
 
     def _read_tables(self) -> Tables:
         """Read what is here; once, and again when more has come or a broken file was replaced."""
@@ -60,9 +62,14 @@ class TabledRelease(LockedRelease):
     def _build_tables(self, here: Collection[str]) -> Tables:
         from verse_data.tables.build import build_tables
 
+        def content(file: LockedFile) -> SourceFile | None:
+            if file.path not in here:
+                return None
+            return self.files.source(file, version=self.typed_version)
+
         return build_tables(
             self.lock,
-            lambda file: self.files.object_path(file) if file.path in here else None,
+            content,
             catalog=self.catalog,
             derived=self.config.derived,
             progress=self.progress,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from verse_data import config as configuration
 
 if TYPE_CHECKING:
+    from verse_data.records.lock import LockedFile
     from verse_data.releases.dataset import ReleaseDataset
 
 
@@ -26,6 +27,15 @@ def command(
     if dataset.path.parent.name == "releases" and home != configuration.resolve().home.absolute():
         parts += ["--root", shlex.quote(str(home))]
     return " ".join(parts) + (f"  # {note}" if note else "")
+
+
+def replacement(dataset: ReleaseDataset, file: LockedFile, *, version: str | None = None) -> str:
+    """Return what replaces a damaged content; no git is asked, as this is made for every file read."""
+    drop = command(dataset, "drop", "--corrupt", version=version)
+    if dataset.addresses(file):
+        return f"{drop} && {command(dataset, 'get', version=version)}"
+    bring = command(dataset, "adopt", "PATH", version=version, note="it has no address")
+    return f"{drop} && {bring}"
 
 
 def unless_newest(dataset: ReleaseDataset, version: str | None) -> str | None:

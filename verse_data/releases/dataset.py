@@ -11,9 +11,11 @@ from verse_data.config import Config
 from verse_data.errors import ContentMissing
 from verse_data.progress import Progress, silent
 from verse_data.records.lock import LockedFile, ReleaseLock
+from verse_data.records.names import parse_path
+from verse_data.records.source_file import SourceFile
 from verse_data.releases import annex
 from verse_data.releases.adopt import AdoptReport, adopt_sources
-from verse_data.releases.commands import command
+from verse_data.releases.commands import command, replacement
 from verse_data.releases.fetch import FetchReport
 from verse_data.releases.fetch_log import FetchLog
 from verse_data.releases.git import require_own
@@ -113,14 +115,38 @@ class ReleaseDataset:
         """Whether the content of `file` is on this machine."""
         return self.store.has(file)
 
-    def content(self, file: LockedFile) -> Path:
-        """Return the path of the content of `file`; `ContentMissing` if it is not here."""
+    def source(self, file: LockedFile, *, version: str | None = None) -> SourceFile:
+        """Return `file` as it lies here: the one way to what is in it, which checks before it reads.
+
+        `version` is for the command in its errors, where that is not the newest.
+        `ContentMissing` if it is not here.
+        """
         if self.has(file):
-            return self.object_path(file)
+            name = parse_path(file.path)
+            return SourceFile(
+                self.object_path(file),
+                file.annex_key,
+                name=file.path,
+                release=self.name,
+                scan_id=name.scan_id if name and name.role != "grading" else "",
+                repair=replacement(self, file, version=version),
+            )
         raise ContentMissing(
             f"{file.path} ({file.size:,} bytes) of {self.name} is locked, but not on this machine "
             f"(looked in {self.path}). Fetch it with: {command(self, 'get')}"
         )
+
+    def read(self, file: LockedFile) -> bytes:
+        """Return the content of a small file, hashed.
+
+        `ContentMissing` if it is not here, `ContentCorrupt` if it is not the locked one.
+        """
+        return self.source(file).read()
+
+    def content(self, file: LockedFile) -> Path:
+        """Return the path of the content of `file`, which is hashed first; raise as :meth:`read`."""
+        self.source(file).check()
+        return self.object_path(file)
 
     def record_presence(self) -> None:
         """Tell git-annex of everything that was ingested since it was told last."""

@@ -6,7 +6,6 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from verse_data.digests import digest_file
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 Level = Literal["presence", "size", "hash", "content"]
 LEVELS: Final[tuple[Level, ...]] = ("presence", "size", "hash", "content")
 """Each level includes the ones before it."""
-Inspect = Callable[[LockedFile, Path], None]
+Inspect = Callable[[LockedFile], None]
 """Raises one of our errors if the content of a file cannot be used."""
 
 _WORKERS: Final = 4
@@ -191,7 +190,7 @@ class _Look:
     def _content(self, file: LockedFile) -> FileFinding | None:
         try:
             if self.inspect:
-                self.inspect(file, self.dataset.object_path(file))
+                self.inspect(file)
         except VerseDataError as error:
             return _finding("unusable", file, str(error), self.mends.other_content())
         return None

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from verse_data.errors import IntegrityError, UnsafeInput, ValidationFailed, VerseDataError
+from verse_data.errors import FILE_FAULTS, VerseDataError
 from verse_data.tables.findings import SHOWN, Finding
-
-FAULTS: Final = (IntegrityError, UnsafeInput, ValidationFailed)
-"""What a file can be blamed for, gravest first; trouble of this machine is raised at once."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,9 @@ def raise_broken(broken: Sequence[BrokenFile], *, listing: str) -> None:
     """Raise one error for all of `broken`, of the class that weighs most; return if there are none."""
     if not broken:
         return
-    kind = next(kind for kind in FAULTS if any(isinstance(file.error, kind) for file in broken))
+    kind = next(
+        kind for kind in FILE_FAULTS if any(isinstance(file.error, kind) for file in broken)
+    )
     gravest = next(file.error for file in broken if isinstance(file.error, kind))
     more = [f"and {len(broken) - SHOWN} more files"] if len(broken) > SHOWN else []
     then = (

@@ -22,7 +22,7 @@ from verse_data.tables.index import Index, index_scans
 from verse_data.tables.join import scan_record, subject_records, vertebra_records
 from verse_data.tables.scan_paths import by_series
 from verse_data.tables.sources import Content, ScanSources, read_sources
-from verse_data.tables.workbook import read_sheet
+from verse_data.tables.workbook import read_locked_sheet
 from verse_data.tables.workbook_sheet import Sheet
 
 
@@ -96,11 +96,13 @@ def build_tables(
     lock : ReleaseLock
         The files of the version.
     content : callable
-        Gives the path of a locked file's content, or None if it is not here.
+        Gives a locked file as it lies on this machine, or None if it does not; its bytes are
+        compared with the lock before anything is taken from them.
     catalog : CatalogEntry or None
         What is known of the release from elsewhere.
     derived : Path
-        Folder where the facts counted from masks are kept, by key.
+        Folder where the facts of masks and CTs are kept, by key; unchanged files are then not read
+        again.
     progress : Progress
         Told how far reading is.
 
@@ -110,6 +112,8 @@ def build_tables(
         If the workbook breaks a rule; sheet, row, column and value are named, all at once.
     SheetRefused
         If the workbook is hostile or beyond a limit.
+    ContentCorrupt
+        If the workbook does not have the locked digest.
     """
     index = index_scans(lock, catalog=catalog)
     # The workbook's own process runs while the other files are read.
@@ -157,8 +161,8 @@ def _sheet(files: Sequence[LockedFile], content: Content) -> Sheet | None:
             f"The release has {len(distinct)} different grading workbooks: {listed}. "
             f"Keep the one that holds, and lock again."
         )
-    here = ((file, content(file)) for file in distinct.values())
-    return next((read_sheet(path, name=file.path) for file, path in here if path), None)
+    here = (content(file) for file in distinct.values())
+    return next((read_locked_sheet(file) for file in here if file), None)
 
 
 def _grading(sheet: Sheet | None, sources: Sequence[ScanSources]) -> Grading | None:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verse_data.errors import (
+    FILE_FAULTS,
     IntegrityError,
     UnsafeInput,
     ValidationFailed,
@@ -22,12 +23,11 @@ from verse_data.progress import Progress, silent
 from verse_data.records.centroids import parse_centroids
 from verse_data.records.names import Role
 from verse_data.records.scan import parse_ct_sidecar
-from verse_data.tables.broken import FAULTS
 from verse_data.tables.findings import SHOWN
 from verse_data.tables.grading import read_grading
 from verse_data.tables.path_index import index_paths
 from verse_data.tables.scan_paths import PathIndex, ScanPaths
-from verse_data.tables.sources import json_bytes, levels_of, skips_t12
+from verse_data.tables.sources import check_json_size, levels_of, skips_t12
 
 _THREADS = 4
 
@@ -70,7 +70,7 @@ def check_tree(files: Mapping[str, Path], *, progress: Progress = silent) -> Pat
     for path in index.grading:
         try:
             read_grading(files[path], name=path, without_t12=without_t12)
-        except FAULTS as error:
+        except FILE_FAULTS as error:
             problems.append(error)
     _raise(problems)
     return index
@@ -110,12 +110,12 @@ def _check_scan(
                 labels |= _labels(read_mask(files[path], name=path).array)
             else:
                 labels |= _check_json(role, path, files[path])
-        except FAULTS as error:
+        except FILE_FAULTS as error:
             problems.append(error)
     if "ct" in headers and "mask" in headers:
         try:
             check_pair(headers["ct"], headers["mask"], name=scan.paths["mask"])
-        except FAULTS as error:
+        except FILE_FAULTS as error:
             problems.append(error)
     return labels, problems
 
@@ -131,7 +131,8 @@ def _labels(mask: npt.NDArray[np.uint8]) -> set[int]:
 def _check_json(role: Role, path: str, file: Path) -> set[int]:
     if role not in {"centroids", "ct_json"}:
         return set()
-    data = json_bytes(file, name=path)
+    check_json_size(file.stat().st_size, name=path)
+    data = file.read_bytes()
     if role == "ct_json":
         parse_ct_sidecar(data, name=path)
         return set()

@@ -12,20 +12,21 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from verse_data.errors import ValidationFailed
+from verse_data.errors import FILE_FAULTS, ValidationFailed
 from verse_data.progress import Progress
 from verse_data.records.centroids import CentroidFile, parse_centroids
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import Role
 from verse_data.records.scan import CtSidecar, parse_ct_sidecar
+from verse_data.records.source_file import SourceFile
 from verse_data.records.strict_json import LIMIT_BYTES
 from verse_data.spine.geometry import Affine, Shape, apply_affine, axcodes, voxel_sizes
 from verse_data.spine.levels import LEVEL_OF_LABEL
-from verse_data.tables.broken import FAULTS, BrokenFile
+from verse_data.tables.broken import BrokenFile
 from verse_data.tables.index import ScanFiles
 
-Content = Callable[[LockedFile], Path | None]
-"""Gives the path of a locked file's content, or None if it is not on this machine."""
+Content = Callable[[LockedFile], SourceFile | None]
+"""Gives a locked file as it lies on this machine, or None if it does not."""
 
 _THREADS = 4
 
@@ -143,59 +144,53 @@ def read_sources(
 def _read_scan(scan: ScanFiles, content: Content, derived: Path) -> ScanSources:
     broken: list[BrokenFile] = []
 
-    def take(role: Role, read: Callable[[Path, LockedFile], Any]) -> Any:
-        file = scan.files.get(role)
-        path = content(file) if file else None
-        if file is None or path is None:
+    def take(role: Role, read: Callable[[SourceFile], Any]) -> Any:
+        locked = scan.files.get(role)
+        if locked is None:
             return None
         try:
-            return read(path, file)
-        except FAULTS as error:
-            broken.append(BrokenFile(scan.scan_id, scan.subject_id, file.path, error))
+            file = content(locked)
+            return read(file) if file else None
+        except FILE_FAULTS as error:
+            broken.append(BrokenFile(scan.scan_id, scan.subject_id, locked.path, error))
             return None
 
     centroids = take("centroids", _centroids)
     sidecar = take("ct_json", _sidecar)
     points = [p.voxel for p in centroids.points] if centroids and centroids.direction else []
-    mask = take("mask", lambda path, file: _mask(path, file, derived, points))
-    header = take("ct", _header)
+    mask = take("mask", lambda file: _mask(file, derived, points))
+    header = take("ct", lambda file: _header(file, derived))
     ct_grid = Grid.of(header) if header else None
     grid = ct_grid or (Grid.of(mask) if mask else None)
     notes = tuple(header.notes) if header else ()
     return ScanSources(scan, centroids, sidecar, mask, grid, ct_grid, notes, tuple(broken))
 
 
-def json_bytes(path: Path, *, name: str) -> bytes:
-    """Return the content of a JSON file that is not too large to be one of VerSe's.
-
-    Raises
-    ------
-    ValidationFailed
-        If it is; it is not read then.
-    """
-    size = path.stat().st_size
+def check_json_size(size: int, *, name: str) -> None:
+    """Raise ValidationFailed if a JSON file is too large to be one of VerSe's, before it is read."""
     if size > LIMIT_BYTES:
         raise ValidationFailed(
             f"{name}: {size:,} bytes of JSON are over the limit of {LIMIT_BYTES:,}."
         )
-    return path.read_bytes()
 
 
-def _centroids(path: Path, file: LockedFile) -> CentroidFile:
-    return parse_centroids(json_bytes(path, name=file.path), name=file.path)
+def _centroids(file: SourceFile) -> CentroidFile:
+    check_json_size(file.size, name=file.name)
+    return parse_centroids(file.read(), name=file.name)
 
 
-def _sidecar(path: Path, file: LockedFile) -> CtSidecar:
-    return parse_ct_sidecar(json_bytes(path, name=file.path), name=file.path)
+def _sidecar(file: SourceFile) -> CtSidecar:
+    check_json_size(file.size, name=file.name)
+    return parse_ct_sidecar(file.read(), name=file.name)
 
 
-def _mask(path: Path, file: LockedFile, derived: Path, points: list[tuple[int, int, int]]) -> Any:
+def _mask(file: SourceFile, derived: Path, points: list[tuple[int, int, int]]) -> Any:
     from verse_data.volumes.mask_facts import mask_facts
 
-    return mask_facts(path, name=file.path, key=file.annex_key, derived=derived, points=points)
+    return mask_facts(file, derived=derived, points=points)
 
 
-def _header(path: Path, file: LockedFile) -> Any:
-    from verse_data.volumes.nifti import read_header
+def _header(file: SourceFile, derived: Path) -> Any:
+    from verse_data.volumes.file_facts import header_facts
 
-    return read_header(path, name=file.path)
+    return header_facts(file, derived=derived)

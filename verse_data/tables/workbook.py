@@ -16,9 +16,10 @@ from typing import Final
 
 from verse_data.errors import SheetRefused, ValidationFailed
 from verse_data.records.grading import COLUMNS, SHEET
+from verse_data.records.source_file import SourceFile
 from verse_data.tables.findings import Problem, raise_problems
 from verse_data.tables.workbook_csv import read_csv
-from verse_data.tables.workbook_guard import check_workbook
+from verse_data.tables.workbook_guard import check_size, check_workbook
 from verse_data.tables.workbook_sheet import Cell, Sheet, SheetRow, check_headings, letters_of
 from verse_data.tables.workbook_xml import Marks
 
@@ -64,15 +65,33 @@ def read_sheet(path: Path, *, name: str | None = None) -> Sheet:
         If it is no such table: no sheet, wrong or duplicate headings, merged cells.
     """
     called = name or path.name
-    with path.open("rb") as stream:
-        head = stream.read(4096)
-    if head[:2] == b"PK":
-        marks = check_workbook(path, name=called)
-        return _data_sheet(_pages(path, called, marks), called)
-    if path.suffix.lower() == ".csv" or _is_text(head):
-        return read_csv(path, called)
+    check_size(path.stat().st_size, name=called)
+    return parse_sheet(path.read_bytes(), name=called)
+
+
+def read_locked_sheet(file: SourceFile) -> Sheet:
+    """Read the data sheet of a locked workbook, once its bytes are known to be the locked ones.
+
+    Raises
+    ------
+    ContentCorrupt, ContentMissing
+        If they are not.
+    SheetRefused, ValidationFailed
+        As :func:`read_sheet`.
+    """
+    check_size(file.size, name=file.name)
+    return parse_sheet(file.read(), name=file.name)
+
+
+def parse_sheet(data: bytes, *, name: str) -> Sheet:
+    """Return the data sheet in the bytes of a workbook or CSV export; see :func:`read_sheet`."""
+    if data[:2] == b"PK":
+        marks = check_workbook(data, name=name)
+        return _data_sheet(_pages(data, name, marks), name)
+    if name.lower().endswith(".csv") or _is_text(data[:4096]):
+        return read_csv(data, name)
     raise ValidationFailed(
-        f"{called}: neither an .xlsx workbook nor a CSV file. Get it again from its source, or export the sheet as CSV."
+        f"{name}: neither an .xlsx workbook nor a CSV file. Get it again from its source, or export the sheet as CSV."
     )
 
 
@@ -91,16 +110,16 @@ def _folders() -> list[str]:
     return sorted({str(Path(spec.origin).parents[1]) for spec in origins if spec and spec.origin})
 
 
-def _pages(path: Path, name: str, marks: Mapping[str, Marks]) -> list[_Page]:
-    """Run the child and return the cells of each sheet."""
-    command = [sys.executable, "-I", "-S", str(_CHILD), *_folders(), str(path.absolute())]
+def _pages(data: bytes, name: str, marks: Mapping[str, Marks]) -> list[_Page]:
+    """Run the child on the bytes of a workbook and return the cells of each sheet."""
+    command = [sys.executable, "-I", "-S", str(_CHILD), *_folders()]
     try:
         done = subprocess.run(
             command,
             check=False,
             capture_output=True,
             timeout=TIMEOUT_SECONDS,
-            stdin=subprocess.DEVNULL,
+            input=data,
             env={name: os.environ[name] for name in _KEPT if name in os.environ},
         )
     except subprocess.TimeoutExpired:

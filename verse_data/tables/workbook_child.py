@@ -7,6 +7,7 @@ file. Cells keep their type: a number, a text, a truth value, a formula, an erro
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import warnings
@@ -17,8 +18,8 @@ MAX_ROWS, MAX_COLUMNS, MAX_CELLS, MAX_TEXT = 20_000, 200, 50_000, 4_096
 _MEMORY, _SECONDS, _OUTPUT = 1 << 30, 20, 16 << 20
 
 
-def main(folders: list[str], path: str) -> int:
-    """Write the sheets of the workbook at `path` to stdout; return the exit status."""
+def main(folders: list[str]) -> int:
+    """Write the sheets of the workbook on stdin to stdout; return the exit status."""
     _limit()
     sys.path[:0] = folders
     # openpyxl imports these two if it can, and needs neither for reading.
@@ -30,16 +31,16 @@ def main(folders: list[str], path: str) -> int:
         _say({"refused": "defusedxml is not installed: pip install --force-reinstall verse-data"})
         return 1
     try:
-        # Given a path, openpyxl goes by its ending; given a stream, it does not.
-        with open(path, "rb") as stream:  # noqa: PTH123 - pathlib is slow to import
-            book = openpyxl.load_workbook(stream, read_only=True, keep_links=False)
-            # The member of each sheet is what the guard's marks go by.
-            pages: list[Any] = book.worksheets
-            _say({"sheets": [[page.title, page._worksheet_path] for page in pages]})  # noqa: SLF001
-            total = 0
-            for sheet in book.worksheets:
-                total = _write_sheet(sheet, total)
-            _say({"end": True})
+        # The parent sends the bytes that it has hashed and looked through, and no path.
+        stream = io.BytesIO(sys.stdin.buffer.read())
+        book = openpyxl.load_workbook(stream, read_only=True, keep_links=False)
+        # The member of each sheet is what the guard's marks go by.
+        pages: list[Any] = book.worksheets
+        _say({"sheets": [[page.title, page._worksheet_path] for page in pages]})  # noqa: SLF001
+        total = 0
+        for sheet in book.worksheets:
+            total = _write_sheet(sheet, total)
+        _say({"end": True})
     except _Refused as reason:
         _say({"refused": str(reason)})
     except MemoryError:
@@ -122,4 +123,4 @@ def _say(value: Any) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:-1], sys.argv[-1]))
+    raise SystemExit(main(sys.argv[1:]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 from verse_data.errors import SheetRefused, ValidationFailed
@@ -19,8 +18,8 @@ _BLANK: Final = frozenset({"DXA T-value"})
 """What the workbook says ``n/a`` in: pandas writes such a cell as an empty field."""
 
 
-def read_csv(path: Path, name: str) -> Sheet:
-    """Return the sheet in a CSV file, with the index column of a pandas export left out.
+def read_csv(data: bytes, name: str) -> Sheet:
+    """Return the sheet in the bytes of a CSV file, with the index column of a pandas export left out.
 
     Raises
     ------
@@ -29,7 +28,6 @@ def read_csv(path: Path, name: str) -> Sheet:
     SheetRefused
         If it is beyond a limit.
     """
-    data = path.read_bytes()
     if len(data) > _CSV_LIMIT:
         raise SheetRefused(
             f"{name}: {len(data):,} bytes are over the limit of {_CSV_LIMIT:,} for a CSV file."

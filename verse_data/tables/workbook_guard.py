@@ -7,9 +7,9 @@ markup are checked here while streaming, in constant memory.
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
-from pathlib import Path
 from typing import Final
 
 from verse_data.errors import SheetRefused, ValidationFailed
@@ -25,7 +25,15 @@ _SMALL: Final = 1 << 20
 _BLOCK: Final = 1 << 18
 
 
-def check_workbook(path: Path, *, name: str) -> dict[str, Marks]:
+def check_size(size: int, *, name: str) -> None:
+    """Raise SheetRefused if a workbook of `size` bytes is too large to be read at all."""
+    if size > MAX_FILE:
+        raise SheetRefused(
+            f"{name}: {size:,} bytes are over the limit of {MAX_FILE:,} for a workbook."
+        )
+
+
+def check_workbook(data: bytes, *, name: str) -> dict[str, Marks]:
     """Return what the XML members of a workbook hold beside cells, if a parser may have it.
 
     Returns
@@ -40,13 +48,8 @@ def check_workbook(path: Path, *, name: str) -> dict[str, Marks]:
     ValidationFailed
         If it is no workbook at all.
     """
-    size = path.stat().st_size
-    if size > MAX_FILE:
-        raise SheetRefused(
-            f"{name}: {size:,} bytes are over the limit of {MAX_FILE:,} for a workbook."
-        )
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return _check_members(archive, name)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
         raise ValidationFailed(

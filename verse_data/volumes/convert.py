@@ -46,7 +46,10 @@ class Conversion:
 
     @classmethod
     def plan(cls, source: ScanSource, recipe: Recipe, name: str) -> Conversion:
-        """Look at the headers alone, so that a pair that does not fit fails at once."""
+        """Look at the headers alone, so that a pair that does not fit fails at once.
+
+        They are not hashed yet: writing compares them with those of the pass that is.
+        """
         header = read_header(source.image.path, name=source.describe(source.image))
         mask = None
         if source.mask:
@@ -117,7 +120,9 @@ class Conversion:
     def _attributes(self, boxes: dict[int, Box] | None) -> dict[str, Any]:
         """Return this package's block of the group's attributes. No text of the NIfTI is in it."""
         source, grid, header = self.source, self.grid, self.header
-        points = grid.points(np.array([p.ijk for p in source.centroids]).reshape(-1, 3))
+        placed = source.centroids_axes in {None, axcodes(header.affine)}
+        centroids = source.centroids if placed else ()
+        points = grid.points(np.array([p.ijk for p in centroids]).reshape(-1, 3))
         return {
             "store_format": STORE_FORMAT,
             "scan_id": source.scan_id,
@@ -130,7 +135,7 @@ class Conversion:
                 str(label): [box.start, box.stop] for label, box in (boxes or {}).items()
             },
             "centroids": {
-                str(p.label): at.tolist() for p, at in zip(source.centroids, points, strict=True)
+                str(p.label): at.tolist() for p, at in zip(centroids, points, strict=True)
             },
             "source": {
                 "shape": list(header.shape),
@@ -138,7 +143,7 @@ class Conversion:
                 "axcodes": axcodes(header.affine),
                 "image": source.image.key,
                 "mask": source.mask.key if source.mask else None,
-                "centroids": source.centroids_key,
+                "centroids": source.centroids_key if placed else None,
                 **self._notes(),
             },
             "recipe": self.recipe.model_dump(mode="json"),

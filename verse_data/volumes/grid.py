@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -118,10 +118,10 @@ def _check_limits(shape: Shape, old: Shape, spacing: tuple[float, float, float])
 def _check_same(stream: VolumeStream, planned: ImageHeader) -> None:
     """Check that the file that is read is the one whose header was planned with."""
     found = stream.header
-    same = found.shape == planned.shape and np.array_equal(found.affine, planned.affine)
-    if not same:
+    same = np.array_equal(found.affine, planned.affine)
+    if not same or replace(found, affine=planned.affine) != planned:
         message = (
             f"{stream.name} was replaced while it was converted: its shape was {planned.shape} and "
-            f"is {found.shape}, or its affine changed. Nothing of it was kept. Run it again."
+            f"is {found.shape}, or its affine or another field changed. Nothing of it was kept. Run it again."
         )
         raise SourceChanged(message)

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
-from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError
+from pydantic import Field
 from scipy import ndimage
 
-from verse_data.digests import canonical_json, sha256_of_json
-from verse_data.errors import StorageError
-from verse_data.publishing import write_file
 from verse_data.records.base import Record
+from verse_data.records.source_file import SourceFile
 from verse_data.spine.geometry import Box
-from verse_data.volumes.nifti import Volume, read_header, read_mask
+from verse_data.volumes.file_facts import FileFacts, kept_facts
+from verse_data.volumes.nifti import Volume, VolumeStream, read_volume
 
-_VERSION: Final = 1
-_SAFE_KEY: Final = re.compile(r"[A-Za-z0-9._-]{1,160}")
 _EVERY_NEIGHBOUR: Final = np.ones((3, 3, 3), dtype=bool)
 
 Triple = tuple[int, int, int]
@@ -54,7 +49,7 @@ class LabelFacts(Record):
         return Box(self.start, self.stop)
 
 
-class MaskFacts(Record):
+class MaskFacts(FileFacts):
     """Geometry of a mask, and facts of each label in it.
 
     Attributes
@@ -69,22 +64,13 @@ class MaskFacts(Record):
         Facts of each label that occurs, without the background.
     at : dict
         Label at each point that was asked for, by ``"i,j,k"``; 0 is background or outside.
-    digest : str
-        SHA-256 (hex) of all other fields in canonical JSON, where the facts were kept in a file.
     """
 
-    version: Literal[1] = _VERSION
     shape: Triple
     affine: tuple[tuple[float, float, float, float], ...]
     dtype: str
     labels: dict[int, LabelFacts]
     at: dict[str, int] = Field(default_factory=dict)
-    digest: str = ""
-
-    def sealed(self) -> MaskFacts:
-        """Return the facts with the digest that they should have."""
-        digest = sha256_of_json(self.model_dump(mode="json", exclude={"digest"}))
-        return self.model_copy(update={"digest": digest})
 
     def label_at(self, point: Triple) -> int:
         """Return the label at a voxel that was among the `points` of :func:`mask_facts`."""
@@ -92,62 +78,49 @@ class MaskFacts(Record):
 
 
 def mask_facts(
-    path: Path,
-    *,
-    name: str,
-    key: str | None = None,
-    derived: Path | None = None,
-    points: Collection[Triple] = (),
+    file: SourceFile, *, derived: Path | None = None, points: Collection[Triple] = ()
 ) -> MaskFacts:
-    """Return the facts of the mask at `path`.
+    """Return the facts of a mask, measured in the pass that hashes it.
 
     Parameters
     ----------
-    path : Path
+    file : SourceFile
         The mask.
-    name : str
-        What to call it in messages.
-    key : str, optional
-        Annex key of its content. With `derived`, facts are read from and kept in
-        ``derived/mask-facts/<key>.json``, so the mask is read once on a machine.
     derived : Path, optional
-        Folder of derived facts.
+        Folder of derived facts. With it they are read from and kept in
+        ``derived/mask-facts/<key>.json``, so an unchanged mask is read once on a machine.
     points : collection of (int, int, int)
         Voxels whose label is wanted, such as centroids; kept with the facts.
 
     Raises
     ------
-    ContentMissing, NiftiRefused, VolumeCorrupt, ValidationFailed
-        As :func:`verse_data.volumes.nifti.read_mask`.
+    ContentCorrupt, ContentMissing
+        If the file is not the locked one.
+    NiftiRefused, VolumeCorrupt, ValidationFailed
+        If the locked bytes are no mask, as :func:`verse_data.volumes.nifti.read_mask`.
     """
-    kept = None
-    if key is not None and derived is not None and _SAFE_KEY.fullmatch(key):
-        kept = derived / "mask-facts" / f"{key}.json"
-        try:
-            facts = MaskFacts.model_validate_json(kept.read_bytes())
-            if facts == facts.sealed() and all(_named(point) in facts.at for point in points):
-                return facts
-        except (OSError, ValidationError):
-            pass  # not yet, unreadable, changed, or of another version: made again
-    facts = _measure(path, name, points).sealed()
-    if kept is not None:
-        # A cache that may not be written, such as a colleague's, costs time and nothing else.
-        with suppress(StorageError):
-            write_file(kept, canonical_json(facts.model_dump(mode="json")))
-    return facts
+    return kept_facts(
+        MaskFacts,
+        file,
+        lambda: _measure(file, points),
+        folder=derived and derived / "mask-facts",
+        enough=lambda facts: all(_named(point) in facts.at for point in points),
+    )
 
 
 def _named(point: Triple) -> str:
     return ",".join(map(str, point))
 
 
-def _measure(path: Path, name: str, points: Collection[Triple]) -> MaskFacts:
-    header, mask = read_header(path, name=name), read_mask(path, name=name)
+def _measure(file: SourceFile, points: Collection[Triple]) -> MaskFacts:
+    stream = VolumeStream(file.path, kind="mask", name=file.name, sha256=file.sha256)
+    mask = read_volume(stream)
     boxes = ndimage.find_objects(mask.array)
     return MaskFacts(
+        key=file.key,
         shape=mask.shape,
         affine=tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in mask.affine),
-        dtype=header.dtype.name,
+        dtype=stream.header.dtype.name,
         labels={
             label: _label_facts(mask.array[box] == label, box)
             for label, box in enumerate(boxes, start=1)

@@ -46,14 +46,18 @@ class Volume:
         return (i, j, k)
 
 
-def read_header(path: Path, *, name: str) -> ImageHeader:
+def read_header(path: Path, *, name: str, sha256: str | None = None) -> ImageHeader:
     """Read the checked header of the file at `path`, called `name` in messages.
+
+    With `sha256`, the rest of the file is hashed too, and the whole must have that digest (hex).
 
     Raises
     ------
     ContentMissing, NiftiRefused, VolumeCorrupt
     """
-    with NiftiStream(path, name=name) as stream:
+    with NiftiStream(path, name=name, sha256=sha256) as stream:
+        if sha256:
+            stream.hash_rest()
         return stream.header
 
 
@@ -127,7 +131,7 @@ def read_image(path: Path, *, name: str, sha256: str | None = None) -> Volume:
     ValidationFailed
         If a voxel is not finite or lies outside -32767 … 32767 HU; the first one is named.
     """
-    return _read(VolumeStream(path, kind="image", name=name, sha256=sha256))
+    return read_volume(VolumeStream(path, kind="image", name=name, sha256=sha256))
 
 
 def read_mask(path: Path, *, name: str, sha256: str | None = None) -> Volume:
@@ -143,7 +147,7 @@ def read_mask(path: Path, *, name: str, sha256: str | None = None) -> Volume:
     ValidationFailed
         If a voxel holds no label; the first one is named.
     """
-    return _read(VolumeStream(path, kind="mask", name=name, sha256=sha256))
+    return read_volume(VolumeStream(path, kind="mask", name=name, sha256=sha256))
 
 
 def check_pair(image: Volume | ImageHeader, mask: Volume | ImageHeader, *, name: str) -> None:
@@ -241,7 +245,8 @@ def _stored(
     return plane.astype(dtype)
 
 
-def _read(stream: VolumeStream) -> Volume:
+def read_volume(stream: VolumeStream) -> Volume:
+    """Read a volume to its checked end."""
     with stream:
         out = np.empty(stream.header.voxels, stream.dtype)
         stream.fill(out)

@@ -112,8 +112,18 @@ class NiftiStream:
         """
         if self._some(1):
             self._corrupt(f"goes on after its {self.header.nbytes:,} bytes of voxels")
-        if self._expected and self._hash.hexdigest() != self._expected:
-            digest = self._hash.hexdigest()
+        self._check_digest()
+
+    def hash_rest(self) -> None:
+        """Hash what was not read yet, as it lies there, and check the digest of the whole."""
+        with storage_errors(self._path):
+            while self._fetch(_COMPRESSED_BLOCK):
+                pass
+        self._check_digest()
+
+    def _check_digest(self) -> None:
+        digest = self._hash.hexdigest()
+        if self._expected and digest != self._expected:
             self._corrupt(f"has SHA-256 {digest[:12]} where {self._expected[:12]} is locked")
 
     def _exactly(self, size: int, what: str) -> bytes:

@@ -4,48 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from verse_data.errors import UsageError
+from verse_data.records.source_file import SourceFile
 from verse_data.spine.levels import LEVEL_OF_LABEL
 
+__all__ = ["CentroidPoint", "ScanSource", "SourceFile"]
+
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_ANNEX_SHA256 = re.compile(r"SHA256E?-s\d+--([0-9a-f]{64})(\.|$)")
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """One file and the name of its content.
-
-    Attributes
-    ----------
-    path : Path
-        Where it lies on this machine.
-    key : str
-        git-annex key of its content, SHA256 or SHA256E: it is held against the bytes while they
-        are read.
-    """
-
-    path: Path
-    key: str
-
-    def __post_init__(self) -> None:
-        """Refuse keys that bytes cannot be held against."""
-        if not _ANNEX_SHA256.match(self.key):
-            message = (
-                f"{self.path.name}: its key {self.key!r} holds no SHA-256, so its bytes could not "
-                f"be checked. Give a git-annex key such as SHA256E-s<bytes>--<digest>.nii.gz."
-            )
-            raise UsageError(message)
-
-    @property
-    def sha256(self) -> str:
-        """Digest that the key promises."""
-        match = _ANNEX_SHA256.match(self.key)
-        assert match  # it was when this was made
-        return match.group(1)
 
 
 @dataclass(frozen=True)
@@ -72,6 +41,9 @@ class ScanSource:
         As in the centroid file; one a label.
     centroids_key : str or None
         Key of that file.
+    centroids_axes : str or None
+        Axis codes of the grid that they are indices of, as that file says: they are left out of a
+        store whose CT has others. None means those of the CT.
     attribution : mapping
         Licence, attribution, release: travels in the store's metadata.
     """
@@ -82,6 +54,7 @@ class ScanSource:
     mask: SourceFile | None = None
     centroids: tuple[CentroidPoint, ...] = ()
     centroids_key: str | None = None
+    centroids_axes: str | None = None
     attribution: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -105,4 +78,13 @@ class ScanSource:
     def describe(self, file: SourceFile) -> str:
         """Return what messages call one of the files."""
         role = "CT" if file is self.image else "mask"
-        return f"{role} of scan {self.scan_id} ({file.path.name})"
+        return f"{role} of scan {self.scan_id} ({file.name})"
+
+    @contextmanager
+    def checked(self) -> Iterator[None]:
+        """Run a block that reads and hashes the volumes; see :meth:`SourceFile.checked`."""
+        with ExitStack() as files:
+            for file in (self.image, self.mask):
+                if file:
+                    files.enter_context(file.checked())
+            yield

@@ -35,8 +35,8 @@ def ensure_store(source: ScanSource, recipe: Recipe, stores: Path) -> Path:
 
     Raises
     ------
-    ContentMissing, NiftiRefused, VolumeCorrupt, ValidationFailed
-        If a source cannot be used.
+    ContentMissing, ContentCorrupt, NiftiRefused, VolumeCorrupt, ValidationFailed
+        If a source cannot be used; its bytes are hashed while they are converted.
     ChunkMissing, ChunkCorrupt, StoreCorrupt
         If there is a store, and files of it are missing, cut or damaged.
     DiskFull, PermissionDenied, StorageError
@@ -95,7 +95,8 @@ def _building(final: Path) -> Iterator[None]:
 
 
 def _build(source: ScanSource, recipe: Recipe, final: Path) -> None:
-    conversion = Conversion.plan(source, recipe, final.name)
+    with source.checked():
+        conversion = Conversion.plan(source, recipe, final.name)
     needed = conversion.bytes_needed()
     folder = next(path for path in final.parents if path.is_dir())
     free = shutil.disk_usage(folder).free
@@ -108,5 +109,6 @@ def _build(source: ScanSource, recipe: Recipe, final: Path) -> None:
         raise DiskFull(message)
     with staging(final, needed=needed) as staged:
         staged.mkdir()
-        conversion.write(staged)
+        with source.checked():
+            conversion.write(staged)
         publish_folder(staged, final)

@@ -1,0 +1,153 @@
+"""One locked file on this machine: what is parsed of it is compared with its lock first."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from verse_data.errors import (
+    FILE_FAULTS,
+    ContentCorrupt,
+    ContentMissing,
+    IntegrityError,
+    UsageError,
+    VolumeCorrupt,
+)
+from verse_data.publishing import storage_errors
+
+_ANNEX_SHA256: Final = re.compile(r"SHA256E?-s(\d+)--([0-9a-f]{64})(\.[^/]*)?")
+_BLOCK: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file and the name of its content.
+
+    Attributes
+    ----------
+    path : Path
+        Where it lies on this machine.
+    key : str
+        git-annex key of its content, SHA256 or SHA256E: it pins size and digest.
+    name : str
+        What messages call it: its path in the release.
+    release, scan_id : str
+        What it belongs to; empty where that is not known.
+    repair : str
+        The command that replaces it if it is damaged.
+    """
+
+    path: Path
+    key: str
+    name: str = ""
+    release: str = ""
+    scan_id: str = ""
+    repair: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse keys that bytes cannot be compared with."""
+        if not self.name:
+            object.__setattr__(self, "name", self.path.name)
+        if not _ANNEX_SHA256.fullmatch(self.key):
+            message = (
+                f"{self.name}: its key {self.key!r} holds no SHA-256, so its bytes could not "
+                f"be checked. Give a git-annex key such as SHA256E-s<bytes>--<digest>.nii.gz."
+            )
+            raise UsageError(message)
+
+    @property
+    def size(self) -> int:
+        """Bytes that the key promises."""
+        return int(self._promised()[1])
+
+    @property
+    def sha256(self) -> str:
+        """Digest that the key promises."""
+        return self._promised()[2]
+
+    def _promised(self) -> re.Match[str]:
+        match = _ANNEX_SHA256.fullmatch(self.key)
+        assert match  # it was when this was made
+        return match
+
+    def read(self) -> bytes:
+        """Return the content of a small file, read once and compared with the locked digest.
+
+        Raises
+        ------
+        ContentCorrupt
+            If it does not have the locked size and digest.
+        ContentMissing
+            If it is gone.
+        """
+        with self._reading(), self.path.open("rb") as stream:
+            data = stream.read(self.size + 1)
+            digest = hashlib.sha256(data)
+            size = len(data)
+            # Too long: no more of it is kept, and its digest is still told.
+            while size > self.size and (block := stream.read(_BLOCK)):
+                digest.update(block)
+                size += len(block)
+        self._compare(size, digest.hexdigest(), ContentCorrupt)
+        return data
+
+    def check(self) -> None:
+        """Hash the whole file; raise as :meth:`read` does."""
+        self._check(ContentCorrupt)
+
+    @contextmanager
+    def checked(self) -> Iterator[None]:
+        """Run a block that reads the file and hashes what it reads; say where its bytes are wrong.
+
+        Whatever the block found wrong in a damaged file is the damage's fault: the error is then
+        the one of a digest that differs.
+        """
+        try:
+            yield
+        except ContentMissing:
+            raise
+        except FILE_FAULTS as error:
+            self._check(VolumeCorrupt if isinstance(error, VolumeCorrupt) else ContentCorrupt)
+            raise
+
+    def stat(self) -> os.stat_result:
+        """Return what the file system says of the file; raise as :meth:`read` does if it is gone."""
+        with self._reading():
+            return self.path.stat()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with storage_errors(self.path):
+            try:
+                yield
+            except FileNotFoundError:
+                repair = self.repair or "verse-data get"
+                message = f"{self}: there is no file {self.path}. Get it: {repair}"
+                raise ContentMissing(message) from None
+
+    def _check(self, kind: type[IntegrityError]) -> None:
+        with self._reading(), self.path.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        self._compare(size, digest, kind)
+
+    def _compare(self, size: int, digest: str, kind: type[IntegrityError]) -> None:
+        if (size, digest) == (self.size, self.sha256):
+            return
+        raise kind(
+            f"{self}: {self.path} ({size:,} bytes) has SHA-256 {digest[:12]} where "
+            f"{self.sha256[:12]} is locked ({self.size:,} bytes). Nothing of it was used. "
+            f"{f'Replace it: {self.repair}' if self.repair else 'Get it again from its source.'}"
+        )
+
+    def __str__(self) -> str:
+        """Return what messages call the file, its release and its scan."""
+        known = {"release": self.release, "scan": self.scan_id}
+        parts = ", ".join(f"{what} {value}" for what, value in known.items() if value)
+        return f"{self.name} ({parts})" if parts else self.name
