@@ -1,13 +1,31 @@
-"""Drill 4: flips, truncations and zeroed blocks anywhere in a store: none is read silently."""
+"""Drill 4: flips, truncations and zeroed blocks anywhere in a store: none is read silently.
+
+So it is with every bit of the small files of a release: centroids, sidecars, grading workbook.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import zarr
 
+from tests.support import workbooks
 from tests.support.damage import replaced, sound_store
-from verse_data.errors import ChunkCorrupt, IntegrityError, StoreCorrupt
+from tests.support.releases import write_scan
+from tests.support.scans import source_file
+from verse_data.api import lock_tree, open_release
+from verse_data.errors import (
+    ChunkCorrupt,
+    ContentCorrupt,
+    IntegrityError,
+    StoreCorrupt,
+    VerseDataError,
+)
+from verse_data.records.centroids import parse_centroids
+from verse_data.records.scan import parse_ct_sidecar
+from verse_data.tables.grading import check_sheet
+from verse_data.tables.workbook import parse_sheet, read_locked_sheet
 
 
 def damages(files, rng):
@@ -78,3 +96,115 @@ def test_control_default_codecs_read_most_flips_silently(tmp_path):
             continue
 
     assert silent > 30
+
+
+def flipped(content, every=1):
+    """Yield copies of `content` with one bit flipped: each bit, or only some."""
+    for bit in range(0, len(content) * 8, every):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        yield bytes(damaged)
+
+
+PARSERS = {
+    "ctd.json": lambda data: parse_centroids(data, name="x"),
+    "_ct.json": lambda data: parse_ct_sidecar(data, name="x"),
+    "grading.csv": lambda data: check_sheet(parse_sheet(data, name="x.csv")).rows,
+}
+
+
+def small_files(root):
+    """Yield the small files below `root`, each with its parser."""
+    for path in sorted(root.rglob("*")):
+        for ending, parse in PARSERS.items():
+            if path.name.endswith(ending):
+                yield path, parse
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """The files of a scan, and a workbook with its grades."""
+    write_scan(tmp_path / "tree", "verse004", [17, 18, 19, 20, 21, 22, 23])
+    workbooks.write_csv(tmp_path / "tree/grading.csv", [workbooks.row(4)])
+    return tmp_path / "tree"
+
+
+def silent_flips(path, parse, read, every=1):
+    """Count the flips of `path` that `read` gives another value for, and those it refuses."""
+    sound = path.read_bytes()
+    truth, silent, refused = parse(sound), 0, 0
+    for content in flipped(sound, every):
+        path.write_bytes(content)
+        try:
+            silent += parse(read()) != truth
+        except VerseDataError as error:
+            refused += isinstance(error, ContentCorrupt)
+    path.write_bytes(sound)
+    return silent, refused
+
+
+def hold(root):
+    """Check that every flip of each small file below `root` is refused, and the file itself read."""
+    kinds = set()
+    for path, parse in small_files(root):
+        file = source_file(path)
+        assert silent_flips(path, parse, file.read) == (0, path.stat().st_size * 8)
+        assert parse(file.read()) == parse(path.read_bytes())
+        kinds.add(parse)
+    return len(kinds)
+
+
+def test_no_flip_of_a_small_file_is_silent(tree):
+    """Every bit of centroids, sidecar and workbook: refused as not the locked bytes."""
+    assert hold(tree) == 3
+
+
+def test_no_flip_of_a_real_small_file_is_silent(shared, tmp_path):
+    """Every bit of the real centroid files and sidecars: refused as not the locked bytes."""
+    for path, _ in small_files(shared / "data/verse19"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert hold(tmp_path) == 2
+
+
+@pytest.mark.parametrize("ending", PARSERS)
+def test_control_parsing_alone_misses_flips(tree, ending):
+    """The naive way, a strict parser on whatever lies there, gives other values for some flips."""
+    ((path, parse),) = [found for found in small_files(tree) if found[0].name.endswith(ending)]
+    silent, _ = silent_flips(path, parse, path.read_bytes, every=3)
+    assert silent >= 5
+
+
+def test_no_flip_of_the_real_workbook_is_silent(shared, tmp_path):
+    """Bits all over the real workbook, also where zip keeps no checksum: none reaches a parser."""
+    (real,) = (shared / "data/verse19").glob("*.xlsx")
+    path = tmp_path / "grades.xlsx"
+    path.write_bytes(real.read_bytes())
+    file = source_file(path)
+    rows = check_sheet(read_locked_sheet(file)).rows
+    assert len(rows) == 160
+    for content in flipped(real.read_bytes(), every=2001):
+        with replaced(path, content), pytest.raises(ContentCorrupt, match="is locked"):
+            read_locked_sheet(file)
+
+
+def test_no_flip_reaches_the_tables(tree, tmp_path):
+    """A flip in any file of a release is an error of its tables that names it; sound files give the truth."""
+    home = tmp_path / "home"
+    release = lock_tree("lab", tree, root=home, check=False)
+    scans, vertebrae = release.scans, release.vertebrae
+    for path, file in release.lock.by_path.items():
+        content = release.files.object_path(file)
+        content.chmod(0o644)
+        sound = content.read_bytes()
+        for damaged in flipped(sound, every=max(1, len(sound) * 8 // 12)):
+            with replaced(content, damaged):
+                again = open_release("lab", root=home)
+                with pytest.raises(IntegrityError, match="is locked") as caught:
+                    _ = again.vertebrae
+                for part in (path, "release lab", "verse-data drop lab --corrupt"):
+                    assert part in str(caught.value)
+                if not path.endswith("grading.csv"):
+                    assert list(again.findings["file"]).count(path) == 1
+    found = open_release("lab", root=home)
+    pd.testing.assert_frame_equal(found.scans, scans)
+    pd.testing.assert_frame_equal(found.vertebrae, vertebrae)

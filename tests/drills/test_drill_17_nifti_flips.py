@@ -1,13 +1,21 @@
-"""Drill 17: single-bit flips and cuts in a ``.nii.gz``: never a changed voxel without an error."""
+"""Drill 17: single-bit flips and cuts in a NIfTI: never a changed voxel or header without an error."""
 
 from __future__ import annotations
+
+import gzip
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from verse_data.errors import VerseDataError
+from tests.support.scans import make_scan, source_file
+from verse_data.errors import IntegrityError, VerseDataError
+from verse_data.volumes.build import ensure_store
+from verse_data.volumes.file_facts import header_facts
+from verse_data.volumes.mask_facts import mask_facts
 from verse_data.volumes.nifti import read_image, read_mask, write_nifti
+from verse_data.volumes.recipe import Recipe
 
 
 def ct(folder):
@@ -101,3 +109,96 @@ def test_flips_in_the_real_mask(tmp_path, shared):
         except VerseDataError:
             continue
         assert np.array_equal(found, truth)
+
+
+EXTENSION = 32
+HEAD = 352 + EXTENSION
+GZIP_HEAD = 10 + len("a name\0")
+
+
+def with_extension(path, packed):
+    """Write a file again with a header extension, plain or gzipped under a name; return its path."""
+    content = path.read_bytes()
+    data = bytearray(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
+    data[108:112] = np.float32(HEAD).tobytes()
+    data[348:352] = b"\x01\0\0\0"
+    note = (EXTENSION).to_bytes(4, "little") + (6).to_bytes(4, "little") + b"a note".ljust(24)
+    data = bytes(data[:352]) + note + bytes(data[352:])
+    if not packed:
+        path.write_bytes(data)
+        return path.rename(path.with_suffix(""))
+    body = gzip.compress(data, 1, mtime=0)
+    path.write_bytes(body[:3] + b"\x08" + body[4:10] + b"a name\0" + body[10:])
+    return path
+
+
+def head_bits(packed, every=1):
+    """Return the bits of what CRC does not cover, or of a header with its padding and extension."""
+    return range(0, 8 * (GZIP_HEAD if packed else HEAD), every)
+
+
+def flipped_bit(content, bit):
+    """Return `content` with one bit flipped."""
+    damaged = bytearray(content)
+    damaged[bit // 8] ^= 1 << bit % 8
+    return bytes(damaged)
+
+
+@pytest.fixture(params=[False, True], ids=["nii", "nii.gz"])
+def pair(request, tmp_path):
+    """A CT and its mask with extensions, plain or gzipped: the source, and whether it is gzipped."""
+    source = make_scan(tmp_path / "scan", shape=(9, 8, 7)).source
+    image, mask = (
+        source_file(with_extension(file.path, request.param))
+        for file in (source.image, source.mask)
+    )
+    return replace(source, image=image, mask=mask), request.param
+
+
+def test_no_flip_of_a_header_changes_a_fact(pair):
+    """Every bit of header, padding, extension and gzip header: facts are refused, never others."""
+    source, packed = pair
+    for file, read in ((source.image, header_facts), (source.mask, mask_facts)):
+        sound, truth, noticed = file.path.read_bytes(), read(file), 0
+        for bit in head_bits(packed):
+            file.path.write_bytes(flipped_bit(sound, bit))
+            with pytest.raises(IntegrityError, match="is locked"):
+                read(file)
+            noticed += 1
+        assert noticed == 8 * (GZIP_HEAD if packed else HEAD)
+        file.path.write_bytes(sound)
+        assert (read(file).shape, read(file).affine) == (truth.shape, truth.affine)
+        assert np.array_equal(truth.affine, nib.load(file.path).affine)
+
+
+def test_no_flip_of_a_header_becomes_a_store(pair, tmp_path):
+    """Flips where no checksum of gzip looks, or no reader: no store of the scan is published."""
+    source, packed = pair
+    for file in (source.image, source.mask):
+        sound = file.path.read_bytes()
+        for bit in head_bits(packed, every=1 if packed else 23):
+            file.path.write_bytes(flipped_bit(sound, bit))
+            with pytest.raises(IntegrityError, match="is locked"):
+                ensure_store(source, Recipe(), tmp_path / "stores")
+        file.path.write_bytes(sound)
+    assert [path for path in (tmp_path / "stores").rglob("*") if path.is_file()] == []
+    assert ensure_store(source, Recipe(), tmp_path / "stores").is_dir()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_control_nibabel_reads_other_headers_silently(pair):
+    """The naive way gives another affine for many flips in a plain header, and sees none in gzip's."""
+    source, packed = pair
+    path = source.image.path
+    sound, truth, silent, unseen, count = path.read_bytes(), nib.load(path).affine, 0, 0, 0
+    for bit in head_bits(packed, every=5):
+        path.write_bytes(flipped_bit(sound, bit))
+        count += 1
+        try:
+            found = nib.load(path).affine
+        except Exception:  # noqa: BLE001 - it noticed
+            continue
+        unseen += 1
+        silent += not np.array_equal(found, truth)
+    assert unseen > count / 3
+    assert packed or silent > 20
