@@ -1,4 +1,4 @@
-"""No module hands a text or a file to something that would run it."""
+"""No module hands a text or a file to what would run it, or parses a content that is not hashed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.bans import banned, banned_in
+from support.ways import unchecked, unchecked_in
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,3 +69,56 @@ def test_control_each_banned_call_is_seen(source: str) -> None:
 def test_what_runs_nothing_is_free(source: str) -> None:
     """Calls that only look alike are not found."""
     assert banned(source) == []
+
+
+UNCHECKED = {
+    # Names, presence, sizes and digests of contents, and moving them: nothing is parsed.
+    "releases/annex_get.py": {"object_path"},
+    "releases/archives.py": {"object_path"},
+    "releases/dataset.py": {"object_path"},
+    "releases/drop.py": {"object_path"},
+    "releases/keys.py": {"object_path"},
+    "releases/store.py": {"object_path"},
+    "releases/verify.py": {"object_path"},
+    # Whether a broken file was replaced, by its times.
+    "release/tabled.py": {"object_path"},
+    # A tree that is not locked yet.
+    "tables/check.py": {"read_header", "read_image", "read_mask"},
+    # Headers to plan with; the pass that is hashed compares them with what it finds.
+    "volumes/convert.py": {"read_header"},
+}
+"""Modules that may go to contents, and how."""
+
+
+def test_contents_are_parsed_only_after_their_digest() -> None:
+    """No module but the listed ones reaches a content except through what hashes it."""
+    found = unchecked_in(ROOT / "verse_data")
+    assert found.keys() >= {"releases/dataset.py", "tables/check.py"}
+    assert {m for m, ways in found.items() if ways - UNCHECKED.get(m, set())} == set()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "parse_centroids(dataset.content(locked).read_bytes(), name='x')",
+        "self.files.content(file)",
+        "store.object_path(file).open('rb')",
+        "parse_centroids(file.path.read_bytes(), name='x')",
+        "release.source(scan).image.path.open('rb')",
+        "read_header(path, name='x')",
+        "nifti.read_mask(file.path, name=file.name)",
+        "VolumeStream(path, kind='mask', name='x')",
+    ],
+)
+def test_control_each_way_around_the_digest_is_seen(source: str) -> None:
+    """Each of the ways that were there is found, with its line."""
+    assert [found.split(":")[0] for found in unchecked(f"x = 1\n{source}\n")][:1] == ["2"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["parse_centroids(file.read(), name='x')", "read_mask(path, name='x', sha256=file.sha256)"],
+)
+def test_what_is_hashed_is_free(source: str) -> None:
+    """Reading through the digest is not found."""
+    assert unchecked(source) == []

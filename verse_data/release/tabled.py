@@ -209,4 +209,4 @@ def _identity(path: Path) -> tuple[int, ...]:
         facts = path.stat()
     except OSError:
         return ()
-    return facts.st_ino, facts.st_mtime_ns
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
