@@ -12,6 +12,17 @@ from __future__ import annotations
 from osf_standin.clock import FakeClock
 from osf_standin.faults import MODES, Fault
 from osf_standin.server import OsfStandin, Seen
+from osf_standin.tls import TlsFront
 from osf_standin.tree import File, Folder, Node
 
-__all__ = ["MODES", "FakeClock", "Fault", "File", "Folder", "Node", "OsfStandin", "Seen"]
+__all__ = [
+    "MODES",
+    "FakeClock",
+    "Fault",
+    "File",
+    "Folder",
+    "Node",
+    "OsfStandin",
+    "Seen",
+    "TlsFront",
+]

@@ -27,6 +27,8 @@ _SECRET = b"stand-in"
 _LIFE_SECONDS = 60
 PIECE = 60_000
 """Bytes of a body that are written at once."""
+COOKIE = "session=c00kie-canary; Path=/"
+"""What a host that has moved asks to keep."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,9 @@ class OsfStandin:
         Bytes of a body after which an answer stands still, until this is None again.
     mirror : dict
         Path and bytes of what a sixth host serves, which is not OSF's: zips of elsewhere.
+    moved : dict
+        Hosts that have moved: each request of one is redirected to the address given for it, with
+        a cookie to take along.
     sent_bytes : int
         Bytes of bodies that have been sent, by all hosts.
     """
@@ -112,6 +117,7 @@ class OsfStandin:
         self.trickle = 0.0
         self.hold_at: int | None = None
         self.mirror: dict[str, bytes] = {}
+        self.moved: dict[str, str] = {}
         self.sent_bytes = 0
         self._lock = threading.RLock()
         self._stopping = threading.Event()
@@ -263,6 +269,10 @@ class Handler(BaseHTTPRequestHandler):
         if seen.token and host != "api":
             # A token that leaves the API is a leak, and the test shall fail loudly.
             return self.answer(400, b"a token was sent to a host that is not the API")
+        if host in standin.moved:
+            to = urlsplit(standin.moved[host])
+            location = f"{to.scheme}://{to.netloc}{self.path}"
+            return self.answer(302, b"", {"Location": location, "Set-Cookie": COOKIE})
         if wait := max(waits, default=0.0):
             detail = f"Request was throttled. Expected available in {int(wait) + 1} seconds."
             body = json.dumps({"errors": [{"detail": detail}]}).encode()
