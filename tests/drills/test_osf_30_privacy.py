@@ -8,11 +8,13 @@ password, the signature of a temporary address).
 from __future__ import annotations
 
 import gzip
+import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from osf_standin import MODES, FakeClock, Node, OsfStandin
+from osf_standin import MODES, FakeClock, Node, OsfStandin, Seen
 from support.releases import write_scan
 
 import verse_data
@@ -22,11 +24,12 @@ from verse_data.errors import VerseDataError
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.fetch import FetchResult
 from verse_data.releases.http_engine import HttpEngine
+from verse_data.releases.osf import Route
 from verse_data.releases.osf_walk import walk_node
 from verse_data.releases.pacing import Backoff
 
 CANARY = "Mustermann"
-SECRETS = ("t0ken-canary", "pr0xy-canary", "Signature", "Expires")
+SECRETS = ("t0ken-canary", "pr0xy-canary", "c00kie-canary", "Signature", "Expires")
 # Where a NIfTI-1 header holds text: data_type, db_name, descrip, aux_file, intent_name.
 FIELDS = {4: 10, 14: 18, 148: 80, 228: 24, 328: 16}
 
@@ -122,6 +125,46 @@ def test_secrets_of_the_user_and_of_the_server_get_nowhere(home: Path):
         assert {seen.host for seen in osf.seen if seen.token} == {"api"}
     assert not any(secret in text for text in texts for secret in SECRETS)
     assert hits(home, SECRETS) == []
+
+
+def headers_with(seen: Sequence[Seen], words: tuple[str, ...]) -> set[str]:
+    """Return which headers of some request hold one of the words."""
+    named = {(name, value) for one in seen for name, value in one.headers.items()}
+    return {name for name, value in named if any(word in value for word in words)}
+
+
+@pytest.mark.parametrize("via", ["api", "waterbutler"])
+def test_a_host_that_the_api_leads_to_is_told_nothing(home: Path, via: Route):
+    """Neither token nor cookie nor where it was led from goes along; nor is any of it written."""
+    node = Node("jtfa5")
+    node.upload("rawdata/sub-verse004_ctd.json", b"[]")
+    with OsfStandin(node) as osf, OsfStandin(node) as elsewhere:
+        osf.moved["api"] = elsewhere.hosts["api"]
+        config = Config(
+            home=home,
+            offline=False,
+            osf_api=osf.hosts["api"],
+            osf_site=osf.hosts["site"],
+            osf_token=SECRETS[0],
+        )
+        lock = walk_node("jtfa5", config=config, release="lab", via=via, clock=FakeClock())
+        origin = osf.hosts["api"].removeprefix("http://").removesuffix("/v2")
+        assert len(lock.files) == 1
+        assert headers_with(osf.seen, SECRETS) == {"authorization"}
+        assert elsewhere.count("api") > 0
+        assert headers_with(elsewhere.seen, (*SECRETS, origin)) == set()
+    assert hits(home, SECRETS) == []
+
+
+def test_control_urllib_takes_the_token_along():
+    """The naive way, urllib, shows the token to whichever host the API leads to."""
+    node = Node("jtfa5")
+    with OsfStandin(node) as osf, OsfStandin(node) as elsewhere:
+        osf.moved["api"] = elsewhere.hosts["api"]
+        url = f"{osf.hosts['api']}/nodes/jtfa5/files/osfstorage/"
+        asked = urllib.request.Request(url, headers={"Authorization": f"Bearer {SECRETS[0]}"})
+        urllib.request.urlopen(asked, timeout=60).close()
+        assert headers_with(elsewhere.seen, SECRETS) == {"authorization"}
 
 
 def test_the_password_of_a_proxy_is_not_told(home: Path, monkeypatch: pytest.MonkeyPatch):
