@@ -16,9 +16,13 @@ from torch.utils.data import DataLoader
 from tests.support import naive
 from tests.support import training as support
 from verse_data.training import PatchDataset
+from verse_data.volumes import opened
 
 PATIENCE_S = 300
 """Far more than a worker needs to start on a busy machine: a hang is one for ever."""
+
+FORKED_S = 30
+"""The same for a worker that is forked: it has nothing to import."""
 
 # Python 3.12 and later warn of every fork beside threads, of which libraries have some.
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
@@ -68,6 +72,22 @@ def test_no_workers_give_the_same_batches(made: support.Made, expected: str, *, 
     assert support.stream_digest(dataset.loader(batch_size=4)) == expected
 
 
+def test_workers_start_while_another_thread_holds_the_lock(
+    made: support.Made, expected: str
+) -> None:
+    """Workers that are forked while a thread of the parent has just begun to read do not wait."""
+    dataset = patches(made)
+    _ = dataset[0], dataset[19]
+    loader = dataset.loader(
+        batch_size=4, num_workers=2, multiprocessing_context="fork", timeout=FORKED_S
+    )
+
+    with opened._opened.lock:
+        found = support.stream_digest(loader)
+
+    assert found == expected
+
+
 def test_workers_start_while_another_thread_reads(made: support.Made, expected: str) -> None:
     """Workers that are forked while a thread of the parent is reading do not wait for it."""
     dataset = patches(made)
@@ -75,7 +95,9 @@ def test_workers_start_while_another_thread_reads(made: support.Made, expected: 
     with reading(dataset):
         for _ in range(3):
             dataset.set_epoch(0)
-            loader = dataset.loader(batch_size=4, num_workers=2, timeout=PATIENCE_S)
+            loader = dataset.loader(
+                batch_size=4, num_workers=2, multiprocessing_context="fork", timeout=FORKED_S
+            )
             assert support.stream_digest(loader) == expected
 
 
