@@ -12,11 +12,13 @@ import pytest
 import zarr
 
 from tests.support.scans import TILTED, make_scan
+from tests.support.zarr_stores import write_store
 from verse_data.digests import canonical_json, sha256_of_json
 from verse_data.errors import StoreCorrupt
 from verse_data.spine.geometry import AxisMap, Box
 from verse_data.volumes.build import ensure_store
 from verse_data.volumes.cache import list_stores, prune
+from verse_data.volumes.layout import MANIFEST_KEY
 from verse_data.volumes.manifest import verify_store
 from verse_data.volumes.reader import ScanReader
 from verse_data.volumes.recipe import Recipe, fingerprint
@@ -89,9 +91,56 @@ def test_a_later_format_is_refused_with_the_command(tmp_path):
     assert not store.exists()
 
 
-def test_control_the_files_are_what_they_were():
+def test_the_files_are_what_they_were():
     """The golden files themselves have not changed: their manifest has its old root digest."""
     document = json.loads((FORMAT_1 / "image/manifest.json").read_bytes())
     root = document.pop("root")
     assert root == sha256_of_json(document)
     assert document["store_format"] == 1
+
+
+def later_layout(parent):
+    """Write a store of a made-up layout 2: sound to its last byte, but each row of voxels reversed."""
+    reader = ScanReader(FORMAT_1)
+    image, label = reader.read(Box.whole(reader.shape))
+    store = write_store(parent, image[::-1], label[::-1])
+    path = store / MANIFEST_KEY
+    document = json.loads(path.read_bytes()) | {"store_format": 2}
+    document.pop("root")
+    path.write_bytes(canonical_json(document | {"root": sha256_of_json(document)}))
+    return store
+
+
+def outcome(read, store):
+    """Return what reading a store comes to: "right", "refused", or "wrong" without a word."""
+    try:
+        image, label = read(store)
+    except StoreCorrupt as error:
+        return "refused" if "verse-data cache prune --all" in str(error) else f"damaged: {error}"
+    return "right" if {"image": digest(image), "label": digest(label)} == VOXELS else "wrong"
+
+
+def read_by_layout(store):
+    """Read a store as this package does."""
+    reader = ScanReader(store)
+    return reader.read(Box.whole(reader.shape))
+
+
+def read_whatever_is_there(store):
+    """Read a store as its arrays describe themselves, whichever layout it is of."""
+    arrays = (zarr.open_array(store / name, mode="r")[:] for name in VOXELS)
+    return [array.transpose(2, 1, 0) for array in arrays]
+
+
+def test_no_layout_is_read_wrongly(tmp_path):
+    """Every layout there has been is read right, and one to come is refused."""
+    layouts = [path for path in GOLDEN.glob("format-*/*/*") if path.is_dir()]
+    assert FORMAT_1 in layouts
+    assert {outcome(read_by_layout, store) for store in layouts} == {"right"}
+    assert outcome(read_by_layout, later_layout(tmp_path)) == "refused"
+
+
+def test_control_a_reader_that_asks_for_no_layout_reads_other_voxels(tmp_path):
+    """The naive way is right today, and wrong without a word once the layout has changed."""
+    assert outcome(read_whatever_is_there, FORMAT_1) == "right"
+    assert outcome(read_whatever_is_there, later_layout(tmp_path)) == "wrong"
