@@ -7,19 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from verse_data.errors import StorageError
 from verse_data.publishing import storage_errors
 from verse_data.releases.environment import check_annex, tool_environment, without_secrets
-from verse_data.releases.git import explain, require_own
+from verse_data.releases.git import failure, require_own
 from verse_data.releases.git_objects import settings
 from verse_data.releases.keylock import key_lock
 
 _SETTINGS: Final = ("core.fsmonitor=false", "annex.alwayscompact=false")
 _INIT_SECONDS: Final = 600.0
-
-
-class AnnexFailed(StorageError):
-    """git-annex ended with an error that has no better name."""
 
 
 def initialise(repository: Path, description: str) -> None:
@@ -72,8 +67,8 @@ def _annex(
     ------
     UnsafeInput
         If the repository's configuration is not as this package writes it.
-    AnnexFailed
-        If it ends with an error; the text holds its last line.
+    GitFailed
+        If it ends with an error; the text holds its last line. `GitDiskFull` if the disk is full.
     ToolMissing
         If there is no git-annex.
     """
@@ -92,7 +87,7 @@ def _annex(
         errors="replace",
     )
     if done.returncode:
-        raise AnnexFailed(explain(repository, f"git-annex {arguments[0]}", done.stderr))
+        raise failure(repository, f"git-annex {arguments[0]}", done.stderr)
 
 
 def _ignored(repository: Path) -> list[str]:

@@ -8,10 +8,11 @@ with one is read (:mod:`verse_data.releases.git_objects`) and never written.
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Final
 
-from verse_data.errors import PathRefused, UnsafeInput
+from verse_data.errors import DiskFull, PathRefused, UnsafeInput
 from verse_data.releases.environment import GitFailed, run_git, tool_environment
 from verse_data.releases.git_objects import git_folder, settings
 
@@ -116,7 +117,7 @@ def git(repository: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
     UnsafeInput
         If the repository's configuration is not as this package writes it.
     GitFailed
-        If git ends with an error; the text holds its last line.
+        If git ends with an error; the text holds its last line. `GitDiskFull` if the disk is full.
     ToolMissing
         If there is no git.
     """
@@ -139,17 +140,32 @@ def _git(folder: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
     done = run_git(command, stdin=stdin, environment=environment)
     if done.returncode:
         words = " ".join(("git", *arguments[:2]))
-        raise GitFailed(explain(folder, words, done.stderr.decode(errors="replace")))
+        raise failure(folder, words, done.stderr.decode(errors="replace"))
     return done.stdout
 
 
-def explain(repository: Path, command: str, complaint: str) -> str:
-    """Return what became of a command of git or git-annex, by its last line."""
+class GitDiskFull(GitFailed, DiskFull):
+    """git or git-annex found no room on the disk."""
+
+
+_NO_ROOM: Final = ("No space left", "Disk quota exceeded", "Out of diskspace")
+_LITTLE: Final = 64 << 10
+"""Bytes with which no command that writes goes through."""
+
+
+def failure(repository: Path, command: str, complaint: str) -> GitFailed:
+    """Return the error of a command of git or git-annex that failed, out of what it printed."""
+    free = shutil.disk_usage(repository if repository.exists() else repository.parent).free
+    if free < _LITTLE or any(words in complaint for words in _NO_ROOM):
+        return GitDiskFull(
+            f"No room left: {command} hit the end of the disk at {repository}; {free:,} bytes are free. "
+            f"Free some room, or set VERSE_DATA_HOME to a larger disk, and run it again."
+        )
     if "dubious ownership" in complaint or "is owned by someone else" in complaint:
-        return (
+        return GitFailed(
             f"{repository} belongs to another user, and git refuses to work there. Work as that "
             f"user, or, if you trust the folder, allow it once: "
             f"git config --global --add safe.directory {repository}"
         )
     last = complaint.strip().splitlines()[-1:] or ["no message"]
-    return f"{repository}: {command} failed: {last[0]}"
+    return GitFailed(f"{repository}: {command} failed: {last[0]}")
