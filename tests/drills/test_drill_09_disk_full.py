@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import resource
-import subprocess
 
 import pytest
 
-from tests.support.program import run
+from tests.support.program import run, small_disk
 from tests.support.scans import make_scan
 from verse_data.errors import DiskFull
 from verse_data.volumes.build import ensure_store
 from verse_data.volumes.recipe import Recipe
-
-MOUNT = 'mount -t tmpfs -o size=3m tmpfs "$0" && exec "$@"'
-
-
-def can_mount(folder):
-    """Return whether this user may mount a small disk in a namespace of its own."""
-    command = ["unshare", "-Urm", "sh", "-c", MOUNT, str(folder), "true"]
-    try:
-        return subprocess.run(command, check=False, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        return False
 
 
 @pytest.fixture
@@ -30,9 +18,10 @@ def small(tmp_path):
     """A folder on which a disk of 3 MB can be mounted, and how to run something there."""
     folder = tmp_path / "small"
     folder.mkdir()
-    if not can_mount(folder):
+    prefix = small_disk(folder, "3m")
+    if prefix is None:
         pytest.skip("this user may not mount a tmpfs; the file-size limit is tested instead")
-    return folder, ("unshare", "-Urm", "sh", "-c", MOUNT, str(folder))
+    return folder, prefix
 
 
 def test_full_at_ten_points(tmp_path, small):
