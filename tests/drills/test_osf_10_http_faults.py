@@ -63,6 +63,7 @@ TABLE: dict[str, tuple[type[VerseDataError] | None, int]] = {
     "negative_length": (None, 0),
     "ignore_range": (None, 0),
     "wrong_range": (None, 0),
+    "wrong_total": (None, 0),
     "unsatisfiable": (None, 0),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -23,11 +24,13 @@ from verse_data.config import Config
 from verse_data.errors import (
     ContentMissing,
     DiskFull,
+    DownloadCorrupt,
     NotTheFile,
     Offline,
     RateLimited,
     ServerUnavailable,
     SourceChanged,
+    Truncated,
     UrlRefused,
 )
 from verse_data.records.lock import LockedFile, ReleaseLock
@@ -35,6 +38,7 @@ from verse_data.releases.fetch import FetchResult
 from verse_data.releases.http_engine import HttpEngine
 from verse_data.releases.osf_walk import walk_node
 from verse_data.releases.pacing import Backoff
+from verse_data.releases.partials import partial
 from verse_data.releases.store import ObjectStore
 
 QUICK = Backoff(first=0.001, most=0.01)
@@ -218,6 +222,60 @@ def test_a_partial_that_was_spoilt_is_thrown_away(place: Place):
     assert place.right(CT)
 
 
+@pytest.mark.parametrize("mode", ["wrong_range", "wrong_total"])
+def test_a_piece_of_another_place_or_file_is_not_put_behind_what_is_here(place: Place, mode: str):
+    """Its bytes are not taken, also where they would have been the right ones."""
+    leave_half(place)
+    place.osf.play(mode)
+    result = place.fetch([CT], backoff=Backoff(tries=1))[CT]
+    assert (result.ok, result.error_class, result.bytes) == (False, Truncated, 0)
+    assert "was sent" in result.error
+    assert not list(place.store.incoming.glob("*.part"))
+
+
+@pytest.mark.parametrize("noted", [{"etag": 'W/"weak"'}, {"sha256": "0" * 64}])
+def test_a_weak_tag_or_one_of_another_content_is_no_condition_of_a_resume(
+    place: Place, noted: dict[str, str]
+):
+    """The rest is asked for without it, and the digest decides."""
+    leave_half(place)
+    (note,) = place.store.incoming.glob("*.json")
+    note.write_text(json.dumps(json.loads(note.read_text()) | noted))
+    place.osf.seen.clear()
+    assert place.fetch([CT])[CT].ok
+    (asked,) = [seen.headers for seen in place.osf.seen if seen.host == "bucket"]
+    assert asked["range"].startswith("bytes=")
+    assert "if-range" not in asked
+
+
+def test_a_partial_that_is_longer_than_the_file_is_begun_anew(place: Place):
+    """It can only be wrong, and costs no try."""
+    leave_half(place)
+    (kept,) = place.store.incoming.glob("*.part")
+    kept.write_bytes(bytes(1_500_003))
+    result = place.fetch([CT])[CT]
+    assert (result.ok, result.tries, result.bytes) == (True, 1, 1_500_002)
+
+
+def test_no_byte_beyond_the_locked_size_is_written(place: Place):
+    """A server that does not end fills no disk: at the first byte too many, all of it is dropped."""
+    file = place.lock.by_path[CTD]
+    with partial(place.store.incoming, file) as into:
+        into.append(b"[" * file.size)
+        with pytest.raises(DownloadCorrupt, match="more bytes came than"):
+            into.append(b"]")
+        assert into.path.stat().st_size == 0
+    assert not list(place.store.incoming.iterdir())
+
+
+def leave_half(place: Place) -> None:
+    """Let a call fail half-way through the large file, so that its partial is kept."""
+    place.osf.play("cut_length", times=1)
+    place.osf.play("gone", times=1)
+    assert not place.fetch([CT])[CT].ok
+    assert [path.stat().st_size > 0 for path in place.store.incoming.glob("*.part")] == [True]
+
+
 def test_what_dead_processes_and_old_calls_left_is_swept(place: Place):
     """A partial of a process that is gone is taken up; one of a month ago is removed."""
     incoming = place.store.incoming
@@ -244,6 +302,32 @@ def test_a_partial_of_a_process_that_lives_is_left_alone(place: Place):
     theirs.write_bytes(b"theirs")
     assert place.fetch([CT])[CT].bytes == 1_500_002
     assert theirs.read_bytes() == b"theirs"
+
+
+def test_a_partial_of_another_machine_is_left_alone(place: Place):
+    """Whether its process lives cannot be told from here; a day later it counts as gone."""
+    incoming = place.store.incoming
+    incoming.mkdir(parents=True)
+    digest = place.lock.by_path[CT].sha256
+    theirs = incoming / f"{digest}.{1 << 30}@another-host.invalid@ab.mine"
+    theirs.write_bytes(place.osf.nodes["jtfa5"].find(CT).newest[:1_000_000])
+    assert place.fetch([CT])[CT].bytes == 1_500_002
+    assert theirs.stat().st_size == 1_000_000
+    os.utime(theirs, (1.7e9, 1.7e9))
+    place.store.object_path(place.lock.by_path[CT]).parent.chmod(0o755)
+    place.store.object_path(place.lock.by_path[CT]).unlink()
+    place.fetch([CT])
+    assert not theirs.exists()
+
+
+def test_a_link_in_the_place_of_a_content_is_not_the_content(place: Place):
+    """Not even one whose own size happens to be right."""
+    file = place.lock.by_path[CTD]
+    target = place.store.object_path(file)
+    target.parent.mkdir(parents=True)
+    target.symlink_to("x" * file.size)
+    assert target.lstat().st_size == file.size
+    assert not place.store.has(file)
 
 
 def test_a_small_file_is_not_poisoned_by_a_page(place: Place):

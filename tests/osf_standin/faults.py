@@ -40,6 +40,7 @@ MODES = (
     "flip",
     "ignore_range",
     "wrong_range",
+    "wrong_total",
     "changed",
     "unsatisfiable",
     "throttle",
@@ -123,7 +124,7 @@ def _refuse(fault: Fault, handler: Handler) -> None:
 def _spoil(fault: Fault, handler: Handler, body: bytes) -> bool:
     mode = fault.mode
     start = handler.range_start()
-    if start is None and mode in {"ignore_range", "wrong_range", "unsatisfiable"}:
+    if start is None and mode in {"ignore_range", "wrong_range", "wrong_total", "unsatisfiable"}:
         return False
     if mode == "unsatisfiable":
         handler.answer(416, b"", {"Content-Range": f"bytes */{len(body)}"})
@@ -143,8 +144,9 @@ def _spoil(fault: Fault, handler: Handler, body: bytes) -> bool:
     if start is not None:
         status = 206
         lie = 7 if mode == "wrong_range" else 0
-        headers["Content-Range"] = f"bytes {first - lie}-{len(body) - 1 - lie}/{len(body)}"
-    if mode == "wrong_range":
+        total = len(body) + (mode == "wrong_total")
+        headers["Content-Range"] = f"bytes {first - lie}-{len(body) - 1 - lie}/{total}"
+    if mode in {"wrong_range", "wrong_total"}:
         handler.answer(status, rest, headers)
     elif mode == "gzip":
         handler.answer(status, gzip.compress(rest), {**headers, "Content-Encoding": "gzip"})

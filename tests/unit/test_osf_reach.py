@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from verse_data.errors import UrlRefused
@@ -73,6 +75,23 @@ def test_a_configured_private_endpoint_opens_exactly_its_own_host():
     for url in ("https://10.1.2.4/", "http://10.1.2.3/", "https://127.0.0.1/"):
         with pytest.raises(UrlRefused):
             INSTITUTE.check(url)
+
+
+@pytest.mark.parametrize("places", [("8.8.8.8", "10.0.0.1"), ("10.0.0.2", "8.8.4.4")])
+def test_a_name_that_leads_to_a_public_and_a_private_address_is_refused(
+    monkeypatch: pytest.MonkeyPatch, places: tuple[str, str]
+):
+    """Whichever of them comes first: a connection may go to any."""
+    name = f"two-faces-{places[0]}.invalid"
+
+    def look_up(host: str, *_: object, **__: object) -> list[object]:
+        if host != name:
+            raise OSError(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (place, 0)) for place in places]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with pytest.raises(UrlRefused, match=r"an address of this machine or a private network"):
+        PUBLIC.check(f"https://{name}/x")
 
 
 def test_behind_a_proxy_names_are_the_proxys_but_literal_addresses_are_judged():
