@@ -49,6 +49,20 @@ def test_git_annex_and_datalad_are_content(dataset: ReleaseDataset, tree: Path) 
         assert (dataset.path / name).read_bytes() == content
 
 
+def test_odd_letters_in_names_arrive_as_they_are(tmp_path: Path) -> None:
+    """Quotes, blanks and accents of a path are letters to git, and never end a line to it."""
+    paths = sorted(['a "b" c.txt', '"whole".txt', 'M 100644 "x', "ä 'ö'.txt", " blank/$x `y`.txt"])
+    files = tuple(LockedFile(path=path, size=1, sha256="0" * 64) for path in paths)
+    lock = ReleaseLock(release="phantom", source=LockSource(kind="tree"), files=files)
+    dataset = ReleaseDataset(tmp_path / "releases" / "phantom")
+
+    dataset.publish(lock)
+
+    keys = dataset.tree_keys()
+    assert {path: keys.get(path) for path in paths} == {f.path: f.annex_key for f in files}
+    assert len(keys) == len(paths)
+
+
 def test_adopting_leaves_the_source_as_it_was(tmp_path: Path, tree: Path) -> None:
     """Contents, modes and names of the user's files do not change; objects are read-only copies."""
     before = snapshot(tree)

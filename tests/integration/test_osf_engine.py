@@ -320,6 +320,16 @@ def test_a_partial_of_another_machine_is_left_alone(place: Place):
     assert not theirs.exists()
 
 
+def test_content_of_another_size_is_not_put_in_place(place: Place):
+    """The store itself counts the bytes of whatever is handed to it."""
+    file = place.lock.by_path[CTD]
+    with place.store.staging("short") as staged:
+        staged.write_bytes(b"[")
+        with pytest.raises(DownloadCorrupt, match="1 bytes came, and 32 are locked"):
+            place.store.ingest(file, staged)
+    assert not place.store.object_path(file).exists()
+
+
 def test_a_link_in_the_place_of_a_content_is_not_the_content(place: Place):
     """Not even one whose own size happens to be right."""
     file = place.lock.by_path[CTD]
