@@ -14,6 +14,7 @@ from tests.support.zarr_stores import reseal, write_store
 from verse_data.errors import ChunkCorrupt, ChunkMissing, StoreCorrupt
 from verse_data.spine.geometry import Box
 from verse_data.volumes.layout import MANIFEST_KEY
+from verse_data.volumes.manifest import verify_store
 from verse_data.volumes.opened import close_all
 from verse_data.volumes.reader import ScanReader
 
@@ -235,3 +236,24 @@ def test_what_is_no_file_is_named(store, key, kind):
     with pytest.raises((StoreCorrupt, ChunkCorrupt), match="folder or a special file") as raised:
         read_all(store)
     assert key == MANIFEST_KEY or str(raised.value).startswith("Scan ")
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_is_no_file_is_a_finding(store, tmp_path, kind):
+    """Checking a whole store follows no link, even to the right bytes, and waits for no pipe."""
+    shutil.move(store / SHARD, tmp_path / "outside")
+    if kind == "link":
+        (store / SHARD).symlink_to(tmp_path / "outside")
+    else:
+        os.mkfifo(store / SHARD)
+    (found,) = verify_store(store)
+    assert isinstance(found, ChunkCorrupt)
+    assert "is a link or a special file" in str(found)
+
+
+@pytest.mark.parametrize("key", ["zarr.json", MANIFEST_KEY])
+def test_metadata_that_would_fill_the_memory_is_refused(store, key):
+    """A document of more than 64 MB is not looked into."""
+    os.truncate(store / key, (64 << 20) + 1)
+    with pytest.raises(StoreCorrupt, match="too many for metadata"):
+        read_all(store)
