@@ -90,6 +90,30 @@ def test_a_damaged_chunk_is_refused_at_every_reading(store):
             read_all(store)
 
 
+def test_a_chunk_that_was_read_does_not_vouch_for_others(store):
+    """Each chunk is checked when it is first touched, also where others were read before it."""
+    shard = store / SHARD
+    content = bytearray(shard.read_bytes())
+    offset, length = index_of(content)[CHUNKS - 1].tolist()
+    content[offset + length // 2] ^= 4
+    shard.write_bytes(content)
+    reader = ScanReader(store)
+    reader.read(Box((0, 0, 0), (32, 32, 32)))
+    with pytest.raises(ChunkCorrupt, match=r"\(1, 1, 1\).*CRC-32C"):
+        reader.read(Box((32, 32, 32), (64, 64, 64)))
+
+
+def test_a_flipped_bit_of_the_checksum_behind_a_chunk_is_named(store):
+    """The voxels are right, but zarr-python would refuse them, and the file is not what was written."""
+    shard = store / SHARD
+    content = bytearray(shard.read_bytes())
+    offset, length = index_of(content)[0].tolist()
+    content[offset + length - 1] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(ChunkCorrupt, match=r"\(0, 0, 0\).*CRC-32C"):
+        read_all(store)
+
+
 def test_swapped_chunks_are_named(store):
     """Two sound chunks in each other's place carry sound checksums, and are refused."""
     shard = store / SHARD
@@ -120,6 +144,19 @@ def test_an_index_that_points_elsewhere_is_refused(store, entry):
     index = index_of(content).copy()
     index[0] = entry
     shard.write_bytes(with_index(content, index))
+    with pytest.raises(ChunkCorrupt, match="lists chunk"):
+        read_all(store)
+
+
+def test_an_index_that_points_elsewhere_is_refused_whatever_the_manifest_says(store):
+    """Nor is a manifest believed that gives the checksum of no bytes at all."""
+    shard = store / SHARD
+    content = shard.read_bytes()
+    index = index_of(content).copy()
+    index[0] = (2**40, 100)
+    shard.write_bytes(with_index(content, index))
+    _set_checksum(store, google_crc32c.value(b"").to_bytes(4, "little"))
+    reseal(store)
     with pytest.raises(ChunkCorrupt, match="lists chunk"):
         read_all(store)
 
