@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import signal
 import time
 import warnings
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from verse_data.errors import NiftiRefused, ValidationFailed, VolumeCorrupt
 from verse_data.volumes.nifti import read_image, read_mask
 
 NAN, INF = float("nan"), float("inf")
+SECONDS = 30
+"""Only a guard that goes round in circles takes as long for one small file."""
 STORED = voxels()
 LONG = nifti(np.zeros((64, 64, 64), np.int16))
 BOMB = packed(nifti(STORED, tail=bytes(30 << 20)))
@@ -84,6 +87,7 @@ IMAGES = {
     "metres": (packed(nifti(xyzt_units=1)), no("metres")),
     "extension of 0 bytes": (packed(nifti(extension=bytes(16))), no("declares 0 bytes")),
     "extension of -16 bytes": (packed(nifti(extension=b"\xf0\xff\xff\xff" + bytes(12))), no("declares -16 bytes")),
+    "extension into the voxels": (packed(nifti(extension=b"\x40\0\0\0\2\0\0\0" + bytes(8))), no("declares 64 bytes")),
     "sound extension": (packed(nifti(extension=b"\x20\0\0\0\2\0\0\0" + bytes(24))), Read(STORED)),
     # orientation
     "no orientation": (packed(nifti(sform_code=0)), no("neither a qform nor an sform")),
@@ -134,6 +138,21 @@ def test_there_are_forty():
     assert len(CASES) >= 40
 
 
+@pytest.fixture
+def no_hang():
+    """Fail a test that takes so long, instead of letting it hang the suite."""
+
+    def end(*_):
+        pytest.fail(f"the file was still being read after {SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("no_hang")
 @pytest.mark.parametrize(("read", "content", "expected"), CASES)
 def test_case(tmp_path, read, content, expected):
     """The file is refused for its own reason, in one line that names it, or read right."""
