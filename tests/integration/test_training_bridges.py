@@ -9,15 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from tests.support import training as support
 from verse_data.errors import UsageError
 from verse_data.spine.geometry import apply_affine
 from verse_data.spine.levels import LABEL_OF_LEVEL
-from verse_data.training import PatchDataset, ScanDataset, centroid_voxels
+from verse_data.training import (
+    PatchDataset,
+    ScanDataset,
+    VertebraDataset,
+    centroid_voxels,
+    pad_collate,
+)
 from verse_data.training.front import FrontDataset
-from verse_data.training.transforms import Compose
+from verse_data.training.transforms import Compose, CropOrPad
 
 pytestmark = pytest.mark.filterwarnings("default")  # theirs are not ours to mend
 
@@ -105,6 +111,116 @@ def test_monai_random_transforms_depend_on_the_sample_alone(made: support.Made) 
     dataset.set_epoch(0)
 
     assert support.stream_digest(dataset.loader(batch_size=4, num_workers=2)) == alone
+
+
+SERVED: dict[str, Any] = {
+    "scan": lambda made: (ScanDataset, made.scans, {}),
+    "patch": lambda made: (PatchDataset, made.scans, {"patch_size": 16}),
+    "vertebra": lambda made: (VertebraDataset, made.scans, {"vertebrae": made.table}),
+}
+"""Class, scans and options of a dataset of each unit."""
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("unit", list(SERVED))
+@pytest.mark.parametrize("loader", ["dataset.loader", "torch", "pad_collate", "default_collate"])
+def test_monai_batches_hold_the_affine_of_each_sample(
+    made: support.Made, loader: str, unit: str, workers: int
+) -> None:
+    """Image and label of a batch have one affine a sample, in every loader, with workers or not."""
+    needs("monai")
+    from verse_data.training.monai import to_monai
+
+    kind, scans, options = SERVED[unit](made)
+    steps = Compose([CropOrPad((16, 16, 16)), to_monai])
+    dataset = kind(scans, transform=steps, **options)
+    how = {"batch_size": 2, "num_workers": workers}
+    batches: Any = {
+        "dataset.loader": lambda: dataset.loader(sampler=dataset.sampler(shuffle=False), **how),
+        "torch": lambda: DataLoader(dataset, **how),
+        "pad_collate": lambda: DataLoader(dataset, collate_fn=pad_collate, **how),
+        "default_collate": lambda: DataLoader(dataset, collate_fn=default_collate, **how),
+    }[loader]()
+
+    batch = next(iter(batches))
+
+    own = torch.stack([dataset[number]["image"].affine for number in range(2)])
+    assert not torch.equal(own[0], own[1])
+    for key in ("image", "label"):
+        assert torch.equal(batch[key].affine, own)
+
+
+def test_monai_takes_a_batch_apart_with_the_affine_of_each(made: support.Made) -> None:
+    """decollate_batch gives each sample its own affine, name and applied operations back."""
+    needs("monai")
+    from monai.data import decollate_batch
+    from monai.transforms import Compose as MonaiCompose
+    from monai.transforms import Invertd, RandFlipd
+
+    from verse_data.training.monai import from_monai, to_monai
+
+    keys = ["image", "label"]
+    flips = RandFlipd(keys, prob=0.5, spatial_axis=0)
+    dataset = PatchDataset(made.scans, patch_size=12, transform=MonaiCompose([to_monai, flips]))
+    plain = PatchDataset(made.scans, patch_size=12)
+
+    batch = next(iter(dataset.loader(sampler=dataset.sampler(shuffle=False), batch_size=8)))
+    apart = decollate_batch(batch)
+    moved = {torch.equal(apart[n]["image"].affine, plain[n]["affine"]) for n in range(8)}
+
+    assert len(apart) == 8
+    assert moved == {True, False}
+    for number, sample in enumerate(apart):
+        assert torch.equal(sample["image"].affine, dataset[number]["image"].affine)
+        assert sample["image"].meta["filename_or_obj"] == plain[number]["scan_id"]
+        back = Invertd(keys, transform=flips, orig_keys=keys)(sample)
+        assert torch.equal(back["image"].as_tensor(), plain[number]["image"])
+        assert torch.allclose(back["image"].affine, plain[number]["affine"])
+        assert torch.equal(from_monai(sample)["affine"], sample["image"].affine)
+    assert torch.equal(from_monai(batch)["affine"], batch["image"].affine)
+    for number, spacing in enumerate(from_monai(batch)["spacing"]):
+        assert torch.allclose(spacing, plain[number]["spacing"])
+
+
+def test_samples_that_a_monai_transform_multiplies_become_one_batch(made: support.Made) -> None:
+    """Four crops out of each of two scans are a batch of eight with eight affines, as in MONAI."""
+    needs("monai")
+    from monai.transforms import Compose as MonaiCompose
+    from monai.transforms import RandSpatialCropSamplesd
+
+    from verse_data.training.monai import to_monai
+
+    crops = RandSpatialCropSamplesd(
+        ["image", "label"], roi_size=8, num_samples=4, random_size=False
+    )
+    dataset = ScanDataset(made.scans, transform=MonaiCompose([to_monai, crops]))
+
+    batch = next(iter(dataset.loader(sampler=dataset.sampler(shuffle=False), batch_size=2)))
+
+    own = [crop["image"].affine for number in range(2) for crop in dataset[number]]
+    assert batch["image"].shape == (8, 1, 8, 8, 8)
+    assert torch.equal(batch["image"].affine, torch.stack(own))
+
+
+def test_pad_collate_pads_the_tensors_of_monai(made: support.Made) -> None:
+    """Crops of differing shapes are padded to one, and each keeps its affine."""
+    needs("monai")
+    from verse_data.training.monai import to_monai
+
+    dataset = VertebraDataset(made.scans, made.table, around="mask", transform=to_monai)
+    last = len(dataset) - 1
+    samples = [dataset[0], dataset[last]]
+    assert samples[0]["image"].shape != samples[1]["image"].shape
+
+    batch = pad_collate(samples)
+
+    for number, sample in enumerate(samples):
+        x, y, z = batch["shape"][number].tolist()
+        assert torch.equal(
+            batch["image"][number, :, :x, :y, :z].as_tensor(), sample["image"].as_tensor()
+        )
+        assert torch.equal(batch["image"].affine[number], sample["image"].affine)
+        assert torch.equal(batch["label"].affine[number], sample["label"].affine)
 
 
 def test_torchio_gets_subjects(made: support.Made) -> None:

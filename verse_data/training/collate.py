@@ -1,14 +1,39 @@
-"""Batching samples whose volumes differ in shape."""
+"""Batching samples: MONAI's tensors with the affine of each, volumes of differing shapes padded."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.nn.functional import pad
 from torch.utils.data import default_collate
 
 from verse_data.training.samples import PAD_HU, Sample
+
+
+def collate(samples: list[Any]) -> Any:
+    """Batch samples as torch does, or as MONAI does where they hold its ``MetaTensor``.
+
+    torch's own stacking keeps the affine of the first sample alone; MONAI's keeps each, and makes
+    one batch of the lists of samples that its random crops return.
+
+    Parameters
+    ----------
+    samples : list
+        As the datasets and their transform give them.
+
+    Returns
+    -------
+    The batch; ``batch["image"].affine`` is (B, 4, 4) where the samples are MONAI's.
+    """
+    # Where MONAI is not loaded in this process, no sample can be of its kind.
+    if "monai.data.meta_tensor" not in sys.modules:
+        return default_collate(samples)
+    from verse_data.training.monai import collate_tracked
+
+    return collate_tracked(samples)
 
 
 def pad_collate(samples: Sequence[Sample], *, pad_image: float = PAD_HU) -> Sample:
@@ -28,7 +53,7 @@ def pad_collate(samples: Sequence[Sample], *, pad_image: float = PAD_HU) -> Samp
     Returns
     -------
     dict
-        As torch's ``default_collate`` gives it. Labels are padded with 0.
+        As :func:`collate` gives it. Labels are padded with 0.
     """
     pads = {"image": pad_image, "label": 0}
     shapes = torch.tensor([sample["image"].shape[1:] for sample in samples])
@@ -44,7 +69,7 @@ def pad_collate(samples: Sequence[Sample], *, pad_image: float = PAD_HU) -> Samp
         }
         for sample in samples
     ]
-    batch: Sample = default_collate(padded)
+    batch: Sample = collate(padded)
     return {**batch, "shape": shapes}
 
 

@@ -11,6 +11,7 @@ from torch.utils.data._utils import signal_handling
 
 from verse_data.errors import SampleError, UsageError, VerseDataError
 from verse_data.training.base import ServedDataset
+from verse_data.training.collate import collate
 from verse_data.training.front import FrontDataset, behind
 from verse_data.training.guards import GuardedCollate, GuardedStart
 from verse_data.training.order import EpochSampler
@@ -50,7 +51,8 @@ class EpochLoader(DataLoader[Any]):
     timeout : float, optional
         Seconds after which a worker that does not answer is an error; 120 by default.
     options
-        As of ``torch.utils.data.DataLoader``.
+        As of ``torch.utils.data.DataLoader``. ``collate_fn`` is torch's by default, or MONAI's where
+        samples hold its ``MetaTensor``, so that the batch has the affine of each.
 
     Raises
     ------
@@ -91,6 +93,8 @@ class EpochLoader(DataLoader[Any]):
                 f"Lightning on several devices: Trainer(use_distributed_sampler=False)."
             )
             raise UsageError(message)
+        if batch_size is not None and options.get("collate_fn") is None:
+            options["collate_fn"] = collate
         patience = timeout if timeout is not None else _PATIENCE_S
         super().__init__(
             dataset,

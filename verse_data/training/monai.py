@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
+from monai.data import MetaTensor, list_data_collate
+from monai.data.utils import collate_meta_tensor_fn
 from monai.utils import MetaKeys, SpaceKeys
+from torch.utils.data import default_collate
+from torch.utils.data._utils.collate import default_collate_fn_map
 
-from verse_data.spine.geometry import voxel_sizes
 from verse_data.training.samples import Sample
 
 _VOLUMES = ("image", "label")
@@ -21,7 +24,9 @@ def to_monai(sample: Sample) -> Sample:
 
     ``affine`` and ``spacing`` leave the dictionary: the tensors carry the affine, and MONAI's
     spatial transforms keep it true there. The other keys stay. To be used as ``transform=``, alone
-    or as the first step of ``monai.transforms.Compose``.
+    or as the first step of ``monai.transforms.Compose``. In batches, of ``dataset.loader``, of a plain
+    ``DataLoader`` and of MONAI's, ``image.affine`` is (B, 4, 4), and
+    ``monai.data.decollate_batch`` gives each sample its own back.
 
     Parameters
     ----------
@@ -39,6 +44,7 @@ def to_monai(sample: Sample) -> Sample:
     >>> steps = Compose([to_monai, RandFlipd(["image", "label"], prob=0.5)])  # doctest: +SKIP
     >>> PatchDataset(scans, transform=steps)                                 # doctest: +SKIP
     """
+    _keep_every_affine()
     kept = {key: value for key, value in sample.items() if key not in _CARRIED}
     for key in _VOLUMES:
         if key in sample:
@@ -47,18 +53,36 @@ def to_monai(sample: Sample) -> Sample:
 
 
 def from_monai(sample: Sample) -> Sample:
-    """Return a sample with plain tensors, and ``affine`` and ``spacing`` taken from the image.
+    """Return a sample, or a batch, of plain tensors, with ``affine`` and ``spacing`` of the image.
 
     The inverse of :func:`to_monai`, after MONAI's transforms: so that
     :func:`verse_data.training.centroid_voxels` can be asked where the centroids now lie.
     """
     affine = sample["image"].affine.to(torch.float64).cpu()
     plain: Sample = {**sample, "affine": affine}
-    plain["spacing"] = torch.tensor(voxel_sizes(np.asarray(affine)), dtype=torch.float64)
+    plain["spacing"] = torch.linalg.vector_norm(affine[..., :3, :3], dim=-2)
     for key in _VOLUMES:
         if key in sample:
             plain[key] = sample[key].as_tensor()
     return plain
+
+
+def collate_tracked(samples: list[Any]) -> Any:
+    """Batch samples as MONAI's own loader does if they hold a ``MetaTensor``, else as torch does."""
+    _keep_every_affine()
+    first = samples[0]
+    parts = first if isinstance(first, list) else [first]
+    of_monai = any(_holds_meta_tensor(part) for part in parts)
+    return list_data_collate(samples) if of_monai else default_collate(samples)
+
+
+def _holds_meta_tensor(sample: object) -> bool:
+    return isinstance(sample, Mapping) and any(isinstance(v, MetaTensor) for v in sample.values())
+
+
+def _keep_every_affine() -> None:
+    """Let torch's ``default_collate`` keep the affine of each sample, as MONAI's loader lets it."""
+    default_collate_fn_map.setdefault(MetaTensor, collate_meta_tensor_fn)
 
 
 def _meta_tensor(volume: torch.Tensor, affine: torch.Tensor, name: str) -> Any:
