@@ -100,6 +100,28 @@ def test_a_scan_without_a_mask_is_left_out_with_its_reason(tmp_path: Path) -> No
     assert "label" not in bare[1]
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("grade", 4, "must lie in 0 to 3"),
+        ("grade", -2, "must lie in 0 to 3"),
+        ("grade", 258, "must lie in 0 to 3"),
+        ("grade", "severe", "no number"),
+        ("label", 12, "must be 18"),
+        ("has_mask", "maybe", "no number"),
+    ],
+)
+def test_rows_that_no_table_holds_are_refused(
+    made: support.Made, column: str, value: object, words: str
+) -> None:
+    """A grade beyond 0 to 3, the label of another level, and words for numbers are named."""
+    rows = made.table.astype({column: object})
+    rows.loc[0, column] = value
+
+    with pytest.raises(UsageError, match=rf"{column}(.|\n)*{words}(.|\n)*release.vertebrae"):
+        VertebraDataset(made.scans, rows)
+
+
 def test_a_subject_in_two_splits_is_refused(made: support.Made) -> None:
     """Scans of one patient in two splits never make a dataset."""
     first, *rest = made.scans

@@ -147,13 +147,15 @@ class Release(TabledRelease):
 
         recipe = contents.make_recipe(spacing, interpolation, codec)
         _processes(workers)
-        rows, wanted = self._rows(chosen)
+        given, wanted = self._rows(chosen)
+        ids = [name for name in self.series if name in wanted]
+        # Before anything large is fetched or converted for rows that are refused.
+        rows = None if given is None else self._own_rows(given, ids, engine, progress)
         roles = (
             (*contents.VOLUME_ROLES, "grading")
             if graded and rows is None
             else contents.VOLUME_ROLES
         )
-        ids = [name for name in self.series if name in wanted]
         with_image = [name for name in ids if "ct" in self.series[name].files]
         self.fetch(with_image, roles=roles, progress=progress)
         if rows is None:
@@ -176,11 +178,28 @@ class Release(TabledRelease):
         """Return `chosen` if it holds vertebra rows, and the ids of its scans."""
         import pandas as pd
 
+        from verse_data.tables.given_rows import check_scans, with_scan_ids
+
         if not isinstance(chosen, pd.DataFrame):
             return None, set(self._ids(chosen))
         if "scan_id" not in chosen.columns:
             raise UsageError("The rows that are to be served have no column scan_id.")
-        return chosen if "level" in chosen.columns else None, set(self._ids(chosen["scan_id"]))
+        chosen = with_scan_ids(chosen, self.series)
+        ids = set(self._ids(chosen["scan_id"]))
+        if "level" in chosen.columns:
+            return chosen, ids
+        check_scans(chosen, self.series, version=f"{self.name} {self.version}")
+        return None, ids
+
+    def _own_rows(
+        self, given: pd.DataFrame, ids: Sequence[str], engine: str, progress: Progress | None
+    ) -> pd.DataFrame:
+        """Return this version's own rows of the vertebrae that are `given`."""
+        from verse_data.tables.given_rows import own_rows
+
+        self.fetch_tables(ids, engine=engine, progress=progress)
+        own = self._tables_for(set(ids)).vertebrae
+        return own_rows(given, own, version=f"{self.name} {self.version}")
 
     def dataset(
         self, chosen: Iterable[str] | pd.DataFrame, *, unit: str = "scan", **options: Any
@@ -191,11 +210,19 @@ class Release(TabledRelease):
         ----------
         chosen : iterable of str, or DataFrame
             Scan ids; or rows of :attr:`vertebrae` or :attr:`scans`, for example out of
-            :meth:`select` or a fold.
+            :meth:`select`, a fold, or a CSV file of them. Rows choose vertebrae by ``scan_id`` and
+            ``level``, each once; what is served of them is what this version says. Other columns
+            are compared with it where the table has them, and ignored where not.
         unit : {"scan", "patch", "vertebra"}
             What one sample is.
         **options
             As in :func:`verse_data.load_split`.
+
+        Raises
+        ------
+        UsageError
+            Beside what :func:`verse_data.load_split` raises: if a row names a vertebra that this
+            version lacks, a vertebra is given twice, or a value is not what this version says.
         """
         how, own = sort_options(unit, options)
         serving.check_options(unit, own)

@@ -138,11 +138,28 @@ class TabledRelease(LockedRelease):
         notice_engine(engine)
         select(to_frame("vertebrae", []), where)
         chosen = self._ids(scan_ids)
+        self.fetch_tables(chosen, jobs=jobs, progress=progress)
+        return self.select(where, scan_ids=chosen)
+
+    def fetch_tables(
+        self,
+        scan_ids: Iterable[str] | None = None,
+        *,
+        jobs: int = 8,
+        progress: Progress | None = None,
+    ) -> None:
+        """Bring everything that the tables say of `scan_ids` (default: all) to this machine.
+
+        Raises
+        ------
+        Offline, NetworkError, ContentMissing, IntegrityError
+            As :meth:`fetch_and_select` does.
+        """
+        chosen = self._ids(scan_ids)
         self.fetch(chosen, roles=contents.TABLE_ROLES, jobs=jobs, progress=progress)
         alone = [name for name in chosen if contents.needs_ct(self.series[name])]
         if alone:
             self.fetch(alone, roles=("ct",), jobs=jobs, progress=progress)
-        return self.select(where, scan_ids=chosen)
 
     def tables_of(self, split: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the rows of :attr:`scans` and :attr:`vertebrae` in a published split (None: all).

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from verse_data.errors import UsageError
-from verse_data.spine.levels import LEVELS
+from verse_data.spine.levels import LABEL_OF_LEVEL, LEVEL_OF_LABEL, LEVELS
 from verse_data.training.scans import ScanColumns
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ FRACTURE_TYPES: Final = ("none", "wedge", "biconcave", "crush")
 
 STATUSES: Final = ("graded", "foreign_material", "not_assessed", "no_mask")
 """Words of ``grade_status``."""
+
+_AS_IT_IS: Final = "Give rows of release.vertebrae as they are."
 
 _NEEDED: Final = (
     "scan_id",
@@ -81,7 +83,8 @@ class VertebraColumns:
         Raises
         ------
         UsageError
-            If columns are missing, or a level or status is none.
+            If columns are missing, or hold what cannot stand in them: a level or status that is
+            none, a grade beyond 3, the label of another level, a text for a number.
         """
         lacking = [name for name in _NEEDED if name not in table.columns]
         if lacking:
@@ -91,17 +94,20 @@ class VertebraColumns:
             )
             raise UsageError(message)
         scan_id = table["scan_id"].to_numpy(dtype=np.str_)
+        level = _known("level", table["level"], LEVELS)
+        label = np.array([LABEL_OF_LEVEL[name] for name in LEVELS], dtype=np.int16)[level]
+        _check_label(table, label)
         centroid = [_floats(table[f"centroid_{axis}"], np.float64) for axis in "xyz"]
         return cls(
             scan=scans.positions(scan_id),
             scan_id=scan_id,
             subject_id=table["subject_id"].to_numpy(dtype=np.str_),
-            level=_known("level", table["level"], LEVELS),
-            label=_integers(table["label"], np.int16),
-            grade=_integers(table["grade"], np.int8),
+            level=level,
+            label=label,
+            grade=_integers(table, "grade", range(4)),
             fracture_type=_codes(table["fracture_type"], FRACTURE_TYPES),
-            foreign_material=_integers(table["foreign_material"], np.int8),
-            has_mask=_integers(table["has_mask"], np.int8),
+            foreign_material=_integers(table, "foreign_material", range(2)),
+            has_mask=_integers(table, "has_mask", range(2)),
             status=_known("grade_status", table["grade_status"], STATUSES),
             centroid=np.stack(centroid, axis=1),
             bmd_mg_cm3=_floats(table["bmd_mg_cm3"], np.float32),
@@ -162,8 +168,32 @@ class VertebraColumns:
         return pd.DataFrame(columns)
 
 
-def _integers(column: pd.Series[Any], dtype: type[np.signedinteger[Any]]) -> npt.NDArray[Any]:
-    return column.astype("Int64").to_numpy(dtype=np.int64, na_value=-1).astype(dtype)
+def _integers(table: pd.DataFrame, name: str, allowed: range) -> npt.NDArray[np.int8]:
+    """Return a column of small numbers; -1 where missing."""
+    try:
+        numbers = table[name].astype("Int64").to_numpy(dtype=np.int64, na_value=-1)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"vertebrae= has in {name} what is no number: {error}. {_AS_IT_IS}"
+        ) from None
+    wrong = np.flatnonzero(table[name].notna() & ~np.isin(numbers, allowed))
+    if len(wrong):
+        _refuse(table, wrong[0], name, f"must lie in {allowed[0]} to {allowed[-1]}")
+    return numbers.astype(np.int8)
+
+
+def _check_label(table: pd.DataFrame, label: npt.NDArray[np.int16]) -> None:
+    """Raise `UsageError` if a label is another level's."""
+    found = _integers(table, "label", range(1, max(LEVEL_OF_LABEL) + 1))
+    for row in np.flatnonzero((found >= 0) & (found != label))[:1]:
+        _refuse(table, row, "label", f"must be {label[row]}")
+
+
+def _refuse(table: pd.DataFrame, row: int, name: str, rule: str) -> NoReturn:
+    scan_id, level, found = (table[column].iloc[row] for column in ("scan_id", "level", name))
+    raise UsageError(
+        f"vertebrae= has for {scan_id} {level} the {name} {found}, which {rule}. {_AS_IT_IS}"
+    )
 
 
 def _floats(column: pd.Series[Any], dtype: type[np.floating[Any]]) -> npt.NDArray[Any]:
@@ -177,7 +207,7 @@ def _known(name: str, column: pd.Series[Any], words: tuple[str, ...]) -> npt.NDA
     if strange:
         message = (
             f"vertebrae= has {name} {strange[0]!r}, which is none of {', '.join(words)}. "
-            f"Give rows of release.vertebrae as they are."
+            f"{_AS_IT_IS}"
         )
         raise UsageError(message)
     return codes
