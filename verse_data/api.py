@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from verse_data.errors import UsageError
 from verse_data.records.names import SPLITS, Split
-from verse_data.release import Release, serving
+from verse_data.release import Release, serving, union
 from verse_data.release.opening import (
     ReleaseInfo,
     Root,
@@ -103,8 +103,8 @@ def load_split(
     unit : {"scan", "patch", "vertebra"}
         What one sample is: a CT series, a box of fixed size, or one vertebra with its grade.
     release : str or sequence of str
-        Such as ``"verse19"``. Several are served as one; a series that two of them hold is served
-        once, from the first.
+        Such as ``"verse19"``. Several are served as one; a series that two of them hold, by its name
+        or by the bytes of its CT, is served once, from the first that has a sample of it.
     version : str, optional
         As in :func:`open_release`; only with one release.
     where : str, optional
@@ -132,7 +132,7 @@ def load_split(
     Offline, NetworkError, ContentMissing
         If files are not here and cannot be had.
     ValidationFailed, IntegrityError, UnsafeInput
-        If a file breaks a rule, is damaged, or is refused.
+        If a file breaks a rule, is damaged, or is refused; or if a patient lies in two splits.
     """
     if split not in SPLITS:
         raise UsageError(f"There is no split {split!r}; splits are {', '.join(SPLITS)}.")
@@ -164,7 +164,10 @@ def _assert_grouped(releases: Sequence[Release]) -> None:
 
     from verse_data.tables.splits import official_splits
 
-    rows = [(s.scan_id, s.subject_id, s.split) for r in releases for s in r.series.values()]
+    union.assert_no_ct_in_two_splits(releases)
+    held = [release.series for release in releases]
+    subject = union.patients(held, union.same_series(held))
+    rows = [(s.scan_id, subject[s.subject_id], s.split) for scans in held for s in scans.values()]
     official_splits(pd.DataFrame(rows, columns=["scan_id", "subject_id", "split"]))
 
 

@@ -172,7 +172,7 @@ class Release(TabledRelease):
             if name not in stores
         )
         facts = self._facts(with_image, recipe)
-        return serving.Contribution(tuple(served), tuple(without), rows, facts)
+        return serving.Contribution(tuple(served), tuple(without), rows, facts, self.series)
 
     def _rows(self, chosen: Iterable[str] | pd.DataFrame) -> tuple[pd.DataFrame | None, set[str]]:
         """Return `chosen` if it holds vertebra rows, and the ids of its scans."""

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from verse_data.errors import UsageError
+from verse_data.release import union
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from verse_data.tables.index import ScanFiles
     from verse_data.training import (
         LeftOut,
         PatchDataset,
@@ -38,43 +40,57 @@ class Contribution:
         Rows of its vertebrae table that may be served.
     facts : mapping
         Its provenance; at least ``release``, ``version`` and ``licence``.
+    series : mapping
+        The files of all its scans by scan id, of those that were not asked for too.
     """
 
     scans: tuple[ServedScan, ...]
     left_out: tuple[LeftOut, ...]
     vertebrae: pd.DataFrame
     facts: Mapping[str, Any]
+    series: Mapping[str, ScanFiles]
 
 
 def dataset(
     parts: Sequence[Contribution], *, unit: str, **options: Any
 ) -> ScanDataset | PatchDataset | VertebraDataset:
-    """Serve what the releases contribute; a series that two of them hold comes from the first."""
-    import pandas as pd
-
-    scans: dict[str, ServedScan] = {}
-    left_out: dict[str, LeftOut] = {}
-    source: dict[str, int] = {}
-    for number, part in enumerate(parts):
-        new = {scan.scan_id: scan for scan in part.scans if scan.scan_id not in scans}
-        scans |= new
-        source |= dict.fromkeys(new, number)
-    for number, part in enumerate(parts):
-        # What another release can serve is not left out; what none can is, once.
-        lost = {scan.scan_id: scan for scan in part.left_out if scan.scan_id not in source}
-        left_out |= lost
-        source |= dict.fromkeys(lost, number)
-    rows = [
-        part.vertebrae[part.vertebrae["scan_id"].map(source).eq(number)]
-        for number, part in enumerate(parts)
-    ]
-    vertebrae = rows[0] if len(rows) == 1 else pd.concat(rows, ignore_index=True)
+    """Serve what the releases contribute; a series that several hold comes from the first that can."""
+    one = (
+        parts[0]
+        if len(parts) == 1
+        else union.united(parts, [_ready(unit, p, options) for p in parts])
+    )
+    scans, left_out = list(one.scans), list(one.left_out)
+    if unit == "vertebra":
+        scans, bare = _part_bare(scans, one.vertebrae)
+        left_out += bare
     common = {
         "provenance": _provenance([part.facts for part in parts]),
-        "left_out": list(left_out.values()),
+        "left_out": left_out,
         **options,
     }
-    return _refuse_empty(_made(unit, list(scans.values()), vertebrae, common))
+    return _refuse_empty(_made(unit, scans, one.vertebrae, common))
+
+
+def _ready(unit: str, part: Contribution, options: Mapping[str, Any]) -> frozenset[str]:
+    """Return the ids of the scans of which one release alone could serve a sample."""
+    # Whether the weights of a class fit is a question to all releases together.
+    common = {name: value for name, value in options.items() if name != "weights"}
+    made = _made(unit, list(part.scans), part.vertebrae, {**common, "left_out": part.left_out})
+    return made.sampled_scans
+
+
+def _part_bare(
+    scans: Sequence[ServedScan], vertebrae: pd.DataFrame
+) -> tuple[list[ServedScan], list[LeftOut]]:
+    """Return the scans that have a row of a vertebra, and those of which nothing says where one is."""
+    from verse_data.training import LeftOut
+
+    known = set(vertebrae["scan_id"])
+    bare = [
+        LeftOut(s.scan_id, s.subject_id, "no_vertebra") for s in scans if s.scan_id not in known
+    ]
+    return [scan for scan in scans if scan.scan_id in known], bare
 
 
 def _made(

@@ -132,6 +132,11 @@ class ServedDataset(Described, Dataset[Any]):
         """Scans that were given and are not served: ``scan_id``, ``subject_id``, ``reason``."""
         return left_out_table(self._left_out)
 
+    @property
+    def sampled_scans(self) -> frozenset[str]:
+        """Ids of the scans that a sample can come from."""
+        return frozenset(self.scans.scan_id.tolist())
+
     @abstractmethod
     def _make(self, epoch: int, index: int) -> Sample:
         """Return sample `index` of `epoch`, before the transform."""

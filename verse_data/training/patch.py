@@ -111,6 +111,12 @@ class PatchDataset(ServedDataset):
             **super().options,
         }
 
+    @property
+    def sampled_scans(self) -> frozenset[str]:
+        """Ids of the scans that a patch can be drawn from."""
+        rows = self._vertebrae
+        return super().sampled_scans if rows is None else frozenset(rows.scan_id.tolist())
+
     def _rows_digest(self) -> str | None:
         return None if self._vertebrae is None else self._vertebrae.digest()
 

@@ -51,7 +51,8 @@ class LeftOut:
     ----------
     scan_id, subject_id : str
     reason : str
-        ``no_ct``, or ``no_mask`` where the mask is needed.
+        ``no_ct``; ``no_mask`` where the mask is needed; ``no_vertebra`` where vertebrae are served and
+        none is known; ``same_series`` where it is served under another id, from another release.
     """
 
     scan_id: str

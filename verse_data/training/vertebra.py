@@ -22,7 +22,7 @@ from verse_data.training.crop_spec import (
 from verse_data.training.exclusion import reasons
 from verse_data.training.numbers import finite, whole
 from verse_data.training.samples import Sample, common, volumes
-from verse_data.training.scans import ServedScan
+from verse_data.training.scans import ServedScan, left_out_table
 from verse_data.training.vertebrae import STATUSES, VertebraColumns
 
 if TYPE_CHECKING:
@@ -128,6 +128,8 @@ class VertebraDataset(ServedDataset):
         )
         self._rows, self._dropped = every.take(found == ""), every.take(found != "")
         self._dropped_for = found[found != ""]
+        asked = set(every.scan_id.tolist())
+        self._bare = [scan for scan in self._left_out if scan.scan_id not in asked]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -146,10 +148,18 @@ class VertebraDataset(ServedDataset):
     def excluded(self) -> pd.DataFrame:
         """Vertebrae that were asked for and are not served, a row each, with their ``reason``.
 
-        Reasons: a ``grade_status`` that is not in `include`; ``no_mask``; ``no_centroid``;
-        ``no_neighbour`` (with ``axes="spine"``); ``scan_not_served``.
+        Reasons: a ``grade_status`` that is not in `include`; ``no_ct``; ``no_mask``; ``no_centroid``;
+        ``no_neighbour`` (with ``axes="spine"``); ``scan_not_served``. A scan of which no vertebra is
+        known has a row without a level: ``no_vertebra``, ``no_ct``, ``no_mask`` or ``same_series``.
         """
-        return self._dropped.table(self._dropped_for)
+        import pandas as pd
+
+        rows = self._dropped.table(self._dropped_for)
+        if not self._bare:
+            return rows
+        bare = left_out_table(self._bare).reindex(columns=rows.columns)
+        every = pd.concat([rows.astype(object), bare.astype(object)], ignore_index=True)
+        return every.astype(rows.dtypes.to_dict())
 
     @property
     def vertebrae(self) -> pd.DataFrame:
@@ -160,6 +170,11 @@ class VertebraDataset(ServedDataset):
     def rows(self) -> VertebraColumns:
         """The same as NumPy columns."""
         return self._rows
+
+    @property
+    def sampled_scans(self) -> frozenset[str]:
+        """Ids of the scans that a vertebra is served of."""
+        return frozenset(self._rows.scan_id.tolist())
 
     def _rows_digest(self) -> str:
         return self._rows.digest()

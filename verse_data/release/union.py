@@ -1,0 +1,164 @@
+"""Several releases as one: which of their scans are the same series, and whose copy is served."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+from verse_data.errors import ValidationFailed, counted
+
+if TYPE_CHECKING:
+    from verse_data.release.facade import Release
+    from verse_data.release.serving import Contribution
+    from verse_data.tables.index import ScanFiles
+
+Scans = Mapping[str, "ScanFiles"]
+Place = tuple[int, str]
+"""Number of a release, and the id of a scan in it."""
+
+_PUBLISHED: Final = re.compile(
+    r"(?P<series>(?:verse|gl)\d{3}(?:_split-verse\d{3})?)(?P<direction>_dir-[a-z]+)?"
+)
+"""Ids of VerSe, whose numbers are one series each; MICCAI names may leave the direction out."""
+
+_SHOWN: Final = 5
+
+
+def same_series(releases: Sequence[Scans]) -> dict[Place, int]:
+    """Return the number of the series that each scan is; copies in several releases share it.
+
+    Names come first: one scan id is one series. A scan whose id no release before has is the series
+    of one before if its CT has the same bytes, or if the two published names differ in nothing but
+    a direction that one of them leaves out; but never if its release has that series by name, or
+    as another scan: what one release tells apart stays apart.
+    """
+    numbers: dict[Place, int] = {}
+    known: defaultdict[str, list[int]] = defaultdict(list)
+    fresh = count()
+    for release, scans in enumerate(releases):
+        by_name = {scan_id: known[scan_id][0] for scan_id in scans if scan_id in known}
+        taken = set(by_name.values())
+        for scan_id, scan in scans.items():
+            others = (number for key in _sought(scan) for number in known.get(key, ()))
+            number = by_name.get(scan_id, next((n for n in others if n not in taken), None))
+            numbers[release, scan_id] = next(fresh) if number is None else number
+            taken.add(numbers[release, scan_id])
+        for scan_id, scan in scans.items():
+            for key in _kept(scan):
+                known[key].append(numbers[release, scan_id])
+    return numbers
+
+
+def _kept(scan: ScanFiles) -> Iterator[str]:
+    """Yield the keys by which scans of later releases find `scan`."""
+    yield scan.scan_id
+    if "ct" in scan.files:
+        yield scan.files["ct"].annex_key
+    name = _PUBLISHED.fullmatch(scan.scan_id)
+    if name and name["direction"]:
+        yield f"{name['series']}_dir-*"
+
+
+def _sought(scan: ScanFiles) -> Iterator[str]:
+    """Yield the keys by which `scan` may be one of an earlier release, though its id is new."""
+    if "ct" in scan.files:
+        yield scan.files["ct"].annex_key
+    name = _PUBLISHED.fullmatch(scan.scan_id)
+    if name:
+        yield name["series"] if name["direction"] else f"{name['series']}_dir-*"
+
+
+def patients(releases: Sequence[Scans], numbers: Mapping[Place, int]) -> dict[str, str]:
+    """Return one id for each subject: that of the first release, where series are of one patient."""
+    names: dict[str, str] = {}
+    owners: dict[int, str] = {}
+
+    def first(subject: str) -> str:
+        while names.setdefault(subject, subject) != subject:
+            subject = names[subject]
+        return subject
+
+    for (release, scan_id), number in numbers.items():
+        subject = first(releases[release][scan_id].subject_id)
+        names[subject] = first(owners.setdefault(number, subject))
+    return {subject: first(subject) for subject in list(names)}
+
+
+def assert_no_ct_in_two_splits(releases: Sequence[Release]) -> None:
+    """Raise `ValidationFailed` if two releases have the same CT, byte for byte, in two splits."""
+    found: defaultdict[str, list[tuple[Release, ScanFiles]]] = defaultdict(list)
+    for release in releases:
+        for scan in release.series.values():
+            if "ct" in scan.files and scan.split:
+                found[scan.files["ct"].annex_key].append((release, scan))
+    torn = [
+        held
+        for held in found.values()
+        if len({release.name for release, _ in held}) > 1 and len({s.split for _, s in held}) > 1
+    ]
+    if torn:
+        listed = "; ".join(
+            " is ".join(f"{s.scan_id} of {r.name} {r.version} in {s.split}" for r, s in held)
+            for held in torn[:_SHOWN]
+        )
+        raise ValidationFailed(
+            f"{counted(len(torn), 'CT lies', 'CTs lie')} in two splits, byte for byte, so that a "
+            f"patient would be trained on and tested: {listed}. Load the releases apart, or move "
+            f"the scan to one split, and lock that release again."
+        )
+
+
+def united(parts: Sequence[Contribution], ready: Sequence[Collection[str]]) -> Contribution:
+    """Return what several releases contribute as one, every series once.
+
+    A series is served from the first release that has a sample of it; only where none has is the
+    first release's copy kept, so that it is listed with its reason.
+
+    Parameters
+    ----------
+    parts : sequence of Contribution
+    ready : sequence of collections of str
+        Ids of the scans that samples can be made of, of each part.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from verse_data.training import LeftOut
+
+    held = [part.series for part in parts]
+    numbers = same_series(held)
+    offered = [
+        (release, scan_id)
+        for release, part in enumerate(parts)
+        for scan_id in (*(s.scan_id for s in part.scans), *(s.scan_id for s in part.left_out))
+    ]
+    source: dict[int, Place] = {}
+    for place in sorted(offered, key=lambda place: place[1] not in ready[place[0]]):
+        source.setdefault(numbers[place], place)
+    kept = set(source.values())
+    names = {scan_id for _, scan_id in kept}
+    copies = {
+        scan_id: LeftOut(scan_id, held[release][scan_id].subject_id, "same_series")
+        for release, scan_id in offered
+        if scan_id not in names
+    }
+    scans, left_out, rows = [], [], []
+    for release, part in enumerate(parts):
+        scans += [scan for scan in part.scans if (release, scan.scan_id) in kept]
+        left_out += [scan for scan in part.left_out if (release, scan.scan_id) in kept]
+        own = [(release, scan_id) in kept for scan_id in part.vertebrae["scan_id"]]
+        rows.append(part.vertebrae[np.array(own, dtype=np.bool_)])
+    vertebrae = pd.concat(rows, ignore_index=True)
+    subject = patients(held, numbers)
+    return replace(
+        parts[0],
+        scans=tuple(replace(s, subject_id=subject[s.subject_id]) for s in scans),
+        left_out=tuple(
+            replace(s, subject_id=subject[s.subject_id]) for s in (*left_out, *copies.values())
+        ),
+        vertebrae=vertebrae.assign(subject_id=vertebrae["subject_id"].map(subject)),
+    )
