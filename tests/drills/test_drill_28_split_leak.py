@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import random
+import shutil
+from pathlib import Path
+from typing import Any
 
+import pytest
 from support.catalogues import made_up_tables
+from torch.utils.data import ConcatDataset
 
+import verse_data as vd
+from verse_data.api import lock_tree
+from verse_data.errors import ValidationFailed
+from verse_data.phantom import write
 from verse_data.tables.folds import make_folds
 from verse_data.tables.leaks import find_leaks
 
@@ -51,3 +60,37 @@ def test_control_dividing_scans_at_random_leaks() -> None:
         leaking += bool(report.leaks)
 
     assert leaking > 0.8 * CATALOGUES
+
+
+@pytest.fixture(scope="module")
+def two_releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache root with a phantom as ``theirs``, and its validation series as the training of ``ours``."""
+    root = tmp_path_factory.mktemp("two")
+    tree = write(root / "tree", n_subjects=6, shape=(32, 64, 24), seed=3)
+    shutil.copytree(tree / "dataset-phantomvalidation", root / "ours" / "training")
+    lock_tree("theirs", tree, root=root / "home")
+    lock_tree("ours", root / "ours", root=root / "home")
+    return root / "home"
+
+
+@pytest.mark.parametrize("releases", [["ours", "theirs"], ["theirs", "ours"]])
+@pytest.mark.parametrize("unit", ["scan", "patch", "vertebra"])
+@pytest.mark.parametrize("split", ["training", "validation"])
+def test_no_patient_in_two_splits_of_two_releases(
+    two_releases: Path, releases: list[str], unit: Any, split: Any
+) -> None:
+    """Two releases that put one patient into two splits are not served together, in any order."""
+    with pytest.raises(ValidationFailed, match=r"two (published )?splits"):
+        vd.load_split(split, unit=unit, release=releases, root=two_releases)
+
+
+def test_control_putting_two_releases_together_by_hand_leaks(two_releases: Path) -> None:
+    """The usual way, concatenating the training sets, trains on patients of the validation set."""
+    parts = [
+        vd.load_split("training", release=name, root=two_releases) for name in ("ours", "theirs")
+    ]
+    together: Any = ConcatDataset(parts)
+    held_out = vd.load_split("validation", release="theirs", root=two_releases)
+
+    trained = {sample["subject_id"] for sample in together}
+    assert trained & {sample["subject_id"] for sample in held_out}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -609,3 +610,68 @@ def test_int16_images_hold_the_same_values(made: support.Made) -> None:
 
     assert small[3]["image"].dtype == torch.int16
     assert (small[3]["image"] == large[3]["image"]).all()
+
+
+DRAWS: dict[str, dict[str, Any]] = {
+    "uniform": {},
+    "foreground": {"sampling": "foreground"},
+    "level": {"sampling": "level"},
+    "grade": {"sampling": "grade"},
+}
+"""Options of each way to draw patches."""
+
+
+def boxes(samples: Iterable[dict[str, Any]]) -> list[tuple[str, list[list[int]]]]:
+    """Return scan and box of each patch."""
+    return [(sample["scan_id"], sample["box"].tolist()) for sample in samples]
+
+
+@pytest.mark.parametrize("sampling", list(DRAWS))
+def test_each_epoch_draws_other_patches(made: support.Made, sampling: str) -> None:
+    """After set_epoch the patches of one scan lie elsewhere; the same epoch gives the same ones."""
+    patches = PatchDataset(
+        made.scans[:1],
+        vertebrae=made.table[made.table["scan_id"] == made.scans[0].scan_id],
+        patch_size=8,
+        patches_per_epoch=6,
+        **DRAWS[sampling],
+    )
+    drawn = {}
+    for epoch in (0, 1, 5, 0):
+        patches.set_epoch(epoch)
+        found = boxes(patches[number] for number in range(len(patches)))
+        assert drawn.setdefault(epoch, found) == found
+
+    # Not a box in common: what was drawn first may not merely come in another order.
+    assert not [box for box in drawn[0] if box in drawn[1] + drawn[5]]
+    assert boxes(patches[1, number] for number in range(len(patches))) == drawn[1]
+
+
+def test_each_epoch_shares_out_the_scans_anew(made: support.Made) -> None:
+    """Where scans do not divide the epoch, the ones that come more often change, and so does the order."""
+    patches = PatchDataset(made.scans, patch_size=8, patches_per_epoch=8)
+    orders = [
+        [str(patches.scans.scan_id[patches.scan_number(epoch, n)]) for n in range(8)]
+        for epoch in range(12)
+    ]
+
+    assert len({tuple(order) for order in orders}) > 6
+    assert len({tuple(sorted(order)) for order in orders}) > 1
+    alike = [order for order in orders if sorted(order) == sorted(orders[0])]
+    assert len({tuple(order) for order in alike}) == len(alike) > 1
+
+
+@pytest.mark.parametrize("sampling", list(DRAWS))
+def test_passes_over_a_loader_draw_other_patches(made: support.Made, sampling: str) -> None:
+    """Each pass is an epoch of its own, and the sampler goes back to one as it was."""
+    patches = PatchDataset(
+        made.scans, vertebrae=made.table, patch_size=8, patches_per_epoch=6, **DRAWS[sampling]
+    )
+    loader = patches.loader(batch_size=None)
+
+    first, second = boxes(loader), boxes(loader)
+    loader.set_epoch(0)
+
+    assert not [box for box in second if box in first]
+    assert boxes(loader) == first
+    assert boxes(loader) == second
