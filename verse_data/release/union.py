@@ -57,7 +57,7 @@ def _kept(scan: ScanFiles) -> Iterator[str]:
     """Yield the keys by which scans of later releases find `scan`."""
     yield scan.scan_id
     if "ct" in scan.files:
-        yield scan.files["ct"].annex_key
+        yield scan.files["ct"].sha256
     name = _PUBLISHED.fullmatch(scan.scan_id)
     if name and name["direction"]:
         yield f"{name['series']}_dir-*"
@@ -66,7 +66,7 @@ def _kept(scan: ScanFiles) -> Iterator[str]:
 def _sought(scan: ScanFiles) -> Iterator[str]:
     """Yield the keys by which `scan` may be one of an earlier release, though its id is new."""
     if "ct" in scan.files:
-        yield scan.files["ct"].annex_key
+        yield scan.files["ct"].sha256
     name = _PUBLISHED.fullmatch(scan.scan_id)
     if name:
         yield name["series"] if name["direction"] else f"{name['series']}_dir-*"
@@ -94,7 +94,7 @@ def assert_no_ct_in_two_splits(releases: Sequence[Release]) -> None:
     for release in releases:
         for scan in release.series.values():
             if "ct" in scan.files and scan.split:
-                found[scan.files["ct"].annex_key].append((release, scan))
+                found[scan.files["ct"].sha256].append((release, scan))
     torn = [
         held
         for held in found.values()
