@@ -150,7 +150,7 @@ class Release(TabledRelease):
         given, wanted = self._rows(chosen)
         ids = [name for name in self.series if name in wanted]
         # Before anything large is fetched or converted for rows that are refused.
-        rows = None if given is None else self._own_rows(given, ids, engine, progress)
+        rows = None if given is None else self._own_rows(given, ids, progress)
         roles = (
             (*contents.VOLUME_ROLES, "grading")
             if graded and rows is None
@@ -192,12 +192,12 @@ class Release(TabledRelease):
         return None, ids
 
     def _own_rows(
-        self, given: pd.DataFrame, ids: Sequence[str], engine: str, progress: Progress | None
+        self, given: pd.DataFrame, ids: Sequence[str], progress: Progress | None
     ) -> pd.DataFrame:
         """Return this version's own rows of the vertebrae that are `given`."""
         from verse_data.tables.given_rows import own_rows
 
-        self.fetch_tables(ids, engine=engine, progress=progress)
+        self.fetch_tables(ids, progress=progress)
         own = self._tables_for(set(ids)).vertebrae
         return own_rows(given, own, version=f"{self.name} {self.version}")
 
