@@ -158,7 +158,7 @@ def failure(repository: Path, command: str, complaint: str) -> GitFailed:
     free = shutil.disk_usage(repository if repository.exists() else repository.parent).free
     if free < _LITTLE or any(words in complaint for words in _NO_ROOM):
         return GitDiskFull(
-            f"No room left: {command} hit the end of the disk at {repository}; {free:,} bytes are free. "
+            f"No room left: {command} hit the end of the disk at {repository}; {free:,} bytes free. "
             f"Free some room, or set VERSE_DATA_HOME to a larger disk, and run it again."
         )
     if "dubious ownership" in complaint or "is owned by someone else" in complaint:
