@@ -33,14 +33,15 @@ class Limits:
     ----------
     connect, idle : float
         Seconds to connect, and between two pieces of an answer.
-    window_seconds, window_bytes
-        So many bytes must come in so many seconds of waiting, from the first byte on, unless the answer
+    window_seconds : float
+        Seconds of waiting in which `window_bytes` must come, from the first byte on, unless the answer
         ends before.
+    window_bytes : int
     total : float
-        Seconds for a short answer as a whole, such as a listing or a lock; for a file, seconds beside
-        those that its size takes at `slowest`.
+        Deadline in seconds of a short answer, such as a listing or a lock. The deadline of a file is
+        ``total + size / slowest``.
     slowest : float
-        Bytes a second that a file must come at, over its whole transfer.
+        Bytes a second.
     """
 
     connect: float = 10.0
@@ -58,7 +59,9 @@ class Config:
     Attributes
     ----------
     home : Path
-        Root of everything that this package writes: releases, stores, the demo's files.
+        Root of what can be made again: stores, facts derived from files, the demo's files.
+    data : Path, optional
+        Root of the releases, where that is another folder than `home`.
     offline : bool
         Whether opening a socket is forbidden.
     stores_url : str or None
@@ -78,6 +81,7 @@ class Config:
     osf_token: str | None = None
     stores_url: str | None = None
     limits: Limits = Limits()
+    data: Path | None = None
 
     def __repr__(self) -> str:
         """Show the settings without the token."""
@@ -95,7 +99,15 @@ class Config:
     @property
     def releases(self) -> Path:
         """Folder of the DataLad datasets, one a release."""
-        return self.home / "releases"
+        return (self.data or self.home) / "releases"
+
+    def release(self, name: str) -> Path:
+        """Return the folder of a release, which need not exist.
+
+        Version 0.1 kept releases beside the stores; one that still lies there is used where it is.
+        """
+        usual, before = self.releases / name, self.home / "releases" / name
+        return before if before.is_dir() and not usual.exists() else usual
 
     @property
     def stores(self) -> Path:
@@ -114,7 +126,8 @@ def resolve(*, root: str | os.PathLike[str] | None = None, offline: bool | None 
     Parameters
     ----------
     root : path, optional
-        Overrides ``VERSE_DATA_HOME``, which overrides the platform's cache folder.
+        One root for everything. It overrides ``VERSE_DATA_HOME``; without either, releases lie in the
+        platform's data folder, and stores in its cache folder.
     offline : bool, optional
         Overrides ``VERSE_DATA_OFFLINE``.
 
@@ -123,15 +136,20 @@ def resolve(*, root: str | os.PathLike[str] | None = None, offline: bool | None 
     UsageError
         If ``VERSE_DATA_OFFLINE`` is neither a yes nor a no, or ``VERSE_DATA_OSF_TOKEN`` no token.
     """
-    home = root or os.environ.get(HOME_VARIABLE) or platformdirs.user_cache_dir("verse-data")
+    one = root or os.environ.get(HOME_VARIABLE)
     return Config(
-        home=Path(home).expanduser().absolute(),
+        home=_absolute(one or platformdirs.user_cache_dir("verse-data")),
+        data=None if one else _absolute(platformdirs.user_data_dir("verse-data")),
         offline=_offline_from_environment() if offline is None else offline,
         stores_url=os.environ.get(STORES_VARIABLE) or None,
-        osf_api=os.environ.get(OSF_API_VARIABLE, "https://api.osf.io/v2").rstrip("/"),
-        osf_site=os.environ.get(OSF_SITE_VARIABLE, "https://osf.io").rstrip("/"),
+        osf_api=(os.environ.get(OSF_API_VARIABLE) or "https://api.osf.io/v2").rstrip("/"),
+        osf_site=(os.environ.get(OSF_SITE_VARIABLE) or "https://osf.io").rstrip("/"),
         osf_token=_token_from_environment(),
     )
+
+
+def _absolute(folder: str | os.PathLike[str]) -> Path:
+    return Path(folder).expanduser().absolute()
 
 
 def _token_from_environment() -> str | None:

@@ -261,7 +261,7 @@ PROGRAMS = {
 
 
 def writing(dataset: ReleaseDataset, tree: Path, lock: ReleaseLock) -> list[Callable[[], object]]:
-    """Return a call of each function that writes to a dataset, each with something to do."""
+    """Return a call of each function that writes to a dataset without its fourth file: each has work."""
     return [
         lambda: drop_files(dataset, lock.files[:2], unchecked=True),
         lambda: drop_files(dataset, lock.files[2:3], damaged=True),
@@ -278,6 +278,7 @@ def test_a_folder_with_a_setting_of_its_own_is_read_and_never_written(
     """What drops, fetches, adopts or publishes refuses the folder by the setting's name; reading goes on."""
     program(tmp_path / "bin" / "evil", markers)
     lock, before = release.lock(), release.commit()
+    drop_files(release, lock.files[3:4], unchecked=True)
     fill = {"program": str(tmp_path / "bin" / "evil"), "folder": str(release.path)}
     (release.path / ".git" / "info").mkdir(exist_ok=True)
     (release.path / ".git" / "info" / "attributes").write_text("* filter=evil\n")
@@ -285,17 +286,14 @@ def test_a_folder_with_a_setting_of_its_own_is_read_and_never_written(
     set_all(release.path, {setting.format(**fill): PROGRAMS[setting].format(**fill)})
     fresh = ReleaseDataset(release.path, config=resolve())
 
-    for step in writing(fresh, tmp_path / "tree", lock)[:1]:
+    for step in writing(fresh, tmp_path / "tree", lock):
         with pytest.raises(UnsafeInput, match=r"\.git/config sets ") as caught:
             step()
         assert "verse-data adopt phantom" in str(caught.value)
-    for step in writing(fresh, tmp_path / "tree", lock):
-        with suppress(UnsafeInput):
-            step()
 
     assert list(markers.iterdir()) == []
     assert (fresh.versions(), fresh.commit()) == (("v1",), before)
-    assert all(fresh.has(file) for file in lock.files)
+    assert [file for file in lock.files if not fresh.has(file)] == [lock.files[3]]
     assert fresh.tree_keys() == {file.path: file.annex_key for file in lock.files}
 
 
@@ -328,6 +326,18 @@ def to_linked_objects(folder: Path) -> None:
     (folder / ".git" / "objects").symlink_to(folder.parent / "elsewhere")
 
 
+def to_linked_packs(folder: Path) -> None:
+    """Make the folder of packs a link to one elsewhere."""
+    (folder / ".git" / "objects" / "pack").rename(folder.parent / "elsewhere")
+    (folder / ".git" / "objects" / "pack").symlink_to(folder.parent / "elsewhere")
+
+
+def to_linked_tags(folder: Path) -> None:
+    """Make the folder of tags a link to one elsewhere."""
+    (folder / ".git" / "refs" / "tags").rename(folder.parent / "elsewhere")
+    (folder / ".git" / "refs" / "tags").symlink_to(folder.parent / "elsewhere")
+
+
 def to_a_reftable(folder: Path) -> None:
     """Make references a database, as newer gits can."""
     (folder / ".git" / "reftable").mkdir()
@@ -340,7 +350,8 @@ def to_sha256(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [to_a_common_folder, to_a_file, to_a_link, to_foreign_objects, to_linked_objects, to_a_reftable, to_sha256],
+    [to_a_common_folder, to_a_file, to_a_link, to_foreign_objects, to_linked_objects, to_linked_packs,
+     to_linked_tags, to_a_reftable, to_sha256],
 )  # fmt: skip
 def test_a_repository_that_is_not_all_in_its_folder_is_refused(
     release: ReleaseDataset, change: Callable[[Path], None]
@@ -349,6 +360,77 @@ def test_a_repository_that_is_not_all_in_its_folder_is_refused(
     change(release.path)
 
     with pytest.raises(UnsafeInput, match=r"phantom: (its |tag |\.git )"):
+        ReleaseDataset(release.path, config=resolve()).lock()
+
+
+@pytest.mark.parametrize("name", ["annex", "annex/objects", "verse-data", "hooks", "refs/heads"])
+def test_nothing_is_written_where_a_link_leads(
+    release: ReleaseDataset, tmp_path: Path, name: str
+) -> None:
+    """A part of .git that is a link is read past or refused, and what it leads to stays as it is."""
+    lock, linked = release.lock(), release.path / ".git" / name
+    drop_files(release, lock.files[3:4], unchecked=True)
+    linked.rename(tmp_path / "outside")
+    linked.symlink_to(tmp_path / "outside")
+    before = sorted(path.relative_to(tmp_path) for path in (tmp_path / "outside").rglob("*"))
+
+    assert release.versions() == ("v1",)
+    for step in writing(release, tmp_path / "tree", lock):
+        with pytest.raises(UnsafeInput, match=f"{linked} is a link|is a link"):
+            step()
+
+    assert (
+        sorted(path.relative_to(tmp_path) for path in (tmp_path / "outside").rglob("*")) == before
+    )
+
+
+def test_a_content_folder_that_is_a_link_changes_nothing_elsewhere(
+    release: ReleaseDataset, tmp_path: Path
+) -> None:
+    """Where a content's own folder is a link, dropping removes the link, and no mode of what it leads to."""
+    file = release.lock().files[0]
+    home = release.object_path(file).parent
+    home.parent.chmod(0o755)
+    home.rename(tmp_path / "private")
+    (tmp_path / "private").chmod(0o700)
+    home.symlink_to(tmp_path / "private")
+
+    drop_files(release, [file], unchecked=True)
+
+    assert not release.has(file)
+    assert (tmp_path / "private").stat().st_mode & 0o777 == 0o700
+    assert len(list((tmp_path / "private").iterdir())) == 1
+
+
+def test_other_references_do_not_matter(release: ReleaseDataset) -> None:
+    """Tags of the user's own, leftovers of a git that was killed, and packed tags leave versions as they are."""
+    tags = release.path / ".git" / "refs" / "tags"
+    (tags / "v2.lock").write_text("")
+    (tags / "mine").write_text("ref: refs/heads/main\n")
+    (tags / "v3").symlink_to("/etc/hostname")
+    fresh = ReleaseDataset(release.path, config=resolve())
+    assert fresh.versions() == ("v1",)
+    (tags / "v2.lock").unlink()
+    (tags / "v3").unlink()
+    call(release.path, "git", "pack-refs", "--all")
+    assert fresh.versions() == ("v1",)
+    assert fresh.commit() == call(release.path, "git", "rev-parse", "v1^{commit}").strip()
+
+
+def test_an_object_that_would_fill_the_memory_is_not_read(release: ReleaseDataset) -> None:
+    """A lock that inflates to far more than any release's is refused by its size, unread."""
+    bomb = release.path.parent / "bomb"
+    with bomb.open("wb") as stream:
+        stream.truncate(300 << 20)
+    blob = call(release.path, "git", "hash-object", "-w", str(bomb)).strip()
+    inner = subprocess.run(["git", "mktree"], cwd=release.path, input=f"100644 blob {blob}\tlock.json\n",
+                           text=True, capture_output=True, check=True).stdout.strip()  # fmt: skip
+    outer = subprocess.run(["git", "mktree"], cwd=release.path, input=f"040000 tree {inner}\t.verse\n",
+                           text=True, capture_output=True, check=True).stdout.strip()  # fmt: skip
+    commit = call(release.path, "git", "commit-tree", outer, "-m", "x").strip()
+    call(release.path, "git", "tag", "-f", "v1", commit)
+
+    with pytest.raises(UnsafeInput, match="over the limit"):
         ReleaseDataset(release.path, config=resolve()).lock()
 
 
@@ -381,6 +463,7 @@ def test_hooks_of_git_in_a_clean_folder_are_not_run(
         program(release.path / ".git" / "hooks" / name, markers)
     lock = release.lock()
 
+    drop_files(release, lock.files[3:4], unchecked=True)
     for step in writing(release, tmp_path / "tree", lock):
         step()
 
@@ -396,18 +479,16 @@ def test_a_folder_with_a_hook_of_git_annex_is_not_written(
     release: ReleaseDataset, markers: Path, tmp_path: Path, hook: str
 ) -> None:
     """git-annex would run it, wherever git is told to look for hooks; so nothing is written there."""
-    program(release.path / ".git" / "hooks" / hook, markers)
     lock = release.lock()
+    drop_files(release, lock.files[3:4], unchecked=True)
+    program(release.path / ".git" / "hooks" / hook, markers)
 
-    for step in writing(release, tmp_path / "tree", lock)[:2]:
-        with pytest.raises(UnsafeInput, match=rf"\.git/hooks holds {hook}, which"):
-            step()
     for step in writing(release, tmp_path / "tree", lock):
-        with suppress(UnsafeInput):
+        with pytest.raises(UnsafeInput, match=rf"\.git/hooks holds {hook}, which"):
             step()
 
     assert list(markers.iterdir()) == []
-    assert all(release.has(file) for file in lock.files)
+    assert [file for file in lock.files if not release.has(file)] == [lock.files[3]]
 
 
 def test_control_git_annex_runs_its_hooks(release: ReleaseDataset, markers: Path) -> None:

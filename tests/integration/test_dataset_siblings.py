@@ -115,6 +115,26 @@ def test_a_wrong_content_at_a_sibling_is_not_taken(
     assert not copy.has(file)
 
 
+def test_a_second_sibling_is_asked_where_the_first_is_no_use(
+    origin: ReleaseDataset, tmp_path: Path
+) -> None:
+    """What one sibling has damaged, or may not be read there, comes from the next."""
+    good = clone(origin, tmp_path / "good")
+    assert good.fetch(origin.lock().files).failed == ()
+    files = origin.lock().files[:2]
+    for file in files:
+        path = origin.object_path(file)
+        path.chmod(0o644)
+        path.write_bytes(b"x" * file.size)
+    copy = clone(origin, tmp_path / "b")
+    call(copy.path, "git", "remote", "add", "second", f"file://{good.path}")
+
+    report = copy.fetch(copy.lock().files)
+
+    assert {r.source for r in report.fetched if r.file in files} == {"second"}
+    assert right(copy)
+
+
 def test_a_sibling_needs_no_network(
     origin: ReleaseDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,15 +17,15 @@ def command(
 ) -> str:
     """Return ``verse-data VERB RELEASE WORDS...`` with the options that it needs to fit.
 
-    ``--root`` is there if the dataset lies in another cache root than the environment names. `note`
+    ``--root`` is there if the dataset does not lie where the environment says. `note`
     becomes a comment, so that the line can be pasted.
     """
     parts = ["verse-data", verb, dataset.name, *words]
     if version is not None:
         parts += ["--version", version]
-    home = dataset.path.parent.parent
-    if dataset.path.parent.name == "releases" and home != configuration.resolve().home.absolute():
-        parts += ["--root", shlex.quote(str(home))]
+    elsewhere = dataset.path != configuration.resolve().release(dataset.name)
+    if dataset.path.parent.name == "releases" and elsewhere:
+        parts += ["--root", shlex.quote(str(dataset.path.parent.parent))]
     return " ".join(parts) + (f"  # {note}" if note else "")
 
 

@@ -1,4 +1,4 @@
-"""Connections to servers that give up on one that drips.
+"""HTTP connections with a minimum transfer rate.
 
 A timeout of a socket is a limit on each single wait, so a server that sends a byte every few seconds
 holds its client for ever, in a body as in headers. Here the time that was waited for bytes is added
@@ -23,7 +23,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from verse_data.config import Limits
 
 
-class SteadyAdapter(HTTPAdapter):
+class MinimumRateAdapter(HTTPAdapter):
     """An adapter whose answers must come at a rate.
 
     Parameters
@@ -39,12 +39,12 @@ class SteadyAdapter(HTTPAdapter):
         super().__init__(pool_connections=8, pool_maxsize=connections, max_retries=0)
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        """Let direct connections be steady ones."""
+        """Give direct connections the rate."""
         super().init_poolmanager(*arguments, **options)
         self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, proxy: Any, **options: Any) -> Any:
-        """Let connections through a proxy be steady ones."""
+        """Give connections through a proxy the rate."""
         manager = super().proxy_manager_for(proxy, **options)
         manager.pool_classes_by_scheme = self._pools
         return manager
@@ -53,8 +53,10 @@ class SteadyAdapter(HTTPAdapter):
 def _pools(limits: Limits) -> dict[str, type[urllib3.HTTPConnectionPool]]:
     """Return the classes of connection pools by scheme, whose responses know `limits`."""
 
-    class Response(_SteadyResponse):
-        limits_of_answers = limits
+    class Response(_TimedResponse):
+        """A response with these limits."""
+
+    Response.limits = limits
 
     class Plain(HTTPConnection):
         response_class = Response
@@ -71,19 +73,19 @@ def _pools(limits: Limits) -> dict[str, type[urllib3.HTTPConnectionPool]]:
     return {"http": PlainPool, "https": SecurePool}
 
 
-class _SteadyResponse(http.client.HTTPResponse):
+class _TimedResponse(http.client.HTTPResponse):
     """An answer, headers and body, that must come at a rate."""
 
-    limits_of_answers: ClassVar[Limits]
+    limits: ClassVar[Limits]
 
     def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
         super().__init__(sock, *arguments, **options)
-        steady = _SteadyBytes(self.fp.detach(), self.limits_of_answers)
-        self.fp = io.BufferedReader(steady)
+        timed = _TimedBytes(self.fp.detach(), self.limits)
+        self.fp = io.BufferedReader(timed)
 
 
-class _SteadyBytes(io.RawIOBase):
-    """The bytes of a socket, for as long as enough of them come."""
+class _TimedBytes(io.RawIOBase):
+    """The bytes of a socket, which must come at a rate."""
 
     def __init__(self, raw: io.RawIOBase, limits: Limits) -> None:
         self._raw = raw
@@ -93,7 +95,7 @@ class _SteadyBytes(io.RawIOBase):
         self._came = 0
 
     def readable(self) -> bool:
-        """Say yes."""
+        """Return True: this is a stream to read from."""
         return True
 
     def readinto(self, buffer: Any) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -12,7 +12,7 @@ from verse_data.errors import Offline
 from verse_data.records.lock import LockedFile
 from verse_data.releases import annex
 from verse_data.releases.fetch_log import FetchLog
-from verse_data.releases.git import require_own
+from verse_data.releases.git import check_writable
 
 if TYPE_CHECKING:
     from verse_data.releases.dataset import ReleaseDataset
@@ -78,23 +78,26 @@ def drop_files(
     here = {file.annex_key: file for file in files if dataset.object_path(file).exists()}
     if not here:
         return DropReport(())
-    require_own(dataset.path)
+    check_writable(dataset.path)
     shared = {} if damaged else _needed_by_others(dataset, files, version)
     own = [file for key, file in here.items() if key not in shared]
-    alone = {} if unchecked or damaged else _without_a_copy(dataset, own)
-    gone = [file for file in own if file.annex_key not in alone]
+    unrecoverable = {} if unchecked or damaged else _without_a_copy(dataset, own)
+    gone = [file for file in own if file.annex_key not in unrecoverable]
+    keys = [file.annex_key for file in gone]
+    # In this order: what git-annex believes to be here must be here, whenever this is interrupted.
+    annex.record_presence(dataset.path, dict.fromkeys(keys, False))
     for file in gone:
         dataset.store.remove(file)
-    keys = [file.annex_key for file in gone]
-    annex.record_presence(dataset.path, dict.fromkeys(keys, False))
     FetchLog(dataset.path).note("dropped", keys)
     return DropReport(
-        tuple(gone),
-        *(
-            tuple((file, reasons[key]) for key, file in here.items() if key in reasons)
-            for reasons in (shared, alone)
-        ),
+        tuple(gone), shared=_with_reasons(here, shared), kept=_with_reasons(here, unrecoverable)
     )
+
+
+def _with_reasons(
+    here: Mapping[str, LockedFile], reasons: Mapping[str, str]
+) -> tuple[tuple[LockedFile, str], ...]:
+    return tuple((file, reasons[key]) for key, file in here.items() if key in reasons)
 
 
 def _needed_by_others(
@@ -121,7 +124,7 @@ def _without_a_copy(dataset: ReleaseDataset, files: Sequence[LockedFile]) -> dic
     alone = [
         file
         for file in files
-        if not any(sibling.has(file, beside=dataset.object_path(file)) for sibling in siblings)
+        if not any(sibling.has(file, excluding=dataset.object_path(file)) for sibling in siblings)
     ]
     if not alone:
         return {}

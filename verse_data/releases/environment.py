@@ -104,35 +104,24 @@ def _without_git(environment: Mapping[str, str], *, kept: re.Pattern[str]) -> di
     }
 
 
-def run_git(
-    command: Sequence[str], *, stdin: bytes | None, environment: Mapping[str, str]
+def run(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    stdin: bytes | None = None,
+    cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run one call of git and return what became of it.
-
-    Raises
-    ------
-    ToolMissing
-        If there is no git.
-    """
-    try:
-        return subprocess.run(
-            command, input=stdin, capture_output=True, check=False, env=dict(environment)
-        )
-    except FileNotFoundError as error:
-        raise ToolMissing(
-            "git is not installed, or not on PATH. Install it and run this again."
-        ) from error
+    """Run one call of git or git-annex and return what became of it."""
+    return subprocess.run(
+        command, input=stdin, capture_output=True, check=False, env=dict(environment), cwd=cwd
+    )
 
 
 def shell_settings(environment: Mapping[str, str]) -> str:
     """Return lines for a POSIX shell that let it call datalad and git-annex on a release."""
+    check_git()
     settings = {"PATH": search_path(environment), **_identity(environment)}
     return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings.items())
-
-
-def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """Keep tokens from git-annex, which sends a header on to where it is redirected to."""
-    return {name: value for name, value in environment.items() if not name.endswith("_TOKEN")}
 
 
 def _identity(environment: Mapping[str, str]) -> dict[str, str]:
@@ -148,7 +137,7 @@ def _identity(environment: Mapping[str, str]) -> dict[str, str]:
 
 @lru_cache(maxsize=8)
 def _has_identity(home: str, settings: str) -> bool:
-    """Whether git knows a name and an address of the user; the arguments are what it hangs on."""
+    """Whether git knows a name and an address of the user; the arguments are the cache's key alone."""
     del home, settings
     answers = [
         subprocess.run(["git", "config", "--get", name], capture_output=True, check=False, cwd="/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +17,7 @@ from verse_data.releases.commands import command
 from verse_data.releases.copying import copy_and_hash
 from verse_data.releases.fetch import FetchReport, FetchResult, fetch_each, no_address
 from verse_data.releases.fetch_log import FetchLog
-from verse_data.releases.git import require_own
+from verse_data.releases.git import check_writable
 from verse_data.releases.siblings import Sibling
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def fetch_files(
     missing = [file for file in files if not dataset.has(file)]
     if not missing:
         return FetchReport(present=present, fetched=(), failed=())
-    require_own(dataset.path)
+    check_writable(dataset.path)
     results: list[FetchResult] = []
     log = FetchLog(dataset.path)
     total = sum(file.size for file in {file.annex_key: file for file in missing}.values())
@@ -74,17 +75,8 @@ def _copy_from_siblings(
     on_result: Callable[[FetchResult], None],
 ) -> list[LockedFile]:
     """Copy what a sibling in a folder has, and return the files that are still missing."""
-    sources = {
-        file.path: (sibling, path)
-        for sibling in reversed(dataset.siblings())
-        for file in files
-        if (path := sibling.find(file)) is not None
-    }
-    left = [file for file in files if file.path not in sources]
-
-    def copy(file: LockedFile) -> FetchResult:
-        sibling, path = sources[file.path]
-        return _copied(dataset, file, sibling, path, advance=advance)
+    found = dataset.siblings()
+    left: list[LockedFile] = []
 
     def keep_or_download(result: FetchResult) -> None:
         if result.ok:
@@ -92,29 +84,45 @@ def _copy_from_siblings(
         else:
             left.append(result.file)
 
-    found = [file for file in files if file.path in sources]
-    fetch_each(found, copy, jobs=jobs, on_result=keep_or_download, stop=lambda: None)
+    if not found:
+        return list(files)
+    copy = partial(_copied, dataset, found, advance=advance)
+    fetch_each(files, copy, jobs=jobs, on_result=keep_or_download, stop=lambda: None)
     return left
 
 
 def _copied(
-    dataset: ReleaseDataset, file: LockedFile, sibling: Sibling, path: Path, *, advance: Advance
+    dataset: ReleaseDataset, found: Sequence[Sibling], file: LockedFile, *, advance: Advance
 ) -> FetchResult:
+    """Copy a file from the first sibling that has its locked content."""
     start = time.monotonic()
+    for sibling in found:
+        path = sibling.find(file)
+        if path and _is_copied(dataset, file, path, advance=advance):
+            return FetchResult(
+                file=file,
+                ok=True,
+                sibling_bytes=file.size,
+                source=sibling.name,
+                tries=0,
+                seconds=time.monotonic() - start,
+            )
+    return FetchResult(file=file, ok=False)
+
+
+def _is_copied(dataset: ReleaseDataset, file: LockedFile, path: Path, *, advance: Advance) -> bool:
+    """Copy a sibling's file, if it can be read and its content is the locked one."""
     with dataset.store.staging(path.name) as staged:
+        try:
+            path.open("rb").close()
+        except OSError:
+            return False
         size, sha256 = copy_and_hash(path, staged, advance=advance)
-        ok = (size, sha256) == (file.size, file.sha256)
-        if ok:
-            dataset.store.ingest(file, staged)
-        else:
+        if (size, sha256) != (file.size, file.sha256):
             advance(-size)
-    return FetchResult(
-        file=file,
-        ok=ok,
-        sibling_bytes=size,
-        source=sibling.name,
-        seconds=time.monotonic() - start,
-    )
+            return False
+        dataset.store.ingest(file, staged)
+    return True
 
 
 def _download(

@@ -1,6 +1,6 @@
-"""git where it writes: in repositories whose configuration holds nothing but what this package expects.
+"""git where it writes: in repositories whose configuration holds nothing but what is expected there.
 
-Whatever git, git-annex or DataLad write into the configuration of a release or of a clone of one is
+What git, git-annex and DataLad write into the configuration of a release or of a clone of one is
 listed here, with the values that it may have. Any other setting might name a program, so a folder
 with one is read (:mod:`verse_data.releases.git_objects`) and never written.
 """
@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Final
 
 from verse_data.errors import DiskFull, PathRefused, UnsafeInput
-from verse_data.releases.environment import GitFailed, run_git, tool_environment
-from verse_data.releases.git_objects import git_folder, settings
+from verse_data.releases.environment import GitFailed, run, tool_environment
+from verse_data.releases.git_objects import git_folder, read_config
 
-# What the user has configured for all repositories shall not change what is written in ours, and the
-# hooks of a folder are not ours.
-_SETTINGS: Final = (
+# What the user has configured for all repositories shall not change what is written here, and the
+# hooks of a folder are not run.
+_OVERRIDES: Final = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.autocrlf=false",
     "core.quotePath=false",
+    "core.sharedRepository=false",
+    "init.defaultRefFormat=files",
     "submodule.recurse=false",
     "gc.auto=0",
     "maintenance.auto=false",
@@ -32,11 +34,13 @@ _BOOLEAN: Final = "(true|false)?"
 _UUID: Final = "[0-9A-Fa-f-]+"
 _NAME: Final = r"[\w./-]+"
 _FOLDER: Final = r"(file://)?[^-:][^:]*"
-_SERVER: Final = r"(https?|ssh|git|ria\+(file|ssh|https?))://[^-][^\s]*|[\w.@]+:[^:-][^:\s]*"
+_SERVER: Final = r"(https?|ssh|git|ria\+(file|ssh|https?))://[^-]\S*|\w[\w.@-]*:[^:-][^:\s]*"
 _EXPECTED: Final = {
     r"core\.repositoryformatversion": "0",
     r"core\.bare": "false",
     r"core\.(filemode|logallrefupdates|ignorecase|precomposeunicode|symlinks)": _BOOLEAN,
+    r"core\.sharedrepository": r"\w*",
+    r"receive\.denynonfastforwards": _BOOLEAN,
     r"user\.(name|email)": ".*",
     r"annex\.uuid": _UUID,
     r"annex\.(version|retry|retry-delay)": r"\d+",
@@ -48,6 +52,7 @@ _EXPECTED: Final = {
     r"branch\..+\.merge": _NAME,
     r"remote\..+\.(push)?url": f"{_FOLDER}|{_SERVER}",
     r"remote\..+\.fetch": r"\+?refs/[\w./*-]+:refs/[\w./*-]+",
+    r"remote\..+\.tagopt": "--(no-)?tags",
     r"remote\..+\.annex-uuid": _UUID,
     r"remote\..+\.(annex-ignore|annex-readonly|skipfetchall)": _BOOLEAN,
     r"remote\..+\.annex-verified": r"\w+",
@@ -59,8 +64,8 @@ _EXPECTED: Final = {
 """Settings by name, and the values that each may have. None of them can name a program of the folder's."""
 
 
-def require_own(folder: Path) -> None:
-    """Refuse to write in a repository with a setting or hook that neither we nor git-annex wrote.
+def check_writable(folder: Path) -> dict[str, str]:
+    """Return the settings of a repository that may be written: all of them, and its hooks, are expected.
 
     Raises
     ------
@@ -73,7 +78,8 @@ def require_own(folder: Path) -> None:
         raise PathRefused(
             f"{folder}: its .git lacks HEAD, config, objects or refs. Nothing was done."
         )
-    for key, value in settings(folder):
+    found = read_config(folder)
+    for key, value in found:
         if not _is_expected(key, value):
             remedy = f"git config --file {place / 'config'} --unset-all {key}"
             raise UnsafeInput(_refusal(folder, f".git/config sets {key}", remedy))
@@ -81,6 +87,16 @@ def require_own(folder: Path) -> None:
     for hook in sorted((place / "hooks").glob("*")):
         if hook.name.lower().endswith("-annex"):
             raise UnsafeInput(_refusal(folder, f".git/hooks holds {hook.name}", f"rm {hook}"))
+    for linked in (path for name in _WRITTEN for path in place.glob(name) if path.is_symlink()):
+        raise PathRefused(
+            f"{folder}: nothing was changed, since {linked} is a link, and what lies elsewhere is not "
+            f"written. Replace it by the folder that it leads to."
+        )
+    return dict(found)
+
+
+_WRITTEN: Final = ("*", "annex/*", "annex/objects/*", "annex/objects/*/*", "objects/*", "refs/*")
+"""What is written in a git folder, down to where contents lie: none of it may be a link."""
 
 
 def _refusal(folder: Path, found: str, remedy: str) -> str:
@@ -101,7 +117,7 @@ def _is_expected(key: str, value: str) -> bool:
 
 
 def git(repository: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
-    """Call git in a repository of our own, and return what it printed.
+    """Call git in a repository that may be written, and return what it printed.
 
     Parameters
     ----------
@@ -115,29 +131,29 @@ def git(repository: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
     Raises
     ------
     UnsafeInput
-        If the repository's configuration is not as this package writes it.
+        If the repository's configuration is not as expected.
     GitFailed
         If git ends with an error; the text holds its last line. `GitDiskFull` if the disk is full.
     ToolMissing
         If there is no git.
     """
-    require_own(repository)
-    return _git(repository, *arguments, stdin=stdin)
+    check_writable(repository)
+    return _run(repository, *arguments, stdin=stdin)
 
 
 def init(folder: Path) -> None:
     """Make an empty repository at `folder`, without any template."""
     options = ("--quiet", "--template=", "--initial-branch=main", "--object-format=sha1")
-    _git(folder.parent, "init", *options, str(folder))
+    _run(folder.parent, "init", *options, str(folder))
 
 
-def _git(folder: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
-    options = [word for setting in _SETTINGS for word in ("-c", setting)]
+def _run(folder: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
+    options = [word for setting in _OVERRIDES for word in ("-c", setting)]
     environment = tool_environment()
     # What is no repository shall not lead to one that it happens to lie in.
     environment["GIT_CEILING_DIRECTORIES"] = str(folder.resolve().parent)
     command = ["git", "--no-pager", "--literal-pathspecs", *options, "-C", str(folder), *arguments]
-    done = run_git(command, stdin=stdin, environment=environment)
+    done = run(command, stdin=stdin, environment=environment)
     if done.returncode:
         words = " ".join(("git", *arguments[:2]))
         raise failure(folder, words, done.stderr.decode(errors="replace"))
@@ -149,14 +165,14 @@ class GitDiskFull(GitFailed, DiskFull):
 
 
 _NO_ROOM: Final = ("No space left", "Disk quota exceeded", "Out of diskspace")
-_LITTLE: Final = 64 << 10
-"""Bytes with which no command that writes goes through."""
+_LEAST_FREE: Final = 64 << 10
+"""Bytes with less than which no command that writes goes through."""
 
 
 def failure(repository: Path, command: str, complaint: str) -> GitFailed:
     """Return the error of a command of git or git-annex that failed, out of what it printed."""
     free = shutil.disk_usage(repository if repository.exists() else repository.parent).free
-    if free < _LITTLE or any(words in complaint for words in _NO_ROOM):
+    if free < _LEAST_FREE or any(words in complaint for words in _NO_ROOM):
         return GitDiskFull(
             f"No room left: {command} hit the end of the disk at {repository}; {free:,} bytes free. "
             f"Free some room, or set VERSE_DATA_HOME to a larger disk, and run it again."

@@ -1,28 +1,38 @@
 """A folder's git objects, references and settings, read as data.
 
 git acts on the configuration of the repository that it works in, and much in there names programs. So
-nothing here works in the folder: git works in an empty repository of our own, in a temporary folder,
-that borrows the folder's objects by ``objects/info/alternates``; references are read as the files that
-they are. No setting, hook, filter, remote or helper of the folder is seen, whoever it belongs to.
+nothing here works in the folder: git works in an empty repository in a temporary folder, with the
+folder's objects in place of its own; references and configuration are read as the files that they
+are. No setting, hook, filter, remote or helper of the folder takes effect, whoever it belongs to.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from verse_data.errors import IntegrityError, PathRefused, UnsafeInput
 from verse_data.publishing import storage_errors
-from verse_data.releases.environment import GitFailed, reading_environment, run_git
+from verse_data.releases.environment import GitFailed, reading_environment, run
 
 _ID: Final = re.compile(r"[0-9a-f]{40}")
 _SHA256_ID: Final = re.compile(r"[0-9a-f]{64}")
+_MOST_BYTES: Final = 256 << 20
+_READ: Final = (
+    "config",
+    "packed-refs",
+    "refs",
+    "refs/tags",
+    "objects",
+    "objects/pack",
+    "objects/info",
+)
+"""What is read of a git folder: none of it may be a link."""
 
 
 class GitObject(NamedTuple):
@@ -39,20 +49,27 @@ def git_folder(folder: Path) -> Path:
     Raises
     ------
     PathRefused
-        If it is a link, or leads to a git folder elsewhere, as that of a submodule or work tree does.
+        If it, or what is read in it, is a link, or leads to a git folder elsewhere, as that of a
+        submodule or work tree does.
     """
     found = folder / ".git"
-    if found.is_symlink() or not found.is_dir() or (found / "commondir").exists():
+    linked = [name for name in _READ if (found / name).is_symlink()]
+    if found.is_symlink() or not found.is_dir() or (found / "commondir").exists() or linked:
         raise PathRefused(
-            f"{folder}: .git is not a plain folder with a repository in it (it is a link, or a work tree "
-            f"or submodule of another repository), and others are not followed. Clone it as a folder of its "
-            f"own: git clone {folder} ANOTHER_FOLDER"
+            f"{folder}: .git is not a plain folder with a repository in it"
+            + (
+                f" ({linked[0]} is a link)"
+                if linked
+                else " (it is a link, a work tree or a submodule)"
+            )
+            + f", and what lies elsewhere is not followed. Clone it as a folder of its own: "
+            f"git clone {folder} ANOTHER_FOLDER"
         )
     return found
 
 
-def tags(folder: Path) -> dict[str, str]:
-    """Return the object id of each tag, by name; those in folders of ``refs/tags`` are left out."""
+def tags(folder: Path, names: re.Pattern[str]) -> dict[str, str]:
+    """Return the object id of each tag whose name matches, by name."""
     place = git_folder(folder)
     if (place / "reftable").exists():
         raise UnsafeInput(
@@ -60,12 +77,21 @@ def tags(folder: Path) -> dict[str, str]:
             f"git clone --ref-format=files {folder} ANOTHER_FOLDER"
         )
     with storage_errors(place):
-        found = dict(_packed_tags(place / "packed-refs"))
-        loose = place / "refs" / "tags"
-        for path in loose.iterdir() if loose.is_dir() else ():
-            if path.is_file():
-                found[path.name] = path.read_text(errors="replace").strip()
-    return {name: _checked_id(folder, name, text) for name, text in found.items()}
+        # In this order, as git does: packing writes the one before it removes the other.
+        loose = dict(_loose_tags(place / "refs" / "tags"))
+        found = {**dict(_packed_tags(place / "packed-refs")), **loose}
+    return {
+        name: _checked_id(folder, name, text)
+        for name, text in found.items()
+        if names.fullmatch(name)
+    }
+
+
+def _loose_tags(place: Path) -> Iterator[tuple[str, str]]:
+    for path in place.iterdir() if place.is_dir() else ():
+        if path.is_file() and not path.is_symlink():
+            with suppress(FileNotFoundError):  # packed or removed meanwhile
+                yield path.name, path.read_text(errors="replace").strip()
 
 
 def _packed_tags(path: Path) -> Iterator[tuple[str, str]]:
@@ -82,12 +108,18 @@ def _checked_id(folder: Path, tag: str, text: str) -> str:
     if _SHA256_ID.fullmatch(text):
         raise UnsafeInput(
             f"{folder}: tag {tag} is of a repository with SHA-256 object names, which git-annex and this "
-            f"package do not read. Build the release again from its lock in another folder: "
-            f"verse-data lock RELEASE --from-lock {folder}/.verse/lock.json --root ANOTHER_FOLDER"
+            f"package do not read. {rebuild(folder)}"
         )
     raise IntegrityError(
-        f"{folder}: tag {tag} holds {text[:50]!r} and not the name of an object; the dataset is damaged. "
-        f"Build it again from its lock in another folder (verse-data lock RELEASE --from-lock FILE)."
+        f"{folder}: tag {tag} holds no name of an object; the dataset is damaged. {rebuild(folder)}"
+    )
+
+
+def rebuild(folder: Path) -> str:
+    """Return how a release is made again whose git objects are of no use."""
+    return (
+        f"Build the release again from its lock in another folder: verse-data lock {folder.name} "
+        f"--from-lock FILE --root ANOTHER_FOLDER"
     )
 
 
@@ -95,9 +127,24 @@ def read_objects(folder: Path, names: Sequence[str]) -> list[GitObject | None]:
     """Return the object of each name, such as ``ID:.verse/lock.json`` or ``ID^{commit}``.
 
     None where there is no such object, also where a stranger's settings would have git fetch it.
+
+    Raises
+    ------
+    UnsafeInput
+        If they hold more bytes than any release's.
     """
-    with _borrowing(folder) as repository:
-        answer = _git(repository, "cat-file", "--batch", stdin="\n".join([*names, ""]))
+    lines = "\n".join([*names, ""])
+    with _reading(folder) as environment:
+        sizes = _git("cat-file", "--batch-check", stdin=lines, environment=environment)
+        total = sum(
+            int(row.rsplit(b" ", 1)[-1]) for row in sizes.splitlines() if row[-1:].isdigit()
+        )
+        if total > _MOST_BYTES:
+            raise UnsafeInput(
+                f"{folder}: git objects of {total:,} bytes are over the limit of {_MOST_BYTES:,}. "
+                f"Nothing was read."
+            )
+        answer = _git("cat-file", "--batch", stdin=lines, environment=environment)
     return list(_parsed_batch(answer, len(names)))
 
 
@@ -123,21 +170,22 @@ def links(folder: Path, tree: str) -> dict[str, str]:
     IntegrityError
         If an object of the tree is missing.
     """
-    with _borrowing(folder) as repository:
-        listing = _git(repository, "ls-tree", "-r", "-z", "--full-tree", tree)
-    names = dict(_link_rows(listing))
-    objects = read_objects(folder, list(names.values()))
-    missing = [name for name, found in zip(names.values(), objects, strict=True) if found is None]
-    if missing:
+    try:
+        with _reading(folder) as environment:
+            listing = _git("ls-tree", "-r", "-z", "--full-tree", tree, environment=environment)
+        names = dict(_link_rows(listing))
+        found = read_objects(folder, list(names.values()))
+    except GitFailed as error:
         raise IntegrityError(
-            f"{folder}: git object {missing[0]} is missing; the dataset is damaged. Build it again "
-            f"from its lock in another folder (verse-data lock RELEASE --from-lock FILE)."
+            f"{folder}: {error}; the dataset is damaged. {rebuild(folder)}"
+        ) from error
+    targets = {path: link for path, link in zip(names, found, strict=True) if link}
+    if len(targets) < len(names):
+        raise IntegrityError(
+            f"{folder}: git objects of {len(names) - len(targets)} files are missing; the dataset is "
+            f"damaged. {rebuild(folder)}"
         )
-    return {
-        path: found.content.decode(errors="surrogateescape")
-        for path, found in zip(names, objects, strict=True)
-        if found
-    }
+    return {path: link.content.decode(errors="surrogateescape") for path, link in targets.items()}
 
 
 def _link_rows(listing: bytes) -> Iterator[tuple[str, str]]:
@@ -148,59 +196,47 @@ def _link_rows(listing: bytes) -> Iterator[tuple[str, str]]:
             yield path.decode(errors="surrogateescape"), name
 
 
-def settings(folder: Path) -> list[tuple[str, str]]:
+def read_config(folder: Path) -> list[tuple[str, str]]:
     """Return each setting of ``.git/config``, as it stands there; what it includes is not followed."""
     config = git_folder(folder) / "config"
     with storage_errors(config):
-        content = config.read_bytes()
-    with tempfile.TemporaryDirectory(prefix="verse-data-") as name:
-        copy = Path(name, "config")
-        copy.write_bytes(content)
-        listing = _git(Path(name), "config", "--no-includes", "-z", "--file", str(copy), "--list")
+        content = config.read_text(errors="surrogateescape")
+    with tempfile.TemporaryDirectory(prefix="verse-data-") as home:
+        listing = _git(
+            *("config", "--no-includes", "-z", "--file", "-", "--list"),
+            stdin=content,
+            environment=reading_environment(Path(home)),
+        )
     pairs = (entry.partition("\n") for entry in listing.decode(errors="replace").split("\0"))
     return [(key, value) for key, _, value in pairs if key]
 
 
 @contextmanager
-def _borrowing(folder: Path) -> Iterator[Path]:
-    """Give an empty repository of our own that borrows the objects of `folder`."""
-    objects = _object_folder(folder)
-    with tempfile.TemporaryDirectory(prefix="verse-data-") as name:
-        repository = Path(name)
-        (repository / "refs").mkdir()
-        (repository / "objects" / "info").mkdir(parents=True)
-        (repository / "HEAD").write_text("ref: refs/heads/main\n")
-        (repository / "config").write_text("[core]\n\trepositoryformatversion = 0\n\tbare = true\n")
-        (repository / "objects" / "info" / "alternates").write_bytes(os.fsencode(objects) + b"\n")
-        yield repository
-
-
-def _object_folder(folder: Path) -> Path:
+def _reading(folder: Path) -> Iterator[dict[str, str]]:
+    """Give the environment of a git in an empty repository that reads the objects of `folder`."""
     objects = git_folder(folder) / "objects"
     alternates = objects / "info" / "alternates"
-    if alternates.exists() or not objects.resolve().is_relative_to(folder.resolve()):
+    if alternates.exists():
         raise PathRefused(
             f"{folder}: its git objects lie in another folder too ({alternates}), and other folders are not "
             f"followed. Make it whole with: git -C {folder} repack -a -d && rm {alternates}"
         )
-    if "\n" in str(objects):
-        raise PathRefused(
-            f"{str(folder)!r}: a path with a line break is not read. Move the folder."
-        )
-    return objects.resolve()
+    with tempfile.TemporaryDirectory(prefix="verse-data-") as name:
+        repository = Path(name)
+        (repository / "refs").mkdir()
+        (repository / "HEAD").write_text("ref: refs/heads/main\n")
+        (repository / "config").write_text("[core]\n\trepositoryformatversion = 0\n\tbare = true\n")
+        yield reading_environment(repository) | {
+            "GIT_DIR": name,
+            "GIT_OBJECT_DIRECTORY": os.path.realpath(objects),
+        }
 
 
-def _git(repository: Path, *arguments: str, stdin: str = "") -> bytes:
-    """Call git in a repository of our own, without any configuration but its own."""
-    done = run_git(
-        ("git", f"--git-dir={repository}", *arguments),
-        stdin=stdin.encode(errors="surrogateescape"),
-        environment=reading_environment(repository),
+def _git(*arguments: str, stdin: str = "", environment: Mapping[str, str]) -> bytes:
+    done = run(
+        ("git", *arguments), stdin=stdin.encode(errors="surrogateescape"), environment=environment
     )
     if done.returncode:
-        raise GitFailed(f"git {arguments[0]} failed: {_last_line(done)}")
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise GitFailed(f"git {arguments[0]} failed: {lines[-1] if lines else 'no message'}")
     return done.stdout
-
-
-def _last_line(done: subprocess.CompletedProcess[bytes]) -> str:
-    return (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]

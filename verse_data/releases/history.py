@@ -14,7 +14,7 @@ from verse_data.records.lock import ReleaseLock
 from verse_data.releases import git_objects
 from verse_data.releases.importing import LOCK_PATH
 
-_VERSION: Final = re.compile(r"v([1-9]\d*)")
+VERSION: Final = re.compile(r"v[1-9]\d*")
 _PIN: Final = re.compile(r"sha256:([0-9a-f]{12,64})")
 
 
@@ -39,8 +39,7 @@ class History:
         """Return the names of all versions, oldest first; empty if there is no dataset."""
         if not self.exists():
             return ()
-        found = (_VERSION.fullmatch(tag) for tag in self._tags())
-        numbers = sorted(int(match[1]) for match in found if match)
+        numbers = sorted(int(tag.removeprefix("v")) for tag in self._tags())
         return tuple(f"v{number}" for number in numbers)
 
     def resolve(self, version: str | None = None) -> str:
@@ -48,8 +47,8 @@ class History:
         name, versions = self.path.name, self.versions()
         if not versions:
             raise UsageError(
-                f"There is no release {name!r} at {self.path}. Make it with: "
-                f"verse-data lock {name} (or --from-tree FOLDER, or --from-lock FILE)"
+                f"There is no release {name!r} at {self.path}. Make it with: verse-data get {name}, if it is "
+                f"a published one; of files of your own: verse-data lock {name} --from-tree FOLDER"
             )
         if version is None:
             return versions[-1]
@@ -74,8 +73,7 @@ class History:
             if found is None or found.type != "blob":
                 raise IntegrityError(
                     f"{self.path}: version {tag} holds no {LOCK_PATH}, so it is no release of ours, or "
-                    f"its git objects are damaged. Build it again from its lock in another folder: "
-                    f"verse-data lock {self.path.name} --from-lock FILE --root ANOTHER_FOLDER"
+                    f"its git objects are damaged. {git_objects.rebuild(self.path)}"
                 )
             self._locks[tag] = ReleaseLock.parse(
                 found.content, name=f"{self.path}: {tag}:{LOCK_PATH}"
@@ -88,9 +86,8 @@ class History:
         found = self._object(tag, "^{commit}")
         if found is None:
             raise IntegrityError(
-                f"{self.path}: the commit of version {tag} is missing; the dataset is damaged. Build it "
-                f"again from its lock in another folder: verse-data lock {self.path.name} --from-lock FILE "
-                f"--root ANOTHER_FOLDER"
+                f"{self.path}: the commit of version {tag} is missing; the dataset is damaged. "
+                f"{git_objects.rebuild(self.path)}"
             )
         return found.id
 
@@ -105,4 +102,4 @@ class History:
         return found
 
     def _tags(self) -> dict[str, str]:
-        return git_objects.tags(self.path)
+        return git_objects.tags(self.path, VERSION)

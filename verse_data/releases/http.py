@@ -57,13 +57,13 @@ class Http:
         connections: int = 16,
     ) -> None:
         config.require_network()
-        from verse_data.releases.connections import SteadyAdapter
+        from verse_data.releases.connections import MinimumRateAdapter
 
         self.config = config
         self.gate = gate
         self._reach = Reach(config.osf_api, config.osf_site, *named)
         self._routes: dict[str, _Route] = {}
-        self._adapter = SteadyAdapter(config.limits, connections=connections)
+        self._adapter = MinimumRateAdapter(config.limits, connections=connections)
 
     def close(self) -> None:
         """Close all connections."""

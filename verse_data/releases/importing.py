@@ -6,6 +6,7 @@ fixed, so that the commit id follows from the locks alone.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -91,7 +92,7 @@ def create_tag(repository: Path, lock: ReleaseLock, *, number: int, commit: str)
         # Fails if the tag exists: of two processes that publish at once, one is first.
         git(repository, "update-ref", f"refs/tags/v{number}", made, "0" * len(made))
     except GitFailed:
-        if f"v{number}" not in tags(repository):
+        if not tags(repository, re.compile(f"v{number}")):
             raise
         return False
     return True

@@ -65,7 +65,7 @@ def _build(path: Path, lock: ReleaseLock, addresses: Addresses) -> bool:
 
 def _extend(history: History, lock: ReleaseLock, addresses: Addresses) -> str:
     path, versions = history.path, history.versions()
-    git.require_own(path)
+    git.check_writable(path)
     for version in versions:
         old = history.lock(version)
         if old.content() == lock.content():

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote
 
 from verse_data.digests import digest_file
 from verse_data.records.lock import LockedFile
-from verse_data.releases.git_objects import settings
+from verse_data.releases.git_objects import read_config
 from verse_data.releases.keys import object_path, other_object_path
 
 _RIA: Final = "ria-layout-version"
@@ -47,12 +48,12 @@ class Sibling:
                 return path
         return None
 
-    def has(self, file: LockedFile, *, beside: Path) -> bool:
-        """Whether the sibling has the right content of `file`, in another place than `beside`."""
+    def has(self, file: LockedFile, *, excluding: Path) -> bool:
+        """Whether the sibling has the right content of `file`, in another place than `excluding`."""
         path = self.find(file)
         return (
             path is not None
-            and path.resolve() != beside.resolve()
+            and path.resolve() != excluding.resolve()
             and digest_file(path).sha256 == file.sha256
         )
 
@@ -63,7 +64,7 @@ def siblings(repository: Path) -> tuple[Sibling, ...]:
     A remote with ``annex-ignore`` is left out, but for the git side of a RIA store: DataLad sets it
     there because the contents, which lie in the same folder, belong to another remote.
     """
-    found = dict(settings(repository))
+    found = dict(read_config(repository))
     return tuple(
         Sibling(name, folder)
         for name, url in _urls(found)
@@ -81,7 +82,9 @@ def _urls(found: dict[str, str]) -> Iterator[tuple[str, str]]:
 def _git_folder(repository: Path, url: str) -> Path | None:
     if "://" in url.removeprefix("file://"):
         return None
-    place = repository / url.removeprefix("file://")
+    place = repository / (
+        unquote(url.removeprefix("file://")) if url.startswith("file://") else url
+    )
     for folder in (place / ".git", place):
         if (folder / "annex" / "objects").is_dir():
             return folder

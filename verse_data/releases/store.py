@@ -124,7 +124,8 @@ class ObjectStore:
         """Remove a content, if it is here: it leaves its final name at once, whole."""
         home = self.object_path(file).parent
         with publishing.staging(self.incoming / home.name) as aside, suppress(FileNotFoundError):
-            home.chmod(0o755)
+            if not home.is_symlink():
+                home.chmod(0o755)
             home.rename(aside)
 
     @contextmanager
