@@ -9,8 +9,10 @@ from verse_data.errors import UsageError
 from verse_data.records.names import SPLITS, Split
 from verse_data.release import Release, serving, union
 from verse_data.release.opening import (
+    PHANTOM,
     ReleaseInfo,
     Root,
+    TrustOnFirstUse,
     list_releases,
     lock_tree,
     open_release,
@@ -20,10 +22,11 @@ from verse_data.release.options import (
     PatchOptions,
     ScanOptions,
     VertebraOptions,
-    serves_grades,
+    needs,
     sort_options,
 )
 from verse_data.releases.commands import command
+from verse_data.tables.splits import assert_one_split_each
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +34,9 @@ if TYPE_CHECKING:
     from verse_data.training import PatchDataset, ScanDataset, VertebraDataset
 
 __all__ = [
+    "PHANTOM",
     "ReleaseInfo",
+    "TrustOnFirstUse",
     "list_releases",
     "load_split",
     "load_table",
@@ -150,25 +155,20 @@ def load_split(
         for name in names
     ]
     _assert_grouped(opened)
-    graded = serves_grades(unit, own)
+    rows = needs(unit, own)
     parts = [
-        member.contribution(_members(member, split, where, how), graded=graded, **how)
-        for member in opened
+        member.contribution(_members(member, split, where, how), **rows, **how) for member in opened
     ]
     return serving.dataset(parts, unit=unit, **own)
 
 
 def _assert_grouped(releases: Sequence[Release]) -> None:
     """Raise `ValidationFailed` if a patient lies in two splits, across releases too."""
-    import pandas as pd
-
-    from verse_data.tables.splits import official_splits
-
     union.assert_no_ct_in_two_splits(releases)
     held = [release.series for release in releases]
     subject = union.patients(held, union.same_series(held))
-    rows = [(s.scan_id, subject[s.subject_id], s.split) for scans in held for s in scans.values()]
-    official_splits(pd.DataFrame(rows, columns=["scan_id", "subject_id", "split"]))
+    every = (scan for scans in held for scan in scans.values())
+    assert_one_split_each((subject[s.subject_id], s.split) for s in every if s.split)
 
 
 def _members(

@@ -40,7 +40,7 @@ def verify(
     from verse_data import api, progress
     from verse_data.release.checks import verify as check
 
-    opened = api.open_release(release, version=version, root=root, offline=True)
+    opened = api.open_release(release, version=version, root=root, offline=True, make=False)
     scan_ids = chosen_scans(opened, splits=split, subjects=subject, scans=scan)
     found = check(
         opened.files,

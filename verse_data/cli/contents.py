@@ -123,11 +123,11 @@ def status(
     as_json: opt.Json = False,
 ) -> None:
     """Say which versions there are, and what of one is on this machine."""
-    from verse_data.cli.dataset import open_dataset
+    from verse_data import api
     from verse_data.releases.commands import command, unless_newest
     from verse_data.releases.status import status as count
 
-    opened = open_dataset(release, root)
+    opened = api.open_release(release, version=version, root=root, make=False).files
     found = count(opened, version)
     if as_json:
         totals = {"files": found.files, "here": found.here, "bytes_missing": found.bytes_missing}
@@ -178,7 +178,7 @@ def drop(
     from verse_data.releases.drop import drop_files
     from verse_data.releases.verify import verify_files
 
-    opened = api.open_release(release, version=version, root=root, offline=offline)
+    opened = api.open_release(release, version=version, root=root, offline=offline, make=False)
     scan_ids = chosen_scans(opened, splits=split, subjects=subject, scans=scan)
     roles = chosen_roles(role)
     files = chosen_files(opened, scan_ids, roles)

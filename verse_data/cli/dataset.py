@@ -72,6 +72,9 @@ def lock(
     if from_tree is not None:
         opened = api.lock_tree(release, from_tree, root=root, check=check)
         made, version = opened.lock, opened.version
+    elif release == api.PHANTOM and not (from_lock or node):
+        opened = api.open_release(release, root=root)
+        made, version = opened.lock, opened.version
     else:
         made = _read(from_lock, dataset) if from_lock else _walk(dataset, node=node, via=via)
         version = dataset.publish(made)

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -75,6 +76,7 @@ def run() -> None:
     130 and 143 say that it was stopped, by Ctrl-C or SIGTERM.
     """
     signal.signal(signal.SIGTERM, _end)
+    warnings.showwarning = _show_warning
     _open_closed_streams()
     try:
         app()
@@ -95,6 +97,14 @@ def run() -> None:
             f"error: unexpected {type(error).__name__}: {error}\nThis is a fault of verse-data. {_keep_traceback()}"
         )
         raise SystemExit(1) from None
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], *place: object, **more: object
+) -> None:
+    """Print a warning as a note: its text is written for whoever typed the command."""
+    del category, place, more
+    note(str(message))
 
 
 def _open_closed_streams() -> None:

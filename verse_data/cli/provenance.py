@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
 def _describe(release: str, scan: str | None, version: str | None, root: Path | None) -> Provenance:
     from verse_data import api
 
-    return api.open_release(release, version=version, root=root).provenance(scan)
+    return api.open_release(release, version=version, root=root, make=False).provenance(scan)
 
 
 def provenance(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, get_args
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, get_args
 
-from verse_data.errors import ContentMissing, UsageError, counted
+from verse_data.errors import ContentMissing, DiskFull, UsageError, counted
 from verse_data.records.catalog import CatalogEntry
+from verse_data.records.lock import LockedFile
 from verse_data.records.names import Role
 from verse_data.records.source_file import SourceFile
 from verse_data.releases.commands import command
@@ -14,8 +18,13 @@ from verse_data.releases.commands import command
 if TYPE_CHECKING:
     from verse_data.releases.dataset import ReleaseDataset
     from verse_data.tables.index import ScanFiles
-    from verse_data.volumes.recipe import Recipe
+    from verse_data.volumes.recipe import Recipe, StoreKeys
     from verse_data.volumes.source import CentroidPoint, ScanSource
+
+_HEADROOM: Final = 1.05
+_COARSE_LEVELS: Final = 1.2
+_INFLATED: Final = 4.0
+"""What a store takes, as a multiple of the compressed volumes that it is made of."""
 
 VOLUME_ROLES: tuple[Role, ...] = ("ct", "mask", "centroids")
 """What a store is made from."""
@@ -114,9 +123,23 @@ def scan_source(
         image=files["ct"],
         mask=files.get("mask"),
         centroids=points,
-        centroids_key=files["centroids"].key if points else None,
+        centroids_key=files["centroids"].key if "centroids" in files else None,
         centroids_axes=axes,
         attribution=attribution,
+    )
+
+
+def store_keys(scan: ScanFiles, *, licence: str) -> StoreKeys:
+    """Return what the name of a scan's store follows from; its CT must be in the lock."""
+    from verse_data.volumes.recipe import StoreKeys
+
+    keys = {role: file.annex_key for role, file in scan.files.items()}
+    return StoreKeys(
+        scan_id=scan.scan_id,
+        image=keys["ct"],
+        mask=keys.get("mask"),
+        centroids=keys.get("centroids"),
+        licence=licence,
     )
 
 
@@ -133,6 +156,30 @@ def _centroids(file: SourceFile | None) -> tuple[tuple[CentroidPoint, ...], str 
     if said is None or said.direction is None:
         return (), None
     return tuple(CentroidPoint(point.label, point.point) for point in said.points), said.direction
+
+
+def store_bytes(files: Iterable[tuple[Role, LockedFile]], codec: str) -> int:
+    """Estimate the bytes of the stores of volumes: about those of the volumes, or of what they inflate to."""
+    compressed = sum(file.size for role, file in files if role != "centroids")
+    return int(compressed * (_INFLATED if codec == "none" else _COARSE_LEVELS))
+
+
+def require_room(needed: Mapping[Path, int], *, what: str) -> None:
+    """Raise DiskFull unless the bytes that are needed in each folder fit there, on one disk together."""
+    by_disk: dict[int, dict[Path, int]] = defaultdict(dict)
+    for folder, size in needed.items():
+        place = next(path for path in (folder, *folder.parents) if path.exists())
+        by_disk[place.stat().st_dev][place] = size
+    for places in by_disk.values():
+        free, total = shutil.disk_usage(next(iter(places))).free, sum(places.values())
+        if total * _HEADROOM > free:
+            parts = " and ".join(f"{size:,} in {place}" for place, size in places.items() if size)
+            raise DiskFull(
+                f"{what}: about {total:,} bytes are needed ({parts}), for files and the stores made "
+                f"of them, and {free:,} are free. Nothing was fetched. Free some room, or set "
+                f"VERSE_DATA_HOME to a larger disk, and run it again. Fewer scans need less: "
+                f"where=, or another split."
+            )
 
 
 def make_recipe(spacing: Sequence[float] | None, interpolation: str, codec: str) -> Recipe:

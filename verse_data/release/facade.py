@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from verse_data.errors import UsageError
 from verse_data.progress import Progress
 from verse_data.release import contents, serving
-from verse_data.release.options import serves_grades, sort_options
+from verse_data.release.options import needs, sort_options
 from verse_data.release.tabled import TabledRelease
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from verse_data.release.serving import Contribution
     from verse_data.training import PatchDataset, ScanDataset, VertebraDataset
     from verse_data.volumes.recipe import Recipe
+    from verse_data.volumes.remote import RemoteStores
     from verse_data.volumes.source import ScanSource
 
 
@@ -96,25 +98,44 @@ class Release(TabledRelease):
         """
         from verse_data.volumes.build import build_stores
         from verse_data.volumes.recipe import Recipe
-        from verse_data.volumes.remote import RemoteStores
 
         processes = _processes(workers)
         if recipe is not None and not isinstance(recipe, Recipe):
             raise UsageError(f"recipe={recipe!r} is no verse_data.volumes.recipe.Recipe.")
         with_image = [name for name, scan in self.series.items() if "ct" in scan.files]
         chosen = with_image if scan_ids is None else self._ids(scan_ids)
-        url = self.config.stores_url
         return build_stores(
             [self.source(scan_id) for scan_id in chosen],
             recipe or Recipe(),
             self.config.stores,
             workers=processes,
             client=client,
-            remote=RemoteStores(url, self.config.stores, offline=self.config.offline)
-            if url
-            else None,
+            remote=self._remote_stores(),
             progress=progress or self.progress,
         )
+
+    def _remote_stores(self) -> RemoteStores | None:
+        """Return the stores that machines share, if there are some."""
+        from verse_data.volumes.remote import RemoteStores
+
+        url = self.config.stores_url
+        return RemoteStores(url, self.config.stores, offline=self.config.offline) if url else None
+
+    def _finished(self, scan_ids: Iterable[str], recipe: Recipe) -> dict[str, Path]:
+        """Return the stores of scans that are finished, here or where machines share them."""
+        from verse_data.volumes.recipe import fingerprint
+        from verse_data.volumes.store import find_store
+
+        licence = contents.attribution(self.name, self.catalog)["licence"]
+        remote = self._remote_stores()
+        found = {}
+        for scan_id in scan_ids:
+            keys = contents.store_keys(self.series[scan_id], licence=licence)
+            name = fingerprint(keys, recipe)
+            store = remote.find(name) if remote else find_store(name, self.config.stores)
+            if store:
+                found[scan_id] = store
+        return found
 
     def open_scan(
         self, scan_id: str, *, orientation: str = "RAS", recipe: Recipe | None = None
@@ -136,12 +157,14 @@ class Release(TabledRelease):
         interpolation: str = "linear",
         codec: str = "lz4",
         workers: int | None = None,
+        with_rows: bool = True,
         graded: bool = False,
         progress: Progress | None = None,
     ) -> Contribution:
         """Fetch and convert what is `chosen`, and return it ready to be served.
 
-        `graded` says that grades decide what is served, so that they must be here too.
+        `with_rows` says that vertebrae are needed, and `graded` that their grades are: tables are made
+        for nothing else, and a finished store needs no file of its scan.
         """
         from verse_data.training import LeftOut, ServedScan
 
@@ -151,20 +174,24 @@ class Release(TabledRelease):
         ids = [name for name in self.series if name in wanted]
         # Before anything large is fetched or converted for rows that are refused.
         rows = None if given is None else self._own_rows(given, ids, progress)
-        roles = (
-            (*contents.VOLUME_ROLES, "grading")
-            if graded and rows is None
-            else contents.VOLUME_ROLES
-        )
         with_image = [name for name in ids if "ct" in self.series[name].files]
-        self.fetch(with_image, roles=roles, progress=progress)
-        if rows is None:
+        stores = self._finished(with_image, recipe)
+        unbuilt = [name for name in with_image if name not in stores]
+        if rows is None and with_rows:
+            needed = [role for role in contents.TABLE_ROLES if graded or role != "grading"]
+            self._require_room(unbuilt, codec)
+            self.fetch(ids, roles=needed, progress=progress)
             table = self._tables_for(wanted).vertebrae
             rows = table[table["scan_id"].isin(wanted)]
-        stores = self.build_cache(with_image, recipe=recipe, workers=workers, progress=progress)
+        if unbuilt:
+            self._require_room(unbuilt, codec)
+            self.fetch(unbuilt, roles=contents.VOLUME_ROLES, progress=progress)
+        stores |= self.build_cache(unbuilt, recipe=recipe, workers=workers, progress=progress)
         served = (
-            ServedScan(name, self.series[name].subject_id, self.series[name].split or "", store)
-            for name, store in stores.items()
+            ServedScan(
+                name, self.series[name].subject_id, self.series[name].split or "", stores[name]
+            )
+            for name in with_image
         )
         without = (
             LeftOut(name, self.series[name].subject_id, "no_ct")
@@ -174,14 +201,28 @@ class Release(TabledRelease):
         facts = self._facts(with_image, recipe)
         return serving.Contribution(tuple(served), tuple(without), rows, facts, self.series)
 
+    def _require_room(self, unbuilt: Iterable[str], codec: str) -> None:
+        """Refuse what would not fit on the disk, files that are missing and stores together."""
+        files = [
+            (role, file)
+            for name in unbuilt
+            for role, file in self.series[name].files.items()
+            if role in contents.VOLUME_ROLES
+        ]
+        contents.require_room(
+            {
+                self.files.path: sum(f.size for _, f in files if not self.files.has(f)),
+                self.config.stores: contents.store_bytes(files, codec),
+            },
+            what=f"{self.name} {self.version}",
+        )
+
     def _rows(self, chosen: Iterable[str] | pd.DataFrame) -> tuple[pd.DataFrame | None, set[str]]:
         """Return `chosen` if it holds vertebra rows, and the ids of its scans."""
-        import pandas as pd
-
+        if not _is_table(chosen):
+            return None, set(self._ids(cast("Iterable[str]", chosen)))
         from verse_data.tables.given_rows import check_scans, with_scan_ids
 
-        if not isinstance(chosen, pd.DataFrame):
-            return None, set(self._ids(chosen))
         if "scan_id" not in chosen.columns:
             raise UsageError("The rows that are to be served have no column scan_id.")
         chosen = with_scan_ids(chosen, self.series)
@@ -226,7 +267,7 @@ class Release(TabledRelease):
         """
         how, own = sort_options(unit, options)
         serving.check_options(unit, own)
-        part = self.contribution(chosen, graded=serves_grades(unit, own), **how)
+        part = self.contribution(chosen, **needs(unit, own), **how)
         return serving.dataset([part], unit=unit, **own)
 
     def _facts(self, scan_ids: Collection[str], recipe: Recipe) -> dict[str, Any]:
@@ -236,6 +277,12 @@ class Release(TabledRelease):
         files = [file for file in whole.files if file.scan_id in scan_ids]
         facts["files"] = [f.model_dump(mode="json", exclude={"here", "fetched"}) for f in files]
         return {**facts, "recipe": recipe.model_dump(mode="json")}
+
+
+def _is_table(chosen: Iterable[str] | pd.DataFrame) -> TypeGuard[pd.DataFrame]:
+    """Whether `chosen` is a DataFrame; pandas is not imported to find out."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(chosen, pandas.DataFrame)
 
 
 def _processes(workers: int | None) -> int:

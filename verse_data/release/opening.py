@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from verse_data import config
-from verse_data.errors import UsageError
+from verse_data.errors import Offline, UsageError
 from verse_data.progress import Progress, default
-from verse_data.records.lock import is_release_name
+from verse_data.publishing import staging
+from verse_data.records.catalog import CatalogEntry
+from verse_data.records.lock import ReleaseLock, is_release_name
 from verse_data.release.facade import Release
 from verse_data.releases import catalog
 from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.osf_walk import TRUST_ON_FIRST_USE, walk_node
+from verse_data.releases.tree import check_series
+from verse_data.releases.tree import lock_tree as hash_tree
 
 Root = str | os.PathLike[str] | None
+PHANTOM: Final = "phantom"
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,8 @@ class ReleaseInfo:
 def list_releases(*, root: Root = None) -> tuple[ReleaseInfo, ...]:
     """Return the releases that the catalog knows or that are on this machine, by name."""
     settings = _settle(root=root)
-    folders = settings.releases.iterdir() if settings.releases.is_dir() else ()
+    places = [place for place in (settings.releases, settings.home / "releases") if place.is_dir()]
+    folders = (settings.release(path.name) for place in places for path in place.iterdir())
     here = {
         path.name: ReleaseDataset(path).versions() for path in folders if (path / ".git").exists()
     }
@@ -54,9 +63,13 @@ def open_release(
     version: str | None = None,
     root: Root = None,
     offline: bool | None = None,
+    make: bool = True,
     progress: Progress | None = None,
 ) -> Release:
-    """Open a release that has been locked on this machine.
+    """Open a release; make it first where it is not on this machine.
+
+    A release of the catalog is listed on OSF, twice, and locked; the phantom is written. No file of a
+    published release is fetched for that.
 
     Parameters
     ----------
@@ -65,16 +78,28 @@ def open_release(
     version : str, optional
         ``"v1"``, or ``"sha256:…"`` with at least 12 digits of a lock's digest. The newest if missing.
     root : path, optional
-        Root of releases and caches; default ``VERSE_DATA_HOME``, else the platform's cache folder.
+        One root of everything; default ``VERSE_DATA_HOME``, else the platform's data folder for
+        releases and its cache folder for stores.
     offline : bool, optional
         Whether the network is forbidden; default ``VERSE_DATA_OFFLINE``.
+    make : bool
+        Whether a published release that is not here is listed and locked; the phantom always is made.
     progress : Progress, optional
         Told of every long step. Default: bars on a terminal, nothing elsewhere.
 
     Raises
     ------
     UsageError
-        If there is no such release or version here; the text says how to make it.
+        If there is no such release or version.
+    Offline
+        If the release is not here and the network is forbidden.
+    SourceChanged, NetworkError, IntegrityError
+        If OSF cannot be listed; nothing was written.
+
+    Warns
+    -----
+    TrustOnFirstUse
+        If it was locked now: nothing published says what its files should be.
     """
     settings = _settle(root=root, offline=offline)
     if version is not None and not isinstance(version, str):
@@ -87,9 +112,63 @@ def open_release(
             f"There is no release {name!r}; there are {here}. A folder of files becomes one with: "
             f"verse-data lock {name} --from-tree FOLDER"
         )
+    if not dataset.exists() and _is_first(version) and (make or name == PHANTOM):
+        make_release(dataset, entry, progress=progress or default())
     return Release(
         dataset, version=dataset.resolve(version), config=settings, catalog=entry, progress=progress
     )
+
+
+def _is_first(version: str | None) -> bool:
+    """Whether the version that is asked for may be the first."""
+    return version in {None, "v1"} or str(version).startswith("sha256:")
+
+
+def make_release(
+    dataset: ReleaseDataset, entry: CatalogEntry | None, *, progress: Progress
+) -> None:
+    """Make the first version of a release: write the phantom, or list and lock what OSF holds."""
+    if dataset.name == PHANTOM:
+        _write_phantom(dataset, progress)
+    elif entry and entry.osf_node:
+        if dataset.config.offline:
+            raise Offline(_not_here(dataset, entry))
+        lock = walk_node(
+            entry.osf_node, config=dataset.config, release=dataset.name, progress=progress
+        )
+        dataset.publish(lock)
+        warnings.warn(TrustOnFirstUse(lock), stacklevel=4)
+
+
+class TrustOnFirstUse(UserWarning):
+    """A release was locked by what its source said; nothing published says what it should be."""
+
+    def __init__(self, lock: ReleaseLock) -> None:
+        super().__init__(
+            f"{lock.release} was locked on this machine now: {len(lock.files):,} files, "
+            f"{lock.total_bytes:,} bytes, digest sha256:{lock.digest}. {TRUST_ON_FIRST_USE} Write the "
+            f'digest down: open_release({lock.release!r}, version="sha256:{lock.digest[:12]}") opens '
+            f"this version and no other."
+        )
+
+
+def _not_here(dataset: ReleaseDataset, entry: CatalogEntry) -> str:
+    return (
+        f"{dataset.name} ({entry.title}) is not on this machine: nothing of it, not even the list of "
+        f"its files, lies at {dataset.path}, and the network is forbidden (offline). With the network it "
+        f"comes with: verse-data get {dataset.name}. From another machine, bring its lock and its "
+        f"files: verse-data lock {dataset.name} --from-lock FILE, then verse-data adopt "
+        f"{dataset.name} FOLDER"
+    )
+
+
+def _write_phantom(dataset: ReleaseDataset, progress: Progress) -> None:
+    from verse_data import phantom
+
+    with staging(dataset.path.with_name("phantom-tree")) as tree:
+        phantom.write(tree, progress=progress)
+        dataset.publish(hash_tree(tree, release=PHANTOM, progress=progress))
+        dataset.adopt([tree], progress=progress)
 
 
 def lock_tree(
@@ -120,8 +199,6 @@ def lock_tree(
     ValidationFailed, VolumeCorrupt, NiftiRefused
         If a file is broken; nothing was written.
     """
-    from verse_data.releases.tree import check_series
-    from verse_data.releases.tree import lock_tree as hash_tree
     from verse_data.tables.check import check_tree
 
     settings, show = _settle(root=root), progress or default()
@@ -172,4 +249,12 @@ def dataset_of(name: str, settings: config.Config) -> ReleaseDataset:
         raise UsageError(
             f"{name!r} is not a release name: small letters, digits, '-' and '_', such as verse19."
         )
-    return ReleaseDataset(settings.releases / name, config=settings)
+    place = settings.release(name)
+    if place.parent != settings.releases:
+        warnings.warn(
+            f"{name} lies at {place}, beside the stores, which may be cleared at any time. It is used there. "
+            f"Move it to where releases lie now: mkdir -p {settings.releases} && "
+            f"mv {place} {settings.releases}",
+            stacklevel=3,
+        )
+    return ReleaseDataset(place, config=settings)

@@ -94,6 +94,17 @@ def notice_engine(engine: object) -> None:
         )
 
 
-def serves_grades(unit: str, own: Mapping[str, Any]) -> bool:
-    """Whether a dataset with these options chooses its samples by their grades."""
-    return unit == "vertebra" or own.get("sampling") == "grade"
+class Needs(TypedDict):
+    """What a dataset needs beside the stores of its scans."""
+
+    with_rows: bool
+    graded: bool
+
+
+def needs(unit: str, own: Mapping[str, Any]) -> Needs:
+    """Return whether a dataset with these options needs rows of vertebrae, and their grades."""
+    sampling = own.get("sampling")
+    return {
+        "with_rows": unit == "vertebra" or sampling in ("level", "grade"),
+        "graded": unit == "vertebra" or sampling == "grade",
+    }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from verse_data.errors import UsageError
 from verse_data.release import union
+from verse_data.release.options import needs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,8 +37,8 @@ class Contribution:
         Scans whose stores are ready to be read.
     left_out : tuple of LeftOut
         Scans that were asked for and have no CT.
-    vertebrae : DataFrame
-        Rows of its vertebrae table that may be served.
+    vertebrae : DataFrame or None
+        Rows of its vertebrae table that may be served; None where no sample needs them.
     facts : mapping
         Its provenance; at least ``release``, ``version`` and ``licence``.
     series : mapping
@@ -46,7 +47,7 @@ class Contribution:
 
     scans: tuple[ServedScan, ...]
     left_out: tuple[LeftOut, ...]
-    vertebrae: pd.DataFrame
+    vertebrae: pd.DataFrame | None
     facts: Mapping[str, Any]
     series: Mapping[str, ScanFiles]
 
@@ -61,7 +62,7 @@ def dataset(
         else union.united(parts, [_ready(unit, p, options) for p in parts])
     )
     scans, left_out = list(one.scans), list(one.left_out)
-    if unit == "vertebra":
+    if unit == "vertebra" and one.vertebrae is not None:
         scans, bare = _part_bare(scans, one.vertebrae)
         left_out += bare
     common = {
@@ -94,7 +95,7 @@ def _part_bare(
 
 
 def _made(
-    unit: str, scans: list[ServedScan], vertebrae: pd.DataFrame, options: Mapping[str, Any]
+    unit: str, scans: list[ServedScan], vertebrae: pd.DataFrame | None, options: Mapping[str, Any]
 ) -> ScanDataset | PatchDataset | VertebraDataset:
     from verse_data import training
 
@@ -102,13 +103,12 @@ def _made(
         return training.ScanDataset(scans, **options)
     if unit == "patch":
         return training.PatchDataset(scans, vertebrae=vertebrae, **options)
+    assert vertebrae is not None  # this unit always has them
     return training.VertebraDataset(scans, vertebrae, **options)
 
 
 def check_options(unit: str, options: Mapping[str, Any]) -> None:
     """Raise `UsageError` for an option that a unit refuses, before anything is fetched for it."""
-    from verse_data.tables.columns import to_frame
-
     if not isinstance(options.get("orientation", "RAS"), str):
         raise UsageError(
             f"orientation={options['orientation']!r}: give axis codes such as 'RAS' or 'PIR'."
@@ -116,7 +116,13 @@ def check_options(unit: str, options: Mapping[str, Any]) -> None:
     # Whether the weights of a class fit is a question to the data.
     by_class = options.get("sampling") in ("level", "grade")
     alone = {name: value for name, value in options.items() if name != "weights" or not by_class}
-    _made(unit, [], to_frame("vertebrae", []), alone)
+    _made(unit, [], _no_rows() if needs(unit, options)["with_rows"] else None, alone)
+
+
+def _no_rows() -> pd.DataFrame:
+    from verse_data.tables.columns import to_frame
+
+    return to_frame("vertebrae", [])
 
 
 def _refuse_empty(made: Served) -> Served:

@@ -150,15 +150,18 @@ def united(parts: Sequence[Contribution], ready: Sequence[Collection[str]]) -> C
     for release, part in enumerate(parts):
         scans += [scan for scan in part.scans if (release, scan.scan_id) in kept]
         left_out += [scan for scan in part.left_out if (release, scan.scan_id) in kept]
-        own = [(release, scan_id) in kept for scan_id in part.vertebrae["scan_id"]]
-        rows.append(part.vertebrae[np.array(own, dtype=np.bool_)])
-    vertebrae = pd.concat(rows, ignore_index=True)
+        if part.vertebrae is not None:
+            own = [(release, scan_id) in kept for scan_id in part.vertebrae["scan_id"]]
+            rows.append(part.vertebrae[np.array(own, dtype=np.bool_)])
     subject = patients(held, numbers)
+    vertebrae = pd.concat(rows, ignore_index=True) if rows else None
+    if vertebrae is not None:
+        vertebrae = vertebrae.assign(subject_id=vertebrae["subject_id"].map(subject))
     return replace(
         parts[0],
         scans=tuple(replace(s, subject_id=subject[s.subject_id]) for s in scans),
         left_out=tuple(
             replace(s, subject_id=subject[s.subject_id]) for s in (*left_out, *copies.values())
         ),
-        vertebrae=vertebrae.assign(subject_id=vertebrae["subject_id"].map(subject)),
+        vertebrae=vertebrae,
     )

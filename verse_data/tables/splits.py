@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from verse_data.errors import UsageError, ValidationFailed
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.names import SPLITS, SUBJECT_OF_SERIES, Split
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,16 @@ def official_splits(scans: pd.DataFrame) -> dict[Split, SplitPart]:
         rows = of_split(scans, name)
         subjects = tuple(dict.fromkeys(rows["subject_id"].astype(str)))
         parts[name] = SplitPart(tuple(rows["scan_id"].astype(str)), subjects)
+    assert_one_split_each((s, name) for name, part in parts.items() for s in part.subjects)
+    return parts
+
+
+def assert_one_split_each(subjects: Iterable[tuple[str, str]]) -> None:
+    """Raise ValidationFailed if a subject, given with the split of each of its scans, sits in two."""
     # GL003 and gl003 are two spellings of one person, not two people.
     sides: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    for name, part in parts.items():
-        for subject in part.subjects:
-            sides[subject.lower()].setdefault(name, subject)
+    for subject, split in subjects:
+        sides[subject.lower()].setdefault(split, subject)
     twice = [
         " and ".join(f"{subject} in {name}" for name, subject in found.items())
         for found in sides.values()
@@ -65,7 +72,6 @@ def official_splits(scans: pd.DataFrame) -> dict[Split, SplitPart]:
     if twice:
         message = f"{len(twice)} subjects sit in two published splits: {'; '.join(twice[:20])}."
         raise ValidationFailed(message)
-    return parts
 
 
 def of_split(scans: pd.DataFrame, split: str | None) -> pd.DataFrame:

@@ -93,7 +93,7 @@ def build_stores(
 
         waiting = []
         for source in sources:
-            here = store_path(root, fingerprint(source, recipe)).is_dir()
+            here = store_path(root, fingerprint(source.keys, recipe)).is_dir()
             if here or (workers <= 1 and client is None):
                 done(source, attempt(source))
             else:

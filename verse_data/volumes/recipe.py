@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -9,7 +10,6 @@ from pydantic import Field
 from verse_data.digests import sha256_of_json
 from verse_data.records.base import Record
 from verse_data.records.manifest import STORE_FORMAT
-from verse_data.volumes.source import ScanSource
 
 RECIPE_VERSION: Final = 1
 """Raised when the same recipe would give other voxels: old stores are then never served."""
@@ -40,23 +40,45 @@ class Recipe(Record):
     codec: Literal["lz4", "zstd", "none"] = "lz4"
 
 
-def fingerprint(source: ScanSource, recipe: Recipe) -> str:
-    """Return the SHA-256 (hex) that names the store of `source` under `recipe`.
+@dataclass(frozen=True, kw_only=True)
+class StoreKeys:
+    """What the store of one scan follows from, beside the recipe: a lock and a licence say it all.
 
-    It covers everything that the store's bytes follow from: contents by key, ids, centroids and
-    attribution, recipe, and the versions of recipe and layout. Times and paths are not part of it.
+    Attributes
+    ----------
+    scan_id : str
+        Whose volumes they are, such as ``"verse004"``.
+    image : str
+        git-annex key of the CT.
+    mask, centroids : str or None
+        Keys of the vertebra mask and of the centroid file; None where the lock lists none.
+    licence : str
+        Of the data, as an SPDX id such as ``"CC-BY-SA-4.0"``.
+    """
+
+    scan_id: str
+    image: str
+    mask: str | None = None
+    centroids: str | None = None
+    licence: str
+
+
+def fingerprint(keys: StoreKeys, recipe: Recipe) -> str:
+    """Return the SHA-256 (hex) that names the store of `keys` under `recipe`.
+
+    No file is needed for it, so that a store is found where its sources are not. Every byte of a
+    store follows from these and from the versions of recipe and layout, hence nothing else may be
+    written into one: no subject, no text of attribution, no time and no path.
     """
     return sha256_of_json(
         {
             "store_format": STORE_FORMAT,
             "recipe_version": RECIPE_VERSION,
             "recipe": recipe.model_dump(mode="json"),
-            "scan_id": source.scan_id,
-            "subject_id": source.subject_id,
-            "image": source.image.key,
-            "mask": source.mask.key if source.mask else None,
-            "centroids": [[point.label, *point.ijk] for point in source.centroids],
-            "centroids_key": source.centroids_key,
-            "attribution": dict(source.attribution),
+            "scan_id": keys.scan_id,
+            "image": keys.image,
+            "mask": keys.mask,
+            "centroids": keys.centroids,
+            "licence": keys.licence,
         }
     )

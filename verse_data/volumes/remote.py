@@ -92,25 +92,39 @@ class RemoteStores:
         VerseDataError
             As :func:`verse_data.volumes.store.ensure_store` and :meth:`fetch`.
         """
-        name = fingerprint(source, recipe)
+        name = fingerprint(source.keys, recipe)
+        try:
+            found = self.find(name)
+        except IntegrityError:
+            if not _has_files(source):
+                raise
+            found = None
+        if found:
+            return found
+        if self._cut_off:
+            if not _has_files(source):
+                raise self._unreachable()
+            return ensure_store(source, recipe, self.cache)
+        store = ensure_store(source, recipe, self.cache)
+        self.upload(store)
+        return store
+
+    def find(self, name: str) -> Path | None:
+        """Return the local copy of a store that is here or at the URL; None if it is at neither.
+
+        Raises
+        ------
+        ChunkMissing, ChunkCorrupt, StoreCorrupt
+            If it is damaged.
+        ServerUnavailable
+            If it is not here, and the URL cannot be reached.
+        """
         here = store_path(self.cache, name)
         if here.is_dir():
             check_store(here)
             self._catch_up(here)
             return here
-        if self._cut_off:
-            if not _has_files(source):
-                raise self._unreachable()
-            return ensure_store(source, recipe, self.cache)
-        if self.has(name):
-            try:
-                return self.fetch(name)
-            except IntegrityError:
-                if not _has_files(source):
-                    raise
-        store = ensure_store(source, recipe, self.cache)
-        self.upload(store)
-        return store
+        return self.fetch(name) if not self._cut_off and self.has(name) else None
 
     @property
     def _cut_off(self) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from verse_data.errors import UsageError
 from verse_data.records.source_file import SourceFile
 from verse_data.spine.levels import LEVEL_OF_LABEL
+from verse_data.volumes.recipe import StoreKeys
 
 __all__ = ["CentroidPoint", "ScanSource", "SourceFile"]
 
@@ -74,6 +75,17 @@ class ScanSource:
         if unknown:
             message = f"{self.scan_id}: centroid labels {unknown} name no vertebral level."
             raise UsageError(message)
+
+    @property
+    def keys(self) -> StoreKeys:
+        """What the store's name follows from."""
+        return StoreKeys(
+            scan_id=self.scan_id,
+            image=self.image.key,
+            mask=self.mask.key if self.mask else None,
+            centroids=self.centroids_key,
+            licence=self.attribution.get("licence", "unknown"),
+        )
 
     def describe(self, file: SourceFile) -> str:
         """Return what messages call one of the files."""

@@ -13,7 +13,6 @@ from filelock import FileLock, Timeout
 from verse_data.errors import DiskFull
 from verse_data.publishing import publish_folder, staging, sweep
 from verse_data.records.manifest import StoreManifest
-from verse_data.volumes.convert import Conversion
 from verse_data.volumes.manifest import check_size, load_manifest
 from verse_data.volumes.recipe import Recipe, fingerprint
 from verse_data.volumes.source import ScanSource
@@ -24,6 +23,21 @@ _LOCK_SECONDS: Final = 600.0
 def store_path(stores: Path, name: str) -> Path:
     """Return where the store with fingerprint `name` lies below `stores`."""
     return stores / name[:2] / name
+
+
+def find_store(name: str, stores: Path) -> Path | None:
+    """Return the store with fingerprint `name` if it is there, once it is known to be whole.
+
+    Raises
+    ------
+    ChunkMissing, ChunkCorrupt, StoreCorrupt
+        If files of it are missing, cut or damaged.
+    """
+    final = store_path(stores, name)
+    if not final.is_dir():
+        return None
+    check_store(final)
+    return final
 
 
 def ensure_store(source: ScanSource, recipe: Recipe, stores: Path) -> Path:
@@ -42,11 +56,13 @@ def ensure_store(source: ScanSource, recipe: Recipe, stores: Path) -> Path:
     DiskFull, PermissionDenied, StorageError
         If it cannot be written; nothing half-written is left.
     """
-    final = store_path(stores, fingerprint(source, recipe))
-    if not final.is_dir():
-        with _building(final):
-            if not final.is_dir():
-                _build(source, recipe, final)
+    name = fingerprint(source.keys, recipe)
+    if found := find_store(name, stores):
+        return found
+    final = store_path(stores, name)
+    with _building(final):
+        if not final.is_dir():
+            _build(source, recipe, final)
     check_store(final)
     return final
 
@@ -95,6 +111,9 @@ def _building(final: Path) -> Iterator[None]:
 
 
 def _build(source: ScanSource, recipe: Recipe, final: Path) -> None:
+    # Whoever finds a finished store needs nothing of what builds one.
+    from verse_data.volumes.convert import Conversion
+
     with source.checked():
         conversion = Conversion.plan(source, recipe, final.name)
     needed = conversion.bytes_needed()

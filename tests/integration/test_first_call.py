@@ -1,0 +1,293 @@
+"""One call on an empty machine: the release is made, what the call needs is fetched and converted, and no more."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from osf_standin import Node, OsfStandin
+from osf_standin.server import forbidden_sockets
+from typer.testing import CliRunner, Result
+
+import verse_data as vd
+from verse_data import config
+from verse_data.api import TrustOnFirstUse
+from verse_data.cli.main import app
+from verse_data.errors import DiskFull, Offline, UsageError
+from verse_data.phantom import write as write_phantom
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a small phantom under the folder names of VerSe'19, without its workbook."""
+    tree = write_phantom(tmp_path_factory.mktemp("made") / "tree", n_subjects=4, shape=(32, 64, 24))
+    for folder in list(tree.glob("dataset-phantom*")):
+        folder.rename(tree / folder.name.replace("phantom", "verse19"))
+    (tree / "phantom_grading.xlsx").unlink()
+    return tree
+
+
+@pytest.fixture
+def osf(tree: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OsfStandin]:
+    """Serve it where the catalog says that VerSe'19 lies; nothing of it is here."""
+    del home  # only set by then
+    node = Node("jtfa5")
+    node.upload_tree(tree)
+    with OsfStandin(node) as osf:
+        for name, value in osf.environment.items():
+            monkeypatch.setenv(name, value)
+        yield osf
+
+
+def verse_data(*words: str) -> Result:
+    """Call the command line, as a test that warnings are no errors to."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrustOnFirstUse)
+        return CliRunner().invoke(app, list(words))
+
+
+def count(tree: Path, split: str, *ends: str) -> int:
+    """Return how many files of a split have one of these endings."""
+    files = (tree / f"dataset-verse19{split}").rglob("*")
+    return sum(path.name.endswith(ends) for path in files)
+
+
+def test_one_line_does_everything(osf: OsfStandin, tree: Path) -> None:
+    """Without any other command: lock, fetch the split's volumes and centroids, convert, serve; once."""
+    with pytest.warns(
+        TrustOnFirstUse, match=r"digest sha256:[0-9a-f]{64}.*trust on first use"
+    ) as seen:
+        served = vd.load_split("training")
+
+    assert len(seen) == 1
+    assert len(served) == count(tree, "training", "_ct.nii.gz") > 0
+    assert served[0]["image"].shape == served[0]["label"].shape
+    # The files of one scan may have equal bytes; what this call does not need was not asked for.
+    needed = count(tree, "training", "_ct.nii.gz", "_msk.nii.gz", "_ctd.json")
+    assert osf.count("bucket") == needed
+    osf.seen.clear()
+    assert len(vd.load_split("training")) == len(served)
+    assert osf.seen == []
+
+
+@pytest.mark.usefixtures("osf")
+def test_the_commands_do_the_same_in_steps(tree: Path) -> None:
+    """``get`` alone locks, says so with the digest, and brings the split."""
+    done = verse_data("get", "verse19", "--split", "training", "--role", "ct,mask")
+
+    assert done.exit_code == 0, done.output
+    fetched = count(tree, "training", "_ct.nii.gz", "_msk.nii.gz")
+    assert f"{fetched} fetched" in done.stdout
+    status = json.loads(verse_data("status", "verse19", "--json").stdout)
+    assert (status["versions"], status["here"]) == (["v1"], fetched)
+
+
+@pytest.mark.usefixtures("osf")
+def test_a_pin_holds_also_at_the_first_call() -> None:
+    """Whoever names a digest gets that version or none; what was locked meanwhile stays."""
+    with pytest.warns(TrustOnFirstUse), pytest.raises(UsageError, match="no version 'sha256:0000"):
+        vd.open_release("verse19", version=f"sha256:{'0' * 64}")
+
+    release = vd.open_release("verse19")
+    assert vd.open_release("verse19", version=f"sha256:{release.lock.digest}").version == "v1"
+
+
+def test_without_the_network_what_is_missing_is_named(
+    osf: OsfStandin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing here: the line that brings it. A lock here: files, bytes, and the line; no socket in either case."""
+    with forbidden_sockets(monkeypatch) as opened:
+        for call in (
+            lambda: vd.load_split("training", offline=True),
+            lambda: vd.open_release("verse19", offline=True),
+            lambda: vd.VerSeDataset(split="training", download=False),
+        ):
+            with pytest.raises(Offline, match="comes with: verse-data get verse19"):
+                call()
+    assert opened == []
+    with pytest.warns(TrustOnFirstUse):
+        vd.open_release("verse19")
+    osf.seen.clear()
+    for call in (
+        lambda: vd.load_split("training", offline=True),
+        lambda: vd.VerSeDataset(split="training", download=False),
+    ):
+        with pytest.raises(
+            Offline, match=r"\d+ files \([\d,]+ bytes\)(.|\n)*verse-data get verse19"
+        ):
+            call()
+    assert osf.seen == []
+
+
+def test_a_class_that_may_download_does_the_same(osf: OsfStandin, tmp_path: Path) -> None:
+    """``VerSeDataset(root, "training", download=True)`` locks, fetches, converts and serves."""
+    with pytest.warns(TrustOnFirstUse):
+        served = vd.VerSeDataset(tmp_path / "root", "training", download=True)
+
+    assert len(served) > 0
+    osf.seen.clear()
+    assert len(vd.VerSeDataset(tmp_path / "root", "training", download=False)) == len(served)
+    assert osf.seen == []
+
+
+def test_what_only_looks_lists_nothing(osf: OsfStandin) -> None:
+    """Status, drop, verify and provenance of a release that is not here say so, and ask nobody."""
+    for words in (["status"], ["drop"], ["verify"], ["provenance"]):
+        done = verse_data(*words, "verse19")
+        assert isinstance(done.exception, UsageError), done.output
+        assert "verse-data get verse19" in str(done.exception)
+    assert osf.seen == []
+
+
+@pytest.mark.usefixtures("home")
+def test_the_phantom_is_written_on_the_spot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network and without any command before, by Python as by commands, once."""
+    with forbidden_sockets(monkeypatch) as opened:
+        assert len(vd.load_split("validation", release="phantom", offline=True)) > 0
+    assert opened == []
+    first = vd.open_release("phantom").commit
+    shutil.rmtree(config.resolve().releases)
+
+    done = verse_data("status", "phantom", "--json")
+
+    assert json.loads(done.stdout)["commit"] == first
+    assert [path.name for path in config.resolve().releases.iterdir()] == ["phantom"]
+
+
+def test_a_disk_that_is_too_small_is_said_before_the_first_byte(
+    osf: OsfStandin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files and the stores made of them are counted together."""
+    with pytest.warns(TrustOnFirstUse):
+        release = vd.open_release("verse19")
+    files = sum(
+        file.size
+        for scan in release.series.values()
+        if scan.split == "training"
+        for role, file in scan.files.items()
+        if role in {"ct", "mask", "centroids"}
+    )
+    usage = shutil.disk_usage(config.resolve().home)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=int(files * 1.5)))
+    osf.seen.clear()
+
+    with pytest.raises(DiskFull, match="for files and the stores made of them"):
+        vd.load_split("training")
+
+    assert osf.seen == []
+
+
+def test_a_scan_dataset_reads_no_tables(osf: OsfStandin, tree: Path) -> None:
+    """A broken workbook and a broken sidecar of the split stop nothing that does not ask them."""
+    node = osf.nodes["jtfa5"]
+    node.upload("ryai190138_AppendixE1.xlsx", b"PK no workbook at all")
+    sidecar = next((tree / "dataset-verse19training").rglob("*_ct.json"))
+    node.upload(sidecar.relative_to(tree).as_posix(), b"{")
+    with pytest.warns(TrustOnFirstUse):
+        vd.open_release("verse19").fetch()
+
+    assert len(vd.load_split("training")) > 0
+    assert len(vd.load_split("training", unit="patch", patch_size=16)) > 0
+    with pytest.raises(vd.VerseDataError, match="ryai190138_AppendixE1"):
+        vd.load_split("training", unit="vertebra")
+
+
+@pytest.mark.usefixtures("osf")
+def test_finished_stores_need_no_files() -> None:
+    """Once converted, the volumes can be dropped: scans and patches are served from the stores alone."""
+    with pytest.warns(TrustOnFirstUse):
+        before = vd.load_split("training")
+    assert verse_data("drop", "verse19", "--unchecked").exit_code == 0
+
+    for call in (
+        lambda: vd.load_split("training", offline=True),
+        lambda: vd.open_release("verse19", offline=True).dataset([s.scan_id for s in before.scans]),
+    ):
+        again = call()
+        assert len(again) == len(before)
+        assert (again[0]["image"] == before[0]["image"]).all()
+    with pytest.raises(Offline):
+        vd.load_split("validation", offline=True)
+
+
+STAGES = {"listing": "files/osfstorage", "download": "bucket"}
+CALL = "import verse_data as vd; print(len(vd.load_split('training')))"
+
+
+@pytest.mark.parametrize("stage", ["listing", "download", "conversion"])
+def test_a_call_that_was_killed_goes_on(osf: OsfStandin, tree: Path, stage: str) -> None:
+    """Killed while it lists, downloads or converts, the same line does the rest."""
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+
+    def reached() -> bool:
+        stores = config.resolve().stores
+        return {
+            "listing": osf.count("storage") > 0,
+            "download": osf.count("bucket") > 1,
+            "conversion": stores.is_dir() and any(stores.rglob("*/image")),
+        }[stage]
+
+    osf.latency = 0.02
+    with subprocess.Popen(
+        [sys.executable, "-c", CALL], env=environment, start_new_session=True
+    ) as child:
+        until = time.monotonic() + 120
+        while not reached() and child.poll() is None and time.monotonic() < until:
+            time.sleep(0.005)
+        os.killpg(child.pid, signal.SIGKILL)
+    osf.latency = 0.0
+
+    done = subprocess.run(
+        [sys.executable, "-c", CALL], env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == count(tree, "training", "_ct.nii.gz")
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Let the platform's data and cache folders be two of this test's own."""
+    monkeypatch.delenv(config.HOME_VARIABLE)
+    for name in ("data", "cache"):
+        monkeypatch.setenv(f"XDG_{name.upper()}_HOME", str(tmp_path / name))
+    return tmp_path / "data" / "verse-data", tmp_path / "cache" / "verse-data"
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.skipif(sys.platform != "linux", reason="other platforms name their folders otherwise")
+def test_releases_are_data_and_stores_are_cache(folders: tuple[Path, Path]) -> None:
+    """Whoever clears the cache loses no download; one root puts both under it."""
+    data, cache = folders
+    assert len(vd.load_split("test", release="phantom")) > 0
+
+    assert [path.name for path in (data / "releases").iterdir()] == ["phantom"]
+    assert not (cache / "releases").exists()
+    assert any((cache / "stores").iterdir())
+    shutil.rmtree(cache)
+    assert len(vd.load_split("test", release="phantom", offline=True)) > 0
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.skipif(sys.platform != "linux", reason="other platforms name their folders otherwise")
+def test_a_release_that_lies_beside_the_stores_is_used_there(folders: tuple[Path, Path]) -> None:
+    """Where version 0.1 kept releases, they are found, and the command that moves them is named."""
+    data, cache = folders
+    vd.open_release("phantom")
+    (cache / "releases").mkdir(parents=True)
+    (data / "releases" / "phantom").rename(cache / "releases" / "phantom")
+
+    with pytest.warns(UserWarning, match="mv .*cache.*phantom .*data.*releases"):
+        release = vd.open_release("phantom", offline=True)
+
+    assert release.files.path == cache / "releases" / "phantom"
+    assert "phantom" in {info.name for info in vd.list_releases() if info.versions}
