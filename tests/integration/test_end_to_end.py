@@ -128,12 +128,6 @@ def test_releases_are_listed(phantom_home: Path) -> None:
     assert versions["verse19"] == ()
 
 
-def test_an_absent_release_says_how_to_make_it(home: Path) -> None:
-    """Opening what was never locked names the command that locks it."""
-    with pytest.raises(UsageError, match="verse-data lock verse19"):
-        vd.open_release("verse19")
-
-
 def real_release(shared: Path, folder: Path) -> Path:
     """Lay out the two real scans of VerSe'19 in `folder`, with a CT painted around each mask."""
     shutil.copytree(shared / "data" / "verse19", folder)
@@ -291,6 +285,8 @@ def test_a_broken_file_stops_its_own_split_alone(kind: str, tmp_path: Path) -> N
     for condition in (None, where):
         served = vd.load_split("training", release="phantom", root=root, where=condition)
         assert {sample["subject_id"] for sample in served} == {"verse901", "verse902"}
+        if condition is None and kind == "ct.json":
+            continue  # nothing of a sidecar is served
         with pytest.raises(VerseDataError, match=f"sub-verse904_{kind}"):
             vd.load_split("test", release="phantom", root=root, where=condition)
     release = vd.open_release("phantom", root=root)
