@@ -22,7 +22,7 @@ class VerSeDataset(FrontDataset):
     Parameters
     ----------
     root : path, optional
-        Root of releases and caches; default ``VERSE_DATA_HOME``, else the platform's cache folder.
+        One root of releases and stores; default ``VERSE_DATA_HOME``, else the platform's folders.
     split : {"training", "validation", "test"}
         Published membership.
     transforms : callable, optional

@@ -219,7 +219,35 @@ def test_finished_stores_need_no_files() -> None:
         vd.load_split("validation", offline=True)
 
 
-STAGES = {"listing": "files/osfstorage", "download": "bucket"}
+def test_a_second_machine_needs_a_lock_and_the_shared_stores(
+    osf: OsfStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one machine converted, another serves without a download; without the shared root, the control, it cannot."""
+    monkeypatch.setenv(config.STORES_VARIABLE, (tmp_path / "shared").as_uri())
+    with pytest.warns(TrustOnFirstUse):
+        first = vd.load_split("training")
+    lock = tmp_path / "lock.json"
+    lock.write_bytes(vd.open_release("verse19").lock.canonical())
+    monkeypatch.setenv(config.HOME_VARIABLE, str(tmp_path / "second"))
+    assert verse_data("lock", "verse19", "--from-lock", str(lock)).exit_code == 0
+    osf.seen.clear()
+
+    with monkeypatch.context() as patch:
+        patch.delenv(config.STORES_VARIABLE)
+        with pytest.raises(Offline):
+            vd.load_split("training", offline=True)
+    second = vd.load_split("training", offline=True)
+
+    assert osf.seen == []
+    assert [scan.scan_id for scan in second.scans] == [scan.scan_id for scan in first.scans]
+    for index in range(len(first)):
+        assert (second[index]["image"] == first[index]["image"]).all()
+        assert (second[index]["label"] == first[index]["label"]).all()
+    assert not any(
+        vd.open_release("verse19").files.has(file) for file in vd.open_release("verse19").lock.files
+    )
+
+
 CALL = "import verse_data as vd; print(len(vd.load_split('training')))"
 
 

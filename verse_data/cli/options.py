@@ -30,7 +30,7 @@ Root = Annotated[
     Path | None,
     typer.Option(
         "--root",
-        help="Root of releases and caches. Default: VERSE_DATA_HOME, else the platform's cache folder.",
+        help="One root of releases and stores. Default: VERSE_DATA_HOME, else the platform's data and cache folders.",
     ),
 ]
 Offline = Annotated[
