@@ -45,6 +45,9 @@ TABLE: dict[str, tuple[type[VerseDataError] | None, int]] = {
     "stall": (Truncated, 5),
     "drip": (Truncated, 5),
     "drip_headers": (ServerUnavailable, 5),
+    "endless_continue": (ServerUnavailable, 5),
+    "endless_headers": (ServerUnavailable, 5),
+    "endless_trailers": (Truncated, 5),
     "html": (NotTheFile, 5),
     "html_as_bytes": (NotTheFile, 5),
     "gzip": (NotTheFile, 5),
@@ -68,13 +71,20 @@ TABLE: dict[str, tuple[type[VerseDataError] | None, int]] = {
 }
 
 # A machine that pauses may meet these before it has read the headers, which then never come.
-ALSO: Final = {"reset": ServerUnavailable, "stall": ServerUnavailable}
+ALSO: Final = {
+    "reset": ServerUnavailable,
+    "stall": ServerUnavailable,
+    "endless_trailers": DownloadCorrupt,
+}
 PATIENT: Final = Limits(connect=60.0, idle=60.0, window_seconds=60.0)
 """Limits that no well server meets, on any machine."""
 HASTY: Final = {
     "stall": replace(PATIENT, idle=0.3),
     "drip": replace(PATIENT, window_seconds=0.2),
     "drip_headers": replace(PATIENT, window_seconds=0.2),
+    "endless_continue": replace(PATIENT, total=0.3, slowest=1e9),
+    "endless_headers": replace(PATIENT, total=0.3, slowest=1e9),
+    "endless_trailers": replace(PATIENT, total=0.3, slowest=1e9),
 }
 """Limits that a fault is sure to meet."""
 
@@ -194,7 +204,7 @@ def test_a_fault_that_passes_is_got_over_in_the_same_call(
     assert digest(store.object_path(file)) == file.sha256
 
 
-@pytest.mark.parametrize("mode", ["drip", "drip_headers"])
+@pytest.mark.parametrize("mode", ["drip", "drip_headers", "endless_continue", "endless_trailers"])
 @pytest.mark.parametrize("host", ["api", "storage"])
 def test_a_walk_gives_up_on_a_server_that_drips(
     standin: tuple[OsfStandin, Config, dict[str, LockedFile]], host: str, mode: str
@@ -211,7 +221,7 @@ def test_a_walk_gives_up_on_a_server_that_drips(
     assert osf.count(host) <= 4
 
 
-@pytest.mark.parametrize("mode", ["drip", "drip_headers"])
+@pytest.mark.parametrize("mode", ["drip", "drip_headers", "endless_continue", "endless_trailers"])
 def test_a_lock_at_an_address_that_drips_is_given_up(
     standin: tuple[OsfStandin, Config, dict[str, LockedFile]], mode: str
 ):
@@ -239,11 +249,14 @@ def test_what_comes_too_slowly_as_a_whole_is_given_up(
     osf.trickle = 0.1
     try:
         result = get(config, ObjectStore(tmp_path / "lab"), files[LARGE], brief)
-        with pytest.raises(Truncated, match="not whole after"):
+        with pytest.raises(Truncated, match="not whole by its deadline"):
             read_url(url, config=replace(config, limits=brief), most=1 << 20)
     finally:
         osf.trickle = 0.0
-    assert (result.error_class, "not whole after" in str(result.error)) == (Truncated, True)
+    assert (result.error_class, "not whole by its deadline" in str(result.error)) == (
+        Truncated,
+        True,
+    )
     assert get(config, ObjectStore(tmp_path / "lab"), files[LARGE]).ok
 
 

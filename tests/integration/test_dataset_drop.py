@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,41 @@ def test_a_sibling_that_is_this_very_folder_is_no_other_copy(
 
     assert (done.exit_code, missing(lab)) == (4, set())
     assert "no other copy of it was found" in done.stderr
+
+
+def test_clones_that_are_each_others_copy_never_both_drop(
+    lab: ReleaseDataset, tmp_path: Path
+) -> None:
+    """Two folders that name each other as siblings, dropped at the same moment, keep each content in one."""
+    call(tmp_path, "git", "clone", "-q", str(lab.path), "other")
+    other = ReleaseDataset(tmp_path / "other")
+    files = lab.lock().files
+    assert other.fetch(files).failed == ()
+    call(lab.path, "git", "remote", "add", "other", str(other.path))
+
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(lambda dataset: drop_files(dataset, files), (lab, other)))
+
+    assert any(report.dropped for report in reports)
+    for file in files:
+        assert lab.has(file) or other.has(file)
+    for dataset in (lab, other):
+        missing = {file.path for file in files if not dataset.has(file)}
+        names = set(call(dataset.path, "git-annex", "find", "--not", "--in", "here").splitlines())
+        assert names == missing
+
+
+def test_one_inode_is_one_copy(lab: ReleaseDataset, tmp_path: Path) -> None:
+    """A sibling whose contents are hard links to these ones is no second copy of them."""
+    call(tmp_path, "git", "clone", "-q", str(lab.path), "linked")
+    linked = ReleaseDataset(tmp_path / "linked")
+    for file in {file.annex_key: file for file in lab.lock().files}.values():
+        place = linked.object_path(file)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.hardlink_to(lab.object_path(file))
+    call(lab.path, "git", "remote", "add", "linked", str(linked.path))
+
+    assert drop_files(lab, lab.lock().files).dropped == ()
 
 
 def spoil(dataset: ReleaseDataset, file: LockedFile) -> None:

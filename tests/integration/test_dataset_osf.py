@@ -23,7 +23,7 @@ from verse_data.cli import checks, contents
 from verse_data.cli import dataset as commands
 from verse_data.config import Config
 from verse_data.errors import ContentMissing, DownloadCorrupt, Offline, SourceChanged
-from verse_data.records.lock import LockedFile
+from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.environment import tool_environment
 from verse_data.releases.fetch_log import FetchLog
@@ -312,7 +312,8 @@ def without_address(lab: Lab) -> str:
     lock, path = lab.dataset.lock(), "phantom_grading.xlsx"
     extra = LockedFile(path=path, size=7, sha256="a" * 64)
     files = tuple(sorted((*lock.files, extra), key=lambda file: file.path))
-    assert lab.dataset.publish(lock.model_copy(update={"files": files})) == "v2"
+    new = ReleaseLock(release=lock.release, source=lock.source, files=files)
+    assert lab.dataset.publish(new) == "v2"
     return path
 
 

@@ -18,6 +18,7 @@ from verse_data.errors import UsageError, ValidationFailed
 from verse_data.export.croissant import ResponsibleAI, load_rai, to_croissant
 from verse_data.export.prov import to_prov
 from verse_data.export.rocrate import FILE_NAME, to_rocrate
+from verse_data.records.lock import ReleaseLock
 from verse_data.records.provenance import FetchedFrom, Provenance, StoreProvenance
 from verse_data.releases.catalog import load_catalog
 from verse_data.releases.dataset import ReleaseDataset
@@ -36,7 +37,7 @@ def dataset(tmp_path: Path, home: Path) -> ReleaseDataset:
     update = {"file_id": "5ffca086e80d370320a594cc", "file_version": 2, "node": "jtfa5"}
     files = tuple(file.model_copy(update=update) for file in lock.files)
     dataset = ReleaseDataset(home / "releases" / "verse19")
-    dataset.publish(lock.model_copy(update={"files": files}))
+    dataset.publish(ReleaseLock(release=lock.release, source=lock.source, files=files))
     dataset.adopt([tmp_path / "tree"])
     result = FetchResult(file=files[0], ok=True, bytes=files[0].size, url=URL, tries=2, seconds=0.1)
     FetchLog(dataset.path).append(result)
@@ -80,6 +81,23 @@ def test_a_log_line_that_was_cut_short_is_passed_over(dataset: ReleaseDataset) -
 
     assert [line["error"] for line in log.read()[len(before) :]] == ["two\u2028lines, a \x85 too"]
     assert any(file.fetched for file in describe(dataset).files)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": "dropped"}', '{"ok": true, "bytes": 1}', '{"key": 1, "ok": true, "bytes": "x"}',
+        '{"key": "KEY", "ok": true, "bytes": 1, "url": 2, "engine": [], "tries": 1, "time": 0}', "[" * 200_000, "7",
+    ],
+)  # fmt: skip
+def test_lines_of_another_program_say_nothing(dataset: ReleaseDataset, line: str) -> None:
+    """Whatever else stands in the log of fetches, provenance is told without it."""
+    log, file = FetchLog(dataset.path), dataset.lock().files[1]
+    before = describe(dataset)
+    with log.path.open("a") as stream:
+        stream.write(line.replace("KEY", file.annex_key) + "\n")
+
+    assert describe(dataset) == before
 
 
 def test_prov_is_read_by_the_reference_library(provenance: Provenance) -> None:

@@ -163,7 +163,9 @@ def test_what_a_sibling_gave_is_not_said_to_come_from_the_web(
     ids = {"file_id": "5ffca086e80d370320a594cc", "file_version": 1, "node": "jtfa5"}
     lock = dataset.lock()
     files = tuple(file.model_copy(update=ids) for file in lock.files)
-    dataset.publish(lock.model_copy(update={"files": files}))  # now each has an address as well
+    dataset.publish(
+        ReleaseLock(release=lock.release, source=lock.source, files=files)
+    )  # now each has an address as well
     clone = tmp_path / "desk" / "phantom"
     call(tmp_path, "datalad", "clone", str(dataset.path), str(clone))
     copy = ReleaseDataset(clone)

@@ -16,6 +16,7 @@ from verse_data.api import lock_tree
 from verse_data.cli.main import app
 from verse_data.errors import ContentMissing, Offline, QueryRefused, UsageError
 from verse_data.phantom import write as write_phantom
+from verse_data.records.lock import ReleaseLock
 from verse_data.release.opening import dataset_of
 from verse_data.releases.osf_walk import walk_node
 
@@ -191,7 +192,7 @@ def test_a_workbook_that_nobody_serves_is_asked_for() -> None:
         else file
         for file in lock.files
     ]
-    dataset.publish(lock.model_copy(update={"files": tuple(files)}))
+    dataset.publish(ReleaseLock(release=lock.release, source=lock.source, files=tuple(files)))
 
     for options in ({"unit": "vertebra"}, {"where": WHERE}):
         with pytest.raises(ContentMissing, match="verse-data adopt lab PATH"):

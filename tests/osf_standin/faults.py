@@ -32,6 +32,9 @@ MODES = (
     "stall",
     "drip",
     "drip_headers",
+    "endless_continue",
+    "endless_headers",
+    "endless_trailers",
     "redirect_file",
     "redirect_private",
     "redirect_loop",
@@ -103,6 +106,8 @@ def play(fault: Fault, handler: Handler, body: bytes) -> bool:
     elif mode.startswith("html"):
         kind = "text/html; charset=utf-8" if mode == "html" else "application/octet-stream"
         handler.answer(200, PAGE, {"Content-Type": kind})
+    elif mode in ENDLESS:
+        endless(fault, handler, *ENDLESS[mode])
     else:
         return _spoil(fault, handler, body)
     return True
@@ -196,6 +201,33 @@ def _stream(
         handler.server.standin.pause(fault.seconds)
     elif mode == "drip":
         drip(fault, handler, rest[half:])
+
+
+# What comes first, and what comes again and again: an answer that never gets to its end, at any speed.
+ENDLESS = {
+    "endless_continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "endless_headers": (b"HTTP/1.1 200 OK\r\nX-Filler: ", b"x" * 20_000),
+    "endless_trailers": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n\x1f\r\n0\r\n",
+        b"X-Filler: y\r\n",
+    ),
+}
+
+
+def endless(fault: Fault, handler: Handler, first: bytes, again: bytes) -> None:
+    """Send `first`, and `again` as long as the fault lasts or the client listens, fast enough."""
+    handler.close_connection = True
+    end = time.monotonic() + fault.seconds
+    try:
+        handler.wfile.write(first)
+        while time.monotonic() < end:
+            # A header line may not be longer than 64 kB.
+            line = again if fault.mode != "endless_headers" else again + b"\r\nX-Filler: "
+            handler.wfile.write(line)
+            handler.wfile.flush()
+            handler.server.standin.pause(0.01)
+    except OSError:  # the client has hung up
+        return
 
 
 def drip(fault: Fault, handler: Handler, data: bytes) -> None:

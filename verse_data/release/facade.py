@@ -223,6 +223,8 @@ class Release(TabledRelease):
             return None, set(self._ids(cast("Iterable[str]", chosen)))
         from verse_data.tables.given_rows import check_scans, with_scan_ids
 
+        if "scan_id" in chosen.index.names and "scan_id" not in chosen.columns:
+            chosen = chosen.reset_index()
         if "scan_id" not in chosen.columns:
             raise UsageError("The rows that are to be served have no column scan_id.")
         chosen = with_scan_ids(chosen, self.series)

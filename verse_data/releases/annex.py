@@ -8,11 +8,23 @@ from typing import Final
 
 from verse_data.publishing import storage_errors
 from verse_data.releases.environment import check_annex, run, tool_environment
-from verse_data.releases.git import check_writable, failure
+from verse_data.releases.git import check_writable, failure, git
 from verse_data.releases.keylock import key_lock
 
 _OVERRIDES: Final = ("core.fsmonitor=false", "annex.alwayscompact=false")
 _INIT_SECONDS: Final = 600.0
+
+
+def require_usable(repository: Path) -> None:
+    """Raise what would stop a later record of what was brought or removed, before anything is.
+
+    Raises
+    ------
+    UnsafeInput, ToolMissing, GitFailed
+        If the configuration is not as expected, git-annex is missing, or git refuses the folder.
+    """
+    check_annex()
+    git(repository, "rev-parse", "--git-dir")
 
 
 def initialise(repository: Path, description: str) -> None:

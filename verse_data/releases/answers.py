@@ -167,7 +167,9 @@ def read_some(response: requests.Response, url: str, most: int = 256 << 10) -> b
     try:
         block: bytes = read(most, decode_content=False)
     except (urllib3.exceptions.TimeoutError, TimeoutError) as error:
-        text = f"{shown(url)}: the transfer stood still, or dripped ({error})."
+        text = (
+            f"{shown(url)}: the transfer stood still, or was too slow ({error.__cause__ or error})."
+        )
         raise Fault(Truncated(text), STALLED) from error
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         text = f"{shown(url)}: the connection broke ({type(error).__name__})."

@@ -18,7 +18,6 @@ from verse_data.releases.adopt import AdoptReport, adopt_sources
 from verse_data.releases.commands import command, replacement
 from verse_data.releases.fetch import FetchReport
 from verse_data.releases.fetch_log import FetchLog
-from verse_data.releases.git import check_writable
 from verse_data.releases.history import History
 from verse_data.releases.siblings import Sibling, siblings
 from verse_data.releases.store import ObjectStore
@@ -173,7 +172,7 @@ class ReleaseDataset:
             If a file differs and `on_difference` is ``"refuse"``; the other files are adopted.
         """
         lock = self.lock(version)
-        check_writable(self.path)
+        annex.require_usable(self.path)
         try:
             report = adopt_sources(sources, lock, self.store, config=self.config, progress=progress)
         finally:

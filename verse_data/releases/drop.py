@@ -12,10 +12,10 @@ from verse_data.errors import Offline
 from verse_data.records.lock import LockedFile
 from verse_data.releases import annex
 from verse_data.releases.fetch_log import FetchLog
-from verse_data.releases.git import check_writable
 
 if TYPE_CHECKING:
     from verse_data.releases.dataset import ReleaseDataset
+    from verse_data.releases.siblings import Sibling
 
 _WORKERS: Final = 8
 
@@ -78,19 +78,31 @@ def drop_files(
     here = {file.annex_key: file for file in files if dataset.object_path(file).exists()}
     if not here:
         return DropReport(())
-    check_writable(dataset.path)
+    annex.require_usable(dataset.path)
     shared = {} if damaged else _needed_by_others(dataset, files, version)
     own = [file for key, file in here.items() if key not in shared]
-    unrecoverable = {} if unchecked or damaged else _without_a_copy(dataset, own)
+    held = {} if unchecked or damaged else _held_by_siblings(dataset, own)
+    asked = [] if unchecked or damaged else [f for f in own if f.annex_key not in held]
+    unrecoverable = _not_served(dataset, asked)
     gone = [file for file in own if file.annex_key not in unrecoverable]
     keys = [file.annex_key for file in gone]
     # In this order: what git-annex believes to be here must be here, whenever this is interrupted.
     annex.record_presence(dataset.path, dict.fromkeys(keys, False))
-    for file in gone:
-        dataset.store.remove(file)
     FetchLog(dataset.path).note("dropped", keys)
+    back = [file for file in gone if not _removed(dataset, file, held.get(file.annex_key))]
+    annex.record_presence(dataset.path, {file.annex_key: True for file in back})
+    for file in back:
+        unrecoverable[file.annex_key] = "its other copy, at a sibling, was removed meanwhile"
+    gone = [file for file in gone if file not in back]
     return DropReport(
         tuple(gone), shared=_with_reasons(here, shared), kept=_with_reasons(here, unrecoverable)
+    )
+
+
+def _removed(dataset: ReleaseDataset, file: LockedFile, holder: Sibling | None) -> bool:
+    """Remove a content; False if the sibling that had it too has removed it meanwhile."""
+    return dataset.store.remove(
+        file, confirm=lambda: holder is None or holder.find(file) is not None
     )
 
 
@@ -118,29 +130,33 @@ def _also_of(paths: Sequence[str]) -> str:
     return f"it is also the content of {paths[0]}, which was not named{more}"
 
 
-def _without_a_copy(dataset: ReleaseDataset, files: Sequence[LockedFile]) -> dict[str, str]:
-    """Return by key why a content cannot be had again; those that can are absent."""
-    siblings = dataset.siblings()
-    alone = [
-        file
+def _held_by_siblings(dataset: ReleaseDataset, files: Sequence[LockedFile]) -> dict[str, Sibling]:
+    """Return by key a sibling in a folder that has the content too."""
+    return {
+        file.annex_key: sibling
+        for sibling in dataset.siblings()
         for file in files
-        if not any(sibling.has(file, excluding=dataset.object_path(file)) for sibling in siblings)
-    ]
-    if not alone:
+        if sibling.has(file, excluding=dataset.object_path(file))
+    }
+
+
+def _not_served(dataset: ReleaseDataset, files: Sequence[LockedFile]) -> dict[str, str]:
+    """Return by key why no address gives a content any more; those that one gives are absent."""
+    if not files:
         return {}
     if dataset.config.offline:
         raise Offline(
-            f"{dataset.name}: whether {len(alone)} files can be had again cannot be asked, since the "
+            f"{dataset.name}: whether {len(files)} files can be had again cannot be asked, since the "
             f"network is forbidden (offline). Allow it, or say --unchecked to remove them regardless."
         )
     from verse_data.releases.still_served import StillServed
 
-    urls = [dataset.addresses(file) for file in alone]
+    urls = [dataset.addresses(file) for file in files]
     # In this order, so that an interruption wakes the threads that wait for a server.
     with ThreadPoolExecutor(_WORKERS) as pool, StillServed(dataset.config) as served:
-        refusals = list(pool.map(served.refusal, alone, urls))
+        refusals = list(pool.map(served.refusal, files, urls))
     return {
         file.annex_key: f"no other copy of it was found: {why}"
-        for file, why in zip(alone, refusals, strict=True)
+        for file, why in zip(files, refusals, strict=True)
         if why is not None
     }

@@ -110,10 +110,17 @@ def run(
     environment: Mapping[str, str],
     stdin: bytes | None = None,
     cwd: Path | None = None,
+    seconds: float | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run one call of git or git-annex and return what became of it."""
     return subprocess.run(
-        command, input=stdin, capture_output=True, check=False, env=dict(environment), cwd=cwd
+        command,
+        input=stdin,
+        capture_output=True,
+        check=False,
+        env=dict(environment),
+        cwd=cwd,
+        timeout=seconds,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,7 +63,8 @@ class FetchLog:
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # One write to a file that was opened for appending: lines of two processes do not mix.
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(self.path, flags, 0o644)
             try:
                 os.write(descriptor, data)
             finally:
@@ -73,16 +75,18 @@ class FetchLog:
         last: dict[str, dict[str, Any]] = {}
         for line in self.read():
             if line.get("event"):
-                last.pop(line["key"], None)
+                last.pop(str(line.get("key")), None)
             elif line.get("ok") and (line.get("bytes") or line.get("sibling_bytes")):
-                last[line["key"]] = line
+                last[str(line.get("key"))] = line
         return last
 
     def read(self) -> list[dict[str, Any]]:
-        """Return all lines, oldest first; a line that a kill cut short is left out."""
+        """Return all lines, oldest first; what is no line, such as one that a kill cut short, is left out."""
         try:
+            if not stat.S_ISREG(self.path.lstat().st_mode):
+                return []
             lines = self.path.read_bytes().split(b"\n")
-        except FileNotFoundError:
+        except OSError:
             return []
         return [line for text in lines if (line := _parsed(text)) is not None]
 
@@ -94,6 +98,6 @@ def _now() -> str:
 def _parsed(text: bytes) -> dict[str, Any] | None:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

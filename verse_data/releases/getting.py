@@ -13,11 +13,11 @@ from verse_data.config import Config
 from verse_data.errors import ContentMissing, Offline, SourceChanged, UsageError
 from verse_data.progress import Advance, Progress
 from verse_data.records.lock import LockedFile
+from verse_data.releases import annex
 from verse_data.releases.commands import command
 from verse_data.releases.copying import copy_and_hash
 from verse_data.releases.fetch import FetchReport, FetchResult, fetch_each, no_address
 from verse_data.releases.fetch_log import FetchLog
-from verse_data.releases.git import check_writable
 from verse_data.releases.siblings import Sibling
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def fetch_files(
     missing = [file for file in files if not dataset.has(file)]
     if not missing:
         return FetchReport(present=present, fetched=(), failed=())
-    check_writable(dataset.path)
+    annex.require_usable(dataset.path)
     results: list[FetchResult] = []
     log = FetchLog(dataset.path)
     total = sum(file.size for file in {file.annex_key: file for file in missing}.values())

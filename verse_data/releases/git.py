@@ -14,7 +14,7 @@ from typing import Final
 
 from verse_data.errors import DiskFull, PathRefused, UnsafeInput
 from verse_data.releases.environment import GitFailed, run, tool_environment
-from verse_data.releases.git_objects import git_folder, read_config
+from verse_data.releases.git_objects import git_folder, read_config, refuse_special_files
 
 # What the user has configured for all repositories shall not change what is written here, and the
 # hooks of a folder are not run.
@@ -34,7 +34,9 @@ _BOOLEAN: Final = "(true|false)?"
 _UUID: Final = "[0-9A-Fa-f-]+"
 _NAME: Final = r"[\w./-]+"
 _FOLDER: Final = r"(file://)?[^-:][^:]*"
-_SERVER: Final = r"(https?|ssh|git|ria\+(file|ssh|https?))://[^-]\S*|\w[\w.@-]*:[^:-][^:\s]*"
+_SERVER: Final = (
+    r"(https?|ssh|git|ria\+(file|ssh|https?))://(\w+@)?[\w/]\S*|\w[\w.@-]*:(?!//)[\w~./][^:\s]*"
+)
 _EXPECTED: Final = {
     r"core\.repositoryformatversion": "0",
     r"core\.bare": "false",
@@ -43,7 +45,9 @@ _EXPECTED: Final = {
     r"receive\.denynonfastforwards": _BOOLEAN,
     r"user\.(name|email)": ".*",
     r"annex\.uuid": _UUID,
-    r"annex\.(version|retry|retry-delay)": r"\d+",
+    # An older version would have git-annex convert the repository first.
+    r"annex\.version": "8|9|10",
+    r"annex\.(retry|retry-delay)": r"\d+",
     r"annex\.stalldetection": r"\d+[kKMG]?B/\d+s",
     r"annex\.(crippledfilesystem|pidlock|sshcaching)": _BOOLEAN,
     r"filter\.annex\.(smudge|clean)": r"git-annex smudge( --clean)?( --)? %f",
@@ -87,16 +91,9 @@ def check_writable(folder: Path) -> dict[str, str]:
     for hook in sorted((place / "hooks").glob("*")):
         if hook.name.lower().endswith("-annex"):
             raise UnsafeInput(_refusal(folder, f".git/hooks holds {hook.name}", f"rm {hook}"))
-    for linked in (path for name in _WRITTEN for path in place.glob(name) if path.is_symlink()):
-        raise PathRefused(
-            f"{folder}: nothing was changed, since {linked} is a link, and what lies elsewhere is not "
-            f"written. Replace it by the folder that it leads to."
-        )
+    contents = place / "annex" / "objects"
+    refuse_special_files(place, but=set(contents.glob("*/*")))
     return dict(found)
-
-
-_WRITTEN: Final = ("*", "annex/*", "annex/objects/*", "annex/objects/*/*", "objects/*", "refs/*")
-"""What is written in a git folder, down to where contents lie: none of it may be a link."""
 
 
 def _refusal(folder: Path, found: str, remedy: str) -> str:
@@ -111,7 +108,7 @@ def _refusal(folder: Path, found: str, remedy: str) -> str:
 
 def _is_expected(key: str, value: str) -> bool:
     return any(
-        re.fullmatch(name, key) and re.fullmatch(values, value)
+        re.fullmatch(name, key, re.ASCII) and re.fullmatch(values, value, re.ASCII)
         for name, values in _EXPECTED.items()
     )
 

@@ -8,10 +8,13 @@ are. No setting, hook, filter, remote or helper of the folder takes effect, whoe
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import stat
+import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -22,17 +25,11 @@ from verse_data.releases.environment import GitFailed, reading_environment, run
 
 _ID: Final = re.compile(r"[0-9a-f]{40}")
 _SHA256_ID: Final = re.compile(r"[0-9a-f]{64}")
-_MOST_BYTES: Final = 256 << 20
-_READ: Final = (
-    "config",
-    "packed-refs",
-    "refs",
-    "refs/tags",
-    "objects",
-    "objects/pack",
-    "objects/info",
-)
-"""What is read of a git folder: none of it may be a link."""
+_MOST_BYTES: Final = 128 << 20
+_MOST_CONFIG: Final = 1 << 20
+_SECONDS: Final = 120.0
+_READ: Final = ("config", "packed-refs", "refs/tags", "objects")
+"""What is read of a git folder."""
 
 
 class GitObject(NamedTuple):
@@ -49,23 +46,50 @@ def git_folder(folder: Path) -> Path:
     Raises
     ------
     PathRefused
-        If it, or what is read in it, is a link, or leads to a git folder elsewhere, as that of a
-        submodule or work tree does.
+        If it leads to a git folder elsewhere, as that of a submodule or work tree does, or if what is
+        read in it is a link or no plain file.
     """
     found = folder / ".git"
-    linked = [name for name in _READ if (found / name).is_symlink()]
-    if found.is_symlink() or not found.is_dir() or (found / "commondir").exists() or linked:
+    if found.is_symlink() or not found.is_dir() or (found / "commondir").exists():
         raise PathRefused(
-            f"{folder}: .git is not a plain folder with a repository in it"
-            + (
-                f" ({linked[0]} is a link)"
-                if linked
-                else " (it is a link, a work tree or a submodule)"
-            )
-            + f", and what lies elsewhere is not followed. Clone it as a folder of its own: "
+            f"{folder}: .git is not a plain folder with a repository in it (it is a link, a work tree or a "
+            f"submodule), and what lies elsewhere is not followed. Clone it as a folder of its own: "
             f"git clone {folder} ANOTHER_FOLDER"
         )
+    for name in _READ:
+        _refuse_special((found / name).parent)
+        refuse_special_files(found / name)
     return found
+
+
+def refuse_special_files(place: Path, *, but: Container[Path] = ()) -> None:
+    """Raise PathRefused if `place`, or anything below it, is a link, a pipe or a device.
+
+    A link could lead out of the folder, and whoever opens a pipe waits for ever. What is below `but`
+    is not looked at.
+    """
+    _refuse_special(place)
+    waiting = [place] if place.is_dir() else []
+    while waiting:
+        with storage_errors(place), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                path = Path(entry.path)
+                _refuse_special(path)
+                if entry.is_dir(follow_symlinks=False) and path not in but:
+                    waiting.append(path)
+
+
+def _refuse_special(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return  # not there, or gone meanwhile
+    # Sockets are left by git's monitor and by git-annex's connections; neither is opened here.
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISSOCK(mode)):
+        raise PathRefused(
+            f"{path} is a link or no plain file, and what lies elsewhere is neither read nor written. "
+            f"Nothing was done. If it is yours, put a plain file or folder in its place."
+        )
 
 
 def tags(folder: Path, names: re.Pattern[str]) -> dict[str, str]:
@@ -124,12 +148,14 @@ def rebuild(folder: Path) -> str:
 
 
 def read_objects(folder: Path, names: Sequence[str]) -> list[GitObject | None]:
-    """Return the object of each name, such as ``ID:.verse/lock.json`` or ``ID^{commit}``.
+    """Return the object of each name, such as an id or ``ID:.verse/lock.json``.
 
     None where there is no such object, also where a stranger's settings would have git fetch it.
 
     Raises
     ------
+    IntegrityError
+        If an object's content is not the one that its id promises.
     UnsafeInput
         If they hold more bytes than any release's.
     """
@@ -158,8 +184,13 @@ def _parsed_batch(answer: bytes, count: int) -> Iterator[GitObject | None]:
             yield None  # "NAME missing", or "NAME ambiguous"
             continue
         size = int(facts[1])
-        yield GitObject(identity, facts[0], answer[position : position + size])
+        content = answer[position : position + size]
         position += size + 1
+        # git itself does not compare what it reads of a loose object with its name.
+        whole = f"{facts[0]} {size}\0".encode() + content
+        if hashlib.sha1(whole, usedforsecurity=False).hexdigest() != identity:
+            raise IntegrityError(f"git object {identity} holds other bytes than its name promises")
+        yield GitObject(identity, facts[0], content)
 
 
 def links(folder: Path, tree: str) -> dict[str, str]:
@@ -172,7 +203,7 @@ def links(folder: Path, tree: str) -> dict[str, str]:
     """
     try:
         with _reading(folder) as environment:
-            listing = _git("ls-tree", "-r", "-z", "--full-tree", tree, environment=environment)
+            listing = _listing(tree, environment)
         names = dict(_link_rows(listing))
         found = read_objects(folder, list(names.values()))
     except GitFailed as error:
@@ -188,6 +219,22 @@ def links(folder: Path, tree: str) -> dict[str, str]:
     return {path: link.content.decode(errors="surrogateescape") for path, link in targets.items()}
 
 
+def _listing(tree: str, environment: Mapping[str, str]) -> bytes:
+    """Return the rows of a tree; few objects can make a listing without end, so it has a limit."""
+    command = ("git", "ls-tree", "-r", "-z", "--full-tree", tree)
+    with subprocess.Popen(
+        command, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout
+        listing = process.stdout.read(_MOST_BYTES + 1)
+        if len(listing) > _MOST_BYTES:
+            process.kill()
+            raise IntegrityError(f"git tree {tree} lists more than {_MOST_BYTES:,} bytes of names")
+    if process.returncode:
+        raise GitFailed(f"git tree {tree} cannot be read")
+    return listing
+
+
 def _link_rows(listing: bytes) -> Iterator[tuple[str, str]]:
     for row in listing.split(b"\0")[:-1]:
         facts, _, path = row.partition(b"\t")
@@ -200,13 +247,20 @@ def read_config(folder: Path) -> list[tuple[str, str]]:
     """Return each setting of ``.git/config``, as it stands there; what it includes is not followed."""
     config = git_folder(folder) / "config"
     with storage_errors(config):
-        content = config.read_text(errors="surrogateescape")
-    with tempfile.TemporaryDirectory(prefix="verse-data-") as home:
-        listing = _git(
-            *("config", "--no-includes", "-z", "--file", "-", "--list"),
-            stdin=content,
-            environment=reading_environment(Path(home)),
+        content = config.read_bytes()[: _MOST_CONFIG + 1]
+    if len(content) > _MOST_CONFIG:
+        raise UnsafeInput(
+            f"{config} is over the limit of {_MOST_CONFIG:,} bytes. Nothing was done."
         )
+    try:
+        with tempfile.TemporaryDirectory(prefix="verse-data-") as home:
+            listing = _git(
+                *("config", "--no-includes", "-z", "--file", "-", "--list"),
+                stdin=content.decode(errors="surrogateescape"),
+                environment=reading_environment(Path(home)),
+            )
+    except GitFailed as error:
+        raise UnsafeInput(f"{config} cannot be read: {error}. Nothing was done.") from error
     pairs = (entry.partition("\n") for entry in listing.decode(errors="replace").split("\0"))
     return [(key, value) for key, _, value in pairs if key]
 
@@ -233,9 +287,11 @@ def _reading(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def _git(*arguments: str, stdin: str = "", environment: Mapping[str, str]) -> bytes:
-    done = run(
-        ("git", *arguments), stdin=stdin.encode(errors="surrogateescape"), environment=environment
-    )
+    words = stdin.encode(errors="surrogateescape")
+    try:
+        done = run(("git", *arguments), stdin=words, environment=environment, seconds=_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise GitFailed(f"git {arguments[0]} did not end in {_SECONDS:.0f} s") from error
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         raise GitFailed(f"git {arguments[0]} failed: {lines[-1] if lines else 'no message'}")

@@ -14,7 +14,8 @@ from verse_data.records.lock import ReleaseLock
 from verse_data.releases import git_objects
 from verse_data.releases.importing import LOCK_PATH
 
-VERSION: Final = re.compile(r"v[1-9]\d*")
+VERSION: Final = re.compile(r"v[1-9][0-9]{0,8}")
+_TARGET: Final = re.compile(rb"object ([0-9a-f]{40})\ntype commit\n")
 _PIN: Final = re.compile(r"sha256:([0-9a-f]{12,64})")
 
 
@@ -69,37 +70,43 @@ class History:
 
     def _lock(self, tag: str) -> ReleaseLock:
         if tag not in self._locks:
-            found = self._object(tag, f":{LOCK_PATH}")
-            if found is None or found.type != "blob":
-                raise IntegrityError(
-                    f"{self.path}: version {tag} holds no {LOCK_PATH}, so it is no release of ours, or "
-                    f"its git objects are damaged. {git_objects.rebuild(self.path)}"
-                )
-            self._locks[tag] = ReleaseLock.parse(
-                found.content, name=f"{self.path}: {tag}:{LOCK_PATH}"
-            )
+            self._locks[tag] = self._read(tag)
         return self._locks[tag]
+
+    def _read(self, tag: str) -> ReleaseLock:
+        """Return the lock of a tag, whose own object names the lock's digest."""
+        identity = self._tags()[tag]
+        named, found = git_objects.read_objects(self.path, [identity, f"{identity}:{LOCK_PATH}"])
+        if named is None or found is None or found.type != "blob":
+            raise IntegrityError(
+                f"{self.path}: version {tag} holds no {LOCK_PATH}, so it is no release of this package's, or "
+                f"its git objects are damaged. {git_objects.rebuild(self.path)}"
+            )
+        lock = ReleaseLock.parse(found.content, name=f"{self.path}: {tag}:{LOCK_PATH}")
+        if f"Lock: sha256:{lock.digest}" not in named.content.decode(errors="replace").splitlines():
+            raise IntegrityError(
+                f"{self.path}: version {tag} does not name the digest of the lock that it holds "
+                f"(sha256:{lock.digest[:12]}); the dataset is damaged or was changed. "
+                f"{git_objects.rebuild(self.path)}"
+            )
+        return lock
 
     def commit(self, version: str | None = None) -> str:
         """Return the commit id of a version."""
-        tag = self.resolve(version)
-        found = self._object(tag, "^{commit}")
-        if found is None:
+        identity = self._tags()[self.resolve(version)]
+        (named,) = git_objects.read_objects(self.path, [identity])
+        target = _TARGET.match(named.content) if named and named.type == "tag" else None
+        if named is None or (named.type != "commit" and target is None):
             raise IntegrityError(
-                f"{self.path}: the commit of version {tag} is missing; the dataset is damaged. "
+                f"{self.path}: the commit of a version is missing; the dataset is damaged. "
                 f"{git_objects.rebuild(self.path)}"
             )
-        return found.id
+        return target[1].decode() if target else named.id
 
     def tree_keys(self, version: str | None = None) -> dict[str, str]:
         """Return the annex key of every file of a version by path, out of the git tree itself."""
         found = git_objects.links(self.path, self._tags()[self.resolve(version)])
         return {path: target.rsplit("/", 1)[-1] for path, target in found.items()}
-
-    def _object(self, tag: str, part: str) -> git_objects.GitObject | None:
-        """Return an object of a tag, such as the one at ``:path`` in its tree."""
-        (found,) = git_objects.read_objects(self.path, [f"{self._tags()[tag]}{part}"])
-        return found
 
     def _tags(self) -> dict[str, str]:
         return git_objects.tags(self.path, VERSION)

@@ -71,7 +71,12 @@ class Http:
 
     @contextmanager
     def open(
-        self, url: str, *, headers: Mapping[str, str] | None = None, token: bool = False
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        token: bool = False,
+        size: int = 0,
     ) -> Iterator[requests.Response]:
         """Follow `url` to its 200 or 206 and give the response, its body unread.
 
@@ -83,6 +88,8 @@ class Http:
             Sent to every host on the way.
         token : bool, default False
             Whether to send the user's token, which only an address of the API gets.
+        size : int, default 0
+            Bytes that the body may have, if it is a long one: its deadline is later then.
 
         Raises
         ------
@@ -99,7 +106,7 @@ class Http:
                 here = url
             # A download counts once, however many hosts it leads over.
             with self.gate.request() if hop == 0 else nullcontext():
-                response = self._send(here, sent)
+                response = self._send(here, sent, size)
             try:
                 target = response.headers.get("Location") if response.is_redirect else None
                 if target is None:
@@ -115,11 +122,11 @@ class Http:
         text = f"{shown(url)}: more than {MOST_REDIRECTS} redirects. Try again later."
         raise Fault(ServerUnavailable(text))
 
-    def _send(self, url: str, headers: Mapping[str, str]) -> requests.Response:
+    def _send(self, url: str, headers: Mapping[str, str], size: int) -> requests.Response:
         import requests
         import urllib3
 
-        route = self._route(url)
+        route, limits = self._route(url), self.config.limits
         try:
             self._reach.check(url, proxied=route.proxy is not None)
         except UrlRefused as error:
@@ -130,10 +137,11 @@ class Http:
             # Straight to the adapter: a session would add cookies and credentials of ~/.netrc, and
             # prepare each redirect a second time.
             request = requests.Request("GET", url, headers={**_HEADERS, **headers}).prepare()
-            return self._adapter.send(
+            return self._adapter.ask(
                 request,
+                seconds=limits.total + size / limits.slowest,
                 stream=True,
-                timeout=(self.config.limits.connect, self.config.limits.idle),
+                timeout=(limits.connect, limits.idle),
                 verify=route.verify,
                 proxies=route.proxies,
             )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any, Final, TypeVar
 
 from verse_data.config import Config
 from verse_data.errors import NotTheFile, Truncated, VerseDataError
-from verse_data.releases.answers import STALLED, UNAVAILABLE, WRONG, Fault, read_some
+from verse_data.releases.answers import UNAVAILABLE, WRONG, Fault, read_some
 from verse_data.releases.http import Http
 from verse_data.releases.pacing import LONGEST_WAIT, Backoff, Gate, SystemClock
 from verse_data.releases.reach import shown
@@ -107,7 +106,6 @@ def _json(answer: bytes, url: str) -> Any:
 
 
 def _read_once(http: Http, url: str, *, token: bool, most: int, accept: str) -> bytes:
-    start, seconds = time.monotonic(), http.config.limits.total
     with http.open(url, headers={"Accept": accept}, token=token) as response:
         blocks, size = [], 0
         while block := read_some(response, url):
@@ -116,8 +114,6 @@ def _read_once(http: Http, url: str, *, token: bool, most: int, accept: str) -> 
                 raise Fault(
                     NotTheFile(f"{shown(url)}: more than {most:,} bytes. Nothing was kept.")
                 )
-            if time.monotonic() - start > seconds:
-                raise Fault(Truncated(f"{shown(url)}: not whole after {seconds:,.0f} s."), STALLED)
             blocks.append(block)
     length = response.headers.get("Content-Length", "")
     if length.isdigit() and int(length) != size:

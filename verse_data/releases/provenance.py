@@ -100,15 +100,19 @@ def _file(dataset: ReleaseDataset, file: LockedFile, line: dict[str, Any] | None
     )
 
 
-def _fetched(line: dict[str, Any]) -> FetchedFrom:
-    return FetchedFrom(
-        time=str(line["time"]),
-        source=line.get("source"),
-        url=line["url"],
-        engine=str(line["engine"]),
-        bytes=int(line["bytes"]) + int(line.get("sibling_bytes") or 0),
-        tries=int(line["tries"]),
-    )
+def _fetched(line: dict[str, Any]) -> FetchedFrom | None:
+    """Return what a line of the log says; None where it is none of ours."""
+    try:
+        return FetchedFrom(
+            time=str(line["time"]),
+            source=line.get("source"),
+            url=line["url"],
+            engine=str(line["engine"]),
+            bytes=int(line["bytes"]) + int(line.get("sibling_bytes") or 0),
+            tries=int(line["tries"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _scan_of(file: LockedFile) -> str | None:

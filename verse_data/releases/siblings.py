@@ -49,11 +49,11 @@ class Sibling:
         return None
 
     def has(self, file: LockedFile, *, excluding: Path) -> bool:
-        """Whether the sibling has the right content of `file`, in another place than `excluding`."""
+        """Whether the sibling has the right content of `file`, in another file than `excluding`."""
         path = self.find(file)
         return (
             path is not None
-            and path.resolve() != excluding.resolve()
+            and not path.samefile(excluding)  # the same folder, mounted or linked; or a hard link
             and digest_file(path).sha256 == file.sha256
         )
 

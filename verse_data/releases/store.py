@@ -10,14 +10,14 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from verse_data import publishing
 from verse_data.errors import DownloadCorrupt
 from verse_data.records.lock import LockedFile
-from verse_data.releases.keys import object_path, other_object_path
+from verse_data.releases.keys import object_path, other_object_path, size_and_digest
 
 
 class ObjectStore:
@@ -120,13 +120,21 @@ class ObjectStore:
             staged.write_text("".join(f"{key}\n" for key in keys))
             staged.rename(self.incoming.with_name(f"pending-{secrets.token_hex(8)}"))
 
-    def remove(self, file: LockedFile) -> None:
-        """Remove a content, if it is here: it leaves its final name at once, whole."""
+    def remove(self, file: LockedFile, *, confirm: Callable[[], bool] = lambda: True) -> bool:
+        """Remove a content, if it is here: it leaves its final name at once, whole.
+
+        `confirm` is asked once it has left; unless it says True, the content is put back and False is
+        returned. So two folders that are each other's last copy never both remove theirs.
+        """
         home = self.object_path(file).parent
         with publishing.staging(self.incoming / home.name) as aside, suppress(FileNotFoundError):
             if not home.is_symlink():
                 home.chmod(0o755)
             home.rename(aside)
+            if not confirm():
+                aside.rename(home)
+                return False
+        return True
 
     @contextmanager
     def unrecorded(self) -> Iterator[list[str]]:
@@ -143,7 +151,11 @@ class ObjectStore:
 
 
 def _lines(path: Path) -> list[str]:
+    """Return the keys in a list; nothing where it is gone, or no list."""
     try:
-        return path.read_text().splitlines()
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return []
+        lines = path.read_bytes().decode(errors="replace").split("\n")
     except FileNotFoundError:
         return []
+    return [line for line in lines if size_and_digest(line)]

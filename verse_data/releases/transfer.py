@@ -8,7 +8,6 @@ one.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -20,7 +19,6 @@ from verse_data.releases.answers import (
     CORRUPT,
     FINAL,
     RESTART,
-    STALLED,
     UNAVAILABLE,
     WRONG,
     Fault,
@@ -77,7 +75,7 @@ class Transfer:
         resumed = self.into.size > 0
         if self.into.size < self.file.size:
             try:
-                with self.http.open(url, headers=self._headers()) as response:
+                with self.http.open(url, headers=self._headers(), size=self.file.size) as response:
                     self._agree(response, url)
                     self._begin(response, url)
                     resumed = response.status_code == 206
@@ -148,17 +146,11 @@ class Transfer:
         self._keep(first)
 
     def _read(self, response: requests.Response, url: str) -> None:
-        limits, start = self.http.config.limits, time.monotonic()
-        seconds = limits.total + self.file.size / limits.slowest
         while block := read_some(response, url):
             self.received += len(block)
             self._keep(block)
             if self.stopped():
                 raise Fault(Truncated(f"{self._at(url)}: interrupted."), FINAL)
-            if time.monotonic() - start > seconds:
-                raise Fault(
-                    Truncated(f"{self._at(url)}: not whole after {seconds:,.0f} s."), STALLED
-                )
         if self.into.size < self.file.size:
             raise Fault(Truncated(f"{self._at(url)}: the transfer ended too soon."), UNAVAILABLE)
 

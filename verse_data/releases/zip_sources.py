@@ -133,7 +133,7 @@ class HttpSource:
 
     def _ask(self, first: int, end: int) -> Iterator[bytes]:
         headers = {"Range": f"bytes={first}-{end - 1}"}
-        with self._http.open(self._url, headers=headers) as response:
+        with self._http.open(self._url, headers=headers, size=end - first) as response:
             told = _RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
             if response.status_code != 206 or told is None or int(told[1]) != first:
                 raise Fault(NoRanges(f"{self.name}: the server gives no parts of the archive."))
@@ -207,7 +207,7 @@ def download_whole(
 
 def _download_once(http: Http, url: str, target: Path, *, most: int, advance: Advance) -> None:
     size = 0
-    with http.open(url) as response, storage_errors(target), target.open("wb") as stream:
+    with http.open(url, size=most) as response, storage_errors(target), target.open("wb") as stream:
         length = response.headers.get("Content-Length", "")
         while block := read_some(response, url):
             if not size and not block.startswith(b"PK"):

@@ -5,8 +5,8 @@ Rows choose vertebrae by ``scan_id`` and ``level``. All that is served of them i
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import pandas as pd
@@ -169,9 +169,31 @@ def _read_as_number(value: object, name: object) -> bool:
     return isinstance(name, str) and name.isdecimal() and float(name) == value
 
 
-def with_scan_ids(given: pd.DataFrame, known: Iterable[str]) -> pd.DataFrame:
-    """Return `given` with the `known` scan ids that a file has made numbers of, as 1 of 001."""
-    if not pd.api.types.is_numeric_dtype(given["scan_id"]):
-        return given
-    names = {float(name): name for name in known if name.isdecimal()}
-    return given.assign(scan_id=[names.get(number, number) for number in given["scan_id"]])
+def with_scan_ids(given: pd.DataFrame, known: Collection[str]) -> pd.DataFrame:
+    """Return `given` with the `known` scan ids that a file has made numbers of (001 read back as 1).
+
+    Raises
+    ------
+    UsageError
+        If a column is there twice, or a number may be one of two ids.
+    """
+    twice = given.columns[given.columns.duplicated()]
+    if len(twice):
+        raise UsageError(f"The rows that are to be served have the column {twice[0]!r} twice.")
+    names: defaultdict[int, list[str]] = defaultdict(list)
+    for name in known:
+        if name.isdecimal():
+            names[int(name)].append(name)
+
+    def original(value: Any) -> Any:
+        if isinstance(value, str) or pd.isna(value) or value != int(value):
+            return value
+        fits = names.get(int(value), [value])
+        if len(fits) > 1:
+            raise UsageError(
+                f"The scan id {value} may be any of {', '.join(fits)}: a file has made numbers of the ids. "
+                f"Read it again with dtype={{'scan_id': str}}."
+            )
+        return fits[0]
+
+    return given.assign(scan_id=[original(value) for value in given["scan_id"]])

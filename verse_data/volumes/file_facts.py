@@ -165,11 +165,9 @@ def kept_facts(
         return facts
     if place:
         state.settle()
-    if facts:
-        file.check()
-    else:
-        with file.checked():
-            facts = measure()
+    # Kept facts of a file that was not seen here may be anybody's: they are measured again.
+    with file.checked():
+        facts = measure()
     others = [other for other in states if other.inode != state.inode]
     facts = facts.model_copy(update={"states": (state, *others)[:_STATES]}).sealed()
     if place and FileState.of(file) == state:
