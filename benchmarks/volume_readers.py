@@ -114,7 +114,6 @@ def source(folder: Path) -> ScanSource:
     """Return the files of :func:`write_source` as the source of a store."""
     return ScanSource(
         scan_id=folder.parent.name,
-        subject_id="made-up",
         image=_source_file(folder / "ct.nii.gz"),
         mask=_source_file(folder / "mask.nii.gz"),
     )

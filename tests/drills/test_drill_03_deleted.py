@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import zarr
 
-from tests.support.damage import Shard, replaced, sound_store
+from tests.support.damage import FOR_VIEWERS, Shard, replaced, sound_store
 from verse_data.errors import ChunkCorrupt, ChunkMissing, IntegrityError, StoreCorrupt
 from verse_data.volumes.layout import FILL, MANIFEST_KEY
 from verse_data.volumes.opened import close_all
@@ -22,13 +22,13 @@ def sound(tmp_path_factory):
 
 def test_each_file_deleted_in_turn(sound):
     """Reader, xarray view, verification and the next build name the scan and the key that is gone."""
-    assert len(sound.files) == 10
+    assert len(sound.files) == 19
     for key in sound.files:
         path = sound.store / key
         aside = path.with_name("aside")
         close_all()
         path.rename(aside)
-        for_viewers_only = key.startswith("labels/")
+        for_viewers_only = key.startswith(FOR_VIEWERS)
         answers = [*sound.verify()]
         if not for_viewers_only:
             answers += [sound.read(), sound.view()]

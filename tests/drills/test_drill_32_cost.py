@@ -156,7 +156,7 @@ def test_what_is_timed_is_the_check(scan, tmp_path):
 def in_place(scan, root):
     """Build a store under its final name, unflushed and unchecked."""
     shutil.rmtree(root, ignore_errors=True)
-    final = store_path(root, fingerprint(scan.source, Recipe()))
+    final = store_path(root, fingerprint(scan.source.keys, Recipe()))
     final.mkdir(parents=True)
     Conversion.plan(scan.source, Recipe(), final.name).write(final)
     return final

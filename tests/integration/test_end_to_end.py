@@ -18,6 +18,7 @@ from verse_data.errors import UsageError, VerseDataError
 from verse_data.phantom import CASES, paint_ct
 from verse_data.phantom import write as write_phantom
 from verse_data.release import Release
+from verse_data.release.opening import list_stores, prune_stores
 from verse_data.releases.environment import tool_environment
 from verse_data.spine.geometry import apply_affine
 from verse_data.volumes.nifti import write_nifti
@@ -97,6 +98,31 @@ def test_a_scan_opens_with_world_coordinates(release: Release) -> None:
     assert opened["image"].dtype == np.int16
     assert opened["label"].dtype == np.uint8
     assert set(opened["image"].dims) == {"x", "y", "z"}
+    said = opened.attrs
+    assert (said["subject_id"], said["split"]) == (
+        release.series[CASES["lps"]].subject_id,
+        release.series[CASES["lps"]].split,
+    )
+    assert (said["release"], said["licence"]) == ("phantom", "CC0-1.0")
+    assert said["attribution"] == release.catalog.attribution
+
+
+def test_stores_belong_to_the_releases_that_list_their_ct(tmp_path: Path) -> None:
+    """A release's name renames no store: another of the same files and licence takes the same one."""
+    tree = write_phantom(tmp_path / "tree", n_subjects=4, shape=(32, 64, 24))
+    one, other = (lock_tree(name, tree, root=tmp_path) for name in ("phantom", "mylab"))
+    own = other.build_cache()
+    other.catalog = one.catalog  # and with it the licence
+
+    built = one.build_cache()
+
+    assert other.build_cache() == built
+    assert not set(own.values()) & set(built.values()), "another licence is another store"
+    assert {s.releases for s in list_stores(root=tmp_path)} == {("mylab", "phantom")}
+    with pytest.raises(UsageError, match=r"no release 'verse19' .*: mylab, phantom\).*older-than"):
+        prune_stores(release="verse19", root=tmp_path)
+    gone = prune_stores(release="mylab", root=tmp_path).stores
+    assert set(gone) == {*built.values(), *own.values()}
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, "2", True])

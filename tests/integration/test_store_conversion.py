@@ -73,7 +73,6 @@ def test_the_real_ct_in_every_orientation(shared, tmp_path):
     folder = shared / "data/tptbox"
     source = ScanSource(
         scan_id="tptbox",
-        subject_id="tptbox",
         image=source_file(folder / "sub-ct_label-22_ct.nii.gz"),
         mask=source_file(folder / "sub-ct_seg-vert_label-22_msk.nii.gz"),
     )
@@ -89,7 +88,5 @@ def test_the_real_masks_in_every_orientation(shared, tmp_path, which):
     values = (np.asarray(image.dataobj) * 50 - 200).astype(np.int16)
     ct = tmp_path / "ct.nii.gz"
     write_nifti(ct, values, image.affine)
-    source = ScanSource(
-        scan_id="verse004", subject_id="verse004", image=source_file(ct), mask=source_file(mask)
-    )
+    source = ScanSource(scan_id="verse004", image=source_file(ct), mask=source_file(mask))
     check_every_orientation(source, tmp_path)

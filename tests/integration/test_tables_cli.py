@@ -15,6 +15,7 @@ from tests.support.workbooks import row
 from verse_data import api
 from verse_data.cli.main import app
 from verse_data.errors import ValidationFailed
+from verse_data.tables.schemas import SCHEMA_VERSION
 
 REAL = Path(__file__).parents[3] / "shared/data/verse19/ryai190138_AppendixE1.xlsx"
 
@@ -114,7 +115,7 @@ def test_schemas_are_listed_shown_checked_and_written(tmp_path: Path) -> None:
     assert json.loads(run("schemas", "show", "vertebra").stdout)["title"] == "VertebraRecord"
     assert run("schemas", "write", "--folder", str(tmp_path)).exit_code == 0
     assert run("schemas", "check", "--folder", str(tmp_path)).exit_code == 0
-    (tmp_path / "1.0.0" / "scan.schema.json").unlink()
+    (tmp_path / SCHEMA_VERSION / "scan.schema.json").unlink()
     assert isinstance(
         run("schemas", "check", "--folder", str(tmp_path)).exception, ValidationFailed
     )

@@ -61,10 +61,10 @@ def test_each_voxel_is_what_the_file_has_there(tmp_path, shape, spacing):
     points = {label: rng.uniform(-1, shape) for label in (1, 20, 28)}
     source = ScanSource(
         scan_id="a",
-        subject_id="a",
         image=source_file(ct),
         mask=source_file(msk),
         centroids=tuple(CentroidPoint(label, tuple(at.tolist())) for label, at in points.items()),
+        centroids_key="SHA256E-s1--00.json",
     )
     store = ensure_store(source, Recipe(spacing=spacing), tmp_path / "stores")
     codes = "".join(rng.permutation([rng.choice(list(pair)) for pair in ("RL", "AP", "SI")]))

@@ -11,12 +11,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.support.damage import FOR_VIEWERS
 from tests.support.kills import is_true
 from tests.support.scans import make_scan
 from verse_data.errors import IntegrityError
 from verse_data.publishing import discard
 from verse_data.volumes.build import ensure_store
 from verse_data.volumes.cache import list_stores, prune, verify_stores
+from verse_data.volumes.layout import MANIFEST_KEY
+from verse_data.volumes.manifest import load_manifest
 from verse_data.volumes.opened import close_all
 from verse_data.volumes.recipe import Recipe, fingerprint
 from verse_data.volumes.store import store_path
@@ -43,7 +46,9 @@ class Cache(RuleBasedStateMachine):
 
     def path(self, number, codec):
         """Return where a store lies."""
-        return store_path(self.root, fingerprint(self.scans[number].source, Recipe(codec=codec)))
+        return store_path(
+            self.root, fingerprint(self.scans[number].source.keys, Recipe(codec=codec))
+        )
 
     @rule(number=SCANS, codec=CODECS)
     def build_and_read(self, number, codec):
@@ -66,7 +71,8 @@ class Cache(RuleBasedStateMachine):
     def damage(self, data):
         """Any byte of any file that is read changes, or the file is cut or goes."""
         path = data.draw(st.sampled_from(sorted(p for p, sound in self.model.items() if sound)))
-        files = sorted(p for p in path.rglob("*") if p.is_file() and "labels" not in p.parts)
+        keys = sorted((*load_manifest(path).keys, MANIFEST_KEY))
+        files = [path / key for key in keys if not key.startswith(FOR_VIEWERS)]
         file = data.draw(st.sampled_from(files))
         content = bytearray(file.read_bytes())
         place = data.draw(st.integers(0, len(content) - 1))

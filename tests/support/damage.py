@@ -20,6 +20,9 @@ from verse_data.volumes.reader import ScanReader
 from verse_data.volumes.recipe import Recipe
 from verse_data.volumes.view import open_xarray
 
+FOR_VIEWERS = ("labels/", "coarse/")
+"""Beginnings of the keys that neither the reader nor the xarray view opens."""
+
 
 @dataclass(frozen=True)
 class Sound:

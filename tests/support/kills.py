@@ -77,7 +77,7 @@ def kills(folder: Path, count: int) -> dict[str, Any]:
     ended; the others at random times, wherever a machine as busy as this one has got to by then.
     """
     scan, root = make_scan(folder, shape=(40, 36, 34)), folder / "stores"
-    final = stores_module.store_path(root, fingerprint(scan.source, RECIPE))
+    final = stores_module.store_path(root, fingerprint(scan.source.keys, RECIPE))
     begin = time.perf_counter()
     ensure_store(scan.source, RECIPE, root)
     usual = time.perf_counter() - begin
@@ -192,7 +192,7 @@ def failing(fault: Fault) -> Any:
 def nth_call(folder: Path, how: str) -> dict[str, Any]:
     """Fail each file call of a build in turn, until a build goes through."""
     scan, root = make_scan(folder, shape=(40, 30, 20)), folder / "stores"
-    final = stores_module.store_path(root, fingerprint(scan.source, RECIPE))
+    final = stores_module.store_path(root, fingerprint(scan.source.keys, RECIPE))
     ensure_store(scan.source, RECIPE, folder / "warm")
     out: dict[str, Any] = {"steps": 0, "errors": {}, "foreign": [], "wrong": 0, "half": 0}
     for number in range(1, 400, 3 if how == "SIGKILL" else 1):
@@ -226,7 +226,7 @@ def nth_call(folder: Path, how: str) -> dict[str, Any]:
 def naive_nth_call(folder: Path, how: str) -> dict[str, Any]:
     """Fail calls of a build that writes under the final name, as far apart as makes a second."""
     scan = make_scan(folder, shape=(40, 30, 20))
-    final = stores_module.store_path(folder / "stores", fingerprint(scan.source, RECIPE))
+    final = stores_module.store_path(folder / "stores", fingerprint(scan.source.keys, RECIPE))
     out = {"foreign": 0, "half": 0}
     for number in range(10, 80, 10):
         shutil.rmtree(final, ignore_errors=True)
@@ -244,7 +244,7 @@ def naive_nth_call(folder: Path, how: str) -> dict[str, Any]:
 def naive_again(folder: Path) -> dict[str, Any]:
     """Kill a task that writes in place, and run it again as Dask does."""
     scan = make_scan(folder, shape=(40, 30, 20))
-    final = stores_module.store_path(folder / "stores", fingerprint(scan.source, RECIPE))
+    final = stores_module.store_path(folder / "stores", fingerprint(scan.source.keys, RECIPE))
     with failing(Fault(30, "SIGKILL")):
         pid = in_child(lambda: _write_in_place(scan, final))
     killed = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL

@@ -66,12 +66,11 @@ def make_scan(
         write_nifti(msk, mask, affine)
     source = ScanSource(
         scan_id=scan_id,
-        subject_id=scan_id,
         image=source_file(ct),
         mask=source_file(msk) if with_mask else None,
         centroids=(CentroidPoint(20, (30.5, 25.0, 20.0)), CentroidPoint(28, (30.0, 20.0, 20.0))),
         centroids_key="SHA256E-s1--00.json",
-        attribution={"release": "phantom", "licence": "CC0-1.0"},
+        licence="CC0-1.0",
     )
     stored = np.asarray(affine, dtype=np.float32).astype(np.float64)
     return MadeScan(source, image, mask if with_mask else None, stored)

@@ -116,10 +116,10 @@ def build_files(
     """Build the store of the given files, as a scan of the training split."""
     source = ScanSource(
         scan_id=scan_id,
-        subject_id=scan_id,
         image=_file(ct),
         mask=_file(mask) if mask else None,
         centroids=points,
+        centroids_key=f"points-{points}" if points else None,
     )
     store = ensure_store(source, recipe or Recipe(), folder / "stores")
     return ServedScan(scan_id, scan_id, "training", store)

@@ -62,7 +62,7 @@ def write_store(
         if path.is_file()
     }
     manifest = StoreManifest.seal(
-        fingerprint=fingerprint, scan_id="verse999", subject_id="verse999", arrays=arrays, keys=keys
+        fingerprint=fingerprint, scan_id="verse999", arrays=arrays, keys=keys
     )
     (store / layout.MANIFEST_KEY).write_bytes(manifest.to_bytes())
     return store

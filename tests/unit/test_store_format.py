@@ -92,56 +92,104 @@ def test_tensorstore_reads_what_was_written(tmp_path):
     """tensorstore, an independent implementation of Zarr v3, reads the same voxels."""
     scan = make_scan(tmp_path)
     stores = {c: ensure_store(scan.source, Recipe(codec=c), tmp_path / "stores") for c in CODECS}
-    wanted = [(c, name) for c in CODECS for name in ("image", "label")]
-    out = {pair: tmp_path / f"{'-'.join(pair)}.npy" for pair in wanted}
+    wanted = [(c, name) for c in CODECS for name in ("image", "label", "coarse/2")]
+    out = {(c, name): tmp_path / f"{c}-{name.replace('/', '')}.npy" for c, name in wanted}
     arguments = [str(a) for c, name in wanted for a in (stores[c], name, out[c, name])]
 
     # In a process of its own: once used, tensorstore breaks every fork of the process.
     subprocess.run([sys.executable, "-c", TENSORSTORE, *arguments], check=True, timeout=600)
 
+    truth = {"image": in_ras(scan.image, scan.affine), "label": in_ras(scan.mask, scan.affine)}
+    truth["coarse/2"] = zarr.open_array(stores["lz4"] / "coarse/2", mode="r")[:]
     for (_, name), path in out.items():
-        truth = scan.image if name == "image" else scan.mask
-        assert np.array_equal(np.load(path), in_ras(truth, scan.affine))
+        assert np.array_equal(np.load(path), truth[name])
 
 
 def test_ome_zarr_metadata(tmp_path):
-    """Image and label are OME-Zarr 0.5: axes, true voxel size, origin, and labels with levels."""
+    """Image and label are OME-Zarr 0.5: axes, true voxel sizes, origins, and labels with levels."""
     scan = make_scan(tmp_path, affine=LPS)
     store = ensure_store(scan.source, Recipe(), tmp_path / "stores")
     group = zarr.open_group(store, mode="r", use_consolidated=False)
-    affine = np.array(group.attrs[ATTRIBUTES]["affine"])
+    origin = np.array(group.attrs[ATTRIBUTES]["affine"])[[2, 1, 0], 3]
+    size = np.array([1.25, 0.5, 0.5])
 
     image = group.attrs["ome"]
     labels = group["labels"].attrs["ome"]
     label = group["labels/vertebrae"].attrs["ome"]
 
     assert labels["labels"] == ["vertebrae"]
-    for metadata, path in ((image, "image"), (label, "label")):
+    for metadata, paths, begins in (
+        (image, ["image", "coarse/2", "coarse/4"], (0, 0.5, 1.5)),
+        (label, ["label", "2", "4"], (0, 0, 1)),
+    ):
         assert metadata["version"] == "0.5"
         (scales,) = metadata["multiscales"]
         assert [axis["name"] for axis in scales["axes"]] == ["z", "y", "x"]
-        (dataset,) = scales["datasets"]
-        scale, translation = dataset["coordinateTransformations"]
-        assert scale == {"type": "scale", "scale": [1.25, 0.5, 0.5]}
-        assert translation["translation"] == affine[[2, 1, 0], 3].tolist()
-        assert dataset["path"] == path
+        assert [level["path"] for level in scales["datasets"]] == paths
+        for level, factor, begin in zip(scales["datasets"], (1, 2, 4), begins, strict=True):
+            scale, translation = level["coordinateTransformations"]
+            assert scale == {"type": "scale", "scale": (size * factor).tolist()}
+            assert np.allclose(translation["translation"], origin + begin * size)
     assert {"label-value": 28, "level": "T13"} in label["image-label"]["properties"]
     shown = group["labels/vertebrae/label"][:]
     assert np.array_equal(shown, in_ras(scan.mask, scan.affine))
 
 
+def test_viewers_are_told_of_a_bone_window(tmp_path):
+    """The omero block names scan, window in HU and the slice in the middle, which viewers show first."""
+    scan = make_scan(tmp_path)
+    store = ensure_store(scan.source, Recipe(), tmp_path / "stores")
+    group = zarr.open_group(store, mode="r", use_consolidated=False)
+
+    omero = group.attrs["ome"]["omero"]
+
+    (channel,) = omero["channels"]
+    assert omero["name"] == "verse901"
+    assert channel["label"] == "CT, HU"
+    assert channel["color"] == "FFFFFF"
+    assert channel["window"] == {"min": -1024, "start": -500, "end": 1300, "max": 3071}
+    middle = group["image"].shape[0] // 2
+    assert omero["rdefs"] == {"defaultT": 0, "defaultZ": middle, "model": "greyscale"}
+
+
+OME_MODELS = pytest.mark.skipif(
+    importlib.util.find_spec("ome_zarr_models") is None, reason="no ome-zarr-models here"
+)
+
+
+@OME_MODELS
+def test_ome_zarr_models_find_nothing_wrong(tmp_path):
+    """The models of the specification accept image and labels, with every level they list."""
+    from ome_zarr_models.v05 import Image
+    from ome_zarr_models.v05.image_label import ImageLabel
+
+    scan = make_scan(tmp_path)
+    store = ensure_store(scan.source, Recipe(), tmp_path / "stores")
+
+    image = Image.from_zarr(zarr.open_group(store, mode="r", use_consolidated=False))
+    label = ImageLabel.from_zarr(
+        zarr.open_group(store / "labels/vertebrae", mode="r", use_consolidated=False)
+    )
+
+    paths = [level.path for level in image.ome_attributes.multiscales[0].datasets]
+    assert paths == ["image", "coarse/2", "coarse/4"]
+    assert [len(i.ome_attributes.multiscales[0].datasets) for i in (image, label)] == [3, 3]
+
+
 def test_metadata_says_where_the_store_comes_from(tmp_path):
-    """Ids, keys, recipe, licence, labels in spine order, and boxes of labels are attributes."""
+    """Scan, keys, recipe, licence, labels in spine order, and boxes of labels are attributes."""
     scan = make_scan(tmp_path, affine=TILTED)
     recipe = Recipe(codec="zstd")
     store = ensure_store(scan.source, recipe, tmp_path / "stores")
 
     found = read_metadata(store, load_manifest(store))["attributes"][ATTRIBUTES]
 
-    assert found["scan_id"] == found["subject_id"] == "verse901"
+    assert found["scan_id"] == "verse901"
+    assert "subject_id" not in found, "a corrected patient id must not rename stores"
     assert found["source"]["image"] == scan.source.image.key
     assert found["source"]["mask"] == scan.source.mask.key
-    assert found["attribution"] == {"release": "phantom", "licence": "CC0-1.0"}
+    assert found["licence"] == "CC0-1.0"
+    assert "authors" in found["notice"]
     assert found["recipe"] == recipe.model_dump(mode="json")
     assert found["labels"] == [18, 19, 28, 20, 21], "T13 lies between T12 and L1"
     ras = in_ras(scan.mask, scan.affine).transpose(2, 1, 0)
@@ -169,7 +217,7 @@ def test_same_input_same_bytes(tmp_path):
 
     files = [path.relative_to(one) for path in sorted(one.rglob("*")) if path.is_file()]
 
-    assert len(files) == 10
+    assert len(files) == 19
     for file in files:
         assert (one / file).read_bytes() == (two / file).read_bytes()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from dataclasses import replace
@@ -28,7 +29,7 @@ from verse_data.volumes.convert import Conversion
 from verse_data.volumes.nifti import write_nifti
 from verse_data.volumes.pool import in_processes
 from verse_data.volumes.reader import ScanReader
-from verse_data.volumes.recipe import Recipe, fingerprint
+from verse_data.volumes.recipe import RECIPE_VERSION, Recipe, StoreKeys, fingerprint
 from verse_data.volumes.source import CentroidPoint, ScanSource, SourceFile
 
 KEY = "SHA256E-s1--" + "0" * 64 + ".nii.gz"
@@ -40,19 +41,19 @@ def source(tmp_path):
     return make_scan(tmp_path, shape=(20, 20, 20)).source
 
 
-def test_everything_that_matters_is_in_the_name(source):
-    """A change of any content, id, point, licence or step of the recipe is another store."""
-    other = SourceFile(source.image.path, "SHA256E-s1--" + "0" * 64 + ".nii.gz")
+def test_everything_that_matters_is_in_the_name():
+    """A change of any content, id, licence or step of the recipe is another store; no file is needed."""
+    keys = StoreKeys(scan_id="verse901", image=KEY, mask=KEY, centroids=KEY, licence="CC0-1.0")
+    other = KEY.replace("s1", "s2")
     variants = [
-        replace(source, image=other),
-        replace(source, mask=other),
-        replace(source, mask=None),
-        replace(source, scan_id="verse902"),
-        replace(source, subject_id="verse902"),
-        replace(source, centroids=source.centroids[:1]),
-        replace(source, centroids=(CentroidPoint(20, (30.5, 25.0, 20.1)), source.centroids[1])),
-        replace(source, centroids_key=None),
-        replace(source, attribution={"licence": "other"}),
+        replace(keys, image=other),
+        replace(keys, mask=other),
+        replace(keys, mask=None),
+        replace(keys, centroids=other),
+        replace(keys, centroids=None),
+        replace(keys, mask=None, centroids=None),
+        replace(keys, scan_id="verse902"),
+        replace(keys, licence="other"),
     ]
     recipes = [
         Recipe(codec="zstd"),
@@ -61,19 +62,43 @@ def test_everything_that_matters_is_in_the_name(source):
         Recipe(spacing=(1.0, 1.0, 2.0)),
         Recipe(spacing=(1.0, 1.0, 1.0), interpolation="cubic"),
     ]
-    names = {fingerprint(source, Recipe())}
+    names = {fingerprint(keys, Recipe())}
     names |= {fingerprint(variant, Recipe()) for variant in variants}
-    names |= {fingerprint(source, recipe) for recipe in recipes}
+    names |= {fingerprint(keys, recipe) for recipe in recipes}
     assert len(names) == 1 + len(variants) + len(recipes)
 
 
-def test_paths_and_times_are_not(source, tmp_path):
-    """The same contents elsewhere, touched later, are the same store."""
+def test_paths_and_parsed_values_are_not(source, tmp_path):
+    """The same contents elsewhere, touched later or read otherwise, are the same store."""
     moved = tmp_path / "elsewhere.nii.gz"
     source.image.path.rename(moved)
-    assert fingerprint(source, Recipe()) == fingerprint(
-        replace(source, image=SourceFile(moved, source.image.key)), Recipe()
-    )
+    same = [
+        replace(source, image=SourceFile(moved, source.image.key)),
+        replace(source, centroids=source.centroids[:1]),
+        replace(source, centroids=()),
+    ]
+    assert {variant.keys for variant in same} == {source.keys}
+
+
+def test_a_store_holds_what_its_name_follows_from(source, tmp_path):
+    """From the attributes of a store alone its name can be worked out, also for a later layout."""
+    recipe = Recipe(spacing=(2.0, 1.0, 1.5), codec="zstd")
+    apart = replace(source, centroids_axes="LPS")  # the points are left out, their key is not
+    for scan in (apart, replace(source, mask=None, centroids=(), centroids_key=None)):
+        store = ensure_store(scan, recipe, tmp_path / "stores")
+        said = ScanReader(store).attributes
+        files = {role: said["source"][role] for role in ("image", "mask", "centroids")}
+        keys = StoreKeys(scan_id=said["scan_id"], licence=said["licence"], **files)
+        again = Recipe.model_validate_json(json.dumps(said["recipe"]))
+        assert fingerprint(keys, again) == store.name
+        assert said["recipe_version"] == RECIPE_VERSION
+        assert said["centroids"] == {}
+
+
+def test_points_need_the_key_of_their_file(source):
+    """Points that no key stands for could differ under one name: they are refused."""
+    with pytest.raises(UsageError, match="Give centroids_key too"):
+        replace(source, centroids_key=None)
 
 
 def test_a_changed_file_under_an_old_key_is_refused(tmp_path):
@@ -113,8 +138,8 @@ def test_a_pair_that_does_not_fit_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "a.b", "x" * 65, "a b"])
 def test_ids_stay_in_their_folder(name):
     """An id that could leave its folder is refused."""
-    with pytest.raises(UsageError, match="no scan or subject id"):
-        ScanSource(scan_id=name, subject_id="a", image=SourceFile(Path("x"), KEY))
+    with pytest.raises(UsageError, match="no scan id"):
+        ScanSource(scan_id=name, image=SourceFile(Path("x"), KEY))
 
 
 def test_points_are_checked():
@@ -123,7 +148,7 @@ def test_points_are_checked():
     for labels in ((20, 20), (20, 26), (0,)):
         points = tuple(CentroidPoint(label, (1.0, 2.0, 3.0)) for label in labels)
         with pytest.raises(UsageError, match="centroid"):
-            ScanSource(scan_id="a", subject_id="a", image=image, centroids=points)
+            ScanSource(scan_id="a", image=image, centroids=points, centroids_key=KEY)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +265,7 @@ def test_what_was_noted_of_the_headers_is_kept(tmp_path):
 
     found = {}
     for path in (noted, plain):
-        source = ScanSource(scan_id="a", subject_id="a", image=source_file(path))
+        source = ScanSource(scan_id="a", image=source_file(path))
         store = ensure_store(source, Recipe(), tmp_path / "stores")
         found[path] = ScanReader(store).attributes["source"]
         assert b"Jane" not in b"".join(p.read_bytes() for p in store.rglob("*") if p.is_file())
@@ -256,7 +281,7 @@ def test_a_grid_beyond_the_limits_is_refused(tmp_path, shape, sizes):
     """More than 32,767 voxels along an axis, or 2**29 in all, are refused before any is made."""
     path = tmp_path / "x_ct.nii.gz"
     write_nifti(path, np.zeros(shape, np.int16), np.diag([*map(float, sizes), 1.0]))
-    source = ScanSource(scan_id="a", subject_id="a", image=source_file(path))
+    source = ScanSource(scan_id="a", image=source_file(path))
     with pytest.raises(UsageError, match=r"spacing=\(0.1, 0.1, 0.1\).*limit"):
         ensure_store(source, Recipe(spacing=(0.1, 0.1, 0.1)), tmp_path / "stores")
     assert [p for p in (tmp_path / "stores").rglob("*") if p.is_file()] == []

@@ -113,9 +113,8 @@ def test_a_wrong_orientation_is_a_usage_error(scan):
 
 
 def test_licence_travels(scan):
-    """Licence, release and ids are attributes of what people get into their hands."""
+    """Licence, scan and labels are attributes of what people get into their hands."""
     found = open_xarray(scan[1]).attrs
     assert found["licence"] == "CC0-1.0"
-    assert found["release"] == "phantom"
-    assert found["scan_id"] == found["subject_id"] == "verse901"
+    assert found["scan_id"] == "verse901"
     assert found["labels"] == (18, 19, 28, 20, 21)

@@ -91,9 +91,9 @@ def build(
 
 def list_(*, root: opt.Root = None, as_json: opt.Json = False) -> None:
     """List the stores on this machine; only their metadata is read."""
-    from verse_data.volumes.cache import list_stores
+    from verse_data.release.opening import list_stores
 
-    stores = list_stores(_stores(root))
+    stores = list_stores(root=root)
     if as_json:
         print_json([vars(store) for store in stores])
         return
@@ -101,7 +101,7 @@ def list_(*, root: opt.Root = None, as_json: opt.Json = False) -> None:
     for store in stores:
         what = store.error or _describe(store.recipe)
         sys.stdout.write(
-            f"{store.fingerprint[:12]}  {store.release or '-':<10}  {store.scan_id or '-':<24}"
+            f"{store.fingerprint[:12]}  {'+'.join(store.releases) or '-':<10}  {store.scan_id or '-':<24}"
             f"  {store.nbytes:>14,}  {what}\n"
         )
 
@@ -145,12 +145,19 @@ def verify(
 def prune(
     *,
     release: Annotated[
-        str | None, typer.Option("--release", help="Only stores of this release.")
+        str | None, typer.Option("--release", help="Only stores of CTs that this release lists.")
     ] = None,
     older_than: Annotated[
         float | None,
         typer.Option("--older-than", metavar="DAYS", help="Only stores built before that."),
     ] = None,
+    earlier_formats: Annotated[
+        bool,
+        typer.Option(
+            "--earlier-formats",
+            help="Stores that an earlier version of this package wrote, and this one does not serve.",
+        ),
+    ] = False,
     everything: Annotated[bool, typer.Option("--all", help="All stores.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     root: opt.Root = None,
@@ -158,14 +165,15 @@ def prune(
 ) -> None:
     """Remove leftovers of dead processes, damaged stores, and the stores that you name."""
     from verse_data.errors import UsageError
-    from verse_data.volumes.cache import prune as prune_stores
+    from verse_data.release.opening import prune_stores
 
     if older_than is not None and not older_than >= 0:  # NaN too
         raise UsageError(f"--older-than {older_than:g}: give a number of days, 0 or more.")
     gone = prune_stores(
-        _stores(root),
+        root=root,
         release=release,
         older_than_days=older_than,
+        earlier_formats=earlier_formats,
         everything=everything,
         dry_run=dry_run,
     )

@@ -11,8 +11,8 @@ from verse_data.digests import canonical_json, sha256_of_json
 from verse_data.errors import StoreCorrupt
 from verse_data.records.base import Record
 
-MANIFEST_SCHEMA: Final = "1.0.0"
-STORE_FORMAT: Final = 1
+MANIFEST_SCHEMA: Final = "2.0.0"
+STORE_FORMAT: Final = 2
 """Version of the on-disk layout. Part of every fingerprint: another layout is another store."""
 
 REPAIR: Final = (
@@ -98,8 +98,8 @@ class StoreManifest(Record):
     store_format : int
         Version of the on-disk layout.
     fingerprint : str
-        Name of the store: SHA-256 over sources, recipe and layout.
-    scan_id, subject_id : str
+        Name of the store: SHA-256 over the keys of its sources, recipe and layout.
+    scan_id : str
         Whose volume it is.
     arrays : dict
         ``"image"`` and, where there is a mask, ``"label"``.
@@ -109,11 +109,10 @@ class StoreManifest(Record):
         SHA-256 of the canonical JSON of all the other fields.
     """
 
-    schema_version: Literal["1.0.0"] = MANIFEST_SCHEMA
-    store_format: Literal[1] = STORE_FORMAT
+    schema_version: Literal["2.0.0"] = MANIFEST_SCHEMA
+    store_format: Literal[2] = STORE_FORMAT
     fingerprint: Hex64
     scan_id: SafeId
-    subject_id: SafeId
     arrays: dict[Literal["image", "label"], StoredArray]
     keys: dict[str, StoredKey]
     root: Hex64
@@ -142,7 +141,6 @@ class StoreManifest(Record):
         *,
         fingerprint: str,
         scan_id: str,
-        subject_id: str,
         arrays: dict[Literal["image", "label"], StoredArray],
         keys: dict[str, StoredKey],
     ) -> Self:
@@ -150,7 +148,6 @@ class StoreManifest(Record):
         open_ = cls(
             fingerprint=fingerprint,
             scan_id=scan_id,
-            subject_id=subject_id,
             arrays=arrays,
             keys=keys,
             root="0" * 64,

@@ -79,7 +79,7 @@ def known_roles(wanted: Iterable[Role] | None) -> tuple[Role, ...] | None:
 
 
 def attribution(name: str, entry: CatalogEntry | None) -> dict[str, str]:
-    """Return release, licence and attribution, as they travel with every derived store."""
+    """Return release, licence and attribution, as they are said of every scan that is opened."""
     said = entry.attribution if entry else f"Release {name!r}, locked by its user."
     return {
         "release": name,
@@ -92,7 +92,7 @@ def scan_source(
     dataset: ReleaseDataset,
     scan: ScanFiles,
     *,
-    attribution: dict[str, str],
+    licence: str,
     version: str | None = None,
 ) -> ScanSource:
     """Return what the store of `scan` is made from; `version` is what commands in errors name.
@@ -119,13 +119,12 @@ def scan_source(
     points, axes = _centroids(files.get("centroids"))
     return ScanSource(
         scan_id=scan.scan_id,
-        subject_id=scan.subject_id,
         image=files["ct"],
         mask=files.get("mask"),
         centroids=points,
         centroids_key=files["centroids"].key if "centroids" in files else None,
         centroids_axes=axes,
-        attribution=attribution,
+        licence=licence,
     )
 
 

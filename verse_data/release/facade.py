@@ -54,10 +54,10 @@ class Release(TabledRelease):
         ContentCorrupt
             If its centroid file is not the locked one.
         """
-        said = contents.attribution(self.name, self.catalog)
+        licence = contents.attribution(self.name, self.catalog)["licence"]
         (name,) = self._ids([scan_id])
         return contents.scan_source(
-            self.files, self.series[name], attribution=said, version=self.typed_version
+            self.files, self.series[name], licence=licence, version=self.typed_version
         )
 
     def build_cache(
@@ -142,12 +142,18 @@ class Release(TabledRelease):
     ) -> xr.Dataset:
         """Open one scan as an ``xarray.Dataset`` with world coordinates, lazily.
 
-        The store is built first if it does not exist.
+        The store is built first if it does not exist. Its attributes say whose scan it is, and
+        licence and attribution of the release.
         """
         from verse_data.volumes.view import open_xarray
 
         store = self.build_cache([scan_id], recipe=recipe)[scan_id]
-        return open_xarray(store, orientation=orientation)
+        scan = self.series[scan_id]
+        return open_xarray(store, orientation=orientation).assign_attrs(
+            subject_id=scan.subject_id,
+            split=scan.split,
+            **contents.attribution(self.name, self.catalog),
+        )
 
     def contribution(
         self,

@@ -1,13 +1,13 @@
-"""Opens the releases of this machine, lists them, and makes one of a folder of files."""
+"""Opens the releases of this machine, lists them and their stores, and makes one of a folder."""
 
 from __future__ import annotations
 
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from verse_data import config
 from verse_data.errors import Offline, UsageError
@@ -21,6 +21,9 @@ from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.osf_walk import TRUST_ON_FIRST_USE, walk_node
 from verse_data.releases.tree import check_series
 from verse_data.releases.tree import lock_tree as hash_tree
+
+if TYPE_CHECKING:
+    from verse_data.volumes.cache import Pruned, StoreInfo
 
 Root = str | os.PathLike[str] | None
 PHANTOM: Final = "phantom"
@@ -45,16 +48,67 @@ class ReleaseInfo:
 def list_releases(*, root: Root = None) -> tuple[ReleaseInfo, ...]:
     """Return the releases that the catalog knows or that are on this machine, by name."""
     settings = _settle(root=root)
-    places = [place for place in (settings.releases, settings.home / "releases") if place.is_dir()]
-    folders = (settings.release(path.name) for place in places for path in place.iterdir())
-    here = {
-        path.name: ReleaseDataset(path).versions() for path in folders if (path / ".git").exists()
-    }
+    here = {dataset.name: dataset.versions() for dataset in _datasets(settings)}
     known = {name: catalog.load_catalog(name).title for name in catalog.names()}
     return tuple(
         ReleaseInfo(name, known.get(name, "locked on this machine"), here.get(name, ()))
         for name in sorted(known.keys() | here.keys())
     )
+
+
+def list_stores(*, root: Root = None) -> list[StoreInfo]:
+    """Describe the stores on this machine; a store belongs to each release that lists its CT."""
+    from verse_data.volumes import cache
+
+    settings = _settle(root=root)
+    contents = _contents(settings)
+    return [
+        replace(
+            store, releases=tuple(name for name, keys in contents.items() if store.image in keys)
+        )
+        for store in cache.list_stores(settings.stores)
+    ]
+
+
+def prune_stores(*, release: str | None = None, root: Root = None, **chosen: Any) -> Pruned:
+    """Remove stores on this machine; as :func:`verse_data.volumes.cache.prune`, or of a release.
+
+    Raises
+    ------
+    UsageError
+        If the release is not on this machine, so that nothing says which stores are its own.
+    """
+    from verse_data.volumes import cache
+
+    settings = _settle(root=root)
+    if release is None:
+        return cache.prune(settings.stores, **chosen)
+    contents = _contents(settings)
+    if release not in contents:
+        raise UsageError(
+            f"There is no release {release!r} in {settings.releases} (found: "
+            f"{', '.join(contents) or 'none'}), and only its lock says which stores are its own. "
+            f"Choose by age instead: verse-data cache prune --older-than DAYS"
+        )
+    return cache.prune(settings.stores, images=contents[release], **chosen)
+
+
+def _contents(settings: config.Config) -> dict[str, frozenset[str]]:
+    """Return the keys of everything that each release here lists, in any version."""
+    return {
+        dataset.name: frozenset(
+            key for version in dataset.versions() for key in dataset.tree_keys(version).values()
+        )
+        for dataset in _datasets(settings)
+    }
+
+
+def _datasets(settings: config.Config) -> list[ReleaseDataset]:
+    """Return the releases on this machine, by name."""
+    places = [place for place in (settings.releases, settings.home / "releases") if place.is_dir()]
+    names = sorted({path.name for place in places for path in place.iterdir()})
+    found = (ReleaseDataset(settings.release(name), config=settings) for name in names)
+    return [dataset for dataset in found if dataset.exists()]
 
 
 def open_release(

@@ -21,7 +21,7 @@ from verse_data.publishing import write_file
 from verse_data.records.base import Record
 from verse_data.records.strict_json import read_json
 
-SCHEMA_VERSION: Final = "1.0.0"
+SCHEMA_VERSION: Final = "2.0.0"
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _PUBLISHED: Final = "published.json"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,8 @@ from verse_data.publishing import discard
 from verse_data.volumes.layout import ATTRIBUTES
 from verse_data.volumes.manifest import (
     files_below,
-    is_other_format,
     load_manifest,
+    other_format,
     read_metadata,
     verify_store,
 )
@@ -42,15 +42,19 @@ class StoreInfo:
         Bytes of its files.
     age_days : float
         Days since it was built.
-    scan_id, subject_id, release : str or None
+    scan_id : str or None
         Whose it is; None if its metadata cannot be read.
+    image : str or None
+        git-annex key of its CT; the locks that list it say which releases it belongs to.
     recipe : dict
         What was done to the volumes.
     error : str or None
         Why its metadata cannot be read; voxels are not looked at here.
-    state : {"sound", "damaged", "other_format", "unreadable"}
-        ``other_format`` is a store of another version of this package, ``unreadable`` one that the
+    state : {"sound", "damaged", "earlier_format", "later_format", "unreadable"}
+        The formats are those of other versions of this package; ``unreadable`` is a store that the
         disk or its permissions keep from being read.
+    releases : tuple of str
+        Releases on this machine whose lock lists its CT; empty where nobody looked.
     """
 
     path: Path
@@ -58,11 +62,11 @@ class StoreInfo:
     nbytes: int
     age_days: float
     scan_id: str | None = None
-    subject_id: str | None = None
-    release: str | None = None
+    image: str | None = None
     recipe: dict[str, Any]
     error: str | None = None
-    state: Literal["sound", "damaged", "other_format", "unreadable"] = "sound"
+    state: Literal["sound", "damaged", "earlier_format", "later_format", "unreadable"] = "sound"
+    releases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,17 +109,15 @@ def _describe(path: Path) -> StoreInfo:
         manifest = load_manifest(path)
         attributes = read_metadata(path, manifest)["attributes"][ATTRIBUTES]
     except IntegrityError as error:
-        foreign = is_other_format(path)
-        return StoreInfo(
-            **facts, recipe={}, error=str(error), state="other_format" if foreign else "damaged"
-        )
+        age = other_format(path)
+        facts["state"] = f"{age}_format" if age else "damaged"
+        return StoreInfo(**facts, recipe={}, error=str(error))
     except StorageError as error:
         return StoreInfo(**facts, recipe={}, error=str(error), state="unreadable")
     return StoreInfo(
         **facts,
         scan_id=manifest.scan_id,
-        subject_id=manifest.subject_id,
-        release=attributes["attribution"].get("release"),
+        image=attributes["source"]["image"],
         recipe=attributes["recipe"],
     )
 
@@ -149,7 +151,7 @@ def verify_stores(
         for path, size in zip(paths, sizes, strict=True):
             found = verify_store(path)
             # Another process may have pruned it meanwhile.
-            if found and path.is_dir() and not is_other_format(path):
+            if found and path.is_dir() and other_format(path) is None:
                 damaged[path] = found
                 if repair and any(isinstance(error, IntegrityError) for error in found):
                     discard(path)
@@ -160,33 +162,37 @@ def verify_stores(
 def prune(
     stores: Path,
     *,
-    release: str | None = None,
+    images: Collection[str] | None = None,
     keep: Iterable[str] | None = None,
     older_than_days: float | None = None,
+    earlier_formats: bool = False,
     everything: bool = False,
     dry_run: bool = False,
 ) -> Pruned:
     """Remove leftovers of dead processes, damaged stores, and the stores that are asked for.
 
-    Stores of another version's layout go only with `everything` or by age.
+    Stores of another version's layout go only with `everything` or by age, those of earlier ones
+    with `earlier_formats` too.
 
     Parameters
     ----------
     stores : Path
         Root of the stores.
-    release : str, optional
-        Only stores of this release; alone, it means all of them.
+    images : collection of str, optional
+        Only stores of CTs with these keys, such as those of a release; alone, all of them.
     keep : iterable of str, optional
         Fingerprints still in use: all other stores go.
     older_than_days : float, optional
         Stores built longer ago than this go.
+    earlier_formats : bool
+        Whether stores go that earlier versions of this package wrote, and this one does not serve.
     everything : bool
         Whether all stores go.
     dry_run : bool
         Whether only to say what would go.
     """
     kept = None if keep is None else set(keep)
-    asked = everything or kept is not None or older_than_days is not None or release is not None
+    asked = everything or kept is not None or older_than_days is not None or images is not None
 
     def aged(store: StoreInfo) -> bool:
         return older_than_days is None or store.age_days > older_than_days
@@ -194,9 +200,11 @@ def prune(
     def goes(store: StoreInfo) -> bool:
         if store.state == "damaged":
             return True
+        if store.state == "earlier_format" and earlier_formats:
+            return True
         if store.state != "sound":
-            return everything or (older_than_days is not None and release is None and aged(store))
-        if not asked or (release is not None and store.release != release):
+            return everything or (older_than_days is not None and images is None and aged(store))
+        if not asked or (images is not None and store.image not in images):
             return False
         return aged(store) and (kept is None or store.fingerprint not in kept)
 

@@ -14,23 +14,36 @@ from verse_data.digests import canonical_json
 from verse_data.records.manifest import STORE_FORMAT, StoredKey, StoreManifest
 from verse_data.spine.geometry import Box, axcodes
 from verse_data.spine.levels import LEVEL_OF_LABEL
+from verse_data.volumes.coarse import FACTORS, coarse_affine
 from verse_data.volumes.grid import Grid
 from verse_data.volumes.layout import (
     ATTRIBUTES,
+    COARSE,
     GROUP_KEY,
     MANIFEST_KEY,
     ArrayName,
+    coarse_path,
     group_document,
+    metadata_key,
 )
 from verse_data.volumes.nifti import VolumeStream, check_pair, read_header
 from verse_data.volumes.nifti_header import ImageHeader
 from verse_data.volumes.ome import image_metadata, write_labels
-from verse_data.volumes.recipe import Recipe
+from verse_data.volumes.recipe import RECIPE_VERSION, Recipe
 from verse_data.volumes.source import ScanSource, SourceFile
-from verse_data.volumes.write import WrittenArray, stored_key, write_array
+from verse_data.volumes.write import Target, WrittenArray, stored_key, write_array
 
-_HU: Final = {"unit": "Hounsfield unit", "quantity": "radiodensity"}
-_LEVELS: Final = {"levels": {str(label): level for label, level in LEVEL_OF_LABEL.items()}}
+_HU: Final[dict[str, Any]] = {"unit": "Hounsfield unit", "quantity": "radiodensity"}
+_NOTICE: Final = (
+    "Converted by verse-data from the files whose git-annex keys stand under 'source'; 'recipe' "
+    "says what was changed beside format and order of axes. The licence of those files holds for "
+    "this store too. Whoever hands it on names their authors: verse-data provenance RELEASE --json "
+    "prints attribution and citations of the release."
+)
+"""The same in every store: a text of attribution that is corrected must not rename stores."""
+_LEVELS: Final[dict[str, Any]] = {
+    "levels": {str(label): level for label, level in LEVEL_OF_LABEL.items()}
+}
 
 
 @dataclass(frozen=True)
@@ -60,10 +73,11 @@ class Conversion:
     def bytes_needed(self) -> int:
         """Estimate the size of the store: a compressed one is about as large as its sources."""
         source = self.source
-        raw = math.prod(self.grid.shape) * (3 if source.mask else 2)
-        if self.recipe.codec == "none" or self.grid.resampling:
-            return raw
-        return min(raw, sum(f.path.stat().st_size for f in (source.image, source.mask) if f))
+        size = math.prod(self.grid.shape) * (3 if source.mask else 2)
+        if self.recipe.codec != "none" and not self.grid.resampling:
+            files = (source.image, source.mask)
+            size = min(size, sum(file.path.stat().st_size for file in files if file))
+        return size + sum(size // factor**3 for factor in FACTORS)
 
     def write(self, folder: Path) -> None:
         """Write every file of the store into `folder`, the manifest last."""
@@ -72,8 +86,11 @@ class Conversion:
         for parts in written.values():
             keys |= parts.keys
         boxes = written["label"].boxes if "label" in written else None
-        documents = {} if boxes is None else write_labels(folder, self.grid.affine, keys)
-        ome = image_metadata(self.grid.affine, path="image")
+        grid, scan_id = self.grid, self.source.scan_id
+        documents = {metadata_key(COARSE): canonical_json(group_document({}))}
+        if boxes is not None:
+            documents |= write_labels(folder, grid.affine, keys)
+        ome = image_metadata(grid.affine, grid.shape, name=scan_id)
         group = group_document({ATTRIBUTES: self._attributes(boxes), "ome": ome})
         documents[GROUP_KEY] = canonical_json(group)
         for key, content in documents.items():
@@ -81,8 +98,7 @@ class Conversion:
             keys[key] = stored_key(content)
         manifest = StoreManifest.seal(
             fingerprint=self.name,
-            scan_id=self.source.scan_id,
-            subject_id=self.source.subject_id,
+            scan_id=scan_id,
             arrays={name: parts.stored for name, parts in written.items()},
             keys=dict(sorted(keys.items())),
         )
@@ -107,15 +123,22 @@ class Conversion:
                 sha256=file.sha256,
             )
             interpolation = self.recipe.interpolation if is_image else "nearest"
+            attributes = _HU if is_image else _LEVELS
             written[array] = write_array(
                 folder,
                 array,
                 (z, y, x),
                 self.grid.slabs(stream, planned, codec, interpolation),
                 codec=codec,
-                attributes=_HU if is_image else _LEVELS,
+                attributes=attributes,
+                coarse={factor: self._level(array, factor, attributes) for factor in FACTORS},
             )
         return written
+
+    def _level(self, array: ArrayName, factor: int, attributes: dict[str, Any]) -> Target:
+        """Return where a coarser level goes; its attributes say where its voxels lie."""
+        affine = coarse_affine(self.grid.affine, array, factor).tolist()
+        return Target(coarse_path(array, factor), {**attributes, "affine": affine})
 
     def _attributes(self, boxes: dict[int, Box] | None) -> dict[str, Any]:
         """Return this package's block of the group's attributes. No text of the NIfTI is in it."""
@@ -126,7 +149,6 @@ class Conversion:
         return {
             "store_format": STORE_FORMAT,
             "scan_id": source.scan_id,
-            "subject_id": source.subject_id,
             "fingerprint": self.name,
             "shape": list(grid.shape),
             "affine": grid.affine.tolist(),
@@ -143,11 +165,13 @@ class Conversion:
                 "axcodes": axcodes(header.affine),
                 "image": source.image.key,
                 "mask": source.mask.key if source.mask else None,
-                "centroids": source.centroids_key if placed else None,
+                "centroids": source.centroids_key,
                 **self._notes(),
             },
             "recipe": self.recipe.model_dump(mode="json"),
-            "attribution": dict(source.attribution),
+            "recipe_version": RECIPE_VERSION,
+            "licence": source.licence,
+            "notice": _NOTICE,
         }
 
     def _notes(self) -> dict[str, dict[str, list[str]]]:

@@ -6,7 +6,9 @@
         zarr.json              group: affine, levels, centroids, licence, sources; OME-Zarr 0.5
         image/zarr.json        int16 HU (z, y, x)       image/c/0/0/0    its one shard
         label/zarr.json        uint8 labels (z, y, x)   label/c/0/0/0    its one shard
-        labels/                the label array once more (hard links), where OME-Zarr looks for it
+        coarse/2, coarse/4     the image again, in voxels of 2³ and 4³ of its own; for viewers
+        labels/vertebrae/      the label array once more (hard links), where OME-Zarr looks for it,
+                               and its coarser levels 2 and 4
         image/manifest.json    size and digest of each file, checksum of each inner chunk
 
 The grid is RAS-canonical: x grows to the right, y anteriorly, z superiorly. Every inner chunk is
@@ -35,6 +37,12 @@ DTYPE: Final[dict[str, np.dtype[Any]]] = {"image": np.dtype("<i2"), "label": np.
 FILL: Final[dict[str, int]] = {"image": -32768, "label": 255}
 """Sentinels: they occur in no voxel, so reading one means that bytes are missing."""
 
+LABELS: Final = "labels"
+"""Group in which OME-Zarr looks for labels of an image."""
+VERTEBRAE: Final = f"{LABELS}/vertebrae"
+COARSE: Final = "coarse"
+"""Group of the coarser levels of the image."""
+
 INDEX_ENTRY: Final = 16
 """Bytes of an inner chunk's entry in the shard's index: offset and length, each ``<u8``."""
 ABSENT: Final = 2**64 - 1
@@ -46,9 +54,9 @@ CHECKSUM: Final = 4
 """Bytes of the CRC-32C (``<u4``) that ends each inner chunk, and the index."""
 
 
-def shard_key(name: ArrayName) -> str:
-    """Return the key of the one shard of an array."""
-    return f"{name}/c/0/0/0"
+def shard_key(path: str) -> str:
+    """Return the key of the one shard of the array at `path`."""
+    return f"{path}/c/0/0/0"
 
 
 def metadata_key(name: str) -> str:
@@ -65,6 +73,16 @@ def chunk_grid(shape: tuple[int, ...], chunk: Extents) -> Extents:
     """Return the number of inner chunks along z, y, x; those at the border are whole."""
     z, y, x = (-(-n // c) for n, c in zip(shape, chunk, strict=True))
     return (z, y, x)
+
+
+def coarse_path(name: ArrayName, factor: int) -> str:
+    """Return the path of a coarser level.
+
+    Those of the image have a group of their own: xarray opens all arrays of the store's group as
+    one dataset, and their extents are others. Those of the label lie beside it in its OME-Zarr
+    group, where ome-zarr-models looks for them.
+    """
+    return f"{COARSE if name == 'image' else VERTEBRAE}/{factor}"
 
 
 def array_document(

@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 from verse_data.digests import digest_file, sha256_of_json
 from verse_data.errors import ChunkCorrupt, ChunkMissing, IntegrityError, StorageError, StoreCorrupt
@@ -24,6 +24,17 @@ from verse_data.volumes.layout import GROUP_KEY, MANIFEST_KEY
 
 _MAX_METADATA = 64 << 20
 """Bytes of the largest metadata file that is read whole."""
+_NOT_SERVED: Final = {
+    "earlier": (
+        f"of an earlier layout (store_format) than {STORE_FORMAT}, and not served any more: its "
+        f"scan is converted again, beside it, when next used. Remove it: "
+        f"verse-data cache prune --earlier-formats"
+    ),
+    "later": (
+        "of a later layout (its schema_version or store_format) than this version reads. Use the "
+        "version of verse-data that wrote it, or remove it: verse-data cache prune --all"
+    ),
+}
 
 
 def load_manifest(store: Path) -> StoreManifest:
@@ -47,14 +58,10 @@ def load_manifest(store: Path) -> StoreManifest:
     try:
         manifest = StoreManifest.parse(content, where=str(where))
     except StoreCorrupt:
-        if not is_other_format(store):
+        age = other_format(store)
+        if age is None:
             raise
-        message = (
-            f"{where}: this store is whole, but of another layout (its schema_version or "
-            f"store_format) than this version reads. Use the version of verse-data that wrote it, "
-            f"or remove it: verse-data cache prune --all"
-        )
-        raise StoreCorrupt(message) from None
+        raise StoreCorrupt(f"{where}: this store is whole, but {_NOT_SERVED[age]}") from None
     if manifest.fingerprint != store.name:
         message = (
             f"{store}: the manifest in this folder belongs to store {manifest.fingerprint[:12]} "
@@ -139,20 +146,23 @@ def check_content(store: Path, manifest: StoreManifest, key: str) -> None:
         raise kind(_mismatch(store, manifest, key, found.size, found.sha256))
 
 
-def is_other_format(store: Path) -> bool:
-    """Return whether the manifest at `store` is whole, but of another layout than this version's.
+def other_format(store: Path) -> Literal["earlier", "later"] | None:
+    """Return which layout a whole manifest at `store` is of, if it is not this version's.
 
     Every layout keeps the root digest, so that a damaged manifest is not taken for a foreign one.
     """
     try:
         document = json.loads(_read_plain(store / MANIFEST_KEY))
     except (_Absent, IntegrityError, StorageError, ValueError, RecursionError):
-        return False
+        return None
     if not isinstance(document, dict):
-        return False
-    versions = (document.get("schema_version"), document.get("store_format"))
+        return None
+    layout = document.get("store_format")
     root = document.pop("root", None)
-    return versions != (MANIFEST_SCHEMA, STORE_FORMAT) and root == sha256_of_json(document)
+    ours = (document.get("schema_version"), layout) == (MANIFEST_SCHEMA, STORE_FORMAT)
+    if ours or root != sha256_of_json(document):
+        return None
+    return "earlier" if isinstance(layout, int) and layout < STORE_FORMAT else "later"
 
 
 def verify_store(store: Path) -> list[IntegrityError | StorageError]:

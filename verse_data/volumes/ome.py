@@ -12,52 +12,62 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from verse_data.digests import canonical_json
 from verse_data.records.manifest import StoredKey
-from verse_data.spine.geometry import voxel_sizes
+from verse_data.spine.geometry import Affine, Shape, voxel_sizes
 from verse_data.spine.levels import LEVEL_OF_LABEL
-from verse_data.volumes.layout import DIMENSIONS, group_document
+from verse_data.volumes.coarse import FACTORS, offset
+from verse_data.volumes.layout import (
+    DIMENSIONS,
+    GROUP_KEY,
+    LABELS,
+    VERTEBRAE,
+    ArrayName,
+    coarse_path,
+    group_document,
+)
 
 OME_VERSION: Final = "0.5"
-_LABELS: Final = "labels"
-_NAME: Final = "vertebrae"
+_BONE_HU: Final = {"min": -1024, "start": -500, "end": 1300, "max": 3071}
+"""What a viewer shows at first, a bone window of width 1800 about 400, and how far it can go."""
 
 
-def image_metadata(affine: npt.ArrayLike, *, path: str) -> dict[str, Any]:
-    """Return the ``ome`` attribute of a group that holds one array at `path`.
+def image_metadata(affine: Affine, shape: Shape, *, name: str) -> dict[str, Any]:
+    """Return the ``ome`` attribute of a store's group: the image, its levels and its window.
 
-    OME-Zarr 0.5 knows scale and translation, not rotation: an oblique scan has its true voxel
-    size and origin there, and its affine in this package's own attributes.
+    Parameters
+    ----------
+    affine : (4, 4) array
+        Of the store's grid.
+    shape : (int, int, int)
+        Its voxels along x, y, z.
+    name : str
+        What a viewer calls the image.
     """
-    scale = list(reversed(voxel_sizes(affine)))
-    origin = [float(v) for v in reversed(np.asarray(affine, dtype=np.float64)[:3, 3])]
+    channel = {
+        "label": "CT, HU",
+        "color": "FFFFFF",
+        "active": True,
+        "coefficient": 1,
+        "family": "linear",
+        "inverted": False,
+        "window": _BONE_HU,
+    }
+    first_shown = {"defaultT": 0, "defaultZ": shape[2] // 2, "model": "greyscale"}
     return {
         "version": OME_VERSION,
-        "multiscales": [
-            {
-                "name": path,
-                "axes": [
-                    {"name": axis, "type": "space", "unit": "millimeter"} for axis in DIMENSIONS
-                ],
-                "datasets": [
-                    {
-                        "path": path,
-                        "coordinateTransformations": [
-                            {"type": "scale", "scale": scale},
-                            {"type": "translation", "translation": origin},
-                        ],
-                    }
-                ],
-            }
-        ],
+        "multiscales": [_multiscale(affine, "image", name)],
+        "omero": {
+            "name": name,
+            "version": OME_VERSION,
+            "channels": [channel],
+            "rdefs": first_shown,
+        },
     }
 
 
-def write_labels(
-    folder: Path, affine: npt.ArrayLike, keys: dict[str, StoredKey]
-) -> dict[str, bytes]:
+def write_labels(folder: Path, affine: Affine, keys: dict[str, StoredKey]) -> dict[str, bytes]:
     """Show the array ``label`` a second time, where OME-Zarr wants labels: as hard links.
 
     Parameters
@@ -75,28 +85,62 @@ def write_labels(
         Metadata documents by key, still to be written.
     """
     for key in [key for key in keys if key.startswith("label/")]:
-        again = f"{_LABELS}/{_NAME}/{key}"
+        again = f"{VERTEBRAE}/{key}"
         (folder / again).parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(folder / key, folder / again)
         except OSError:  # a file system without hard links
             shutil.copyfile(folder / key, folder / again)
         keys[again] = keys[key]
-    label = image_metadata(affine, path="label")
-    label["image-label"] = {
-        "colors": [
-            {"label-value": value, "rgba": [*_colour(place), 255]}
-            for place, value in enumerate(LEVEL_OF_LABEL)
-        ],
-        "properties": [
-            {"label-value": value, "level": level} for value, level in LEVEL_OF_LABEL.items()
-        ],
-        "source": {"image": "../../"},
+    label: dict[str, Any] = {
+        "version": OME_VERSION,
+        "multiscales": [_multiscale(affine, "label", "vertebrae")],
+        "image-label": {
+            "colors": [
+                {"label-value": value, "rgba": [*_colour(place), 255]}
+                for place, value in enumerate(LEVEL_OF_LABEL)
+            ],
+            "properties": [
+                {"label-value": value, "level": level} for value, level in LEVEL_OF_LABEL.items()
+            ],
+            "source": {"image": "../../"},
+        },
     }
-    listing = {"version": OME_VERSION, _LABELS: [_NAME]}
+    listing = {"version": OME_VERSION, LABELS: [VERTEBRAE.removeprefix(f"{LABELS}/")]}
     return {
-        f"{_LABELS}/zarr.json": canonical_json(group_document({"ome": listing})),
-        f"{_LABELS}/{_NAME}/zarr.json": canonical_json(group_document({"ome": label})),
+        f"{LABELS}/{GROUP_KEY}": canonical_json(group_document({"ome": listing})),
+        f"{VERTEBRAE}/{GROUP_KEY}": canonical_json(group_document({"ome": label})),
+    }
+
+
+def _multiscale(affine: Affine, array: ArrayName, name: str) -> dict[str, Any]:
+    """Return an array and its coarser levels, in paths below the group of its metadata.
+
+    OME-Zarr 0.5 knows scale and translation, not rotation: an oblique scan has its true voxel
+    size and origin there, and its affine in this package's own attributes, and in those of levels.
+    """
+    group = "" if array == "image" else f"{VERTEBRAE}/"
+    sizes = np.array(voxel_sizes(affine))[::-1]
+    origin = np.asarray(affine, dtype=np.float64)[2::-1, 3]
+
+    def dataset(path: str, factor: int) -> dict[str, Any]:
+        at = origin + offset(array, factor) * sizes
+        return {
+            "path": path,
+            "coordinateTransformations": [
+                {"type": "scale", "scale": (sizes * factor).tolist()},
+                {"type": "translation", "translation": at.tolist()},
+            ],
+        }
+
+    return {
+        "name": name,
+        "axes": [{"name": axis, "type": "space", "unit": "millimeter"} for axis in DIMENSIONS],
+        "datasets": [
+            dataset(array, 1),
+            *(dataset(coarse_path(array, f).removeprefix(group), f) for f in FACTORS),
+        ],
+        "type": "mean" if array == "image" else "nearest",
     }
 
 

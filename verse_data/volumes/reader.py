@@ -86,12 +86,12 @@ class ScanReader:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What the store says of itself: sources, licence, attribution, recipe, and the above."""
+        """What the store says of itself: keys of its sources, licence, recipe, and the above."""
         return self._scan().attributes
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over sources, recipe and store format: the name of the store."""
+        """SHA-256 over keys of the sources, recipe and store format: the name of the store."""
         return self._scan().fingerprint
 
     @property

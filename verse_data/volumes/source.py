@@ -1,12 +1,12 @@
-"""What a store is made from: the files of one scan, by content, and what is to be said of them."""
+"""What a store is made from: the files of one scan, by content, and their licence."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from verse_data.errors import UsageError
 from verse_data.records.source_file import SourceFile
@@ -32,8 +32,8 @@ class ScanSource:
 
     Attributes
     ----------
-    scan_id, subject_id : str
-        Letters, digits, ``_`` and ``-``; they become part of messages and metadata.
+    scan_id : str
+        Letters, digits, ``_`` and ``-``; it becomes part of messages and metadata.
     image : SourceFile
         The CT.
     mask : SourceFile or None
@@ -41,29 +41,33 @@ class ScanSource:
     centroids : tuple of CentroidPoint
         As in the centroid file; one a label.
     centroids_key : str or None
-        Key of that file.
+        Key of that file, also if no point of it is taken; points need one.
     centroids_axes : str or None
         Axis codes of the grid that they are indices of, as that file says: they are left out of a
         store whose CT has others. None means those of the CT.
-    attribution : mapping
-        Licence, attribution, release: travels in the store's metadata.
+    licence : str
+        Of the data: travels in the store's metadata.
     """
 
     scan_id: str
-    subject_id: str
     image: SourceFile
     mask: SourceFile | None = None
     centroids: tuple[CentroidPoint, ...] = ()
     centroids_key: str | None = None
     centroids_axes: str | None = None
-    attribution: Mapping[str, str] = field(default_factory=dict)
+    licence: str = "unknown"
 
     def __post_init__(self) -> None:
         """Refuse names that could leave their folder, and points of no level or no place."""
-        for name in (self.scan_id, self.subject_id):
-            if not _SAFE_ID.fullmatch(name):
-                message = f"{name!r} is no scan or subject id: use letters, digits, '_' and '-'."
-                raise UsageError(message)
+        if not _SAFE_ID.fullmatch(self.scan_id):
+            message = f"{self.scan_id!r} is no scan id: use letters, digits, '_' and '-'."
+            raise UsageError(message)
+        if self.centroids and self.centroids_key is None:
+            message = (
+                f"{self.scan_id}: centroids are given without the key of their file, which names "
+                f"the store. Give centroids_key too."
+            )
+            raise UsageError(message)
         labels = [point.label for point in self.centroids]
         if len(set(labels)) != len(labels):
             message = f"{self.scan_id}: several centroids have the same label: {sorted(labels)}."
@@ -78,13 +82,13 @@ class ScanSource:
 
     @property
     def keys(self) -> StoreKeys:
-        """What the store's name follows from."""
+        """What the name of the store follows from."""
         return StoreKeys(
             scan_id=self.scan_id,
             image=self.image.key,
             mask=self.mask.key if self.mask else None,
             centroids=self.centroids_key,
-            licence=self.attribution.get("licence", "unknown"),
+            licence=self.licence,
         )
 
     def describe(self, file: SourceFile) -> str:

@@ -101,7 +101,7 @@ def open_xarray(path: Path, *, orientation: str = "RAS") -> xr.Dataset:
         looked at), and ``x``, ``y``, ``z`` along a dimension where the world coordinate depends
         on that dimension alone: on all three unless the scan is oblique.
         Attributes: ``affine`` (4, 4) of this grid, ``orientation``, ``labels``, ``centroids``
-        (label to voxel index of this grid), ids, fingerprint, licence and attribution.
+        (label to voxel index of this grid), ``scan_id``, ``fingerprint``, ``licence``.
 
     Raises
     ------
@@ -129,7 +129,6 @@ def open_xarray(path: Path, *, orientation: str = "RAS") -> xr.Dataset:
         coords=_coordinates(affine, dims, shape),
         attrs={
             "scan_id": reader.scan_id,
-            "subject_id": reader.attributes["subject_id"],
             "fingerprint": reader.fingerprint,
             "orientation": codes,
             "affine": affine,
@@ -138,7 +137,7 @@ def open_xarray(path: Path, *, orientation: str = "RAS") -> xr.Dataset:
                 label: tuple(axes.points(point, reader.shape).tolist())
                 for label, point in reader.centroids.items()
             },
-            **reader.attributes["attribution"],
+            "licence": reader.attributes["licence"],
         },
     )
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import google_crc32c
 import numpy as np
@@ -23,6 +24,7 @@ from verse_data.digests import canonical_json
 from verse_data.records.manifest import StoredArray, StoredKey
 from verse_data.spine.geometry import Box
 from verse_data.volumes.blosc import small_blocks
+from verse_data.volumes.coarse import Gathering, coarse_shape, coarsened
 from verse_data.volumes.encode import Boxes, Encoded, Encoder, Slab
 from verse_data.volumes.layout import (
     ABSENT,
@@ -34,6 +36,7 @@ from verse_data.volumes.layout import (
     array_document,
     chunk_grid,
     empty_index,
+    inner_chunk,
     metadata_key,
     shard_key,
 )
@@ -49,6 +52,14 @@ class WrittenArray:
     """Box of each label that occurs, in (x, y, z); empty for an image."""
 
 
+@dataclass(frozen=True)
+class Target:
+    """Where an array goes in a store, and the attributes of its metadata document."""
+
+    path: str
+    attributes: dict[str, Any]
+
+
 def write_array(
     folder: Path,
     name: ArrayName,
@@ -57,15 +68,16 @@ def write_array(
     *,
     codec: Codec,
     attributes: dict[str, Any],
+    coarse: Mapping[int, Target],
 ) -> WrittenArray:
-    """Write one array below the store `folder`: metadata document and shard.
+    """Write one array below the store `folder`, and its coarser levels, in one pass.
 
     Parameters
     ----------
     folder : Path
         The store, in its temporary place.
     name : {"image", "label"}
-        Which array.
+        Which array; its path too.
     shape : (int, int, int)
         Its voxels along z, y, x.
     slabs : iterable of Slab
@@ -75,35 +87,80 @@ def write_array(
         Of the inner chunks.
     attributes : dict
         Of the array's metadata document.
+    coarse : mapping
+        Where each coarser level goes, by factor; all of ``coarse.FACTORS``.
     """
-    encoder = Encoder(name, codec)
-    document = canonical_json(array_document(name, shape, codec, attributes))
-    shard = folder / shard_key(name)
-    shard.parent.mkdir(parents=True)
-    (folder / metadata_key(name)).write_bytes(document)
-    with shard.open("xb", buffering=1 << 20) as stream:
-        writer = _ShardWriter(stream, chunk_grid(shape, encoder.chunk), DTYPE[name])
+    with ExitStack() as files:
+
+        def begin(target: Target, shape: Extents) -> _OpenArray:
+            return files.enter_context(_OpenArray.begun(folder, target, name, shape, codec))
+
+        whole = begin(Target(name, attributes), shape)
+        levels = {f: begin(coarse[f], coarse_shape(shape, f)) for f in coarse}
+        gathered = {f: Gathering(shape, f, inner_chunk(codec)) for f in coarse}
+
+        def add(slab: Slab) -> None:
+            whole.add(slab)
+            for factor, part in coarsened(slab.voxels, name):
+                for made in gathered[factor].add(slab, part):
+                    levels[factor].add(made)
+
         # A thread also keeps Blosc off its global pool of threads, which a fork would break.
         with small_blocks(), ThreadPoolExecutor(1) as pool:
             before = None
             for slab in slabs:
                 if before is not None:
                     before.result()
-                before = pool.submit(writer.add, encoder.slab(slab))
+                before = pool.submit(add, slab)
             if before is not None:
                 before.result()
-        key = writer.finish()
+        keys = {
+            key: stored
+            for array in (whole, *levels.values())
+            for key, stored in array.finish().items()
+        }
     stored = StoredArray(
         shape=shape,
-        chunk=encoder.chunk,
+        chunk=inner_chunk(codec),
         dtype="int16" if name == "image" else "uint8",
         codec=codec,
         shard=shard_key(name),
-        crc32c=_base64(writer.checksums),
-        constant=_base64(writer.constants),
+        crc32c=_base64(whole.writer.checksums),
+        constant=_base64(whole.writer.constants),
     )
-    keys = {shard_key(name): key, metadata_key(name): stored_key(document)}
-    return WrittenArray(stored, keys, writer.boxes)
+    return WrittenArray(stored, keys, whole.writer.boxes)
+
+
+class _OpenArray:
+    """An array of a store while slabs of it are written, one behind the other."""
+
+    def __init__(self, path: str, document: bytes, encoder: Encoder, writer: _ShardWriter) -> None:
+        self._path, self._document, self._encoder = path, document, encoder
+        self.writer = writer
+
+    @classmethod
+    @contextmanager
+    def begun(
+        cls, folder: Path, target: Target, name: ArrayName, shape: Extents, codec: Codec
+    ) -> Iterator[Self]:
+        """Write the metadata document of an array, and open its shard."""
+        encoder = Encoder(name, codec)
+        document = canonical_json(array_document(name, shape, codec, target.attributes))
+        shard = folder / shard_key(target.path)
+        shard.parent.mkdir(parents=True)
+        (folder / metadata_key(target.path)).write_bytes(document)
+        with shard.open("xb", buffering=1 << 20) as stream:
+            writer = _ShardWriter(stream, chunk_grid(shape, encoder.chunk), DTYPE[name])
+            yield cls(target.path, document, encoder, writer)
+
+    def add(self, slab: Slab) -> None:
+        """Encode and write the chunks of a slab."""
+        self.writer.add(self._encoder.slab(slab))
+
+    def finish(self) -> dict[str, StoredKey]:
+        """Write the index; return size and digest of the files."""
+        document = stored_key(self._document)
+        return {shard_key(self._path): self.writer.finish(), metadata_key(self._path): document}
 
 
 def stored_key(content: bytes) -> StoredKey:
