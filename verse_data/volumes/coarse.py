@@ -39,43 +39,59 @@ def coarse_affine(affine: Affine, name: ArrayName, factor: int) -> Affine:
     return affine @ step
 
 
-def coarsened(
-    voxels: npt.NDArray[Any], name: ArrayName
-) -> Iterator[tuple[int, npt.NDArray[np.integer[Any]]]]:
-    """Yield each factor with the voxels that it makes of these, which begin with a block."""
+def coarsened(voxels: npt.NDArray[Any], name: ArrayName) -> dict[int, npt.NDArray[Any]]:
+    """Return what each factor makes of these voxels, of which the first is the first of a block."""
     if name == "label":
-        for factor in FACTORS:
-            middle = (factor - 1) // 2
-            places = (
-                np.minimum(np.arange(middle, n + middle, factor), n - 1) for n in voxels.shape
-            )
-            yield factor, voxels[np.ix_(*places)]
-        return
-    sums = voxels
+        return {factor: _nearest(voxels, factor) for factor in FACTORS}
+    # A few planes at a time: what is added up then stays in the processor's cache.
+    along, thick = int(np.argmax(np.abs(voxels.strides))), max(FACTORS)
+    parts = [
+        _block_means(voxels[_at(along, slice(start, start + thick))])
+        for start in range(0, voxels.shape[along], thick)
+    ]
+    return {factor: np.concatenate([p[factor] for p in parts], axis=along) for factor in FACTORS}
+
+
+def _block_means(voxels: npt.NDArray[np.int16]) -> dict[int, npt.NDArray[np.int16]]:
+    """Return the rounded means of blocks by factor; each factor doubles the one before."""
+    sums, means = voxels.astype(np.int32, order="K"), {}
     for factor in FACTORS:
-        sums = _pair_sums(sums)
-        yield factor, _means(sums, voxels.shape, factor)
+        # Whole planes first: the additions along rows, which are slow, then have less to do.
+        for axis in np.argsort(np.abs(sums.strides))[::-1].tolist():
+            sums = _pair_sums(sums, axis)
+        # 64 voxels of int16 add up to less than 2**24, so float32 rounds as exactly as float64.
+        counts = np.ones((), np.float32)
+        for n, blocks in zip(voxels.shape, sums.shape, strict=True):
+            size = np.minimum(factor, n - factor * np.arange(blocks)).astype(np.float32)
+            counts = np.multiply.outer(counts, size if n % factor else size[:1])
+        means[factor] = np.rint(sums.astype(np.float32) / counts).astype(DTYPE["image"])
+    return means
 
 
-def _pair_sums(values: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-    """Add neighbours in pairs along every axis; the last one of an odd number stays alone."""
-    # Whole planes first: the strided additions along rows then have a quarter of the work.
-    for axis in np.argsort(np.abs(values.strides))[::-1].tolist():
-        ahead = (slice(None),) * axis
-        even, odd = values[(*ahead, slice(0, None, 2))], values[(*ahead, slice(1, None, 2))]
-        values = even.astype(np.int32, order="K")
-        values[(*ahead, slice(odd.shape[axis]))] += odd
-    return values
+def _pair_sums(values: npt.NDArray[np.int32], axis: int) -> npt.NDArray[np.int32]:
+    """Add neighbours along an axis; the last one of an odd number stays alone."""
+    even, odd = values[_at(axis, slice(0, None, 2))], values[_at(axis, slice(1, None, 2))]
+    if even.shape == odd.shape:
+        return even + odd
+    sums = even.copy(order="K")
+    sums[_at(axis, slice(odd.shape[axis]))] += odd
+    return sums
 
 
-def _means(
-    sums: npt.NDArray[np.int32], shape: tuple[int, ...], factor: int
-) -> npt.NDArray[np.integer[Any]]:
-    """Divide each sum by the number of voxels in its block."""
-    counts = np.ones((), np.float64)
-    for n, blocks in zip(shape, sums.shape, strict=True):
-        counts = np.multiply.outer(counts, np.minimum(factor, n - factor * np.arange(blocks)))
-    return np.rint(sums / counts).astype(DTYPE["image"])
+def _nearest(voxels: npt.NDArray[Any], factor: int) -> npt.NDArray[Any]:
+    """Return the voxel nearest to the middle of each block; the last of a block that is cut short."""
+    middle = (factor - 1) // 2
+    for axis, n in enumerate(voxels.shape):
+        kept = voxels[_at(axis, slice(middle, None, factor))]
+        if kept.shape[axis] < -(-n // factor):
+            kept = np.concatenate([kept, voxels[_at(axis, slice(-1, None))]], axis=axis)
+        voxels = kept
+    return voxels
+
+
+def _at(axis: int, part: slice) -> tuple[slice, ...]:
+    """Return the index that takes a part along one axis."""
+    return (*(slice(None),) * axis, part)
 
 
 class Gathering:
@@ -99,7 +115,7 @@ class Gathering:
             self._begun[place] = np.empty(extents, part.dtype), wanted
         voxels, wanted = self._begun[place]
         start = inside * (thick // self._factor)
-        voxels[(slice(None),) * axis + (slice(start, start + part.shape[axis]),)] = part
+        voxels[_at(axis, slice(start, start + part.shape[axis]))] = part
         wanted.remove(slab.place)
         if not wanted:
             del self._begun[place]

@@ -101,7 +101,7 @@ def write_array(
 
         def add(slab: Slab) -> None:
             whole.add(slab)
-            for factor, part in coarsened(slab.voxels, name):
+            for factor, part in coarsened(slab.voxels, name).items():
                 for made in gathered[factor].add(slab, part):
                     levels[factor].add(made)
 
