@@ -232,6 +232,22 @@ def test_a_store_of_another_layout_is_left_alone(stores):
     assert prune(stores).stores == (newer,)
 
 
+def test_stores_of_earlier_formats_go_alone_if_asked(stores):
+    """Those that an earlier version wrote are named by list, and `prune --earlier-formats` takes no other."""
+    old = list_stores(stores)[1].path
+    manifest = old / "image/manifest.json"
+    document = json.loads(manifest.read_bytes()) | {"store_format": 1, "subject_id": "verse901"}
+    del document["root"]
+    manifest.write_bytes(canonical_json(document | {"root": sha256_of_json(document)}))
+    root = ("--root", stores.parent)
+
+    assert "Remove it: verse-data cache prune --earlier-formats" in run("list", *root)[1]
+    assert json.loads(run("prune", *root, "--json")[1])["stores"] == []
+    gone = json.loads(run("prune", "--earlier-formats", *root, "--json")[1])
+    assert gone["stores"] == [str(old)]
+    assert [s.state for s in list_stores(stores)] == ["sound", "sound"]
+
+
 def test_leftovers_are_counted_and_swept_by_the_next_build(stores, tmp_path):
     """Whatever folder they lie in; size and a dry run say how much they take."""
     leftover = stores / "00" / f".tmp-999999999@{os.uname().nodename}@a@x"
