@@ -48,7 +48,7 @@ def made(folder, image, mask, affine, recipe=None):
 
 
 def unlike(shape, seed=0):
-    """Return a CT in which no value comes twice as long as int16 has others, and a mask like that."""
+    """Return a CT whose voxels all differ, as far as int16 reaches, and a mask of all labels, at random."""
     rng = np.random.default_rng(seed)
     values = np.resize(np.arange(-32767, 32768, dtype=np.int16), int(np.prod(shape)))
     labels = np.resize(np.array([*range(26), 28], np.uint8), values.size)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -105,20 +105,10 @@ def write_array(
                 for made in gathered[factor].add(slab, part):
                     levels[factor].add(made)
 
-        # A thread also keeps Blosc off its global pool of threads, which a fork would break.
-        with small_blocks(), ThreadPoolExecutor(1) as pool:
-            before = None
-            for slab in slabs:
-                if before is not None:
-                    before.result()
-                before = pool.submit(add, slab)
-            if before is not None:
-                before.result()
-        keys = {
-            key: stored
-            for array in (whole, *levels.values())
-            for key, stored in array.finish().items()
-        }
+        _in_turn(add, slabs)
+        keys = whole.finish()
+        for level in levels.values():
+            keys |= level.finish()
     stored = StoredArray(
         shape=shape,
         chunk=inner_chunk(codec),
@@ -129,6 +119,19 @@ def write_array(
         constant=_base64(whole.writer.constants),
     )
     return WrittenArray(stored, keys, whole.writer.boxes)
+
+
+def _in_turn(add: Callable[[Slab], None], slabs: Iterable[Slab]) -> None:
+    """Add each slab in a thread of its own while the next one is read."""
+    # A thread also keeps Blosc off its global pool of threads, which a fork would break.
+    with small_blocks(), ThreadPoolExecutor(1) as pool:
+        before = None
+        for slab in slabs:
+            if before is not None:
+                before.result()
+            before = pool.submit(add, slab)
+        if before is not None:
+            before.result()
 
 
 class _OpenArray:
