@@ -64,6 +64,7 @@ def set_up(namespace: dict[str, Any]) -> None:
     patch.setenv("VERSE_DATA_HOME", str(folder / "home"))
     patch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     patch.setenv("COLUMNS", "100")
+    patch.setenv("VERSE_DATA_PROGRESS", "off")  # a busy machine would add lines
     patch.chdir(folder)
     namespace |= {"folder": folder, "environment": dict(os.environ), "kept": kept, "patch": patch}
 

@@ -41,7 +41,7 @@ class Release(TabledRelease):
     catalog : CatalogEntry or None
         What is known of the release from elsewhere.
     progress : Progress, optional
-        Told of every long step. Default: bars on a terminal, nothing elsewhere.
+        Told of every long step. Default: bars on a terminal or in a notebook, else lines on stderr.
     """
 
     def source(self, scan_id: str) -> ScanSource:

@@ -139,7 +139,7 @@ def open_release(
     make : bool
         Whether a published release that is not here is listed and locked; the phantom always is made.
     progress : Progress, optional
-        Told of every long step. Default: bars on a terminal, nothing elsewhere.
+        Told of every long step. Default: bars on a terminal or in a notebook, else lines on stderr.
 
     Raises
     ------

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from verse_data.config import Config
-from verse_data.errors import ContentMissing, Offline, SourceChanged, UsageError
-from verse_data.progress import Advance, Progress
+from verse_data.errors import ContentMissing, Offline, SourceChanged, UsageError, counted
+from verse_data.progress import Advance, Progress, conclude, spell_bytes
 from verse_data.records.lock import LockedFile
 from verse_data.releases import annex
 from verse_data.releases.commands import command
@@ -56,6 +56,9 @@ def fetch_files(
             _download(dataset, left, jobs=jobs, config=config, advance=advance, on_result=keep)
         finally:
             dataset.record_presence()
+    here = [result.file for result in results if result.ok]
+    size = spell_bytes(sum({file.annex_key: file.size for file in here}.values()))
+    conclude(progress, f"{size} in {counted(len(here), 'file')} at {dataset.path}")
     waited = tuple(result.file for result in results if result.waited)
     missed = _explained(dataset, [result for result in results if not result.ok])
     return FetchReport(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from verse_data.errors import NetworkError, StorageError, UsageError, VerseDataError, counted
-from verse_data.progress import Progress, silent
+from verse_data.progress import Progress, conclude, silent
 from verse_data.volumes.cluster import build_on
 from verse_data.volumes.pool import in_processes
 from verse_data.volumes.recipe import Recipe, fingerprint
@@ -103,7 +103,9 @@ def build_stores(
         elif waiting:
             for source, store in in_processes(attempt, waiting, workers=workers):
                 done(source, store)
-    return _all_or_error({source.scan_id: built[source.scan_id] for source in sources})
+    stores_here = _all_or_error({source.scan_id: built[source.scan_id] for source in sources})
+    conclude(progress, f"{counted(len(stores_here), 'store')} at {root}")
+    return stores_here
 
 
 def _attempt(build: Callable[[ScanSource], Path], source: ScanSource) -> Path | VerseDataError:

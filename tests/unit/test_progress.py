@@ -1,0 +1,268 @@
+"""What long steps show on a terminal, in a log, and where nobody wants to see anything."""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import pty
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from verse_data.progress import (
+    LogLines,
+    NotebookBars,
+    TerminalBars,
+    conclude,
+    default,
+    silent,
+    spell_bytes,
+    spell_seconds,
+)
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def log() -> io.StringIO:
+    return io.StringIO()
+
+
+def test_a_log_gets_a_line_every_few_seconds_and_one_at_the_end(log: io.StringIO) -> None:
+    """Lines name the stage, what is done of what, the rate and the time left."""
+    clock = Clock()
+    show = LogLines(log, every=5, clock=clock)
+
+    with show("Fetching files", 12_000_000_000, "bytes") as advance:
+        for _ in range(120):
+            clock.now += 1
+            advance(100_000_000)
+    lines = log.getvalue().splitlines()
+
+    assert lines[0] == "Fetching files: 500 MB of 12.0 GB (4%), 100 MB/s, 1 min 55 s left"
+    assert lines[-2] == "Fetching files: 11.5 GB of 12.0 GB (95%), 100 MB/s, 5 s left"
+    assert lines[-1] == "Fetching files: 12.0 GB of 12.0 GB in 2 min 0 s"
+    assert len(lines) == 24
+
+
+def test_the_rate_is_that_of_the_last_half_minute(log: io.StringIO) -> None:
+    """What was resumed at once, or came fast an hour ago, promises nothing."""
+    clock = Clock()
+
+    with LogLines(log, every=10, clock=clock)("Fetching files", 10_000, "bytes") as advance:
+        advance(4_000)
+        for _ in range(60):
+            clock.now += 1
+            advance(10)
+    line = log.getvalue().splitlines()[5]
+
+    assert line == "Fetching files: 5 kB of 10 kB (46%), 10 bytes/s, 9 min 0 s left"
+
+
+def test_items_are_counted_and_an_unknown_total_is_not_guessed(log: io.StringIO) -> None:
+    """A total of 0 means that nobody knows it."""
+    clock = Clock()
+    show = LogLines(log, every=5, clock=clock)
+
+    with show("Building the cache", 4, "items") as advance:
+        clock.now += 8
+        advance(1)
+    with show("Downloading the archive", 0, "bytes") as advance:
+        clock.now += 8
+        advance(8_000)
+
+    assert log.getvalue().splitlines() == [
+        "Building the cache: 1 of 4 (25%), 24 s left",
+        "Building the cache: 1 of 4 (25%) in 8 s",
+        "Downloading the archive: 8 kB, 1 kB/s",
+        "Downloading the archive: 8 kB in 8 s",
+    ]
+
+
+def test_a_short_step_leaves_no_line(log: io.StringIO) -> None:
+    """Neither of the stage, nor of where its result lies."""
+    clock = Clock()
+    show = LogLines(log, every=5, clock=clock)
+
+    with show("Fetching files", 10, "bytes") as advance:
+        clock.now += 4
+        advance(10)
+    conclude(show, "10 bytes in 1 file at /data")
+
+    assert log.getvalue() == ""
+
+
+def test_after_a_long_step_one_line_says_where_its_result_lies(log: io.StringIO) -> None:
+    """It is written once, after the stages that were shown."""
+    clock = Clock()
+    show = LogLines(log, every=5, clock=clock)
+
+    with show("Fetching files", 10, "bytes") as advance:
+        clock.now += 6
+        advance(10)
+    conclude(show, "10 bytes in 1 file at /data")
+    conclude(show, "nothing more")
+
+    assert log.getvalue().splitlines()[1:] == ["10 bytes in 1 file at /data"]
+
+
+def test_an_error_gets_no_last_line(log: io.StringIO) -> None:
+    """A step that failed is not said to be done."""
+    clock = Clock()
+
+    def work() -> None:
+        with LogLines(log, every=5, clock=clock)("Hashing files", 10, "bytes") as advance:
+            clock.now += 6
+            advance(5)
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        work()
+
+    assert len(log.getvalue().splitlines()) == 1
+
+
+def test_threads_may_advance_one_stage_together(log: io.StringIO) -> None:
+    """No amount is lost."""
+    clock = Clock()
+
+    with LogLines(log, every=5, clock=clock)("Fetching files", 4_001, "items") as advance:
+        workers = [
+            threading.Thread(target=lambda: [advance(1) for _ in range(1000)]) for _ in range(4)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        clock.now += 6
+
+    assert log.getvalue() == "Fetching files: 4,000 of 4,001 (99%) in 6 s\n"
+
+
+def test_a_log_that_cannot_be_written_stops_no_work() -> None:
+    """The disk of the log may be full, or its reader gone."""
+    clock, log = Clock(), io.StringIO()
+    log.close()
+
+    with LogLines(log, every=0, clock=clock)("Fetching files", 2, "bytes") as advance:
+        advance(1)
+
+
+class Screen:
+    """What was written to a terminal."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.text, self._descriptor = "", descriptor
+        self._more = threading.Condition()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        with suppress(OSError):  # the other end was closed
+            while piece := os.read(self._descriptor, 4096):
+                with self._more:
+                    self.text += piece.decode()
+                    self._more.notify_all()
+
+    def wait_for(self, words: str) -> None:
+        with self._more:
+            assert self._more.wait_for(lambda: words in self.text, timeout=60)
+
+    def close(self) -> None:
+        self._reader.join()
+        os.close(self._descriptor)
+
+
+@contextmanager
+def terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> Iterator[Screen]:
+    """Make stderr a terminal of so many columns."""
+    master, slave = pty.openpty()
+    screen = Screen(master)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    with open(slave, "w", encoding="utf-8") as stream:  # noqa: PTH123 - a descriptor
+        monkeypatch.setattr(sys, "stderr", stream)
+        yield screen
+        monkeypatch.undo()
+    screen.close()
+
+
+@pytest.mark.parametrize("columns", [40, 100])
+def test_a_terminal_gets_a_bar_that_goes_away_and_one_line_that_stays(
+    monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    """The last thing on the screen is the line; the bar before it was erased."""
+    with terminal(monkeypatch, columns) as screen:
+        show = TerminalBars(delay=0)
+        with show("Fetching files", 2_000_000, "bytes") as advance:
+            advance(1_000_000)
+            screen.wait_for("1.0/2.0 MB")
+        conclude(show, "2.0 MB in 1 file at /data")
+
+    assert screen.text.rindex("\x1b[2K") > screen.text.rindex("Fetching files")
+    assert screen.text.endswith("2.0 MB in 1 file at /data\r\n")
+
+
+def test_a_short_step_shows_nothing_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also not where one stage runs within another, or an error ends it."""
+    with terminal(monkeypatch, 80) as screen:
+        show = TerminalBars(delay=1e6)
+
+        def work() -> None:
+            with show("Downloading", 0, "bytes"), show("Adopting", 3, "items") as advance:
+                advance(1)
+                raise ValueError("broken")
+
+        with pytest.raises(ValueError, match="broken"):
+            work()
+        conclude(show, "3 files at /data")
+
+    assert screen.text == ""
+
+
+def test_what_fits_stderr_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bars on a terminal, lines where it cannot draw or is a pipe, and nothing where that is wanted."""
+    with terminal(monkeypatch, 80):
+        assert isinstance(default(), TerminalBars)
+        monkeypatch.setenv("TERM", "dumb")
+        assert isinstance(default(), LogLines)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert isinstance(default(), LogLines)
+    monkeypatch.setenv("VERSE_DATA_PROGRESS", "off")
+    assert default() is silent
+    monkeypatch.delenv("VERSE_DATA_PROGRESS")
+    monkeypatch.setattr(sys, "stderr", None)
+    assert default() is silent
+
+
+@pytest.mark.parametrize("show", [LogLines(), TerminalBars(), NotebookBars(), silent])
+def test_displays_can_be_copied(show: object) -> None:
+    """An opened release holds one, and may be copied, or sent to another process."""
+    assert type(copy.deepcopy(show)) is type(show)
+
+
+def test_sizes_and_durations_are_spelt_as_people_read_them() -> None:
+    """Three digits at most before the unit changes."""
+    sizes = [0, 999, 1000, 999_600, 12_345_678, 250_000_000, 12_110_000_000, 2_000_000_000_000]
+    times = [0.2, 59.6, 200, 4_000]
+
+    assert [spell_bytes(size) for size in sizes] == [
+        *("0 bytes", "999 bytes", "1 kB", "1.0 MB", "12.3 MB", "250 MB", "12.1 GB", "2,000 GB")
+    ]
+    assert [spell_seconds(time) for time in times] == [
+        "0 s",
+        "1 min 0 s",
+        "3 min 20 s",
+        "1 h 6 min",
+    ]
