@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-from verse_data.errors import UsageError
+from verse_data.errors import UsageError, did_you_mean
 from verse_data.records.names import SPLITS, Split
 from verse_data.release import Release, serving, union
 from verse_data.release.opening import (
@@ -119,7 +119,7 @@ def load_split(
         As in :func:`open_release`.
     **options
         Of every unit: ``orientation="RAS"`` (axis codes of what is handed out), ``spacing=None``
-        (mm along R-L, A-P, S-I; None keeps the scan's grid), ``interpolation="linear"``,
+        (mm along R-L, A-P, S-I, or one for all; None keeps the scan's grid), ``interpolation="linear"``,
         ``codec="lz4"`` of the stores, ``transform=None``, ``seed=0``, ``image_dtype="float32"``,
         ``label=True``, ``workers=None`` (processes that convert). Those of a unit are listed at its class in :mod:`verse_data.training`.
 
@@ -140,7 +140,8 @@ def load_split(
         If a file breaks a rule, is damaged, or is refused; or if a patient lies in two splits.
     """
     if split not in SPLITS:
-        raise UsageError(f"There is no split {split!r}; splits are {', '.join(SPLITS)}.")
+        guess = did_you_mean(split, SPLITS)
+        raise UsageError(f"There is no split {split!r}; splits are {', '.join(SPLITS)}.{guess}")
     how, own = sort_options(unit, options)
     serving.check_options(unit, own)
     names = release_names(release)

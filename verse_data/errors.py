@@ -25,12 +25,32 @@ Every error takes exactly one string, so that it survives pickling on its way ou
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, Final
+
+_GUESSES: Final = 3
 
 
 def counted(number: int, one: str, several: str = "") -> str:
     """Return `number` with the words that fit it; `several` is `one` with an s if missing."""
     return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'training'?"`` for the `known` words nearest to `word`, or nothing.
+
+    Nearest are words that begin with it, that hold it (``901`` in ``verse901``), or are spelt alike.
+    """
+    from difflib import get_close_matches
+
+    typed, names = str(word).strip().lower(), {name.lower(): name for name in known}
+    begun = [name for name in names if len(typed) > 1 and name.startswith(typed)]
+    held = [name for name in names if len(typed) > 1 and typed in name]
+    alike = get_close_matches(typed, names, n=1, cutoff=0.6)
+    near = [repr(names[name]) for name in (begun or held or alike)[:_GUESSES]]
+    if not near:
+        return ""
+    return f" Did you mean {' or '.join([', '.join(near[:-1]), near[-1]] if near[1:] else near)}?"
 
 
 class VerseDataError(Exception):

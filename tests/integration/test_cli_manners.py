@@ -106,7 +106,7 @@ def test_json_is_all_that_stands_on_stdout(root: Path, words: str) -> None:
     [
         ("cache prune --older-than -1", "a number of days, 0 or more"),
         ("cache prune --older-than nan", "a number of days, 0 or more"),
-        ("get phantom --role ,", "',' is no role"),
+        ("get phantom --role ,", "',' names nothing"),
         ("get phantom --where grad==1", "no column grad"),
     ],
 )
@@ -128,10 +128,10 @@ def test_what_to_type_next_names_the_root(root: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"spacing": 1.5}, r"spacing=1\.5 cannot be read"),
-        ({"spacing": (1, 1)}, r"spacing=\(1, 1\): Field required"),
-        ({"spacing": "1,1,1"}, "such as 1,1,1"),
-        ({"codec": "gzip"}, "codec='gzip': Input should be"),
+        ({"spacing": 0.05}, r"spacing=0\.05: give one voxel size"),
+        ({"spacing": (1, 1)}, r"spacing=\(1, 1\): give one voxel size"),
+        ({"spacing": "1,1,1"}, "such as 1, or three"),
+        ({"codec": "gzip"}, "codec='gzip' is none of lz4, zstd, none"),
         ({"workers": 0}, "workers=0"),
         ({"orientation": ("R", "A", "S")}, "give axis codes such as 'RAS'"),
         ({"release": []}, r"release=\[\]: give a name"),

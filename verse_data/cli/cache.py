@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from verse_data.cli import completion, values
 from verse_data.cli import options as opt
 from verse_data.cli.common import SHOWN, note, print_json
 from verse_data.errors import counted
@@ -15,18 +16,33 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SpacingOption = Annotated[
-    str | None,
+    Any,
     typer.Option(
         "--spacing",
-        metavar="X,Y,Z",
-        help="Resample to voxels of this size in mm, such as 1,1,1. Default: the scan's own grid.",
+        metavar="MM",
+        parser=values.spacing,
+        help="Resample to voxels of this size in mm: 1 for all axes, or 1,1,3. Default: the scan's own grid.",
     ),
 ]
 InterpolationOption = Annotated[
-    str, typer.Option("--interpolation", help="Of the CT, if it is resampled: linear or cubic.")
+    str,
+    typer.Option(
+        "--interpolation",
+        metavar="NAME",
+        parser=values.one_of("linear", "cubic"),
+        autocompletion=completion.words("linear", "cubic"),
+        help="Of the CT, if it is resampled: linear or cubic.",
+    ),
 ]
 CodecOption = Annotated[
-    str, typer.Option("--codec", help="lz4, zstd (smaller, slower), or none (fastest, largest).")
+    str,
+    typer.Option(
+        "--codec",
+        metavar="NAME",
+        parser=values.one_of("lz4", "zstd", "none"),
+        autocompletion=completion.words("lz4", "zstd", "none"),
+        help="lz4, zstd (smaller, slower), or none (fastest, largest).",
+    ),
 ]
 
 
@@ -50,7 +66,13 @@ def build(
     interpolation: InterpolationOption = "linear",
     codec: CodecOption = "lz4",
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Processes. Default: one a core.")
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            parser=values.whole(1),
+            help="Processes. Default: one a core.",
+        ),
     ] = None,
     dask: Annotated[
         str | None,
@@ -66,9 +88,8 @@ def build(
     from verse_data.errors import UsageError
     from verse_data.release.contents import make_recipe
 
-    sizes: Any = None if spacing is None else spacing.split(",")
     try:
-        recipe = make_recipe(sizes, interpolation, codec)
+        recipe = make_recipe(spacing, interpolation, codec)
     except UsageError as error:  # it begins with the option's name in Python
         raise UsageError(f"--{error}") from None
     opened = api.open_release(release, version=version, root=root, offline=offline)
@@ -145,11 +166,22 @@ def verify(
 def prune(
     *,
     release: Annotated[
-        str | None, typer.Option("--release", help="Only stores of CTs that this release lists.")
+        str | None,
+        typer.Option(
+            "--release",
+            metavar="RELEASE",
+            help="Only stores of CTs that this release lists.",
+            autocompletion=completion.releases,
+        ),
     ] = None,
     older_than: Annotated[
         float | None,
-        typer.Option("--older-than", metavar="DAYS", help="Only stores built before that."),
+        typer.Option(
+            "--older-than",
+            metavar="DAYS",
+            parser=values.days,
+            help="Only stores built before that.",
+        ),
     ] = None,
     earlier_formats: Annotated[
         bool,
@@ -164,11 +196,8 @@ def prune(
     as_json: opt.Json = False,
 ) -> None:
     """Remove leftovers of dead processes, damaged stores, and the stores that you name."""
-    from verse_data.errors import UsageError
     from verse_data.release.opening import prune_stores
 
-    if older_than is not None and not older_than >= 0:  # NaN too
-        raise UsageError(f"--older-than {older_than:g}: give a number of days, 0 or more.")
     gone = prune_stores(
         root=root,
         release=release,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
+from verse_data.cli import completion, values
 from verse_data.cli import options as opt
 from verse_data.cli.choosing import chosen_roles, chosen_scans
 from verse_data.cli.common import SHOWN, print_json
+
+_LEVELS: Final = ("presence", "size", "hash", "content")
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +26,13 @@ def verify(
     release: opt.Release,
     *,
     level: Annotated[
-        Any, typer.Option(help="presence, size, hash or content.", parser=str)
+        Any,
+        typer.Option(
+            help="presence, size, hash or content: how closely to look.",
+            metavar="LEVEL",
+            parser=values.one_of(*_LEVELS),
+            autocompletion=completion.words(*_LEVELS),
+        ),
     ] = "hash",
     split: opt.Splits = None,
     subject: opt.Subjects = None,
@@ -79,8 +88,14 @@ def _print_findings(found: tuple[Any, ...]) -> None:
 
 def diff(
     release: opt.Release,
-    old: Annotated[str, typer.Argument(help="The older version, such as v1.")],
-    new: Annotated[str, typer.Argument(help="The newer version, such as v2.")],
+    old: Annotated[
+        str,
+        typer.Argument(help="The older version, such as v1.", autocompletion=completion.versions),
+    ],
+    new: Annotated[
+        str,
+        typer.Argument(help="The newer version, such as v2.", autocompletion=completion.versions),
+    ],
     *,
     root: opt.Root = None,
     as_json: opt.Json = False,

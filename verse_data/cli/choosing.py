@@ -2,62 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from verse_data.cli.common import SHOWN
+from verse_data.errors import did_you_mean
 
 if TYPE_CHECKING:
     from verse_data.records.lock import LockedFile
     from verse_data.release import Release
 
+Given = list[list[str]] | None
+"""An option that may be repeated, each time with a list."""
+
 
 def chosen_scans(
-    release: Release,
-    *,
-    splits: list[str] | None,
-    subjects: list[str] | None,
-    scans: list[str] | None,
+    release: Release, *, splits: Given, subjects: Given, scans: Given
 ) -> list[str] | None:
-    """Return the ids of the scans that the options mean, or None if there are no options."""
-    from verse_data.errors import UsageError
-    from verse_data.records.names import SPLITS
+    """Return the ids of the scans that the options mean, or None if there are no options.
 
+    Raises
+    ------
+    UsageError
+        If there is no such scan or subject.
+    """
     if not (splits or subjects or scans):
         return None
-    for word, known in ((splits, set(SPLITS)), (scans, set(release.series))):
-        wrong = [name for name in word or [] if name not in known]
-        if wrong:
-            raise UsageError(f"{wrong[0]!r} is none of {', '.join(sorted(known)[:SHOWN])}.")
+    from verse_data.release.contents import known_scans
+
+    wanted = known_scans(_flat(scans), release.series, release.files)
     people = {scan.subject_id for scan in release.series.values()}
-    wrong = [name for name in subjects or [] if name.removeprefix("sub-") not in people]
-    if wrong:
-        raise UsageError(f"{release.name} has no subject {wrong[0]!r}.")
-    wanted = {name.removeprefix("sub-") for name in subjects or []}
+    patients = _known_subjects(release, people, _flat(subjects))
     return [
         scan_id
         for scan_id, scan in release.series.items()
-        if (not splits or scan.split in splits)
-        and (not wanted or scan.subject_id in wanted)
-        and (not scans or scan_id in scans)
+        if (not splits or scan.split in _flat(splits))
+        and (not subjects or scan.subject_id in patients)
+        and (not scans or scan_id in wanted)
     ]
 
 
-def chosen_roles(text: str | None) -> list[Any] | None:
-    """Return the roles in a list with commas, or None."""
-    from typing import get_args
+def _flat(given: Given) -> list[str]:
+    return list(chain.from_iterable(given or ()))
 
+
+def _known_subjects(release: Release, people: Iterable[str], given: list[str]) -> list[str]:
     from verse_data.errors import UsageError
-    from verse_data.records.names import Role
 
-    if text is None:
-        return None
-    roles = [part.strip() for part in text.split(",") if part.strip()]
-    wrong = [role for role in roles if role not in get_args(Role)]
-    if wrong or not roles:
-        raise UsageError(
-            f"{(wrong or [text])[0]!r} is no role; roles are {', '.join(get_args(Role))}."
-        )
-    return roles
+    wanted = [name.removeprefix("sub-") for name in given]
+    for name in wanted:
+        if name not in people:
+            raise UsageError(f"{release.name} has no subject {name!r}.{did_you_mean(name, people)}")
+    return wanted
+
+
+def chosen_roles(given: Given) -> list[Any] | None:
+    """Return the roles that the options name, or None if there are no options."""
+    return _flat(given) or None
 
 
 def chosen_files(

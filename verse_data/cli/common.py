@@ -6,7 +6,12 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from verse_data.errors import counted
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
     from rich.table import Table
 
     from verse_data.records.names import Role
@@ -56,6 +61,27 @@ def _note_absent(release: Release, scan_ids: list[str] | None, roles: tuple[Role
             f"{away:,} of {len(files):,} files that the tables are made of are not here, and what they "
             f"say is missing: {way}"
         )
+
+
+def rows_of(table: pd.DataFrame, where: str | None) -> pd.DataFrame:
+    """Return the rows of a table for which a condition is true, or all."""
+    from verse_data.tables.query import select
+
+    return table if where is None else select(table, where)
+
+
+def save_table(
+    release: Release, rows: pd.DataFrame, out: Path, *, table: str, where: str | None
+) -> None:
+    """Write rows of a table to a file, which says what they are if it can."""
+    from verse_data.tables.export import write_table
+
+    about: dict[str, Any] = {"release": release.name, "version": release.version}
+    about |= {"lock": release.lock.digest, "where": where}
+    if release.catalog:
+        about |= {"licence": release.catalog.licence, "attribution": release.catalog.attribution}
+    write_table(rows, out, name=table, attributes=about)
+    note(f"{counted(len(rows), f'row of {table} is', f'rows of {table} are')} in {out}")
 
 
 def print_table(table: Table) -> None:

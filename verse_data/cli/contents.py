@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from verse_data.cli import options as opt
+from verse_data.cli import values
 from verse_data.cli.choosing import chosen_files, chosen_roles, chosen_scans
 from verse_data.cli.common import SHOWN, note, print_json
 
 if TYPE_CHECKING:
     from verse_data.records.lock import LockedFile
     from verse_data.releases.dataset import ReleaseDataset
-
-WhereOption = Annotated[
-    str | None, typer.Option("--where", help="Only scans with a vertebra for which this is true.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -35,10 +32,15 @@ def get(
     split: opt.Splits = None,
     subject: opt.Subjects = None,
     scan: opt.Scans = None,
-    where: WhereOption = None,
+    where: opt.Where = None,
     role: opt.Roles = None,
     engine: Annotated[str | None, typer.Option(hidden=True)] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=32, help="Files at a time.")] = 8,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs", "-j", metavar="N", parser=values.whole(1, 32), help="Files at a time."
+        ),
+    ] = 8,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,

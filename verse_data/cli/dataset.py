@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from verse_data.cli import completion, values
 from verse_data.cli import options as opt
 from verse_data.cli.common import SHOWN, note, print_json
 from verse_data.errors import counted
@@ -51,7 +52,13 @@ def lock(
         typer.Option(help="OSF node to list. Default: the catalog's.", metavar="ID"),
     ] = None,
     via: Annotated[
-        Any, typer.Option(help="Route of the listing: waterbutler or api.", parser=str)
+        Any,
+        typer.Option(
+            help="Route of the listing: waterbutler or api.",
+            metavar="ROUTE",
+            parser=values.one_of("waterbutler", "api"),
+            autocompletion=completion.words("waterbutler", "api"),
+        ),
     ] = "waterbutler",
     root: opt.Root = None,
     check: Annotated[
@@ -125,7 +132,7 @@ def _read(place: str, dataset: ReleaseDataset) -> ReleaseLock:
 def _walk(dataset: ReleaseDataset, *, node: str | None, via: Any) -> ReleaseLock:
     """List the OSF node of a release."""
     from verse_data import progress
-    from verse_data.errors import UsageError
+    from verse_data.errors import UsageError, did_you_mean
     from verse_data.releases.catalog import load_catalog, names
     from verse_data.releases.osf_walk import TRUST_ON_FIRST_USE, walk_node
 
@@ -133,7 +140,8 @@ def _walk(dataset: ReleaseDataset, *, node: str | None, via: Any) -> ReleaseLock
     chosen = node or known
     if chosen is None:
         raise UsageError(
-            f"Release {dataset.name!r} has no OSF node in the catalog. Say where it comes from: "
+            f"Release {dataset.name!r} has no OSF node in the catalog.{did_you_mean(dataset.name, names())} "
+            f"Say where it comes from: "
             f"--from-tree FOLDER, --from-lock FILE, or --node ID"
         )
     if not dataset.versions():
@@ -164,8 +172,8 @@ def adopt(
     if as_json:
         print_json(_adopted(report))
         return
-    for name, values in _adopted(report).items():
-        sys.stdout.write(f"{name:10} {len(values):6,}\n")
+    for name, found in _adopted(report).items():
+        sys.stdout.write(f"{name:10} {len(found):6,}\n")
     for name in ("different", "unknown", "missing"):
         for value in _adopted(report)[name][:SHOWN]:
             note(f"{name}: {value}")

@@ -14,6 +14,7 @@ import typer
 
 from verse_data.cli import demo_text as text
 from verse_data.cli import options as opt
+from verse_data.cli import values
 from verse_data.errors import UsageError
 
 if TYPE_CHECKING:
@@ -76,7 +77,12 @@ def register(app: typer.Typer) -> None:
 def demo(
     *,
     root: opt.Root = None,
-    steps: Annotated[int, typer.Option(min=10, help="Training steps of the small network.")] = 40,
+    steps: Annotated[
+        int,
+        typer.Option(
+            metavar="N", parser=values.whole(10), help="Training steps of the small network."
+        ),
+    ] = 40,
 ) -> None:
     """Go the whole way on made-up data: write, lock, check, convert, serve, train, look."""
     from rich.console import Console

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from verse_data.cli import completion, values
 from verse_data.cli import options as opt
 from verse_data.cli.common import note, note_absent, print_json
 
@@ -28,22 +29,30 @@ def register(app: typer.Typer) -> None:
 def folds(
     release: opt.Release,
     *,
-    k: Annotated[int, typer.Option("--k", help="Number of folds.")] = 5,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed gives other folds.")] = 0,
+    k: Annotated[
+        int, typer.Option("--k", metavar="N", parser=values.whole(2), help="Number of folds.")
+    ] = 5,
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed", metavar="N", parser=values.whole(0), help="Another seed gives other folds."
+        ),
+    ] = 0,
     stratify: Annotated[
         list[str] | None,
         typer.Option(
             "--stratify",
+            metavar="COLUMN",
+            autocompletion=completion.columns,
             help="Column of the vertebrae to balance; may be given several times. "
             "Default: grade, region and foreign_material.",
         ),
     ] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", help="Divide the scans of one published split alone.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Write the folds there.")] = None,
+    split: opt.OneSplit = None,
+    out: opt.Out = None,
     check: Annotated[
-        Path | None, typer.Option("--check", help="Check these folds instead of making some.")
+        Path | None,
+        typer.Option("--check", metavar="FILE", help="Check these folds instead of making some."),
     ] = None,
     version: opt.Version = None,
     root: opt.Root = None,
@@ -90,7 +99,12 @@ def leaks(
     *,
     release: Annotated[
         str | None,
-        typer.Option("--release", help="Also name the entries that this release does not have."),
+        typer.Option(
+            "--release",
+            metavar="RELEASE",
+            help="Also name the entries that this release does not have.",
+            autocompletion=completion.releases,
+        ),
     ] = None,
     version: opt.Version = None,
     root: opt.Root = None,

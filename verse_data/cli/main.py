@@ -18,6 +18,7 @@ import typer
 
 from verse_data import __version__, config
 from verse_data.cli.common import note
+from verse_data.cli.overview import Overview, help_width
 from verse_data.errors import StorageError, VerseDataError
 
 _STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM}
@@ -43,9 +44,11 @@ _PARTS = (
 app = typer.Typer(
     name="verse-data",
     help="Versioned, validated, patient-grouped access to the VerSe vertebra CT data.",
+    cls=Overview,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode=None,  # plain text: it wraps in narrow terminals, where tables cut words
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _part in _PARTS:
     importlib.import_module(f"verse_data.cli.{_part}").register(app)
@@ -79,7 +82,7 @@ def run() -> None:
     warnings.showwarning = _show_warning
     _open_closed_streams()
     try:
-        app()
+        app(terminal_width=help_width())
     except SystemExit as end:
         if end.code in _STOPPED:
             note("stopped. What was finished is kept: run the same command again, and it goes on.")

@@ -22,11 +22,13 @@ def register(app: typer.Typer) -> None:
 
 def preview(
     release: opt.Release,
-    scan_id: Annotated[str, typer.Argument(help="A scan, such as verse004.", metavar="SCAN")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The PNG. Default: SCAN.png here.")
+    scan_id: opt.Scan,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="The PNG. Default: SCAN.png here."),
     ] = None,
     *,
+    output: Annotated[Path | None, typer.Option("--output", hidden=True)] = None,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
@@ -36,7 +38,7 @@ def preview(
     from verse_data import api
 
     opened = api.open_release(release, version=version, root=root, offline=offline)
-    path = draw(opened, scan_id, output or Path(f"{scan_id}.png"))
+    path = draw(opened, scan_id, out or output or Path(f"{scan_id}.png"))
     if as_json:
         print_json(
             {"release": release, "version": opened.version, "scan_id": scan_id, "path": path}

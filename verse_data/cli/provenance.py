@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from verse_data.cli import completion
 from verse_data.cli import options as opt
 from verse_data.cli.common import note, print_json
 
 if TYPE_CHECKING:
     from verse_data.records.provenance import FetchedFrom, Provenance
 
-ScanArgument = Annotated[str | None, typer.Argument(help="A scan id.", metavar="[SCAN]")]
-OutOption = Annotated[
-    Path | None, typer.Option("--out", help="File to write. Default: stdout.", metavar="FILE")
+ScanArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help="A scan id. Default: the whole release.",
+        metavar="SCAN",
+        autocompletion=completion.scans,
+    ),
 ]
 
 
@@ -106,7 +111,7 @@ def _exporter(say: Callable[[Provenance], dict[str, Any]]) -> Callable[..., None
         *,
         version: opt.Version = None,
         root: opt.Root = None,
-        out: OutOption = None,
+        out: opt.Out = None,
     ) -> None:
         _write(say(_describe(release, scan, version, root)), out)
 

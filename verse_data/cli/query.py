@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from verse_data.cli import completion, values
 from verse_data.cli import options as opt
-from verse_data.cli.common import note, note_absent, print_json, print_table
+from verse_data.cli.common import (
+    note,
+    note_absent,
+    print_json,
+    print_table,
+    rows_of,
+    save_table,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,18 +36,27 @@ def register(app: typer.Typer) -> None:
 def query(
     release: opt.Release,
     where: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            help="Condition, such as \"grade >= 2 and level in ['T12', 'L1']\"; see docs/queries.md."
+            metavar="CONDITION",
+            help="Such as \"grade >= 2 and level in ['T12', 'L1']\"; see docs/queries.md. "
+            "Default: all rows.",
+            autocompletion=completion.condition,
         ),
-    ],
-    *,
-    table: Annotated[
-        opt.TableName, typer.Option("--table", help="Which table to ask.")
-    ] = opt.TableName.VERTEBRAE,
-    columns: Annotated[
-        str | None, typer.Option("--columns", help="Columns to print, with commas between them.")
     ] = None,
+    *,
+    table: opt.Table = "vertebrae",
+    columns: Annotated[
+        Any,
+        typer.Option(
+            "--columns",
+            metavar="COLUMN,...",
+            help="Columns to print, with commas between them.",
+            parser=values.listed,
+            autocompletion=completion.column_list,
+        ),
+    ] = None,
+    out: opt.TableFile = None,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
@@ -49,32 +66,43 @@ def query(
     """Print the rows of a release's table for which a condition is true."""
     from verse_data import api
     from verse_data.errors import UsageError
-    from verse_data.tables.query import columns_used, select
+    from verse_data.tables.columns import to_frame
+    from verse_data.tables.query import columns_used
 
-    if as_json and as_csv:
-        raise UsageError("--json and --csv exclude each other.")
-    used = columns_used(where)
+    if as_json + as_csv + (out is not None) > 1:
+        raise UsageError("--json, --csv and --out exclude each other. Give one of them.")
+    used = columns_used(where) if where is not None else ()
+    empty: Any = to_frame(table, [])  # type: ignore[arg-type]
+    rows_of(
+        empty, where
+    )  # a condition or column that does not fit is refused before a file is read
+    chosen = None if columns is None else _chosen(empty, columns, table)
     opened = api.open_release(release, version=version, root=root, offline=offline)
     note_absent(opened)
-    whole: pd.DataFrame = getattr(opened, table.value)
-    rows = select(whole, where)
-    note(f"{len(rows):,} of {len(whole):,} {table.value}")
-    if columns is not None:
-        rows = rows[_chosen(rows, columns)]
-    elif not (as_json or as_csv):
-        wanted = dict.fromkeys([*_SHOWN[table.value], *used])
+    whole: pd.DataFrame = getattr(opened, table)
+    rows = rows_of(whole, where)
+    note(f"{len(rows):,} of {len(whole):,} {table}")
+    if chosen is not None:
+        rows = rows[chosen]
+    elif not (as_json or as_csv or out):
+        wanted = dict.fromkeys([*_SHOWN[table], *used])
         rows = rows[[name for name in wanted if name in rows.columns]]
-    _print_rows(rows, as_json=as_json, as_csv=as_csv)
+    if out is not None:
+        save_table(opened, rows, out, table=table, where=where)
+    else:
+        _print_rows(rows, as_json=as_json, as_csv=as_csv)
 
 
-def _chosen(rows: pd.DataFrame, columns: str) -> list[str]:
-    from verse_data.errors import UsageError
+def _chosen(empty: pd.DataFrame, names: list[str], table: str) -> list[str]:
+    from verse_data.errors import UsageError, did_you_mean
 
-    names = [name.strip() for name in columns.split(",") if name.strip()]
-    unknown = [name for name in names if name not in rows.columns]
-    if unknown or not names:
-        known = ", ".join(map(str, rows.columns))
-        raise UsageError(f"There is no column {', '.join(unknown) or columns!r}. Columns: {known}.")
+    known = list(map(str, empty.columns))
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"The table {table} has no column {name!r}.{did_you_mean(name, known)} "
+                f"Columns: {', '.join(known)}."
+            )
     return names
 
 
@@ -87,9 +115,9 @@ def _print_rows(rows: pd.DataFrame, *, as_json: bool, as_csv: bool) -> None:
 
         sys.stdout.write(csv_text(rows))
     else:
-        from rich.table import Table
+        from rich.table import Column, Table
 
-        shown = Table(*map(str, rows.columns), box=None)
+        shown = Table(*(Column(str(name), overflow="fold") for name in rows.columns), box=None)
         for row in zip(*(rows[name].astype(object).tolist() for name in rows.columns), strict=True):
             shown.add_row(*map(_word, row))
         print_table(shown)

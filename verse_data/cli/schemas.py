@@ -11,7 +11,10 @@ import typer
 from verse_data.cli.common import note
 
 Folder = Annotated[
-    Path | None, typer.Option("--folder", help="The schemas folder. Default: the package's own.")
+    Path | None,
+    typer.Option(
+        "--folder", metavar="FOLDER", help="The schemas folder. Default: the package's own."
+    ),
 ]
 
 

@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from verse_data.cli import completion, values
 from verse_data.cli import options as opt
-from verse_data.cli.common import note, note_absent, print_json, print_table
+from verse_data.cli.common import (
+    note,
+    note_absent,
+    print_json,
+    print_table,
+    rows_of,
+    save_table,
+)
 from verse_data.errors import counted
 
 if TYPE_CHECKING:
@@ -27,42 +35,38 @@ def register(app: typer.Typer) -> None:
 
 def table(
     release: opt.Release,
-    name: Annotated[opt.TableName, typer.Argument(help="Which table.")] = opt.TableName.VERTEBRAE,
+    name: opt.TableArgument = "vertebrae",
     *,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="File to write: .parquet or .csv.")
-    ] = None,
-    where: Annotated[
-        str | None, typer.Option("--where", help="Only rows for which this is true.")
-    ] = None,
+    out: opt.TableFile = None,
+    where: opt.Where = None,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
 ) -> None:
     """Export a whole table: to a Parquet or CSV file, or as CSV to stdout."""
     from verse_data import api
-    from verse_data.tables.export import csv_text, write_table
-    from verse_data.tables.query import select
+    from verse_data.tables.columns import to_frame
+    from verse_data.tables.export import csv_text
 
+    rows_of(to_frame(name, []), where)  # type: ignore[arg-type]
     opened = api.open_release(release, version=version, root=root, offline=offline)
     note_absent(opened)
-    rows = getattr(opened, name.value)
-    rows = rows if where is None else select(rows, where)
+    rows = rows_of(getattr(opened, name), where)
     if out is None:
         sys.stdout.write(csv_text(rows))
-        return
-    about: dict[str, Any] = {"release": release, "version": opened.version}
-    about |= {"lock": opened.lock.digest, "where": where}
-    if opened.catalog:
-        about |= {"licence": opened.catalog.licence, "attribution": opened.catalog.attribution}
-    write_table(rows, out, name=name.value, attributes=about)
-    told = counted(len(rows), f"row of {name.value} is", f"rows of {name.value} are")
-    note(f"{told} in {out}")
+    else:
+        save_table(opened, rows, out, table=name, where=where)
 
 
 def columns(
     name: Annotated[
-        opt.TableName | None, typer.Argument(help="Which table; all by default.")
+        Any,
+        typer.Argument(
+            help="vertebrae, scans or subjects. Default: all three.",
+            metavar="TABLE",
+            parser=values.one_of(*opt.TABLES),
+            autocompletion=completion.words(*opt.TABLES),
+        ),
     ] = None,
     *,
     as_json: opt.Json = False,
@@ -70,15 +74,16 @@ def columns(
     """Say what each column of the tables means."""
     from verse_data.tables.columns import describe
 
-    names = [name] if name else list(opt.TableName)
+    names: list[Any] = [name] if name else list(opt.TABLES)
     if as_json:
-        print_json({member.value: describe(member.value) for member in names})
+        print_json({one: describe(one) for one in names})
         return
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    for member in names:
-        shown = Table("column", "type", "unit", "meaning", "source", box=None, title=member.value)
-        for row in describe(member.value):
+    for one in names:
+        heads = ("column", "type", "unit", "meaning", "source")
+        shown = Table(*(Column(head, overflow="fold") for head in heads), box=None, title=one)
+        for row in describe(one):
             shown.add_row(*(str(value or "") for value in row.values()))
         print_table(shown)
 
@@ -116,11 +121,15 @@ def report(
     *,
     workbook: Annotated[
         Path | None,
-        typer.Option("--workbook", help="The grading workbook; no release is opened then."),
+        typer.Option(
+            "--workbook", metavar="FILE", help="The grading workbook; no release is opened then."
+        ),
     ] = None,
     patients: Annotated[
         Path | None,
-        typer.Option("--patients", help="CSV with subject_id, sex (F, M) and contrast."),
+        typer.Option(
+            "--patients", metavar="FILE", help="CSV with subject_id, sex (F, M) and contrast."
+        ),
     ] = None,
     version: opt.Version = None,
     root: opt.Root = None,

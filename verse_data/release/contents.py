@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
-from verse_data.errors import ContentMissing, DiskFull, UsageError, counted
+from verse_data.errors import ContentMissing, DiskFull, UsageError, counted, did_you_mean
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import Role
@@ -55,8 +56,9 @@ def known_scans(wanted: Iterable[str], known: Iterable[str], dataset: ReleaseDat
     unknown = sorted(map(repr, set(ids) - set(here)))
     if unknown:
         raise UsageError(
-            f"Release {dataset.name} has no scan {unknown[0]} ({counted(len(unknown), 'unknown id')}). Ids look "
-            f"like {here[0] if here else 'verse004'!r}; list them: {command(dataset, 'table', 'scans')}"
+            f"Release {dataset.name} has no scan {unknown[0]} ({counted(len(unknown), 'unknown id')})."
+            f"{did_you_mean(unknown[0][1:-1], here)} Ids look like "
+            f"{here[0] if here else 'verse004'!r}; list them: {command(dataset, 'table', 'scans')}"
         )
     return ids
 
@@ -167,12 +169,13 @@ def require_room(needed: Mapping[Path, int], *, what: str) -> None:
     """Raise DiskFull unless the bytes that are needed in each folder fit there, on one disk together."""
     by_disk: dict[int, dict[Path, int]] = defaultdict(dict)
     for folder, size in needed.items():
-        place = next(path for path in (folder, *folder.parents) if path.exists())
-        by_disk[place.stat().st_dev][place] = size
-    for places in by_disk.values():
-        free, total = shutil.disk_usage(next(iter(places))).free, sum(places.values())
+        by_disk[_existing(folder).stat().st_dev][folder] = size
+    for folders in by_disk.values():
+        free, total = shutil.disk_usage(_existing(next(iter(folders)))).free, sum(folders.values())
         if total * _HEADROOM > free:
-            parts = " and ".join(f"{size:,} in {place}" for place, size in places.items() if size)
+            parts = " and ".join(
+                f"{size:,} in {folder}" for folder, size in folders.items() if size
+            )
             raise DiskFull(
                 f"{what}: about {total:,} bytes are needed ({parts}), for files and the stores made "
                 f"of them, and {free:,} are free. Nothing was fetched. Free some room, or set "
@@ -181,27 +184,44 @@ def require_room(needed: Mapping[Path, int], *, what: str) -> None:
             )
 
 
-def make_recipe(spacing: Sequence[float] | None, interpolation: str, codec: str) -> Recipe:
-    """Return the recipe that a user's options mean.
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def make_recipe(spacing: float | Sequence[float] | None, interpolation: str, codec: str) -> Recipe:
+    """Return the recipe that a user's options mean; one spacing stands for all three axes.
 
     Raises
     ------
     UsageError
         If an option is not one of a recipe.
     """
-    from pydantic import ValidationError
-
     from verse_data.volumes.recipe import Recipe
 
-    given = {"spacing": spacing, "interpolation": interpolation, "codec": codec}
-    hint = " Spacing is three sizes in mm, such as 1,1,1."
+    chosen = {"interpolation": interpolation, "codec": codec}
+    for name, word in chosen.items():
+        known = get_args(Recipe.model_fields[name].annotation)
+        if word not in known:
+            raise UsageError(
+                f"{name}={word!r} is none of {', '.join(known)}.{did_you_mean(word, known)}"
+            )
+    return Recipe.model_validate({**chosen, "spacing": _sizes(spacing)})
+
+
+def _sizes(spacing: Any) -> tuple[float, ...] | None:
+    """Return the voxel sizes that `spacing` means."""
+    from verse_data.volumes.recipe import LARGEST_MM, SMALLEST_MM
+
+    if spacing is None:
+        return None
+    given = [spacing] * 3 if isinstance(spacing, Real) else spacing
     try:
-        size = None if spacing is None else tuple(float(mm) for mm in spacing)
-        return Recipe.model_validate({**given, "spacing": size})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0])
-        text = f"{name}={given[name]!r}: {first['msg']}."
-        raise UsageError(text + (hint if name == "spacing" else "")) from None
+        sizes = () if isinstance(given, str) else tuple(float(mm) for mm in given)
     except (TypeError, ValueError):
-        raise UsageError(f"spacing={spacing!r} cannot be read.{hint}") from None
+        sizes = ()
+    if len(sizes) != 3 or not all(SMALLEST_MM <= mm <= LARGEST_MM for mm in sizes):
+        raise UsageError(
+            f"spacing={spacing!r}: give one voxel size in mm for all axes, such as 1, or three, such "
+            f"as (1, 1, 3), each from {SMALLEST_MM:g} to {LARGEST_MM:g}."
+        )
+    return sizes

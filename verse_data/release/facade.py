@@ -159,7 +159,7 @@ class Release(TabledRelease):
         self,
         chosen: Iterable[str] | pd.DataFrame,
         *,
-        spacing: Sequence[float] | None = None,
+        spacing: float | Sequence[float] | None = None,
         interpolation: str = "linear",
         codec: str = "lz4",
         workers: int | None = None,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from verse_data import config
-from verse_data.errors import Offline, UsageError
+from verse_data.errors import Offline, UsageError, did_you_mean
 from verse_data.progress import Progress, default
 from verse_data.publishing import staging
 from verse_data.records.catalog import CatalogEntry
@@ -161,9 +161,9 @@ def open_release(
     dataset = dataset_of(name, settings)
     entry = catalog.load_catalog(name) if name in catalog.names() else None
     if entry is None and not dataset.exists():
-        here = ", ".join(release.name for release in list_releases(root=root))
+        here = [release.name for release in list_releases(root=root)]
         raise UsageError(
-            f"There is no release {name!r}; there are {here}. A folder of files becomes one with: "
+            f"There is no release {name!r}; there are {', '.join(here)}.{did_you_mean(name, here)} A folder of files becomes one with: "
             f"verse-data lock {name} --from-tree FOLDER"
         )
     if not dataset.exists() and _is_first(version) and (make or name == PHANTOM):

@@ -15,7 +15,7 @@ class CommonOptions(TypedDict, total=False):
     """Options of every unit; see :class:`verse_data.training.base.ServedDataset`."""
 
     orientation: str
-    spacing: Sequence[float] | None
+    spacing: float | Sequence[float] | None
     interpolation: Literal["linear", "cubic"]
     codec: Literal["lz4", "zstd", "none"]
     transform: Callable[[Any], Any] | None

@@ -7,6 +7,7 @@ from typing import Final
 
 from verse_data.spine.levels import LEVELS
 from verse_data.tables import query_nodes as nodes
+from verse_data.tables.columns import MODELS, columns
 from verse_data.tables.definitions import DEFINITIONS
 from verse_data.tables.query_natures import Kind, Nature, documented_words
 from verse_data.tables.query_text import QueryText, Span, nearest
@@ -73,10 +74,8 @@ class _Checker:
 
     def _nature(self, column: nodes.Column, *, comparable: bool = True) -> Nature:
         if column.name not in self._columns:
-            meant = _meant(column.name, self._columns)
-            problem = (
-                f"there is no column {column.name}. {meant}Columns: {', '.join(self._columns)}."
-            )
+            meant = _elsewhere(column.name) or _meant(column.name, self._columns)
+            problem = f"this table has no column {column.name}. {meant}Columns: {', '.join(self._columns)}."
             self._text.refuse(column.span, problem)
         nature = self._columns[column.name]
         if comparable and nature.kind == "other":
@@ -86,7 +85,10 @@ class _Checker:
     def _defined(self, name: str, span: Span, part: nodes.Condition) -> None:
         for column in columns_of(part):
             if column.name not in self._columns:
-                problem = f"{name} needs the column {column.name}, which this table does not have."
+                problem = (
+                    f"{name} needs the column {column.name}, which this table does not have. "
+                    f"{_elsewhere(column.name)}"
+                ).rstrip()
                 self._text.refuse(span, problem)
         _Checker(self._columns, self._text).check(part)
 
@@ -149,6 +151,16 @@ class _Checker:
 def _known(nature: Nature) -> str:
     shown = [str(value) for value in nature.vocabulary[:40]]
     return ", ".join(shown) + (", …" if nature.vocabulary[40:] else "")
+
+
+def _elsewhere(name: str) -> str:
+    """Return which tables have a column that the one asked lacks, or nothing."""
+    tables = [table for table in MODELS if any(name == column.name for column in columns(table))]
+    if not tables:
+        return ""
+    words = " and ".join(tables)
+    noun = "table has" if len(tables) == 1 else "tables have"
+    return f"The {words} {noun} it: --table {tables[0]}. "
 
 
 def _meant(name: str, columns: Iterable[str]) -> str:

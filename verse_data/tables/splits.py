@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from verse_data.errors import UsageError, ValidationFailed
+from verse_data.errors import UsageError, ValidationFailed, did_you_mean
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.names import SPLITS, SUBJECT_OF_SERIES, Split
 
@@ -85,7 +85,8 @@ def of_split(scans: pd.DataFrame, split: str | None) -> pd.DataFrame:
     if split is None:
         return scans
     if split not in SPLITS:
-        raise UsageError(f"There is no split {split!r}; splits are {', '.join(SPLITS)}.")
+        guess = did_you_mean(split, SPLITS)
+        raise UsageError(f"There is no split {split!r}; splits are {', '.join(SPLITS)}.{guess}")
     return scans[(scans["split"] == split).fillna(value=False).to_numpy(dtype=bool)]
 
 

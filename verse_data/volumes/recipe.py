@@ -14,7 +14,9 @@ from verse_data.records.manifest import STORE_FORMAT
 RECIPE_VERSION: Final = 1
 """Raised when the same recipe would give other voxels: old stores are then never served."""
 
-Millimetres = Annotated[float, Field(ge=0.1, le=20.0)]
+SMALLEST_MM: Final = 0.1
+LARGEST_MM: Final = 20.0
+Millimetres = Annotated[float, Field(ge=SMALLEST_MM, le=LARGEST_MM)]
 
 
 class Recipe(Record):
