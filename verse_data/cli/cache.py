@@ -9,8 +9,10 @@ import typer
 
 from verse_data.cli import completion, values
 from verse_data.cli import options as opt
-from verse_data.cli.common import SHOWN, note, print_json
-from verse_data.errors import counted
+from verse_data.cli.choosing import chosen_scans
+from verse_data.cli.common import SHOWN, note, print_json, print_table
+from verse_data.cli.overview import Summaries
+from verse_data.errors import counted, did_you_mean
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +51,9 @@ CodecOption = Annotated[
 def register(app: typer.Typer) -> None:
     """Add this part's commands to `app`."""
     group = typer.Typer(
-        help="Build and look after the Zarr stores that training reads.", no_args_is_help=True
+        cls=Summaries,
+        help="Build and look after the Zarr stores that training reads.",
+        no_args_is_help=True,
     )
     group.command("build")(build)
     group.command("list")(list_)
@@ -62,6 +66,9 @@ def register(app: typer.Typer) -> None:
 def build(
     release: opt.Release,
     *,
+    split: opt.Splits = None,
+    subject: opt.Subjects = None,
+    scan: opt.Scans = None,
     spacing: SpacingOption = None,
     interpolation: InterpolationOption = "linear",
     codec: CodecOption = "lz4",
@@ -76,7 +83,11 @@ def build(
     ] = None,
     dask: Annotated[
         str | None,
-        typer.Option("--dask", metavar="ADDRESS", help="Build on the Dask scheduler at tcp://…"),
+        typer.Option(
+            "--dask",
+            metavar="ADDRESS",
+            help="Build on this Dask scheduler, such as tcp://host:8786.",
+        ),
     ] = None,
     version: opt.Version = None,
     root: opt.Root = None,
@@ -93,13 +104,16 @@ def build(
     except UsageError as error:  # it begins with the option's name in Python
         raise UsageError(f"--{error}") from None
     opened = api.open_release(release, version=version, root=root, offline=offline)
+    scan_ids = chosen_scans(opened, splits=split, subjects=subject, scans=scan)
+    if scan_ids is not None:  # a scan without a CT has no store
+        scan_ids = [name for name in scan_ids if "ct" in opened.series[name].files]
     client = None
     if dask is not None:
         from verse_data.volumes.cluster import connect
 
         client = connect(dask)
     try:
-        built = opened.build_cache(recipe=recipe, workers=workers, client=client)
+        built = opened.build_cache(scan_ids, recipe=recipe, workers=workers, client=client)
     finally:
         if client is not None:
             client.close()
@@ -118,13 +132,17 @@ def list_(*, root: opt.Root = None, as_json: opt.Json = False) -> None:
     if as_json:
         print_json([vars(store) for store in stores])
         return
-    sys.stdout.write("fingerprint   release     scan                            bytes  recipe\n")
-    for store in stores:
-        what = store.error or _describe(store.recipe)
-        sys.stdout.write(
-            f"{store.fingerprint[:12]}  {'+'.join(store.releases) or '-':<10}  {store.scan_id or '-':<24}"
-            f"  {store.nbytes:>14,}  {what}\n"
-        )
+    rows = [
+        [
+            store.fingerprint[:12],
+            "+".join(store.releases) or "-",
+            store.scan_id or "-",
+            f"{store.nbytes:,}",
+            store.error or _describe(store.recipe),
+        ]
+        for store in stores
+    ]
+    print_table("fingerprint", "release", "scan", "bytes", "recipe", rows=rows, prose=("recipe",))
 
 
 def verify(
@@ -196,8 +214,11 @@ def prune(
     as_json: opt.Json = False,
 ) -> None:
     """Remove leftovers of dead processes, damaged stores, and the stores that you name."""
-    from verse_data.release.opening import prune_stores
+    from verse_data.release.opening import list_stores, prune_stores
 
+    here = {name for store in list_stores(root=root) for name in store.releases}
+    if release is not None and release not in here:
+        note(f"No store here is of a release {release!r}.{did_you_mean(release, here)}")
     gone = prune_stores(
         root=root,
         release=release,

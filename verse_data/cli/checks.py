@@ -90,11 +90,15 @@ def diff(
     release: opt.Release,
     old: Annotated[
         str,
-        typer.Argument(help="The older version, such as v1.", autocompletion=completion.versions),
+        typer.Argument(
+            metavar="OLD", help="The older version, such as v1.", autocompletion=completion.versions
+        ),
     ],
     new: Annotated[
         str,
-        typer.Argument(help="The newer version, such as v2.", autocompletion=completion.versions),
+        typer.Argument(
+            metavar="NEW", help="The newer version, such as v2.", autocompletion=completion.versions
+        ),
     ],
     *,
     root: opt.Root = None,

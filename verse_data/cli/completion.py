@@ -20,12 +20,18 @@ def completer(find: Callable[[dict[str, Any]], Iterable[str]], *, listed: bool =
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",") if listed else ("", "", incomplete)
         try:
-            words = sorted(set(find(ctx.params)))
+            words = sorted(set(find(_typed(ctx))))
         except Exception:  # noqa: BLE001 - a shell shows no error here, and none is needed
             return []
         return [f"{before}{comma}{word}" for word in words if word.startswith(last)]
 
     return complete
+
+
+def _typed(ctx: typer.Context) -> dict[str, Any]:
+    """Return the arguments so far. Those without a dash are left over where an option lacks its value."""
+    found = {name: value for name, value in ctx.params.items() if value is not None}
+    return {**found, **dict(zip(("release", "name"), ctx.args, strict=False))}
 
 
 def words(*known: str, listed: bool = False) -> Complete:

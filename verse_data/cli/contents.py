@@ -12,7 +12,7 @@ import typer
 from verse_data.cli import options as opt
 from verse_data.cli import values
 from verse_data.cli.choosing import chosen_files, chosen_roles, chosen_scans
-from verse_data.cli.common import SHOWN, note, print_json
+from verse_data.cli.common import SHOWN, note, print_json, print_table, refuse_condition
 
 if TYPE_CHECKING:
     from verse_data.records.lock import LockedFile
@@ -54,6 +54,7 @@ def get(
         note(
             f"--engine {engine} has no effect: contents come over HTTP, and from siblings in folders."
         )
+    refuse_condition("vertebrae", where)
     opened = api.open_release(release, version=version, root=root, offline=offline)
     scan_ids = chosen_scans(opened, splits=split, subjects=subject, scans=scan)
     if where is not None:
@@ -135,21 +136,21 @@ def status(
         totals = {"files": found.files, "here": found.here, "bytes_missing": found.bytes_missing}
         print_json({**asdict(found), **totals})
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    console.print(f"{found.release} {found.version} (versions: {', '.join(found.versions)})")
-    console.print(f"commit {found.commit}\nlock   {found.lock}\nat     {found.path}")
-    table = Table("split", "role", "files", "here", "bytes missing", box=None)
-    for share in found.shares:
-        missing = share.bytes - share.bytes_here
-        table.add_row(
-            share.split, share.role, f"{share.files:,}", f"{share.here:,}", f"{missing:,}"
-        )
-    console.print(table)
-    console.print(
-        f"{found.here:,} of {found.files:,} files here, {found.bytes_missing:,} bytes missing"
+    sys.stdout.write(
+        f"{found.release} {found.version} (versions: {', '.join(found.versions)})\n"
+        f"commit {found.commit}\nlock   {found.lock}\nat     {found.path}\n"
+    )
+    rows = [
+        [
+            one.split,
+            one.role,
+            *(f"{n:,}" for n in (one.files, one.here, one.bytes - one.bytes_here)),
+        ]
+        for one in found.shares
+    ]
+    print_table("split", "role", "files", "here", "bytes missing", rows=rows)
+    sys.stdout.write(
+        f"{found.here:,} of {found.files:,} files here, {found.bytes_missing:,} bytes missing\n"
     )
     if found.here + len(found.to_adopt) < found.files:
         note(

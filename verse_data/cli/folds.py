@@ -93,7 +93,7 @@ def leaks(
         typer.Argument(
             help="A JSON file with a list for each side (also nnU-Net's splits_final.json, a MONAI "
             "datalist, or folds.json), or SIDE=FILE for each side, with an entry on each line.",
-            metavar="SPLIT.json | SIDE=FILE...",
+            metavar="[SIDE=]FILE...",
         ),
     ],
     *,

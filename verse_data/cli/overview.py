@@ -35,33 +35,43 @@ _WIDEST: Final = 100
 _NARROWEST: Final = 30
 
 
-class Overview(TyperGroup):
-    """The whole command: its help lists the commands in groups, each with its whole first sentence."""
+class Summaries(TyperGroup):
+    """A group whose help shows the whole first sentence of each command."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the groups."""
-        for title, names in self._groups(ctx):
+        """Write the commands, section by section."""
+        for title, names in self.sections(ctx):
             found = [(name, self.get_command(ctx, name)) for name in names]
             rows = [(name, one.get_short_help_str(limit=500)) for name, one in found if one]
             with formatter.section(title):
                 formatter.write_dl(rows)
+
+    def sections(self, ctx: Any) -> Iterator[tuple[str, list[str]]]:
+        """Yield the title and the commands of each section."""
+        yield "Commands", self._shown(ctx)
+
+    def _shown(self, ctx: Any) -> list[str]:
+        return [name for name in self.list_commands(ctx) if not self.commands[name].hidden]
+
+
+class Overview(Summaries):
+    """The whole command: its help lists the commands in groups, and the exit codes."""
+
+    def sections(self, ctx: Any) -> Iterator[tuple[str, list[str]]]:
+        """Yield the groups, in the order of their use."""
+        left = self._shown(ctx)
+        for title, names in GROUPS.items():
+            if here := [name for name in names if name in left]:
+                yield title, here
+            left = [name for name in left if name not in names]
+        if left:
+            yield "Other", left
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the exit codes."""
         del ctx
         with formatter.section("Exit codes"):
             formatter.write_dl([(str(code), text) for code, text in EXIT_CODES.items()])
-
-    def _groups(self, ctx: Any) -> Iterator[tuple[str, list[str]]]:
-        left = dict.fromkeys(
-            name for name in self.list_commands(ctx) if not self.commands[name].hidden
-        )
-        for title, names in GROUPS.items():
-            if here := [name for name in names if name in left]:
-                yield title, here
-            left = {name: None for name in left if name not in names}
-        if left:
-            yield "Other", list(left)
 
 
 def help_width() -> int:

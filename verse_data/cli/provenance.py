@@ -12,6 +12,7 @@ import typer
 from verse_data.cli import completion
 from verse_data.cli import options as opt
 from verse_data.cli.common import note, print_json
+from verse_data.cli.overview import Summaries
 
 if TYPE_CHECKING:
     from verse_data.records.provenance import FetchedFrom, Provenance
@@ -30,7 +31,7 @@ def register(app: typer.Typer) -> None:
     """Add this part's commands to `app`."""
     app.command("provenance")(provenance)
     group = typer.Typer(
-        help="Describe a release in formats that others read.", no_args_is_help=True
+        cls=Summaries, help="Describe a release in formats that others read.", no_args_is_help=True
     )
     for name, say, text in (
         ("prov", _prov, "Write provenance as W3C PROV-JSON."),

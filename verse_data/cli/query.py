@@ -12,8 +12,10 @@ from verse_data.cli import options as opt
 from verse_data.cli.common import (
     note,
     note_absent,
-    print_json,
+    plain,
+    print_rows,
     print_table,
+    refuse_condition,
     rows_of,
     save_table,
 )
@@ -66,17 +68,18 @@ def query(
     """Print the rows of a release's table for which a condition is true."""
     from verse_data import api
     from verse_data.errors import UsageError
-    from verse_data.tables.columns import to_frame
+    from verse_data.records.lock import is_release_name
     from verse_data.tables.query import columns_used
 
+    if where is None and not is_release_name(release):
+        raise UsageError(
+            f"{release!r} is no release. Its name comes first: verse-data query RELEASE {release!r}"
+        )
     if as_json + as_csv + (out is not None) > 1:
         raise UsageError("--json, --csv and --out exclude each other. Give one of them.")
     used = columns_used(where) if where is not None else ()
-    empty: Any = to_frame(table, [])  # type: ignore[arg-type]
-    rows_of(
-        empty, where
-    )  # a condition or column that does not fit is refused before a file is read
-    chosen = None if columns is None else _chosen(empty, columns, table)
+    refuse_condition(table, where)
+    chosen = None if columns is None else _chosen(columns, table)
     opened = api.open_release(release, version=version, root=root, offline=offline)
     note_absent(opened)
     whole: pd.DataFrame = getattr(opened, table)
@@ -93,10 +96,11 @@ def query(
         _print_rows(rows, as_json=as_json, as_csv=as_csv)
 
 
-def _chosen(empty: pd.DataFrame, names: list[str], table: str) -> list[str]:
+def _chosen(names: list[str], table: str) -> list[str]:
     from verse_data.errors import UsageError, did_you_mean
+    from verse_data.tables.columns import columns
 
-    known = list(map(str, empty.columns))
+    known = [column.name for column in columns(table)]
     for name in names:
         if name not in known:
             raise UsageError(
@@ -108,30 +112,16 @@ def _chosen(empty: pd.DataFrame, names: list[str], table: str) -> list[str]:
 
 def _print_rows(rows: pd.DataFrame, *, as_json: bool, as_csv: bool) -> None:
     if as_json:
-        cells = zip(*(rows[name].astype(object).tolist() for name in rows.columns), strict=True)
-        print_json([dict(zip(rows.columns, map(_plain, row), strict=True)) for row in cells])
+        print_rows(rows)
     elif as_csv:
         from verse_data.tables.export import csv_text
 
         sys.stdout.write(csv_text(rows))
     else:
-        from rich.table import Column, Table
-
-        shown = Table(*(Column(str(name), overflow="fold") for name in rows.columns), box=None)
-        for row in zip(*(rows[name].astype(object).tolist() for name in rows.columns), strict=True):
-            shown.add_row(*map(_word, row))
-        print_table(shown)
-
-
-def _plain(value: Any) -> Any:
-    """Return a cell as JSON can say it; missing is null."""
-    import pandas as pd
-
-    if pd.isna(value):
-        return None
-    return value.item() if hasattr(value, "item") else value
+        cells = zip(*(rows[name].astype(object).tolist() for name in rows.columns), strict=True)
+        print_table(*map(str, rows.columns), rows=(map(_word, row) for row in cells))
 
 
 def _word(value: Any) -> str:
-    plain = _plain(value)
-    return "" if plain is None else f"{plain:g}" if isinstance(plain, float) else str(plain)
+    found = plain(value)
+    return "" if found is None else f"{found:g}" if isinstance(found, float) else str(found)

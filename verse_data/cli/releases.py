@@ -23,9 +23,5 @@ def releases(*, root: opt.Root = None, as_json: opt.Json = False) -> None:
     if as_json:
         print_json([asdict(release) for release in known])
         return
-    from rich.table import Table
-
-    table = Table("release", "versions here", "title", box=None)
-    for release in known:
-        table.add_row(release.name, ", ".join(release.versions) or "none", release.title)
-    print_table(table)
+    rows = [[one.name, ", ".join(one.versions) or "none", one.title] for one in known]
+    print_table("release", "versions here", "title", rows=rows, prose=("title",))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from verse_data.cli.common import note
+from verse_data.cli.overview import Summaries
 
 Folder = Annotated[
     Path | None,
@@ -21,7 +22,9 @@ Folder = Annotated[
 def register(app: typer.Typer) -> None:
     """Add this part's commands to `app`."""
     schemas = typer.Typer(
-        help="JSON Schemas of the records, generated from the models.", no_args_is_help=True
+        cls=Summaries,
+        help="JSON Schemas of the records, generated from the models.",
+        no_args_is_help=True,
     )
     schemas.command("list")(list_)
     schemas.command("show")(show)
@@ -39,7 +42,9 @@ def list_() -> None:
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="Name of a schema, such as vertebra.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of a schema, such as vertebra.")
+    ],
 ) -> None:
     """Print one schema."""
     from verse_data.tables import schemas

@@ -14,7 +14,9 @@ from verse_data.cli.common import (
     note,
     note_absent,
     print_json,
+    print_rows,
     print_table,
+    refuse_condition,
     rows_of,
     save_table,
 )
@@ -42,25 +44,30 @@ def table(
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
+    as_json: opt.Json = False,
 ) -> None:
-    """Export a whole table: to a Parquet or CSV file, or as CSV to stdout."""
+    """Export a whole table: to a Parquet or CSV file, or as CSV or JSON to stdout."""
     from verse_data import api
-    from verse_data.tables.columns import to_frame
+    from verse_data.errors import UsageError
     from verse_data.tables.export import csv_text
 
-    rows_of(to_frame(name, []), where)  # type: ignore[arg-type]
+    if as_json and out is not None:
+        raise UsageError("--json and --out exclude each other. Give one of them.")
+    refuse_condition(name, where)
     opened = api.open_release(release, version=version, root=root, offline=offline)
     note_absent(opened)
     rows = rows_of(getattr(opened, name), where)
-    if out is None:
-        sys.stdout.write(csv_text(rows))
-    else:
+    if out is not None:
         save_table(opened, rows, out, table=name, where=where)
+    elif as_json:
+        print_rows(rows)
+    else:
+        sys.stdout.write(csv_text(rows))
 
 
 def columns(
     name: Annotated[
-        Any,
+        str | None,
         typer.Argument(
             help="vertebrae, scans or subjects. Default: all three.",
             metavar="TABLE",
@@ -78,14 +85,12 @@ def columns(
     if as_json:
         print_json({one: describe(one) for one in names})
         return
-    from rich.table import Column, Table
-
     for one in names:
+        sys.stdout.write(f"{one}\n")
+        rows = [[str(value or "") for value in row.values()] for row in describe(one)]
         heads = ("column", "type", "unit", "meaning", "source")
-        shown = Table(*(Column(head, overflow="fold") for head in heads), box=None, title=one)
-        for row in describe(one):
-            shown.add_row(*(str(value or "") for value in row.values()))
-        print_table(shown)
+        print_table(*heads, rows=rows, prose=("meaning", "source"))
+        sys.stdout.write("\n")
 
 
 def findings(
@@ -185,18 +190,14 @@ def _print_report(made: FigureReport) -> None:
 
 
 def _print_cells(made: FigureReport) -> None:
-    from rich.table import Table
-
     groups = list(dict.fromkeys(cell.group for cell in made.cells))
-    shown = Table(made.release, *groups, box=None)
     signs = {"agrees": "=", "differs": "≠", "needs": "?"}
     rows: dict[str, list[str]] = {}
     for cell in made.cells:
         text = f"{cell.expected} {signs[cell.verdict]} {cell.found or ''}"
         rows.setdefault(cell.title, []).append(text.strip())
-    for title, texts in rows.items():
-        shown.add_row(title, *texts)
-    print_table(shown)
+    lines = [[title, *texts] for title, texts in rows.items()]
+    print_table(made.release, *groups, rows=lines, prose=(made.release,))
     words = [f"{made.count('agrees')} agree", f"{made.count('differs')} differ"]
     note("Each cell: published = found.")
     lacking = [cell for cell in made.cells if cell.needs]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import typer
@@ -67,17 +67,17 @@ def days(text: str | float) -> float:
     return number
 
 
-def spacing(text: str) -> Sequence[float]:
-    """Return three sizes in mm; one stands for all three."""
+def spacing(text: str) -> float | list[float]:
+    """Return one size in mm, or three."""
     try:
-        sizes = [float(part) for part in text.replace("x", ",").split(",")]
+        sizes = [float(part) for part in text.split(",")]
     except ValueError:
         sizes = []
     if len(sizes) not in {1, 3}:
         raise typer.BadParameter(
             f"{text!r}: give one size in mm, such as 1, or three, such as 1,1,3."
         )
-    return sizes if len(sizes) == 3 else sizes * 3
+    return sizes if len(sizes) == 3 else sizes[0]
 
 
 def table_file(text: str) -> Path:

@@ -48,8 +48,9 @@ class History:
         name, versions = self.path.name, self.versions()
         if not versions:
             raise UsageError(
-                f"There is no release {name!r} at {self.path}. Make it with: verse-data get {name}, if it is "
-                f"a published one; of files of your own: verse-data lock {name} --from-tree FOLDER"
+                f"There is no release {name!r} at {self.path}.{_meant(self.path)} Make it with: "
+                f"verse-data get {name}, if it is a published one; of files of your own: "
+                f"verse-data lock {name} --from-tree FOLDER"
             )
         if version is None:
             return versions[-1]
@@ -109,4 +110,6 @@ class History:
         return {path: target.rsplit("/", 1)[-1] for path, target in found.items()}
 
     def _tags(self) -> dict[str, str]:
-        return git_objects.tags(self.path, VERSION)
+        f"There is no release {name!r} at {self.path}.{_meant(self.path)} Make it with: "
+        f"verse-data get {name}, if it is a published one; of files of your own: "
+        f"verse-data lock {name} --from-tree FOLDER"

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Any, Final
 
-from verse_data.errors import UsageError
+from verse_data.errors import UsageError, did_you_mean
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import parse_path
@@ -59,7 +59,8 @@ def describe(
     files = [file for file in lock.files if scan_id is None or _belongs(file, scan_id)]
     if scan_id is not None and not any(_scan_of(file) == scan_id for file in files):
         raise UsageError(
-            f"{dataset.name} {name} has no scan {scan_id!r}. List the scans with: "
+            f"{dataset.name} {name} has no scan {scan_id!r}."
+            f"{did_you_mean(scan_id, filter(None, map(_scan_of, lock.files)))} List the scans with: "
             f"verse-data table {dataset.name} scans"
         )
     log = FetchLog(dataset.path).last_fetches()

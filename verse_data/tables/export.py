@@ -15,6 +15,9 @@ from verse_data.tables.columns import MODELS, columns
 if TYPE_CHECKING:
     import pandas as pd
 
+DECIMALS: Final = 6
+"""Of a number that is written as text."""
+
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -22,9 +25,10 @@ def csv_text(table: pd.DataFrame) -> str:
     """Return `table` as CSV with a heading; missing cells are empty.
 
     A text that a spreadsheet would take for a formula gets an apostrophe in front, which is how
-    spreadsheets write "this is text". Numbers are left alone.
+    spreadsheets write "this is text". Numbers have six decimals at most, nanometres: ``-1.7``, where
+    arithmetic left ``-1.7000000000000028``. Parquet keeps them to the last bit.
     """
-    safe = table.copy()
+    safe = table.round(DECIMALS)
     quoting: Literal[0, 2] = csv.QUOTE_MINIMAL
     for name in safe.columns:
         texts = [value for value in safe[name].astype(object) if isinstance(value, str)]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from verse_data.errors import UsageError, ValidationFailed
+from verse_data.errors import UsageError, ValidationFailed, did_you_mean
 
 SIZE: Final = "size"
 JOINT: Final = "joint"
@@ -134,9 +134,10 @@ def owners(scans: pd.DataFrame) -> dict[str, str]:
 def _words(rows: pd.DataFrame, name: str) -> list[str]:
     """Return the values of a column as words, with ``missing`` for what is missing."""
     if name not in rows.columns:
-        known = ", ".join(map(str, rows.columns))
+        known = list(map(str, rows.columns))
         raise UsageError(
-            f"Folds cannot be stratified by {name!r}: no such column. Columns: {known}."
+            f"Folds cannot be stratified by {name!r}: no such column.{did_you_mean(name, known)} "
+            f"Columns: {', '.join(known)}."
         )
     column = rows[name]
     if column.nunique() > _MOST_VALUES:

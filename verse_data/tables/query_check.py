@@ -154,13 +154,11 @@ def _known(nature: Nature) -> str:
 
 
 def _elsewhere(name: str) -> str:
-    """Return which tables have a column that the one asked lacks, or nothing."""
-    tables = [table for table in MODELS if any(name == column.name for column in columns(table))]
-    if not tables:
-        return ""
-    words = " and ".join(tables)
-    noun = "table has" if len(tables) == 1 else "tables have"
-    return f"The {words} {noun} it: --table {tables[0]}. "
+    """Return which table has a column that the one asked lacks, or nothing."""
+    for table in MODELS:
+        if any(name == column.name for column in columns(table)):
+            return f"The table of {table} has it: verse-data query RELEASE --table {table}. "
+    return ""
 
 
 def _meant(name: str, columns: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from verse_data import resources
-from verse_data.errors import UsageError
+from verse_data.errors import UsageError, did_you_mean
 from verse_data.publishing import write_file
 from verse_data.records.base import Record
 from verse_data.records.strict_json import read_json
@@ -53,7 +53,8 @@ def model(name: str) -> type[Record]:
         If there is no such schema.
     """
     if name not in MODELS:
-        raise UsageError(f"There is no schema {name!r}; schemas are {', '.join(MODELS)}.")
+        guess = did_you_mean(name, MODELS)
+        raise UsageError(f"There is no schema {name!r}; schemas are {', '.join(MODELS)}.{guess}")
     module, _, attribute = MODELS[name][0].rpartition(".")
     found: type[Record] = getattr(importlib.import_module(f"verse_data.{module}"), attribute)
     return found
