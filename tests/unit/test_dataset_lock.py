@@ -112,3 +112,24 @@ def test_the_same_files_with_other_addresses_are_the_same_content() -> None:
 
     assert a_lock(files=(moved,)).content() == plain.content()
     assert a_lock(files=(moved,)).digest != plain.digest
+
+
+def test_broken_rules_are_told_in_plain_words() -> None:
+    """Each with its field; none in the words of the library that checks them."""
+    good = json.loads(a_lock("a.json", "b.json", "c.json").canonical())
+    first, second, third = good["files"][:3]
+    first["size"] = "12"
+    del second["sha256"]
+    third["colour"] = "red"
+    good["source"]["kind"] = "ftp"
+
+    with pytest.raises(ValidationFailed) as caught:
+        ReleaseLock.parse(json.dumps(good).encode(), name="my.lock")
+    text = str(caught.value)
+
+    assert "files.0.size: must be a whole number" in text
+    assert "files.1.sha256: is missing" in text
+    assert "files.2.colour: is not a field that is known here" in text
+    assert "source.kind: must be '" in text
+    assert "Input" not in text
+    assert "Field required" not in text

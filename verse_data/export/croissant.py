@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from verse_data import resources
 from verse_data.errors import ValidationFailed
 from verse_data.export.media import doi_url, licence_url, media_type
-from verse_data.records.base import Record
+from verse_data.records.base import Record, rules_of
 from verse_data.records.names import split_of
 from verse_data.records.provenance import FileProvenance, Provenance
 
@@ -97,7 +97,7 @@ def load_rai(release: str) -> ResponsibleAI | None:
     try:
         return ResponsibleAI.model_validate(value)
     except ValidationError as error:
-        raise ValidationFailed(f"{path}: {error}") from error
+        raise ValidationFailed(f"{path}: {rules_of(error)}.") from error
 
 
 def to_croissant(

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationError
 
 from verse_data.errors import ValidationFailed
-from verse_data.records.base import Record, described
+from verse_data.records.base import Record, described, rule_of
 from verse_data.records.strict_json import read_json
 from verse_data.spine.levels import LEVEL_OF_LABEL
 
@@ -162,7 +162,7 @@ def _point(number: int, entry: Any, problems: list[str]) -> Centroid | int | Non
             # What stands under a key of nobody's may be a name, and is not repeated.
             known = problem["type"] not in {"extra_forbidden", "missing"}
             shown = f" {str(problem['input'])[:60]!r}:" if known else ""
-            problems.append(f"entry {number}, {where}:{shown} {problem['msg']}")
+            problems.append(f"entry {number}, {where}:{shown} {rule_of(problem)}")
         return None
     if point.label not in LEVEL_OF_LABEL:
         problems.append(f"entry {number}, label: {point.label} names no vertebra")

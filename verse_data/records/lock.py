@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError, 
 
 from verse_data.digests import canonical_json
 from verse_data.errors import ValidationFailed
-from verse_data.records.base import Record
+from verse_data.records.base import Record, rule_of
 from verse_data.records.keys import annex_key
 from verse_data.records.strict_json import read_json
 
@@ -196,7 +196,7 @@ class ReleaseLock(Record):
 
 def _problems(name: str, error: ValidationError) -> str:
     lines = [
-        f"  {'.'.join(map(str, problem['loc'])) or 'lock'}: {problem['msg']}"
+        f"  {'.'.join(map(str, problem['loc'])) or 'lock'}: {rule_of(problem)}"
         for problem in error.errors(include_url=False)
     ]
     more = [f"  and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []

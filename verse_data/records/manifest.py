@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from verse_data.digests import canonical_json, sha256_of_json
 from verse_data.errors import StoreCorrupt
-from verse_data.records.base import Record
+from verse_data.records.base import Record, rule_of
 
 MANIFEST_SCHEMA: Final = "2.0.0"
 STORE_FORMAT: Final = 2
@@ -185,7 +185,7 @@ class StoreManifest(Record):
             place = ".".join(str(part) for part in first["loc"]) or "the whole file"
             message = (
                 f"{where}: the manifest of this store is damaged or of another layout "
-                f"({place}: {first['msg']}; {len(content)} bytes). {REPAIR}"
+                f"({place}: {rule_of(first)}; {len(content)} bytes). {REPAIR}"
             )
             raise StoreCorrupt(message) from None
         if manifest.to_bytes() != content or manifest.expected_root() != manifest.root:

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from pydantic import Field, ValidationError
 
 from verse_data.errors import ValidationFailed
-from verse_data.records.base import Record, described
+from verse_data.records.base import Record, described, rule_of
 from verse_data.records.names import Split
 from verse_data.records.person import Age, Density, Device, SubjectId, TScore, counted
 from verse_data.records.strict_json import read_json
@@ -141,7 +141,7 @@ def parse_ct_sidecar(data: bytes, *, name: str) -> CtSidecar:
     except ValidationError as error:
         # A field may hold a name or a birthday: which field it is, is said; what it holds, is not.
         lines = [
-            f"  {'.'.join(map(str, e['loc']))[:60]}: {e['msg']}"
+            f"  {'.'.join(map(str, e['loc']))[:60]}: {rule_of(e)}"
             for e in error.errors(include_url=False, include_input=False)
         ]
         raise ValidationFailed(

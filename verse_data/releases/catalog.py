@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from verse_data import resources
 from verse_data.errors import UsageError, ValidationFailed
+from verse_data.records.base import rules_of
 from verse_data.records.catalog import CatalogEntry
 
 
@@ -54,7 +55,7 @@ def read_entry(folder: Path) -> CatalogEntry:
     try:
         return CatalogEntry.model_validate(_tuples(value))
     except ValidationError as error:
-        raise ValidationFailed(f"{folder}: {error}") from error
+        raise ValidationFailed(f"{folder}: {rules_of(error)}.") from error
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

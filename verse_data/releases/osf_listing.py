@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from verse_data.errors import NotTheFile, SourceChanged
+from verse_data.records.base import rule_of
 from verse_data.releases.reach import shown
 
 _ID: Final = re.compile(r"[0-9a-f]{24}")
@@ -170,6 +171,6 @@ def parsed(model: type[_Model], value: Any, url: str) -> _Model:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise NotTheFile(
-            f"{shown(url)}: not a listing of OSF: {where}: {first['msg']}. Check the endpoint "
+            f"{shown(url)}: not a listing of OSF: {where}: {rule_of(first)}. Check the endpoint "
             f"({urlsplit(url).netloc}), or try again later."
         ) from error

@@ -10,6 +10,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from verse_data.errors import IntegrityError, PathRefused, ValidationFailed
+from verse_data.records.base import rule_of
 from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
 from verse_data.releases import catalog
 from verse_data.releases.osf_listing import Child, Entry
@@ -61,7 +62,7 @@ def make_lock(node: str, tree: Tree, release: str) -> ReleaseLock:
             release=release, source=source, files=tuple(files[path] for path in sorted(files))
         )
     except ValidationError as error:
-        reasons = "; ".join(problem["msg"] for problem in error.errors(include_url=False))
+        reasons = "; ".join(rule_of(problem) for problem in error.errors(include_url=False))
         raise ValidationFailed(
             f"OSF node {node}: the listing makes no release: {reasons}."
         ) from error
@@ -127,5 +128,5 @@ def _locked(path: str, node: str, entry: Entry) -> LockedFile:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = ".".join(map(str, problem["loc"]))
-        message = f"OSF node {node}: {path!r}: {where}: {problem['msg']}. No lock was made."
+        message = f"OSF node {node}: {path!r}: {where}: {rule_of(problem)}. No lock was made."
         raise (PathRefused if where == "path" else ValidationFailed)(message) from error

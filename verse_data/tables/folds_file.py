@@ -11,7 +11,7 @@ from pydantic import ValidationError, model_validator
 from verse_data.digests import sha256_of_json
 from verse_data.errors import IntegrityError, UsageError, ValidationFailed
 from verse_data.publishing import storage_errors
-from verse_data.records.base import Record, described
+from verse_data.records.base import Record, described, rule_of
 from verse_data.records.strict_json import read_json
 
 SCHEMA_VERSION: Final = "1.0.0"
@@ -93,7 +93,7 @@ def parse_folds(path: Path) -> FoldsFile:
         return FoldsFile.model_validate_json(data)
     except ValidationError as error:
         lines = [
-            f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}"
+            f"{'.'.join(map(str, e['loc'])) or 'file'}: {rule_of(e)}"
             for e in error.errors(include_url=False)
         ]
         raise ValidationFailed(f"{path}: {'; '.join(lines[:20])}.") from None

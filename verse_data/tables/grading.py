@@ -10,6 +10,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from verse_data.errors import ValidationFailed
+from verse_data.records.base import rules_of
 from verse_data.records.grading import GradingRow, row_problems
 from verse_data.tables.findings import Problem, raise_problems
 from verse_data.tables.grading_rows import across, read_cells
@@ -110,6 +111,8 @@ def _validated(grading: Grading) -> Grading:
             record = GradingRow.model_validate(dict(graded.row))
         except ValidationError as error:
             sheet = grading.sheet
-            raise ValidationFailed(f"{sheet.file}, row {graded.number}: {error}") from error
+            raise ValidationFailed(
+                f"{sheet.file}, row {graded.number}: {rules_of(error)}."
+            ) from error
         rows.append(GradedRow(record, graded.number))
     return Grading(grading.sheet, tuple(rows))
