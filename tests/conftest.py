@@ -38,6 +38,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     folder = tmp_path / "verse-home"
     monkeypatch.setenv("VERSE_DATA_HOME", str(folder))
+    monkeypatch.setenv("VERSE_DATA_PROGRESS", "off")  # on a busy machine there would be lines
     return folder
 
 

@@ -150,6 +150,20 @@ def test_options_of_load_split_that_mean_nothing(
         vd.load_split("training", **({"release": "phantom", "root": root} | options))  # type: ignore[call-overload]
 
 
+def test_python_names_the_right_word_too(root: Path) -> None:
+    """Splits, releases and scans that are nearly right are refused with the one that is meant."""
+    release = vd.open_release("phantom", root=root)
+
+    with pytest.raises(UsageError, match="Did you mean 'training'"):
+        vd.load_split("train", release="phantom", root=root)  # type: ignore[call-overload]
+    with pytest.raises(UsageError, match="Did you mean 'validation'"):
+        release.folds(2, split="val")
+    with pytest.raises(UsageError, match="Did you mean 'phantom'"):
+        vd.open_release("phantm", root=root)
+    with pytest.raises(UsageError, match="Did you mean 'verse901'"):
+        release.fetch(["901"])
+
+
 def test_roles_are_a_list_of_those_that_exist(root: Path) -> None:
     """A single text is not searched for the names of roles."""
     release = vd.open_release("phantom", root=root)

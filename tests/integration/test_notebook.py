@@ -50,7 +50,8 @@ class Client(NotebookClient):
 
 @pytest.fixture(autouse=True)
 def _jupyter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what Jupyter writes out of the home of the person who runs this."""
+    """Keep what Jupyter writes out of the home of the person who runs this; let progress be shown."""
+    monkeypatch.delenv("VERSE_DATA_PROGRESS")
     for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
 

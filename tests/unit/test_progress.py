@@ -234,9 +234,11 @@ def test_a_short_step_shows_nothing_on_a_terminal(monkeypatch: pytest.MonkeyPatc
 def test_what_fits_stderr_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bars on a terminal, lines where it cannot draw or is a pipe, and nothing where that is wanted."""
     with terminal(monkeypatch, 80):
+        monkeypatch.delenv("VERSE_DATA_PROGRESS")
         assert isinstance(default(), TerminalBars)
         monkeypatch.setenv("TERM", "dumb")
         assert isinstance(default(), LogLines)
+    monkeypatch.delenv("VERSE_DATA_PROGRESS", raising=False)
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     assert isinstance(default(), LogLines)
     monkeypatch.setenv("VERSE_DATA_PROGRESS", "off")
