@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from verse_data.errors import IntegrityError, UsageError
+from verse_data.errors import IntegrityError, UsageError, did_you_mean
 from verse_data.records.lock import ReleaseLock
 from verse_data.releases import git_objects
 from verse_data.releases.importing import LOCK_PATH
@@ -110,6 +110,12 @@ class History:
         return {path: target.rsplit("/", 1)[-1] for path, target in found.items()}
 
     def _tags(self) -> dict[str, str]:
-        f"There is no release {name!r} at {self.path}.{_meant(self.path)} Make it with: "
-        f"verse-data get {name}, if it is a published one; of files of your own: "
-        f"verse-data lock {name} --from-tree FOLDER"
+        return git_objects.tags(self.path, VERSION)
+
+
+def _meant(path: Path) -> str:
+    """Return what the name of a release that is not here was meant to be, unless it is a known one."""
+    from verse_data.releases.catalog import names
+
+    here = [folder.name for folder in path.parent.iterdir()] if path.parent.is_dir() else []
+    return "" if path.name in names() else did_you_mean(path.name, {*here, *names()})
