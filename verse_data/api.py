@@ -1,4 +1,4 @@
-"""The front door: `load_split`, `load_table`, `open_release`, `lock_tree`, `list_releases`."""
+"""The front door: `load_split`, `load_table`, `open_release`, `lock_tree`, `list_releases`, `cite`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from verse_data.release.opening import (
     ReleaseInfo,
     Root,
     TrustOnFirstUse,
+    dataset_of,
     list_releases,
     lock_tree,
     open_release,
@@ -31,12 +32,14 @@ from verse_data.tables.splits import assert_one_split_each
 if TYPE_CHECKING:
     import pandas as pd
 
+    from verse_data.export.citation import Style
     from verse_data.training import PatchDataset, ScanDataset, VertebraDataset
 
 __all__ = [
     "PHANTOM",
     "ReleaseInfo",
     "TrustOnFirstUse",
+    "cite",
     "list_releases",
     "load_split",
     "load_table",
@@ -223,3 +226,49 @@ def load_table(
     opened = open_release(release, version=version, root=root, offline=offline)
     rows: pd.DataFrame = getattr(opened, table)
     return rows if where is None else select(rows, where)
+
+
+def cite(
+    release: str | None = None,
+    *,
+    style: Style = "text",
+    version: str | None = None,
+    root: Root = None,
+) -> str:
+    """Return how a release is cited, or this package if no release is named.
+
+    The network is not used, and the release need not be on this machine; where it is, version and
+    lock are named.
+
+    Parameters
+    ----------
+    release : str, optional
+        Such as ``"verse19"``.
+    style : {"text", "bibtex", "ris", "json"}
+        As in :meth:`Release.citation`.
+    version, root : optional
+        As in :func:`open_release`.
+
+    Raises
+    ------
+    UsageError
+        If there is no such release, style, or version here.
+    """
+    from verse_data import config
+    from verse_data.export.citation import check_style, cite_release, cite_software
+    from verse_data.releases import catalog
+
+    check_style(style)
+    if release is None:
+        return cite_software(catalog.names(), style=style)
+    known = release in catalog.names()
+    if known and not dataset_of(release, config.resolve(root=root)).exists():
+        if version is not None:
+            raise UsageError(
+                f"No version of {release} is on this machine, so {version} cannot be cited by its "
+                f"lock. Leave the version out, or make it: verse-data lock {release}"
+            )
+        return cite_release(release, catalog.load_catalog(release), None, style=style)
+    return open_release(release, version=version, root=root, offline=True, make=False).citation(
+        style
+    )

@@ -32,6 +32,7 @@ _PARTS = (
     "contents",
     "checks",
     "provenance",
+    "cite",
     "tables",
     "query",
     "folds",

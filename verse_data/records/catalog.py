@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from typing import Annotated, Final, Literal
 
@@ -11,6 +12,10 @@ from verse_data.records.names import Role, Split
 _CATALOG: Final = "catalog"
 _HEX64: Final = r"^[0-9a-f]{64}$"
 _HEX32: Final = r"^[0-9a-f]{32}$"
+
+OTHERS: Final = "others"
+"""Stands at the end of a list of authors that names the first ones only."""
+_NAMED: Final = 3
 
 Requirement = Literal["workbook", "vertebrae", "sex", "contrast"]
 
@@ -62,10 +67,40 @@ class ProseClaim(Record):
 class Citation(Record):
     """A publication that users of the release cite."""
 
-    text: Annotated[str, described("Authors, title, journal, year", source=_CATALOG)]
+    authors: Annotated[
+        tuple[str, ...],
+        described(
+            "Family name, comma, given names; 'others' at the end if there are more",
+            source=_CATALOG,
+            min_length=1,
+        ),
+    ]
+    title: Annotated[str, described("Title of the article", source=_CATALOG)]
+    journal: Annotated[str, described("Name of the journal", source=_CATALOG)]
+    year: Annotated[int, described("Year of publication", source=_CATALOG, ge=1900)]
+    volume: Annotated[str | None, described("Volume", source=_CATALOG)] = None
+    number: Annotated[str | None, described("Issue", source=_CATALOG)] = None
+    pages: Annotated[str | None, described("Pages, or article number", source=_CATALOG)] = None
     doi: Annotated[
         str, described("DOI without address", source=_CATALOG, pattern=r"^10\.[0-9]{4,9}/\S+$")
     ]
+
+    @property
+    def text(self) -> str:
+        """Authors (the first three), title, journal and year in one line."""
+        names = [_short(name) for name in self.authors if name != OTHERS]
+        more = len(names) > _NAMED or OTHERS in self.authors
+        who = ", ".join(names[:_NAMED]) + (", et al." if more else ".")
+        place = self.volume or ""
+        place += f"({self.number})" if self.number else ""
+        place += f":{self.pages}" if self.pages else ""
+        return f"{who} {self.title}. {self.journal} {self.year}{';' if place else ''}{place}."
+
+
+def _short(name: str) -> str:
+    """Turn ``Löffler, Maximilian T.`` into ``Löffler MT``."""
+    family, _, given = name.partition(", ")
+    return f"{family} {''.join(part[0] for part in re.split(r'[ -]', given) if part)}".strip()
 
 
 class PublishedFigure(Record):
@@ -100,6 +135,10 @@ class CatalogEntry(Record):
     attribution: Annotated[
         str, described("Line that redistributed copies must carry", source=_CATALOG)
     ]
+    creators: Annotated[
+        tuple[str, ...],
+        described("Who made the data, written like the authors of a citation", source=_CATALOG),
+    ] = ()
     citations: Annotated[
         tuple[Citation, ...], described("Publications to cite", source=_CATALOG)
     ] = ()

@@ -19,6 +19,7 @@ from verse_data.releases.fetch import FetchReport
 from verse_data.tables.index import Index, ScanFiles, index_scans
 
 if TYPE_CHECKING:
+    from verse_data.export.citation import Style
     from verse_data.records.provenance import Provenance
     from verse_data.release.checks import LabelChange
     from verse_data.releases.diff import Change
@@ -181,6 +182,24 @@ class LockedRelease:
         from verse_data.releases.provenance import describe
 
         return describe(self.files, self.version, scan_id=scan_id, catalog=self.catalog)
+
+    def citation(self, style: Style = "text") -> str:
+        """Return how this version is cited: its publications, licence, attribution and lock.
+
+        Parameters
+        ----------
+        style : {"text", "bibtex", "ris", "json"}
+            A page to read, or entries for a reference manager, the data's own first.
+
+        Raises
+        ------
+        UsageError
+            If there is no such style.
+        """
+        from verse_data.export.citation import Pinned, cite_release
+
+        pinned = Pinned(version=self.version, lock=f"sha256:{self.lock.digest}", commit=self.commit)
+        return cite_release(self.name, self.catalog, pinned, style=style)
 
     def __repr__(self) -> str:
         return (
