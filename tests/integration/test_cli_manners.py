@@ -79,6 +79,8 @@ def test_a_full_disk_under_stdout_is_trouble_of_the_machine(root: Path) -> None:
         "verify phantom --level presence",
         "diff phantom v1 v1",
         "provenance phantom",
+        "cite phantom",
+        "doctor --offline",
         "findings phantom",
         "columns scans",
         "report phantom",

@@ -39,6 +39,7 @@ _PARTS = (
     "schemas",
     "cache",
     "preview",
+    "doctor",
     "demo",
 )
 

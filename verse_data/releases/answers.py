@@ -15,7 +15,7 @@ from verse_data.errors import (
     VerseDataError,
 )
 from verse_data.releases.pacing import Clock, retry_after
-from verse_data.releases.reach import shown
+from verse_data.releases.reach import shown, shown_proxy
 
 if TYPE_CHECKING:
     import requests
@@ -136,7 +136,7 @@ def unreachable(error: Exception, url: str, proxy: str | None) -> Fault:
     """Return the fault of a request that got no answer."""
     import requests
 
-    through = f" through the proxy {shown(proxy)}" if proxy else ""
+    through = f" through the proxy {shown_proxy(proxy)}" if proxy else ""
     if isinstance(error, requests.exceptions.SSLError):
         hint = "Check this machine's clock and proxy"
         text = f"{shown(url)}{through}: the certificate was not accepted. {hint}."

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sysconfig
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,15 @@ AUTHOR_EMAIL: Final = "verse-data@users.noreply.invalid"
 _KEPT: Final = re.compile(
     r"GIT_((AUTHOR|COMMITTER)_(NAME|EMAIL|DATE)|EXEC_PATH|CONFIG_(GLOBAL|SYSTEM|NOSYSTEM|COUNT|KEY_\d+|VALUE_\d+))"
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool:
+    """A program that is there and new enough: where, which version, and which is the oldest that does."""
+
+    program: str
+    version: str
+    floor: str
 
 
 class GitFailed(StorageError):
@@ -153,23 +163,23 @@ def _has_identity(home: str, settings: str) -> bool:
     return all(answer.returncode == 0 and answer.stdout.strip() for answer in answers)
 
 
-def check_git() -> None:
-    """Raise ToolMissing unless a git that is new enough can be called."""
+def check_git() -> Tool:
+    """Return git; raise ToolMissing unless one that is new enough can be called."""
     how = "your system's package manager (apt install git, brew install git)"
-    _require(search_path(os.environ), "git", ("--version",), GIT_FLOOR, how)
+    return _require(search_path(os.environ), "git", ("--version",), GIT_FLOOR, how)
 
 
-def check_annex() -> None:
-    """Raise ToolMissing unless git, and a git-annex that is new enough, can be called."""
+def check_annex() -> Tool:
+    """Return git-annex; raise ToolMissing unless git, and one that is new enough, can be called."""
     check_git()
     how = "pip install --upgrade git-annex"
-    _require(search_path(os.environ), "git-annex", ("version", "--raw"), ANNEX_FLOOR, how)
+    return _require(search_path(os.environ), "git-annex", ("version", "--raw"), ANNEX_FLOOR, how)
 
 
 @lru_cache(maxsize=8)
 def _require(
     path: str, name: str, question: tuple[str, ...], floor: tuple[int, ...], how: str
-) -> None:
+) -> Tool:
     program = shutil.which(name, path=path)
     if program is None:
         raise ToolMissing(
@@ -182,6 +192,7 @@ def _require(
             f"{name} {_dotted(found)} at {program} is too old; DataLad needs {_dotted(floor)}. "
             f"Upgrade it with {how}."
         )
+    return Tool(program=program, version=_dotted(found), floor=_dotted(floor))
 
 
 def _version_of(command: list[str]) -> tuple[int, ...]:

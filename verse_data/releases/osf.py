@@ -7,7 +7,7 @@ entries; WaterButler lists a folder in one request.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Literal
 from urllib.parse import urlencode
 
@@ -47,6 +47,10 @@ class OsfClient:
         Endpoints and token.
     clock : Clock
         Where the pace comes from.
+    backoff : Backoff, optional
+        How often and how long to wait for a server that fails.
+    observe : callable, optional
+        Called with the address and the JSON of each answer, before it is parsed.
 
     Raises
     ------
@@ -54,9 +58,17 @@ class OsfClient:
         If the configuration forbids sockets.
     """
 
-    def __init__(self, config: Config, *, clock: Clock, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Clock,
+        backoff: Backoff | None = None,
+        observe: Callable[[str, Any], None] | None = None,
+    ) -> None:
         self._config = config
         self._backoff = backoff or Backoff()
+        self._observe = observe
         listing: tuple[Window, ...] = (Window(3, 1.0, clock), Window(75, 60.0, clock))
         other: tuple[Window, ...] = (Window(10, 1.0, clock), Window(100, 3600.0, clock))
         if config.osf_token:
@@ -106,7 +118,7 @@ class OsfClient:
     def storage_folder(self, root: str, folder: str) -> list[Entry]:
         """Return the entries of a folder, WaterButler route: one request, no pages."""
         url = f"{root}{folder}/" if folder else root
-        answer = read_json(self._storage, url, backoff=self._backoff)
+        answer = self._ask(self._storage, url, token=False)
         return entries_of(parsed(Page, answer, url).data, url)
 
     def _api_folder(self, node: str, folder: str) -> str:
@@ -114,7 +126,13 @@ class OsfClient:
         return f"{self._config.osf_api}/nodes/{node}/files/osfstorage/{below}"
 
     def _api(self, http: Http, url: str) -> Any:
-        return read_json(http, url, backoff=self._backoff, token=True)
+        return self._ask(http, url, token=True)
+
+    def _ask(self, http: Http, url: str, *, token: bool) -> Any:
+        answer = read_json(http, url, backoff=self._backoff, token=token)
+        if self._observe:
+            self._observe(url, answer)
+        return answer
 
     def _pages(self, http: Http, url: str) -> Iterator[list[Any]]:
         """Yield the rows of each page; a total that changes on the way is an error."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from functools import lru_cache
 from typing import Final
@@ -105,6 +106,16 @@ def shown(url: str) -> str:
     pairs = [(name, value) for name, value in parse_qsl(parts.query) if name in _HARMLESS_QUERY]
     query = f"?{urlencode(pairs)}" if pairs else ""
     return f"{parts.scheme}://{host}{parts.path}{query}"
+
+
+def shown_proxy(proxy: str) -> str:
+    """Return scheme, host and port of a proxy: all that stands before an @ may be a password.
+
+    Proxies are named without a scheme too, and passwords hold slashes that nobody has escaped.
+    """
+    scheme, separator, rest = proxy.partition("://")
+    host = re.split(r"[/?#]", (rest if separator else proxy).rpartition("@")[2], maxsplit=1)[0]
+    return f"{scheme.lower()}://{host}" if separator and scheme.isalnum() else host
 
 
 def _literal(host: str) -> Address | None:
