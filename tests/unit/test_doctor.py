@@ -12,7 +12,9 @@ import pytest
 from osf_standin import Node, OsfStandin
 from osf_standin.server import forbidden_sockets
 from support.trees import write_tree
+from typer.testing import CliRunner
 
+from verse_data.cli.main import app
 from verse_data.doctor import Check, examine, exit_code
 from verse_data.doctor.check import size
 from verse_data.doctor.machine import (
@@ -111,6 +113,23 @@ def test_releases_and_stores_have_sizes(tmp_path: Path, home: Path) -> None:
     assert found["release broken"].state == "warning"
     assert found["release broken"].remedy == "verse-data status broken"
     assert found["stores"].fact == "0 stores, 0 bytes"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("s3://key:s3cret@bucket/verse?sig=s3cret", "s3://bucket/verse"),
+        ("/shared/lab", "/shared/lab"),
+    ],
+)
+def test_shared_stores_are_named_without_keys(
+    url: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The root that several machines share, as it is set."""
+    monkeypatch.setenv("VERSE_DATA_STORES", url)
+    fact = by_name(examine(offline=True))["stores"].fact
+
+    assert fact == f"0 stores, 0 bytes; shared ones at {shown} (VERSE_DATA_STORES)"
 
 
 def test_missing_git_is_a_problem_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,8 +239,32 @@ def test_a_proxy_is_shown_without_its_password(proxy: str, shown: str) -> None:
     """However it is written: with or without a scheme, with marks in the password."""
     check = proxy_check({"https_proxy": proxy, "NO_PROXY": "localhost,.lab"})
 
-    assert check.fact == f"https_proxy={shown}, NO_PROXY=localhost,.lab"
+    assert check.fact.startswith(f"https_proxy={shown}, NO_PROXY=localhost,.lab")
+    assert (check.state == "warning") == proxy.startswith("user:s3cret@")
     assert "s3cret" not in str(check)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "text"),
+    [
+        ("", "cannot be opened. Nothing was sent. Check how the proxy"),
+        ("http://", ": it cannot be"),
+    ],
+)
+def test_an_error_shows_a_proxy_without_its_password(
+    scheme: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy that does not answer, or is no address, is named by its host."""
+    monkeypatch.setenv("HTTPS_PROXY", f"{scheme}user:s3cret@127.0.0.1:9")
+    monkeypatch.delenv("https_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    checks = examine()
+    osf = by_name(checks)["OSF"]
+
+    assert osf.state == "warning"
+    assert f"through the proxy {scheme}127.0.0.1:9{' ' * (not scheme)}{text}" in osf.fact
+    assert "s3cret" not in str(checks)
 
 
 def test_a_socks_proxy_needs_a_package() -> None:
@@ -315,6 +358,23 @@ def test_little_of_anything_is_a_warning_that_says_what_then(
     assert check.state == state
     assert text in f"{check.fact} {check.remedy}"
     assert bool(check.remedy) == (state == "warning")
+
+
+def test_the_command_prints_a_line_each_and_ends_with_the_code(
+    monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    """State, name and fact; below a problem what to type; the counts stand on stderr."""
+    sound = CliRunner().invoke(app, ["doctor", "--offline"])
+    monkeypatch.setenv("PATH", "/nowhere")
+    broken = CliRunner().invoke(app, ["doctor", "--offline"])
+    as_json = CliRunner().invoke(app, ["doctor", "--offline", "--json"])
+
+    assert (sound.exit_code, broken.exit_code, as_json.exit_code) == (0, 6, 6)
+    assert "ok       git               2" in sound.stdout
+    assert "problem  git               git is not installed" in broken.stdout
+    assert f"\n{' ' * 27}-> apt install git" in broken.stdout
+    assert broken.stderr.startswith("1 problem, ")
+    assert json.loads(as_json.stdout)["exit_code"] == 6
 
 
 def test_sizes_are_read_easily() -> None:

@@ -32,7 +32,7 @@ def cite(
         str | None,
         typer.Argument(
             help="Name of the release, such as verse19. Without one, the software is cited.",
-            metavar="[RELEASE]",
+            metavar="RELEASE",
         ),
     ] = None,
     *,

@@ -56,7 +56,11 @@ def doctor(
         print_json({"exit_code": code, "checks": [asdict(check) for check in checks]})
     else:
         for check in checks:
-            _print(f"{check.state:<9}{check.name:<{_NAMES}}", check.fact, check.remedy)
+            _print(
+                f"{check.state:<9}{check.name:<{_NAMES}}",
+                check.fact,
+                check.remedy and f"-> {check.remedy}",
+            )
         _note_counts([check.state for check in checks])
     raise typer.Exit(code)
 

@@ -42,6 +42,14 @@ def proxy_check(variables: Mapping[str, str]) -> Check:
             fact=f"{fact}; a SOCKS proxy needs a package that is not installed",
             remedy="pip install pysocks",
         )
+    bare = [name for name in hosts if "@" in found[name] and "://" not in found[name]]
+    if bare:
+        return Check(
+            name="proxy",
+            state="warning",
+            fact=f"{fact}; a user and no scheme, which cannot be read as an address",
+            remedy=f"Write http:// in front of the value of {' and '.join(bare)}",
+        )
     return Check(name="proxy", state="ok", fact=fact or "none")
 
 

@@ -148,8 +148,9 @@ def stores_check(settings: Config) -> Check:
     count, nbytes = cache_size(settings.stores)
     left, left_bytes = leftover_size(settings.stores)
     fact = f"{counted(count, 'store')}, {size(nbytes)}"
-    if settings.stores_url:
-        fact += f"; shared ones at {shown(settings.stores_url)} ({config.STORES_VARIABLE})"
+    if url := settings.stores_url:
+        place = shown(url) if "://" in url else url
+        fact += f"; shared ones at {place} ({config.STORES_VARIABLE})"
     if not left:
         return Check(name="stores", state="ok", fact=fact)
     return Check(

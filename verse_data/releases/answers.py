@@ -142,7 +142,8 @@ def unreachable(error: Exception, url: str, proxy: str | None) -> Fault:
         text = f"{shown(url)}{through}: the certificate was not accepted. {hint}."
         return Fault(ServerUnavailable(text))
     if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
-        return Fault(UrlRefused(f"{shown(url)} cannot be opened. Nothing was sent."))
+        hint = " Check how the proxy is written, such as http://host:3128." if proxy else ""
+        return Fault(UrlRefused(f"{shown(url)}{through} cannot be opened. Nothing was sent.{hint}"))
     timed_out = isinstance(error, requests.exceptions.Timeout)
     what = "no answer in time" if timed_out else "it cannot be reached, or hung up"
     text = (
