@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from support.trees import write_tree
 from typer.testing import CliRunner
 
 from verse_data.cli.main import app
+from verse_data.config import resolve
 from verse_data.doctor import Check, examine, exit_code
 from verse_data.doctor.check import size
 from verse_data.doctor.machine import (
@@ -26,7 +27,7 @@ from verse_data.doctor.machine import (
     shared_memory_check,
 )
 from verse_data.doctor.network import certificates_check, proxy_check
-from verse_data.doctor.places import disk_check, folder_check
+from verse_data.doctor.places import disk_check, folder_check, release_checks
 from verse_data.doctor.software import packages_check
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.tree import lock_tree
@@ -113,6 +114,19 @@ def test_releases_and_stores_have_sizes(tmp_path: Path, home: Path) -> None:
     assert found["release broken"].state == "warning"
     assert found["release broken"].remedy == "verse-data status broken"
     assert found["stores"].fact == "0 stores, 0 bytes"
+
+
+def test_a_release_of_version_0_1_is_found_where_it_lies(tmp_path: Path) -> None:
+    """It lies beside the stores, and is used there; one in the data folder counts too."""
+    settings = replace(resolve(root=tmp_path / "cache"), data=tmp_path / "data")
+    for folder, name in (("cache", "old"), ("data", "new")):
+        lock = lock_tree(write_tree(tmp_path / name, subjects=1), release=name)
+        ReleaseDataset(tmp_path / folder / "releases" / name).publish(lock)
+
+    found = by_name(tuple(release_checks(settings)))
+
+    assert found["release old"].fact.endswith(f"at {tmp_path}/cache/releases/old")
+    assert found["release new"].fact.endswith(f"at {tmp_path}/data/releases/new")
 
 
 @pytest.mark.parametrize(

@@ -116,9 +116,10 @@ def disk_check(name: str, free: int, *, needed: int) -> Check:
 
 def release_checks(settings: Config) -> Iterator[Check]:
     """Say for each release how much of it is here; one that is broken hides no other."""
-    folder = settings.releases
-    folders = sorted(folder.iterdir()) if folder.is_dir() else []
-    datasets = [ReleaseDataset(path, config=settings) for path in folders]
+    # Version 0.1 kept releases beside the stores, and they are used there.
+    places = [place for place in (settings.releases, settings.home / "releases") if place.is_dir()]
+    names = sorted({path.name for place in places for path in place.iterdir()})
+    datasets = [ReleaseDataset(settings.release(name), config=settings) for name in names]
     datasets = [dataset for dataset in datasets if dataset.exists()]
     if not datasets:
         fact = f"none is here; the catalog knows {', '.join(catalog.names())}"
@@ -140,7 +141,7 @@ def _release(dataset: ReleaseDataset) -> Check:
         f"{version}, lock sha256:{lock.digest[:12]}, {count:,} of {len(lock.files):,} files here, "
         f"{size(sum(here.values()))}"
     )
-    return Check(name=f"release {dataset.name}", state="ok", fact=fact)
+    return Check(name=f"release {dataset.name}", state="ok", fact=f"{fact}, at {dataset.path}")
 
 
 def stores_check(settings: Config) -> Check:
