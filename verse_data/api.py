@@ -216,6 +216,8 @@ def load_table(
         If there is no such table, release or version.
     QueryRefused
         If `where` is not part of the query grammar.
+    ContentMissing
+        If it asks about grades, and the grading workbook is not here.
     """
     from verse_data.tables.query import select
 
@@ -224,6 +226,7 @@ def load_table(
             f"There is no table {table!r}; tables are scans, vertebrae, subjects, findings."
         )
     opened = open_release(release, version=version, root=root, offline=offline)
+    opened.require_grades(where)
     rows: pd.DataFrame = getattr(opened, table)
     return rows if where is None else select(rows, where)
 

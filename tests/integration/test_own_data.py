@@ -27,7 +27,8 @@ def test_scans_without_a_split_are_served_by_fold_and_the_error_says_how(plain: 
         vd.load_split("training", release="mylab")
 
     release = vd.open_release("mylab")
-    fold = release.folds(2, seed=0).split(0)
+    with pytest.warns(UserWarning, match="verse-data adopt mylab"):
+        fold = release.folds(2, seed=0).split(0)
     served = release.dataset(fold["training"])
     assert {sample["scan_id"] for sample in served} == set(fold["training"])
     assert {sample["split"] for sample in served} == {""}

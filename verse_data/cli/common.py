@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Iterable
+import warnings
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from verse_data.errors import counted
@@ -37,14 +39,31 @@ def note(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
-def note_absent(release: Release, *, headers: bool = False) -> None:
+@contextmanager
+def warnings_noted() -> Iterator[None]:
+    """Say what the block warns of as a person reads it, without file and line."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        note(f"warning: {warning.message}")
+
+
+def note_absent(release: Release, *, headers: bool = False, workbook: bool = True) -> None:
     """Say so if files that the tables are made of are not on this machine: nothing is fetched for them.
 
-    `headers` says that the headers of all CTs count, and not only of those without a mask.
+    `headers` says that the headers of all CTs count, and not only of those without a mask;
+    `workbook`, that a grading workbook which nothing can fetch is spoken of as well.
     """
+    from verse_data.release import grades
     from verse_data.release.contents import TABLE_ROLES, needs_ct
 
-    _note_absent(release, None, (*TABLE_ROLES, "ct") if headers else TABLE_ROLES)
+    roles = (*TABLE_ROLES, "ct") if headers else TABLE_ROLES
+    if not (grades.is_here(release) or grades.can_be_fetched(release)):
+        roles = tuple(role for role in roles if role != "grading")
+        if workbook:
+            note(f"warning: {grades.absent(release)}")
+    _note_absent(release, None, roles)
     alone = [name for name, scan in release.series.items() if needs_ct(scan)]
     if alone and not headers:
         _note_absent(release, alone, ("ct",))

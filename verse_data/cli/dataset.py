@@ -164,19 +164,33 @@ def adopt(
     root: opt.Root = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Copy files that lie on disk already into a release, by their digests."""
+    """Copy files that lie on disk already into a release, by their digests.
+
+    A grading workbook that no version lists yet becomes part of the next version.
+    """
     from verse_data import progress
+    from verse_data.release.adopting import adopt as take_over
 
     dataset = open_dataset(release, root)
-    report = dataset.adopt(sources, version, progress=progress.default())
+    done = take_over(dataset, sources, version, progress=progress.default())
+    report = done.report
     if as_json:
-        print_json(_adopted(report))
+        new = {"path": done.workbook, "version": done.version} if done.workbook else None
+        print_json({**_adopted(report), "new_workbook": new})
         return
     for name, found in _adopted(report).items():
         sys.stdout.write(f"{name:10} {len(found):6,}\n")
     for name in ("different", "unknown", "missing"):
         for value in _adopted(report)[name][:SHOWN]:
             note(f"{name}: {value}")
+    for why in list(done.refused.values())[:SHOWN]:
+        note(f"not taken as the grading workbook: {' '.join(why.split()[:60])}")
+    if done.workbook:
+        digest = dataset.lock(done.version).digest
+        note(
+            f"No version listed the grading workbook {done.workbook}: it is part of {done.version}, which "
+            f"was made now (lock sha256:{digest})."
+        )
 
 
 def _adopted(report: AdoptReport) -> dict[str, list[str]]:

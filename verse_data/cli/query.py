@@ -81,6 +81,7 @@ def query(
     refuse_condition(table, where)
     chosen = None if columns is None else _chosen(columns, table)
     opened = api.open_release(release, version=version, root=root, offline=offline)
+    opened.require_grades(where)
     note_absent(opened)
     whole: pd.DataFrame = getattr(opened, table)
     rows = rows_of(whole, where)

@@ -55,6 +55,7 @@ def table(
         raise UsageError("--json and --out exclude each other. Give one of them.")
     refuse_condition(name, where)
     opened = api.open_release(release, version=version, root=root, offline=offline)
+    opened.require_grades(where)
     note_absent(opened)
     rows = rows_of(getattr(opened, name), where)
     if out is not None:
@@ -158,7 +159,9 @@ def report(
     else:
         from verse_data import api
 
-        tables = api.open_release(release, version=version, root=root, offline=offline).tables
+        opened = api.open_release(release, version=version, root=root, offline=offline)
+        note_absent(opened)
+        tables = opened.tables
         grading, vertebrae = tables.grading, tables.vertebrae
     known = read_patients(_file(patients)) if patients else ()
     made = figures.report(entry, grading=grading, vertebrae=vertebrae, patients=known)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from verse_data.errors import UsageError
 from verse_data.release import union
@@ -24,7 +25,24 @@ if TYPE_CHECKING:
     from verse_data.training.base import ServedDataset
 
 
-Served = TypeVar("Served", bound="ServedDataset")
+_OTHERWISE: Final[Mapping[str, tuple[tuple[str, Any], ...]]] = {
+    "scan": (("label", False),),
+    "patch": (
+        ("sampling", "level"),
+        ("sampling", "foreground"),
+        ("sampling", "uniform"),
+        ("label", False),
+    ),
+    "vertebra": (
+        ("include", ("graded", "not_assessed")),
+        ("include", ("graded", "foreign_material")),
+        ("around", "mask"),
+        ("around", "centroid"),
+        ("axes", "scan"),
+        ("label_mode", "none"),
+    ),
+}
+"""Options of each unit that serve something where others serve nothing."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +88,10 @@ def dataset(
         "left_out": left_out,
         **options,
     }
-    return _refuse_empty(_made(unit, scans, one.vertebrae, common))
+    made = _made(unit, scans, one.vertebrae, common)
+    if not len(made):
+        _refuse_empty(made, _ways_out(unit, scans, one.vertebrae, common))
+    return made
 
 
 def _ready(unit: str, part: Contribution, options: Mapping[str, Any]) -> frozenset[str]:
@@ -125,16 +146,51 @@ def _no_rows() -> pd.DataFrame:
     return to_frame("vertebrae", [])
 
 
-def _refuse_empty(made: Served) -> Served:
+def _refuse_empty(made: ServedDataset, ways: Mapping[str, int]) -> NoReturn:
     """Raise `UsageError` instead of a dataset that would train on nothing without a word."""
-    if len(made):
-        return made
     counts = made.excluded["reason"].value_counts()
     left_out = ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "nothing"
-    raise UsageError(
-        f"There is nothing to serve: no {made.unit} was asked for that could be. Left out: {left_out}. "
-        f"Look at the split and at where=."
-    )
+    told = f"There is nothing to serve: no {made.unit} was asked for that could be. Left out: {left_out}."
+    sampling = made.options.get("sampling")
+    if sampling in {"level", "grade"}:
+        what = {"level": "a centroid", "grade": "a centroid and a grade"}[sampling]
+        told += f" sampling={sampling!r} draws vertebrae that have {what}, and none has."
+    if "not_assessed" in counts:
+        told += (
+            " Grades come from the grading workbook; whether it is here, `verse-data findings RELEASE` "
+            "says."
+        )
+    if "no_centroid" in counts:
+        told += " Centroids come from the centroid files (seg-subreg_ctd.json)."
+    if ways:
+        listed = "; ".join(f"{option} would serve {count:,}" for option, count in ways.items())
+        raise UsageError(f"{told} {listed}.")
+    raise UsageError(f"{told} Look at the split and at where=.")
+
+
+def _ways_out(
+    unit: str,
+    scans: list[ServedScan],
+    vertebrae: pd.DataFrame,
+    options: Mapping[str, Any],
+) -> dict[str, int]:
+    """Return the fewest other options that would serve something, as they are typed, and how much."""
+    found: dict[str, int] = {}
+    for size in (1, 2, 3):
+        for chosen in combinations(_OTHERWISE[unit], size):
+            changed = dict(chosen)
+            if any(options.get(name) == value for name, value in changed.items()):
+                continue
+            kept = {name: value for name, value in options.items() if name != "weights"}
+            try:
+                count = len(_made(unit, scans, vertebrae, {**kept, **changed}))
+            except UsageError:  # options that do not go together
+                continue
+            if count:
+                found[", ".join(f"{name}={value!r}" for name, value in changed.items())] = count
+        if found:
+            break
+    return found
 
 
 def _provenance(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

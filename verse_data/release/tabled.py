@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from verse_data.progress import Progress
 from verse_data.records.lock import LockedFile
 from verse_data.records.source_file import SourceFile
-from verse_data.release import contents
+from verse_data.release import contents, grades
 from verse_data.release.locked import LockedRelease
 from verse_data.release.options import notice_engine
 from verse_data.releases.commands import command
@@ -26,6 +27,7 @@ class TabledRelease(LockedRelease):
     """The files and tables of one release; :class:`verse_data.Release` documents the rest."""
 
     _tables_of: tuple[Hashable, Tables] | None = None
+    _warned_of_folds: bool = False
 
     @property
     def tables(self) -> Tables:
@@ -104,12 +106,27 @@ class TabledRelease(LockedRelease):
         ------
         QueryRefused
             If `where` is not part of the query grammar; the text points at the position.
+        ContentMissing
+            If it asks about grades, or anything else that the grading workbook alone says, and that
+            is not here.
         """
         from verse_data.tables.query import select
 
+        self.require_grades(where)
         chosen = None if scan_ids is None else set(self._ids(scan_ids))
         rows = self._tables_for(chosen).vertebrae
         return select(rows if chosen is None else rows[rows["scan_id"].isin(chosen)], where)
+
+    def require_grades(self, where: str | None) -> None:
+        """Raise `ContentMissing` if `where` asks about grades, and the workbook is not here.
+
+        So it does for every column that the grading workbook alone fills: ``grade``,
+        ``fracture_type``, ``foreign_material``, ``bmd_mg_cm3``, ``age_years`` and the like.
+        """
+        from verse_data.tables.query import columns_used
+
+        if where is not None:
+            grades.require(self, columns_used(where), asked=f"The condition {where!r}")
 
     def fetch_and_select(
         self,
@@ -137,6 +154,8 @@ class TabledRelease(LockedRelease):
 
         notice_engine(engine)
         select(to_frame("vertebrae", []), where)
+        if not grades.can_be_fetched(self):
+            self.require_grades(where)  # before anything large is fetched in vain
         chosen = self._ids(scan_ids)
         self.fetch_tables(chosen, jobs=jobs, progress=progress)
         return self.select(where, scan_ids=chosen)
@@ -187,20 +206,43 @@ class TabledRelease(LockedRelease):
     ) -> Folds:
         """Deal the patients of a split (default: of all) into `k` folds of like make-up.
 
-        See :func:`verse_data.tables.folds.make_folds`.
-        """
-        from verse_data.tables.folds import STRATIFY, make_folds
+        See :func:`verse_data.tables.folds.make_folds`. Where the grading workbook is not here, a
+        warning says so, and grades and foreign material are left out of the balance.
 
+        Raises
+        ------
+        ContentMissing
+            If `stratify` names a column of the grading workbook, and that is not here.
+        """
+        from verse_data.tables.folds import make_folds
+        from verse_data.tables.folds_check import column_names
+
+        if stratify is None:
+            stratify = self._usual_balance()
+        else:
+            grades.require(self, column_names(stratify), asked=f"stratify={stratify!r}")
         scans, vertebrae = self.tables_of(split)
         return make_folds(
             scans,
             vertebrae,
             k=k,
             seed=seed,
-            stratify=STRATIFY if stratify is None else stratify,
+            stratify=stratify,
             release=self.name,
             lock=f"sha256:{self.lock.digest}",
         )
+
+    def _usual_balance(self) -> tuple[str, ...]:
+        """Return what folds are balanced over by default; warn once where grades are left out."""
+        from verse_data.tables.folds import STRATIFY
+
+        if grades.is_here(self):
+            return STRATIFY
+        with warnings.catch_warnings():
+            if self._warned_of_folds:
+                warnings.simplefilter("ignore")
+            self._warned_of_folds = True
+            return grades.without_grades(self, STRATIFY)
 
     def read_folds(self, path: str | os.PathLike[str], *, split: str | None = None) -> Folds:
         """Read folds that were written before, and check that they are of this version's scans.

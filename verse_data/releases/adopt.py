@@ -122,9 +122,7 @@ def adopt_sources(
     from verse_data.releases.archives import adopt_zip
 
     sources = list(sources)
-    for source in sources:
-        if not _is_address(source) and not Path(source).exists():
-            raise UsageError(f"{source} does not exist. Give a folder, a file or a zip to adopt.")
+    check_sources(sources)
     zips = [source for source in sources if _is_address(source) or _is_zip(Path(source))]
     folders = [Path(source) for source in sources if source not in zips]
     report = adopt_folders(folders, lock, store, progress=progress)
@@ -136,6 +134,13 @@ def adopt_sources(
         report.different += found.different
         report.unknown += found.unknown
     return finish(report, lock, store)
+
+
+def check_sources(sources: Iterable[Path | str]) -> None:
+    """Raise `UsageError` if one of `sources` is neither an address nor there."""
+    for source in sources:
+        if not _is_address(source) and not Path(source).exists():
+            raise UsageError(f"{source} does not exist. Give a folder, a file or a zip to adopt.")
 
 
 def _is_address(source: Path | str) -> bool:

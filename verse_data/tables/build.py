@@ -166,9 +166,12 @@ def _sheet(files: Sequence[LockedFile], content: Content) -> Sheet | None:
 
 
 def _grading(sheet: Sheet | None, sources: Sequence[ScanSources]) -> Grading | None:
-    # A scan whose labels nobody knows here may lack T12 too.
-    without_t12 = {scan.scan.series_id for scan in sources if scan.lacks_t12 is not False}
-    return None if sheet is None else check_sheet(sheet, without_t12=without_t12)
+    return None if sheet is None else check_sheet(sheet, without_t12=may_lack_t12(sources))
+
+
+def may_lack_t12(sources: Sequence[ScanSources]) -> set[str]:
+    """Return the series without T12, and those whose labels nobody knows here: they may lack it too."""
+    return {scan.scan.series_id for scan in sources if scan.lacks_t12 is not False}
 
 
 def _findings(
@@ -181,6 +184,7 @@ def _findings(
         graded = rows.get(scan.scan.series_id)
         yield from scan_findings(scan, graded.row if graded else None)
     if grading is None:
+        yield _no_workbook(index)
         return
     yield from grading_findings(grading)
     series = {scan.scan.series_id for scan in sources}
@@ -206,3 +210,16 @@ def _findings(
                 file=grading.sheet.file,
                 message="the workbook has no row of this series",
             )
+
+
+def _no_workbook(index: Index) -> Finding:
+    """Return the finding that nothing here is graded, and why."""
+    listed = ", ".join(file.path for file in index.grading)
+    why = "is not on this machine" if listed else "is listed by the lock"
+    return Finding(
+        rule="no-workbook",
+        severity="warning" if listed else "note",
+        file=listed,
+        message=f"{'the' if listed else 'no'} grading workbook {why}: grades, foreign material, bone "
+        f"density and ages are missing",
+    )

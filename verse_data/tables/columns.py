@@ -31,6 +31,18 @@ MODELS: Final[dict[TableName, type[Record]]] = {
 
 
 _LABELS: Final = tuple(sorted(LEVEL_OF_LABEL))
+_WORKBOOK: Final = "grading workbook"
+_FROM_GRADES: Final = frozenset(
+    {
+        "grade_status",
+        "n_graded",
+        "n_fractured",
+        "n_foreign_material",
+        "max_grade",
+        "has_foreign_material",
+    }
+)
+"""Columns that are made of grades, whose source says how and not from which file."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,12 @@ class Column:
     categories: tuple[str, ...] = ()
     ordered: bool = False
     numbers: tuple[int, ...] = ()
+
+    @property
+    def needs_workbook(self) -> bool:
+        """Whether the grading workbook alone says what stands in it."""
+        alone = self.source.startswith(_WORKBOOK) and "; else" not in self.source
+        return alone or self.name in _FROM_GRADES
 
 
 @cache
@@ -107,6 +125,12 @@ def _bare_type(annotation: Any) -> tuple[type, tuple[Any, ...]]:
         values = typing.get_args(annotation)
         return type(values[0]), tuple(values)
     return annotation, ()
+
+
+@cache
+def workbook_columns() -> frozenset[str]:
+    """Return the names of the columns that nothing but the grading workbook fills."""
+    return frozenset(c.name for table in MODELS for c in columns(table) if c.needs_workbook)
 
 
 def to_frame(table: TableName, records: Sequence[Record]) -> pd.DataFrame:

@@ -1,0 +1,155 @@
+"""A release whose grading workbook is not here: nothing that needs grades comes back empty in silence."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import verse_data as vd
+from verse_data.api import load_table, lock_tree
+from verse_data.cli.main import app
+from verse_data.errors import ContentMissing, QueryRefused, UsageError
+from verse_data.phantom import write
+from verse_data.release import Release
+from verse_data.spine.levels import LEVELS
+
+NAMED = r"grading workbook.*10\.1148/ryai\.2020190138.*verse-data adopt phantom "
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Write a made-up release without its workbook."""
+    made = write(tmp_path / "tree", n_subjects=4, shape=(48, 96, 36))
+    (made / "phantom_grading.xlsx").rename(tmp_path / "phantom_grading.xlsx")
+    return made
+
+
+@pytest.fixture
+def release(tree: Path) -> Release:
+    """Lock it."""
+    return lock_tree("phantom", tree)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "grade >= 2",
+        "missing(grade)",
+        "level == 'L1' and not foreign_material",
+        "fracture_type == 'wedge'",
+        "grade_status == 'not_assessed'",
+        "bmd_mg_cm3 < 80",
+        "age_years > 60",
+        "fracture.any",
+    ],
+)
+def test_a_condition_on_grades_is_an_error(release: Release, where: str) -> None:
+    """It names the workbook, the paper that it is a supplement of, and the line that adopts it."""
+    for ask in (
+        lambda: release.select(where),
+        lambda: release.fetch_and_select(where),
+        lambda: load_table(release="phantom", where=where),
+        lambda: vd.load_split("training", release="phantom", where=where),
+    ):
+        with pytest.raises(ContentMissing, match=NAMED):
+            ask()
+
+
+def test_other_conditions_are_answered(release: Release) -> None:
+    """Levels are told by masks and centroids, and a condition that means nothing is still refused."""
+    assert set(release.select("level >= 'L1'")["level"]) <= set(LEVELS[LEVELS.index("L1") :])
+    assert len(release.select("has_mask")) > 0
+    with pytest.raises(QueryRefused):
+        release.select("grad >= 2")
+
+
+def test_folds_warn_once_and_leave_grades_out(release: Release) -> None:
+    """Patients are divided all the same, balanced over what is known; grades asked for are an error."""
+    with pytest.warns(UserWarning, match=f"not over grade and foreign_material.*{NAMED}"):
+        made = release.folds(2)
+
+    assert made.stratify == ("region",)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert release.folds(2) == made
+    with pytest.raises(ContentMissing, match=NAMED):
+        release.folds(2, stratify=["grade"])
+
+
+def test_findings_tell_of_it(release: Release) -> None:
+    """The list of findings has a row for the workbook."""
+    found = release.findings.set_index("rule")
+
+    assert "grades" in found.loc["no-workbook", "message"]
+
+
+@pytest.mark.usefixtures("release")
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["query", "phantom", "grade >= 2"], 4),
+        (["table", "phantom", "--where", "grade >= 2"], 4),
+        (["get", "phantom", "--where", "grade >= 2"], 4),
+        (["query", "phantom", "level == 'L1'"], 0),
+        (["table", "phantom"], 0),
+        (["folds", "phantom", "--k", "2"], 0),
+        (["findings", "phantom"], 0),
+        (["report", "phantom"], 0),
+    ],
+)
+def test_commands_say_so(words: list[str], code: int) -> None:
+    """Those that need grades end with 4; the others answer, and say on stderr what is missing."""
+    answer = CliRunner().invoke(app, words)
+    told = str(answer.exception) if code else answer.stderr
+
+    assert isinstance(answer.exception, ContentMissing) if code else answer.exit_code == 0
+    assert "10.1148/ryai.2020190138" in told
+    assert told.count("verse-data adopt phantom ") == 1
+    assert "UserWarning" not in told
+
+
+def test_a_locked_workbook_that_is_not_here_is_named_with_its_file(tree: Path) -> None:
+    """Where the lock lists it, the line that adopts names the very file."""
+    tree.parent.joinpath("phantom_grading.xlsx").rename(tree / "phantom_grading.xlsx")
+    release = lock_tree("phantom", tree)
+    stored = release.files.object_path(release.index.grading[0])
+    stored.parent.chmod(0o755)
+    stored.unlink()
+
+    with pytest.raises(ContentMissing, match=r"verse-data adopt phantom phantom_grading\.xlsx$"):
+        release.select("grade >= 2")
+    assert set(release.findings.set_index("rule").loc[["no-workbook"], "severity"]) == {"warning"}
+
+
+@pytest.mark.usefixtures("release")
+def test_nothing_to_serve_names_the_options_that_serve() -> None:
+    """The counts in the text are those that the options give."""
+    with pytest.raises(UsageError, match="not_assessed") as raised:
+        vd.load_split("training", release="phantom", unit="vertebra")
+
+    include = ("graded", "not_assessed")
+    served = vd.load_split("training", release="phantom", unit="vertebra", include=include)
+    assert f"include={include!r} would serve {len(served)}" in str(raised.value)
+    assert "grading workbook" in str(raised.value)
+    with pytest.raises(UsageError, match=r"sampling='level' would serve \d+"):
+        vd.load_split("training", release="phantom", unit="patch", sampling="grade", patch_size=16)
+
+
+def test_nothing_to_serve_without_centroids_or_masks(tree: Path) -> None:
+    """Two options that must change together are named together; without masks it is label=False."""
+    for path in [*tree.rglob("*_ctd.json")]:
+        path.unlink()
+    lock_tree("bare", tree)
+
+    with pytest.raises(UsageError, match=r"include=\(.*\), around='mask' would serve \d+"):
+        vd.load_split("training", release="bare", unit="vertebra")
+    with pytest.raises(UsageError, match=r"draws vertebrae that have a centroid, .*'uniform'"):
+        vd.load_split("training", release="bare", unit="patch", sampling="level", patch_size=16)
+    for path in [*tree.rglob("*_msk.nii.gz")]:
+        path.unlink()
+    lock_tree("naked", tree)
+    with pytest.raises(UsageError, match=r"\d+ no_mask.*label=False would serve \d+"):
+        vd.load_split("training", release="naked")

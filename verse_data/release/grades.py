@@ -1,0 +1,86 @@
+"""Where the grades of a release come from: its workbook, and what is said where that is not here."""
+
+from __future__ import annotations
+
+import shlex
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from verse_data.errors import ContentMissing
+from verse_data.releases.commands import command
+
+if TYPE_CHECKING:
+    from verse_data.release.locked import LockedRelease
+
+_E1: Final = (
+    "supplement E1 of Löffler et al. 2020, Radiology: Artificial Intelligence, "
+    "https://doi.org/10.1148/ryai.2020190138"
+)
+_HOLDS: Final = "fracture grades, foreign material, bone density, ages"
+
+
+def is_here(release: LockedRelease) -> bool:
+    """Whether the grading workbook of a release is on this machine."""
+    return any(release.files.has(file) for file in release.index.grading)
+
+
+def can_be_fetched(release: LockedRelease) -> bool:
+    """Whether an address, or a sibling in a folder, may give the workbook."""
+    listed = release.index.grading
+    return bool(listed) and (
+        bool(release.files.siblings()) or any(release.files.addresses(file) for file in listed)
+    )
+
+
+def absent(release: LockedRelease) -> str:
+    """Return what the workbook is that is not here, where it is found, and what to type then."""
+    supplements = release.catalog.supplements if release.catalog else ()
+    published = {extra.sha256: extra.path for extra in supplements}
+    for file in release.index.grading:
+        told = f"The grading workbook {file.path} ({_HOLDS}) is not on this machine"
+        if can_be_fetched(release):
+            return f"{told}. Fetch it: {_typed(release, 'get', '--role', 'grading')}"
+        adopt = _typed(release, "adopt", file.path.rsplit("/", 1)[-1])
+        if file.sha256 in published:
+            return f"{told}. It is {_E1}; OSF does not have it. Download it there, then: {adopt}"
+        return f"{told}. Bring it from where the release was made: {adopt}"
+    told = f"{release.name} {release.version} lists no grading workbook ({_HOLDS})"
+    if published:
+        adopt = command(release.files, "adopt", *published.values())
+        return f"{told}. It is {_E1}. Download it there, then: {adopt}"
+    adopt = command(release.files, "adopt", "WORKBOOK.xlsx")
+    return f"{told}. One has the sheet and headings of {_E1}. If you have one: {adopt}"
+
+
+def _typed(release: LockedRelease, verb: str, *words: str) -> str:
+    return command(release.files, verb, *map(shlex.quote, words), version=release.typed_version)
+
+
+def require(release: LockedRelease, columns: Sequence[str], *, asked: str) -> None:
+    """Raise `ContentMissing` if one of `columns` comes from the workbook, and that is not here.
+
+    Without it every such cell is missing, and whatever is `asked` of it would come back empty.
+    """
+    from verse_data.tables.columns import workbook_columns
+
+    blind = [name for name in columns if name in workbook_columns()]
+    if blind and not is_here(release):
+        raise ContentMissing(
+            f"{asked} needs {' and '.join(blind)}, which only the grading workbook holds. "
+            f"{absent(release)}"
+        )
+
+
+def without_grades(release: LockedRelease, columns: Sequence[str]) -> tuple[str, ...]:
+    """Return those of `columns` that do not come from the workbook, and warn of the others."""
+    from verse_data.tables.columns import workbook_columns
+
+    left = tuple(name for name in columns if name not in workbook_columns())
+    lost = " and ".join(name for name in columns if name not in left)
+    warnings.warn(
+        f"Folds are balanced over {' and '.join(left)} alone, not over {lost}. {absent(release)}",
+        UserWarning,
+        stacklevel=4,
+    )
+    return left
