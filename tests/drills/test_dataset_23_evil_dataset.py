@@ -16,7 +16,8 @@ from verse_data.api import open_release
 from verse_data.config import resolve
 from verse_data.errors import IntegrityError, UnsafeInput, VerseDataError
 from verse_data.records.lock import ReleaseLock
-from verse_data.release.checks import diff, verify
+from verse_data.release.checks import verify
+from verse_data.release.comparison import compare
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.drop import drop_files
 from verse_data.releases.environment import tool_environment
@@ -125,7 +126,7 @@ def steps(evil: ReleaseDataset, tree: Path) -> list[Callable[[], object]]:
         lambda: evil.fetch(lock.files[:1]),
         lambda: drop_files(evil, lock.files[2:4]),
         lambda: evil.publish(smaller(lock)),
-        lambda: diff(evil, "v1", "v2"),
+        lambda: compare(evil, "v1", "v2"),
         evil.record_presence,
     ]
 

@@ -105,7 +105,8 @@ def test_versions_are_compared_down_to_the_labels(
     sidecar.write_text(sidecar.read_text() + "\n")
 
     newer = lock_tree("phantom", changed, check=False)
-    files, in_masks = newer.diff("v1")
+    found = newer.diff("v1")
+    files, in_masks = found.files, found.labels
 
     assert newer.version == "v2"
     assert {change.role for change in files} == {"mask", "ct_json"}

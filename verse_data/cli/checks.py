@@ -104,28 +104,39 @@ def diff(
     root: opt.Root = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Say what changed between two versions, in scans and roles, and in labels where masks are here."""
+    """Say what changed between two versions: files, and what is in those that are here.
+
+    Labels of masks, cells of the grading workbook and points of centroid files are compared where
+    both versions of the file are on this machine; the others are named.
+    """
     from verse_data.cli.dataset import open_dataset
     from verse_data.config import resolve
-    from verse_data.release.checks import diff as compare
+    from verse_data.release.comparison import compare
 
     dataset = open_dataset(release, root)
-    changes, labels = compare(
+    found = compare(
         dataset, dataset.resolve(old), dataset.resolve(new), derived=resolve(root=root).derived
     )
-    if as_json:
-        rows = [
-            {
-                "kind": change.kind,
-                "scan_id": change.scan_id,
-                "role": change.role,
-                "path": change.path,
-                "old_key": change.old.annex_key if change.old else None,
-                "new_key": change.new.annex_key if change.new else None,
-            }
-            for change in changes
-        ]
-        print_json({"files": rows, "labels": [str(change) for change in labels]})
+    if not as_json:
+        sys.stdout.write(f"{found}\n")
         return
-    for line in [*map(str, changes), *map(str, labels)] or ["no difference"]:
-        sys.stdout.write(f"{line}\n")
+    rows = [
+        {
+            "kind": change.kind,
+            "scan_id": change.scan_id,
+            "role": change.role,
+            "path": change.path,
+            "old_key": change.old.annex_key if change.old else None,
+            "new_key": change.new.annex_key if change.new else None,
+        }
+        for change in found.files
+    ]
+    print_json(
+        {
+            "files": rows,
+            "labels": [str(change) for change in found.labels],
+            "cells": [asdict(change) for change in found.cells],
+            "points": [asdict(change) for change in found.points],
+            "not_compared": [asdict(gap) for gap in found.not_compared],
+        }
+    )

@@ -1,9 +1,8 @@
-"""A whole release checked, and two of its versions compared, down to the labels of the masks."""
+"""A whole release checked: what is here against the lock, and the lock against the catalog."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +13,6 @@ from verse_data.records.names import Role, parse_path
 from verse_data.records.source_file import SourceFile
 from verse_data.releases.commands import command, unless_newest
 from verse_data.releases.dataset import ReleaseDataset
-from verse_data.releases.diff import Change, diff_locks
 from verse_data.releases.verify import FileFinding, Level, audit, verify_files
 from verse_data.tables.index import Index
 
@@ -158,65 +156,3 @@ def mask_labels(file: SourceFile, *, derived: Path | None = None) -> dict[int, i
 
     facts: MaskFacts = mask_facts(file, derived=derived)
     return {label: fact.voxels for label, fact in facts.labels.items()}
-
-
-@dataclass(frozen=True)
-class LabelChange:
-    """What changed in a mask that both versions have here: voxels of each label, before and after."""
-
-    change: Change
-    appeared: dict[int, int]
-    disappeared: dict[int, int]
-    resized: dict[int, tuple[int, int]]
-
-    def __str__(self) -> str:
-        """Say it in one line, in names of levels."""
-        from verse_data.spine.levels import LEVEL_OF_LABEL
-
-        def names(labels: Collection[int]) -> str:
-            return ", ".join(LEVEL_OF_LABEL.get(label, str(label)) for label in sorted(labels))
-
-        parts = [
-            f"{word} {names(labels)}"
-            for word, labels in (
-                ("now has", self.appeared),
-                ("no longer has", self.disappeared),
-                ("redrew", self.resized),
-            )
-            if labels
-        ]
-        return f"mask of {self.change.scan_id} {'; '.join(parts) or 'has the same voxel counts'}"
-
-
-def diff(
-    dataset: ReleaseDataset, old: str, new: str, *, derived: Path | None = None
-) -> tuple[tuple[Change, ...], tuple[LabelChange, ...]]:
-    """Return what changed between two versions; labels where both masks are on this machine."""
-    changes = diff_locks(dataset.lock(old), dataset.lock(new))
-    labels = [
-        _label_change(dataset, change, old, new, derived)
-        for change in changes
-        if change.kind == "changed" and change.role == "mask"
-    ]
-    return changes, tuple(change for change in labels if change)
-
-
-def _label_change(
-    dataset: ReleaseDataset, change: Change, old: str, new: str, derived: Path | None
-) -> LabelChange | None:
-    if not (change.old and change.new and dataset.has(change.old) and dataset.has(change.new)):
-        return None
-    before, after = (
-        mask_labels(dataset.source(file, version=unless_newest(dataset, version)), derived=derived)
-        for file, version in ((change.old, old), (change.new, new))
-    )
-    return LabelChange(
-        change,
-        appeared={label: after[label] for label in after.keys() - before.keys()},
-        disappeared={label: before[label] for label in before.keys() - after.keys()},
-        resized={
-            label: (before[label], after[label])
-            for label in before.keys() & after.keys()
-            if before[label] != after[label]
-        },
-    )

@@ -21,8 +21,7 @@ from verse_data.tables.index import Index, ScanFiles, index_scans
 if TYPE_CHECKING:
     from verse_data.export.citation import Style
     from verse_data.records.provenance import Provenance
-    from verse_data.release.checks import LabelChange
-    from verse_data.releases.diff import Change
+    from verse_data.release.comparison import VersionDiff
     from verse_data.releases.verify import FileFinding, Level
 
 
@@ -166,10 +165,16 @@ class LockedRelease:
             progress=progress or self.progress,
         )
 
-    def diff(self, other: str, /) -> tuple[tuple[Change, ...], tuple[LabelChange, ...]]:
-        """Return what changed from the version `other` to this one: files, and labels of masks."""
+    def diff(self, other: str, /) -> VersionDiff:
+        """Return what changed from the version `other` to this one, as deep as what is here allows.
+
+        That is files; and of those that are here in both versions, labels of masks, cells of the
+        grading workbook, and points of centroid files.
+        """
+        from verse_data.release.comparison import compare
+
         old = self.files.resolve(other)
-        return checks.diff(self.files, old, self.version, derived=self.config.derived)
+        return compare(self.files, old, self.version, derived=self.config.derived)
 
     def provenance(self, scan_id: str | None = None) -> Provenance:
         """Return what exactly this release is, or what exactly one scan of it is.

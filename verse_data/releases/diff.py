@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.names import Role, parse_path
 
 Kind = Literal["appeared", "changed", "moved", "disappeared"]
-_WORDS: dict[Role, str] = {
+ROLE_WORDS: Final[dict[Role, str]] = {
     "ct": "CT",
     "ct_json": "CT sidecar",
     "mask": "mask",
@@ -18,6 +18,7 @@ _WORDS: dict[Role, str] = {
     "snapshot": "snapshot",
     "grading": "grading workbook",
 }
+"""What messages call a file of each role."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class Change:
 
     def __str__(self) -> str:
         """Say it in one line: ``mask of verse133 appeared (1,234 bytes)``."""
-        what = _WORDS[self.role] if self.role else "file"
+        what = ROLE_WORDS[self.role] if self.role else "file"
         whose = f" of {self.scan_id}" if self.scan_id else f" {self.path}"
         if self.kind == "moved" and self.old and self.new:
             return f"{what}{whose} moved from {self.old.path} to {self.new.path}"

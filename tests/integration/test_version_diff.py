@@ -1,0 +1,175 @@
+"""Two versions compared: cells of the grading workbook, points of centroid files, and what is not here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import openpyxl
+import pytest
+from typer.testing import CliRunner
+
+import verse_data as vd
+from tests.support.workbooks import row, write_csv, write_xlsx
+from verse_data.api import lock_tree
+from verse_data.cli.main import app
+from verse_data.phantom import write
+from verse_data.records.centroids import parse_centroids
+from verse_data.release import Release
+from verse_data.tables.changes import cell_changes, point_changes
+from verse_data.tables.workbook import read_sheet
+
+BOOK = "phantom_grading.xlsx"
+FIRST = "dataset-phantomtraining/derivatives/sub-verse901/sub-verse901_seg-subreg_ctd.json"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Write and lock a made-up release, and return a copy of its files."""
+    made = write(tmp_path / "tree", n_subjects=4, shape=(48, 96, 36))
+    lock_tree("phantom", made)
+    return Path(shutil.copytree(made, tmp_path / "changed"))
+
+
+def change_cells(tree: Path, *cells: tuple[int, str, object]) -> None:
+    """Write values into the workbook by series number and heading."""
+    book = openpyxl.load_workbook(tree / BOOK)
+    page = book["VerSe_dataset"]
+    column = {cell.value: cell.column for cell in page[1]}
+    line = {page.cell(number, 1).value: number for number in range(2, page.max_row + 1)}
+    for series, heading, value in cells:
+        page.cell(line[series], column[heading]).value = value
+    book.save(tree / BOOK)
+
+
+def change_points(tree: Path, change: Callable[[list[dict[str, float]]], object]) -> None:
+    """Rewrite the centroid file of verse901."""
+    entries = json.loads((tree / FIRST).read_text())
+    change(entries)
+    (tree / FIRST).write_text(json.dumps(entries))
+
+
+def locked(tree: Path) -> Release:
+    """Lock the changed tree as the next version."""
+    return lock_tree("phantom", tree, check=False)
+
+
+def diff(*words: str) -> str:
+    """Return what ``verse-data diff phantom v1 v2`` prints."""
+    answer = CliRunner().invoke(app, ["diff", "phantom", "v1", "v2", *words])
+    assert answer.exit_code == 0
+    return answer.stdout
+
+
+def test_the_workbook_is_compared_by_cell(tree: Path) -> None:
+    """A grade, a blanked level, a density and nothing else: what stood there, and what stands there."""
+    rows = vd.open_release("phantom").vertebrae.set_index(["scan_id", "level"])
+    assert rows.loc[("verse901", "L1"), "grade"] == 3
+    change_cells(tree, (901, "L1_fx-g", 2), (901, "T11_fx-g", None), (901, "T11_fx-s", None))
+    change_cells(tree, (903, "BMD", 99.5))
+
+    found = locked(tree).diff("v1")
+
+    assert {str(cell) for cell in found.cells} == {
+        "verse901 L1: grade 3 -> 2",
+        "verse901 T11: grade 0 -> blank",
+        "verse901 T11: fracture_type none -> blank",
+        f"verse903: bmd_mg_cm3 {rows.loc['verse903', 'bmd_mg_cm3'].iloc[0]:g} -> 99.5",
+    }
+    assert found.points == found.labels == found.not_compared == ()
+    assert "verse901 L1: grade 3 -> 2\n" in diff()
+    as_json = json.loads(diff("--json"))
+    assert {
+        "scan_id": "verse901",
+        "level": "L1",
+        "column": "grade",
+        "kind": "changed",
+        "old": 3,
+        "new": 2,
+    } in as_json["cells"]
+
+
+def test_centroids_are_compared_by_point(tree: Path) -> None:
+    """Moved points are told in mm of the scan's own grid, beside those that came and went."""
+
+    def change(entries: list[dict[str, float]]) -> None:
+        entries[1]["X"] += 1
+        entries[2]["label"] = 1
+
+    before = parse_centroids((tree / FIRST).read_bytes(), name=FIRST).points
+    change_points(tree, change)
+    newer = locked(tree)
+    spacing = newer.scans.set_index("scan_id").loc["verse901", "spacing_i"]
+
+    moved, *others = sorted(newer.diff("v1").points, key=lambda point: point.kind != "moved")
+
+    assert (moved.scan_id, moved.level, moved.unit) == ("verse901", before[0].level, "mm")
+    assert moved.distance == pytest.approx(spacing, abs=1e-3)
+    assert {(p.level, p.kind) for p in others} == {
+        ("C1", "appeared"),
+        (before[1].level, "disappeared"),
+    }
+    assert f"verse901 {moved.level}: centroid moved {spacing:.1f} mm\n" in diff()
+
+
+def test_bytes_that_say_the_same_are_told_so(tree: Path) -> None:
+    """A workbook that was saved again, and a centroid file that was written otherwise."""
+    change_cells(tree)
+    change_points(tree, list)
+    (tree / FIRST).write_text((tree / FIRST).read_text() + "\n")
+    found = locked(tree).diff("v1")
+
+    assert found.cells == found.points == ()
+    assert f"grading workbook {BOOK}: every cell says the same" in str(found)
+    assert "centroids of verse901: every point is the same" in str(found)
+
+
+def test_what_is_not_here_is_named(tree: Path) -> None:
+    """Contents of the older version that are gone are listed, with the line that brings them."""
+    change_cells(tree, (901, "L1_fx-g", 2))
+    change_points(tree, lambda entries: entries.pop())
+    newer = locked(tree)
+    words = ["drop", "phantom", "--version", "v1", "--role", "grading,centroids", "--unchecked"]
+    CliRunner().invoke(app, words)
+
+    found = newer.diff("v1")
+
+    assert {change.role for change in found.files} == {"grading", "centroids"}
+    assert found.cells == found.points == ()
+    assert {(gap.path, gap.version) for gap in found.not_compared} >= {(BOOK, "v1"), (FIRST, "v1")}
+    assert "verse-data adopt phantom PATH --version v1" in diff()
+
+
+def test_a_broken_workbook_is_compared_as_far_as_its_cells_go(tree: Path, tmp_path: Path) -> None:
+    """A cell that breaks a rule is shown as it stands; rows that came or went are named."""
+    old = write_xlsx(tmp_path / "old.xlsx", [row(4, BMD="high"), row(5)])
+    new = write_csv(tmp_path / "new.csv", [row(4), row(401, part="1 of 2", subject=400)])
+
+    lines = [str(change) for change in cell_changes(read_sheet(old), read_sheet(new))]
+
+    assert lines == [
+        "verse004: bmd_mg_cm3 high -> 80.25",
+        "verse400_split-verse401: row of the grading workbook appeared",
+        "verse005: row of the grading workbook disappeared",
+    ]
+    change_cells(tree, (901, "L1_fx-g", 7))
+    assert "verse901 L1: grade 3 -> 7" in str(locked(tree).diff("v1"))
+
+
+def test_points_of_unknown_grids_are_compared_in_voxels() -> None:
+    """Where no volume is here, distances are in voxels; other axes are not compared; MICCAI's frame is mm."""
+
+    def file(direction: list[str] | None, x: float) -> bytes:
+        head = [{"direction": direction}] if direction else []
+        return json.dumps([*head, {"label": 19, "X": x, "Y": 2, "Z": 3}]).encode()
+
+    def lines(old: bytes, new: bytes) -> list[str]:
+        parsed = [parse_centroids(data, name="x") for data in (old, new)]
+        return [str(change) for change in point_changes("verse004", *parsed)]
+
+    pir, las = ["P", "I", "R"], ["L", "A", "S"]
+    assert lines(file(pir, 1), file(pir, 3.5)) == ["verse004 T12: centroid moved 2.5 voxels"]
+    assert lines(file(None, 1), file(None, 3.5)) == ["verse004 T12: centroid moved 2.5 mm"]
+    assert "other axes" in lines(file(pir, 1), file(las, 1))[0]
