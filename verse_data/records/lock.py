@@ -148,6 +148,17 @@ class ReleaseLock(Record):
                     raise ValueError(f"{seen[above]!r} is a file and the folder of {path!r}")
         return self
 
+    def __repr__(self) -> str:
+        where = self.source.node or "a tree"
+        return (
+            f"<ReleaseLock of {self.release}: {len(self.files):,} files, {self.total_bytes:,} bytes, from "
+            f"{where}, sha256:{self.digest}>"
+        )
+
+    def __str__(self) -> str:
+        """Say it in one line; the files are in ``files`` and ``by_path``."""
+        return repr(self)
+
     def canonical(self) -> bytes:
         """Return the lock as canonical JSON, the form that its digest is taken of."""
         return canonical_json(self.model_dump(mode="json"))

@@ -123,7 +123,7 @@ class Provenance(Record):
     stores : tuple of StoreProvenance
         Stores made from these files, where the caller knows of any.
     packages : dict
-        Versions of this package and of those that shape the data.
+        Versions of this package, and of those that make tables and stores of these files.
     """
 
     schema_version: Literal["1.0.0"] = SCHEMA_VERSION
@@ -142,3 +142,16 @@ class Provenance(Record):
     files: tuple[FileProvenance, ...]
     stores: tuple[StoreProvenance, ...] = ()
     packages: dict[str, str]
+
+    def __repr__(self) -> str:
+        of = f" {self.scan_id}" if self.scan_id else ""
+        here = sum(file.here for file in self.files)
+        packages = ", ".join(f"{name} {version}" for name, version in self.packages.items())
+        return (
+            f"<Provenance of {self.release} {self.version}{of}: {len(self.files):,} files, {here:,} here\n"
+            f"  lock      {self.lock}\n  commit    {self.commit}\n  packages  {packages}>"
+        )
+
+    def __str__(self) -> str:
+        """Say it in a few lines; ``model_dump()`` gives all of it."""
+        return repr(self)

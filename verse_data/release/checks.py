@@ -13,7 +13,7 @@ from verse_data.records.names import Role, parse_path
 from verse_data.records.source_file import SourceFile
 from verse_data.releases.commands import command, unless_newest
 from verse_data.releases.dataset import ReleaseDataset
-from verse_data.releases.verify import FileFinding, Level, audit, verify_files
+from verse_data.releases.verify import FileFinding, Level, Verification, audit, verify_files
 from verse_data.tables.index import Index
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def verify(
     roles: Collection[Role] | None = None,
     derived: Path | None = None,
     progress: Progress = silent,
-) -> tuple[FileFinding, ...]:
+) -> Verification:
     """Return everything that is not as it should be; nothing means clean.
 
     Parameters
@@ -69,7 +69,7 @@ def verify(
     found = verify_files(
         dataset, files, level=level, inspect=inspect, version=version, progress=progress
     )
-    return (*damage, *found, *upstream)
+    return Verification((*damage, *found, *upstream))
 
 
 def _is_chosen(

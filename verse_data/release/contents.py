@@ -214,7 +214,8 @@ def _sizes(spacing: Any) -> tuple[float, ...] | None:
 
     if spacing is None:
         return None
-    given = [spacing] * 3 if isinstance(spacing, Real) else spacing
+    one = isinstance(spacing, Real) and not isinstance(spacing, bool)
+    given = [spacing] * 3 if one else spacing
     try:
         sizes = () if isinstance(given, str) else tuple(float(mm) for mm in given)
     except (TypeError, ValueError):

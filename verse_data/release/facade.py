@@ -204,7 +204,7 @@ class Release(TabledRelease):
             for name in ids
             if name not in stores
         )
-        facts = self._facts(with_image, recipe)
+        facts = self._facts(with_image, recipe, tables=rows is not None)
         return serving.Contribution(tuple(served), tuple(without), rows, facts, self.series)
 
     def _require_room(self, unbuilt: Iterable[str], codec: str) -> None:
@@ -278,13 +278,22 @@ class Release(TabledRelease):
         part = self.contribution(chosen, **needs(unit, own), **how)
         return serving.dataset([part], unit=unit, **own)
 
-    def _facts(self, scan_ids: Collection[str], recipe: Recipe) -> dict[str, Any]:
-        """Return the provenance of served scans: that of the release, with their files alone."""
+    def _facts(self, scan_ids: Collection[str], recipe: Recipe, *, tables: bool) -> dict[str, Any]:
+        """Return the provenance of served scans: that of the release, with their files alone.
+
+        `tables` says that rows of the tables decided what is served.
+        """
+        from verse_data.releases import provenance
+
         whole = self.provenance()
-        facts = whole.model_dump(mode="json", exclude={"files", "stores", "scan_id"})
+        facts = whole.model_dump(mode="json", exclude={"files", "stores", "scan_id", "packages"})
         files = [file for file in whole.files if file.scan_id in scan_ids]
         facts["files"] = [f.model_dump(mode="json", exclude={"here", "fetched"}) for f in files]
-        return {**facts, "recipe": recipe.model_dump(mode="json")}
+        facts["recipe"] = recipe.model_dump(mode="json")
+        shaped = provenance.of_stores([file.path for file in files], facts["recipe"])
+        if tables:
+            shaped |= provenance.of_tables([file.path for file in self.lock.files])
+        return {**facts, "packages": provenance.versions(shaped)}
 
 
 def _is_table(chosen: Iterable[str] | pd.DataFrame) -> TypeGuard[pd.DataFrame]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
 from verse_data.config import Config
+from verse_data.errors import ContentMissing, UsageError
 from verse_data.progress import Progress, default
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.names import Role
 from verse_data.release import checks, contents
 from verse_data.release.options import notice_engine
-from verse_data.releases.commands import unless_newest
+from verse_data.releases.commands import command, unless_newest
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.fetch import FetchReport
 from verse_data.tables.index import Index, ScanFiles, index_scans
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from verse_data.export.citation import Style
     from verse_data.records.provenance import Provenance
     from verse_data.release.comparison import VersionDiff
-    from verse_data.releases.verify import FileFinding, Level
+    from verse_data.releases.verify import Level, Verification
 
 
 class LockedRelease:
@@ -149,7 +151,7 @@ class LockedRelease:
         level: Level = "hash",
         scan_ids: Iterable[str] | None = None,
         progress: Progress | None = None,
-    ) -> tuple[FileFinding, ...]:
+    ) -> Verification:
         """Check what is here against the lock, and the lock against the catalog; nothing means clean.
 
         `level` is ``"presence"``, ``"size"``, ``"hash"`` or ``"content"``; each finding names the
@@ -164,6 +166,44 @@ class LockedRelease:
             derived=self.config.derived,
             progress=progress or self.progress,
         )
+
+    def path(self, scan_id: str, role: Role) -> Path:
+        """Return where one content lies on this machine, once it is known to be the locked one.
+
+        The file is hashed at each call. It is read-only, and its name is its git-annex key, with the
+        ending of the file that it is.
+
+        Parameters
+        ----------
+        scan_id : str
+            Such as ``"verse004"``.
+        role : {"ct", "ct_json", "mask", "centroids", "snapshot", "grading"}
+            Which file of the scan; the grading workbook is the same for all.
+
+        Raises
+        ------
+        UsageError
+            If there is no such scan or role.
+        ContentMissing
+            If this version lists no such file of the scan, or it is not here.
+        ContentCorrupt
+            If it is not the locked one.
+        """
+        if role not in get_args(Role):
+            raise UsageError(f"There is no role {role!r}; roles are {', '.join(get_args(Role))}.")
+        (name,) = self._ids([scan_id])
+        held = dict(self.series[name].files)
+        if self.index.grading:
+            held["grading"] = self.index.grading[0]
+        if role not in held:
+            line = command(self.files, "findings", version=self.typed_version)
+            raise ContentMissing(
+                f"{self.name} {self.version} lists no {role} of {name}; it lists {', '.join(held)}. "
+                f"See what is missing upstream: {line}"
+            )
+        source = self.files.source(held[role], version=self.typed_version)
+        source.check()
+        return source.path
 
     def diff(self, other: str, /) -> VersionDiff:
         """Return what changed from the version `other` to this one, as deep as what is here allows.

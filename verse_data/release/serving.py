@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from verse_data.errors import UsageError
 from verse_data.release import union
 from verse_data.release.options import needs
+from verse_data.releases.provenance import versions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +85,7 @@ def dataset(
         scans, bare = _part_bare(scans, one.vertebrae)
         left_out += bare
     common = {
-        "provenance": _provenance([part.facts for part in parts]),
+        "provenance": _provenance([part.facts for part in parts], unit, options),
         "left_out": left_out,
         **options,
     }
@@ -171,7 +172,7 @@ def _refuse_empty(made: ServedDataset, ways: Mapping[str, int]) -> NoReturn:
 def _ways_out(
     unit: str,
     scans: list[ServedScan],
-    vertebrae: pd.DataFrame,
+    vertebrae: pd.DataFrame | None,
     options: Mapping[str, Any],
 ) -> dict[str, int]:
     """Return the fewest other options that would serve something, as they are typed, and how much."""
@@ -193,7 +194,11 @@ def _ways_out(
     return found
 
 
-def _provenance(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _provenance(
+    facts: Sequence[Mapping[str, Any]], unit: str, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    more = versions(_shaping(unit, options))
+
     def joined(name: str) -> str:
         return " + ".join(dict.fromkeys(str(fact[name]) for fact in facts))
 
@@ -201,5 +206,16 @@ def _provenance(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "release": " + ".join(str(fact["release"]) for fact in facts),
         "version": " + ".join(str(fact["version"]) for fact in facts),
         "licence": joined("licence"),
-        "releases": [dict(fact) for fact in facts],
+        "releases": [
+            {**fact, "packages": dict(sorted({**fact["packages"], **more}.items()))}
+            for fact in facts
+        ],
     }
+
+
+def _shaping(unit: str, options: Mapping[str, Any]) -> set[str]:
+    """Return the packages that shape samples beside those that made stores and tables."""
+    by_rows = unit == "vertebra" or options.get("sampling") in {"level", "grade"}
+    turned = options.get("axes", "scan") == "spine"
+    resampled = unit == "vertebra" and (turned or options.get("voxel_mm", 1.0) is not None)
+    return ({"pandas"} if by_rows else set()) | ({"scipy"} if resampled else set())

@@ -54,6 +54,12 @@ class AdoptReport:
     unknown: list[str] = field(default_factory=list)
     missing: list[LockedFile] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        names = ("new", "known", "different", "unknown", "missing")
+        return (
+            f"<AdoptReport: {', '.join(f'{len(getattr(self, name)):,} {name}' for name in names)}>"
+        )
+
     def refuse_differences(self, release: str) -> None:
         """Raise SourceChanged if a file bears a locked name but holds other bytes."""
         if not self.different:

@@ -47,6 +47,9 @@ class ReleaseDataset:
         self.store = ObjectStore(self.path)
         self._config = config
 
+    def __repr__(self) -> str:
+        return f"<ReleaseDataset {self.name} at {self.path}: {', '.join(self.versions()) or 'no version'}>"
+
     @property
     def name(self) -> str:
         """Name of the release: the folder's."""

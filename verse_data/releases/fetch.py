@@ -135,6 +135,12 @@ class FetchReport:
         """Bytes that came from siblings."""
         return sum(result.sibling_bytes for result in (*self.fetched, *self.failed))
 
+    def __repr__(self) -> str:
+        return (
+            f"<FetchReport: {len(self.fetched):,} fetched, {len(self.present):,} here before, "
+            f"{len(self.failed):,} failed, {len(self.to_adopt):,} to adopt>"
+        )
+
     def raise_for_failures(self, *, needed: Container[str] = ()) -> None:
         """Raise the error of the files that did not come, if there are any.
 

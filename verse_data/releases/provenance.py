@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +23,7 @@ from verse_data.releases.importing import dataset_id
 if TYPE_CHECKING:
     from verse_data.releases.dataset import ReleaseDataset
 
-_PACKAGES: Final = ("verse-data", "datalad", "git-annex", "nibabel", "numcodecs", "numpy", "zarr")
+_COMPRESSED: Final = ".nii.gz"
 
 
 def describe(
@@ -82,7 +81,7 @@ def describe(
         scan_id=scan_id,
         files=tuple(_file(dataset, file, log.get(file.annex_key)) for file in files),
         stores=tuple(stores),
-        packages=_packages(),
+        packages=versions(_shaping(dataset, files, stores)),
     )
 
 
@@ -126,11 +125,32 @@ def _belongs(file: LockedFile, scan_id: str) -> bool:
     return name is not None and (name.role == "grading" or name.scan_id == scan_id)
 
 
-def _packages() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version_of(name)
-        except PackageNotFoundError:  # a system's own git-annex is no package of Python
-            continue
-    return found
+def of_tables(paths: Iterable[str]) -> set[str]:
+    """Return the packages that make the tables of a release out of the files at `paths`."""
+    listed = list(paths)
+    inflates = {"isal"} if any(path.endswith(_COMPRESSED) for path in listed) else set()
+    reads = {"openpyxl"} if any(path.lower().endswith(".xlsx") for path in listed) else set()
+    return {"numpy", "pandas", *inflates, *reads}
+
+
+def of_stores(paths: Iterable[str], recipe: Mapping[str, Any]) -> set[str]:
+    """Return the packages that make stores of the files at `paths`, and check them when they are read."""
+    inflates = {"isal"} if any(path.endswith(_COMPRESSED) for path in paths) else set()
+    compresses = set() if recipe["codec"] == "none" else {"numcodecs"}
+    resamples = set() if recipe["spacing"] is None else {"scipy"}
+    return {"numpy", "google-crc32c", *inflates, *compresses, *resamples}
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of this package and of `names`, sorted."""
+    return {name: version_of(name) for name in sorted({"verse-data", *names})}
+
+
+def _shaping(
+    dataset: ReleaseDataset, files: Sequence[LockedFile], stores: Sequence[StoreProvenance]
+) -> set[str]:
+    paths = [file.path for file in files if dataset.has(file)]
+    shaped = of_tables(paths) if paths else set()
+    for store in stores:
+        shaped |= of_stores(paths, store.recipe)
+    return shaped

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from verse_data.digests import digest_file
-from verse_data.errors import UsageError, VerseDataError
+from verse_data.errors import UsageError, VerseDataError, counted
 from verse_data.progress import Advance, Progress, silent
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import parse_path
@@ -26,6 +27,7 @@ Inspect = Callable[[LockedFile], None]
 """Raises one of our errors if the content of a file cannot be used."""
 
 _WORKERS: Final = 4
+_SHOWN: Final = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,26 @@ class FileFinding:
     path: str = ""
     scan_id: str = ""
     upstream: bool = False
+
+
+class Verification(tuple[FileFinding, ...]):
+    """Everything that is not as it should be; empty means clean.
+
+    A plain tuple of findings, which shows itself in a few lines.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        if not self:
+            return "<Verification: clean>"
+        counts = Counter(finding.rule for finding in self)
+        lines = [f"<Verification: {counted(len(self), 'finding')}>"]
+        for rule, count in counts.most_common(_SHOWN):
+            first = next(finding for finding in self if finding.rule == rule)
+            lines.append(f"  {rule}: {count:,}, such as {first.path or first.scan_id}")
+            lines.append(f"    mend: {first.command}")
+        return "\n".join(lines)
 
 
 def verify_files(

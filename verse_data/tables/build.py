@@ -54,6 +54,10 @@ class Tables:
     grading: Grading | None = None
     broken: tuple[BrokenFile, ...] = ()
 
+    def __repr__(self) -> str:
+        names = ("scans", "vertebrae", "subjects", "findings")
+        return f"<Tables: {', '.join(f'{len(getattr(self, name)):,} {name}' for name in names)}>"
+
     def sound(
         self, scan_ids: Collection[str] | None = None, *, listing: str = "Release.findings"
     ) -> Tables:

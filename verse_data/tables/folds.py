@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from verse_data.digests import canonical_json, sha256_of_json
-from verse_data.errors import UsageError
+from verse_data.errors import UsageError, counted
 from verse_data.publishing import write_file
 from verse_data.tables.folds_balance import tally
 from verse_data.tables.folds_check import (
@@ -33,6 +33,7 @@ from verse_data.tables.folds_search import divide
 
 STRATIFY: Final = ("grade", "region", "foreign_material")
 """Columns of the vertebrae that folds are balanced over, each and jointly."""
+_SHOWN: Final = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,10 +99,21 @@ class Folds:
             The tables that the folds were made of.
         """
         self.check(scans)
-        counted = tally(scans, vertebrae, self.stratify)
-        return counted.spread_over(
-            np.array([self.fold_of[name] for name in counted.subjects]), self.k
+        tallied = tally(scans, vertebrae, self.stratify)
+        return tallied.spread_over(
+            np.array([self.fold_of[name] for name in tallied.subjects]), self.k
         )
+
+    def __repr__(self) -> str:
+        of = f" of {self.release}" if self.release else ""
+        sizes = [
+            f"  fold {number}: {counted(len(part.subjects), 'subject')}, {counted(len(part.scans), 'scan')}"
+            for number, part in enumerate(self.parts)
+        ]
+        more = [f"  and {len(sizes) - _SHOWN} more"] * (len(sizes) > _SHOWN)
+        over = ", ".join(self.stratify) or "nothing"
+        head = f"<Folds{of}: k={self.k}, seed={self.seed}, balanced over {over}, digest {self.digest[:12]}>"
+        return "\n".join([head, *sizes[:_SHOWN], *more])
 
     def check(self, scans: pd.DataFrame) -> None:
         """Check that the folds divide exactly the scans of a table.
@@ -207,15 +219,15 @@ def make_folds(
     """
     k, seed = whole_number("k", k), whole_number("seed", seed)
     stratify = column_names(stratify)
-    counted = tally(scans, vertebrae, stratify)
-    if not 2 <= k <= len(counted.subjects):
+    tallied = tally(scans, vertebrae, stratify)
+    if not 2 <= k <= len(tallied.subjects):
         message = (
-            f"k is {k}; it must lie between 2 and the number of subjects, {len(counted.subjects)}."
+            f"k is {k}; it must lie between 2 and the number of subjects, {len(tallied.subjects)}."
         )
         raise UsageError(message)
-    order = _order(counted.subjects, seed)
-    found = divide(counted.counts[order], parts=k, seed=seed, priority=counted.priority)
-    fold = dict(zip((counted.subjects[place] for place in order), found.tolist(), strict=True))
+    order = _order(tallied.subjects, seed)
+    found = divide(tallied.counts[order], parts=k, seed=seed, priority=tallied.priority)
+    fold = dict(zip((tallied.subjects[place] for place in order), found.tolist(), strict=True))
     return Folds(
         k=k,
         seed=seed,

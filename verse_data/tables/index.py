@@ -28,6 +28,9 @@ class Index:
     unknown: tuple[LockedFile, ...]
     findings: tuple[Finding, ...]
 
+    def __repr__(self) -> str:
+        return f"<Index: {len(self.scans):,} scans, {len(self.findings):,} findings>"
+
 
 def index_scans(lock: ReleaseLock, *, catalog: CatalogEntry | None = None) -> Index:
     """Return which files of `lock` belong to which scan.

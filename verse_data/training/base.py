@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from verse_data.errors import UsageError
 from verse_data.spine.geometry import check_axcodes
+from verse_data.training.collate import UnevenSample
 from verse_data.training.describe import Described
 from verse_data.training.numbers import whole
 from verse_data.training.oriented import OrientedScan, Readers
@@ -82,6 +83,8 @@ class ServedDataset(Described, Dataset[Any]):
     """
 
     unit: str
+    uneven: bool = False
+    """Whether images differ in size, so that a batch of them needs padding."""
 
     def __init__(
         self,
@@ -170,11 +173,10 @@ class ServedDataset(Described, Dataset[Any]):
             self._board.end()
 
     def _finished(self, sample: Sample, epoch: int, number: int) -> Any:
-        if self.transform is None:
-            return sample
-        changed = seeded_transform(self.transform, sample, self.seed, epoch, number)
-        check_plain(changed, in_worker=in_worker())
-        return changed
+        if self.transform is not None:
+            sample = seeded_transform(self.transform, sample, self.seed, epoch, number)
+            check_plain(sample, in_worker=in_worker())
+        return UnevenSample(sample) if self.uneven and type(sample) is dict else sample
 
     def _open(self, number: int) -> OrientedScan:
         """Return scan `number`, open in this process."""

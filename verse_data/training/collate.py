@@ -9,8 +9,18 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 from torch.utils.data import default_collate
+from torch.utils.data._utils.collate import collate as collate_by
+from torch.utils.data._utils.collate import default_collate_fn_map
 
+from verse_data.errors import UsageError
 from verse_data.training.samples import PAD_HU, Sample
+
+_SHOWN = 3
+_HINT = (
+    "They differ in size, and cannot be stacked. Take them one by one (batch_size=None), pad them "
+    "(collate_fn=verse_data.training.pad_collate), or serve boxes of one size (unit='patch', or a "
+    "transform that crops and pads)."
+)
 
 
 def collate(samples: list[Any]) -> Any:
@@ -34,6 +44,25 @@ def collate(samples: list[Any]) -> Any:
     from verse_data.training.monai import collate_tracked
 
     return collate_tracked(samples)
+
+
+class UnevenSample(dict[str, Any]):
+    """A sample of a dataset whose images differ in size: a dict, that torch's own batching can tell."""
+
+
+def _stacked(samples: Sequence[UnevenSample], *, collate_fn_map: Any = None) -> Sample:
+    """Batch such samples as torch does any dict; say what to do where their sizes differ."""
+    shapes = {tuple(sample["image"].shape) for sample in samples if "image" in sample}
+    if len(shapes) > 1:
+        listed = ", ".join("x".join(map(str, shape[1:])) for shape in sorted(shapes)[:_SHOWN])
+        raise UsageError(f"The images of this batch measure {listed} voxels. {_HINT}")
+    plain = [dict(sample) for sample in samples]
+    batch: Sample = collate_by(plain, collate_fn_map=collate_fn_map)
+    return batch
+
+
+# The way that torch documents for types of one's own; no other type is batched in another way.
+default_collate_fn_map[UnevenSample] = _stacked
 
 
 def pad_collate(samples: Sequence[Sample], *, pad_image: float = PAD_HU) -> Sample:

@@ -78,6 +78,10 @@ class Described(ABC):
             "excluded": len(self.excluded),
         }
 
+    def details(self) -> list[tuple[str, str]]:
+        """Return what only this unit has to tell, as pairs of words."""
+        return []
+
     def __repr__(self) -> str:
         return describe(self)
 
@@ -96,6 +100,7 @@ def facts(dataset: Described) -> list[tuple[str, str]]:
         *((key, str(given[key])) for key in _GIVEN if key in given),
         ("samples", f"{counts['samples']:,}"),
         ("scans", f"{counts['scans']:,} of {counts['subjects']:,} subjects"),
+        *dataset.details(),
         ("excluded", f"{counts['excluded']:,}" + (f" ({reasons})" if reasons else "")),
         ("options", options),
         ("fingerprint", dataset.fingerprint[:_SHOWN_HEX]),

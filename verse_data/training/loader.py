@@ -129,6 +129,16 @@ class EpochLoader(DataLoader[Any]):
         self.sampler.set_epoch(self.sampler.epoch + 1)
         self._served = 0
 
+    def __repr__(self) -> str:
+        data = self.served_dataset
+        return (
+            f"EpochLoader(batch_size={self.batch_size}, num_workers={self.num_workers})\n"
+            f"  epoch     {self.sampler.epoch}, {self.remaining:,} of {len(self):,} batches to come\n"
+            f"  sampler   {self.sampler!r}\n"
+            f"  dataset   {type(data).__name__} of {len(data):,} samples, fingerprint "
+            f"{data.fingerprint[:12]}"
+        )
+
     @property
     def remaining(self) -> int:
         """Number of batches of this epoch that have not been handed out."""

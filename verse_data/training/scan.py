@@ -15,7 +15,8 @@ class ScanDataset(ServedDataset):
     """One sample a CT series, in the given orientation.
 
     A sample has the keys of :mod:`verse_data.training.samples`. Scans differ in shape, so a
-    ``DataLoader`` takes ``batch_size=None`` or 1, or a transform that crops and pads.
+    ``DataLoader`` takes ``batch_size=None`` or 1, ``collate_fn=verse_data.training.pad_collate``, or a
+    transform that crops and pads; torch's own batching of scans that differ is a `UsageError`.
 
     Parameters
     ----------
@@ -35,6 +36,7 @@ class ScanDataset(ServedDataset):
     """
 
     unit = "scan"
+    uneven = True
 
     def __init__(
         self,

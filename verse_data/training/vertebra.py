@@ -109,6 +109,7 @@ class VertebraDataset(ServedDataset):
             axes=axes,
             label_mode=label_mode,
         )
+        self.uneven = around == "mask" or voxel_mm is None
         words: Collection[str] = (include,) if isinstance(include, str) else include
         if not isinstance(words, Collection):
             raise UsageError(f"include={include!r}: give some of {', '.join(STATUSES)}.")
@@ -178,6 +179,13 @@ class VertebraDataset(ServedDataset):
 
     def _rows_digest(self) -> str:
         return self._rows.digest()
+
+    def details(self) -> list[tuple[str, str]]:
+        """Return how many vertebrae of each grade are served."""
+        grades, counts = np.unique(self._rows.grade, return_counts=True)
+        words = {grade: "not assessed" if grade < 0 else str(grade) for grade in grades.tolist()}
+        pairs = zip(words.values(), counts.tolist(), strict=True)
+        return [("grades", ", ".join(f"{word}: {count:,}" for word, count in pairs))]
 
     def scan_number(self, epoch: int, index: int) -> int:
         """Return the number of the scan that vertebra `index` lies in."""

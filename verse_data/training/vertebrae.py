@@ -113,6 +113,9 @@ class VertebraColumns:
             bmd_mg_cm3=_floats(table["bmd_mg_cm3"], np.float32),
         )
 
+    def __repr__(self) -> str:
+        return f"<VertebraColumns: {len(self):,} vertebrae of {len(set(self.scan_id)):,} scans>"
+
     def __len__(self) -> int:
         return len(self.scan)
 
