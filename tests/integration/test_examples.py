@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,11 +94,14 @@ def test_segmentation_learns_and_resumes_as_if_it_had_not_stopped(root, tmp_path
 
 @pytest.mark.parametrize("name", ["grade_fractures", "segment_patches"])
 def test_an_absent_release_is_an_error_with_a_way_out(tmp_path, name):
-    """Started as a program without the release, the example ends with what to type, and no more."""
+    """Started without release and network, the example ends with what to type, and no more."""
     words = ["--root", str(tmp_path), "--release", "verse19", "--epochs", "1", "--seed", "2"]
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    offline = {**os.environ, "VERSE_DATA_OFFLINE": "1"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tmp_path, env=offline
+    )
     assert done.returncode == 1
-    assert "verse-data lock" in done.stderr
+    assert "verse-data get verse19" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.glob("*")) == []

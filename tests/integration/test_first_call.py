@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from osf_standin import Node, OsfStandin
@@ -22,7 +23,7 @@ import verse_data as vd
 from verse_data import config
 from verse_data.api import TrustOnFirstUse
 from verse_data.cli.main import app
-from verse_data.errors import DiskFull, Offline, UsageError
+from verse_data.errors import ContentMissing, DiskFull, Offline, UsageError
 from verse_data.phantom import write as write_phantom
 
 
@@ -199,6 +200,41 @@ def test_a_scan_dataset_reads_no_tables(osf: OsfStandin, tree: Path) -> None:
     assert len(vd.load_split("training", unit="patch", patch_size=16)) > 0
     with pytest.raises(vd.VerseDataError, match="ryai190138_AppendixE1"):
         vd.load_split("training", unit="vertebra")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"unit": "vertebra"},
+        {"unit": "patch", "patch_size": 16, "sampling": "grade"},
+        {"where": "grade >= 2"},
+    ],
+)
+def test_grades_without_the_workbook_are_refused_before_the_first_byte(
+    osf: OsfStandin, options: dict[str, Any]
+) -> None:
+    """OSF does not have it, so the refusal says what it is, where it lies and how it comes here."""
+    with (
+        pytest.warns(TrustOnFirstUse),
+        pytest.raises(ContentMissing, match=r"supplement E1 of .*doi.*verse-data adopt verse19"),
+    ):
+        vd.load_split("training", **options)
+
+    assert osf.count("bucket") == 0
+
+
+@pytest.mark.usefixtures("osf")
+def test_levels_need_no_workbook() -> None:
+    """Masks and centroids say where a level is: such conditions are answered without the grades."""
+    with pytest.warns(TrustOnFirstUse):
+        served = vd.load_split("training", where="level == 'L1'")
+    patches = vd.load_split("training", unit="patch", patch_size=16, sampling="level")
+
+    assert 0 < len(served) == len(vd.load_split("training", where="level == 'L1'"))
+    assert len(patches) > 0
+    rows = vd.open_release("verse19").vertebrae.assign(grade=2)
+    with pytest.raises(ContentMissing, match=r"supplement E1"):
+        vd.open_release("verse19").dataset(rows)
 
 
 @pytest.mark.usefixtures("osf")

@@ -76,8 +76,8 @@ def test_a_damaged_content_has_no_path(tmp_path: Path) -> None:
 
 
 def test_one_spacing_is_that_of_all_axes(root: Path) -> None:
-    """A number, a list of one and three equal sizes are one recipe, and give one store."""
-    recipes = {make_recipe(size, "linear", "lz4") for size in (2, 2.0, [2], ["2"], (2, 2, 2))}
+    """A number and three equal sizes are one recipe, and give one store."""
+    recipes = {make_recipe(size, "linear", "lz4") for size in (2, 2.0, np.int64(2), (2, 2, 2))}
 
     assert len(recipes) == 1
     served = vd.load_split("validation", release="phantom", root=root, spacing=2)

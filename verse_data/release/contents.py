@@ -34,6 +34,11 @@ TABLE_ROLES: tuple[Role, ...] = ("grading", "centroids", "ct_json", "mask")
 """What the tables are made from; of a CT they say no more than its grid, which its mask has too."""
 
 
+def table_roles(*, graded: bool) -> tuple[Role, ...]:
+    """Return the roles of the files that tables are made of, with those of the grades or without."""
+    return TABLE_ROLES if graded else tuple(role for role in TABLE_ROLES if role != "grading")
+
+
 def needs_ct(scan: ScanFiles) -> bool:
     """Whether nothing but the CT of a scan tells where its centroids lie."""
     return "ct" in scan.files and "centroids" in scan.files and "mask" not in scan.files

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from verse_data.errors import UsageError
 from verse_data.progress import Progress
-from verse_data.release import contents, serving
+from verse_data.release import contents, grades, serving
 from verse_data.release.options import needs, sort_options
 from verse_data.release.tabled import TabledRelease
 
@@ -177,16 +177,20 @@ class Release(TabledRelease):
         recipe = contents.make_recipe(spacing, interpolation, codec)
         _processes(workers)
         given, wanted = self._rows(chosen)
+        graded = graded or _gives_grades(given)
+        if graded:
+            grades.require_listed(self, asked="What is to be served")
         ids = [name for name in self.series if name in wanted]
         # Before anything large is fetched or converted for rows that are refused.
-        rows = None if given is None else self._own_rows(given, ids, progress)
+        rows = (
+            None if given is None else self._own_rows(given, ids, graded=graded, progress=progress)
+        )
         with_image = [name for name in ids if "ct" in self.series[name].files]
         stores = self._finished(with_image, recipe)
         unbuilt = [name for name in with_image if name not in stores]
         if rows is None and with_rows:
-            needed = [role for role in contents.TABLE_ROLES if graded or role != "grading"]
             self._require_room(unbuilt, codec)
-            self.fetch(ids, roles=needed, progress=progress)
+            self.fetch(ids, roles=contents.table_roles(graded=graded), progress=progress)
             table = self._tables_for(wanted).vertebrae
             rows = table[table["scan_id"].isin(wanted)]
         if unbuilt:
@@ -241,12 +245,12 @@ class Release(TabledRelease):
         return None, ids
 
     def _own_rows(
-        self, given: pd.DataFrame, ids: Sequence[str], progress: Progress | None
+        self, given: pd.DataFrame, ids: Sequence[str], *, graded: bool, progress: Progress | None
     ) -> pd.DataFrame:
         """Return this version's own rows of the vertebrae that are `given`."""
         from verse_data.tables.given_rows import own_rows
 
-        self.fetch_tables(ids, progress=progress)
+        self.fetch_tables(ids, graded=graded or grades.can_be_fetched(self), progress=progress)
         own = self._tables_for(set(ids)).vertebrae
         return own_rows(given, own, version=f"{self.name} {self.version}")
 
@@ -300,6 +304,11 @@ def _is_table(chosen: Iterable[str] | pd.DataFrame) -> TypeGuard[pd.DataFrame]:
     """Whether `chosen` is a DataFrame; pandas is not imported to find out."""
     pandas = sys.modules.get("pandas")
     return pandas is not None and isinstance(chosen, pandas.DataFrame)
+
+
+def _gives_grades(rows: pd.DataFrame | None) -> bool:
+    """Whether rows came with grades, which are held against those of the version."""
+    return rows is not None and "grade" in rows.columns and bool(rows["grade"].notna().any())
 
 
 def _processes(workers: int | None) -> int:

@@ -72,6 +72,12 @@ def require(release: LockedRelease, columns: Sequence[str], *, asked: str) -> No
         )
 
 
+def require_listed(release: LockedRelease, *, asked: str) -> None:
+    """Raise `ContentMissing` if the version lists a workbook that is neither here nor to be had."""
+    if release.index.grading and not (is_here(release) or can_be_fetched(release)):
+        raise ContentMissing(f"{asked} needs the grades of the vertebrae. {absent(release)}")
+
+
 def without_grades(release: LockedRelease, columns: Sequence[str]) -> tuple[str, ...]:
     """Return those of `columns` that do not come from the workbook, and warn of the others."""
     from verse_data.tables.columns import workbook_columns

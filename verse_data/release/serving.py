@@ -151,7 +151,7 @@ def _refuse_empty(made: ServedDataset, ways: Mapping[str, int]) -> NoReturn:
     """Raise `UsageError` instead of a dataset that would train on nothing without a word."""
     counts = made.excluded["reason"].value_counts()
     left_out = ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "nothing"
-    told = f"There is nothing to serve: no {made.unit} was asked for that could be. Left out: {left_out}."
+    told = f"There is nothing to serve: no {made.unit} is left. Left out: {left_out}."
     sampling = made.options.get("sampling")
     if sampling in {"level", "grade"}:
         what = {"level": "a centroid", "grade": "a centroid and a grade"}[sampling]

@@ -154,20 +154,22 @@ class TabledRelease(LockedRelease):
 
         notice_engine(engine)
         select(to_frame("vertebrae", []), where)
-        if not grades.can_be_fetched(self):
+        graded = grades.can_be_fetched(self)
+        if not graded:
             self.require_grades(where)  # before anything large is fetched in vain
         chosen = self._ids(scan_ids)
-        self.fetch_tables(chosen, jobs=jobs, progress=progress)
+        self.fetch_tables(chosen, graded=graded, jobs=jobs, progress=progress)
         return self.select(where, scan_ids=chosen)
 
     def fetch_tables(
         self,
         scan_ids: Iterable[str] | None = None,
         *,
+        graded: bool = True,
         jobs: int = 8,
         progress: Progress | None = None,
     ) -> None:
-        """Bring everything that the tables say of `scan_ids` (default: all) to this machine.
+        """Bring what the tables of `scan_ids` (default: all) are made of; the workbook if `graded`.
 
         Raises
         ------
@@ -175,7 +177,7 @@ class TabledRelease(LockedRelease):
             As :meth:`fetch_and_select` does.
         """
         chosen = self._ids(scan_ids)
-        self.fetch(chosen, roles=contents.TABLE_ROLES, jobs=jobs, progress=progress)
+        self.fetch(chosen, roles=contents.table_roles(graded=graded), jobs=jobs, progress=progress)
         alone = [name for name in chosen if contents.needs_ct(self.series[name])]
         if alone:
             self.fetch(alone, roles=("ct",), jobs=jobs, progress=progress)
