@@ -30,6 +30,7 @@ from verse_data.errors import (
     RateLimited,
     ServerUnavailable,
     SourceChanged,
+    StorageError,
     Truncated,
     UrlRefused,
 )
@@ -246,6 +247,20 @@ def test_a_weak_tag_or_one_of_another_content_is_no_condition_of_a_resume(
     (asked,) = [seen.headers for seen in place.osf.seen if seen.host == "bucket"]
     assert asked["range"].startswith("bytes=")
     assert "if-range" not in asked
+
+
+def test_a_note_that_cannot_be_written_leaves_nothing(place: Place):
+    """Where its name is taken, as where the disk is full, that is an error, and no part of it stays."""
+    file = place.lock.by_path[CTD]
+    taken = place.store.incoming / f"{file.sha256}.json"
+
+    with partial(place.store.incoming, file) as into:
+        taken.mkdir()
+        with pytest.raises(StorageError):
+            into.describe(url="http://127.0.0.1/", etag=None)
+        taken.rmdir()
+
+    assert list(place.store.incoming.glob("*.note")) == []
 
 
 def test_a_partial_that_is_longer_than_the_file_is_begun_anew(place: Place):

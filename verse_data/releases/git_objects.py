@@ -28,8 +28,8 @@ _SHA256_ID: Final = re.compile(r"[0-9a-f]{64}")
 _MOST_BYTES: Final = 128 << 20
 _MOST_CONFIG: Final = 1 << 20
 _SECONDS: Final = 120.0
-_READ: Final = ("config", "packed-refs", "refs/tags", "objects")
-"""What is read of a git folder."""
+_SMALL: Final = ("config", "packed-refs", "refs/tags")
+"""What is read of a git folder, beside its objects."""
 
 
 class GitObject(NamedTuple):
@@ -40,8 +40,8 @@ class GitObject(NamedTuple):
     content: bytes
 
 
-def git_folder(folder: Path) -> Path:
-    """Return the ``.git`` of `folder`.
+def git_folder(folder: Path, *, read: Sequence[str] = _SMALL) -> Path:
+    """Return the ``.git`` of `folder`, once it is known that all of `read` in it can be read.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def git_folder(folder: Path) -> Path:
             f"submodule), and what lies elsewhere is not followed. Clone it as a folder of its own: "
             f"git clone {folder} ANOTHER_FOLDER"
         )
-    for name in _READ:
+    for name in read:
         _refuse_special((found / name).parent)
         refuse_special_files(found / name)
     return found
@@ -268,7 +268,7 @@ def read_config(folder: Path) -> list[tuple[str, str]]:
 @contextmanager
 def _reading(folder: Path) -> Iterator[dict[str, str]]:
     """Give the environment of a git in an empty repository that reads the objects of `folder`."""
-    objects = git_folder(folder) / "objects"
+    objects = git_folder(folder, read=("objects",)) / "objects"
     alternates = objects / "info" / "alternates"
     if alternates.exists():
         raise PathRefused(

@@ -104,8 +104,11 @@ class Partial:
         told = {"url": url, "etag": etag, "size": self._file.size, "sha256": self._file.sha256}
         own = self.path.with_suffix(".note")
         with storage_errors(self._note):
-            own.write_text(json.dumps(told))
-            own.replace(self._note)
+            try:
+                own.write_text(json.dumps(told))
+                own.replace(self._note)
+            finally:
+                own.unlink(missing_ok=True)
 
     @property
     def sha256(self) -> str:
