@@ -124,7 +124,9 @@ def load_split(
         Of every unit: ``orientation="RAS"`` (axis codes of what is handed out), ``spacing=None``
         (mm along R-L, A-P, S-I, or one for all; None keeps the scan's grid), ``interpolation="linear"``,
         ``codec="lz4"`` of the stores, ``transform=None``, ``seed=0``, ``image_dtype="float32"``,
-        ``label=True``, ``workers=None`` (processes that convert). Those of a unit are listed at its class in :mod:`verse_data.training`.
+        ``workers=None`` (processes that convert), ``progress=None``; ``label=True`` of scans and patches.
+        Those of a unit are listed at its class in :mod:`verse_data.training`. Vertebrae, and patches
+        drawn by grade, need the grading workbook.
 
     Returns
     -------
@@ -139,8 +141,15 @@ def load_split(
         If `where` is not part of the query grammar.
     Offline, NetworkError, ContentMissing
         If files are not here and cannot be had.
+    DiskFull
+        If files and stores would not fit on the disk.
     ValidationFailed, IntegrityError, UnsafeInput
         If a file breaks a rule, is damaged, or is refused; or if a patient lies in two splits.
+
+    Warns
+    -----
+    TrustOnFirstUse
+        If the release was locked now.
     """
     if split not in SPLITS:
         guess = did_you_mean(split, SPLITS)

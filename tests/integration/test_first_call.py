@@ -25,6 +25,7 @@ from verse_data.api import TrustOnFirstUse
 from verse_data.cli.main import app
 from verse_data.errors import ContentMissing, DiskFull, Offline, UsageError
 from verse_data.phantom import write as write_phantom
+from verse_data.volumes.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +252,11 @@ def test_finished_stores_need_no_files() -> None:
         again = call()
         assert len(again) == len(before)
         assert (again[0]["image"] == before[0]["image"]).all()
+    release, scan_id = vd.open_release("verse19"), str(before.scans.scan_id[0])
+    assert release.open_scan(scan_id).attrs["scan_id"] == scan_id
+    assert release.build_cache([scan_id])[scan_id].is_dir()
+    with pytest.raises(ContentMissing):
+        release.build_cache([scan_id], recipe=Recipe(codec="zstd"))
     with pytest.raises(Offline):
         vd.load_split("validation", offline=True)
 

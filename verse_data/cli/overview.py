@@ -24,7 +24,7 @@ EXIT_CODES: Final = {
     2: "an argument, option, name or condition is wrong; nothing was done",
     3: "metadata or a volume breaks a rule, or a split leaks",
     4: "bytes are missing, or not those that were promised",
-    5: "the network or a server failed: try again later",
+    5: "the network or a server failed, or is forbidden (offline)",
     6: "trouble on this machine: disk, permissions, locks, tools",
     7: "an input was refused before use: hostile, or beyond a limit",
     130: "stopped by Ctrl-C (143: by SIGTERM); run it again, and it goes on",

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
-from verse_data.errors import UsageError
+from verse_data.errors import ContentMissing, UsageError
 from verse_data.progress import Progress
 from verse_data.release import contents, grades, serving
 from verse_data.release.options import needs, sort_options
@@ -78,7 +78,7 @@ class Release(TabledRelease):
         recipe : Recipe, optional
             Default: the scan's own grid.
         workers : int, optional
-            Processes, 1 or more. Default: one a core.
+            Processes, 1 or more. Default: one per core.
         client : distributed.Client, optional
             Convert on a Dask cluster that sees the same folders, instead of on processes here.
 
@@ -92,7 +92,7 @@ class Release(TabledRelease):
         UsageError
             If there is no such scan, or `workers` is no number of processes.
         ContentMissing
-            If files are not on this machine; fetch them first.
+            If there is no store yet and files are not on this machine; fetch them first.
         ValidationFailed, VolumeCorrupt, NiftiRefused
             If a volume cannot be used; stores of other scans that are finished stay.
         """
@@ -102,17 +102,35 @@ class Release(TabledRelease):
         processes = _processes(workers)
         if recipe is not None and not isinstance(recipe, Recipe):
             raise UsageError(f"recipe={recipe!r} is no verse_data.volumes.recipe.Recipe.")
+        recipe = recipe or Recipe()
         with_image = [name for name, scan in self.series.items() if "ct" in scan.files]
         chosen = with_image if scan_ids is None else self._ids(scan_ids)
-        return build_stores(
-            [self.source(scan_id) for scan_id in chosen],
-            recipe or Recipe(),
+        sources, finished = self._sources(chosen, recipe)
+        return finished | build_stores(
+            sources,
+            recipe,
             self.config.stores,
             workers=processes,
             client=client,
             remote=self._remote_stores(),
             progress=progress or self.progress,
         )
+
+    def _sources(
+        self, scan_ids: Iterable[str], recipe: Recipe
+    ) -> tuple[list[ScanSource], dict[str, Path]]:
+        """Return what stores are made from, and the finished stores of scans that lack a file here."""
+        sources: list[ScanSource] = []
+        finished: dict[str, Path] = {}
+        for scan_id in scan_ids:
+            try:
+                sources.append(self.source(scan_id))
+            except ContentMissing:
+                store = "ct" in self.series[scan_id].files and self._finished([scan_id], recipe)
+                if not store:
+                    raise
+                finished |= store
+        return sources, finished
 
     def _remote_stores(self) -> RemoteStores | None:
         """Return the stores that machines share, if there are some."""
@@ -170,7 +188,7 @@ class Release(TabledRelease):
         """Fetch and convert what is `chosen`, and return it ready to be served.
 
         `with_rows` says that vertebrae are needed, and `graded` that their grades are: tables are made
-        for nothing else, and a finished store needs no file of its scan.
+        for nothing else. A finished store needs no volume; rows of vertebrae need mask and centroids.
         """
         from verse_data.training import LeftOut, ServedScan
 

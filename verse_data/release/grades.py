@@ -47,7 +47,7 @@ def absent(release: LockedRelease) -> str:
         return f"{told}. Bring it from where the release was made: {adopt}"
     told = f"{release.name} {release.version} lists no grading workbook ({_HOLDS})"
     if published:
-        adopt = command(release.files, "adopt", *published.values())
+        adopt = command(release.files, "adopt", *map(shlex.quote, published.values()))
         return f"{told}. It is {_E1}. Download it there, then: {adopt}"
     adopt = command(release.files, "adopt", "WORKBOOK.xlsx")
     return f"{told}. One has the sheet and headings of {_E1}. If you have one: {adopt}"
