@@ -11,17 +11,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from verse_data import errors, phantom
-    from verse_data.api import list_releases, load_split, load_table, open_release
-    from verse_data.errors import VerseDataError
+    from verse_data.api import (
+        TrustOnFirstUse,
+        cite,
+        list_releases,
+        load_split,
+        load_table,
+        lock_tree,
+        open_release,
+    )
+    from verse_data.errors import IncompleteTable, VerseDataError
     from verse_data.release import Release
     from verse_data.torchvision_style import VerSeDataset
 
 __version__ = "0.1.0"
 
 _HOME_OF_NAME = {
+    "IncompleteTable": "verse_data.errors",
+    "TrustOnFirstUse": "verse_data.api",
+    "cite": "verse_data.api",
     "list_releases": "verse_data.api",
     "load_split": "verse_data.api",
     "load_table": "verse_data.api",
+    "lock_tree": "verse_data.api",
     "open_release": "verse_data.api",
     "Release": "verse_data.release",
     "VerSeDataset": "verse_data.torchvision_style",
@@ -30,14 +42,18 @@ _HOME_OF_NAME = {
 _SUBMODULES = {"errors", "phantom"}
 
 __all__ = [
+    "IncompleteTable",
     "Release",
+    "TrustOnFirstUse",
     "VerSeDataset",
     "VerseDataError",
     "__version__",
+    "cite",
     "errors",
     "list_releases",
     "load_split",
     "load_table",
+    "lock_tree",
     "open_release",
     "phantom",
 ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from verse_data.errors import UsageError, did_you_mean
+from verse_data.progress import Progress
 from verse_data.records.names import SPLITS, Split
-from verse_data.release import Release, serving, union
+from verse_data.release import Release, grades, serving, union
 from verse_data.release.opening import (
     PHANTOM,
     ReleaseInfo,
@@ -24,7 +25,7 @@ from verse_data.release.options import (
     ScanOptions,
     VertebraOptions,
     needs,
-    sort_options,
+    split_options,
 )
 from verse_data.releases.commands import command
 from verse_data.tables.splits import assert_one_split_each
@@ -154,8 +155,10 @@ def load_split(
     if split not in SPLITS:
         guess = did_you_mean(split, SPLITS)
         raise UsageError(f"There is no split {split!r}; splits are {', '.join(SPLITS)}.{guess}")
-    how, own = sort_options(unit, options)
-    serving.check_options(unit, own)
+    how, own = split_options(unit, options)
+    serving.check_options(unit, how, own)
+    if where is not None:
+        _check_condition(where)
     names = release_names(release)
     if version is not None and len(names) > 1:
         raise UsageError(
@@ -169,8 +172,18 @@ def load_split(
     ]
     _assert_grouped(opened)
     rows = needs(unit, own)
+    chosen = [
+        _members(member, split, where, several=len(names) > 1, progress=options.get("progress"))
+        for member in opened
+    ]
+    if not any(len(members) for members in chosen):
+        raise UsageError(
+            f"No vertebra of split {split!r} is one for which {where!r} is true, so there is nothing "
+            f"to serve. See what is there: {command(opened[0].files, 'query')}"
+        )
     parts = [
-        member.contribution(_members(member, split, where, how), **rows, **how) for member in opened
+        member.contribution(members, **rows, **how)
+        for member, members in zip(opened, chosen, strict=True)
     ]
     return serving.dataset(parts, unit=unit, **own)
 
@@ -185,21 +198,35 @@ def _assert_grouped(releases: Sequence[Release]) -> None:
 
 
 def _members(
-    release: Release, split: Split, where: str | None, how: Mapping[str, Any]
+    release: Release,
+    split: Split,
+    where: str | None,
+    *,
+    several: bool,
+    progress: Progress | None,
 ) -> list[str] | pd.DataFrame:
     """Return the scan ids of `split`, or the vertebra rows of it for which `where` is true."""
     ids = [scan_id for scan_id, scan in release.series.items() if scan.split == split]
     if not ids:
-        raise UsageError(_no_such_split(release, split))
+        raise UsageError(_no_such_split(release, split, several=several))
     if where is None:
         return ids
-    return release.fetch_and_select(where, scan_ids=ids, progress=how.get("progress"))
+    return release.fetch_and_select(where, scan_ids=ids, progress=progress)
 
 
-def _no_such_split(release: Release, split: Split) -> str:
+def _check_condition(where: str) -> None:
+    """Raise `QueryRefused` if `where` is no condition on vertebrae."""
+    from verse_data.tables.columns import to_frame
+    from verse_data.tables.query import select
+
+    select(to_frame("vertebrae", []), where)
+
+
+def _no_such_split(release: Release, split: Split, *, several: bool) -> str:
     told = f"{release.name} {release.version} has no scan in split {split!r}"
     if held := sorted({scan.split for scan in release.series.values() if scan.split}):
-        return f"{told}; it has {', '.join(held)}."
+        without = f" Leave {release.name!r} out of release=." if several else ""
+        return f"{told}; it has {', '.join(held)}.{without}"
     return (
         f"{told}, nor in any other: a folder says which, such as dataset-{release.name}training. "
         f"Serve any of its {len(release.series)} scans with open_release({release.name!r})"
@@ -219,6 +246,9 @@ def load_table(
 ) -> pd.DataFrame:
     """Load one table of a release, or the rows of it for which `where` is true.
 
+    The masks, centroids and sidecars that it is made of are fetched, and the grading workbook where
+    an address has it; offline, the table holds what is here.
+
     Raises
     ------
     UsageError
@@ -227,6 +257,13 @@ def load_table(
         If `where` is not part of the query grammar.
     ContentMissing
         If it asks about grades, and the grading workbook is not here.
+    NetworkError
+        If a file cannot be had.
+
+    Warns
+    -----
+    IncompleteTable
+        If it is offline, and files that rows come from are not here.
     """
     from verse_data.tables.query import select
 
@@ -235,6 +272,11 @@ def load_table(
             f"There is no table {table!r}; tables are scans, vertebrae, subjects, findings."
         )
     opened = open_release(release, version=version, root=root, offline=offline)
+    graded = grades.can_be_fetched(opened)
+    if not graded:
+        opened.require_grades(where)
+    if not opened.config.offline:
+        opened.fetch_tables(graded=graded)
     opened.require_grades(where)
     rows: pd.DataFrame = getattr(opened, table)
     return rows if where is None else select(rows, where)

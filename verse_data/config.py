@@ -92,8 +92,8 @@ class Config:
         """Raise Offline if opening a socket is forbidden."""
         if self.offline:
             raise Offline(
-                "The network is needed, and this process was told not to use it. "
-                "Unset VERSE_DATA_OFFLINE, or leave offline=True out, to allow it."
+                "The network is needed and forbidden: by VERSE_DATA_OFFLINE, offline=True, --offline, "
+                "or VerSeDataset without download=True. Change that to allow it."
             )
 
     @property

@@ -25,10 +25,26 @@ Every error takes exactly one string, so that it survives pickling on its way ou
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
 from typing import ClassVar, Final
 
 _GUESSES: Final = 3
+
+
+class IncompleteTable(UserWarning):
+    """Tables lack rows or cells, as files that would fill them are not on this machine."""
+
+
+def warn(warning: Warning) -> None:
+    """Give a warning that names the line outside this package that led to it."""
+    package = str(Path(__file__).parent)
+    frame, level = inspect.currentframe(), 1
+    while frame and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(warning, stacklevel=level)
 
 
 def counted(number: int, one: str, several: str = "") -> str:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from verse_data.api import load_split, open_release
-from verse_data.errors import IntegrityError, UsageError
-from verse_data.release.checks import verify
+from verse_data.errors import IntegrityError, UsageError, counted
+from verse_data.progress import Progress
+from verse_data.release import Release
 from verse_data.release.opening import release_names
-from verse_data.releases.commands import command, unless_newest
 from verse_data.training.front import FrontDataset
 
 _SHOWN = 5
@@ -28,9 +28,10 @@ class VerSeDataset(FrontDataset):
     transforms : callable, optional
         Called with each sample, a ``dict``.
     download : bool
-        Whether what is missing may be fetched. If not, no socket is opened.
+        Whether what is missing may be fetched; if not, no socket is opened. ``VERSE_DATA_OFFLINE=1``
+        forbids it all the same.
     checksum : bool
-        Whether every file of the split is hashed and held against the lock first.
+        Whether every file of the split that is on this machine is hashed and held against the lock.
     release : str or sequence of str
         Such as ``"verse19"`` or ``"phantom"``.
     **options
@@ -65,12 +66,6 @@ class VerSeDataset(FrontDataset):
             message = "VerSeDataset takes transforms= and download=; transform= and offline= are load_split's."
             raise UsageError(message)
         offline = None if download else True
-        if checksum:
-            names = release_names(release)
-            version = options.get("version")
-            if version is None or len(names) == 1:  # else load_split refuses
-                for name in names:
-                    _check(split, name, version, root=root, offline=offline)
         serve: Any = load_split  # its overloads know only what is right; it refuses the rest
         served = serve(
             split,
@@ -81,24 +76,21 @@ class VerSeDataset(FrontDataset):
             **options,
         )
         super().__init__(served)
+        if checksum:
+            for name in release_names(release):
+                opened = open_release(name, version=options.get("version"), root=root, offline=True)
+                _require_unchanged(opened, split, options.get("progress"))
 
 
-def _check(
-    split: str,
-    name: str,
-    version: str | None,
-    *,
-    root: str | os.PathLike[str] | None,
-    offline: bool | None,
-) -> None:
-    release = open_release(name, version=version, root=root, offline=offline)
+def _require_unchanged(release: Release, split: str, progress: Progress | None) -> None:
+    """Raise `IntegrityError` if a file of `split` that is here is not the locked one."""
     ids = [scan_id for scan_id, scan in release.series.items() if scan.split == split]
-    release.fetch(ids)
-    found = verify(release.files, release.version, release.index, level="hash", scan_ids=ids)
-    if found:
-        listed = "\n  ".join(str(finding) for finding in found[:_SHOWN])
-        message = (
-            f"{len(found)} files of {name} {release.version} {split} are not what was locked:\n  {listed}\n"
-            f"Get them again: {command(release.files, 'get', version=unless_newest(release.files, version))}"
+    checked = release.verify(level="hash", scan_ids=ids, progress=progress)
+    changed = [finding for finding in checked if finding.rule != "missing"]
+    if changed:
+        listed = "\n  ".join(f"{found.path}: {found.message}" for found in changed[:_SHOWN])
+        raise IntegrityError(
+            f"{counted(len(changed), 'file')} of {release.name} {release.version} {split} "
+            f"{'is' if len(changed) == 1 else 'are'} not what was locked:\n  {listed}\n"
+            f"Replace them: {changed[0].command}"
         )
-        raise IntegrityError(message)

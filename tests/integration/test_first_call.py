@@ -23,7 +23,7 @@ import verse_data as vd
 from verse_data import config
 from verse_data.api import TrustOnFirstUse
 from verse_data.cli.main import app
-from verse_data.errors import ContentMissing, DiskFull, Offline, UsageError
+from verse_data.errors import ContentMissing, DiskFull, IncompleteTable, Offline, UsageError
 from verse_data.phantom import write as write_phantom
 from verse_data.volumes.recipe import Recipe
 
@@ -95,11 +95,16 @@ def test_the_commands_do_the_same_in_steps(tree: Path) -> None:
 
 @pytest.mark.usefixtures("osf")
 def test_a_pin_holds_also_at_the_first_call() -> None:
-    """Whoever names a digest gets that version or none; what was locked meanwhile stays."""
-    with pytest.warns(TrustOnFirstUse), pytest.raises(UsageError, match="no version 'sha256:0000"):
+    """Whoever names a digest gets that version or none; another version is brought by its lock."""
+    with pytest.raises(UsageError, match=r"OSF lists verse19 as .*--from-lock FILE"):
         vd.open_release("verse19", version=f"sha256:{'0' * 64}")
+    with pytest.raises(UsageError, match=r"gives v1, not 'v2'.*--from-lock FILE"):
+        vd.open_release("verse19", version="v2")
+    assert {found.name: found.versions for found in vd.list_releases()}["verse19"] == ()
 
-    release = vd.open_release("verse19")
+    with pytest.warns(TrustOnFirstUse) as warned:
+        release = vd.open_release("verse19")
+    assert Path(warned[0].filename) == Path(__file__)
     assert vd.open_release("verse19", version=f"sha256:{release.lock.digest}").version == "v1"
 
 
@@ -233,7 +238,8 @@ def test_levels_need_no_workbook() -> None:
 
     assert 0 < len(served) == len(vd.load_split("training", where="level == 'L1'"))
     assert len(patches) > 0
-    rows = vd.open_release("verse19").vertebrae.assign(grade=2)
+    with pytest.warns(IncompleteTable):
+        rows = vd.open_release("verse19").vertebrae.assign(grade=2)
     with pytest.raises(ContentMissing, match=r"supplement E1"):
         vd.open_release("verse19").dataset(rows)
 

@@ -8,7 +8,7 @@ import pytest
 
 from verse_data import training
 from verse_data.errors import UsageError
-from verse_data.release.options import _OF_UNIT, sort_options
+from verse_data.release.options import _OF_UNIT, split_options
 from verse_data.training.base import ServedOptions
 
 UNITS = {
@@ -21,19 +21,19 @@ UNITS = {
 def test_a_misspelt_option_is_refused_with_the_nearest() -> None:
     """A misspelt option names the one that was meant, before anything is fetched."""
     with pytest.raises(UsageError, match="Did you mean 'patch_size'"):
-        sort_options("patch", {"patchsize": (64, 64, 64)})
+        split_options("patch", {"patchsize": (64, 64, 64)})
 
 
 def test_an_unknown_unit_is_refused() -> None:
     """A unit that does not exist lists those that do."""
     with pytest.raises(UsageError, match="scan, patch, vertebra"):
-        sort_options("volume", {})
+        split_options("volume", {})
 
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_every_documented_option_is_one_that_the_dataset_takes(unit: str) -> None:
     """The options of a unit are those of its class, and those of fetching and converting."""
-    preparing, own = sort_options(unit, dict.fromkeys(_OF_UNIT[unit].__annotations__))
+    preparing, own = split_options(unit, dict.fromkeys(_OF_UNIT[unit].__annotations__))
     given = {"self", "scans", "vertebrae", "provenance", "left_out"}
     taken = set(inspect.signature(UNITS[unit].__init__).parameters) - {"served"}
     taken |= set(ServedOptions.__annotations__)

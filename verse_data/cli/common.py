@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from verse_data.errors import counted
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from verse_data.records.names import Role
     from verse_data.release import Release
 
 SHOWN: Final = 20
@@ -37,51 +34,6 @@ def print_json(value: Any) -> None:
 def note(text: str) -> None:
     """Say something to the person, on stderr, so that stdout stays data."""
     sys.stderr.write(text + "\n")
-
-
-@contextmanager
-def warnings_noted() -> Iterator[None]:
-    """Say what the block warns of as a person reads it, without file and line."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    for warning in caught:
-        note(f"warning: {warning.message}")
-
-
-def note_absent(release: Release, *, headers: bool = False, workbook: bool = True) -> None:
-    """Say so if files that the tables are made of are not on this machine: nothing is fetched for them.
-
-    `headers` says that the headers of all CTs count, and not only of those without a mask;
-    `workbook`, that a grading workbook which nothing can fetch is spoken of as well.
-    """
-    from verse_data.release import grades
-    from verse_data.release.contents import TABLE_ROLES, needs_ct
-
-    roles = (*TABLE_ROLES, "ct") if headers else TABLE_ROLES
-    if not (grades.is_here(release) or grades.can_be_fetched(release)):
-        roles = tuple(role for role in roles if role != "grading")
-        if workbook:
-            note(f"warning: {grades.absent(release)}")
-    _note_absent(release, None, roles)
-    alone = [name for name, scan in release.series.items() if needs_ct(scan)]
-    if alone and not headers:
-        _note_absent(release, alone, ("ct",))
-
-
-def _note_absent(release: Release, scan_ids: list[str] | None, roles: tuple[Role, ...]) -> None:
-    from verse_data.releases.commands import command, unless_newest
-
-    files = release.locked(scan_ids, roles)
-    away = sum(not release.files.has(file) for file in files)
-    if away:
-        version = unless_newest(release.files, release.version)
-        words = [word for name in scan_ids or () for word in ("--scan", name)]
-        way = command(release.files, "get", *words, "--role", ",".join(roles), version=version)
-        note(
-            f"{away:,} of {len(files):,} files that the tables are made of are not here, and what they "
-            f"say is missing: {way}"
-        )
 
 
 def rows_of(table: pd.DataFrame, where: str | None) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import typer
 
 from verse_data.cli import completion, values
 from verse_data.cli import options as opt
-from verse_data.cli.common import note, note_absent, print_json, warnings_noted
+from verse_data.cli.common import note, print_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,13 +66,11 @@ def folds(
     if check is not None and out is not None:
         raise UsageError("--check reads folds and --out writes them; give one of the two.")
     opened = api.open_release(release, version=version, root=root, offline=offline)
-    note_absent(opened, workbook=check is not None)
     if check is not None:
         made = opened.read_folds(check, split=split)
         note(f"{check}: digest {made.digest[:12]} is right, and the folds fit {release}.")
     else:
-        with warnings_noted():
-            made = opened.folds(k, seed=seed, stratify=stratify or None, split=split)
+        made = opened.folds(k, seed=seed, stratify=stratify or None, split=split)
     if out is not None:
         made.write(out)
         note(f"Wrote {out}, digest {made.digest[:12]}.")

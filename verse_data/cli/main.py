@@ -9,17 +9,19 @@ import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from verse_data import __version__, config
 from verse_data.cli.common import note
 from verse_data.cli.overview import Overview, help_width
-from verse_data.errors import StorageError, VerseDataError
+from verse_data.errors import IncompleteTable, StorageError, VerseDataError
 
 _STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM}
 _OF_THE_MACHINE = {
@@ -64,8 +66,9 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
 
 @app.callback()
 def _options(
+    context: typer.Context,
     *,
-    version: Annotated[  # its callback does the work
+    version: Annotated[  # noqa: ARG001 - its callback does the work
         bool,
         typer.Option(
             "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
@@ -73,6 +76,23 @@ def _options(
     ] = False,
 ) -> None:
     """Versioned, validated, patient-grouped access to the VerSe vertebra CT data."""
+    context.with_resource(_incomplete_tables_noted())
+
+
+@contextmanager
+def _incomplete_tables_noted() -> Iterator[None]:
+    """Print warnings of incomplete tables as notes."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            (_show_warning if category is IncompleteTable else others)(
+                message, category, *place, **more
+            )
+
+        warnings.simplefilter("always", IncompleteTable)
+        warnings.showwarning = show
+        yield
 
 
 def run() -> None:
@@ -107,9 +127,9 @@ def run() -> None:
 def _show_warning(
     message: Warning | str, category: type[Warning], *place: object, **more: object
 ) -> None:
-    """Print a warning as a note: its text is written for whoever typed the command."""
+    """Print a warning without file and line: its text is written for whoever typed the command."""
     del category, place, more
-    note(str(message))
+    note(f"warning: {message}")
 
 
 def _open_closed_streams() -> None:

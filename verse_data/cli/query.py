@@ -11,7 +11,6 @@ from verse_data.cli import completion, values
 from verse_data.cli import options as opt
 from verse_data.cli.common import (
     note,
-    note_absent,
     plain,
     print_rows,
     print_table,
@@ -82,7 +81,6 @@ def query(
     chosen = None if columns is None else _chosen(columns, table)
     opened = api.open_release(release, version=version, root=root, offline=offline)
     opened.require_grades(where)
-    note_absent(opened)
     whole: pd.DataFrame = getattr(opened, table)
     rows = rows_of(whole, where)
     note(f"{len(rows):,} of {len(whole):,} {table}")

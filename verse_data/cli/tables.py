@@ -12,7 +12,6 @@ from verse_data.cli import completion, values
 from verse_data.cli import options as opt
 from verse_data.cli.common import (
     note,
-    note_absent,
     print_json,
     print_rows,
     print_table,
@@ -56,7 +55,6 @@ def table(
     refuse_condition(name, where)
     opened = api.open_release(release, version=version, root=root, offline=offline)
     opened.require_grades(where)
-    note_absent(opened)
     rows = rows_of(getattr(opened, name), where)
     if out is not None:
         save_table(opened, rows, out, table=name, where=where)
@@ -106,7 +104,6 @@ def findings(
     from verse_data import api
 
     opened = api.open_release(release, version=version, root=root, offline=offline)
-    note_absent(opened, headers=True)
     found = opened.findings
     rows = found.to_dict(orient="records")
     note(counted(len(rows), "finding"))
@@ -160,7 +157,6 @@ def report(
         from verse_data import api
 
         opened = api.open_release(release, version=version, root=root, offline=offline)
-        note_absent(opened)
         tables = opened.tables
         grading, vertebrae = tables.grading, tables.vertebrae
     known = read_patients(_file(patients)) if patients else ()

@@ -183,9 +183,9 @@ def require_room(needed: Mapping[Path, int], *, what: str) -> None:
             )
             raise DiskFull(
                 f"{what}: about {total:,} bytes are needed ({parts}), for files and the stores made "
-                f"of them, and {free:,} are free. Nothing was fetched. Free some room, or set "
-                f"VERSE_DATA_HOME to a larger disk, and run it again. Fewer scans need less: "
-                f"where=, or another split."
+                f"of them, and {free:,} are free. None of it was fetched. Free some room; or move the "
+                f"folders releases and stores to a larger disk, and set VERSE_DATA_HOME to the folder "
+                f"that they are in then. Fewer scans need less: where=, or another split."
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast
 from verse_data.errors import ContentMissing, UsageError
 from verse_data.progress import Progress
 from verse_data.release import contents, grades, serving
-from verse_data.release.options import needs, sort_options
+from verse_data.release.options import needs, split_options
 from verse_data.release.tabled import TabledRelease
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class Release(TabledRelease):
         licence = contents.attribution(self.name, self.catalog)["licence"]
         (name,) = self._ids([scan_id])
         return contents.scan_source(
-            self.files, self.series[name], licence=licence, version=self.typed_version
+            self.files, self.series[name], licence=licence, version=self.version_for_commands
         )
 
     def build_cache(
@@ -99,7 +98,7 @@ class Release(TabledRelease):
         from verse_data.volumes.build import build_stores
         from verse_data.volumes.recipe import Recipe
 
-        processes = _processes(workers)
+        processes = serving.check_processes(workers)
         if recipe is not None and not isinstance(recipe, Recipe):
             raise UsageError(f"recipe={recipe!r} is no verse_data.volumes.recipe.Recipe.")
         recipe = recipe or Recipe()
@@ -193,11 +192,10 @@ class Release(TabledRelease):
         from verse_data.training import LeftOut, ServedScan
 
         recipe = contents.make_recipe(spacing, interpolation, codec)
-        _processes(workers)
         given, wanted = self._rows(chosen)
         graded = graded or _gives_grades(given)
         if graded:
-            grades.require_listed(self, asked="What is to be served")
+            grades.require_obtainable(self, asked="What is to be served")
         ids = [name for name in self.series if name in wanted]
         # Before anything large is fetched or converted for rows that are refused.
         rows = (
@@ -208,7 +206,7 @@ class Release(TabledRelease):
         unbuilt = [name for name in with_image if name not in stores]
         if rows is None and with_rows:
             self._require_room(unbuilt, codec)
-            self.fetch(ids, roles=contents.table_roles(graded=graded), progress=progress)
+            self.fetch_tables(ids, graded=graded, progress=progress)
             table = self._tables_for(wanted).vertebrae
             rows = table[table["scan_id"].isin(wanted)]
         if unbuilt:
@@ -295,8 +293,8 @@ class Release(TabledRelease):
             Beside what :func:`verse_data.load_split` raises: if a row names a vertebra that this
             version lacks, a vertebra is given twice, or a value is not what this version says.
         """
-        how, own = sort_options(unit, options)
-        serving.check_options(unit, own)
+        how, own = split_options(unit, options)
+        serving.check_options(unit, how, own)
         part = self.contribution(chosen, **needs(unit, own), **how)
         return serving.dataset([part], unit=unit, **own)
 
@@ -327,14 +325,3 @@ def _is_table(chosen: Iterable[str] | pd.DataFrame) -> TypeGuard[pd.DataFrame]:
 def _gives_grades(rows: pd.DataFrame | None) -> bool:
     """Whether rows came with grades, which are held against those of the version."""
     return rows is not None and "grade" in rows.columns and bool(rows["grade"].notna().any())
-
-
-def _processes(workers: int | None) -> int:
-    if workers is None:
-        return os.cpu_count() or 1
-    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-        raise UsageError(
-            f"workers={workers!r}: give a whole number of processes, 1 or more, or leave it out for "
-            f"one a core."
-        )
-    return workers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -54,7 +53,9 @@ def absent(release: LockedRelease) -> str:
 
 
 def _typed(release: LockedRelease, verb: str, *words: str) -> str:
-    return command(release.files, verb, *map(shlex.quote, words), version=release.typed_version)
+    return command(
+        release.files, verb, *map(shlex.quote, words), version=release.version_for_commands
+    )
 
 
 def require(release: LockedRelease, columns: Sequence[str], *, asked: str) -> None:
@@ -72,21 +73,19 @@ def require(release: LockedRelease, columns: Sequence[str], *, asked: str) -> No
         )
 
 
-def require_listed(release: LockedRelease, *, asked: str) -> None:
+def require_obtainable(release: LockedRelease, *, asked: str) -> None:
     """Raise `ContentMissing` if the version lists a workbook that is neither here nor to be had."""
     if release.index.grading and not (is_here(release) or can_be_fetched(release)):
         raise ContentMissing(f"{asked} needs the grades of the vertebrae. {absent(release)}")
 
 
-def without_grades(release: LockedRelease, columns: Sequence[str]) -> tuple[str, ...]:
-    """Return those of `columns` that do not come from the workbook, and warn of the others."""
+def without_grades(release: LockedRelease, columns: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """Return those of `columns` that do not come from the workbook, and what is to be said of the others."""
     from verse_data.tables.columns import workbook_columns
 
     left = tuple(name for name in columns if name not in workbook_columns())
     lost = " and ".join(name for name in columns if name not in left)
-    warnings.warn(
-        f"Folds are balanced over {' and '.join(left)} alone, not over {lost}. {absent(release)}",
-        UserWarning,
-        stacklevel=4,
+    sentence = (
+        f"Folds are balanced over {' and '.join(left)} alone, not over {lost}. {absent(release)}"
     )
-    return left
+    return left, sentence

@@ -61,7 +61,7 @@ class LockedRelease:
         return self.files.commit(self.version)
 
     @cached_property
-    def typed_version(self) -> str | None:
+    def version_for_commands(self) -> str | None:
         """What commands need to be given for this version: nothing for the newest."""
         return unless_newest(self.files, self.version)
 
@@ -196,12 +196,12 @@ class LockedRelease:
         if self.index.grading:
             held["grading"] = self.index.grading[0]
         if role not in held:
-            line = command(self.files, "findings", version=self.typed_version)
+            line = command(self.files, "findings", version=self.version_for_commands)
             raise ContentMissing(
                 f"{self.name} {self.version} lists no {role} of {name}; it lists {', '.join(held)}. "
                 f"See what is missing upstream: {line}"
             )
-        source = self.files.source(held[role], version=self.typed_version)
+        source = self.files.source(held[role], version=self.version_for_commands)
         source.check()
         return source.path
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from verse_data import config
-from verse_data.errors import Offline, UsageError, did_you_mean
+from verse_data.errors import Offline, UsageError, did_you_mean, warn
 from verse_data.progress import Progress, default
 from verse_data.publishing import staging
 from verse_data.records.catalog import CatalogEntry
@@ -166,22 +165,35 @@ def open_release(
             f"There is no release {name!r}; there are {', '.join(here)}.{did_you_mean(name, here)} A folder of files becomes one with: "
             f"verse-data lock {name} --from-tree FOLDER"
         )
-    if not dataset.exists() and _is_first(version) and (make or name == PHANTOM):
-        make_release(dataset, entry, progress=progress or default())
+    if not dataset.exists() and (make or name == PHANTOM):
+        make_release(dataset, entry, version, progress=progress or default())
     return Release(
         dataset, version=dataset.resolve(version), config=settings, catalog=entry, progress=progress
     )
 
 
-def _is_first(version: str | None) -> bool:
-    """Whether the version that is asked for may be the first."""
-    return version in {None, "v1"} or str(version).startswith("sha256:")
-
-
 def make_release(
-    dataset: ReleaseDataset, entry: CatalogEntry | None, *, progress: Progress
+    dataset: ReleaseDataset,
+    entry: CatalogEntry | None,
+    version: str | None = None,
+    *,
+    progress: Progress,
 ) -> None:
-    """Make the first version of a release: write the phantom, or list and lock what OSF holds."""
+    """Make the first version of a release: write the phantom, or list and lock what OSF holds.
+
+    Raises
+    ------
+    UsageError
+        If `version` is not the first, or the digest of another lock; nothing was written.
+    Offline
+        If the network is needed and forbidden.
+    """
+    pinned = (version or "").startswith("sha256:")
+    if not pinned and version not in {None, "v1"}:
+        raise UsageError(
+            f"No version of {dataset.name} is on this machine, and making it here gives v1, not "
+            f"{version!r}. {_bring_lock(dataset, version)}"
+        )
     if dataset.name == PHANTOM:
         _write_phantom(dataset, progress)
     elif entry and entry.osf_node:
@@ -190,8 +202,13 @@ def make_release(
         lock = walk_node(
             entry.osf_node, config=dataset.config, release=dataset.name, progress=progress
         )
+        if pinned and not lock.digest.startswith(str(version).removeprefix("sha256:")):
+            raise UsageError(
+                f"OSF lists {dataset.name} as the lock sha256:{lock.digest} now, not {version}. Nothing "
+                f"was written. {_bring_lock(dataset, version)}"
+            )
         dataset.publish(lock)
-        warnings.warn(TrustOnFirstUse(lock), stacklevel=4)
+        warn(TrustOnFirstUse(lock))
 
 
 class TrustOnFirstUse(UserWarning):
@@ -204,6 +221,13 @@ class TrustOnFirstUse(UserWarning):
             f'digest down: open_release({lock.release!r}, version="sha256:{lock.digest[:12]}") opens '
             f"this version and no other."
         )
+
+
+def _bring_lock(dataset: ReleaseDataset, version: str | None) -> str:
+    return (
+        f"Bring the lock of {version} from a machine that has it: verse-data lock {dataset.name} "
+        f"--from-lock FILE. Or leave the version out."
+    )
 
 
 def _not_here(dataset: ReleaseDataset, entry: CatalogEntry) -> str:
@@ -305,10 +329,11 @@ def dataset_of(name: str, settings: config.Config) -> ReleaseDataset:
         )
     place = settings.release(name)
     if place.parent != settings.releases:
-        warnings.warn(
-            f"{name} lies at {place}, beside the stores, which may be cleared at any time. It is used there. "
-            f"Move it to where releases lie now: mkdir -p {settings.releases} && "
-            f"mv {place} {settings.releases}",
-            stacklevel=3,
+        warn(
+            UserWarning(
+                f"{name} lies at {place}, beside the stores, which may be cleared at any time. It is used "
+                f"there. Move it to where releases lie now: mkdir -p {settings.releases} && "
+                f"mv {place} {settings.releases}"
+            )
         )
     return ReleaseDataset(place, config=settings)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Final, Literal, TypedDict
 
-from verse_data.errors import UsageError
+from verse_data.errors import UsageError, warn
 from verse_data.progress import Progress
 
 
@@ -59,7 +58,7 @@ _OF_UNIT: Final = {"scan": ScanOptions, "patch": PatchOptions, "vertebra": Verte
 _PREPARING: Final = {"spacing", "interpolation", "codec", "workers", "progress"}
 
 
-def sort_options(unit: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split_options(unit: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the options that say how scans are fetched and converted, and the dataset's own.
 
     Raises
@@ -86,11 +85,11 @@ def sort_options(unit: str, options: Mapping[str, Any]) -> tuple[dict[str, Any],
 def notice_engine(engine: object) -> None:
     """Warn where somebody still chooses what fetches: there is one way now."""
     if engine is not None:
-        warnings.warn(
-            f"engine={engine!r} has no effect: contents come over HTTP, and from siblings in folders of "
-            f"this machine. Leave it out; a later version will refuse it.",
-            FutureWarning,
-            stacklevel=3,
+        warn(
+            FutureWarning(
+                f"engine={engine!r} has no effect: contents come over HTTP, and from siblings in folders "
+                f"of this machine. Leave it out; a later version will refuse it."
+            )
         )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from verse_data.errors import UsageError
-from verse_data.release import union
+from verse_data.release import contents, union
 from verse_data.release.options import needs
 from verse_data.releases.provenance import versions
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from verse_data.training.base import ServedDataset
 
 
-_OTHERWISE: Final[Mapping[str, tuple[tuple[str, Any], ...]]] = {
+_FALLBACK_OPTIONS: Final[Mapping[str, tuple[tuple[str, Any], ...]]] = {
     "scan": (("label", False),),
     "patch": (
         ("sampling", "level"),
@@ -82,16 +83,17 @@ def dataset(
     )
     scans, left_out = list(one.scans), list(one.left_out)
     if unit == "vertebra" and one.vertebrae is not None:
-        scans, bare = _part_bare(scans, one.vertebrae)
+        scans, bare = _separate_unmarked(scans, one.vertebrae)
         left_out += bare
     common = {
         "provenance": _provenance([part.facts for part in parts], unit, options),
         "left_out": left_out,
         **options,
     }
-    made = _made(unit, scans, one.vertebrae, common)
+    made = _make_dataset(unit, scans, one.vertebrae, common)
     if not len(made):
-        _refuse_empty(made, _ways_out(unit, scans, one.vertebrae, common))
+        releases = [str(part.facts["release"]) for part in parts]
+        _refuse_empty(made, _ways_out(unit, scans, one.vertebrae, common), releases)
     return made
 
 
@@ -99,11 +101,13 @@ def _ready(unit: str, part: Contribution, options: Mapping[str, Any]) -> frozens
     """Return the ids of the scans of which one release alone could serve a sample."""
     # Whether the weights of a class fit is a question to all releases together.
     common = {name: value for name, value in options.items() if name != "weights"}
-    made = _made(unit, list(part.scans), part.vertebrae, {**common, "left_out": part.left_out})
+    made = _make_dataset(
+        unit, list(part.scans), part.vertebrae, {**common, "left_out": part.left_out}
+    )
     return made.sampled_scans
 
 
-def _part_bare(
+def _separate_unmarked(
     scans: Sequence[ServedScan], vertebrae: pd.DataFrame
 ) -> tuple[list[ServedScan], list[LeftOut]]:
     """Return the scans that have a row of a vertebra, and those of which nothing says where one is."""
@@ -116,7 +120,7 @@ def _part_bare(
     return [scan for scan in scans if scan.scan_id in known], bare
 
 
-def _made(
+def _make_dataset(
     unit: str, scans: list[ServedScan], vertebrae: pd.DataFrame | None, options: Mapping[str, Any]
 ) -> ScanDataset | PatchDataset | VertebraDataset:
     from verse_data import training
@@ -129,8 +133,14 @@ def _made(
     return training.VertebraDataset(scans, vertebrae, **options)
 
 
-def check_options(unit: str, options: Mapping[str, Any]) -> None:
-    """Raise `UsageError` for an option that a unit refuses, before anything is fetched for it."""
+def check_options(unit: str, preparing: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Raise `UsageError` for an option that is refused, before anything is listed or fetched for it."""
+    check_processes(preparing.get("workers"))
+    contents.make_recipe(
+        preparing.get("spacing"),
+        preparing.get("interpolation", "linear"),
+        preparing.get("codec", "lz4"),
+    )
     if not isinstance(options.get("orientation", "RAS"), str):
         raise UsageError(
             f"orientation={options['orientation']!r}: give axis codes such as 'RAS' or 'PIR'."
@@ -138,7 +148,19 @@ def check_options(unit: str, options: Mapping[str, Any]) -> None:
     # Whether the weights of a class fit is a question to the data.
     by_class = options.get("sampling") in ("level", "grade")
     alone = {name: value for name, value in options.items() if name != "weights" or not by_class}
-    _made(unit, [], _no_rows() if needs(unit, options)["with_rows"] else None, alone)
+    _make_dataset(unit, [], _no_rows() if needs(unit, options)["with_rows"] else None, alone)
+
+
+def check_processes(workers: int | None) -> int:
+    """Return how many processes convert: as many as were asked for, or one a core."""
+    if workers is None:
+        return os.cpu_count() or 1
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+        raise UsageError(
+            f"workers={workers!r}: give a whole number of processes, 1 or more, or leave it out for "
+            f"one a core."
+        )
+    return workers
 
 
 def _no_rows() -> pd.DataFrame:
@@ -147,7 +169,9 @@ def _no_rows() -> pd.DataFrame:
     return to_frame("vertebrae", [])
 
 
-def _refuse_empty(made: ServedDataset, ways: Mapping[str, int]) -> NoReturn:
+def _refuse_empty(
+    made: ServedDataset, ways: Mapping[str, int], releases: Sequence[str]
+) -> NoReturn:
     """Raise `UsageError` instead of a dataset that would train on nothing without a word."""
     counts = made.excluded["reason"].value_counts()
     left_out = ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "nothing"
@@ -157,16 +181,14 @@ def _refuse_empty(made: ServedDataset, ways: Mapping[str, int]) -> NoReturn:
         what = {"level": "a centroid", "grade": "a centroid and a grade"}[sampling]
         told += f" sampling={sampling!r} draws vertebrae that have {what}, and none has."
     if "not_assessed" in counts:
-        told += (
-            " Grades come from the grading workbook; whether it is here, `verse-data findings RELEASE` "
-            "says."
-        )
+        lines = " and ".join(f"`verse-data findings {name}`" for name in releases)
+        told += f" Grades come from the grading workbook; whether it is here, {lines} says."
     if "no_centroid" in counts:
         told += " Centroids come from the centroid files (seg-subreg_ctd.json)."
     if ways:
         listed = "; ".join(f"{option} would serve {count:,}" for option, count in ways.items())
         raise UsageError(f"{told} {listed}.")
-    raise UsageError(f"{told} Look at the split and at where=.")
+    raise UsageError(f"{told} Choose other scans or rows.")
 
 
 def _ways_out(
@@ -178,13 +200,13 @@ def _ways_out(
     """Return the fewest other options that would serve something, as they are typed, and how much."""
     found: dict[str, int] = {}
     for size in (1, 2, 3):
-        for chosen in combinations(_OTHERWISE[unit], size):
+        for chosen in combinations(_FALLBACK_OPTIONS[unit], size):
             changed = dict(chosen)
             if any(options.get(name) == value for name, value in changed.items()):
                 continue
             kept = {name: value for name, value in options.items() if name != "weights"}
             try:
-                count = len(_made(unit, scans, vertebrae, {**kept, **changed}))
+                count = len(_make_dataset(unit, scans, vertebrae, {**kept, **changed}))
             except UsageError:  # options that do not go together
                 continue
             if count:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from verse_data.errors import IncompleteTable, warn
 from verse_data.progress import Progress
 from verse_data.records.lock import LockedFile
+from verse_data.records.names import Role
 from verse_data.records.source_file import SourceFile
 from verse_data.release import contents, grades
 from verse_data.release.locked import LockedRelease
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 class TabledRelease(LockedRelease):
     """The files and tables of one release; :class:`verse_data.Release` documents the rest."""
 
-    _tables_of: tuple[Hashable, Tables] | None = None
-    _warned_of_folds: bool = False
+    def __init__(self, *place: Any, **settings: Any) -> None:
+        super().__init__(*place, **settings)
+        self._tables_of: tuple[Hashable, Tables] | None = None
+        self._warned: set[str] = set()
 
     @property
     def tables(self) -> Tables:
@@ -38,14 +41,50 @@ class TabledRelease(LockedRelease):
         ValidationFailed, IntegrityError, UnsafeInput
             If a file that they are made of is broken; each is named, with the place in it.
         """
+        self._warn_of_absent_files()
         return self._tables_for(None)
+
+    def _warn_of_absent_files(self, *, headers: bool = False, workbook: bool = True) -> None:
+        """Warn, once, of files that are not here and would fill rows or cells of the tables.
+
+        `headers` says that the headers of all CTs count, and not only of those without a mask;
+        `workbook`, that a grading workbook which nothing can fetch is spoken of as well.
+        """
+        roles = (*contents.TABLE_ROLES, "ct") if headers else contents.TABLE_ROLES
+        sentences = []
+        if not (grades.is_here(self) or grades.can_be_fetched(self)):
+            roles = tuple(role for role in roles if role != "grading")
+            if workbook:
+                sentences.append(grades.absent(self))
+        sentences.append(self._absent_files(None, roles))
+        alone = [name for name, scan in self.series.items() if contents.needs_ct(scan)]
+        if alone and not headers:
+            sentences.append(self._absent_files(alone, ("ct",)))
+        for sentence in sentences:
+            if sentence and sentence not in self._warned:
+                self._warned.add(sentence)
+                warn(IncompleteTable(sentence))
+
+    def _absent_files(self, scan_ids: list[str] | None, roles: tuple[Role, ...]) -> str:
+        """Return how many files of `scan_ids` are not here, and what brings them; nothing if all are."""
+        files = self.locked(scan_ids, roles)
+        absent = sum(not self.files.has(file) for file in files)
+        if not absent:
+            return ""
+        words = [word for name in scan_ids or () for word in ("--scan", name)]
+        words += ["--role", ",".join(roles)]
+        line = command(self.files, "get", *words, version=self.version_for_commands)
+        return (
+            f"{absent:,} of {len(files):,} files that the tables are made of are not here, and what they "
+            f"say is missing: {line}"
+        )
 
     def _tables_for(self, scan_ids: Collection[str] | None) -> Tables:
         """Return the tables, if no file of `scan_ids` is broken; None means all scans."""
         read = self._read_tables()
         if not read.broken:
             return read
-        listing = command(self.files, "findings", version=self.typed_version)
+        listing = command(self.files, "findings", version=self.version_for_commands)
         return read.sound(scan_ids, listing=listing)
 
     def _read_tables(self) -> Tables:
@@ -67,7 +106,7 @@ class TabledRelease(LockedRelease):
         def content(file: LockedFile) -> SourceFile | None:
             if file.path not in here:
                 return None
-            return self.files.source(file, version=self.typed_version)
+            return self.files.source(file, version=self.version_for_commands)
 
         return build_tables(
             self.lock,
@@ -95,6 +134,7 @@ class TabledRelease(LockedRelease):
     @property
     def findings(self) -> pd.DataFrame:
         """One row a broken file, a disagreement between files, or one with what is published."""
+        self._warn_of_absent_files(headers=True)
         return self._read_tables().findings.copy()
 
     def select(self, where: str, *, scan_ids: Iterable[str] | None = None) -> pd.DataFrame:
@@ -114,6 +154,8 @@ class TabledRelease(LockedRelease):
 
         self.require_grades(where)
         chosen = None if scan_ids is None else set(self._ids(scan_ids))
+        if chosen is None:
+            self._warn_of_absent_files()
         rows = self._tables_for(chosen).vertebrae
         return select(rows if chosen is None else rows[rows["scan_id"].isin(chosen)], where)
 
@@ -194,6 +236,7 @@ class TabledRelease(LockedRelease):
         """
         from verse_data.tables.splits import of_split
 
+        self._warn_of_absent_files()
         scans = of_split(self._read_tables().scans, split)
         vertebrae = self._tables_for(set(scans["scan_id"])).vertebrae
         return scans.copy(), vertebrae[vertebrae["scan_id"].isin(scans["scan_id"])].copy()
@@ -240,11 +283,11 @@ class TabledRelease(LockedRelease):
 
         if grades.is_here(self):
             return STRATIFY
-        with warnings.catch_warnings():
-            if self._warned_of_folds:
-                warnings.simplefilter("ignore")
-            self._warned_of_folds = True
-            return grades.without_grades(self, STRATIFY)
+        left, sentence = grades.without_grades(self, STRATIFY)
+        if sentence not in self._warned:
+            self._warned |= {sentence, grades.absent(self)}
+            warn(IncompleteTable(sentence))
+        return left
 
     def read_folds(self, path: str | os.PathLike[str], *, split: str | None = None) -> Folds:
         """Read folds that were written before, and check that they are of this version's scans.
