@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check lint types setup clean
+.PHONY: demo test test-all check lint types mass setup clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/verse-data demo
@@ -22,6 +22,11 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
+
+# How much code there is, and how many of its files one sample needs.
+mass: $(VENV)/.runtime
+	$(BIN)/python tests/house/mass.py
+	$(BIN)/python tests/house/files_touched.py
 
 setup: $(VENV)/.dev
 
