@@ -119,7 +119,7 @@ def load_split(
     where : str, optional
         Serve the vertebrae for which this is true, such as ``"grade >= 2 and level >= 'T11'"``;
         with the other units, the scans that have such a vertebra.
-    root, offline
+    root, offline : optional
         As in :func:`open_release`.
     **options
         Of every unit: ``orientation="RAS"`` (axis codes of what is handed out), ``spacing=None``
@@ -248,6 +248,26 @@ def load_table(
 
     The masks, centroids and sidecars that it is made of are fetched, and the grading workbook where
     an address has it; offline, the table holds what is here.
+
+    Parameters
+    ----------
+    table : {"vertebrae", "scans", "subjects", "findings"}
+        Which one.
+    release : str
+        Such as ``"verse19"``.
+    version : str, optional
+        As in :func:`open_release`.
+    where : str, optional
+        Such as ``"grade >= 2"``. Default: all rows.
+    root : path, optional
+        As in :func:`open_release`.
+    offline : bool, optional
+        As in :func:`open_release`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A copy; what each column means is at :mod:`verse_data.tables.columns`.
 
     Raises
     ------

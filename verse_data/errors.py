@@ -183,7 +183,7 @@ class LockTimeout(StorageError, TimeoutError):
 
 
 class ToolMissing(StorageError):
-    """git or git-annex is absent or too old."""
+    """A tool, git or git-annex, is absent or too old."""
 
 
 class UnsafeInput(VerseDataError, ValueError):

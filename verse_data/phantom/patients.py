@@ -188,7 +188,18 @@ def subjects(n_subjects: int, *, seed: int) -> tuple[SubjectPlan, ...]:
 
 
 def cases(n_subjects: int = DEFAULT_SUBJECTS) -> dict[str, str]:
-    """Return the awkward cases that a phantom of `n_subjects` holds, each with its `scan_id`."""
+    """Return the awkward cases that a phantom of `n_subjects` holds.
+
+    Parameters
+    ----------
+    n_subjects : int
+        As in :func:`verse_data.phantom.write`.
+
+    Returns
+    -------
+    dict
+        Scan id of each case.
+    """
     known = {plan.subject_id for plan in subjects(n_subjects, seed=0)}
     return {case: scan for case, scan in CASES.items() if scan.split("_")[0] in known}
 

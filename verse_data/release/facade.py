@@ -46,6 +46,16 @@ class Release(TabledRelease):
     def source(self, scan_id: str) -> ScanSource:
         """Return what the store of a scan is made from.
 
+        Parameters
+        ----------
+        scan_id : str
+            Such as ``"verse004"``.
+
+        Returns
+        -------
+        ScanSource
+            The CT, and the mask and centroid file where it has them, with their digests.
+
         Raises
         ------
         ContentMissing
@@ -80,6 +90,8 @@ class Release(TabledRelease):
             Processes, 1 or more. Default: one per core.
         client : distributed.Client, optional
             Convert on a Dask cluster that sees the same folders, instead of on processes here.
+        progress : Progress, optional
+            Told of the work. Default: the release's own.
 
         Returns
         -------
@@ -161,6 +173,20 @@ class Release(TabledRelease):
 
         The store is built first if it does not exist. Its attributes say whose scan it is, and
         licence and attribution of the release.
+
+        Parameters
+        ----------
+        scan_id : str
+            Such as ``"verse004"``.
+        orientation : str
+            Axis codes of the grid, such as ``"PIR"``; flips and permutations only.
+        recipe : Recipe, optional
+            Default: the scan's own grid.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``image`` (int16 HU) and, where there is a mask, ``label`` (uint8).
         """
         from verse_data.volumes.view import open_xarray
 
@@ -186,8 +212,27 @@ class Release(TabledRelease):
     ) -> Contribution:
         """Fetch and convert what is `chosen`, and return it ready to be served.
 
-        `with_rows` says that vertebrae are needed, and `graded` that their grades are: tables are made
-        for nothing else. A finished store needs no volume; rows of vertebrae need mask and centroids.
+        A finished store needs no volume; rows of vertebrae need mask and centroids.
+
+        Parameters
+        ----------
+        chosen : iterable of str, or DataFrame
+            As in :meth:`dataset`.
+        spacing, interpolation, codec : optional
+            Of the stores, as in :func:`verse_data.load_split`.
+        workers : int, optional
+            As in :meth:`build_cache`.
+        with_rows : bool
+            Whether vertebrae are needed; tables are made for nothing else.
+        graded : bool
+            Whether their grades are needed.
+        progress : Progress, optional
+            Told of the work. Default: the release's own.
+
+        Returns
+        -------
+        Contribution
+            Scans with their stores, those left out, rows of vertebrae, and provenance.
         """
         from verse_data.training import LeftOut, ServedScan
 
@@ -286,6 +331,11 @@ class Release(TabledRelease):
             What one sample is.
         **options
             As in :func:`verse_data.load_split`.
+
+        Returns
+        -------
+        ScanDataset, PatchDataset or VertebraDataset
+            What :func:`verse_data.load_split` gives for this `unit`.
 
         Raises
         ------

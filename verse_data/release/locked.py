@@ -87,6 +87,18 @@ class LockedRelease:
 
         Files that belong to no scan, such as the grading workbook, count for every scan.
 
+        Parameters
+        ----------
+        scan_ids : iterable of str, optional
+            Scan ids such as ``"verse004"``. Default: all.
+        roles : sequence of str, optional
+            Such as ``("ct", "mask")``, as in :meth:`path`. Default: all.
+
+        Returns
+        -------
+        list of LockedFile
+            Each with path, size and SHA-256.
+
         Raises
         ------
         UsageError
@@ -106,11 +118,28 @@ class LockedRelease:
         jobs: int = 8,
         progress: Progress | None = None,
     ) -> FetchReport:
-        """Bring contents of `scan_ids` (default: all) to this machine, verified.
+        """Bring contents of `scan_ids` to this machine, verified.
 
         Files that have no address, and belong to what was asked for only as everything does (such as
-        the grading workbook where no role was named), are in the report's ``to_adopt``. `engine` has
-        no effect any more.
+        the grading workbook where no role was named), are in the report's ``to_adopt``.
+
+        Parameters
+        ----------
+        scan_ids : iterable of str, optional
+            Scan ids such as ``"verse004"``. Default: all.
+        roles : sequence of str, optional
+            Such as ``("ct", "mask")``, as in :meth:`path`. Default: all.
+        engine : str, optional
+            Has no effect, but for a warning: leave it out.
+        jobs : int
+            How many files come at once.
+        progress : Progress, optional
+            Told of the work. Default: the release's own.
+
+        Returns
+        -------
+        FetchReport
+            What was here, what came, and what nobody serves.
 
         Raises
         ------
@@ -131,7 +160,22 @@ class LockedRelease:
         scan_ids: Iterable[str] | None,
         roles: Sequence[Role] | None,
     ) -> frozenset[str]:
-        """Return the paths of those of `files` that were asked for by scan or by role."""
+        """Return the paths of those of `files` that were asked for by scan or by role.
+
+        Parameters
+        ----------
+        files : iterable of LockedFile
+            What :meth:`locked` gave.
+        scan_ids : iterable of str or None
+            What was asked for; None means all.
+        roles : sequence of str or None
+            What was asked for; None means all.
+
+        Returns
+        -------
+        frozenset of str
+            Paths within the release.
+        """
         for_all = {file.path for file in self.index.grading}
         return frozenset(
             file.path
@@ -154,8 +198,20 @@ class LockedRelease:
     ) -> Verification:
         """Check what is here against the lock, and the lock against the catalog; nothing means clean.
 
-        `level` is ``"presence"``, ``"size"``, ``"hash"`` or ``"content"``; each finding names the
-        command that mends it.
+        Parameters
+        ----------
+        level : {"hash", "presence", "size", "content"}
+            What is asked of each file; each level includes those before it: presence, size, SHA-256,
+            and whether it can be used.
+        scan_ids : iterable of str, optional
+            Scan ids such as ``"verse004"``. Default: all.
+        progress : Progress, optional
+            Told of the work. Default: the release's own.
+
+        Returns
+        -------
+        Verification
+            A tuple of findings, each with the command that mends it; empty means clean.
         """
         return checks.verify(
             self.files,
@@ -179,6 +235,11 @@ class LockedRelease:
             Such as ``"verse004"``.
         role : {"ct", "ct_json", "mask", "centroids", "snapshot", "grading"}
             Which file of the scan; the grading workbook is the same for all.
+
+        Returns
+        -------
+        Path
+            In the object store of the release; do not write to it.
 
         Raises
         ------
@@ -210,6 +271,16 @@ class LockedRelease:
 
         That is files; and of those that are here in both versions, labels of masks, cells of the
         grading workbook, and points of centroid files.
+
+        Parameters
+        ----------
+        other : str
+            An earlier version, such as ``"v1"``.
+
+        Returns
+        -------
+        VersionDiff
+            Files, labels, cells and points that differ, and what could not be compared.
         """
         from verse_data.release.comparison import compare
 
@@ -218,6 +289,16 @@ class LockedRelease:
 
     def provenance(self, scan_id: str | None = None) -> Provenance:
         """Return what exactly this release is, or what exactly one scan of it is.
+
+        Parameters
+        ----------
+        scan_id : str, optional
+            Only the files of this scan, and those that belong to all. Default: the whole version.
+
+        Returns
+        -------
+        Provenance
+            Lock, commit, files with their keys and addresses, and versions of packages.
 
         Raises
         ------
@@ -235,6 +316,11 @@ class LockedRelease:
         ----------
         style : {"text", "bibtex", "ris", "json"}
             A page to read, or entries for a reference manager, the data's own first.
+
+        Returns
+        -------
+        str
+            Text, or entries in the style that was asked for.
 
         Raises
         ------

@@ -45,7 +45,18 @@ class ReleaseInfo:
 
 
 def list_releases(*, root: Root = None) -> tuple[ReleaseInfo, ...]:
-    """Return the releases that the catalog knows or that are on this machine, by name."""
+    """Return the releases that the catalog knows or that are on this machine, by name.
+
+    Parameters
+    ----------
+    root : path, optional
+        As in :func:`open_release`.
+
+    Returns
+    -------
+    tuple of ReleaseInfo
+        Name, title and versions of each.
+    """
     settings = _settle(root=root)
     here = {dataset.name: dataset.versions() for dataset in _datasets(settings)}
     known = {name: catalog.load_catalog(name).title for name in catalog.names()}
@@ -139,6 +150,11 @@ def open_release(
         Whether a published release that is not here is listed and locked; the phantom always is made.
     progress : Progress, optional
         Told of every long step. Default: bars on a terminal or in a notebook, else lines on stderr.
+
+    Returns
+    -------
+    Release
+        At the version that was asked for.
 
     Raises
     ------

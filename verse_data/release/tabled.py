@@ -142,6 +142,18 @@ class TabledRelease(LockedRelease):
 
         A broken file is an error if it belongs to a scan that is looked at, and a finding if not.
 
+        Parameters
+        ----------
+        where : str
+            Such as ``"grade >= 2 and level >= 'T11'"``.
+        scan_ids : iterable of str, optional
+            Scan ids such as ``"verse004"``. Default: all.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A copy; its columns are those of :attr:`vertebrae`.
+
         Raises
         ------
         QueryRefused
@@ -164,6 +176,11 @@ class TabledRelease(LockedRelease):
 
         So it does for every column that the grading workbook alone fills: ``grade``,
         ``fracture_type``, ``foreign_material``, ``bmd_mg_cm3``, ``age_years`` and the like.
+
+        Parameters
+        ----------
+        where : str or None
+            A condition, as in :meth:`select`; None asks for nothing.
         """
         from verse_data.tables.query import columns_used
 
@@ -179,9 +196,25 @@ class TabledRelease(LockedRelease):
         jobs: int = 8,
         progress: Progress | None = None,
     ) -> pd.DataFrame:
-        """As :meth:`select`, after everything that the tables say of these scans has come here.
+        """Fetch everything that the tables say of these scans, then :meth:`select`.
 
-        `engine` has no effect any more.
+        Parameters
+        ----------
+        where : str
+            As in :meth:`select`.
+        scan_ids : iterable of str, optional
+            Scan ids such as ``"verse004"``. Default: all.
+        engine : str, optional
+            Has no effect, but for a warning: leave it out.
+        jobs : int
+            How many files come at once.
+        progress : Progress, optional
+            Told of the work. Default: the release's own.
+
+        Returns
+        -------
+        pandas.DataFrame
+            What :meth:`select` gives.
 
         Raises
         ------
@@ -211,7 +244,18 @@ class TabledRelease(LockedRelease):
         jobs: int = 8,
         progress: Progress | None = None,
     ) -> None:
-        """Bring what the tables of `scan_ids` (default: all) are made of; the workbook if `graded`.
+        """Bring what the tables of `scan_ids` are made of to this machine.
+
+        Parameters
+        ----------
+        scan_ids : iterable of str, optional
+            Scan ids such as ``"verse004"``. Default: all.
+        graded : bool
+            Whether the grading workbook is needed.
+        jobs : int
+            How many files come at once.
+        progress : Progress, optional
+            Told of the work. Default: the release's own.
 
         Raises
         ------
@@ -225,7 +269,17 @@ class TabledRelease(LockedRelease):
             self.fetch(alone, roles=("ct",), jobs=jobs, progress=progress)
 
     def tables_of(self, split: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return the rows of :attr:`scans` and :attr:`vertebrae` in a published split (None: all).
+        """Return the rows of :attr:`scans` and :attr:`vertebrae` in a published split.
+
+        Parameters
+        ----------
+        split : str or None
+            Published split; None means all.
+
+        Returns
+        -------
+        tuple of pandas.DataFrame
+            Scans, and their vertebrae.
 
         Raises
         ------
@@ -252,7 +306,24 @@ class TabledRelease(LockedRelease):
         """Deal the patients of a split (default: of all) into `k` folds of like make-up.
 
         See :func:`verse_data.tables.folds.make_folds`. Where the grading workbook is not here, a
-        warning says so, and grades and foreign material are left out of the balance.
+        warning says so.
+
+        Parameters
+        ----------
+        k : int
+            Number of folds, from 2 to the number of subjects.
+        seed : int
+            Another seed gives other folds, about equally balanced.
+        stratify : sequence of str, optional
+            Columns of :attr:`vertebrae` whose values are spread evenly. Default: the usual ones, but for
+            grades and foreign material where the grading workbook is not here.
+        split : {"training", "validation", "test"}, optional
+            Published split that is looked at. Default: all.
+
+        Returns
+        -------
+        Folds
+            Which scans are in which part, with the digest of the lock.
 
         Raises
         ------
@@ -293,6 +364,18 @@ class TabledRelease(LockedRelease):
         """Read folds that were written before, and check that they are of this version's scans.
 
         See :meth:`verse_data.tables.folds.Folds.read`, which checks the scans alone.
+
+        Parameters
+        ----------
+        path : path
+            A file that :meth:`verse_data.tables.folds.Folds.write` wrote.
+        split : {"training", "validation", "test"}, optional
+            Published split that is looked at. Default: all.
+
+        Returns
+        -------
+        Folds
+            As they were written.
 
         Raises
         ------

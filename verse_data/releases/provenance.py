@@ -39,6 +39,7 @@ def describe(
     Parameters
     ----------
     dataset : ReleaseDataset
+        Where its lock and log are.
     version : str, optional
         The newest if missing.
     scan_id : str, optional

@@ -146,6 +146,7 @@ class Folds:
         Parameters
         ----------
         path : path
+            The file.
         scans : pandas.DataFrame
             The scans that they must divide: ``scan_id``, ``subject_id``.
         release, lock : str, optional

@@ -121,6 +121,7 @@ def find_leaks(
     Returns
     -------
     LeakReport
+        Patients on two sides, and entries that could not be placed.
 
     Raises
     ------
@@ -162,7 +163,7 @@ def assert_no_leak(
 
     Parameters
     ----------
-    split, scans
+    split, scans : mapping and pandas.DataFrame
         As in :func:`find_leaks`.
 
     Raises

@@ -58,8 +58,9 @@ class BalancedSampler(EpochSampler):
         all severe fractures, they stay rare.
     count : int, optional
         Draws in an epoch; by default the length of the dataset.
-    shuffle, rank, world_size, uneven
-        See :class:`verse_data.training.order.EpochSampler`.
+    **options
+        ``shuffle``, ``rank``, ``world_size`` and ``uneven``, as in
+        :class:`verse_data.training.order.EpochSampler`.
 
     Raises
     ------

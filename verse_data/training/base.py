@@ -201,7 +201,13 @@ class ServedDataset(Described, Dataset[Any]):
         return int(self._epoch[0])
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw for `epoch` from now on, in workers that already run as well."""
+        """Draw for `epoch` from now on, in workers that already run as well.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0 on.
+        """
         self._epoch[0] = whole("epoch", epoch)
 
     def sampler(self, **options: Any) -> EpochSampler:

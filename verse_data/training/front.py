@@ -43,7 +43,13 @@ class FrontDataset(Dataset[Any]):
         return sorted({*super().__dir__(), *public})
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw for `epoch` from now on."""
+        """Draw for `epoch` from now on.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0 on.
+        """
         self.served.set_epoch(epoch)
 
     @property

@@ -32,7 +32,7 @@ class VerSeDataModule(LightningDataModule):  # type: ignore[misc]
         Served in their own order.
     sampler : EpochSampler, optional
         Of `train`; such as a `BalancedSampler`. By default a shuffled one.
-    batch_size, num_workers
+    batch_size, num_workers : int
         Of every loader.
     loader_options : mapping, optional
         More options of ``DataLoader``, such as ``pin_memory`` or ``collate_fn``.

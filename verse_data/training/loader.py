@@ -48,9 +48,11 @@ class EpochLoader(DataLoader[Any]):
         Order and rank; by default a shuffled one.
     batch_size : int or None
         ``None`` hands out single samples, unbatched.
+    num_workers : int
+        Processes that make batches; 0 makes them in this one.
     timeout : float, optional
         Seconds after which a worker that does not answer is an error; 120 by default.
-    options
+    **options
         As of ``torch.utils.data.DataLoader``. ``collate_fn`` is torch's by default, or MONAI's where
         samples hold its ``MetaTensor``, so that the batch has the affine of each.
 

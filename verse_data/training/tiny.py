@@ -164,6 +164,7 @@ def segmentation_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor
     Parameters
     ----------
     logits : (B, 2, X, Y, Z) tensor
+        Of background and vertebra.
     truth : (B, X, Y, Z) bool tensor
         Whether a voxel is vertebra.
     """

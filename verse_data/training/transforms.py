@@ -31,6 +31,7 @@ class Compose:
     Parameters
     ----------
     steps : sequence of callable
+        The first is called with the sample, each other with what came before.
     """
 
     steps: Sequence[Callable[[Any], Any]]
