@@ -13,6 +13,8 @@ How each figure is counted (version 0.1, commit 95f0ef39, gives the numbers in b
   the line of ``def``, below the decorators, to its last line, less the lines of its docstring;
   "over 60 lines, docstring included" (7) takes those in. p90 is the shortest length that nine
   tenths of the functions do not exceed;
+* docstrings with sections (335): those of modules, classes and functions that have a section of
+  NumPy's convention, such as Parameters or Raises, over a line of hyphens;
 * comments (258): ``#`` comments, those at the end of a line and ``# noqa`` too;
 * shared names: base names of two modules or more, ``cli/``, ``records/``, ``__init__`` and
   ``__main__`` aside;
@@ -30,6 +32,7 @@ import ast
 import io
 import json
 import math
+import re
 import statistics
 import subprocess
 import sys
@@ -48,6 +51,11 @@ LONG_FUNCTION, LONG_MODULE, LONG_LINE = 60, 450, 120
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 COUNTED = {tokenize.NAME, tokenize.OP, tokenize.NUMBER, tokenize.STRING}
 # Python 3.12 cuts f-strings into pieces, 3.14 t-strings.
+SECTION = re.compile(
+    r"^ *(Parameters|Attributes|Methods|Returns|Yields|Receives|Other Parameters|Raises|Warns|"
+    r"Warnings|See Also|Notes|References|Examples)\n *-{3,} *$",
+    re.MULTILINE,
+)
 OPENING, INSIDE, CLOSING = (
     {getattr(tokenize, f"{letter}STRING_{part}", None) for letter in "FT"}
     for part in ("START", "MIDDLE", "END")
@@ -82,6 +90,8 @@ class Module:
     """Lines with a token that is no docstring."""
     statements: int
     docstrings: int
+    sectioned: int
+    """Docstrings that have a section."""
     tokens: int
     comments: int
     functions: tuple[Function, ...]
@@ -97,6 +107,7 @@ class Module:
 def module(path: Path, package: Path) -> Module:
     """Read and count one file."""
     source = path.read_text(encoding="utf-8")
+    text = source.split("\n")
     tree = ast.parse(source)
     relative = path.relative_to(package)
     nodes = list(ast.walk(tree))
@@ -106,10 +117,14 @@ def module(path: Path, package: Path) -> Module:
         name=".".join((package.name, *relative.with_suffix("").parts)).removesuffix(".__init__"),
         path=relative.as_posix(),
         lines=source.count("\n"),
-        long_lines=sum(len(line) > LONG_LINE for line in source.split("\n")),
+        long_lines=sum(len(line) > LONG_LINE for line in text),
         code=len(code.difference(*docstrings)),
         statements=sum(isinstance(node, ast.stmt) for node in nodes),
         docstrings=len(docstrings),
+        sectioned=sum(
+            bool(SECTION.search("\n".join(text[line - 1] for line in lines)))
+            for lines in docstrings
+        ),
         tokens=tokens,
         comments=comments,
         functions=tuple(
@@ -247,6 +262,7 @@ def figures(modules: list[Module]) -> dict[str, float]:
         ),
         f"modules over {LONG_MODULE} lines": sum(each.lines > LONG_MODULE for each in modules),
         f"lines over {LONG_LINE} characters": sum(each.long_lines for each in modules),
+        "docstrings with sections": sum(each.sectioned for each in modules),
         "comments": sum(each.comments for each in modules),
         "late imports": kinds.count("late"),
         "typing imports": kinds.count("typing"),

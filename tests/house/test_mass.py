@@ -13,7 +13,7 @@ FILES = {
         '"""Plan."""\n'
         "from pkg.high import plan as other  # why\n"
         "def add(a, b):\n"
-        '    """Add."""\n'
+        '    """Add.\n\n    Raises\n    ------\n    None\n    """\n'
         '    text = f"{a} and {b!r:>{b}}"\n'
         "    return text\n"
     ),
@@ -44,12 +44,13 @@ def test_sums_are_those_counted_by_hand(counted: list[mass.Module]) -> None:
     """Docstrings are statements and tokens unless bare; an f-string is one token."""
     found = mass.figures(counted)
 
-    assert (found["modules"], found["lines"]) == (4, 13)
+    assert (found["modules"], found["lines"]) == (4, 18)
     assert (found["statements"], found["statements, bare"]) == (12, 9)
     assert found["tokens, bare"] == found["tokens"] - 3
     assert [each.tokens for each in counted] == [1, 22, 3, 23]
     assert (found["lines of code"], found["comments"]) == (9, 2)
     assert (found["functions"], found["function length, median"]) == (2, 3)
+    assert found["docstrings with sections"] == 1
     assert found["lines over 120 characters"] == 1
     assert (found["late imports"], found["typing imports"]) == (1, 1)
 
