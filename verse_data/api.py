@@ -9,16 +9,18 @@ from verse_data.errors import UsageError, did_you_mean
 from verse_data.progress import Progress
 from verse_data.records.names import SPLITS, Split
 from verse_data.release import Release, grades, serving, union
+from verse_data.release.adopting import PHANTOM
 from verse_data.release.opening import (
-    PHANTOM,
     ReleaseInfo,
     Root,
     TrustOnFirstUse,
     dataset_of,
+    known_dataset,
     list_releases,
     lock_tree,
     open_release,
     release_names,
+    settle,
 )
 from verse_data.release.options import (
     PatchOptions,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from verse_data.export.citation import Style
-    from verse_data.training import PatchDataset, ScanDataset, VertebraDataset
+    from verse_data.training import LeftOut, PatchDataset, ScanDataset, VertebraDataset
 
 __all__ = [
     "PHANTOM",
@@ -164,6 +166,9 @@ def load_split(
         raise UsageError(
             "version= goes with one release; open each with open_release and use Release.dataset."
         )
+    settings = settle(root=root, offline=offline)
+    for name in names:
+        known_dataset(name, settings)
     opened = [
         open_release(
             name, version=version, root=root, offline=offline, progress=options.get("progress")
@@ -185,7 +190,21 @@ def load_split(
         member.contribution(members, **rows, **how)
         for member, members in zip(opened, chosen, strict=True)
     ]
-    return serving.dataset(parts, unit=unit, **own)
+    lost = () if where is not None else _lost_upstream(opened, split)
+    return serving.dataset(parts, unit=unit, lost=lost, **own)
+
+
+def _lost_upstream(releases: Sequence[Release], split: Split) -> list[LeftOut]:
+    """Return the series of a split that were published, and of which no lock lists a file."""
+    from verse_data.training import LeftOut
+
+    listed = {scan.series_id for release in releases for scan in release.series.values()}
+    return [
+        LeftOut(series.scan_id, series.subject_id, "not_in_lock")
+        for release in releases
+        for series in (release.catalog.expected if release.catalog else ())
+        if series.split == split and series.series_id not in listed
+    ]
 
 
 def _assert_grouped(releases: Sequence[Release]) -> None:
@@ -320,8 +339,15 @@ def cite(
         Such as ``"verse19"``.
     style : {"text", "bibtex", "ris", "json"}
         As in :meth:`Release.citation`.
-    version, root : optional
+    version : str, optional
         As in :func:`open_release`.
+    root : path, optional
+        As in :func:`open_release`.
+
+    Returns
+    -------
+    str
+        Lines to print; JSON for ``"json"``.
 
     Raises
     ------

@@ -107,7 +107,7 @@ class Config:
         Version 0.1 kept releases beside the stores; one that still lies there is used where it is.
         """
         usual, before = self.releases / name, self.home / "releases" / name
-        return before if before.is_dir() and not usual.exists() else usual
+        return before if before.is_dir() and not (usual / ".git").exists() else usual
 
     @property
     def stores(self) -> Path:

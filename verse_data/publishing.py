@@ -2,7 +2,7 @@
 
 A file or folder is built under a temporary name beside its target, flushed to the disk, and
 renamed. So a reader sees the whole thing or nothing, also after a kill, and no lock is needed for
-that. The temporary name tells process and host, so that leftovers can be swept.
+that. The temporary name tells process and machine, so that leftovers can be swept.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def staging(final: Path, *, needed: int | None = None) -> Iterator[Path]:
     """
     with storage_errors(final.parent, needed=needed):
         final.parent.mkdir(parents=True, exist_ok=True)
-    name = f"{_PREFIX}{os.getpid()}@{socket.gethostname()}@{secrets.token_hex(4)}@{final.name}"
+    name = f"{_PREFIX}{os.getpid()}@{_machine()}@{secrets.token_hex(4)}@{final.name}"
     staged = final.parent / name
     try:
         with storage_errors(final, needed=needed):
@@ -159,7 +159,16 @@ def _is_stale(path: Path) -> bool:
         old = time.time() - path.lstat().st_mtime > _STALE_SECONDS
     except FileNotFoundError:
         return False
-    return old or (host == socket.gethostname() and pid.isdigit() and not _is_alive(int(pid)))
+    return old or (host == _machine() and pid.isdigit() and not _is_alive(int(pid)))
+
+
+def _machine() -> str:
+    """Return the name of what process ids are of: containers may share a host name, and not these."""
+    try:
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:  # no Linux
+        return socket.gethostname()
+    return f"{socket.gethostname()}-{namespace}"
 
 
 def _is_alive(pid: int) -> bool:

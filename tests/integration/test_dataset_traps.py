@@ -209,7 +209,7 @@ def test_a_folder_in_the_way_is_refused_and_no_repository_around_it_is_written(
     (place / ".git").mkdir()
     (tmp_path / "phantom").symlink_to(place)
     for spelling in (place, tmp_path / "phantom"):
-        with pytest.raises(UsageError, match="no release"):
+        with pytest.raises(UsageError, match="no version of phantom"):
             ReleaseDataset(spelling).lock()
 
     assert call(tmp_path, "git", "for-each-ref") == ""

@@ -170,6 +170,20 @@ def test_the_phantom_is_written_on_the_spot(monkeypatch: pytest.MonkeyPatch) -> 
     assert [path.name for path in config.resolve().releases.iterdir()] == ["phantom"]
 
 
+def test_the_phantom_comes_back_where_its_files_are_gone() -> None:
+    """Killed before its files were adopted, or dropped: no address has them, and they are written again."""
+    release = vd.open_release("phantom")
+    gone = release.locked(roles=["centroids"])[:2]
+    for file in gone:
+        path = release.files.object_path(file)
+        path.parent.chmod(0o755)
+        path.unlink()
+
+    assert len(vd.open_release("phantom", offline=True).fetch().fetched) == 0
+    assert all(release.files.has(file) for file in gone)
+    assert vd.open_release("phantom").version == "v1"
+
+
 def test_a_disk_that_is_too_small_is_said_before_the_first_byte(
     osf: OsfStandin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,6 +311,47 @@ def test_a_second_machine_needs_a_lock_and_the_shared_stores(
 
 
 CALL = "import verse_data as vd; print(len(vd.load_split('training')))"
+
+
+def test_two_first_calls_at_once_both_serve(osf: OsfStandin, tree: Path) -> None:
+    """The second waits while the first lists OSF, and finds the release that it made."""
+    osf.latency = 0.05
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", CALL], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+
+    answers = [int(child.communicate()[0]) for child in both]
+
+    assert answers == [count(tree, "training", "_ct.nii.gz")] * 2
+
+
+def test_series_that_no_lock_lists_are_left_out_by_name(osf: OsfStandin) -> None:
+    """What OSF has lost is in ``excluded`` and in the check of its split, and is no misspelt id."""
+    with pytest.warns(TrustOnFirstUse):
+        served = vd.load_split("training")
+    release = vd.open_release("verse19")
+    lost = served.excluded.set_index("reason").loc["not_in_lock", "scan_id"]
+
+    expected = [series for series in release.catalog.expected if series.split == "training"]
+    assert len(served) > 0
+    assert list(lost) == [series.scan_id for series in expected]
+    with pytest.raises(UsageError, match=r"was published in verse19.*findings verse19"):
+        release.fetch([lost.iloc[0]])
+
+
+def test_names_and_place_are_looked_at_before_osf(osf: OsfStandin, home: Path) -> None:
+    """A misspelt release of a union, or a place that is taken, costs no listing."""
+    with pytest.raises(UsageError, match=r"no release 'verse91'.*Did you mean 'verse19'"):
+        vd.load_split("training", release=["verse19", "verse91"])
+    (home / "releases" / "verse19").mkdir(parents=True)
+    with pytest.raises(UsageError, match="holds no release"):
+        vd.load_split("training")
+
+    assert osf.seen == []
 
 
 @pytest.mark.parametrize("stage", ["listing", "download", "conversion"])

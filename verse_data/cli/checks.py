@@ -73,7 +73,7 @@ def _print_findings(found: tuple[Any, ...]) -> None:
     from collections import Counter
 
     if not found:
-        sys.stdout.write("clean: nothing missing, nothing different\n")
+        sys.stdout.write("clean: of what was looked at, everything is here as it was locked\n")
         return
     for rule, count in Counter(finding.rule for finding in found).items():
         sys.stdout.write(f"{rule}: {count:,}\n")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from verse_data.errors import did_you_mean
+from verse_data.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from verse_data.records.lock import LockedFile
@@ -24,7 +24,7 @@ def chosen_scans(
     Raises
     ------
     UsageError
-        If there is no such scan or subject.
+        If there is no such scan or subject, or none that fits all options.
     """
     if not (splits or subjects or scans):
         return None
@@ -33,13 +33,19 @@ def chosen_scans(
     wanted = known_scans(_flat(scans), release.series, release.files)
     people = {scan.subject_id for scan in release.series.values()}
     patients = _known_subjects(release, people, _flat(subjects))
-    return [
+    chosen = [
         scan_id
         for scan_id, scan in release.series.items()
         if (not splits or scan.split in _flat(splits))
         and (not subjects or scan.subject_id in patients)
         and (not scans or scan_id in wanted)
     ]
+    if not chosen:
+        raise UsageError(
+            f"{release.name} {release.version} has no scan that fits all of --split, --subject and --scan "
+            f"as they were given. Leave one out."
+        )
+    return chosen
 
 
 def _flat(given: Given) -> list[str]:
@@ -47,8 +53,6 @@ def _flat(given: Given) -> list[str]:
 
 
 def _known_subjects(release: Release, people: Iterable[str], given: list[str]) -> list[str]:
-    from verse_data.errors import UsageError
-
     wanted = [name.removeprefix("sub-") for name in given]
     for name in wanted:
         if name not in people:

@@ -49,13 +49,16 @@ def _releases(typed: dict[str, Any]) -> Iterable[str]:
 
 
 def _series(typed: dict[str, Any]) -> Any:
+    """Return the series of a release by scan id; of one that is not here, those of the catalog."""
     from verse_data import api
+    from verse_data.errors import UsageError
+    from verse_data.release.contents import published_scans
 
-    version = typed.get("version")
-    release = api.open_release(
-        typed["release"], version=version, root=typed.get("root"), offline=True
-    )
-    return release.series
+    name, version, root = typed["release"], typed.get("version"), typed.get("root")
+    try:
+        return api.open_release(name, version=version, root=root, offline=True, make=False).series
+    except UsageError:
+        return published_scans(name)
 
 
 def _subjects(typed: dict[str, Any]) -> Iterable[str]:

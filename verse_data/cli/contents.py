@@ -16,6 +16,7 @@ from verse_data.cli.common import SHOWN, note, print_json, print_table, refuse_c
 
 if TYPE_CHECKING:
     from verse_data.records.lock import LockedFile
+    from verse_data.release import Release
     from verse_data.releases.dataset import ReleaseDataset
 
 
@@ -48,7 +49,7 @@ def get(
     as_json: opt.Json = False,
 ) -> None:
     """Bring files of a release to this machine, verified; what is here is not fetched again."""
-    from verse_data import api, progress
+    from verse_data import api
 
     if engine is not None:
         note(
@@ -62,11 +63,10 @@ def get(
         rows = opened.fetch_and_select(where, scan_ids=scan_ids, jobs=jobs)
         scan_ids = list(dict.fromkeys(rows["scan_id"]))
     files = chosen_files(opened, scan_ids, chosen_roles(role))
-    missing = [file for file in files if not opened.files.has(file)]
     if dry_run:
-        _plan(files, missing, as_json=as_json)
+        _plan(opened, files, as_json=as_json)
         return
-    report = opened.files.fetch(files, jobs=jobs, progress=progress.default())
+    report = opened.fetch_files(files, jobs=jobs)
     chosen = (split, subject, scan, where)
     needed = opened.needed(files, [] if any(chosen) else None, chosen_roles(role))
     facts = {
@@ -109,13 +109,19 @@ def name_unserved(dataset: ReleaseDataset, version: str, paths: Sequence[str]) -
         note(f"{len(paths):,} to adopt, for want of an address ({shown}): {way}")
 
 
-def _plan(files: list[LockedFile], missing: list[LockedFile], *, as_json: bool) -> None:
+def _plan(opened: Release, files: list[LockedFile], *, as_json: bool) -> None:
+    absent = [file for file in files if not opened.files.has(file)]
+    siblings = opened.files.siblings()
+    missing = [file for file in absent if siblings or opened.files.addresses(file)]
+    unserved = [file.path for file in absent if file not in missing]
     total = sum(file.size for file in {file.annex_key: file for file in missing}.values())
     if as_json:
         names = [file.path for file in missing]
-        print_json({"files": len(missing), "bytes": total, "missing": names})
+        facts = {"files": len(missing), "bytes": total, "missing": names, "to_adopt": unserved}
+        print_json(facts)
         return
     sys.stdout.write(f"{len(missing):,} of {len(files):,} files would come, {total:,} bytes\n")
+    name_unserved(opened.files, opened.version, unserved)
 
 
 def status(

@@ -16,6 +16,7 @@ from verse_data import config
 from verse_data.config import Config
 from verse_data.doctor.check import GB, Check, size
 from verse_data.errors import DiskFull, PermissionDenied, StorageError, VerseDataError, counted
+from verse_data.records.lock import is_release_name
 from verse_data.releases import catalog
 from verse_data.releases.commands import command
 from verse_data.releases.dataset import ReleaseDataset
@@ -119,6 +120,7 @@ def release_checks(settings: Config) -> Iterator[Check]:
     # Version 0.1 kept releases beside the stores, and they are used there.
     places = [place for place in (settings.releases, settings.home / "releases") if place.is_dir()]
     names = sorted({path.name for place in places for path in place.iterdir()})
+    names = [name for name in names if is_release_name(name)]
     datasets = [ReleaseDataset(settings.release(name), config=settings) for name in names]
     datasets = [dataset for dataset in datasets if dataset.exists()]
     if not datasets:

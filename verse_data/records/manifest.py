@@ -16,7 +16,8 @@ STORE_FORMAT: Final = 2
 """Version of the on-disk layout. Part of every fingerprint: another layout is another store."""
 
 REPAIR: Final = (
-    "Remove the store with `verse-data cache verify --repair`; it is built again when next used."
+    "Remove the store with `verse-data cache verify --repair` (and --root, as for the call that met it); it "
+    "is built again when next used."
 )
 """What to type when a store is damaged: it is derived, so nothing is lost."""
 

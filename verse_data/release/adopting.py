@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Final
 from verse_data.digests import digest_file
 from verse_data.errors import FILE_FAULTS, UsageError, ValidationFailed, counted
 from verse_data.progress import Progress, silent
+from verse_data.publishing import staging
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.names import parse_path
 from verse_data.records.source_file import SourceFile
 from verse_data.releases.adopt import check_sources
-from verse_data.releases.tree import walk_files
+from verse_data.releases.tree import lock_tree, walk_files
 
 if TYPE_CHECKING:
     from verse_data.releases.adopt import AdoptReport
     from verse_data.releases.dataset import ReleaseDataset
+
+PHANTOM: Final = "phantom"
+"""Name of the made-up release."""
 
 _ENDINGS: Final = {".xlsx", ".csv"}
 Source = Path | str
@@ -188,3 +192,27 @@ def _check_place(path: Path, file: LockedFile, dataset: ReleaseDataset, lock: Re
 def _with(lock: ReleaseLock, file: LockedFile) -> ReleaseLock:
     files = tuple(sorted((*lock.files, file), key=lambda held: held.path))
     return ReleaseLock(release=lock.release, source=lock.source, files=files)
+
+
+def write_phantom(dataset: ReleaseDataset, progress: Progress) -> None:
+    """Write the phantom's files, lock them, and adopt what is not here."""
+    from verse_data import phantom
+
+    with staging(dataset.path.with_name("phantom-tree")) as tree:
+        phantom.write(tree, progress=progress)
+        dataset.publish(lock_tree(tree, release=PHANTOM, progress=progress))
+        dataset.adopt([tree], progress=progress)
+
+
+def restore_phantom(dataset: ReleaseDataset, lock: ReleaseLock, progress: Progress) -> None:
+    """Write the phantom's files again where some are not here: no address has them."""
+    from verse_data.phantom.patients import DEFAULT_SUBJECTS, subjects
+
+    written = {
+        f"sub-{s.scan_id(one)}_ct.nii.gz"
+        for s in subjects(DEFAULT_SUBJECTS, seed=0)
+        for one in s.series
+    }
+    locked = {path.rpartition("/")[2] for path in lock.by_path if path.endswith("_ct.nii.gz")}
+    if written == locked:  # and no smaller one that a test has locked under this name
+        write_phantom(dataset, progress)

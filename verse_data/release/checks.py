@@ -58,7 +58,11 @@ def verify(
         for file in dataset.lock(version).files
         if whole or _is_chosen(file, scan_ids=scan_ids, roles=roles)
     ]
-    upstream = _upstream(dataset, version, index) if whole else []
+    upstream = [
+        found
+        for found in _upstream(dataset, version, index)
+        if roles is None and (scan_ids is None or found.scan_id in scan_ids)
+    ]
     damage = list(audit(dataset, version)) if whole else []
 
     typed = unless_newest(dataset, version)

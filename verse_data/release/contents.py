@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from verse_data.errors import ContentMissing, DiskFull, UsageError, counted, did_you_mean
-from verse_data.records.catalog import CatalogEntry
+from verse_data.records.catalog import CatalogEntry, ExpectedSeries
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import Role
 from verse_data.records.source_file import SourceFile
@@ -44,6 +44,15 @@ def needs_ct(scan: ScanFiles) -> bool:
     return "ct" in scan.files and "centroids" in scan.files and "mask" not in scan.files
 
 
+def published_scans(name: str) -> dict[str, ExpectedSeries]:
+    """Return the series that the catalog expects of a release, by scan id."""
+    from verse_data.releases import catalog
+
+    if name not in catalog.names():
+        return {}
+    return {series.scan_id: series for series in catalog.load_catalog(name).expected}
+
+
 def known_scans(wanted: Iterable[str], known: Iterable[str], dataset: ReleaseDataset) -> list[str]:
     """Return `wanted` as a list, if all of them are `known` scans of a release.
 
@@ -59,6 +68,12 @@ def known_scans(wanted: Iterable[str], known: Iterable[str], dataset: ReleaseDat
     except TypeError:
         raise UsageError(f"{wanted!r} is no list of scan ids such as ['verse004'].") from None
     unknown = sorted(map(repr, set(ids) - set(here)))
+    lost = [name for name in ids if name not in here and name in published_scans(dataset.name)]
+    if lost:
+        raise UsageError(
+            f"{lost[0]} was published in {dataset.name}, and the lock here lists no file of it: OSF had "
+            f"lost it when the list was made. See all that is missing: {command(dataset, 'findings')}"
+        )
     if unknown:
         raise UsageError(
             f"Release {dataset.name} has no scan {unknown[0]} ({counted(len(unknown), 'unknown id')})."

@@ -150,9 +150,40 @@ class LockedRelease:
         """
         notice_engine(engine)
         files, show = self.locked(scan_ids, roles), progress or self.progress
-        report = self.files.fetch(files, jobs=jobs, progress=show)
+        report = self.fetch_files(files, jobs=jobs, progress=show)
         report.raise_for_failures(needed=self.needed(files, scan_ids, roles))
         return report
+
+    def fetch_files(
+        self, files: Sequence[LockedFile], *, jobs: int = 8, progress: Progress | None = None
+    ) -> FetchReport:
+        """Bring the contents of locked files here; failures are in the report, and not raised.
+
+        Parameters
+        ----------
+        files : sequence of LockedFile
+            As :meth:`locked` gives them.
+        jobs : int
+            How many files come at once.
+        progress : Progress, optional
+            Told of the work. Default: the release's own.
+
+        Returns
+        -------
+        FetchReport
+            What came, what was here, and what failed.
+
+        Raises
+        ------
+        Offline
+            If something is missing and the network is forbidden; it is listed.
+        """
+        from verse_data.release.adopting import PHANTOM, restore_phantom
+
+        show = progress or self.progress
+        if self.name == PHANTOM and not all(map(self.files.has, files)):
+            restore_phantom(self.files, self.lock, show)
+        return self.files.fetch(files, jobs=jobs, progress=show)
 
     def needed(
         self,

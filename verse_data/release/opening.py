@@ -6,18 +6,22 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
 from verse_data import config
 from verse_data.errors import Offline, UsageError, did_you_mean, warn
 from verse_data.progress import Progress, default
-from verse_data.publishing import staging
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import ReleaseLock, is_release_name
+from verse_data.release.adopting import PHANTOM, write_phantom
 from verse_data.release.facade import Release
 from verse_data.releases import catalog
+from verse_data.releases.commands import command
 from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.keylock import key_lock
 from verse_data.releases.osf_walk import TRUST_ON_FIRST_USE, walk_node
+from verse_data.releases.publish import require_place
 from verse_data.releases.tree import check_series
 from verse_data.releases.tree import lock_tree as hash_tree
 
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from verse_data.volumes.cache import Pruned, StoreInfo
 
 Root = str | os.PathLike[str] | None
-PHANTOM: Final = "phantom"
+_LISTING_SECONDS: Final = 6 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def list_releases(*, root: Root = None) -> tuple[ReleaseInfo, ...]:
     tuple of ReleaseInfo
         Name, title and versions of each.
     """
-    settings = _settle(root=root)
+    settings = settle(root=root)
     here = {dataset.name: dataset.versions() for dataset in _datasets(settings)}
     known = {name: catalog.load_catalog(name).title for name in catalog.names()}
     return tuple(
@@ -70,7 +74,7 @@ def list_stores(*, root: Root = None) -> list[StoreInfo]:
     """Describe the stores on this machine; a store belongs to each release that lists its CT."""
     from verse_data.volumes import cache
 
-    settings = _settle(root=root)
+    settings = settle(root=root)
     contents = _contents(settings)
     return [
         replace(
@@ -90,7 +94,7 @@ def prune_stores(*, release: str | None = None, root: Root = None, **chosen: Any
     """
     from verse_data.volumes import cache
 
-    settings = _settle(root=root)
+    settings = settle(root=root)
     if release is None:
         return cache.prune(settings.stores, **chosen)
     contents = _contents(settings)
@@ -117,6 +121,7 @@ def _datasets(settings: config.Config) -> list[ReleaseDataset]:
     """Return the releases on this machine, by name."""
     places = [place for place in (settings.releases, settings.home / "releases") if place.is_dir()]
     names = sorted({path.name for place in places for path in place.iterdir()})
+    names = [name for name in names if is_release_name(name)]  # and no half-built one
     found = (ReleaseDataset(settings.release(name), config=settings) for name in names)
     return [dataset for dataset in found if dataset.exists()]
 
@@ -170,22 +175,34 @@ def open_release(
     TrustOnFirstUse
         If it was locked now: nothing published says what its files should be.
     """
-    settings = _settle(root=root, offline=offline)
+    settings = settle(root=root, offline=offline)
     if version is not None and not isinstance(version, str):
         raise UsageError(f"version={version!r}: give a text such as 'v1', or None for the newest.")
-    dataset = dataset_of(name, settings)
+    dataset = known_dataset(name, settings)
     entry = catalog.load_catalog(name) if name in catalog.names() else None
-    if entry is None and not dataset.exists():
-        here = [release.name for release in list_releases(root=root)]
-        raise UsageError(
-            f"There is no release {name!r}; there are {', '.join(here)}.{did_you_mean(name, here)} A folder of files becomes one with: "
-            f"verse-data lock {name} --from-tree FOLDER"
-        )
     if not dataset.exists() and (make or name == PHANTOM):
         make_release(dataset, entry, version, progress=progress or default())
     return Release(
         dataset, version=dataset.resolve(version), config=settings, catalog=entry, progress=progress
     )
+
+
+def known_dataset(name: str, settings: config.Config) -> ReleaseDataset:
+    """Return the dataset of a release that is in the catalog or on this machine.
+
+    Raises
+    ------
+    UsageError
+        If it is neither.
+    """
+    dataset = dataset_of(name, settings)
+    if name not in catalog.names() and not dataset.exists():
+        here = sorted({*catalog.names(), *(found.name for found in _datasets(settings))})
+        raise UsageError(
+            f"There is no release {name!r}; there are {', '.join(here)}.{did_you_mean(name, here)} A "
+            f"folder of files becomes one with: {command(dataset, 'lock', '--from-tree', 'FOLDER')}"
+        )
+    return dataset
 
 
 def make_release(
@@ -210,25 +227,42 @@ def make_release(
             f"No version of {dataset.name} is on this machine, and making it here gives v1, not "
             f"{version!r}. {_bring_lock(dataset, version)}"
         )
+    if dataset.name != PHANTOM and dataset.config.offline:
+        raise Offline(_not_here(dataset, entry))
+    require_place(dataset.path)
+    # A second first call waits for the first, which may list OSF for minutes, and finds what it made.
+    with key_lock(dataset.config.home / "walks", f"{dataset.name}.make", timeout=_LISTING_SECONDS):
+        if not dataset.exists():
+            _make_first(dataset, entry, version if pinned else None, progress)
+
+
+def _make_first(
+    dataset: ReleaseDataset, entry: CatalogEntry | None, pin: str | None, progress: Progress
+) -> None:
+    """Write the phantom, or lock what OSF lists."""
     if dataset.name == PHANTOM:
-        _write_phantom(dataset, progress)
+        write_phantom(dataset, progress)
     elif entry and entry.osf_node:
-        if dataset.config.offline:
-            raise Offline(_not_here(dataset, entry))
         lock = walk_node(
             entry.osf_node, config=dataset.config, release=dataset.name, progress=progress
         )
-        if pinned and not lock.digest.startswith(str(version).removeprefix("sha256:")):
+        if pin and not lock.digest.startswith(pin.removeprefix("sha256:")):
             raise UsageError(
-                f"OSF lists {dataset.name} as the lock sha256:{lock.digest} now, not {version}. Nothing "
-                f"was written. {_bring_lock(dataset, version)}"
+                f"OSF lists {dataset.name} as the lock sha256:{lock.digest} now, not {pin}. Nothing "
+                f"was written. {_bring_lock(dataset, pin)}"
             )
         dataset.publish(lock)
         warn(TrustOnFirstUse(lock))
 
 
 class TrustOnFirstUse(UserWarning):
-    """A release was locked by what its source said; nothing published says what it should be."""
+    """A release was locked by what its source said; nothing published says what it should be.
+
+    Parameters
+    ----------
+    lock : ReleaseLock
+        What was locked; the text has its digest, to be written down.
+    """
 
     def __init__(self, lock: ReleaseLock) -> None:
         super().__init__(
@@ -241,28 +275,20 @@ class TrustOnFirstUse(UserWarning):
 
 def _bring_lock(dataset: ReleaseDataset, version: str | None) -> str:
     return (
-        f"Bring the lock of {version} from a machine that has it: verse-data lock {dataset.name} "
-        f"--from-lock FILE. Or leave the version out."
+        f"Bring the lock of {version} from a machine that has it: "
+        f"{command(dataset, 'lock', '--from-lock', 'FILE')}. Or leave the version out."
     )
 
 
-def _not_here(dataset: ReleaseDataset, entry: CatalogEntry) -> str:
+def _not_here(dataset: ReleaseDataset, entry: CatalogEntry | None) -> str:
+    title = f" ({entry.title})" if entry else ""
     return (
-        f"{dataset.name} ({entry.title}) is not on this machine: nothing of it, not even the list of "
+        f"{dataset.name}{title} is not on this machine: nothing of it, not even the list of "
         f"its files, lies at {dataset.path}, and the network is forbidden (offline). With the network it "
-        f"comes with: verse-data get {dataset.name}. From another machine, bring its lock and its "
-        f"files: verse-data lock {dataset.name} --from-lock FILE, then verse-data adopt "
-        f"{dataset.name} FOLDER"
+        f"comes with: {command(dataset, 'get')} (in Python: without offline=True, or download=True). "
+        f"From another machine, bring its lock and its files: "
+        f"{command(dataset, 'lock', '--from-lock', 'FILE')}, then {command(dataset, 'adopt', 'FOLDER')}"
     )
-
-
-def _write_phantom(dataset: ReleaseDataset, progress: Progress) -> None:
-    from verse_data import phantom
-
-    with staging(dataset.path.with_name("phantom-tree")) as tree:
-        phantom.write(tree, progress=progress)
-        dataset.publish(hash_tree(tree, release=PHANTOM, progress=progress))
-        dataset.adopt([tree], progress=progress)
 
 
 def lock_tree(
@@ -285,6 +311,13 @@ def lock_tree(
         As in :func:`open_release`.
     check : bool
         Read every file before anything is written, and refuse a tree with a broken one.
+    progress : Progress, optional
+        Told of every long step.
+
+    Returns
+    -------
+    Release
+        The version that was made.
 
     Raises
     ------
@@ -295,7 +328,7 @@ def lock_tree(
     """
     from verse_data.tables.check import check_tree
 
-    settings, show = _settle(root=root), progress or default()
+    settings, show = settle(root=root), progress or default()
     dataset = dataset_of(name, settings)
     check_series(Path(folder), name)
     lock = hash_tree(Path(folder), release=name, progress=show)
@@ -325,7 +358,8 @@ def release_names(release: str | Sequence[str]) -> list[str]:
     return list(dict.fromkeys(release))
 
 
-def _settle(*, root: Root = None, offline: bool | None = None) -> config.Config:
+def settle(*, root: Root = None, offline: bool | None = None) -> config.Config:
+    """Return the settings of one call, whose root is looked at first."""
     if root is not None and not isinstance(root, (str, os.PathLike)):
         raise UsageError(f"root={root!r} is no path. Give one, or None for the configured root.")
     return config.resolve(root=root, offline=offline)
@@ -348,8 +382,15 @@ def dataset_of(name: str, settings: config.Config) -> ReleaseDataset:
         warn(
             UserWarning(
                 f"{name} lies at {place}, beside the stores, which may be cleared at any time. It is used "
-                f"there. Move it to where releases lie now: mkdir -p {settings.releases} && "
-                f"mv {place} {settings.releases}"
+                f"there. Move it to where releases lie now: mkdir -p {quote(str(settings.releases))} && "
+                f"mv {quote(str(place))} {quote(str(settings.releases))}"
+            )
+        )
+    elif settings.data and (settings.home / "releases" / name / ".git").exists():
+        warn(
+            UserWarning(
+                f"{name} lies at {place}, which is used, and at {settings.home / 'releases' / name} as well, "
+                f"where an earlier version kept it. Remove one of them."
             )
         )
     return ReleaseDataset(place, config=settings)

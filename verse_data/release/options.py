@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Final, Literal, TypedDict
 
-from verse_data.errors import UsageError, warn
+from verse_data.errors import UsageError, did_you_mean, warn
 from verse_data.progress import Progress
 
 
@@ -67,7 +67,8 @@ def split_options(unit: str, options: Mapping[str, Any]) -> tuple[dict[str, Any]
         If there is no such unit, or it has no such option.
     """
     if not isinstance(unit, str) or unit not in _OF_UNIT:
-        raise UsageError(f"unit={unit!r} is not served; units are {', '.join(_OF_UNIT)}.")
+        guess = did_you_mean(unit, _OF_UNIT)
+        raise UsageError(f"unit={unit!r} is not served; units are {', '.join(_OF_UNIT)}.{guess}")
     options = dict(options)
     notice_engine(options.pop("engine", None))
     known = sorted(_OF_UNIT[unit].__annotations__)

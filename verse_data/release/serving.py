@@ -73,15 +73,18 @@ class Contribution:
 
 
 def dataset(
-    parts: Sequence[Contribution], *, unit: str, **options: Any
+    parts: Sequence[Contribution], *, unit: str, lost: Sequence[LeftOut] = (), **options: Any
 ) -> ScanDataset | PatchDataset | VertebraDataset:
-    """Serve what the releases contribute; a series that several hold comes from the first that can."""
+    """Serve what the releases contribute; a series that several hold comes from the first that can.
+
+    `lost` are published series that no lock lists; they are listed as left out.
+    """
     one = (
         parts[0]
         if len(parts) == 1
         else union.united(parts, [_ready(unit, p, options) for p in parts])
     )
-    scans, left_out = list(one.scans), list(one.left_out)
+    scans, left_out = list(one.scans), [*one.left_out, *lost]
     if unit == "vertebra" and one.vertebrae is not None:
         scans, bare = _separate_unmarked(scans, one.vertebrae)
         left_out += bare

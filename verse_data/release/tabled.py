@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from verse_data.errors import IncompleteTable, warn
 from verse_data.progress import Progress
@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 class TabledRelease(LockedRelease):
     """The files and tables of one release; :class:`verse_data.Release` documents the rest."""
 
-    def __init__(self, *place: Any, **settings: Any) -> None:
-        super().__init__(*place, **settings)
-        self._tables_of: tuple[Hashable, Tables] | None = None
-        self._warned: set[str] = set()
+    _tables_of: tuple[Hashable, Tables] | None = None
+    _warned: frozenset[str] = frozenset()
 
     @property
     def tables(self) -> Tables:
@@ -62,7 +60,7 @@ class TabledRelease(LockedRelease):
             sentences.append(self._absent_files(alone, ("ct",)))
         for sentence in sentences:
             if sentence and sentence not in self._warned:
-                self._warned.add(sentence)
+                self._warned |= {sentence}
                 warn(IncompleteTable(sentence))
 
     def _absent_files(self, scan_ids: list[str] | None, roles: tuple[Role, ...]) -> str:

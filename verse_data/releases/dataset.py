@@ -15,7 +15,7 @@ from verse_data.records.names import parse_path
 from verse_data.records.source_file import SourceFile
 from verse_data.releases import annex
 from verse_data.releases.adopt import AdoptReport, adopt_sources
-from verse_data.releases.commands import command, replacement
+from verse_data.releases.commands import bring, replacement
 from verse_data.releases.fetch import FetchReport
 from verse_data.releases.fetch_log import FetchLog
 from verse_data.releases.history import History
@@ -135,7 +135,7 @@ class ReleaseDataset:
             )
         raise ContentMissing(
             f"{file.path} ({file.size:,} bytes) of {self.name} is locked, but not on this machine "
-            f"(looked in {self.path}). Fetch it with: {command(self, 'get')}"
+            f"(looked in {self.path}). Bring it with: {bring(self, file, version=version)}"
         )
 
     def read(self, file: LockedFile) -> bytes:

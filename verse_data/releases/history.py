@@ -12,6 +12,7 @@ from typing import Final
 from verse_data.errors import IntegrityError, UsageError, did_you_mean
 from verse_data.records.lock import ReleaseLock
 from verse_data.releases import git_objects
+from verse_data.releases.commands import command
 from verse_data.releases.importing import LOCK_PATH
 
 VERSION: Final = re.compile(r"v[1-9][0-9]{0,8}")
@@ -46,11 +47,16 @@ class History:
     def resolve(self, version: str | None = None) -> str:
         """Return the version that is meant; see :meth:`ReleaseDataset.resolve`."""
         name, versions = self.path.name, self.versions()
+        if self.exists() and not versions:
+            raise UsageError(
+                f"{self.path} is a git repository that holds no version of {name}. Move it away, and make "
+                f"the release again: {command(self.path, 'get')}"
+            )
         if not versions:
             raise UsageError(
                 f"There is no release {name!r} at {self.path}.{_meant(self.path)} Make it with: "
-                f"verse-data get {name}, if it is a published one; of files of your own: "
-                f"verse-data lock {name} --from-tree FOLDER"
+                f"{command(self.path, 'get')}, if it is a published one; of files of your own: "
+                f"{command(self.path, 'lock', '--from-tree', 'FOLDER')}"
             )
         if version is None:
             return versions[-1]

@@ -128,11 +128,13 @@ class _Walker:
             self._expected = len(tree.folders)
             return tree
         # Round one has told how many folders there are, so one bar estimates the whole round.
-        with self._progress(f"checking {node}", self._expected, "items") as advance:
+        with self._progress(
+            f"Listing OSF node {node} again, to compare", self._expected, "items"
+        ) as advance:
             return self._descend(number, node, lambda *_: nullcontext(advance))
 
     def _show(self, level: str, node: str, count: int) -> AbstractContextManager[Advance]:
-        return self._progress(f"listing {node}, {level}", count, "items")
+        return self._progress(f"Listing OSF node {node}, {level}", count, "items")
 
     def _descend(
         self, number: int, node: str, bar: Callable[[int, int], AbstractContextManager[Advance]]

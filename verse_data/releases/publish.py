@@ -5,6 +5,7 @@ Both are whole or not at all: the first is a rename, and of the second the tag c
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -36,16 +37,29 @@ def publish(history: History, lock: ReleaseLock, *, addresses: Addresses) -> str
             f"The lock is of release {lock.release!r}, and the dataset at {path} is of {path.name!r}. "
             f"Name the release as the lock does."
         )
-    check_annex()
+    require_place(path)
     publishing.sweep(path.parent)
     if not history.exists() and _build(path, lock, addresses):
         return "v1"
-    if not history.exists():
+    return _extend(history, lock, addresses)
+
+
+def require_place(path: Path) -> None:
+    """Raise one of our errors if no release can be made at `path`: the tools, its folder, what is there.
+
+    `UsageError` if something else lies there, `PermissionDenied` if its folder cannot be written,
+    `ToolMissing` without git or git-annex.
+    """
+    check_annex()
+    if path.exists() and not (path / ".git").exists():
         raise UsageError(
             f"{path} exists and holds no release. Nothing was written. Move it away, or choose "
             f"another place with --root, and run this again."
         )
-    return _extend(history, lock, addresses)
+    with publishing.storage_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _build(path: Path, lock: ReleaseLock, addresses: Addresses) -> bool:

@@ -157,7 +157,7 @@ def _elsewhere(name: str) -> str:
     """Return which table has a column that the one asked lacks, or nothing."""
     for table in MODELS:
         if any(name == column.name for column in columns(table)):
-            return f"The table of {table} has it: verse-data query RELEASE --table {table}. "
+            return f"The table of {table} has it: load_table({table!r}, where=...), or --table {table}. "
     return ""
 
 

@@ -51,7 +51,7 @@ class LeftOut:
     ----------
     scan_id, subject_id : str
     reason : str
-        ``no_ct``; ``no_mask`` where the mask is needed; ``no_vertebra`` where vertebrae are served and
+        ``not_in_lock`` where it was published and the lock lists no file of it; ``no_ct``; ``no_mask`` where the mask is needed; ``no_vertebra`` where vertebrae are served and
         none is known; ``same_series`` where it is served under another id, from another release.
     """
 

@@ -129,7 +129,7 @@ def _all_or_error(built: dict[str, Path | VerseDataError]) -> dict[str, Path]:
         raise first
     names = ", ".join(list(failed)[:_NAMED]) + (", ..." if len(failed) > _NAMED else "")
     message = (
-        f"{first} {len(failed)} of {len(built)} scans failed ({names}); "
-        f"{counted(len(stores), 'other is', 'others are')} in the cache."
+        f"{len(failed)} of {len(built)} scans failed ({names}); {counted(len(stores), 'other is', 'others are')} "
+        f"in the cache. {first}"
     )
     raise type(first)(message)
