@@ -161,7 +161,10 @@ class ServedDataset(Described, Dataset[Any]):
             If the store's bytes are not what its manifest promised.
         """
         epoch, number = index if isinstance(index, tuple) else (self.epoch, index)
-        epoch, number = whole("epoch", epoch), range(len(self))[operator.index(number)]
+        epoch, number = whole("epoch", epoch), operator.index(number)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"There is no sample {number}; there are {len(self):,}.")
+        number %= len(self)
         self._board.begin(epoch, number)
         # Not a context manager: contextlib takes a RuntimeError that was raised from a
         # StopIteration for the interpreter's own, and lets the StopIteration out.
