@@ -23,7 +23,14 @@ import verse_data as vd
 from verse_data import config
 from verse_data.api import TrustOnFirstUse
 from verse_data.cli.main import app
-from verse_data.errors import ContentMissing, DiskFull, IncompleteTable, Offline, UsageError
+from verse_data.errors import (
+    ContentCorrupt,
+    ContentMissing,
+    DiskFull,
+    IncompleteTable,
+    Offline,
+    UsageError,
+)
 from verse_data.phantom import write as write_phantom
 from verse_data.volumes.recipe import Recipe
 
@@ -281,17 +288,36 @@ def test_finished_stores_need_no_files() -> None:
         vd.load_split("validation", offline=True)
 
 
+def fill(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Convert a split on a machine that shares its stores in a folder."""
+    shared.mkdir()
+    monkeypatch.setenv(config.STORES_VARIABLE, shared.as_uri())
+    with pytest.warns(TrustOnFirstUse):
+        return vd.load_split("training")
+
+
+def move_to(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go on as another machine, which has the lock of VerSe'19 and nothing else."""
+    lock = home.with_suffix(".json")
+    lock.write_bytes(vd.open_release("verse19").lock.canonical())
+    monkeypatch.setenv(config.HOME_VARIABLE, str(home))
+    assert verse_data("lock", "verse19", "--from-lock", str(lock)).exit_code == 0
+
+
+def flip(path: Path) -> None:
+    """Change one byte of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.chmod(0o644)
+    path.write_bytes(content)
+
+
 def test_a_second_machine_needs_a_lock_and_the_shared_stores(
     osf: OsfStandin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What one machine converted, another serves without a download; without the shared root, the control, it cannot."""
-    monkeypatch.setenv(config.STORES_VARIABLE, (tmp_path / "shared").as_uri())
-    with pytest.warns(TrustOnFirstUse):
-        first = vd.load_split("training")
-    lock = tmp_path / "lock.json"
-    lock.write_bytes(vd.open_release("verse19").lock.canonical())
-    monkeypatch.setenv(config.HOME_VARIABLE, str(tmp_path / "second"))
-    assert verse_data("lock", "verse19", "--from-lock", str(lock)).exit_code == 0
+    first = fill(tmp_path / "shared", monkeypatch)
+    move_to(tmp_path / "second", monkeypatch)
     osf.seen.clear()
 
     with monkeypatch.context() as patch:
@@ -308,6 +334,67 @@ def test_a_second_machine_needs_a_lock_and_the_shared_stores(
     assert not any(
         vd.open_release("verse19").files.has(file) for file in vd.open_release("verse19").lock.files
     )
+
+
+@pytest.mark.usefixtures("osf")
+def test_a_damaged_shared_store_is_built_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are fetched, and it is mended for all; where they cannot be had the error names it."""
+    first = fill(tmp_path / "shared", monkeypatch)
+    move_to(tmp_path / "second", monkeypatch)
+    shard = next((tmp_path / "shared").rglob("image/c/0/0/0"))
+    flip(shard)
+    named = rf"1 shared store is damaged\. .*{shard.parents[4]}.*built and uploaded again"
+
+    scan_id = next(scan.scan_id for scan in first.scans if scan.store.name == shard.parents[5].name)
+    release = vd.open_release("verse19", offline=True)
+    for call in (
+        lambda: vd.load_split("training", offline=True),
+        lambda: release.open_scan(scan_id),
+    ):
+        with (
+            pytest.warns(UserWarning, match=named),
+            pytest.raises((Offline, ContentMissing), match=rf"verse-data get(.|\n)*{named}"),
+        ):
+            call()
+    with pytest.warns(UserWarning, match=named):
+        second = vd.load_split("training")
+    move_to(tmp_path / "third", monkeypatch)
+    third = vd.load_split("training", offline=True)
+
+    for index in range(len(first)):
+        assert (second[index]["image"] == first[index]["image"]).all()
+        assert (third[index]["image"] == first[index]["image"]).all()
+
+
+@pytest.mark.usefixtures("osf")
+def test_without_the_network_shared_stores_behind_it_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither files nor stores can be had: the error speaks of both."""
+    with pytest.warns(TrustOnFirstUse):
+        vd.open_release("verse19")
+    monkeypatch.setenv(config.STORES_VARIABLE, "s3://lab/stores")
+
+    with pytest.raises(
+        Offline, match=r"verse-data get verse19(.|\n)*stores are at s3://lab/stores"
+    ):
+        vd.load_split("training", offline=True)
+
+
+@pytest.mark.usefixtures("osf")
+def test_a_finished_store_is_opened_whatever_became_of_its_files() -> None:
+    """A damaged centroid file stops neither ``open_scan`` nor ``build_cache``; only what is unbuilt needs it."""
+    with pytest.warns(TrustOnFirstUse):
+        served = vd.load_split("training")
+    release, scan_id = vd.open_release("verse19"), str(served.scans.scan_id[0])
+    flip(release.files.object_path(release.series[scan_id].files["centroids"]))
+
+    assert release.open_scan(scan_id).attrs["scan_id"] == scan_id
+    assert release.build_cache([scan_id])[scan_id].is_dir()
+    with pytest.raises(ContentCorrupt):
+        release.build_cache([scan_id], recipe=Recipe(codec="zstd"))
 
 
 CALL = "import verse_data as vd; print(len(vd.load_split('training')))"

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
-from verse_data.errors import ContentMissing, UsageError
+from verse_data.errors import (
+    FILE_FAULTS,
+    IntegrityError,
+    NetworkError,
+    Offline,
+    UsageError,
+    VerseDataError,
+    counted,
+    warn,
+)
 from verse_data.progress import Progress
 from verse_data.release import contents, grades, serving
 from verse_data.release.options import needs, split_options
@@ -130,17 +140,20 @@ class Release(TabledRelease):
     def _sources(
         self, scan_ids: Iterable[str], recipe: Recipe
     ) -> tuple[list[ScanSource], dict[str, Path]]:
-        """Return what stores are made from, and the finished stores of scans that lack a file here."""
+        """Return what stores are made from, and the finished stores of scans without sound files here."""
         sources: list[ScanSource] = []
-        finished: dict[str, Path] = {}
+        faults: dict[str, VerseDataError] = {}
         for scan_id in scan_ids:
             try:
                 sources.append(self.source(scan_id))
-            except ContentMissing:
-                store = "ct" in self.series[scan_id].files and self._finished([scan_id], recipe)
-                if not store:
-                    raise
-                finished |= store
+            except FILE_FAULTS as error:
+                faults[scan_id] = error
+        with_image = [name for name in faults if "ct" in self.series[name].files]
+        finished, lost = self._finished(with_image, recipe)
+        for name, fault in faults.items():
+            if name not in finished:
+                with _saying(lost):
+                    raise fault
         return sources, finished
 
     def _remote_stores(self) -> RemoteStores | None:
@@ -150,21 +163,34 @@ class Release(TabledRelease):
         url = self.config.stores_url
         return RemoteStores(url, self.config.stores, offline=self.config.offline) if url else None
 
-    def _finished(self, scan_ids: Iterable[str], recipe: Recipe) -> dict[str, Path]:
-        """Return the stores of scans that are finished, here or where machines share them."""
+    def _finished(self, scan_ids: Iterable[str], recipe: Recipe) -> tuple[dict[str, Path], str]:
+        """Return the stores of scans that are finished, and why a shared one cannot be had, if so."""
         from verse_data.volumes.recipe import fingerprint
-        from verse_data.volumes.store import find_store
+        from verse_data.volumes.store import find_store, store_path
 
         licence = contents.attribution(self.name, self.catalog)["licence"]
         remote = self._remote_stores()
-        found = {}
+        found: dict[str, Path] = {}
+        damaged, lost = [], ""
         for scan_id in scan_ids:
             keys = contents.store_keys(self.series[scan_id], licence=licence)
             name = fingerprint(keys, recipe)
-            store = remote.find(name) if remote else find_store(name, self.config.stores)
-            if store:
-                found[scan_id] = store
-        return found
+            try:
+                store = remote.find(name) if remote else find_store(name, self.config.stores)
+            except IntegrityError as error:
+                if store_path(self.config.stores, name).is_dir():
+                    raise  # it is this machine's own
+                damaged.append(str(error))
+            except Offline as error:
+                lost = str(error)
+            else:
+                if store:
+                    found[scan_id] = store
+        if damaged:
+            told = counted(len(damaged), "shared store is", "shared stores are")
+            lost = f"{told} damaged. {damaged[0]}"
+            warn(UserWarning(lost))
+        return found, lost
 
     def open_scan(
         self, scan_id: str, *, orientation: str = "RAS", recipe: Recipe | None = None
@@ -247,7 +273,7 @@ class Release(TabledRelease):
             None if given is None else self._own_rows(given, ids, graded=graded, progress=progress)
         )
         with_image = [name for name in ids if "ct" in self.series[name].files]
-        stores = self._finished(with_image, recipe)
+        stores, lost = self._finished(with_image, recipe)
         unbuilt = [name for name in with_image if name not in stores]
         if rows is None and with_rows:
             self._require_room(unbuilt, codec)
@@ -256,7 +282,8 @@ class Release(TabledRelease):
             rows = table[table["scan_id"].isin(wanted)]
         if unbuilt:
             self._require_room(unbuilt, codec)
-            self.fetch(unbuilt, roles=contents.VOLUME_ROLES, progress=progress)
+            with _saying(lost):
+                self.fetch(unbuilt, roles=contents.VOLUME_ROLES, progress=progress)
         stores |= self.build_cache(unbuilt, recipe=recipe, workers=workers, progress=progress)
         served = (
             ServedScan(
@@ -364,6 +391,17 @@ class Release(TabledRelease):
         if tables:
             shaped |= provenance.of_tables([file.path for file in self.lock.files])
         return {**facts, "packages": provenance.versions(shaped)}
+
+
+@contextmanager
+def _saying(lost: str) -> Iterator[None]:
+    """Add to an error of files that cannot be had why a shared store does not stand in for them."""
+    try:
+        yield
+    except (IntegrityError, NetworkError) as error:
+        if not lost:
+            raise
+        raise type(error)(f"{error}\n{lost}") from None
 
 
 def _is_table(chosen: Iterable[str] | pd.DataFrame) -> TypeGuard[pd.DataFrame]:

@@ -52,7 +52,7 @@ def load_manifest(store: Path) -> StoreManifest:
         message = (
             f"{store} is no finished store: it has no {MANIFEST_KEY}. {REPAIR}"
             if store.is_dir()
-            else f"There is no store at {store}. Build it: verse-data cache build"
+            else f"There is no store at {store}. It is built when its scan is next used."
         )
         raise StoreCorrupt(message) from None
     try:

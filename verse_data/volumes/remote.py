@@ -38,8 +38,8 @@ from verse_data.volumes.url_files import UrlFiles, local_folder, shown
 
 _POINTER: Final = "manifest.json"
 _MEND: Final = (
-    "Run `verse-data cache build` where the scan's own files are: the store is built and uploaded "
-    "again."
+    "It is built and uploaded again by the first machine that uses it and has the scan's files, or "
+    "can fetch them."
 )
 
 
@@ -95,18 +95,15 @@ class RemoteStores:
         name = fingerprint(source.keys, recipe)
         try:
             found = self.find(name)
-        except IntegrityError:
+        except (IntegrityError, Offline):
             if not _has_files(source):
                 raise
             found = None
         if found:
             return found
-        if self._cut_off:
-            if not _has_files(source):
-                raise self._unreachable()
-            return ensure_store(source, recipe, self.cache)
         store = ensure_store(source, recipe, self.cache)
-        self.upload(store)
+        if not self._cut_off:
+            self.upload(store)
         return store
 
     def find(self, name: str) -> Path | None:
@@ -116,7 +113,9 @@ class RemoteStores:
         ------
         ChunkMissing, ChunkCorrupt, StoreCorrupt
             If it is damaged.
-        ServerUnavailable
+        Offline
+            If it is not here, and the network may not be used.
+        ServerUnavailable, StorageError
             If it is not here, and the URL cannot be reached.
         """
         here = store_path(self.cache, name)
@@ -124,7 +123,7 @@ class RemoteStores:
             check_store(here)
             self._catch_up(here)
             return here
-        return self.fetch(name) if not self._cut_off and self.has(name) else None
+        return self.fetch(name) if self.has(name) else None
 
     @property
     def _cut_off(self) -> bool:
@@ -184,7 +183,7 @@ class RemoteStores:
         try:
             content = files.read(f"{place}/{_POINTER}")
         except FileNotFoundError:
-            message = f"{files.shown} holds no store {name}. Build it: verse-data cache build"
+            message = f"{files.shown} holds no store {name}. {_MEND.replace(' again', '')}"
             raise ContentMissing(message) from None
         manifest = StoreManifest.parse(content, where=where)
         if manifest.fingerprint != name:
