@@ -21,6 +21,7 @@ from verse_data.errors import (
     UsageError,
 )
 from verse_data.volumes.build import build_stores, ensure_store
+from verse_data.volumes.cache import verify_stores
 from verse_data.volumes.manifest import load_manifest
 from verse_data.volumes.recipe import Recipe, fingerprint
 from verse_data.volumes.remote import RemoteStores
@@ -176,6 +177,26 @@ def test_a_folder_is_not_its_own_copy(tmp_path):
     for spelling in ("s/", "x/../s", "link"):
         with pytest.raises(UsageError, match="VERSE_DATA_STORES"):
             RemoteStores(f"file://{tmp_path}/{spelling}", tmp_path / "s")
+
+
+def test_a_damaged_copy_is_not_uploaded(tmp_path, scan):
+    """A byte that rotted here, under an unchanged size, stays here, and the error says how to mend it."""
+    store = ensure_store(scan.source, Recipe(), tmp_path / "here")
+    shard = store / "image/c/0/0/0"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 4
+    shard.write_bytes(content)
+    (tmp_path / "shared").mkdir()
+    shared = RemoteStores(str(tmp_path / "shared"), tmp_path / "here")
+
+    with pytest.raises(ChunkCorrupt, match="verse-data cache verify --repair"):
+        shared.ensure(scan.source, Recipe())
+    assert list((tmp_path / "shared").rglob("*")) == []
+
+    verify_stores(tmp_path / "here", repair=True)
+    shared.ensure(scan.source, Recipe())
+    there = RemoteStores(str(tmp_path / "shared"), tmp_path / "there")
+    assert is_true(there.fetch(store.name), scan)
 
 
 def test_files_in_a_folder_are_replaced_whole(tmp_path, scan):

@@ -30,7 +30,7 @@ from verse_data.errors import (
 from verse_data.publishing import publish_folder, staging, write_file
 from verse_data.records.manifest import REPAIR, StoreManifest
 from verse_data.volumes.layout import MANIFEST_KEY
-from verse_data.volumes.manifest import corrupt, load_manifest, missing
+from verse_data.volumes.manifest import check_content, corrupt, load_manifest, missing
 from verse_data.volumes.recipe import Recipe, fingerprint
 from verse_data.volumes.source import ScanSource
 from verse_data.volumes.store import check_store, ensure_store, store_path
@@ -205,10 +205,14 @@ class RemoteStores:
         """
         manifest, files = load_manifest(store), self._files()
         place = f"{manifest.fingerprint[:2]}/{manifest.fingerprint}"
+        ChunkMissing, ChunkCorrupt, StoreCorrupt
+            If it is damaged; nothing of it is uploaded.
         for key in (*manifest.keys, MANIFEST_KEY):
             files.put(f"{place}/{manifest.root}/{key}", store / key)
         files.write(f"{place}/{_POINTER}", manifest.to_bytes())
         write_file(self._note(store), b"")
+        for key in manifest.keys:
+            check_content(store, manifest, key)
 
     def _files(self) -> UrlFiles:
         if self._cut_off:
