@@ -17,6 +17,7 @@ from verse_data.errors import (
     ContentMissing,
     Offline,
     ServerUnavailable,
+    StorageError,
     StoreCorrupt,
     UsageError,
 )
@@ -26,7 +27,7 @@ from verse_data.volumes.manifest import load_manifest
 from verse_data.volumes.recipe import Recipe, fingerprint
 from verse_data.volumes.remote import RemoteStores
 
-pytest.importorskip("obstore", reason="a remote extra: pip install 'verse-data[remote]'")
+pytest.importorskip("obstore", reason="optional: pip install fsspec obstore")
 
 
 @pytest.fixture
@@ -158,15 +159,17 @@ def test_offline_builds_what_it_has_the_files_of(tmp_path, scan, s3):
     )
 
 
-@pytest.mark.parametrize("scheme", ["file://", ""])
+@pytest.mark.parametrize("scheme", ["file://", "file://localhost", ""])
 def test_a_folder_needs_no_network(tmp_path, scan, scheme):
     """A root that is a folder of this machine is filled and read with the network forbidden."""
     url = f"{scheme}{tmp_path}/shared"
+    (tmp_path / "shared").mkdir()
     here, there = (RemoteStores(url, tmp_path / n, offline=True) for n in ("here", "there"))
     build_stores([scan.source], Recipe(), tmp_path, remote=here)
     shutil.rmtree(tmp_path / "scan")
 
     assert is_true(there.ensure(scan.source, Recipe()), scan)
+    assert len(list((tmp_path / "shared").glob("??/*/manifest.json"))) == 1
     with pytest.raises(ContentMissing, match=f"{tmp_path}/shared holds no store"):
         there.fetch("00" * 32)
 
@@ -177,6 +180,38 @@ def test_a_folder_is_not_its_own_copy(tmp_path):
     for spelling in ("s/", "x/../s", "link"):
         with pytest.raises(UsageError, match="VERSE_DATA_STORES"):
             RemoteStores(f"file://{tmp_path}/{spelling}", tmp_path / "s")
+
+
+def test_the_own_stores_of_another_machine_are_not_shared(tmp_path, scan):
+    """A folder in which a machine keeps stores for itself is refused, and nothing is written there."""
+    ensure_store(scan.source, Recipe(), tmp_path / "theirs")
+    before = sorted((tmp_path / "theirs").rglob("*"))
+
+    with pytest.raises(UsageError, match=r"one machine's own stores.*VERSE_DATA_STORES"):
+        RemoteStores(str(tmp_path / "theirs"), tmp_path / "here")
+
+    assert sorted((tmp_path / "theirs").rglob("*")) == before
+    assert verify_stores(tmp_path / "theirs") == {}
+
+
+def test_a_folder_that_is_not_there_is_not_made(tmp_path, scan):
+    """A share that is not mounted is an error with what to type; copies that are here are served."""
+    away = tmp_path / "not mounted"
+    shared = RemoteStores(str(away), tmp_path / "here")
+
+    with pytest.raises(StorageError, match=r"VERSE_DATA_STORES names .*mkdir -p '/.*not mounted'$"):
+        build_stores([scan.source], Recipe(), tmp_path, remote=shared)
+    ensure_store(scan.source, Recipe(), tmp_path / "here")
+    assert is_true(shared.ensure(scan.source, Recipe()), scan)
+    assert not away.exists()
+
+
+@pytest.mark.parametrize("url", ["lab/stores", "./stores", "file://lab/stores", "file:/lab"])
+def test_a_relative_folder_is_refused(tmp_path, monkeypatch, url):
+    """It would be another folder wherever a process is started, so nothing is made below this one."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"VERSE_DATA_STORES=.*no whole path.*/mnt/lab/stores"):
+        RemoteStores(url, tmp_path / "here")
 
 
 def test_a_damaged_copy_is_not_uploaded(tmp_path, scan):
@@ -201,6 +236,7 @@ def test_a_damaged_copy_is_not_uploaded(tmp_path, scan):
 
 def test_files_in_a_folder_are_replaced_whole(tmp_path, scan):
     """Whoever reads at a file:// URL while another machine uploads the same store reads it whole."""
+    (tmp_path / "shared").mkdir()
     here = RemoteStores(f"file://{tmp_path}/shared", tmp_path / "here")
     store = here.ensure(scan.source, Recipe())
     shard = next((tmp_path / "shared").rglob("image/c/0/0/0"))
@@ -280,6 +316,7 @@ def test_errors_of_others_are_cut_to_a_line(tmp_path, scan):
 
 def test_the_manifest_in_a_folder_is_replaced_whole(tmp_path, scan, monkeypatch):
     """At a file:// URL a writer that dies while it writes the manifest leaves the old one."""
+    (tmp_path / "s").mkdir()
     here = RemoteStores(f"file://{tmp_path}/s", tmp_path / "here")
     store = here.ensure(scan.source, Recipe())
     pointer = tmp_path / "s" / store.name[:2] / store.name / "manifest.json"
@@ -303,6 +340,7 @@ def test_a_folder_is_a_url_too(tmp_path, scan):
     """Any fsspec file system will do; what is uploaded is a Zarr group that others can open."""
     import zarr
 
+    (tmp_path / "shared").mkdir()
     here = RemoteStores(f"file://{tmp_path}/shared", tmp_path / "here")
     store = here.ensure(scan.source, Recipe())
 
@@ -342,6 +380,7 @@ def test_what_answers_with_other_bytes_is_refused(tmp_path, s3):
 
 def test_two_machines_build_at_once(tmp_path, scan):
     """Stores of one name whose bytes differ never mix: files lie under their manifest's digest."""
+    (tmp_path / "s").mkdir()
     here, there = (RemoteStores(f"file://{tmp_path}/s", tmp_path / n) for n in ("here", "there"))
     name = fingerprint(scan.source.keys, Recipe())
     here.ensure(scan.source, Recipe())

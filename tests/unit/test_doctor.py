@@ -133,17 +133,47 @@ def test_a_release_of_version_0_1_is_found_where_it_lies(tmp_path: Path) -> None
     ("url", "shown"),
     [
         ("s3://key:s3cret@bucket/verse?sig=s3cret", "s3://bucket/verse"),
-        ("/shared/lab", "/shared/lab"),
+        ("{folder}", "{folder}"),
+        ("file://localhost{folder}", "file://localhost{folder}"),
     ],
 )
 def test_shared_stores_are_named_without_keys(
-    url: str, shown: str, monkeypatch: pytest.MonkeyPatch
+    url: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The root that several machines share, as it is set."""
-    monkeypatch.setenv("VERSE_DATA_STORES", url)
-    fact = by_name(examine(offline=True))["stores"].fact
+    monkeypatch.setenv("VERSE_DATA_STORES", url.format(folder=tmp_path))
+    check = by_name(examine(offline=True))["stores"]
 
-    assert fact == f"0 stores, 0 bytes; shared ones at {shown} (VERSE_DATA_STORES)"
+    place = shown.format(folder=tmp_path)
+    assert check.fact == f"0 stores, 0 bytes; shared ones at {place} (VERSE_DATA_STORES)"
+    assert check.state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("url", "remedy", "code"),
+    [
+        ("s3://key:s3cret@bucket/verse", "pip install fsspec obstore", 6),
+        ("/no/such lab", "mkdir -p '/no/such lab'", 6),
+        ("bogus://s3cret@lab", "s3://bucket/prefix", 2),
+        ("memory://lab", "s3://bucket/prefix", 2),
+        ("lab/stores", "/mnt/lab/stores", 2),
+    ],
+)
+def test_shared_stores_that_cannot_be_used_are_a_problem(
+    url: str, remedy: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a package for them, a folder that is there, or a place that can be shared; no socket is opened."""
+    for package in ("obstore", "obstore.fsspec", "s3fs"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setenv("VERSE_DATA_STORES", url)
+    with forbidden_sockets(monkeypatch) as tried:
+        checks = examine(offline=True)
+    check = by_name(checks)["stores"]
+
+    assert (check.state, exit_code(checks)) == ("problem", code)
+    assert remedy in check.remedy
+    assert "s3cret" not in str(checks)
+    assert tried == []
 
 
 def test_missing_git_is_a_problem_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

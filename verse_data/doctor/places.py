@@ -22,6 +22,7 @@ from verse_data.releases.commands import command
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.reach import shown
 from verse_data.volumes.cache import cache_size, leftover_size
+from verse_data.volumes.remote import RemoteStores
 
 _WHOLE: Final = 12 * GB
 """Bytes of verse19 as published; its stores take about as much."""
@@ -147,13 +148,20 @@ def _release(dataset: ReleaseDataset) -> Check:
 
 
 def stores_check(settings: Config) -> Check:
-    """Count the stores and their bytes, and what dead processes have left."""
+    """Count the stores and what dead processes have left; look where machines share them."""
     count, nbytes = cache_size(settings.stores)
     left, left_bytes = leftover_size(settings.stores)
     fact = f"{counted(count, 'store')}, {size(nbytes)}"
     if url := settings.stores_url:
         place = shown(url) if "://" in url else url
         fact += f"; shared ones at {place} ({config.STORES_VARIABLE})"
+        try:
+            RemoteStores(url, settings.stores).check()
+        except VerseDataError as error:
+            why, _, remedy = str(error).rpartition(". ")  # what to type comes last
+            code = error.exit_code
+            fact = f"{fact}: {why}"
+            return Check(name="stores", state="problem", fact=fact, remedy=remedy, exit_code=code)
     if not left:
         return Check(name="stores", state="ok", fact=fact)
     return Check(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -34,7 +35,7 @@ from verse_data.volumes.manifest import check_content, corrupt, load_manifest, m
 from verse_data.volumes.recipe import Recipe, fingerprint
 from verse_data.volumes.source import ScanSource
 from verse_data.volumes.store import check_store, ensure_store, store_path
-from verse_data.volumes.url_files import UrlFiles, local_folder, shown
+from verse_data.volumes.url_files import UrlFiles, check_root, local_folder, shown
 
 _POINTER: Final = "manifest.json"
 _MEND: Final = (
@@ -67,14 +68,18 @@ class RemoteStores:
     _silent: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse to share the very folder that holds the copies: their layouts differ."""
+        """Refuse to share a folder that holds the stores of one machine: the layouts differ."""
         folder = local_folder(self.url)
-        if folder and folder.resolve() == self.cache.resolve():
+        if folder and (folder.resolve() == self.cache.resolve() or _is_own(folder)):
             message = (
-                f"{shown(self.url)} holds this machine's own stores, so it cannot be the shared "
-                f"root as well. Name another folder in VERSE_DATA_STORES, or leave it unset."
+                f"{shown(self.url)} holds one machine's own stores, so it cannot be the shared "
+                f"root as well. Name another folder in VERSE_DATA_STORES, or leave it unset"
             )
             raise UsageError(message)
+
+    def check(self) -> None:
+        """Check that stores can be kept at the URL; see :func:`verse_data.volumes.url_files.check_root`."""
+        check_root(self.url)
 
     def ensure(self, source: ScanSource, recipe: Recipe) -> Path:
         """Return the local copy of a store: from here, else from the URL, else built and uploaded.
@@ -200,19 +205,19 @@ class RemoteStores:
 
         Raises
         ------
+        ChunkMissing, ChunkCorrupt, StoreCorrupt
+            If it is damaged; nothing of it is uploaded.
         ServerUnavailable
             If the URL cannot be written; an upload that stops half-way is never seen as a store.
         """
         manifest, files = load_manifest(store), self._files()
+        for key in manifest.keys:
+            check_content(store, manifest, key)
         place = f"{manifest.fingerprint[:2]}/{manifest.fingerprint}"
-        ChunkMissing, ChunkCorrupt, StoreCorrupt
-            If it is damaged; nothing of it is uploaded.
         for key in (*manifest.keys, MANIFEST_KEY):
             files.put(f"{place}/{manifest.root}/{key}", store / key)
         files.write(f"{place}/{_POINTER}", manifest.to_bytes())
         write_file(self._note(store), b"")
-        for key in manifest.keys:
-            check_content(store, manifest, key)
 
     def _files(self) -> UrlFiles:
         if self._cut_off:
@@ -224,6 +229,13 @@ class RemoteStores:
             f"The stores are at {shown(self.url)}, this one is not on this machine, and the "
             f"network may not be used. Run it again without --offline (VERSE_DATA_OFFLINE)."
         )
+
+
+def _is_own(folder: Path) -> bool:
+    """Return whether stores lie in `folder` as a machine keeps its own, for itself alone."""
+    with suppress(OSError):  # a disk that hangs or is gone has an error of its own, when it is used
+        return any(folder.glob(f"[0-9a-f][0-9a-f]/*/{MANIFEST_KEY}"))
+    return False
 
 
 def _has_files(source: ScanSource) -> bool:

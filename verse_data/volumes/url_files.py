@@ -7,6 +7,7 @@ network. What is written there is renamed into place, as an object store does by
 from __future__ import annotations
 
 import importlib
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from verse_data.errors import ServerUnavailable, ToolMissing, VerseDataError
+from verse_data.errors import (
+    ServerUnavailable,
+    StorageError,
+    ToolMissing,
+    UsageError,
+    VerseDataError,
+)
 from verse_data.publishing import staging, sync, write_file
 
 _BLOCK: Final = 4 << 20
@@ -23,11 +30,24 @@ _ERROR_TEXT: Final = 200
 
 
 def local_folder(url: str) -> Path | None:
-    """Return the folder of this machine that `url` names, or None if it needs the network."""
+    """Return the folder of this machine that `url` names, or None if it needs the network.
+
+    Raises
+    ------
+    UsageError
+        If its path is relative: it would be another folder wherever a process is started.
+    """
     scheme, divider, path = url.partition("://")
     if divider and scheme not in {"file", "local"}:
         return None
-    return Path(path if divider else url).expanduser().absolute()
+    folder = Path(path.removeprefix("localhost") if divider else url).expanduser()
+    if not folder.is_absolute():
+        message = (
+            f"VERSE_DATA_STORES={shown(url)} is no whole path of a folder. Give it from the root "
+            f"on, such as /mnt/lab/stores or file:///mnt/lab/stores"
+        )
+        raise UsageError(message)
+    return folder
 
 
 def shown(url: str) -> str:
@@ -36,6 +56,46 @@ def shown(url: str) -> str:
     if not parts.scheme:
         return url.rstrip("/")
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+
+
+def check_root(url: str) -> None:
+    """Check that stores can be kept at `url`, as far as this machine tells; asks no network.
+
+    Raises
+    ------
+    StorageError
+        If it is a folder that is not there: it is never made, as a disk may not be mounted.
+    ToolMissing
+        If a package for this kind of URL is not installed.
+    UsageError
+        If there is no such kind, or machines cannot share it.
+    """
+    folder = local_folder(url)
+    if folder is not None:
+        if folder.is_dir():
+            return
+        message = (
+            f"The stores that machines share cannot be reached: VERSE_DATA_STORES names {folder}, "
+            f"and there is no such folder. Mount the disk that holds it, or make it: "
+            f"mkdir -p {shlex.quote(str(folder))}"
+        )
+        raise StorageError(message)
+    protocol = url.partition("://")[0]
+    try:
+        from fsspec import get_filesystem_class
+
+        shared = protocol != "memory"  # which is one process's own
+        get_filesystem_class(protocol)
+    except ImportError as error:
+        _obstore(protocol, error)
+    except ValueError:
+        shared = False
+    if not shared:
+        message = (
+            f"VERSE_DATA_STORES names {protocol}://, where machines can share nothing. Set it to a "
+            f"folder, or to a URL such as s3://bucket/prefix"
+        )
+        raise UsageError(message)
 
 
 class UrlFiles:
@@ -50,8 +110,8 @@ class UrlFiles:
 
     Raises
     ------
-    ToolMissing
-        If a package for this kind of URL is not installed.
+    UsageError, ToolMissing, StorageError
+        As :func:`check_root` does.
     ServerUnavailable
         Here and in every method, where the file system fails. A file that does not exist is
         ``FileNotFoundError``.
@@ -59,9 +119,11 @@ class UrlFiles:
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self.shown = shown(url)
+        folder = local_folder(url)
+        self._is_here = folder is not None
         with self._talking():
-            self._files, self._root = _file_system(url, options)
-        self._is_here = local_folder(url) is not None
+            check_root(url)
+            self._files, self._root = _file_system(str(folder or url), options)
 
     def exists(self, key: str) -> bool:
         """Return whether there is such a file."""
@@ -134,15 +196,21 @@ def _file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
 
         files, root = url_to_fs(url, **options)
-    except ImportError:
-        try:
-            # Lighter than s3fs, which pins botocore; a name only, as obstore is optional.
-            store = importlib.import_module("obstore.fsspec").FsspecStore
-        except ImportError:
-            message = (
-                f"Stores at {protocol}:// need a file system for it: "
-                f"pip install 'verse-data[remote]'"
-            )
-            raise ToolMissing(message) from None
-        files, root = store(protocol, **options), path
+    except ImportError as error:
+        files, root = _obstore(protocol, error)(protocol, **options), path
     return files, str(root).rstrip("/")
+
+
+def _obstore(protocol: str, lacking: ImportError) -> Any:
+    """Return the class of obstore that stands in for a package which fsspec is `lacking`."""
+    try:
+        # Lighter than s3fs, which pins botocore; a name only, as obstore is optional.
+        obstore = importlib.import_module("obstore.fsspec")
+    except ImportError:
+        remedy = "pip install fsspec obstore"
+    else:
+        if protocol in obstore.SUPPORTED_PROTOCOLS:
+            return obstore.FsspecStore
+        remedy = str(lacking)  # which names the package
+    message = f"Stores at {protocol}:// need a package that is not installed. {remedy}"
+    raise ToolMissing(message) from None
