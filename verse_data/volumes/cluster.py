@@ -93,6 +93,6 @@ def _distributed() -> Any:
     try:
         import distributed
     except ImportError:
-        message = "Building on a cluster needs Dask: pip install 'verse-data[dask]'"
+        message = "Building on a cluster needs Dask: pip install dask distributed"
         raise ToolMissing(message) from None
     return distributed
