@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from tests.support.command import verse_data as in_this_process
 from verse_data.api import lock_tree
 from verse_data.cli.main import app
 from verse_data.cli.overview import EXIT_CODES, GROUPS
@@ -35,9 +36,15 @@ def verse_data(
     *words: str, root: Path | None = None, **settings: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the command with these variables beside those of the test."""
-    environment = {**os.environ, **settings, **({"VERSE_DATA_HOME": str(root)} if root else {})}
-    command = [str(PROGRAM), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return in_this_process(*words, **settings, **({"VERSE_DATA_HOME": str(root)} if root else {}))
+
+
+def program(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Do the same with the installed program."""
+    environment = {**os.environ, **settings}
+    return subprocess.run(
+        [str(PROGRAM), *words], capture_output=True, text=True, check=False, env=environment
+    )
 
 
 def commands() -> list[list[str]]:
@@ -47,6 +54,28 @@ def commands() -> list[list[str]]:
         below = getattr(command, "commands", None)
         found += [[name, verb] for verb in below] if below else [[name]]
     return found
+
+
+@pytest.mark.parametrize(
+    ("words", "settings"),
+    [
+        ("--help", {"COLUMNS": "100"}),
+        ("cache build -h", {"COLUMNS": "40"}),
+        ("gett phantom", {}),
+        ("", {"_VERSE_DATA_COMPLETE": "complete_bash", "COMP_WORDS": "verse-data ge", "COMP_CWORD": "1"}),
+        ("", {"_VERSE_DATA_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "verse-data ge"}),
+    ],
+)  # fmt: skip
+def test_the_installed_program_says_the_same(words: str, settings: dict[str, str]) -> None:
+    """Help, refusals and completion, which the tests below hear from the entry point in this process."""
+    there, here = program(*words.split(), **settings), verse_data(*words.split(), **settings)
+
+    assert (there.returncode, there.stdout, there.stderr) == (
+        here.returncode,
+        here.stdout,
+        here.stderr,
+    )
+    assert there.stdout + there.stderr != ""
 
 
 def test_help_lists_every_command_in_one_group_with_a_whole_sentence() -> None:
@@ -229,9 +258,8 @@ def test_a_narrow_terminal_cuts_no_name(root: Path, words: str) -> None:
 
     master, slave = pty.openpty()
     environment = {**os.environ, "VERSE_DATA_HOME": str(root), "COLUMNS": "40", "NO_COLOR": "1"}
-    command = [str(PROGRAM), *words.split()]
     with subprocess.Popen(
-        command, stdout=slave, stderr=subprocess.PIPE, env=environment
+        [str(PROGRAM), *words.split()], stdout=slave, stderr=subprocess.PIPE, env=environment
     ) as process:
         os.close(slave)
         shown = b""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import verse_data as vd
+from tests.support.command import verse_data
 from verse_data.api import lock_tree
 from verse_data.errors import UsageError
 from verse_data.phantom import write as write_phantom
@@ -24,8 +25,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def verse_data(*words: str, after: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the command in a shell; `after` follows it on the line, such as ``| head -c 1``."""
+def in_a_shell(*words: str, after: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a program in a shell; `after` follows it on the line, such as ``| head -c 1``."""
     return subprocess.run(
         ["bash", "-c", f'"$0" -m verse_data "$@" {after}', sys.executable, *words],
         capture_output=True,
@@ -36,15 +37,15 @@ def verse_data(*words: str, after: str = "") -> subprocess.CompletedProcess[str]
 
 def test_whoever_reads_no_further_hears_no_complaint(root: Path) -> None:
     """``| head`` ends the command without a word."""
-    done = verse_data("table", "phantom", "--root", str(root), after="| head -c 1")
+    done = in_a_shell("table", "phantom", "--root", str(root), after="| head -c 1")
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "s", "")
 
 
 def test_a_closed_stdout_is_no_error(root: Path) -> None:
     """A caller may close what it does not want to hear."""
-    done = verse_data("status", "phantom", "--root", str(root), after=">&-")
-    others = verse_data("table", "phantom", "--root", str(root), after=">&-")
+    done = in_a_shell("status", "phantom", "--root", str(root), after=">&-")
+    others = in_a_shell("table", "phantom", "--root", str(root), after=">&-")
 
     assert (done.returncode, done.stderr) == (0, "")
     assert (others.returncode, others.stderr) == (0, "")
@@ -64,7 +65,7 @@ def test_what_was_said_before_a_file_failed_is_kept() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 def test_a_full_disk_under_stdout_is_trouble_of_the_machine(root: Path) -> None:
     """One line that says so, and exit code 6."""
-    done = verse_data("table", "phantom", "--root", str(root), after="> /dev/full")
+    done = in_a_shell("table", "phantom", "--root", str(root), after="> /dev/full")
 
     assert done.returncode == 6
     assert done.stderr.startswith("error: standard output")
