@@ -42,6 +42,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this machine have one core, so that a conversion runs in this process.
+
+    Starting others for scans as small as these takes a second, and the scans a few milliseconds.
+    """
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _no_user_git_config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Run git without the user's configuration, so that no test reads or writes it."""

@@ -18,6 +18,8 @@ from verse_data.phantom import write
 from verse_data.tables.folds import make_folds
 from verse_data.tables.leaks import find_leaks
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 CATALOGUES = 500
 
 

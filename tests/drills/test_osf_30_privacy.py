@@ -28,6 +28,8 @@ from verse_data.releases.osf import Route
 from verse_data.releases.osf_walk import walk_node
 from verse_data.releases.pacing import Backoff
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 CANARY = "Mustermann"
 SECRETS = ("t0ken-canary", "pr0xy-canary", "c00kie-canary", "Signature", "Expires")
 # Where a NIfTI-1 header holds text: data_type, db_name, descrip, aux_file, intent_name.

@@ -19,6 +19,8 @@ from verse_data.cli.main import app
 from verse_data.records.keys import log_folder
 from verse_data.releases.dataset import ReleaseDataset
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 
 @pytest.fixture
 def origin(tmp_path: Path) -> ReleaseDataset:

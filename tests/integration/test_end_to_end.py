@@ -23,6 +23,8 @@ from verse_data.releases.environment import tool_environment
 from verse_data.spine.geometry import apply_affine
 from verse_data.volumes.nifti import write_nifti
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 
 @pytest.fixture(scope="module")
 def phantom_home(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -19,6 +19,8 @@ import verse_data as vd
 from verse_data import phantom
 from verse_data.api import lock_tree
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

@@ -34,6 +34,8 @@ from verse_data.errors import (
 from verse_data.phantom import write as write_phantom
 from verse_data.volumes.recipe import Recipe
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:

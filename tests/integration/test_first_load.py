@@ -20,6 +20,8 @@ from verse_data.records.lock import ReleaseLock
 from verse_data.release.opening import dataset_of
 from verse_data.releases.osf_walk import walk_node
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 WHERE = "grade >= 1"
 
 

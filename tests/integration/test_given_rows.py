@@ -18,6 +18,8 @@ from verse_data.phantom import write as write_phantom
 from verse_data.release import Release
 from verse_data.training import VertebraDataset
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 CROPS: dict[str, Any] = {"unit": "vertebra", "crop_size_mm": 16.0}
 GRADED = "split == 'training' and grade_status == 'graded'"
 

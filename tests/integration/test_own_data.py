@@ -11,6 +11,8 @@ from verse_data.api import lock_tree
 from verse_data.errors import UsageError
 from verse_data.phantom import write
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 
 @pytest.fixture
 def plain(tmp_path: Path) -> Path:

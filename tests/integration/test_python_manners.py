@@ -17,6 +17,8 @@ from verse_data.release import Release
 from verse_data.release.contents import make_recipe
 from verse_data.training import pad_collate
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -16,6 +16,8 @@ from verse_data.phantom import write as write_phantom
 from verse_data.torchvision_style import VerSeDataset
 from verse_data.training import BalancedSampler, PatchDataset, VertebraDataset
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -16,6 +16,8 @@ from verse_data.phantom import write
 from verse_data.release import Release
 from verse_data.spine.levels import LEVELS
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 NAMED = r"grading workbook.*10\.1148/ryai\.2020190138.*verse-data adopt phantom "
 
 
