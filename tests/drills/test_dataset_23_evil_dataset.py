@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -169,14 +170,24 @@ def set_all(folder: Path, settings: dict[str, str]) -> None:
         call(folder, "git", "config", "--file", config, "--add", name, value)
 
 
-@pytest.fixture
-def release(tmp_path: Path, home: Path) -> ReleaseDataset:
-    """Build a release with its contents, as a stranger might hand it on."""
-    dataset = ReleaseDataset(home / "releases" / "phantom", config=resolve())
-    tree = write_tree(tmp_path / "tree")
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build a release with its contents, once; tests change copies of it."""
+    folder = tmp_path_factory.mktemp("built")
+    dataset = ReleaseDataset(folder / "phantom")
+    tree = write_tree(folder / "tree")
     dataset.publish(lock_tree(tree, release="phantom"))
     dataset.adopt([tree])
-    return dataset
+    return folder
+
+
+@pytest.fixture
+def release(built: Path, tmp_path: Path, home: Path) -> ReleaseDataset:
+    """Give a release with its contents, as a stranger might hand it on."""
+    path = home / "releases" / "phantom"
+    shutil.copytree(built / "phantom", path, symlinks=True)
+    shutil.copytree(built / "tree", tmp_path / "tree")
+    return ReleaseDataset(path, config=resolve())
 
 
 @pytest.mark.parametrize("lost", ["v1:.verse/lock.json", "v1^{commit}", "v1^{tree}", "v1^{tag}"])
