@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from verse_data.errors import (
     UsageError,
 )
 from verse_data.phantom import write as write_phantom
+from verse_data.releases.dataset import ReleaseDataset
 from verse_data.volumes.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -164,19 +166,59 @@ def test_what_only_looks_lists_nothing(osf: OsfStandin) -> None:
     assert osf.seen == []
 
 
-@pytest.mark.usefixtures("home")
-def test_the_phantom_is_written_on_the_spot(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a network and without any command before, by Python as by commands, once."""
-    with forbidden_sockets(monkeypatch) as opened:
-        assert len(vd.load_split("validation", release="phantom", offline=True)) > 0
-    assert opened == []
-    first = vd.open_release("phantom").commit
-    shutil.rmtree(config.resolve().releases)
+@dataclass(frozen=True)
+class Written:
+    """What the first call for the phantom left in the platform's folders, and how it went."""
+
+    data: Path
+    cache: Path
+    served: int
+    sockets: list[object]
+
+
+def let_folders_be(folder: Path, patch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Let the platform's data and cache folders lie in `folder`; return ours of both."""
+    patch.delenv(config.HOME_VARIABLE, raising=False)
+    for name in ("data", "cache"):
+        patch.setenv(f"XDG_{name.upper()}_HOME", str(folder / name))
+    return folder / "data" / "verse-data", folder / "cache" / "verse-data"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """Serve the test split of the phantom where there is none, without a network; once, as it takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        data, cache = let_folders_be(tmp_path_factory.mktemp("platform"), patch)
+        patch.setattr(os, "cpu_count", lambda: 1)
+        with forbidden_sockets(patch) as opened:
+            served = len(vd.load_split("test", release="phantom", offline=True))
+        return Written(data, cache, served, list(opened))
+
+
+@pytest.fixture
+def folders(
+    written: Written, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, Path]:
+    """Give a test copies of these folders of its own."""
+    del home  # only unset by then
+    data, cache = let_folders_be(tmp_path, monkeypatch)
+    shutil.copytree(written.data, data, symlinks=True)
+    shutil.copytree(written.cache, cache, symlinks=True)
+    return data, cache
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other platforms name their folders otherwise")
+def test_the_phantom_is_written_on_the_spot(written: Written, home: Path) -> None:
+    """Without a network and without any command before, by Python as by commands, the same."""
+    assert written.served > 0
+    assert written.sockets == []
+    (first,) = (written.data / "releases").iterdir()
 
     done = verse_data("status", "phantom", "--json")
 
-    assert json.loads(done.stdout)["commit"] == first
-    assert [path.name for path in config.resolve().releases.iterdir()] == ["phantom"]
+    commit = ReleaseDataset(first).commit()
+    assert json.loads(done.stdout)["commit"] == commit
+    assert [path.name for path in (home / "releases").iterdir()] == ["phantom"]
 
 
 def test_the_phantom_comes_back_where_its_files_are_gone() -> None:
@@ -399,7 +441,7 @@ def test_a_finished_store_is_opened_whatever_became_of_its_files() -> None:
         release.build_cache([scan_id], recipe=Recipe(codec="zstd"))
 
 
-CALL = "import verse_data as vd; print(len(vd.load_split('training')))"
+CALL = "import verse_data as vd; print(len(vd.load_split('training', workers={workers})))"
 
 
 def test_two_first_calls_at_once_both_serve(osf: OsfStandin, tree: Path) -> None:
@@ -408,7 +450,7 @@ def test_two_first_calls_at_once_both_serve(osf: OsfStandin, tree: Path) -> None
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     both = [
         subprocess.Popen(
-            [sys.executable, "-c", CALL], env=environment, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", CALL.format(workers=1)], env=environment, stdout=subprocess.PIPE, text=True
         )
         for _ in range(2)
     ]
@@ -443,9 +485,14 @@ def test_names_and_place_are_looked_at_before_osf(osf: OsfStandin, home: Path) -
     assert osf.seen == []
 
 
-@pytest.mark.parametrize("stage", ["listing", "download", "conversion"])
-def test_a_call_that_was_killed_goes_on(osf: OsfStandin, tree: Path, stage: str) -> None:
-    """Killed while it lists, downloads or converts, the same line does the rest."""
+@pytest.mark.parametrize(
+    ("stage", "workers"), [("listing", 1), ("download", 1), ("conversion", None)]
+)
+def test_a_call_that_was_killed_goes_on(
+    osf: OsfStandin, tree: Path, stage: str, workers: int | None
+) -> None:
+    """Killed while it lists, downloads or converts, by default in several processes, the same line does the rest."""
+    line = CALL.format(workers=workers)
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
 
     def reached() -> bool:
@@ -458,7 +505,7 @@ def test_a_call_that_was_killed_goes_on(osf: OsfStandin, tree: Path, stage: str)
 
     osf.latency = 0.02
     with subprocess.Popen(
-        [sys.executable, "-c", CALL], env=environment, start_new_session=True
+        [sys.executable, "-c", line], env=environment, start_new_session=True
     ) as child:
         until = time.monotonic() + 120
         while not reached() and child.poll() is None and time.monotonic() < until:
@@ -467,29 +514,17 @@ def test_a_call_that_was_killed_goes_on(osf: OsfStandin, tree: Path, stage: str)
     osf.latency = 0.0
 
     done = subprocess.run(
-        [sys.executable, "-c", CALL], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", line], env=environment, capture_output=True, text=True, check=False
     )
 
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == count(tree, "training", "_ct.nii.gz")
 
 
-@pytest.fixture
-def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Let the platform's data and cache folders be two of this test's own."""
-    monkeypatch.delenv(config.HOME_VARIABLE)
-    for name in ("data", "cache"):
-        monkeypatch.setenv(f"XDG_{name.upper()}_HOME", str(tmp_path / name))
-    return tmp_path / "data" / "verse-data", tmp_path / "cache" / "verse-data"
-
-
-@pytest.mark.usefixtures("home")
 @pytest.mark.skipif(sys.platform != "linux", reason="other platforms name their folders otherwise")
 def test_releases_are_data_and_stores_are_cache(folders: tuple[Path, Path]) -> None:
     """Whoever clears the cache loses no download; one root puts both under it."""
     data, cache = folders
-    assert len(vd.load_split("test", release="phantom")) > 0
-
     assert [path.name for path in (data / "releases").iterdir()] == ["phantom"]
     assert not (cache / "releases").exists()
     assert any((cache / "stores").iterdir())
@@ -497,13 +532,11 @@ def test_releases_are_data_and_stores_are_cache(folders: tuple[Path, Path]) -> N
     assert len(vd.load_split("test", release="phantom", offline=True)) > 0
 
 
-@pytest.mark.usefixtures("home")
 @pytest.mark.skipif(sys.platform != "linux", reason="other platforms name their folders otherwise")
 def test_a_release_that_lies_beside_the_stores_is_used_there(folders: tuple[Path, Path]) -> None:
     """Where version 0.1 kept releases, they are found, and the command that moves them is named."""
     data, cache = folders
-    vd.open_release("phantom")
-    (cache / "releases").mkdir(parents=True)
+    (cache / "releases").mkdir()
     (data / "releases" / "phantom").rename(cache / "releases" / "phantom")
 
     with pytest.warns(UserWarning, match="mv .*cache.*phantom .*data.*releases"):
