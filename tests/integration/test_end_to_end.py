@@ -25,6 +25,8 @@ from verse_data.volumes.nifti import write_nifti
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
+SHARED = Path(__file__).parents[3] / "shared"
+
 
 @pytest.fixture(scope="module")
 def phantom_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -156,8 +158,18 @@ def test_releases_are_listed(phantom_home: Path) -> None:
     assert versions["verse19"] == ()
 
 
+@pytest.fixture(scope="module")
+def real_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache root with the two real scans of VerSe'19 locked in it, and a CT painted around each mask."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"the real VerSe files are not at {SHARED}: this test needs them")
+    root = tmp_path_factory.mktemp("real")
+    lock_tree("verse19", real_release(SHARED, root / "tree"), root=root)
+    return root
+
+
 def real_release(shared: Path, folder: Path) -> Path:
-    """Lay out the two real scans of VerSe'19 in `folder`, with a CT painted around each mask."""
+    """Lay out the real scans in `folder`."""
     shutil.copytree(shared / "data" / "verse19", folder)
     for mask_path in sorted(folder.rglob("*_seg-vert_msk.nii.gz")):
         mask = nib.load(mask_path)
@@ -170,12 +182,10 @@ def real_release(shared: Path, folder: Path) -> Path:
     return folder
 
 
-def test_real_files_of_verse19_are_served(shared: Path, tmp_path: Path) -> None:
+def test_real_files_of_verse19_are_served(real_root: Path) -> None:
     """The real masks, centroid files and workbook become two served scans with the real grades."""
-    lock_tree("verse19", real_release(shared, tmp_path / "tree"))
-
-    served = [vd.load_split(split)[0] for split in ("training", "validation")]
-    rows = vd.open_release().vertebrae.set_index(["scan_id", "level"])
+    served = [vd.load_split(split, root=real_root)[0] for split in ("training", "validation")]
+    rows = vd.open_release(root=real_root).vertebrae.set_index(["scan_id", "level"])
 
     assert [sample["scan_id"] for sample in served] == ["verse004", "verse010"]
     assert served[0]["image"].shape == (1, 61, 161, 338)
@@ -185,11 +195,10 @@ def test_real_files_of_verse19_are_served(shared: Path, tmp_path: Path) -> None:
     assert rows.loc[("verse004", "T9"), "grade"] == 2
 
 
-def test_centroids_of_real_files_lie_in_their_vertebrae(shared: Path, tmp_path: Path) -> None:
+def test_centroids_of_real_files_lie_in_their_vertebrae(real_root: Path) -> None:
     """In the served grid, the centroid of each real vertebra lies within its mask."""
-    lock_tree("verse19", real_release(shared, tmp_path / "tree"))
-    sample = vd.load_split("training")[0]
-    rows = vd.open_release().vertebrae
+    sample = vd.load_split("training", root=real_root)[0]
+    rows = vd.open_release(root=real_root).vertebrae
     rows = rows[(rows["scan_id"] == "verse004") & rows["has_centroid"]]
     world = rows[["centroid_x", "centroid_y", "centroid_z"]].to_numpy(float)
     index = np.rint(apply_affine(np.linalg.inv(sample["affine"].numpy()), world)).astype(int)
@@ -258,9 +267,7 @@ def test_a_scan_without_a_ct_is_counted(tmp_path: Path) -> None:
     assert (vertebrae.excluded["reason"] == "no_ct").sum() == len(rows) > 0
 
 
-@pytest.mark.parametrize("unit", ["scan", "patch", "vertebra"])
-@pytest.mark.parametrize("names", [["whole", "part"], ["part", "whole"]])
-def test_what_one_release_lacks_another_serves(unit: str, names: list[str], tmp_path: Path) -> None:
+def test_what_one_release_lacks_another_serves(tmp_path: Path) -> None:
     """A scan that one release of several can serve is served, and not left out as well."""
     tree = write_phantom(tmp_path / "tree", n_subjects=4, shape=(32, 64, 24))
     lock_tree("whole", tree)
@@ -268,12 +275,13 @@ def test_what_one_release_lacks_another_serves(unit: str, names: list[str], tmp_
     lost.unlink()
     lock_tree("part", tree)
 
-    both = vd.load_split("training", release=names, unit=unit)
-    alone = vd.load_split("training", release="whole", unit=unit)
-
-    assert len(both) == len(alone)
-    assert sorted(both.scans.scan_id) == sorted(alone.scans.scan_id)
-    assert sorted(both.excluded["reason"]) == sorted(alone.excluded["reason"])
+    for unit in ("scan", "patch", "vertebra"):
+        alone = vd.load_split("training", release="whole", unit=unit)
+        for names in (["whole", "part"], ["part", "whole"]):
+            both = vd.load_split("training", release=names, unit=unit)
+            assert len(both) == len(alone)
+            assert sorted(both.scans.scan_id) == sorted(alone.scans.scan_id)
+            assert sorted(both.excluded["reason"]) == sorted(alone.excluded["reason"])
 
 
 def test_a_file_that_was_mended_is_read_again(tmp_path: Path) -> None:

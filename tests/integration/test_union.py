@@ -94,15 +94,14 @@ def left_out(data: Any) -> set[tuple[str, str]]:
     return set(zip(excluded["scan_id"], excluded["reason"], strict=True))
 
 
-@pytest.mark.parametrize("unit", list(UNITS))
 @pytest.mark.parametrize("recompressed", [False, True])
-def test_a_series_in_two_layouts_is_served_once(lab: Lab, unit: str, *, recompressed: bool) -> None:
+def test_a_series_in_two_layouts_is_served_once(lab: Lab, *, recompressed: bool) -> None:
     """The MICCAI name without its direction, or other bytes of the same CT, are no second series."""
     lab.put("one", "verse500_dir-ax")
     lab.put("two", "verse500", miccai=True, recompressed=recompressed)
     names = {"one": "verse500_dir-ax", "two": "verse500"}
 
-    for first, second in (("one", "two"), ("two", "one")):
+    for unit, (first, second) in itertools.product(UNITS, (("one", "two"), ("two", "one"))):
         data = lab.load([first, second], unit)
         assert served(data) == [(names[first], "verse500")]
         assert left_out(data) == {(names[second], "same_series")}
@@ -133,23 +132,22 @@ def test_scans_that_a_release_tells_apart_stay_apart(lab: Lab) -> None:
     assert [scan_id for scan_id, _ in served(lab.load(["two", "one"]))] == ["a", "b_ses-2"]
 
 
-@pytest.mark.parametrize("unit", list(UNITS))
 @pytest.mark.parametrize("lacking", ["ct", "mask", "centroids"])
-def test_an_incomplete_copy_hides_no_complete_one(lab: Lab, unit: str, lacking: str) -> None:
+def test_an_incomplete_copy_hides_no_complete_one(lab: Lab, lacking: str) -> None:
     """A scan is served from the release that has a sample of it, in either order of the releases."""
     here = [role for role in ROLES if role != lacking]
     lab.put("one", "a", roles=here)
     lab.put("one", "b", OTHER)
     lab.put("two", "a")
-    alone = lab.load(["two"], unit)
+    alone = {unit: lab.load(["two"], unit) for unit in UNITS}
 
-    for releases in (["one", "two"], ["two", "one"]):
+    for unit, releases in itertools.product(UNITS, (["one", "two"], ["two", "one"])):
         data = lab.load(releases, unit)
         assert served(data) == [("a", "a"), ("b", "b")]
         assert not left_out(data)
         mine = [data[n] for n in range(len(data))]
         whole = [s for s in mine if s["scan_id"] == "a"]
-        assert len(whole) == len(alone)
+        assert len(whole) == len(alone[unit])
         assert all(sample["label"].any() for sample in whole if unit != "patch")
 
 
@@ -172,8 +170,7 @@ def test_grades_of_the_second_release_are_not_hidden(lab: Lab, phantom: Path) ->
         )
 
 
-@pytest.mark.parametrize("unit", list(UNITS))
-def test_nothing_disappears_without_being_listed(lab: Lab, unit: str) -> None:
+def test_nothing_disappears_without_being_listed(lab: Lab) -> None:
     """Every scan of every release is served or listed with a reason, in any order."""
     lab.put("one", "a", roles=["ct"])
     lab.put("one", "b", roles=["mask", "centroids"])
@@ -183,7 +180,8 @@ def test_nothing_disappears_without_being_listed(lab: Lab, unit: str) -> None:
     lab.put("three", "c", roles=["centroids"])
     lab.put("three", "a", roles=["mask"])
 
-    for releases in itertools.permutations(["one", "two", "three"]):
+    orders = itertools.permutations(["one", "two", "three"])
+    for unit, releases in itertools.product(UNITS, orders):
         data = lab.load(releases, unit)
         (same,) = {"p1", "q"} - {scan_id for scan_id, _ in served(data)}
         listed = left_out(data)
