@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import verse_data as vd
+from verse_data import config
 from verse_data.api import load_table, lock_tree
 from verse_data.cli.main import app
 from verse_data.errors import ContentMissing, IncompleteTable, QueryRefused, UsageError
@@ -29,10 +30,22 @@ def tree(tmp_path: Path) -> Path:
     return made
 
 
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Lock one in a cache root, once for all tests that ask and change nothing."""
+    folder = tmp_path_factory.mktemp("absent")
+    made = write(folder / "tree", n_subjects=4, shape=(48, 96, 36))
+    (made / "phantom_grading.xlsx").unlink()
+    lock_tree("phantom", made, root=folder / "home")
+    return folder / "home"
+
+
 @pytest.fixture
-def release(tree: Path) -> Release:
-    """Lock it."""
-    return lock_tree("phantom", tree)
+def release(root: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Release:
+    """Open it anew."""
+    del home  # only set by then
+    monkeypatch.setenv(config.HOME_VARIABLE, str(root))
+    return vd.open_release("phantom")
 
 
 @pytest.mark.parametrize(
