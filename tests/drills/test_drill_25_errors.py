@@ -8,7 +8,6 @@ be pickled.
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -131,7 +130,7 @@ def test_what_goes_wrong_in_a_worker_names_the_scan(made: support.Made, word: st
 def test_a_worker_that_hangs_is_an_error_after_the_timeout(made: support.Made) -> None:
     """A hang ends with an error that names the scan, and not when the hang does."""
     dataset = ScanDataset(made.scans, transform=OnBadScan(hangs))
-    loader = dataset.loader(batch_size=1, num_workers=2, timeout=10)
+    loader = dataset.loader(batch_size=1, num_workers=2, timeout=5)
 
     begin = time.monotonic()
     with pytest.raises(SampleError, match=f"timed out(.|\n)*{BAD}, scan sample 2"):
@@ -164,9 +163,10 @@ def test_errors_are_ours_with_a_plain_loader_as_well(made: support.Made) -> None
     """The wrapping is the dataset's, so torch's own DataLoader gains from it."""
     for what in (raises_stop, raises_local_class, returns_unpicklable):
         dataset = ScanDataset(made.scans, transform=OnBadScan(what))
+        batches = iter(DataLoader(dataset, batch_size=1, num_workers=2, timeout=LIMIT_S))
         with pytest.raises(VerseDataError, match=BAD):
-            list(DataLoader(dataset, batch_size=1, num_workers=2, timeout=LIMIT_S))
-    gc.collect()  # torch waits 5 s for each worker it left behind: here, not in the next test
+            list(batches)
+        batches._shutdown_workers()  # what torch leaves to the garbage collector takes it 5 s each
 
 
 def test_batching_that_ends_the_epoch_is_an_error(made: support.Made) -> None:
@@ -274,5 +274,7 @@ def test_control_what_cannot_be_pickled_hangs(what: Callable[[dict[str, Any]], A
     """The drill sees unpicklable errors and items out of a plain dataset: a loader without end."""
     dataset = naive.CallsTransform(OnBadScan(what))
 
+    batches = iter(DataLoader(dataset, batch_size=None, num_workers=1, timeout=3))
     with pytest.raises(RuntimeError, match="timed out"):
-        list(DataLoader(dataset, batch_size=None, num_workers=1, timeout=3))
+        list(batches)
+    batches._shutdown_workers()
