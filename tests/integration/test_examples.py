@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
+import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,15 +94,16 @@ def test_segmentation_learns_and_resumes_as_if_it_had_not_stopped(root, tmp_path
 
 
 @pytest.mark.parametrize("name", ["grade_fractures", "segment_patches"])
-def test_an_absent_release_is_an_error_with_a_way_out(tmp_path, name):
+def test_an_absent_release_is_an_error_with_a_way_out(tmp_path, name, monkeypatch, capfd):
     """Started without release and network, the example ends with what to type, and no more."""
     words = ["--root", str(tmp_path), "--release", "verse19", "--epochs", "1", "--seed", "2"]
-    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *words]
-    offline = {**os.environ, "VERSE_DATA_OFFLINE": "1"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=tmp_path, env=offline
-    )
-    assert done.returncode == 1
-    assert "verse-data get verse19" in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *words])
+    monkeypatch.setenv("VERSE_DATA_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    # Python prints a text that a program ends with, and its exit code is 1.
+    assert isinstance(ended.value.code, str)
+    assert "verse-data get verse19" in ended.value.code
+    assert "Traceback" not in ended.value.code + "".join(capfd.readouterr())
     assert list(tmp_path.glob("*")) == []
