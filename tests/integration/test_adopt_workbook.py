@@ -21,13 +21,22 @@ from verse_data.records.grading import SHEET
 NAME = "phantom_grading.xlsx"
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Lock a made-up release without its workbook, once; tests change copies of it."""
+    folder = tmp_path_factory.mktemp("built")
+    made = write(folder / "tree", n_subjects=5, shape=(48, 96, 36))
+    (made / NAME).rename(folder / NAME)
+    lock_tree("phantom", made, root=folder / "home")
+    return folder
+
+
 @pytest.fixture
-def book(tmp_path: Path) -> Path:
-    """Lock a made-up release without its workbook, and return the workbook."""
-    made = write(tmp_path / "tree", n_subjects=5, shape=(48, 96, 36))
-    (made / NAME).rename(tmp_path / NAME)
-    lock_tree("phantom", made)
-    return tmp_path / NAME
+def book(built: Path, tmp_path: Path, home: Path) -> Path:
+    """Copy tree and release, and return the workbook."""
+    shutil.copytree(built / "tree", tmp_path / "tree")
+    shutil.copytree(built / "home", home, symlinks=True)
+    return Path(shutil.copy(built / NAME, tmp_path))
 
 
 def adopt(*words: object) -> Result:

@@ -25,12 +25,20 @@ BOOK = "phantom_grading.xlsx"
 FIRST = "dataset-phantomtraining/derivatives/sub-verse901/sub-verse901_seg-subreg_ctd.json"
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write and lock a made-up release, once; tests change copies of it."""
+    folder = tmp_path_factory.mktemp("built")
+    made = write(folder / "tree", n_subjects=4, shape=(48, 96, 36))
+    lock_tree("phantom", made, root=folder / "home")
+    return folder
+
+
 @pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """Write and lock a made-up release, and return a copy of its files."""
-    made = write(tmp_path / "tree", n_subjects=4, shape=(48, 96, 36))
-    lock_tree("phantom", made)
-    return Path(shutil.copytree(made, tmp_path / "changed"))
+def tree(built: Path, tmp_path: Path, home: Path) -> Path:
+    """Copy the release, and return a copy of its files."""
+    shutil.copytree(built / "home", home, symlinks=True)
+    return Path(shutil.copytree(built / "tree", tmp_path / "changed"))
 
 
 def change_cells(tree: Path, *cells: tuple[int, str, object]) -> None:
