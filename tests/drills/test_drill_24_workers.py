@@ -6,6 +6,7 @@ spawned workers; one that guards a cache with a lock hangs after a fork.
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,12 +27,23 @@ FORKED_S = 30
 
 # Python 3.12 and later warn of every fork beside threads, of which libraries have some.
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-METHODS = ("fork", "spawn", "forkserver")
+WAYS = [
+    pytest.param(method, used, id=f"{method}-{'used' if used else 'unused'}")
+    for method in ("fork", "spawn", "forkserver")
+    for used in (False, True)
+    if (method, used) != ("spawn", False)  # two such workers are drill 26's
+]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> support.Made:
     return support.make(tmp_path_factory.mktemp("scans"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _fork_server_with_torch() -> None:
+    """Let the server that forks workers import torch, as each of them would for itself."""
+    multiprocessing.set_forkserver_preload(["torch"])
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +57,7 @@ def patches(made: support.Made) -> PatchDataset:
     )
 
 
-@pytest.mark.parametrize("used", [False, True], ids=["unused", "used"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "used"), WAYS)
 def test_workers_of_every_kind_give_the_same_batches(
     made: support.Made, expected: str, method: str, *, used: bool
 ) -> None:
