@@ -30,7 +30,7 @@ from verse_data.training.samples import Sample
 
 ROWS = 300_000
 SCANS = ROWS // len(GRADED_LEVELS) + 1
-EVERY = 500
+EVERY = 1500
 ROW_BYTES = 10
 PATCH = (32, 32, 32)
 PATCH_LIMIT = 1000 * 4 * 32**3 / 40
