@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import openpyxl
 import pytest
@@ -14,9 +16,12 @@ import verse_data as vd
 from tests.support.workbooks import row, write_csv, write_xlsx
 from verse_data.api import lock_tree
 from verse_data.cli.main import app
-from verse_data.errors import UsageError, ValidationFailed
+from verse_data.errors import ContentMissing, UsageError, ValidationFailed
 from verse_data.phantom import write
 from verse_data.records.grading import SHEET
+from verse_data.records.lock import ReleaseLock
+from verse_data.release import adopting
+from verse_data.releases.dataset import ReleaseDataset
 
 NAME = "phantom_grading.xlsx"
 
@@ -129,12 +134,122 @@ def test_a_second_workbook_is_refused(book: Path) -> None:
     assert f"lists another: {NAME}" in str(adopt(second).exception)
     shutil.copy(second, book)
     assert f"lists another: {NAME}" in str(adopt(book).exception)
-    assert "leave --version out" in str(adopt(second, "--version", "v1").exception)
+    assert f"lists another: {NAME}" in str(adopt(second, "--version", "v1").exception)
     # In a folder it is reported, and the rest of the folder is adopted.
     answer = adopt(book.parent / "tree", second.parent)
     assert answer.exit_code == 0
     assert "not taken as the grading workbook" in answer.stderr
     assert versions() == ("v1", "v2")
+
+
+def test_a_workbook_of_another_name_is_not_hidden_by_a_well_known_one(book: Path) -> None:
+    """What the lock lists counts, and not which of two names would be chosen; notes are no workbook."""
+    lab = book.rename(book.with_name("lab.xlsx"))
+    second = write_xlsx(book.parent / "grading.xlsx", [row(901)])
+    assert adopt(lab).exit_code == 0
+
+    assert "lists another: lab.xlsx" in str(adopt(second).exception)
+    assert versions() == ("v1", "v2")
+
+
+def test_a_locked_table_that_is_no_workbook_makes_way(book: Path) -> None:
+    """Somebody's notes beside the scans do not keep the workbook out, once its name tells it from them."""
+    tree = book.parent / "tree"
+    openpyxl.Workbook().save(tree / "notes.xlsx")
+    lock_tree("phantom", tree, check=False)
+    lab = shutil.copy(book, book.with_name("lab.xlsx"))
+
+    assert "no gradings that can be read: rename yours to grading.xlsx" in str(adopt(lab).exception)
+    assert adopt(book).exit_code == 0
+    assert [file.path for file in vd.open_release("phantom").index.grading] == [NAME]
+
+
+def test_two_that_are_adopted_at_once_become_one(book: Path) -> None:
+    """Whoever comes second is refused as if it had come later, and the newest version keeps the first."""
+    second = write_xlsx(book.parent / "second_grading.xlsx", [row(901)])
+    place = vd.open_release("phantom").files.path
+    start = Barrier(2)
+
+    def take(source: Path) -> str:
+        start.wait()
+        try:
+            return adopting.adopt(ReleaseDataset(place), [source]).version
+        except UsageError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(2) as both:
+        said = sorted(both.map(take, (book, second)), key=len)
+
+    assert said[0] == "v2"
+    assert "lists another: " in said[1]
+    assert versions() == ("v1", "v2")
+
+
+def test_a_lock_made_from_an_older_version_is_not_published_after_a_newer(book: Path) -> None:
+    """Nothing that came in between is lost; a lock that is a version already is that version."""
+    old = vd.open_release("phantom")
+    adopt(book)
+    less = ReleaseLock(release="phantom", source=old.lock.source, files=old.lock.files[1:])
+
+    with pytest.raises(UsageError, match="v2 is the newest version now"):
+        old.files.publish(less, after="v1")
+    assert old.files.publish(old.lock, after="v1") == "v1"
+    assert versions() == ("v1", "v2")
+
+
+def test_an_older_version_names_the_one_that_lists_it(book: Path) -> None:
+    """So does a release that was opened before; adopting for the older version says the same."""
+    opened = vd.open_release("phantom")
+    adopt(book)
+
+    for older in (opened, vd.open_release("phantom", version="v1")):
+        with pytest.raises(
+            ContentMissing, match=r"v2 lists one: leave version= .*open the release"
+        ):
+            older.select("grade >= 2")
+    again = adopt(book, "--version", "v1").exception
+    assert "v1 does not list, and v2 does: leave --version out" in str(again)
+    vd.open_release("phantom").files.publish(
+        ReleaseLock(release="phantom", source=opened.lock.source, files=opened.lock.files[1:])
+    )
+    with pytest.raises(ContentMissing, match=r"v2 lists one: open version='v2'"):
+        opened.select("grade >= 2")
+
+
+def test_a_version_that_loses_it_is_told(book: Path) -> None:
+    """Locking the changed tree again lists no workbook; the note names it, and what adopts it again."""
+    adopt(book)
+    tree = book.parent / "tree"
+    words = ["lock", "phantom", "--from-tree", str(tree), "--no-check"]
+    assert "grading workbook" not in CliRunner().invoke(app, words).stderr
+    next(tree.rglob("*_snp.png")).unlink()
+
+    told = CliRunner().invoke(app, words).stderr
+
+    assert f"v2 lists the grading workbook {NAME}, and v3" in told
+    assert f"verse-data adopt phantom {NAME}" in told
+
+
+def test_nothing_that_belongs_is_said_in_a_sentence(book: Path) -> None:
+    """Counts of nothing alone would read as success."""
+    stray = book.with_name("stray.txt")
+    stray.write_text("nothing of the release")
+
+    answer = adopt(stray)
+
+    assert answer.exit_code == 0
+    assert "Nothing of what was given belongs to phantom v1." in answer.stderr
+    assert "Nothing of" not in adopt(book).stderr
+    assert "Nothing of" not in adopt(book).stderr
+
+
+def test_a_text_that_is_called_a_workbook_is_called_none(book: Path) -> None:
+    """It is not asked for its columns; a CSV export by that name is read all the same."""
+    bad = book.with_name("bad.xlsx")
+    bad.write_text("not a zip\n")
+
+    assert "bad.xlsx is no Excel workbook" in str(adopt(bad).exception)
+    assert adopt(write_csv(book.with_name("export.xlsx"), [row(901), row(903)])).exit_code == 0
 
 
 def test_a_source_that_is_not_there_makes_no_version(book: Path) -> None:

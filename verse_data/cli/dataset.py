@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,6 +78,7 @@ def lock(
             "--from-tree, --from-lock and --node exclude each other. Give one of them."
         )
     dataset = open_dataset(release, root)
+    before = dataset.versions()
     if from_tree is not None:
         opened = api.lock_tree(release, from_tree, root=root, check=check)
         made, version = opened.lock, opened.version
@@ -98,6 +101,11 @@ def lock(
         print_json(facts)
     else:
         sys.stdout.write("".join(f"{name:8} {value}\n" for name, value in facts.items()))
+    for path in _lost_workbook(dataset, before, version):
+        note(
+            f"{before[-1]} lists the grading workbook {path}, and {version}, which was made now, lists none. "
+            f"Adopt it again: {command(dataset, 'adopt', shlex.quote(path.rpartition('/')[2]))}"
+        )
     gaps = api.open_release(release, version=version, root=root).gaps
     if gaps:
         told = counted(
@@ -108,6 +116,15 @@ def lock(
         note(
             f"{told} not listed (files of a scan, or whole scans). See which: {command(dataset, 'verify', '--level', 'presence')}"
         )
+
+
+def _lost_workbook(dataset: ReleaseDataset, before: Sequence[str], version: str) -> list[str]:
+    """Return the workbook of the newest version of `before`, if `version` is new and lists none."""
+    from verse_data.tables.index import index_scans
+
+    if not before or version in before or index_scans(dataset.lock(version)).grading:
+        return []
+    return [file.path for file in index_scans(dataset.lock(before[-1])).grading[:1]]
 
 
 def _read(place: str, dataset: ReleaseDataset) -> ReleaseLock:
@@ -174,6 +191,8 @@ def adopt(
     dataset = open_dataset(release, root)
     done = take_over(dataset, sources, version, progress=progress.default())
     report = done.report
+    if not (report.new or report.known):
+        note(f"Nothing of what was given belongs to {release} {done.version}.")
     if as_json:
         new = {"path": done.workbook, "version": done.version} if done.workbook else None
         print_json({**_adopted(report), "new_workbook": new})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from verse_data.digests import digest_file
 from verse_data.errors import FILE_FAULTS, UsageError, ValidationFailed, counted
@@ -15,11 +15,13 @@ from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.names import parse_path
 from verse_data.records.source_file import SourceFile
 from verse_data.releases.adopt import check_sources
+from verse_data.releases.publish import NotNewest
 from verse_data.releases.tree import lock_tree, walk_files
 
 if TYPE_CHECKING:
     from verse_data.releases.adopt import AdoptReport
     from verse_data.releases.dataset import ReleaseDataset
+    from verse_data.tables.workbook_sheet import Sheet
 
 PHANTOM: Final = "phantom"
 """Name of the made-up release."""
@@ -73,24 +75,26 @@ def adopt(
     """
     resolved = dataset.resolve(version)
     check_sources(sources)
-    lock = dataset.lock(resolved)
-    found, refused = _new_workbook(dataset, sources, lock)
-    if found is not None and resolved != dataset.resolve():
-        raise UsageError(
-            f"{found.path} is a grading workbook that {dataset.name} {resolved} does not list. It can "
-            f"become part of the version after {dataset.resolve()}, the newest: leave --version out."
-        )
-    if found is not None:
-        resolved = dataset.publish(_with(lock, found))
+    while True:
+        newest = resolved if version is None else dataset.resolve()
+        found, refused = _new_workbook(dataset, sources, resolved, newest)
+        if found is None:
+            break
+        try:
+            resolved = dataset.publish(_with(dataset.lock(resolved), found), after=resolved)
+            break
+        except NotNewest:  # another process was first; its version may list another workbook
+            resolved = dataset.resolve()
     report = dataset.adopt(sources, resolved, progress=progress)
     path = found.path if found else ""
     return Adoption(report=report, version=resolved, workbook=path, refused=refused)
 
 
 def _new_workbook(
-    dataset: ReleaseDataset, sources: Sequence[Source], lock: ReleaseLock
+    dataset: ReleaseDataset, sources: Sequence[Source], version: str, newest: str
 ) -> tuple[LockedFile | None, dict[str, str]]:
-    """Return the workbook in `sources` that `lock` can take in, and why other tables are none."""
+    """Return the workbook in `sources` that `version` can take in, and why other tables are none."""
+    lock = dataset.lock(version)
     known = {(file.size, file.sha256) for file in lock.files}
     names = {path.rpartition("/")[2] for path in lock.by_path}
     found: dict[str, LockedFile] = {}
@@ -104,6 +108,8 @@ def _new_workbook(
         )
         try:
             _check_cells(path, dataset, lock)
+            if version != newest:
+                _refuse_older(path, file, dataset, version, newest)
             _check_place(path, file, dataset, lock)
         except (UsageError, *FILE_FAULTS) as error:
             if named:
@@ -141,9 +147,8 @@ def _check_cells(path: Path, dataset: ReleaseDataset, lock: ReleaseLock) -> None
     from verse_data.tables.grading import check_sheet
     from verse_data.tables.index import index_scans
     from verse_data.tables.sources import read_sources
-    from verse_data.tables.workbook import read_sheet
 
-    scans, sheet = index_scans(lock).scans, read_sheet(path, name=str(path))
+    scans, sheet = index_scans(lock).scans, _read(path)
     series = {scan.series_id for scan in scans}
     grading = check_sheet(sheet, without_t12=series)
     if not series & {graded.row.series_id for graded in grading.rows}:
@@ -162,6 +167,36 @@ def _check_cells(path: Path, dataset: ReleaseDataset, lock: ReleaseLock) -> None
         check_sheet(sheet, without_t12=may_lack_t12(sources))
 
 
+def _read(path: Path) -> Sheet:
+    """Read the sheet at `path`; say of a text that is called .xlsx what it is, and not what it lacks."""
+    from verse_data.tables.workbook import read_sheet
+
+    try:
+        return read_sheet(path, name=str(path))
+    except ValidationFailed as error:
+        with path.open("rb") as file:
+            is_zip = file.read(2) == b"PK"
+        if path.suffix.lower() != ".xlsx" or is_zip:
+            raise
+        raise ValidationFailed(
+            f"{path} is no Excel workbook, though its name ends with .xlsx. Get it again from its source."
+        ) from error
+
+
+def _refuse_older(
+    path: Path, file: LockedFile, dataset: ReleaseDataset, version: str, newest: str
+) -> NoReturn:
+    """Raise `UsageError` for a workbook that is given for `version`; say what `newest` makes of it."""
+    lock = dataset.lock(newest)
+    told = f"{path} is a grading workbook that {dataset.name} {version} does not list"
+    if (file.size, file.sha256) in {(old.size, old.sha256) for old in lock.files}:
+        raise UsageError(f"{told}, and {newest} does: leave --version out.")
+    _check_place(path, file, dataset, lock)
+    raise UsageError(
+        f"{told}. It can become part of the version after {newest}, the newest: leave --version out."
+    )
+
+
 def _check_place(path: Path, file: LockedFile, dataset: ReleaseDataset, lock: ReleaseLock) -> None:
     """Raise `UsageError` unless the workbook at `path` would be the one of the release."""
     from verse_data.tables.index import index_scans
@@ -176,17 +211,34 @@ def _check_place(path: Path, file: LockedFile, dataset: ReleaseDataset, lock: Re
     if not others:
         chosen = index_scans(_with(lock, file)).grading
         others = [old for old in chosen if old.sha256 != file.sha256]
-        if not others:
-            return
-    old = others[0]
+    # A file of a well-known name would hide the workbook of another name that the lock has.
+    listed = dict.fromkeys((*others, *index_scans(lock).grading))
+    workbook = next((old for old in listed if _holds_gradings(old, dataset)), None)
+    if not (others or workbook):
+        return
+    old = workbook or others[0]
     renamed = index_scans(_with(lock, file.model_copy(update={"path": rename}))).grading
     alone = rename not in lock.by_path and {f.sha256 for f in renamed} == {file.sha256}
-    hint = f"If that holds no gradings, rename yours to {rename}. " if alone else ""
+    helps = alone and workbook is None
+    hint = f"That holds no gradings that can be read: rename yours to {rename}. " if helps else ""
     raise UsageError(
         f"{path} is a grading workbook (sha256 {file.sha256[:12]}), and {dataset.name} lists another: "
         f"{old.path} (sha256 {old.sha256[:12]}). A release has one, and nothing was written. {hint}For "
         f"other grades, make a release of your own: verse-data lock NAME --from-tree FOLDER"
     )
+
+
+def _holds_gradings(file: LockedFile, dataset: ReleaseDataset) -> bool:
+    """Whether a locked table is a grading workbook; one that cannot be looked at counts as one."""
+    from verse_data.tables.workbook import read_locked_sheet
+
+    try:
+        read_locked_sheet(dataset.source(file))
+    except ValidationFailed:
+        return False
+    except FILE_FAULTS:
+        return True
+    return True
 
 
 def _with(lock: ReleaseLock, file: LockedFile) -> ReleaseLock:

@@ -45,11 +45,25 @@ def absent(release: LockedRelease) -> str:
             return f"{told}. It is {_E1}; OSF does not have it. Download it there, then: {adopt}"
         return f"{told}. Bring it from where the release was made: {adopt}"
     told = f"{release.name} {release.version} lists no grading workbook ({_HOLDS})"
+    if later := _later(release):
+        newest = later == release.files.resolve()
+        way = "leave version= (--version) out, or open the release again"
+        return f"{told}. {later} lists one: {way if newest else f'open version={later!r}'}"
     if published:
         adopt = command(release.files, "adopt", *map(shlex.quote, published.values()))
         return f"{told}. It is {_E1}. Download it there, then: {adopt}"
     adopt = command(release.files, "adopt", "WORKBOOK.xlsx")
     return f"{told}. One has the sheet and headings of {_E1}. If you have one: {adopt}"
+
+
+def _later(release: LockedRelease) -> str:
+    """Return the newest of the later versions that lists a workbook; empty if none does."""
+    from verse_data.tables.index import index_scans
+
+    versions = release.files.versions()
+    later = versions[versions.index(release.version) + 1 :]
+    listing = (name for name in reversed(later) if index_scans(release.files.lock(name)).grading)
+    return next(listing, "")
 
 
 def _typed(release: LockedRelease, verb: str, *words: str) -> str:

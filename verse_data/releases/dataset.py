@@ -88,16 +88,17 @@ class ReleaseDataset:
         """Return the annex key of every file of a version by path, out of the git tree itself."""
         return self.history.tree_keys(version)
 
-    def publish(self, lock: ReleaseLock) -> str:
+    def publish(self, lock: ReleaseLock, *, after: str | None = None) -> str:
         """Make `lock` a version, and return its name.
 
         The dataset is built, or a commit and a tag are added to it. A lock with the files of an
-        existing version is that version; addresses that are new to it are added.
+        existing version is that version; addresses that are new to it are added. `after` is the
+        version that it was made from: `NotNewest`, a `UsageError`, if another is the newest by then.
         `UsageError` if it is of another release, `ToolMissing` without git or git-annex.
         """
         from verse_data.releases.publish import publish
 
-        return publish(self.history, lock, addresses=self.addresses)
+        return publish(self.history, lock, addresses=self.addresses, after=after)
 
     def addresses(self, file: LockedFile) -> tuple[str, ...]:
         """Return every address that gives the content of `file`, the one on OSF first."""

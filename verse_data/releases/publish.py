@@ -29,7 +29,13 @@ _SETTINGS: Final = """\
 """
 
 
-def publish(history: History, lock: ReleaseLock, *, addresses: Addresses) -> str:
+class NotNewest(UsageError):
+    """The version that a lock was made from is not the newest any more."""
+
+
+def publish(
+    history: History, lock: ReleaseLock, *, addresses: Addresses, after: str | None = None
+) -> str:
     """Make `lock` a version, and return its name; see :meth:`ReleaseDataset.publish`."""
     path = history.path
     if lock.release != path.name:
@@ -37,11 +43,13 @@ def publish(history: History, lock: ReleaseLock, *, addresses: Addresses) -> str
             f"The lock is of release {lock.release!r}, and the dataset at {path} is of {path.name!r}. "
             f"Name the release as the lock does."
         )
-    require_place(path)
+    check_annex()
     publishing.sweep(path.parent)
-    if not history.exists() and _build(path, lock, addresses):
-        return "v1"
-    return _extend(history, lock, addresses)
+    if not history.exists():
+        require_place(path)
+        if _build(path, lock, addresses):
+            return "v1"
+    return _extend(history, lock, addresses, after)
 
 
 def require_place(path: Path) -> None:
@@ -77,7 +85,7 @@ def _build(path: Path, lock: ReleaseLock, addresses: Addresses) -> bool:
         return publishing.publish_folder(staged, path)
 
 
-def _extend(history: History, lock: ReleaseLock, addresses: Addresses) -> str:
+def _extend(history: History, lock: ReleaseLock, addresses: Addresses, after: str | None) -> str:
     path, versions = history.path, history.versions()
     git.check_writable(path)
     for version in versions:
@@ -88,6 +96,11 @@ def _extend(history: History, lock: ReleaseLock, addresses: Addresses) -> str:
             # Whoever published the newest may have been killed before this.
             _move_work_tree(history, history.commit(versions[-1]))
             return version
+    if after is not None and after != versions[-1]:
+        raise NotNewest(
+            f"The lock was made from {path.name} {after}, and {versions[-1]} is the newest version now. "
+            f"Nothing was written: make it from {versions[-1]}."
+        )
     number = int(versions[-1].removeprefix("v")) + 1 if versions else 1
     parent = history.commit(versions[-1]) if versions else None
     with _namespace(path) as namespace:
@@ -97,7 +110,7 @@ def _extend(history: History, lock: ReleaseLock, addresses: Addresses) -> str:
         annex.merge(path)
         made = create_tag(path, lock, number=number, commit=commit)
     if not made:  # another process was first with this number: its version comes before ours
-        return _extend(history, lock, addresses)
+        return _extend(history, lock, addresses, after)
     _move_work_tree(history, commit)
     return f"v{number}"
 
