@@ -178,7 +178,14 @@ def load_split(
     _assert_grouped(opened)
     rows = needs(unit, own)
     chosen = [
-        _members(member, split, where, several=len(names) > 1, progress=options.get("progress"))
+        _members(
+            member,
+            split,
+            where,
+            graded=rows["graded"],
+            several=len(names) > 1,
+            progress=options.get("progress"),
+        )
         for member in opened
     ]
     if not any(len(members) for members in chosen):
@@ -221,6 +228,7 @@ def _members(
     split: Split,
     where: str | None,
     *,
+    graded: bool,
     several: bool,
     progress: Progress | None,
 ) -> list[str] | pd.DataFrame:
@@ -230,7 +238,7 @@ def _members(
         raise UsageError(_no_such_split(release, split, several=several))
     if where is None:
         return ids
-    return release.fetch_and_select(where, scan_ids=ids, progress=progress)
+    return release.fetch_and_select(where, scan_ids=ids, graded=graded, progress=progress)
 
 
 def _check_condition(where: str) -> None:

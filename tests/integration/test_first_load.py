@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +12,18 @@ from osf_standin import Node, OsfStandin
 from typer.testing import CliRunner
 
 import verse_data as vd
+from tests.support.workbooks import row, write_xlsx
 from verse_data import config
 from verse_data.api import lock_tree
 from verse_data.cli.main import app
-from verse_data.errors import ContentMissing, IncompleteTable, Offline, QueryRefused, UsageError
+from verse_data.errors import (
+    ContentMissing,
+    IncompleteTable,
+    Offline,
+    QueryRefused,
+    UsageError,
+    ValidationFailed,
+)
 from verse_data.phantom import write as write_phantom
 from verse_data.records.lock import ReleaseLock
 from verse_data.release.opening import dataset_of
@@ -132,7 +141,7 @@ def test_a_ct_is_fetched_where_it_alone_places_centroids(
     with locked(tree, monkeypatch, without="sub-verse901_seg-vert_msk.nii.gz"):
         release = vd.open_release("lab")
 
-        rows = release.fetch_and_select("centroid_x > -100000")
+        rows = release.fetch_and_select("centroid_x > -100000", graded=True)
 
     assert "verse901" in set(rows["scan_id"])
     here = [file.path for file in release.locked(roles=["ct"]) if release.files.has(file)]
@@ -146,6 +155,53 @@ def test_a_ct_is_fetched_where_it_alone_places_centroids(
     table = CliRunner().invoke(app, ["table", "lab"])
     assert "1 of 1 files" in table.stderr
     assert "get lab --scan verse901 --role ct" in table.stderr
+
+
+def test_a_broken_workbook_stops_who_needs_grades(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks for none of them does not fetch it, and is served also once it is here."""
+    broken = shutil.copytree(tree, tmp_path / "broken")
+    write_xlsx(broken / "phantom_grading.xlsx", [row(901, verse_ID="x")])
+    patches = {"unit": "patch", "sampling": "level", "patch_size": 16, "release": "lab"}
+    with locked(broken, monkeypatch):
+        before = vd.load_split("training", **patches)
+        lumbar = vd.load_split("training", release="lab", where="level >= 'L1'")
+        release = vd.open_release("lab")
+        assert not any(release.files.has(file) for file in release.index.grading)
+        for options in ({"where": WHERE}, {"unit": "vertebra"}):
+            with pytest.raises(ValidationFailed, match=r"phantom_grading\.xlsx.*column A"):
+                vd.load_split("training", release="lab", **options)
+        assert all(release.files.has(file) for file in release.index.grading)
+        release.fetch()
+
+    with pytest.warns(IncompleteTable, match="What the grading workbook says is missing"):
+        again = vd.load_split("training", release="lab", where="level >= 'L1'")
+    assert len(again) == len(lumbar) > 0
+    assert len(vd.load_split("training", **patches)) == len(before) > 0
+    for ask in (lambda: release.vertebrae, lambda: release.select(WHERE), lambda: release.folds(2)):
+        with pytest.raises(ValidationFailed, match="column A"):
+            ask()
+    found = release.findings.set_index("rule")
+    assert found.loc["broken-file", "file"] == "phantom_grading.xlsx"
+    assert "no-workbook" not in found.index
+
+
+@pytest.mark.usefixtures("osf")
+@pytest.mark.parametrize(
+    "columns", [["scan_id", "level", "foreign_material"], ["scan_id", "level"]]
+)
+def test_rows_are_held_against_the_workbook_where_they_say_what_it_says(
+    columns: list[str], tree: Path, tmp_path: Path
+) -> None:
+    """Rows of foreign material have no grade and need it; those with scan and level alone do not."""
+    chosen = lock_tree("lab", tree, root=tmp_path / "whole").select("foreign_material")
+    release = vd.open_release("lab")
+
+    served = release.dataset(chosen[columns])
+
+    assert len(served) == chosen["scan_id"].nunique() > 0
+    assert all(release.files.has(file) for file in release.index.grading) is (len(columns) > 2)
 
 
 @pytest.mark.usefixtures("osf")

@@ -278,7 +278,7 @@ class Release(TabledRelease):
         if rows is None and with_rows:
             self._require_room(unbuilt, codec)
             self.fetch_tables(ids, graded=graded, progress=progress)
-            table = self._tables_for(wanted).vertebrae
+            table = self._tables_for(wanted, graded=graded).vertebrae
             rows = table[table["scan_id"].isin(wanted)]
         if unbuilt:
             self._require_room(unbuilt, codec)
@@ -338,8 +338,8 @@ class Release(TabledRelease):
         """Return this version's own rows of the vertebrae that are `given`."""
         from verse_data.tables.given_rows import own_rows
 
-        self.fetch_tables(ids, graded=graded or grades.can_be_fetched(self), progress=progress)
-        own = self._tables_for(set(ids)).vertebrae
+        self.fetch_tables(ids, graded=graded, progress=progress)
+        own = self._tables_for(set(ids), graded=graded).vertebrae
         return own_rows(given, own, version=f"{self.name} {self.version}")
 
     def dataset(
@@ -411,5 +411,8 @@ def _is_table(chosen: Iterable[str] | pd.DataFrame) -> TypeGuard[pd.DataFrame]:
 
 
 def _gives_grades(rows: pd.DataFrame | None) -> bool:
-    """Whether rows came with grades, which are held against those of the version."""
-    return rows is not None and "grade" in rows.columns and bool(rows["grade"].notna().any())
+    """Whether rows came with what the workbook says, which is held against that of the version."""
+    if rows is None:
+        return False
+    said = rows[grades.of_workbook(rows.columns)]
+    return bool((said.notna() & (said != "not_assessed")).any(axis=None))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from verse_data.errors import ContentMissing
@@ -72,14 +72,19 @@ def _typed(release: LockedRelease, verb: str, *words: str) -> str:
     )
 
 
+def of_workbook(columns: Iterable[str]) -> list[str]:
+    """Return those of `columns` that the grading workbook alone fills."""
+    from verse_data.tables.columns import workbook_columns
+
+    return [name for name in columns if name in workbook_columns()]
+
+
 def require(release: LockedRelease, columns: Sequence[str], *, asked: str) -> None:
     """Raise `ContentMissing` if one of `columns` comes from the workbook, and that is not here.
 
     Without it every such cell is missing, and whatever is `asked` of it would come back empty.
     """
-    from verse_data.tables.columns import workbook_columns
-
-    blind = [name for name in columns if name in workbook_columns()]
+    blind = of_workbook(columns)
     if blind and not is_here(release):
         raise ContentMissing(
             f"{asked} needs {' and '.join(blind)}, which only the grading workbook holds. "

@@ -58,10 +58,13 @@ class TabledRelease(LockedRelease):
         alone = [name for name, scan in self.series.items() if contents.needs_ct(scan)]
         if alone and not headers:
             sentences.append(self._absent_files(alone, ("ct",)))
-        for sentence in sentences:
-            if sentence and sentence not in self._warned:
-                self._warned |= {sentence}
-                warn(IncompleteTable(sentence))
+        for sentence in filter(None, sentences):
+            self._warn_once(sentence)
+
+    def _warn_once(self, sentence: str) -> None:
+        if sentence not in self._warned:
+            self._warned |= {sentence}
+            warn(IncompleteTable(sentence))
 
     def _absent_files(self, scan_ids: list[str] | None, roles: tuple[Role, ...]) -> str:
         """Return how many files of `scan_ids` are not here, and what brings them; nothing if all are."""
@@ -77,13 +80,13 @@ class TabledRelease(LockedRelease):
             f"say is missing: {line}"
         )
 
-    def _tables_for(self, scan_ids: Collection[str] | None) -> Tables:
-        """Return the tables, if no file of `scan_ids` is broken; None means all scans."""
+    def _tables_for(self, scan_ids: Collection[str] | None, *, graded: bool = True) -> Tables:
+        """Return the tables, if no file of `scan_ids` (None: of all), and no workbook if `graded`, is broken."""
         read = self._read_tables()
         if not read.broken:
             return read
         listing = command(self.files, "findings", version=self.version_for_commands)
-        return read.sound(scan_ids, listing=listing)
+        return read.sound(scan_ids, graded=graded, listing=listing)
 
     def _read_tables(self) -> Tables:
         """Read what is here; once, and again when more has come or a broken file was replaced."""
@@ -160,13 +163,17 @@ class TabledRelease(LockedRelease):
             If it asks about grades, or anything else that the grading workbook alone says, and that
             is not here.
         """
-        from verse_data.tables.query import select
+        from verse_data.tables.query import columns_used, select
 
         self.require_grades(where)
         chosen = None if scan_ids is None else set(self._ids(scan_ids))
         if chosen is None:
             self._warn_of_absent_files()
-        rows = self._tables_for(chosen).vertebrae
+        tables = self._tables_for(chosen, graded=bool(grades.of_workbook(columns_used(where))))
+        for file in tables.broken:
+            if not file.scan_id:
+                self._warn_once(f"What the grading workbook says is missing here: {file.error}")
+        rows = tables.vertebrae
         return select(rows if chosen is None else rows[rows["scan_id"].isin(chosen)], where)
 
     def require_grades(self, where: str | None) -> None:
@@ -190,11 +197,15 @@ class TabledRelease(LockedRelease):
         where: str,
         *,
         scan_ids: Iterable[str] | None = None,
+        graded: bool = False,
         engine: str | None = None,
         jobs: int = 8,
         progress: Progress | None = None,
     ) -> pd.DataFrame:
         """Fetch everything that the tables say of these scans, then :meth:`select`.
+
+        The grading workbook is fetched if `where` asks for what it alone says, or if the rows are to be
+        `graded` whatever `where` asks.
 
         Parameters
         ----------
@@ -202,6 +213,8 @@ class TabledRelease(LockedRelease):
             As in :meth:`select`.
         scan_ids : iterable of str, optional
             Scan ids such as ``"verse004"``. Default: all.
+        graded : bool
+            Whether the rows are to have their grades, where an address has the workbook.
         engine : str, optional
             Has no effect, but for a warning: leave it out.
         jobs : int
@@ -219,15 +232,16 @@ class TabledRelease(LockedRelease):
         QueryRefused
             If `where` is not part of the query grammar; nothing was fetched.
         Offline, NetworkError, ContentMissing, IntegrityError
-            If a grading workbook, mask or centroid file, or the CT of a scan without a mask, is not
-            here and cannot be had: rows would be missing without a word.
+            If a mask or centroid file, the CT of a scan without a mask, or a grading workbook that is
+            needed, is not here and cannot be had: rows would be missing without a word.
         """
         from verse_data.tables.columns import to_frame
-        from verse_data.tables.query import select
+        from verse_data.tables.query import columns_used, select
 
         notice_engine(engine)
         select(to_frame("vertebrae", []), where)
-        graded = grades.can_be_fetched(self)
+        graded = graded or bool(grades.of_workbook(columns_used(where)))
+        graded = graded and grades.can_be_fetched(self)
         if not graded:
             self.require_grades(where)  # before anything large is fetched in vain
         chosen = self._ids(scan_ids)
@@ -266,13 +280,17 @@ class TabledRelease(LockedRelease):
         if alone:
             self.fetch(alone, roles=("ct",), jobs=jobs, progress=progress)
 
-    def tables_of(self, split: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def tables_of(
+        self, split: str | None, *, graded: bool = True
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the rows of :attr:`scans` and :attr:`vertebrae` in a published split.
 
         Parameters
         ----------
         split : str or None
             Published split; None means all.
+        graded : bool
+            Whether a broken grading workbook matters.
 
         Returns
         -------
@@ -290,7 +308,7 @@ class TabledRelease(LockedRelease):
 
         self._warn_of_absent_files()
         scans = of_split(self._read_tables().scans, split)
-        vertebrae = self._tables_for(set(scans["scan_id"])).vertebrae
+        vertebrae = self._tables_for(set(scans["scan_id"]), graded=graded).vertebrae
         return scans.copy(), vertebrae[vertebrae["scan_id"].isin(scans["scan_id"])].copy()
 
     def folds(
@@ -335,7 +353,8 @@ class TabledRelease(LockedRelease):
             stratify = self._usual_balance()
         else:
             grades.require(self, column_names(stratify), asked=f"stratify={stratify!r}")
-        scans, vertebrae = self.tables_of(split)
+        graded = bool(grades.of_workbook(column_names(stratify)))
+        scans, vertebrae = self.tables_of(split, graded=graded)
         return make_folds(
             scans,
             vertebrae,
@@ -384,7 +403,7 @@ class TabledRelease(LockedRelease):
         """
         from verse_data.tables.folds import Folds
 
-        scans, _ = self.tables_of(split)
+        scans, _ = self.tables_of(split, graded=False)
         return Folds.read(Path(path), scans, release=self.name, lock=f"sha256:{self.lock.digest}")
 
 

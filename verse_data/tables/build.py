@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from verse_data.errors import ValidationFailed
+from verse_data.errors import FILE_FAULTS, ValidationFailed
 from verse_data.progress import Progress, silent
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
@@ -44,7 +44,8 @@ class Tables:
     grading : Grading or None
         The grading workbook as read, with its rows of series that the release lacks.
     broken : tuple of BrokenFile
-        Files that could not be read; what their scans' rows say of them is missing.
+        Files that could not be read; what their scans' rows say of them is missing. The grading
+        workbook, which is of no scan, is among them without a scan id.
     """
 
     scans: pd.DataFrame
@@ -59,7 +60,11 @@ class Tables:
         return f"<Tables: {', '.join(f'{len(getattr(self, name)):,} {name}' for name in names)}>"
 
     def sound(
-        self, scan_ids: Collection[str] | None = None, *, listing: str = "Release.findings"
+        self,
+        scan_ids: Collection[str] | None = None,
+        *,
+        graded: bool = True,
+        listing: str = "Release.findings",
     ) -> Tables:
         """Return these tables, if every file of `scan_ids` (default: of all scans) could be read.
 
@@ -69,15 +74,21 @@ class Tables:
         ----------
         scan_ids : collection of str, optional
             What is going to be used.
+        graded : bool
+            Whether what the grading workbook says is going to be used; else that may be broken.
         listing : str
             What gives the list of all broken files; told to the reader of the error.
 
         Raises
         ------
         ValidationFailed, IntegrityError, UnsafeInput
-            Naming every broken file of these scans.
+            Naming every broken file of these scans; or every broken rule of the workbook.
         """
-        here = [file for file in self.broken if scan_ids is None or file.scan_id in scan_ids]
+        for file in self.broken:
+            if graded and not file.scan_id:
+                raise type(file.error)(str(file.error))
+        of_scans = [file for file in self.broken if file.scan_id]
+        here = [file for file in of_scans if scan_ids is None or file.scan_id in scan_ids]
         raise_broken(here, listing=listing)
         return self
 
@@ -93,7 +104,7 @@ def build_tables(
     """Read, check and join the metadata of a release.
 
     Files that are not on this machine leave their columns missing; nothing is fetched. So do files
-    of a scan that cannot be read, each of which is a finding; see :meth:`Tables.sound`.
+    that cannot be read, each of which is a finding; see :meth:`Tables.sound`.
 
     Parameters
     ----------
@@ -109,22 +120,18 @@ def build_tables(
         again.
     progress : Progress
         Told how far reading is.
-
-    Raises
-    ------
-    ValidationFailed
-        If the workbook breaks a rule; sheet, row, column and value are named, all at once.
-    SheetRefused
-        If the workbook is hostile or beyond a limit.
-    ContentCorrupt
-        If the workbook does not have the locked digest.
     """
     index = index_scans(lock, catalog=catalog)
     # The workbook's own process runs while the other files are read.
     with ThreadPoolExecutor(1) as beside:
         sheet = beside.submit(_sheet, index.grading, content)
         sources = read_sources(index.scans, content, derived=derived, progress=progress)
-    grading = _grading(sheet.result(), sources)
+    broken = [file for scan in sources for file in scan.broken]
+    grading = None
+    try:
+        grading = _grading(sheet.result(), sources)
+    except FILE_FAULTS as error:
+        broken.append(BrokenFile("", "", index.grading[0].path, error))
     rows = {graded.row.series_id: graded for graded in grading.rows} if grading else {}
     expected = {series.series_id: series for series in catalog.expected} if catalog else {}
     # What is said of a series is said of no scan, where names do not tell which of several is meant.
@@ -138,16 +145,17 @@ def build_tables(
         row = graded.row if graded else None
         scans.append(scan_record(scan, row, expected.get(scan.scan.series_id)))
         vertebrae += vertebra_records(scan, row)
-    broken = tuple(file for scan in sources for file in scan.broken)
     findings = [file.finding() for file in broken]
     findings += [*index.findings, *_findings(sources, grading, rows, index)]
+    if grading is None and all(file.scan_id for file in broken):
+        findings.append(_no_workbook(index))
     return Tables(
         scans=to_frame("scans", scans),
         vertebrae=to_frame("vertebrae", vertebrae),
         subjects=to_frame("subjects", subject_records(scans, vertebrae)),
         findings=findings_frame(findings),
         grading=grading,
-        broken=broken,
+        broken=tuple(broken),
     )
 
 
@@ -188,7 +196,6 @@ def _findings(
         graded = rows.get(scan.scan.series_id)
         yield from scan_findings(scan, graded.row if graded else None)
     if grading is None:
-        yield _no_workbook(index)
         return
     yield from grading_findings(grading)
     series = {scan.scan.series_id for scan in sources}
