@@ -128,8 +128,8 @@ def load_split(
         (mm along R-L, A-P, S-I, or one for all; None keeps the scan's grid), ``interpolation="linear"``,
         ``codec="lz4"`` of the stores, ``transform=None``, ``seed=0``, ``image_dtype="float32"``,
         ``workers=None`` (processes that convert), ``progress=None``; ``label=True`` of scans and patches.
-        Those of a unit are listed at its class in :mod:`verse_data.training`. Vertebrae, and patches
-        drawn by grade, need the grading workbook.
+        Those of a unit are listed at its class in :mod:`verse_data.training`. Vertebrae (unless
+        `include` has ``"not_assessed"``), and patches drawn by grade, need the grading workbook.
 
     Returns
     -------
@@ -176,6 +176,7 @@ def load_split(
         for name in names
     ]
     _assert_grouped(opened)
+    grades.require_listed(opened, unit, own)
     rows = needs(unit, own)
     chosen = [
         _members(

@@ -210,7 +210,8 @@ def test_missing_content_is_named_with_the_command(dataset: ReleaseDataset) -> N
     ghost = LockedFile(path="a/b_ct.nii.gz", size=1_234_567, sha256="0" * 64)
 
     with pytest.raises(
-        ContentMissing, match=r"a/b_ct\.nii\.gz \(1,234,567 bytes\).*verse-data adopt phantom PATH --root"
+        ContentMissing,
+        match=r"a/b_ct\.nii\.gz \(1,234,567 bytes\).*verse-data adopt phantom PATH --root",
     ):
         dataset.content(ghost)
 

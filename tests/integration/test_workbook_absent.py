@@ -9,12 +9,16 @@ import pytest
 from typer.testing import CliRunner
 
 import verse_data as vd
+from tests.support.workbooks import row, write_xlsx
 from verse_data import config
 from verse_data.api import load_table, lock_tree
 from verse_data.cli.main import app
+from verse_data.config import resolve
 from verse_data.errors import ContentMissing, IncompleteTable, QueryRefused, UsageError
 from verse_data.phantom import write
 from verse_data.release import Release
+from verse_data.release.opening import dataset_of
+from verse_data.releases.tree import lock_tree as hash_tree
 from verse_data.spine.levels import LEVELS
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -46,6 +50,12 @@ def release(root: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Release:
     del home  # only set by then
     monkeypatch.setenv(config.HOME_VARIABLE, str(root))
     return vd.open_release("phantom")
+
+
+@pytest.fixture
+def phantom_without_contents(tree: Path) -> None:
+    """Lock it, and bring none of its files here: the network has to be asked for each."""
+    dataset_of("phantom", resolve()).publish(hash_tree(tree, release="phantom"))
 
 
 @pytest.mark.parametrize(
@@ -145,9 +155,36 @@ def test_a_locked_workbook_that_is_not_here_is_named_with_its_file(tree: Path) -
     assert set(found.loc[["no-workbook"], "severity"]) == {"warning"}
 
 
-@pytest.mark.usefixtures("release")
-def test_nothing_to_serve_names_the_options_that_serve() -> None:
-    """The counts in the text are those that the options give."""
+@pytest.mark.usefixtures("phantom_without_contents")
+@pytest.mark.parametrize(
+    ("options", "other"),
+    [
+        ({"unit": "vertebra"}, {"include": ("graded", "not_assessed")}),
+        ({"unit": "vertebra", "include": "foreign_material"}, {"include": "not_assessed"}),
+        ({"unit": "patch", "sampling": "grade"}, {"sampling": "level"}),
+    ],
+)
+def test_what_only_grades_serve_is_refused_before_anything_is_fetched(
+    options: dict[str, object], other: dict[str, object], tree: Path
+) -> None:
+    """It names the workbook and the option that needs none; that one serves, once files are here."""
+    more = {"patch_size": 16} if options["unit"] == "patch" else {}
+    release = vd.open_release("phantom")
+    for ask in (
+        lambda: vd.load_split("training", release="phantom", **options, **more),
+        lambda: release.dataset(list(release.series), **options, **more),
+    ):
+        with pytest.raises(ContentMissing, match=rf"(include|sampling)=.*without them.*{NAMED}"):
+            ask()
+
+    release.files.adopt([tree])
+    assert len(vd.load_split("training", release="phantom", **{**options, **other}, **more)) > 0
+
+
+def test_nothing_to_serve_names_the_options_that_serve(tree: Path) -> None:
+    """Of a workbook that grades other scans, the counts in the text are those that the options give."""
+    write_xlsx(tree / "grading.xlsx", [row(4)])
+    lock_tree("phantom", tree)
     with pytest.raises(UsageError, match="not_assessed") as raised:
         vd.load_split("training", release="phantom", unit="vertebra")
 
@@ -163,6 +200,7 @@ def test_nothing_to_serve_without_centroids_or_masks(tree: Path) -> None:
     """Two options that must change together are named together; without masks it is label=False."""
     for path in [*tree.rglob("*_ctd.json")]:
         path.unlink()
+    write_xlsx(tree / "grading.xlsx", [row(4)])
     lock_tree("bare", tree)
 
     with pytest.raises(UsageError, match=r"include=\(.*\), around='mask' would serve \d+"):

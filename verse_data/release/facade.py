@@ -372,6 +372,7 @@ class Release(TabledRelease):
         """
         how, own = split_options(unit, options)
         serving.check_options(unit, how, own)
+        grades.require_listed([self], unit, own)
         part = self.contribution(chosen, **needs(unit, own), **how)
         return serving.dataset([part], unit=unit, **own)
 

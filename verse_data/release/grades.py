@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from verse_data.errors import ContentMissing
 from verse_data.releases.commands import command
@@ -96,6 +96,24 @@ def require_obtainable(release: LockedRelease, *, asked: str) -> None:
     """Raise `ContentMissing` if the version lists a workbook that is neither here nor to be had."""
     if release.index.grading and not (is_here(release) or can_be_fetched(release)):
         raise ContentMissing(f"{asked} needs the grades of the vertebrae. {absent(release)}")
+
+
+def require_listed(
+    releases: Sequence[LockedRelease], unit: str, options: Mapping[str, Any]
+) -> None:
+    """Raise `ContentMissing` if none lists a workbook, and nothing is served without its grades."""
+    if any(release.index.grading for release in releases):
+        return
+    if unit == "vertebra" and "not_assessed" not in options.get("include", ("graded",)):
+        asked, way = "unit='vertebra'", "include=('graded', 'not_assessed') serves vertebrae"
+    elif unit == "patch" and options.get("sampling") == "grade":
+        asked, way = "sampling='grade'", "sampling='level' serves patches"
+    else:
+        return
+    raise ContentMissing(
+        f"{asked} needs the grades of the vertebrae, so there is nothing to serve. {way} without them. "
+        f"{absent(releases[0])}"
+    )
 
 
 def without_grades(release: LockedRelease, columns: Sequence[str]) -> tuple[tuple[str, ...], str]:
