@@ -178,7 +178,10 @@ def _names() -> dict[str, Any]:
 
 def _taken(call: Any) -> list[str]:
     """Return the parameters of a call with their defaults, and what must be given by name."""
-    taken = inspect.signature(call).parameters.values()
+    try:
+        taken = inspect.signature(call).parameters.values()
+    except ValueError:  # a class that takes what the builtin it comes from takes
+        return []
     star = {inspect.Parameter.KEYWORD_ONLY: "*", inspect.Parameter.VAR_KEYWORD: "**"}
     return [
         f"{star.get(one.kind, '')}{one.name}"
