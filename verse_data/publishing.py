@@ -81,7 +81,7 @@ def staging(final: Path, *, needed: int | None = None) -> Iterator[Path]:
     """
     with storage_errors(final.parent, needed=needed):
         final.parent.mkdir(parents=True, exist_ok=True)
-    name = f"{_PREFIX}{os.getpid()}@{_machine()}@{secrets.token_hex(4)}@{final.name}"
+    name = f"{_PREFIX}{process_name()}@{secrets.token_hex(4)}@{final.name}"
     staged = final.parent / name
     try:
         with storage_errors(final, needed=needed):
@@ -153,30 +153,37 @@ def leftovers(folder: Path) -> list[Path]:
     return [path for path in folder.glob(f"{_PREFIX}*") if _is_stale(path)]
 
 
-def _is_stale(path: Path) -> bool:
-    pid, host, *_ = [*path.name.removeprefix(_PREFIX).split("@"), ""]
+def process_name(number: int | None = None) -> str:
+    """Return what names a process in the files that it leaves: its number and machine."""
+    try:
+        # Containers may share a host name and a folder, and not the numbers of processes.
+        namespace = f"-{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:  # no Linux
+        namespace = ""
+    return f"{os.getpid() if number is None else number}@{socket.gethostname()}{namespace}"
+
+
+def is_left(path: Path, process: str) -> bool:
+    """Whether the process that `path` is named after is gone, or `path` is a day old."""
+    number = process.partition("@")[0]
     try:
         old = time.time() - path.lstat().st_mtime > _STALE_SECONDS
     except FileNotFoundError:
         return False
-    return old or (host == _machine() and pid.isdigit() and not _is_alive(int(pid)))
+    ours = number.isdigit() and process == process_name(int(number))
+    return old or (ours and not _is_alive(int(number)))
 
 
-def _machine() -> str:
-    """Return the name of what process ids are of: containers may share a host name, and not these."""
+def _is_stale(path: Path) -> bool:
+    return is_left(path, "@".join(path.name.removeprefix(_PREFIX).split("@")[:2]))
+
+
+def _is_alive(number: int) -> bool:
     try:
-        namespace = Path("/proc/self/ns/pid").stat().st_ino
-    except OSError:  # no Linux
-        return socket.gethostname()
-    return f"{socket.gethostname()}-{namespace}"
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
+        os.kill(number, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except OSError:
         return True
     return True
 

@@ -132,6 +132,7 @@ def steps(evil: ReleaseDataset, tree: Path) -> list[Callable[[], object]]:
     ]
 
 
+@pytest.mark.filterwarnings("ignore::verse_data.errors.IncompleteTable")
 def test_no_public_function_runs_the_datasets_own_code(
     evil: ReleaseDataset, markers: Path, tmp_path: Path
 ) -> None:

@@ -63,6 +63,7 @@ def hits(folder: Path, words: tuple[str, ...], *, without: tuple[str, ...] = ())
     return found
 
 
+@pytest.mark.filterwarnings("ignore::verse_data.errors.IncompleteTable")
 def test_text_in_headers_gets_nowhere(
     tmp_path: Path, home: Path, capfd: pytest.CaptureFixture[str]
 ):

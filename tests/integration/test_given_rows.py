@@ -209,6 +209,7 @@ def test_rows_of_scans_with_another_subject_or_split_are_refused(release: Releas
             release.dataset(with_value(column, value)(scans))
 
 
+@pytest.mark.filterwarnings("ignore::verse_data.errors.IncompleteTable")
 def test_names_of_digits_survive_a_file(tmp_path: Path) -> None:
     """Scan and subject 007, which a CSV gives back as 7, are found again."""
     tree = write_phantom(tmp_path / "tree", n_subjects=4, shape=(40, 88, 32), seed=2)
@@ -230,6 +231,7 @@ def test_names_of_digits_survive_a_file(tmp_path: Path) -> None:
     assert {data[n]["scan_id"] for n in range(len(data))} == {"007"}
 
 
+@pytest.mark.filterwarnings("ignore::verse_data.errors.IncompleteTable")
 def test_rows_selected_before_the_masks_came_are_served(tmp_path: Path) -> None:
     """What was missing when rows were selected may be there when they are served."""
     tree = write_phantom(tmp_path / "tree", n_subjects=4, shape=(40, 88, 32), seed=5)

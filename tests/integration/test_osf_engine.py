@@ -7,7 +7,6 @@ import json
 import os
 import random
 import shutil
-import socket
 import threading
 import urllib.error
 import urllib.request
@@ -34,6 +33,7 @@ from verse_data.errors import (
     Truncated,
     UrlRefused,
 )
+from verse_data.publishing import process_name
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases.fetch import FetchResult
 from verse_data.releases.http_engine import HttpEngine
@@ -297,7 +297,7 @@ def test_what_dead_processes_and_old_calls_left_is_swept(place: Place):
     incoming.mkdir(parents=True)
     content = place.osf.nodes["jtfa5"].find(CT).newest
     digest = place.lock.by_path[CT].sha256
-    nobody = f"{1 << 30}@{socket.gethostname()}"  # beyond the numbers that processes have
+    nobody = f"{process_name(1 << 30)}"  # beyond the numbers that processes have
     (incoming / f"{digest}.{nobody}@ab.mine").write_bytes(content[:1_400_000])
     for name in (f"{'0' * 64}.{nobody}@cd.mine", f"{'1' * 64}.part"):
         (incoming / name).write_bytes(b"x")
@@ -313,7 +313,7 @@ def test_a_partial_of_a_process_that_lives_is_left_alone(place: Place):
     incoming = place.store.incoming
     incoming.mkdir(parents=True)
     digest = place.lock.by_path[CT].sha256
-    theirs = incoming / f"{digest}.{os.getpid()}@{socket.gethostname()}@ab.mine"
+    theirs = incoming / f"{digest}.{process_name()}@ab.mine"
     theirs.write_bytes(b"theirs")
     assert place.fetch([CT])[CT].bytes == 1_500_002
     assert theirs.read_bytes() == b"theirs"

@@ -73,7 +73,7 @@ def test_a_damaged_content_has_no_path(tmp_path: Path) -> None:
     with pytest.raises(ContentCorrupt, match="verse-data drop lab --corrupt"):
         release.path("verse901", "centroids")
     path.unlink()
-    with pytest.raises(ContentMissing, match="verse-data get lab"):
+    with pytest.raises(ContentMissing, match="verse-data adopt lab PATH"):
         release.path("verse901", "centroids")
 
 

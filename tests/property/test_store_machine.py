@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import tempfile
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from tests.support.damage import FOR_VIEWERS
 from tests.support.kills import is_true
 from tests.support.scans import make_scan
 from verse_data.errors import IntegrityError
-from verse_data.publishing import discard
+from verse_data.publishing import discard, process_name
 from verse_data.volumes.build import ensure_store
 from verse_data.volumes.cache import list_stores, prune, verify_stores
 from verse_data.volumes.layout import MANIFEST_KEY
@@ -108,7 +107,7 @@ class Cache(RuleBasedStateMachine):
         """A process that died leaves a temporary folder."""
         folder = self.path(number, "lz4").parent
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f".tmp-999999999@{socket.gethostname()}@x@y").mkdir(exist_ok=True)
+        (folder / f".tmp-{process_name(999_999_999)}@x@y").mkdir(exist_ok=True)
 
     @rule()
     def prune_nothing(self):

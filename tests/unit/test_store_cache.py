@@ -15,7 +15,7 @@ from tests.support.scans import make_scan
 from verse_data.cli import cache as commands
 from verse_data.digests import canonical_json, sha256_of_json
 from verse_data.errors import IntegrityError
-from verse_data.publishing import discard
+from verse_data.publishing import discard, process_name
 from verse_data.volumes import cache
 from verse_data.volumes.build import build_stores, ensure_store
 from verse_data.volumes.cache import cache_size, list_stores, prune, verify_stores
@@ -132,14 +132,18 @@ def test_prune_takes_what_it_is_told(stores):
 
 
 def test_prune_sweeps_leftovers(stores):
-    """Temporary folders of dead processes go, those of living ones stay."""
+    """Temporary folders of dead processes go; those of living ones, and of who cannot be asked, stay."""
     folder = list_stores(stores)[0].path.parent
-    host = os.uname().nodename
-    dead, living = folder / f".tmp-999999999@{host}@a@x", folder / f".tmp-{os.getpid()}@{host}@a@x"
-    for path in (dead, living):
+    dead = folder / f".tmp-{process_name(999_999_999)}@a@x"
+    living = folder / f".tmp-{process_name()}@a@x"
+    elsewhere = (
+        folder / f".tmp-999999999@{os.uname().nodename}-4026531111@a@x"
+    )  # of another container
+    for path in (dead, living, elsewhere):
         path.mkdir()
     assert prune(stores).leftovers == (dead,)
     assert living.is_dir()
+    assert elsewhere.is_dir()
 
 
 def test_commands(stores):
@@ -248,7 +252,7 @@ def test_stores_of_earlier_formats_go_alone_if_asked(stores):
 
 def test_leftovers_are_counted_and_swept_by_the_next_build(stores, tmp_path):
     """Whatever folder they lie in; size and a dry run say how much they take."""
-    leftover = stores / "00" / f".tmp-999999999@{os.uname().nodename}@a@x"
+    leftover = stores / "00" / f".tmp-{process_name(999_999_999)}@a@x"
     leftover.mkdir(parents=True)
     (leftover / "zarr.json").write_bytes(b"12345")
 

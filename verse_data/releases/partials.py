@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,11 +17,10 @@ from pathlib import Path
 from typing import IO, Final
 
 from verse_data.errors import DiskFull, DownloadCorrupt
-from verse_data.publishing import storage_errors
+from verse_data.publishing import is_left, process_name, storage_errors
 from verse_data.records.lock import LockedFile
 
 _BLOCK: Final = 1 << 20
-_STALE_SECONDS: Final = 24 * 3600
 _FORGOTTEN_SECONDS: Final = 30 * 24 * 3600
 _HEADROOM: Final = 1.05
 
@@ -132,7 +129,7 @@ def partial(folder: Path, file: LockedFile) -> Iterator[Partial]:
         If the folder cannot be written.
     """
     shared = folder / f"{file.sha256}.part"
-    own = folder / f"{file.sha256}.{os.getpid()}@{socket.gethostname()}@{secrets.token_hex(4)}.mine"
+    own = folder / f"{file.sha256}.{process_name()}@{secrets.token_hex(4)}.mine"
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not _take(shared, own) and not any(_copy(path, own) for path in _orphans(folder, file)):
@@ -208,23 +205,7 @@ def _orphans(folder: Path, file: LockedFile) -> list[Path]:
 
 
 def _is_orphan(path: Path) -> bool:
-    pid, host, *_ = [*path.name.split(".", 1)[1].split("@"), ""]
-    try:
-        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-            return True
-    except FileNotFoundError:
-        return False
-    return host == socket.gethostname() and pid.isdigit() and not _is_alive(int(pid))
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+    return is_left(path, "@".join(path.name.split(".", 1)[1].split("@")[:2]))
 
 
 def _size(path: Path) -> int:
