@@ -242,18 +242,21 @@ def test_definitions_name_their_sources(table: pd.DataFrame) -> None:
         ("fracture_any", 1, ["Did you mean fracture.any?"]),
         ("grade == None", 10, ["missing(column)"]),
         ("grade is None", 7, ["missing(column)"]),
-        ("level in ['T12' 'L1']", 17, ["without a comma"]),
+        ("level in ['T12' 'L1']", 11, ["without a comma"]),
         ("level in []", 10, ["a list of values"]),
         ("level in 'T12'", 10, ["a list of values"]),
         ("'T12' in level", 1, ["a column is expected before in"]),
         ("grade in [1, None]", 14, ["missing(column)"]),
         ("grade >= 2 level == 'T1'", 12, ["cannot go on"]),
         ("(grade >= 2", 1, ["stops too early"]),
-        ("1 < 2", 1, ["no column"]),
-        ("grade == 1 in [1]", 1, ["cannot be part of a chain"]),
+        ("1 < 2", 1, ["a column is expected"]),
+        ("grade == 1 in [1]", 10, ["cannot be part of a chain"]),
         ("missing(grade, level)", 1, ["takes one column"]),
         ("missing(2)", 1, ["takes one column"]),
-        ("len(scan_id) > 4", 1, ["a column or a plain value"]),
+        ("len(scan_id) > 4", 1, ["a column is expected"]),
+        ("grade > len(scan_id)", 9, ["a column or a plain value"]),
+        ("grade == [1]", 10, ["lists stand after in"]),
+        ("grade == -True", 10, ["a plain value"]),
         ("len(scan_id)", 1, ["only function"]),
         ("grade + 1 > 2", 7, ["not part of the query language"]),
         ("gr\u0430de >= 2", 3, ["CYRILLIC SMALL LETTER A"]),
@@ -287,6 +290,16 @@ def test_definition_says_which_column_a_table_lacks() -> None:
     """On a table without grades, a definition is refused by the name of the column."""
     with pytest.raises(QueryRefused, match=r"fracture\.any needs the column grade"):
         select(pd.DataFrame({"scan_id": ["verse004"]}), "fracture.any")
+
+
+def test_definition_that_does_not_fit_is_pointed_at_by_its_name() -> None:
+    """Grades that are texts are refused where the user wrote the definition, not within it."""
+    with pytest.raises(
+        QueryRefused, match="at character 7: grade is a text, and 2 is not"
+    ) as refusal:
+        select(pd.DataFrame({"grade": ["2"]}), "  not fracture.moderate")
+
+    assert str(refusal.value).endswith("      not fracture.moderate\n          ^^^^^^^^^^^^^^^^^")
 
 
 @pytest.mark.parametrize("where", ["", "   ", None, 3, ["grade >= 2"]])
@@ -330,8 +343,9 @@ def test_two_columns_of_one_name_are_a_usage_error(table: pd.DataFrame) -> None:
     """Which of two columns is meant is never guessed."""
     doubled = pd.concat([table, table[["grade"]]], axis=1)
 
-    with pytest.raises(UsageError, match="several columns of one name: grade"):
+    with pytest.raises(UsageError, match="several columns named grade"):
         select(doubled, "grade >= 2")
+    assert select(doubled, "level == 'T12'").index.tolist() == [1]
 
 
 def test_escape_sequences_do_not_reach_the_terminal(table: pd.DataFrame) -> None:

@@ -1,35 +1,127 @@
 """The ``where=`` language: conditions over the documented columns of a table.
 
-Comparisons (also chained), ``in`` and ``not in`` with a list, ``and``, ``or``, ``not``,
-parentheses, ``missing(column)``, true/false columns, and named definitions. ``level`` compares in
-spine order. The logic has three values: a comparison with a missing value is neither true nor
-false, and ``not`` leaves it so; only rows for which the whole condition is true are selected.
-
-Text is never run: it is parsed to a handful of plain records (``query_parse``), checked against
-the columns (``query_check``) and evaluated here as NumPy masks.
+The language is described in ``docs/queries.md``. Text is never run: its words go through an
+allow-list before Python's own parser sees them, which also keeps that parser away from inputs on
+which it warns, recurses deeply or backtracks. One walk over the syntax tree then refuses what the
+language lacks, and evaluates the rest as NumPy masks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ast
+import difflib
+import keyword
+import operator
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import cache, lru_cache
+from typing import Any, Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pandas.api.types import infer_dtype
 
-from verse_data.errors import UsageError
+from verse_data.errors import QueryRefused, UsageError
 from verse_data.spine.levels import LEVELS
-from verse_data.tables import query_nodes as nodes
-from verse_data.tables.query_check import check, columns_of
-from verse_data.tables.query_natures import Kind, Natures
-from verse_data.tables.query_parse import parse, parse_cached
-from verse_data.tables.query_text import QueryText
+from verse_data.tables.columns import MODELS, columns
+from verse_data.tables.definitions import DEFINITIONS
 
+MAX_LENGTH: Final = 4000  # characters: a list of all 160 series of VerSe'19 fits
+MAX_NODES: Final = 400  # columns, values and conditions
+MAX_DEPTH: Final = 20  # brackets open at once, and `not` or `-` in a row
+
+Value = bool | int | float | str
 Mask = npt.NDArray[np.bool_]
+# By row: 1 is true, -1 is false, 0 is unknown. `and` takes the least, `or` the greatest.
+Truth = npt.NDArray[np.int8]
 
-_POSITION: Final = {level: place for place, level in enumerate(LEVELS)}
+_OPERATORS: Final[dict[type[ast.cmpop], Callable[[Any, Any], Any]]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+# What a column is, and how a condition on it is written.
+_KINDS: Final = {
+    "number": ("a number", "{} >= 1"),
+    "boolean": ("true or false", "{0} or not {0}"),
+    "text": ("a text", "{} == '…'"),
+    "level": ("a vertebral level", "{} >= 'T12'"),
+    "other": ("of a kind that queries do not compare", ""),
+}
+# By names of Python's types, of NumPy's, and of what pandas finds in columns of any type.
+_KIND_OF: Final = {
+    **dict.fromkeys(["i", "u", "f", "int", "float"], "number"),
+    **dict.fromkeys(["b", "bool", "boolean"], "boolean"),
+    **dict.fromkeys(["str", "string", "empty"], "text"),
+}
+_COUNTED: Final = (ast.BoolOp, ast.Compare, ast.Attribute, ast.Name, ast.Constant)
+_BIGGEST: Final = 2.0**53  # beyond it, float64 no longer tells whole numbers apart
+_POSITION: Final = {level: position for position, level in enumerate(LEVELS)}
+_ABSENT: Final = -2  # the code of a text that no row has; -1 is that of a missing one
+
+# What other languages say, and what is meant.
+_INSTEAD: Final = {
+    **dict.fromkeys(["===", "="], "Write == to compare."),
+    **dict.fromkeys(["!==", "<>", "=!", "\u2260"], "Write !=."),
+    **dict.fromkeys(["=>", "> =", "\u2265"], "Write >=."),
+    **dict.fromkeys(["=<", "< =", "\u2264"], "Write <=."),
+    **dict.fromkeys(["&&", "&"], "Write and."),
+    **dict.fromkeys(["||", "|"], "Write or."),
+    "~": "Write not.",
+    "!": "Write not, or != to compare.",
+    "#": "A query has no comments.",
+    "\\": "Texts in a query have no escapes.",
+}
+_SIGNS: Final = "|".join(
+    re.escape(sign) + ("(?!=)" if sign in {"!", "="} else "")  # not the start of != and ==
+    for sign in sorted(_INSTEAD, key=len, reverse=True)
+)
+_TEXT: Final = r"""(?:'[^'\\\r\n]*'|"[^"\\\r\n]*")"""
+_NUMBER: Final = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_NAME: Final = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
+_WORD: Final = re.compile(
+    rf"""(?P<blank>[ \t\r\n]+)
+    |(?P<foreign>{_SIGNS})
+    |(?P<prefixed>{_NAME}(?=['"]))
+    |(?P<word>(?:and|or|not|in|True|False)(?![\w.]))
+    |(?P<capitals>(?i:and|or|not|in)(?![\w.]))
+    |(?P<none>(?:None|is)(?![\w.]))
+    |(?P<keyword>(?:{"|".join(keyword.kwlist)})(?![\w.]))
+    |(?P<name>{_NAME})
+    |(?P<texts>{_TEXT}[ \t\r\n]*{_TEXT})
+    |(?P<text>{_TEXT})
+    |(?P<unended>['"].*)
+    |(?P<number>{_NUMBER}(?![\w.]))
+    |(?P<unspaced>{_NUMBER})
+    |(?P<sign>[=!<>]=|[<>()\[\],-])
+    |(?P<exotic>[^\x00-\x7f])
+    |(?P<other>.)""",
+    re.VERBOSE | re.ASCII | re.DOTALL,
+)
+# What is said of each kind of word that a query cannot have.
+_REFUSED: Final = {
+    "foreign": "{word!r} is not part of the query language. {instead}",
+    "prefixed": "{word!r} stands before a text; write the text alone, in quotes.",
+    "capitals": "write {small} in small letters.",
+    "none": "write missing(column) to ask whether a value is missing.",
+    "keyword": "{word!r} is not a word of the query language.",
+    "texts": "two texts without a comma between them.",
+    "unended": "a text that does not end, or has a backslash.",
+    "unprintable": "a text with characters that cannot be printed.",
+    "unspaced": "a number that runs on into letters; texts stand in quotes.",
+    "exotic": "{unicode} outside quotes. Names are plain ASCII letters; look-alikes are other names.",
+    "other": (
+        "{word!r} is not part of the query language. The words are columns, values, "
+        "== != < <= > >=, in, and, or, not, ( ), [ ] and missing()."
+    ),
+    "deep": f"more than {MAX_DEPTH} levels of nesting.",
+}
 
 
 def columns_used(where: str) -> tuple[str, ...]:
@@ -43,27 +135,15 @@ def columns_used(where: str) -> tuple[str, ...]:
     QueryRefused
         If `where` is not an expression of the query language.
     """
-    return tuple(dict.fromkeys(column.name for column in columns_of(parse(QueryText(where)))))
+    query = _Query(where)
+    query.truth(query.tree)
+    return tuple(query.columns)
 
 
 def matches(table: pd.DataFrame, where: str) -> Mask:
-    """Return, for each row of `table`, whether `where` is true for it.
-
-    Raises
-    ------
-    QueryRefused
-        If `where` is not an expression of the query language, names a column that `table` lacks,
-        or compares what cannot be compared. The text points at the place.
-    """
-    # What is no text is refused by QueryText, hashable or not.
-    text, condition = parse_cached(where) if type(where) is str else _parsed(where)
-    if not table.columns.is_unique:
-        twice = sorted({str(name) for name in table.columns[table.columns.duplicated()]})
-        message = f"The table has several columns of one name: {', '.join(twice)}. Rename them to query it."
-        raise UsageError(message)
-    columns = Natures(table)
-    check(condition, columns, text)
-    return _Evaluation(table, columns).truth(condition).yes
+    """Return, for each row of `table`, whether `where` is true for it; refuse what is no query."""
+    query = _Query(where, table)
+    return query.truth(query.tree) > 0
 
 
 def select(table: pd.DataFrame, where: str | None) -> pd.DataFrame:
@@ -80,147 +160,316 @@ def select(table: pd.DataFrame, where: str | None) -> pd.DataFrame:
     Raises
     ------
     QueryRefused
-        See :func:`matches`.
+        If `where` is not an expression of the query language, names a column that `table` lacks,
+        or compares what cannot be compared. The text points at the place.
     """
     return table.copy() if where is None else table.loc[matches(table, where)].copy()
 
 
-def _parsed(where: object) -> tuple[QueryText, nodes.Condition]:
-    text = QueryText(where)
-    return text, parse(text)
+@lru_cache(maxsize=256)
+def _parse(where: str) -> tuple[str, ast.expr]:
+    """Return `where` on one line, and its syntax tree; both are only read."""
+    if len(where) > MAX_LENGTH:
+        problem = (
+            f"The query is too long: the limit is {MAX_LENGTH:,} characters. Select in two steps."
+        )
+        raise QueryRefused(problem)
+    if not where.strip():
+        raise QueryRefused("The query is empty. Leave it out to select every row.")
+    _check_words(where)
+    # On one line, with each blank where one was: positions stay the user's.
+    line = re.sub(r"[\t\r\n]", " ", where).rstrip()
+    start = len(line) - len(line.lstrip())
+    try:
+        tree = ast.parse(line[start:], mode="eval").body
+    except SyntaxError as error:
+        # Python gives no place where the text ends before the expression does.
+        place = min(start + (error.offset or MAX_LENGTH + 1) - 1, len(line))
+        problem = "the query stops too early; something is missing here."
+        if place < len(line):
+            problem = "the query cannot go on like this here, or stops too early."
+        _refuse(line, place, place + 1, problem)
+    except (ValueError, RecursionError, MemoryError):
+        _refuse(line, start, len(line), "the query cannot be parsed.")
+    parts = [part for part in ast.walk(tree) if isinstance(part, _COUNTED)]
+    if len(parts) > MAX_NODES:
+        problem = f"more than {MAX_NODES} columns, values and conditions."
+        _refuse(line, *_span(line, parts[MAX_NODES]), problem)
+    return line, tree
+
+
+def _check_words(where: str) -> None:
+    depth = run = 0
+    for match in _WORD.finditer(where):
+        kind, word = str(match.lastgroup), match.group()
+        if kind == "blank":
+            continue
+        depth += (word in {"(", "["}) - (word in {")", "]"})
+        run = run + 1 if word in {"not", "-"} else 0
+        if depth > MAX_DEPTH or run > MAX_DEPTH:
+            kind = "deep"
+        if kind == "text" and not word.isprintable():
+            kind = "unprintable"
+        if kind in _REFUSED:
+            unicode = f"U+{ord(word[0]):04X} ({unicodedata.name(word[0], 'unnamed')})"
+            problem = _REFUSED[kind].format(
+                word=word, small=word.lower(), instead=_INSTEAD.get(word), unicode=unicode
+            )
+            _refuse(where, *match.span(), problem)
+
+
+def _span(line: str, first: ast.expr, last: ast.expr | None = None) -> tuple[int, int]:
+    """Return where in `line` a part starts, and where the `last` part ends."""
+    # Python counts bytes, and from the first word; texts in quotes may hold more than ASCII.
+    start = len(line) - len(line.lstrip())
+    data, end = line[start:].encode(), (last or first).end_col_offset
+    return start + len(data[: first.col_offset].decode()), start + len(data[:end].decode())
+
+
+def _refuse(where: str, start: int, end: int, problem: str) -> NoReturn:
+    """Raise :class:`QueryRefused` with `problem` and a line that points at the place."""
+    # What is not printable could steer the terminal that shows the error.
+    line = re.sub(r"[\t\r\n]", " ", where)
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in line)
+    first, last = max(start - 60, 0), min(end + 60, len(shown))
+    caret = " " * (start - first) + "^" * (end - start)
+    raise QueryRefused(
+        f"Query refused at character {start + 1}: {problem}\n    {shown[first:last]}\n    {caret}"
+    )
 
 
 @dataclass(frozen=True)
-class _Truth:
-    """Rows where a condition is true, and rows where it is false; the rest is unknown."""
+class _Column:
+    """A column in a form that compares."""
 
-    yes: Mask
-    no: Mask
-
-
-@dataclass(frozen=True)
-class _Cells:
-    """A column in a form that compares, and the rows in which it holds something.
-
-    The texts of a category are compared as its codes; `words` tells the code of each.
-    """
-
+    name: str
+    kind: str
     data: npt.NDArray[Any]
     known: Mask
-    words: Mapping[str, int] | None = None
+    codes: Mapping[Any, int] | None = None  # of texts and levels, as which they are compared
+    vocabulary: tuple[Value, ...] = ()  # where the documentation lists all that it can hold
+
+    def __str__(self) -> str:
+        return f"{self.name} is {_KINDS[self.kind][0]}"
+
+    @property
+    def example(self) -> str:
+        """Return a condition on the column."""
+        return _KINDS[self.kind][1].format(self.name)
+
+    def code(self, value: Value) -> Value:
+        """Return `value` as the data have it."""
+        return value if self.codes is None else self.codes.get(value, _ABSENT)
+
+    def coded_as(self, other: _Column) -> npt.NDArray[Any]:
+        """Return the data in the codes of `other`: those of two columns mean different texts."""
+        if self.kind != "text" or self is other:
+            return self.data
+        codes: npt.NDArray[Any] = np.array([*map(other.code, self.codes or ()), -1])[self.data]
+        return codes
 
 
-class _Evaluation:
-    def __init__(self, table: pd.DataFrame, columns: Natures) -> None:
+class _Query:
+    """A condition, and the table that it is asked of; without one, only the grammar is checked."""
+
+    def __init__(self, where: object, table: pd.DataFrame | None = None) -> None:
+        if not isinstance(where, str):
+            raise QueryRefused(f"A query is a text, as 'grade >= 2', not {type(where).__name__}.")
+        self.line, self.tree = _parse(where)
+        self.columns: dict[str, _Column] = {}
         self._table = table
-        self._columns = columns
-        self._read: dict[str, _Cells] = {}
 
-    def truth(self, condition: nodes.Condition) -> _Truth:
-        match condition:
-            case nodes.Compare():
-                truth = self._compare(condition)
-            case nodes.Member(column, values):
-                truth = self._member(column, values)
-            case nodes.Flag(column):
-                cells = self._cells(column)
-                truth = _known(cells.data, cells.known)
-            case nodes.Missing(column):
-                known = self._cells(column).known
-                truth = _Truth(~known, known)
-            case nodes.Defined(part=part):
-                truth = self.truth(part)
-            case nodes.Not(part):
-                inner = self.truth(part)
-                truth = _Truth(inner.no, inner.yes)
-            case nodes.AllOf(parts):
-                truths = [self.truth(part) for part in parts]
-                truth = _Truth(_every([t.yes for t in truths]), _some([t.no for t in truths]))
-            case nodes.AnyOf(parts):
-                truths = [self.truth(part) for part in parts]
-                truth = _Truth(_some([t.yes for t in truths]), _every([t.no for t in truths]))
+    def truth(self, node: ast.expr) -> Truth:
+        """Return for each row whether a condition is true."""
+        truth: Truth
+        match node:
+            case ast.BoolOp(op=ast.And(), values=parts):
+                truth = np.minimum.reduce([self.truth(part) for part in parts])
+            case ast.BoolOp(values=parts):
+                truth = np.maximum.reduce([self.truth(part) for part in parts])
+            case ast.UnaryOp(op=ast.Not(), operand=part):
+                truth = -self.truth(part)
+            case ast.Compare(left=left, ops=[ast.In() | ast.NotIn() as word], comparators=[values]):
+                truth = self._member(left, word, values)
+            case ast.Compare(left=left, ops=operators, comparators=sides):
+                pairs = zip([left, *sides], operators, sides, strict=False)
+                truth = np.minimum.reduce([self._compare(*pair) for pair in pairs])
+            case ast.Call(func=ast.Name("missing"), args=[ast.Name() as name], keywords=[]):
+                known = self._column(name, compared=False).known
+                truth = _truth(~known, np.ones_like(known))
+            case ast.Attribute():
+                truth = self.truth(self._definition(node))
+            case ast.Name():
+                column = self._column(node)
+                if column.kind not in {"boolean", "any"}:
+                    self._refuse(f"{column}: compare it with something: {column.example}.", node)
+                truth = _truth(column.data, column.known)
+            case _:
+                problem = "a condition is expected here; missing(column), the only function, takes one column."
+                self._refuse(problem, node)
         return truth
 
-    def _compare(self, compare: nodes.Compare) -> _Truth:
-        sides = (compare.left, compare.right)
-        columns = [side for side in sides if isinstance(side, nodes.Column)]
-        kind = self._columns[columns[0].name].kind
-        cells = [self._cells(column) for column in columns]
-        if len(columns) == 2 and kind == "text":
-            cells = [_spelled(part) for part in cells]
-        words, found = cells[0].words, iter(cells)
-        left, right = (
-            next(found).data if isinstance(side, nodes.Column) else _comparable(side, kind, words)
+    def _compare(self, left: ast.expr, symbol: ast.cmpop, right: ast.expr) -> Truth:
+        sides, compare = (left, right), _OPERATORS.get(type(symbol))
+        if compare is None:
+            self._refuse("'in' cannot be part of a chain; join two conditions with and.", *sides)
+        columns = [self._column(side) for side in sides if isinstance(side, ast.Name)]
+        if not columns:
+            self._refuse("a column is expected on one side of a comparison.", *sides)
+        first, last = columns[0], columns[-1]
+        if first.kind != last.kind:
+            self._refuse(f"{first} and {last}: they cannot be compared.", *sides)
+        ordered = not isinstance(symbol, ast.Eq | ast.NotEq)
+        operands = [
+            self._column(side).coded_as(first)
+            if isinstance(side, ast.Name)
+            else self._code(side, first, ordered=ordered)
             for side in sides
-        )
-        outcome = np.asarray(nodes.APPLY[compare.operator](left, right), dtype=bool)
-        return _known(outcome, _every([part.known for part in cells]))
+        ]
+        if ordered and first.kind in {"text", "boolean"}:
+            self._refuse(f"{first}, which has no order: use ==, != or in.", *sides)
+        if ordered and first.vocabulary and len(columns) == 1:
+            every = np.array([first.code(value) for value in first.vocabulary])
+            tried = (every if isinstance(operand, np.ndarray) else operand for operand in operands)
+            if not compare(*tried).any():
+                self._refuse(
+                    f"nothing that {first.name} can hold satisfies this. {_known(first)}", *sides
+                )
+        return _truth(compare(*operands), first.known & last.known)
 
-    def _member(self, column: nodes.Column, values: tuple[nodes.Constant, ...]) -> _Truth:
-        cells, kind = self._cells(column), self._columns[column.name].kind
-        wanted = [_comparable(value, kind, cells.words) for value in values]
-        if kind == "text" and cells.words is None:
-            # numpy.isin sorts objects; a look-up per row is faster.
-            words = frozenset(wanted)
-            outcome = np.fromiter((word in words for word in cells.data), bool, len(cells.data))
-        else:
-            outcome = np.isin(cells.data, wanted)
-        return _known(outcome, cells.known)
+    def _member(self, left: ast.expr, word: ast.cmpop, values: ast.expr) -> Truth:
+        if not isinstance(left, ast.Name):
+            self._refuse("a column is expected before in.", left)
+        if not isinstance(values, ast.List | ast.Tuple) or not values.elts:
+            self._refuse("a list of values is expected after in, such as ['T12', 'L1'].", values)
+        column = self._column(left)
+        codes = [self._code(value, column) for value in values.elts]
+        return _truth(np.isin(column.data, codes, invert=isinstance(word, ast.NotIn)), column.known)
 
-    def _cells(self, column: nodes.Column) -> _Cells:
-        if column.name not in self._read:
-            kind = self._columns[column.name].kind
-            self._read[column.name] = _read(self._table[column.name], kind)
-        return self._read[column.name]
+    def _definition(self, node: ast.Attribute) -> ast.expr:
+        name = self.line[slice(*_span(self.line, node))]
+        if name not in DEFINITIONS:
+            guess, known = _nearest(name, DEFINITIONS), ", ".join(DEFINITIONS)
+            self._refuse(f"there is no definition {name}.{guess} Definitions: {known}.", node)
+        condition = ast.parse(DEFINITIONS[name].expression, mode="eval").body
+        for part in ast.walk(condition):
+            # What does not fit is pointed at by the name that the user wrote.
+            ast.copy_location(part, node)
+        return condition
+
+    def _column(self, node: ast.Name, *, compared: bool = True) -> _Column:
+        if node.id not in self.columns:
+            self.columns[node.id] = self._find(node, self._table)
+        column = self.columns[node.id]
+        if compared and column.kind == "other":
+            self._refuse(f"{column}.", node)
+        return column
+
+    def _find(self, node: ast.Name, table: pd.DataFrame | None) -> _Column:
+        if table is None:
+            return _Column(node.id, "any", np.zeros(0, bool), np.zeros(0, bool))
+        name, names = node.id, {str(column): column for column in table.columns}
+        if name not in names:
+            problem = f"this table has no column {name}."
+            if (asked := self.line[slice(*_span(self.line, node))]) != name:
+                problem = f"{asked} needs the column {name}, which this table does not have."
+            self._refuse(f"{problem}{_hint(name, names)} Columns: {', '.join(names)}.", node)
+        column: Any = table[names[name]]
+        if isinstance(column, pd.DataFrame):
+            raise UsageError(
+                f"The table has several columns named {name}. Rename them to query it."
+            )
+        return _read(name, column)
+
+    def _code(self, node: ast.expr, column: _Column, *, ordered: bool = False) -> Value:
+        """Return a value as the column's data have it; refuse one that no row can hold."""
+        try:
+            value = ast.literal_eval(node)
+        except ValueError:
+            value = None
+        kind = _KIND_OF.get(type(value).__name__)
+        if kind is None:
+            self._refuse("a column or a plain value is expected here; lists stand after in.", node)
+        if kind == "number" and not abs(value) <= _BIGGEST:
+            self._refuse("the number is too large.", node)
+        if column.kind == "any":
+            return False
+        if kind != ("text" if column.kind == "level" else column.kind):
+            self._refuse(
+                f"{column}, and {value!r} is not: write, for example, {column.example}.", node
+            )
+        # An inequality needs no number of the vocabulary.
+        closed = column.vocabulary and not (ordered and kind == "number")
+        if closed and value not in column.vocabulary:
+            what = "level" if column.kind == "level" else f"value of {column.name}"
+            guess = "" if kind == "number" else _nearest(value, map(str, column.vocabulary))
+            self._refuse(f"{value!r} is no {what}.{guess} {_known(column)}", node)
+        return column.code(value)
+
+    def _refuse(self, problem: str, first: ast.expr, last: ast.expr | None = None) -> NoReturn:
+        _refuse(self.line, *_span(self.line, first, last), problem)
 
 
-def _known(outcome: Mask, known: Mask) -> _Truth:
-    return _Truth(outcome & known, ~outcome & known)
+def _truth(outcome: Any, known: Mask) -> Truth:
+    """Return `outcome` where it is `known`."""
+    truth: Truth = np.where(outcome, np.int8(1), np.int8(-1)) * known
+    return truth
 
 
-def _comparable(
-    constant: nodes.Constant, kind: Kind, words: Mapping[str, int] | None
-) -> nodes.Value:
-    if kind == "level":
-        return _POSITION[str(constant.value)]
-    # No row has the code -2, as none has a word that is no category.
-    return constant.value if words is None else words.get(str(constant.value), -2)
+def _known(column: _Column) -> str:
+    more = ", …" if column.vocabulary[40:] else ""
+    return f"Known: {', '.join(map(str, column.vocabulary[:40]))}{more}."
 
 
-def _spelled(cells: _Cells) -> _Cells:
-    """Return texts as texts: the codes of two categories cannot be compared."""
-    if cells.words is None:
-        return cells
-    return _Cells(np.array([*cells.words, ""], dtype=object)[cells.data], cells.known)
-
-
-def _read(column: pd.Series, kind: Kind) -> _Cells:
+def _read(name: str, column: pd.Series) -> _Column:
+    category = isinstance(column.dtype, pd.CategoricalDtype)
+    words: Any = column.cat.categories if category else column
+    # The type tells what a column holds, or else its values do.
+    kind = _KIND_OF.get(column.dtype.kind) or _KIND_OF.get(infer_dtype(words, skipna=True), "other")
     known = column.notna().to_numpy(dtype=bool)
-    if kind == "boolean":
-        return _Cells(column.to_numpy(dtype=bool, na_value=False), known)
-    if kind == "number":
-        numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        return _Cells(numbers, ~np.isnan(numbers))
-    if kind == "level":
-        return _read_levels(column)
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        words = {str(word): code for code, word in enumerate(column.cat.categories)}
-        return _Cells(column.cat.codes.to_numpy(), known, words)
-    data = column.astype(object).to_numpy(dtype=object, copy=True)
-    data[~known] = ""
-    return _Cells(data, known)
+    vocabulary = _documented().get((name, kind), ())
+    if vocabulary:
+        # A table of the user's may hold other values in a column of the same name.
+        held = set(words.dropna().unique().tolist())
+        vocabulary = (*vocabulary, *sorted(held - set(vocabulary)))
+    if kind == "other":
+        return _Column(name, kind, known, known)
+    if kind in {"number", "boolean"}:
+        data = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        return _Column(name, kind, data, ~np.isnan(data), None, vocabulary)
+    codes, texts = (column.cat.codes.to_numpy(), words) if category else pd.factorize(column)
+    if name == "level" or (category and column.cat.ordered and set() < {*words} <= {*LEVELS}):
+        places = np.array([*(_POSITION.get(text, -1) for text in texts), -1])[codes]
+        return _Column(name, "level", places, places >= 0, _POSITION, LEVELS)
+    by_text = {text: code for code, text in enumerate(texts)}
+    return _Column(name, kind, codes, known, by_text, vocabulary)
 
 
-def _read_levels(column: pd.Series) -> _Cells:
-    category = column.astype("category").cat
-    places = np.array([*(_POSITION.get(str(word), -1) for word in category.categories), -1])
-    data = places[category.codes.to_numpy()]
-    return _Cells(data, data >= 0)
+@cache
+def _documented() -> dict[tuple[str, str], tuple[Value, ...]]:
+    """Return the vocabulary of each documented column that has one, by name and kind."""
+    every = [column for table in MODELS for column in columns(table)]
+    texts = {(column.name, "text"): column.categories for column in every if column.categories}
+    numbers = {(column.name, "number"): column.numbers for column in every if column.numbers}
+    return {**texts, **numbers}
 
 
-def _every(masks: list[Mask]) -> Mask:
-    return np.asarray(np.logical_and.reduce(masks), dtype=bool)
+def _hint(name: str, names: Iterable[str]) -> str:
+    """Return what to write in place of a name that is no column of the table, or nothing."""
+    for table in MODELS:
+        if any(name == column.name for column in columns(table)):
+            return f" The table of {table} has it: load_table({table!r}, where=...), or --table {table}."
+    if name.lower() in {"true", "false"}:
+        return f" Write {name.capitalize()}."
+    if name.lower() in {"null", "nan", "na"}:
+        return " Write missing(column) to ask whether a value is missing."
+    if any(name in texts for texts in (LEVELS, *_documented().values())):
+        return f" Texts stand in quotes: {name!r}."
+    return _nearest(name, [*names, *DEFINITIONS])
 
 
-def _some(masks: list[Mask]) -> Mask:
-    return np.asarray(np.logical_or.reduce(masks), dtype=bool)
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """Return which `known` name is spelt most alike; without quotes, in which only texts stand."""
+    folded = {other.lower(): other for other in known}
+    found = difflib.get_close_matches(name.lower(), folded, n=1)
+    return f" Did you mean {folded[found[0]]}?" if found else ""
