@@ -144,7 +144,6 @@ def report(
     from verse_data.releases.catalog import load_catalog
     from verse_data.tables import figures
     from verse_data.tables.grading import read_grading
-    from verse_data.tables.patients import read_patients
 
     entry = load_catalog(release)
     if not entry.figures:
@@ -159,7 +158,7 @@ def report(
         opened = api.open_release(release, version=version, root=root, offline=offline)
         tables = opened.tables
         grading, vertebrae = tables.grading, tables.vertebrae
-    known = read_patients(_file(patients)) if patients else ()
+    known = figures.read_patients(_file(patients)) if patients else ()
     made = figures.report(entry, grading=grading, vertebrae=vertebrae, patients=known)
     if as_json:
         print_json(made.as_json())
