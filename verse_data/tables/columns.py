@@ -9,7 +9,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Final, Literal
 
@@ -32,47 +32,31 @@ MODELS: Final[dict[TableName, type[Record]]] = {
 
 _LABELS: Final = tuple(sorted(LEVEL_OF_LABEL))
 _WORKBOOK: Final = "grading workbook"
+# These are made of grades; their source says how, and not from which file.
 _FROM_GRADES: Final = frozenset(
-    {
+    [
         "grade_status",
         "n_graded",
         "n_fractured",
         "n_foreign_material",
         "max_grade",
         "has_foreign_material",
-    }
+    ]
 )
-"""Columns that are made of grades, whose source says how and not from which file."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One documented column.
-
-    Attributes
-    ----------
-    name, dtype : str
-        Name, and pandas type: ``string``, ``category``, ``boolean``, ``Float64``, ``Int64`` …
-    unit : str or None
-        Unit of a quantity.
-    description, source : str
-        What it means, and which file or step it comes from.
-    categories : tuple of str
-        The vocabulary of a category column; other words that a release holds come after it.
-    ordered : bool
-        Whether the categories have an order.
-    numbers : tuple of int
-        All numbers that a column of grades or labels can hold; empty where any number may stand.
-    """
+    """One documented column."""
 
     name: str
-    dtype: str
+    dtype: str  # of pandas: string, category, boolean, Float64, Int64 …
     unit: str | None
     description: str
-    source: str
-    categories: tuple[str, ...] = ()
+    source: str  # which file or step it comes from
+    categories: tuple[str, ...] = ()  # the words of a category; others of a release come after them
     ordered: bool = False
-    numbers: tuple[int, ...] = ()
+    numbers: tuple[int, ...] = ()  # all that a column of grades or labels can hold; empty if open
 
     @property
     def needs_workbook(self) -> bool:
@@ -83,13 +67,7 @@ class Column:
 
 @cache
 def columns(table: TableName) -> tuple[Column, ...]:
-    """Return the columns of `table` in order.
-
-    Raises
-    ------
-    UsageError
-        If there is no such table.
-    """
+    """Return the columns of `table` in order."""
     if table not in MODELS:
         raise UsageError(f"There is no table {table!r}; tables are {', '.join(MODELS)}.")
     return tuple(_column(name, info) for name, info in MODELS[table].model_fields.items())
@@ -152,13 +130,11 @@ def _pandas_type(column: Column, values: Sequence[Any]) -> Any:
 
 def describe(table: TableName) -> list[Mapping[str, Any]]:
     """Return the columns of `table` as plain rows, for documentation and export."""
+    rows = map(asdict, columns(table))
     return [
         {
-            "column": c.name,
-            "dtype": c.dtype,
-            "unit": c.unit,
-            "description": c.description,
-            "source": c.source,
+            "column": row["name"],
+            **{key: row[key] for key in ("dtype", "unit", "description", "source")},
         }
-        for c in columns(table)
+        for row in rows
     ]

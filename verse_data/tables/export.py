@@ -6,18 +6,15 @@ import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
+
+import pandas as pd
 
 from verse_data.errors import UsageError
 from verse_data.publishing import staging, storage_errors, sync_file, write_file
 from verse_data.tables.columns import MODELS, columns
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-DECIMALS: Final = 6
-"""Of a number that is written as text."""
-
+DECIMALS: Final = 6  # of a number that is written as text
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -31,9 +28,10 @@ def csv_text(table: pd.DataFrame) -> str:
     safe = table.round(DECIMALS)
     quoting: Literal[0, 2] = csv.QUOTE_MINIMAL
     for name in safe.columns:
-        texts = [value for value in safe[name].astype(object) if isinstance(value, str)]
+        cells = safe[name].astype(object)
+        texts = [value for value in cells if isinstance(value, str)]
         if any(text.startswith(_FORMULA_STARTS) for text in texts):
-            safe[name] = [_as_text(value) for value in safe[name].astype(object)]
+            safe[name] = [_as_text(value) for value in cells]
         # Before Python 3.13, csv leaves a lone carriage return unquoted, and readers end the row.
         if any("\r" in text for text in texts):
             quoting = csv.QUOTE_NONNUMERIC
@@ -51,21 +49,8 @@ def write_table(
 ) -> Path:
     """Write `table` to `path`, whole or not at all; the ending says how.
 
-    Parameters
-    ----------
-    table : DataFrame
-        One of a release's tables, or rows of it.
-    path : Path
-        Ends in ``.parquet`` or ``.csv``.
-    name : str
-        Which table it is: its columns' meaning, unit and source go into the Parquet file.
-    attributes : mapping, optional
-        What else the Parquet file should say, such as release, version, lock digest and licence.
-
-    Raises
-    ------
-    UsageError
-        If the ending is another.
+    Into Parquet go the meaning, unit and source of the columns of the table called `name`, and the
+    `attributes`, such as release, version, lock digest and licence.
     """
     ending = path.suffix.lower()
     if ending == ".csv":
@@ -89,10 +74,10 @@ def _write_parquet(
     fields = []
     for field in arrow.schema:
         column = known.get(field.name)
-        said = {"description": column.description, "source": column.source} if column else {}
+        about = {"description": column.description, "source": column.source} if column else {}
         if column and column.unit:
-            said["unit"] = column.unit
-        fields.append(field.with_metadata(said))
+            about["unit"] = column.unit
+        fields.append(field.with_metadata(about))
     own = {b"verse_data": json.dumps({"table": name, **attributes}, default=str).encode()}
     metadata = {**(arrow.schema.metadata or {}), **own}
     with staging(path) as staged:

@@ -25,6 +25,7 @@ SCHEMA_VERSION: Final = "2.0.0"
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _PUBLISHED: Final = "published.json"
 
+# Name of each schema: the model it is made from, and the source of fields that name none.
 MODELS: Final[dict[str, tuple[str, str]]] = {
     "scan": ("records.scan.ScanRecord", "table scans"),
     "vertebra": ("records.vertebra.VertebraRecord", "table vertebrae"),
@@ -41,17 +42,10 @@ MODELS: Final[dict[str, tuple[str, str]]] = {
     "provenance": ("records.provenance.Provenance", "lock, dataset, catalog, fetch log"),
     "folds": ("tables.folds_file.FoldsFile", "folds.json"),
 }
-"""Name of each schema: the model it is made from, and the source of fields that name none."""
 
 
 def model(name: str) -> type[Record]:
-    """Return the model of the schema `name`.
-
-    Raises
-    ------
-    UsageError
-        If there is no such schema.
-    """
+    """Return the model of the schema `name`."""
     if name not in MODELS:
         guess = did_you_mean(name, MODELS)
         raise UsageError(f"There is no schema {name!r}; schemas are {', '.join(MODELS)}.{guess}")
@@ -64,68 +58,45 @@ def render(name: str) -> bytes:
     """Return the JSON Schema `name` as it is written to disk."""
     root = model(name)
     schema = root.model_json_schema(mode="validation")
-    described = {root.__name__: root, **_parts(root)}
-    _complete(schema, root, MODELS[name][1])
-    for title, part in schema.get("$defs", {}).items():
-        if title in described:
-            _complete(part, described[title], MODELS[name][1])
+    # The records that it is made of are found in the module of its model.
+    parts = vars(importlib.import_module(root.__module__))
+    for title, part in {**schema.get("$defs", {}), root.__name__: schema}.items():
+        if isinstance(parts.get(title), type) and issubclass(parts[title], Record):
+            _describe(part, parts[title], MODELS[name][1])
     head = {"$schema": DIALECT, "$id": f"urn:verse-data:schema:{name}:{SCHEMA_VERSION}"}
     return (json.dumps({**head, **schema}, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _parts(root: type[Record]) -> dict[str, type[Record]]:
-    """Return the records that `root` is made of, found in the modules they come from."""
-    module = inspect.getmodule(root)
-    members = vars(module).values() if module else ()
-    return {m.__name__: m for m in members if isinstance(m, type) and issubclass(m, Record)}
-
-
-def _complete(schema: dict[str, Any], record: type[Record], source: str) -> None:
+def _describe(schema: dict[str, Any], record: type[Record], source: str) -> None:
     """Give each field a description and a source where the model says them in its docstring."""
-    said = _attributes(inspect.getdoc(record) or "")
-    schema["description"] = (inspect.getdoc(record) or "").partition("\n")[0]
+    docstring = inspect.getdoc(record) or ""
+    schema["description"] = docstring.partition("\n")[0]
+    described: dict[str, str] = {}
+    names: list[str] = []
+    for line in docstring.partition("Attributes\n----------\n")[2].splitlines():
+        if re.match(r"\S", line):
+            names = [name.strip() for name in line.partition(" : ")[0].split(",")]
+        elif line.strip():
+            described |= {name: f"{described.get(name, '')} {line.strip()}" for name in names}
     for name, field in record.model_fields.items():
         place = schema["properties"][field.alias or name]
-        if "description" not in place and name in said:
-            place["description"] = said[name]
+        if name in described:
+            place.setdefault("description", described[name].strip())
         place.setdefault("source", source)
 
 
-def _attributes(docstring: str) -> dict[str, str]:
-    """Read the Attributes section of a NumPy docstring: what it says of each name."""
-    _, _, section = docstring.partition("Attributes\n----------\n")
-    found: dict[str, str] = {}
-    names: list[str] = []
-    for line in section.splitlines():
-        if re.match(r"\S", line):
-            names = [name.strip() for name in line.partition(" : ")[0].split(",")]
-            found |= dict.fromkeys(names, "")
-        elif line.strip():
-            found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
-    return found
-
-
 def write(folder: Path) -> list[Path]:
-    """Write every schema of this version below `folder`; return the files that changed.
-
-    Raises
-    ------
-    UsageError
-        If a schema that has been published would change.
-    """
-    published = _published(folder).get(SCHEMA_VERSION, {})
+    """Write every schema of this version below `folder`; return the files that changed."""
+    changed, published = [], _published(folder).get(SCHEMA_VERSION, {})
     rendered = {f"{name}.schema.json": render(name) for name in MODELS}
     moved = [
-        name
-        for name, content in rendered.items()
-        if published.get(name, _digest(content)) != _digest(content)
+        name for name in published.keys() & rendered if published[name] != _digest(rendered[name])
     ]
     if moved:
         raise UsageError(
-            f"{', '.join(moved)} of version {SCHEMA_VERSION} has been published and must not change. "
-            f"Raise SCHEMA_VERSION in verse_data/tables/schemas.py."
+            f"{', '.join(sorted(moved))} of version {SCHEMA_VERSION} has been published and must "
+            f"not change. Raise SCHEMA_VERSION in verse_data/tables/schemas.py."
         )
-    changed = []
     for name, content in rendered.items():
         path = folder / SCHEMA_VERSION / name
         if not path.exists() or path.read_bytes() != content:
@@ -137,22 +108,15 @@ def write(folder: Path) -> list[Path]:
 def publish(folder: Path) -> None:
     """Write this version's schemas, and note their digests: from now on they never change."""
     write(folder)
-    known = _published(folder)
-    known[SCHEMA_VERSION] = {f"{name}.schema.json": _digest(render(name)) for name in MODELS}
+    digests = {f"{name}.schema.json": _digest(render(name)) for name in MODELS}
+    known = {**_published(folder), SCHEMA_VERSION: digests}
     content = json.dumps(known, indent=2, sort_keys=True) + "\n"
     write_file(folder / _PUBLISHED, content.encode())
 
 
 def check(folder: Path | None = None) -> list[str]:
-    """Return what is wrong with the schemas in `folder`: stale, missing, or changed after release.
-
-    Parameters
-    ----------
-    folder : Path, optional
-        The package's own ``schemas/`` by default.
-    """
-    folder = folder or resources.locate("schemas")
-    problems = []
+    """Return what is wrong with the schemas in `folder`: stale, missing, or changed after release."""
+    folder, problems = folder or resources.locate("schemas"), []
     for name in MODELS:
         path = folder / SCHEMA_VERSION / f"{name}.schema.json"
         if not path.exists():
@@ -160,19 +124,17 @@ def check(folder: Path | None = None) -> list[str]:
         elif path.read_bytes() != render(name):
             problems.append(f"{path} is not what the model gives: verse-data schemas write")
     for version, digests in _published(folder).items():
-        for name, digest in digests.items():
-            path = folder / version / name
+        for path, digest in ((folder / version / name, digests[name]) for name in digests):
             if not path.exists() or _digest(path.read_bytes()) != digest:
                 problems.append(f"{path} was published and has changed: restore it")
     return problems
 
 
 def _published(folder: Path) -> dict[str, dict[str, str]]:
+    """Return the digest of every published schema, by version and file."""
     path = folder / _PUBLISHED
-    if not path.exists():
-        return {}
-    known: dict[str, dict[str, str]] = read_json(path.read_bytes(), name=str(path))
-    return known
+    known: dict[str, dict[str, str]] = {}
+    return read_json(path.read_bytes(), name=str(path)) if path.exists() else known
 
 
 def _digest(content: bytes) -> str:

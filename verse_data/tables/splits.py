@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,15 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SplitPart:
-    """One side of a split.
-
-    Attributes
-    ----------
-    scans : tuple of str
-        ``scan_id`` of each CT series, in the order of the table.
-    subjects : tuple of str
-        ``subject_id`` of each person, once, in the same order.
-    """
+    """One side of a split: its scans and its subjects, each once, in the order of the table."""
 
     scans: tuple[str, ...]
     subjects: tuple[str, ...]
@@ -75,13 +67,7 @@ def assert_one_split_each(subjects: Iterable[tuple[str, str]]) -> None:
 
 
 def of_split(scans: pd.DataFrame, split: str | None) -> pd.DataFrame:
-    """Return the rows of `scans` in a published split; all of them if `split` is None.
-
-    Raises
-    ------
-    UsageError
-        If there is no such split.
-    """
+    """Return the rows of `scans` in a published split; all of them if `split` is None."""
     if split is None:
         return scans
     if split not in SPLITS:
@@ -101,6 +87,5 @@ def subject_of_series(entry: CatalogEntry | None = None) -> dict[str, str]:
     entry : CatalogEntry, optional
         Adds the expected series of a release to those known from VerSe.
     """
-    known: Mapping[str, str] = entry.subject_of_series if entry else {}
-    every = {**SUBJECT_OF_SERIES, **known}
+    every = {**SUBJECT_OF_SERIES, **(entry.subject_of_series if entry else {})}
     return {series: subject for series, subject in every.items() if series != subject}
