@@ -19,7 +19,7 @@ from verse_data.config import Config, resolve
 from verse_data.errors import SourceChanged, StorageError, UsageError
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases import annex, publish
-from verse_data.releases.copying import copy_and_hash
+from verse_data.releases.adopt import copy_and_hash
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.drop import drop_files
 from verse_data.releases.osf_walk import walk_node
@@ -321,7 +321,7 @@ def test_many_at_once_make_a_plain_clone_known(tmp_path: Path) -> None:
 def test_a_source_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """The error tells of the file that was to be adopted, and not of the place that it was to go to."""
     with pytest.raises(StorageError, match=r"gone_ct\.nii\.gz"):
-        copy_and_hash(tmp_path / "gone_ct.nii.gz", tmp_path / "staged", advance=lambda _: None)
+        copy_and_hash(tmp_path / "gone_ct.nii.gz", tmp_path / "staged", lambda _: None)
 
 
 def test_a_token_that_cannot_be_one_is_refused_and_not_shown(
