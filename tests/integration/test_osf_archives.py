@@ -7,6 +7,7 @@ import io
 import random
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,15 @@ from osf_standin.server import forbidden_sockets
 from osf_standin.zips import Entry, build
 
 from verse_data.config import Config
-from verse_data.errors import ArchiveRefused, NotTheFile, Offline, ServerUnavailable, UrlRefused
+from verse_data.errors import (
+    ArchiveRefused,
+    NotTheFile,
+    Offline,
+    ServerUnavailable,
+    SourceChanged,
+    UrlRefused,
+)
+from verse_data.progress import Advance
 from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
 from verse_data.releases.adopt import adopt_sources
 from verse_data.releases.pacing import Backoff
@@ -161,6 +170,21 @@ def test_a_remote_zip_survives_a_server_that_stumbles(
     url = f"{osf.hosts['mirror']}/training.zip"
     adopt_sources([url], lock_of(FILES), store, config=config, clock=FakeClock(), backoff=quick)
     assert holds_all(store, lock_of(FILES))
+
+
+def test_a_remote_zip_that_changes_while_it_is_read_is_named(
+    osf: OsfStandin, config: Config, store: ObjectStore
+):
+    """Another archive under the same address, once the directory has been read: nothing of it is taken."""
+    url = f"{osf.hosts['mirror']}/training.zip"
+
+    @contextmanager
+    def progress(*_: object) -> Iterator[Advance]:
+        osf.mirror["/training.zip"] = zip_of({**FILES, "more.txt": b"more"})
+        yield lambda _: None
+
+    with pytest.raises(SourceChanged, match=r"training\.zip: it changed while it was read"):
+        adopt_sources([url], lock_of(FILES), store, config=config, progress=progress)
 
 
 def test_a_server_without_ranges_gives_the_whole(

@@ -16,12 +16,11 @@ from osf_standin import OsfStandin
 
 from verse_data.config import Config
 from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
-from verse_data.releases import remote_zip
-from verse_data.releases.adopt import adopt_sources
+from verse_data.releases import adopt, remote_zip
 from verse_data.releases.store import ObjectStore
 
 NAMES = st.from_regex(r"[a-zé-]{1,8}(/[a-z0-9_.]{1,8}[a-z0-9]){0,3}", fullmatch=True)
-BODIES = st.binary(max_size=3000) | st.binary(min_size=1, max_size=9).map(lambda part: part * 90)
+BODIES = st.binary(max_size=3000) | st.binary(min_size=1, max_size=9).map(lambda part: part * 1500)
 
 
 def written(files: dict[str, bytes], method: int) -> bytes:
@@ -50,7 +49,7 @@ def osf() -> Iterator[OsfStandin]:
 def test_what_the_standard_library_writes_is_adopted(
     osf: OsfStandin, files: dict[str, bytes], method: int, tail: int, unlocked: int
 ):
-    """Each locked member is taken as it went in, however much of the end comes at once; others are not."""
+    """Each locked member is taken as it went in, however much comes at once; others are not."""
     locked = tuple(
         LockedFile(path=f"{number}.bin", size=len(body), sha256=hashlib.sha256(body).hexdigest())
         for number, body in enumerate(list(files.values())[unlocked:])
@@ -58,6 +57,8 @@ def test_what_the_standard_library_writes_is_adopted(
     lock = ReleaseLock(release="lab", source=LockSource(kind="tree"), files=locked)
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(remote_zip, "_TAIL", tail)
+        patch.setattr(adopt, "_BLOCK", 1000)
+        patch.setattr(adopt, "_RANGE", 5000)
         path = Path(folder) / "some.zip"
         path.write_bytes(written(files, method))
         osf.mirror["/some.zip"] = path.read_bytes()
@@ -70,7 +71,7 @@ def test_what_the_standard_library_writes_is_adopted(
         reports = []
         for source in (path, f"{osf.hosts['mirror']}/some.zip"):
             store = ObjectStore(Path(folder) / f"store{len(reports)}")
-            reports.append(adopt_sources([source], lock, store, config=config))
+            reports.append(adopt.adopt_sources([source], lock, store, config=config))
             for file in locked:
                 assert (
                     hashlib.sha256(store.object_path(file).read_bytes()).hexdigest() == file.sha256
