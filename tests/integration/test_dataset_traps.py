@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +20,11 @@ from verse_data.config import Config, resolve
 from verse_data.errors import SourceChanged, StorageError, UsageError
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases import annex, publish
-from verse_data.releases.copying import copy_and_hash
+from verse_data.releases.adopt import copy_and_hash
 from verse_data.releases.dataset import ReleaseDataset
-from verse_data.releases.drop import drop_files
+from verse_data.releases.drop import StillServed, drop_files
 from verse_data.releases.osf_walk import walk_node
 from verse_data.releases.provenance import describe
-from verse_data.releases.still_served import StillServed
 from verse_data.releases.tree import lock_tree
 
 CT = b"\x1f\x8b" + bytes(range(256)) * 20
@@ -167,7 +167,7 @@ def test_a_server_that_stays_down_is_not_asked_file_after_file(lab: Lab) -> None
     lab.osf.play("unavailable")
     lab.osf.seen.clear()
 
-    with StillServed(lab.dataset.config, clock=FakeClock()) as served:
+    with closing(StillServed(lab.dataset.config, clock=FakeClock())) as served:
         reasons = [served.refusal(file, urls) for _ in range(5)]
         elsewhere = served.refusal(file, (*urls, f"{lab.osf.hosts['api']}/gone"))
 
@@ -321,7 +321,7 @@ def test_many_at_once_make_a_plain_clone_known(tmp_path: Path) -> None:
 def test_a_source_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """The error tells of the file that was to be adopted, and not of the place that it was to go to."""
     with pytest.raises(StorageError, match=r"gone_ct\.nii\.gz"):
-        copy_and_hash(tmp_path / "gone_ct.nii.gz", tmp_path / "staged", advance=lambda _: None)
+        copy_and_hash(tmp_path / "gone_ct.nii.gz", tmp_path / "staged", lambda _: None)
 
 
 def test_a_token_that_cannot_be_one_is_refused_and_not_shown(

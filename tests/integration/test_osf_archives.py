@@ -7,6 +7,7 @@ import io
 import random
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,17 @@ from osf_standin.server import forbidden_sockets
 from osf_standin.zips import Entry, build
 
 from verse_data.config import Config
-from verse_data.errors import ArchiveRefused, NotTheFile, Offline, ServerUnavailable, UrlRefused
+from verse_data.errors import (
+    ArchiveRefused,
+    NotTheFile,
+    Offline,
+    ServerUnavailable,
+    SourceChanged,
+    UrlRefused,
+)
+from verse_data.progress import Advance
 from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
-from verse_data.releases.archives import adopt_zip
+from verse_data.releases.adopt import adopt_sources
 from verse_data.releases.pacing import Backoff
 from verse_data.releases.store import ObjectStore
 
@@ -91,13 +100,13 @@ def test_members_are_found_by_content_under_any_root(
     """Doubled, missing and foreign root folders make no difference; the zip stays as it was."""
     path = tmp_path / "training.zip"
     path.write_bytes(content := zip_of({f"{prefix}{name}": body for name, body in FILES.items()}))
-    report = adopt_zip(path, lock_of(FILES), store, config=config)
+    report = adopt_sources([path], lock_of(FILES), store, config=config)
     assert [file.path for file in report.new] == sorted(FILES)
     assert (report.known, report.different, report.unknown, report.missing) == ([], [], [], [])
     assert holds_all(store, lock_of(FILES))
     assert path.read_bytes() == content
     assert list(store.incoming.iterdir()) == []
-    again = adopt_zip(path, lock_of(FILES), store, config=config)
+    again = adopt_sources([path], lock_of(FILES), store, config=config)
     assert ([file.path for file in again.known], again.new) == (sorted(FILES), [])
 
 
@@ -111,7 +120,7 @@ def test_what_differs_and_what_is_unknown_is_told(
     changed["dataset-verse19training/notes.md"] = b"mine"
     path = tmp_path / "training.zip"
     path.write_bytes(zip_of(changed))
-    report = adopt_zip(path, lock_of(FILES), store, config=config)
+    report = adopt_sources([path], lock_of(FILES), store, config=config)
     (difference,) = report.different
     assert (difference.found, difference.file.path) == (name, name)
     assert difference.sha256 == hashlib.sha256(b"[3, 4, 5]").hexdigest() != difference.file.sha256
@@ -120,15 +129,15 @@ def test_what_differs_and_what_is_unknown_is_told(
 
 
 @pytest.mark.parametrize("entry", [{"zip64": True}, {"streamed": True}, {"method": 0}])
-@pytest.mark.parametrize("archive", [{"zip64": True}, {"comment": b"PK\5\6 is no end"}, {}])
+@pytest.mark.parametrize("archive", [{"zip64": True}, {"comment": b"of the lab"}, {}])
 def test_every_right_form_of_zip_is_read(
     tmp_path: Path, config: Config, store: ObjectStore, entry: dict, archive: dict
 ):
-    """zip64 members and ends, streamed and stored members, a comment that looks like an end."""
+    """zip64 members and ends, streamed and stored members, a comment."""
     path = tmp_path / "training.zip"
     entries = [Entry(name, body, **entry) for name, body in FILES.items()]
     path.write_bytes(build(entries, **archive))
-    report = adopt_zip(path, lock_of(FILES), store, config=config)
+    report = adopt_sources([path], lock_of(FILES), store, config=config)
     assert len(report.new) == len(FILES)
     assert holds_all(store, lock_of(FILES))
 
@@ -136,17 +145,19 @@ def test_every_right_form_of_zip_is_read(
 def test_of_a_remote_zip_only_what_is_missing_is_read(
     osf: OsfStandin, config: Config, store: ObjectStore
 ):
-    """A byte, the tail, the directory and one range a member; the second call reads no member."""
+    """A byte, the tail and one range a member before it; the second call reads no member."""
+    files = {f"rawdata/sub-{n}_ct.nii.gz": NOISE.randbytes(300_000) for n in range(4)}
+    osf.mirror["/training.zip"] = zip_of(files)
     url = f"{osf.hosts['mirror']}/training.zip"
-    report = adopt_zip(url, lock_of(FILES), store, config=config)
-    assert [file.path for file in report.new] == sorted(FILES)
-    assert holds_all(store, lock_of(FILES))
-    assert osf.count("mirror") == 3 + len(FILES)
+    report = adopt_sources([url], lock_of(files), store, config=config)
+    assert [file.path for file in report.new] == sorted(files)
+    assert holds_all(store, lock_of(files))
+    assert osf.count("mirror") == 2 + len(files)
     assert all("range" in seen.headers for seen in osf.seen)
     osf.seen.clear()
-    again = adopt_zip(url, lock_of(FILES), store, config=config)
-    assert [file.path for file in again.known] == sorted(FILES)
-    assert osf.count("mirror") == 3
+    again = adopt_sources([url], lock_of(files), store, config=config)
+    assert [file.path for file in again.known] == sorted(files)
+    assert osf.count("mirror") == 2
 
 
 @pytest.mark.parametrize("mode", ["cut_length", "reset", "unavailable", "throttle", "stall"])
@@ -157,8 +168,23 @@ def test_a_remote_zip_survives_a_server_that_stumbles(
     osf.play(mode, times=2, host="mirror", seconds=0)
     quick = Backoff(first=0.001, most=0.01)
     url = f"{osf.hosts['mirror']}/training.zip"
-    adopt_zip(url, lock_of(FILES), store, config=config, clock=FakeClock(), backoff=quick)
+    adopt_sources([url], lock_of(FILES), store, config=config, clock=FakeClock(), backoff=quick)
     assert holds_all(store, lock_of(FILES))
+
+
+def test_a_remote_zip_that_changes_while_it_is_read_is_named(
+    osf: OsfStandin, config: Config, store: ObjectStore
+):
+    """Another archive under the same address, once the directory has been read: nothing of it is taken."""
+    url = f"{osf.hosts['mirror']}/training.zip"
+
+    @contextmanager
+    def progress(*_: object) -> Iterator[Advance]:
+        osf.mirror["/training.zip"] = zip_of({**FILES, "more.txt": b"more"})
+        yield lambda _: None
+
+    with pytest.raises(SourceChanged, match=r"training\.zip: it changed while it was read"):
+        adopt_sources([url], lock_of(FILES), store, config=config, progress=progress)
 
 
 def test_a_server_without_ranges_gives_the_whole(
@@ -166,7 +192,9 @@ def test_a_server_without_ranges_gives_the_whole(
 ):
     """The archive is downloaded, its members are taken by digest, and it is removed again."""
     osf.play("ignore_range", host="mirror")
-    report = adopt_zip(f"{osf.hosts['mirror']}/training.zip", lock_of(FILES), store, config=config)
+    report = adopt_sources(
+        [f"{osf.hosts['mirror']}/training.zip"], lock_of(FILES), store, config=config
+    )
     assert [file.path for file in report.new] == sorted(FILES)
     assert holds_all(store, lock_of(FILES))
     assert list(store.incoming.iterdir()) == []
@@ -181,7 +209,7 @@ def test_a_folder_zip_of_osf_serves_although_its_bytes_change(
         node.upload(path, content)
     folder = node.find("dataset-verse19training").id
     url = f"{osf.hosts['storage']}/v1/resources/jtfa5/providers/osfstorage/{folder}/?zip="
-    report = adopt_zip(url, lock_of(FILES), store, config=config)
+    report = adopt_sources([url], lock_of(FILES), store, config=config)
     assert [file.path for file in report.new] == sorted(FILES)
     assert holds_all(store, lock_of(FILES))
 
@@ -190,10 +218,10 @@ def test_a_whole_archive_that_never_ends_is_cut_off(
     osf: OsfStandin, config: Config, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ):
     """A download beyond what the release can need is refused, and nothing of it is kept."""
-    monkeypatch.setattr("verse_data.releases.archives._SLACK", -800_000)
+    monkeypatch.setattr("verse_data.releases.adopt._SLACK", -800_000)
     osf.play("ignore_range", host="mirror")
     with pytest.raises(ArchiveRefused, match="beyond what the release needs"):
-        adopt_zip(f"{osf.hosts['mirror']}/training.zip", lock_of(FILES), store, config=config)
+        adopt_sources([f"{osf.hosts['mirror']}/training.zip"], lock_of(FILES), store, config=config)
     assert list(store.incoming.iterdir()) == []
 
 
@@ -209,8 +237,8 @@ def test_a_server_that_cannot_serve_a_remote_zip_is_named(
         osf.play("ignore_range", host="mirror", times=1)
     osf.play(mode, host="mirror")
     with pytest.raises(error, match=r"training\.zip"):
-        adopt_zip(
-            f"{osf.hosts['mirror']}/training.zip",
+        adopt_sources(
+            [f"{osf.hosts['mirror']}/training.zip"],
             lock_of(FILES),
             store,
             config=config,
@@ -224,7 +252,7 @@ def test_a_flipped_byte_on_the_way_is_refused(osf: OsfStandin, config: Config, s
     """A remote member that arrives damaged is never taken."""
     osf.play("flip", host="mirror")
     with pytest.raises((ArchiveRefused, NotTheFile)):
-        adopt_zip(f"{osf.hosts['mirror']}/training.zip", lock_of(FILES), store, config=config)
+        adopt_sources([f"{osf.hosts['mirror']}/training.zip"], lock_of(FILES), store, config=config)
     for path in store.path.rglob("SHA256E*"):
         assert path.is_dir() or hashlib.sha256(path.read_bytes()).hexdigest() in path.name
 
@@ -232,7 +260,7 @@ def test_a_flipped_byte_on_the_way_is_refused(osf: OsfStandin, config: Config, s
 def test_only_addresses_that_may_be_opened_are_opened(config: Config, store: ObjectStore):
     """Plain http to a public host is refused, also where the user typed it."""
     with pytest.raises(UrlRefused, match="plain http"):
-        adopt_zip("http://8.8.8.8/x.zip", lock_of(FILES), store, config=config)
+        adopt_sources(["http://8.8.8.8/x.zip"], lock_of(FILES), store, config=config)
 
 
 def test_offline_a_zip_on_disk_is_adopted_and_one_on_a_server_is_not(
@@ -243,8 +271,8 @@ def test_offline_a_zip_on_disk_is_adopted_and_one_on_a_server_is_not(
     path = tmp_path / "training.zip"
     path.write_bytes(zip_of(FILES))
     with forbidden_sockets(monkeypatch) as tried:
-        adopt_zip(path, lock_of(FILES), store, config=offline)
+        adopt_sources([path], lock_of(FILES), store, config=offline)
         with pytest.raises(Offline):
-            adopt_zip("https://s3.example/x.zip", lock_of(FILES), store, config=offline)
+            adopt_sources(["https://s3.example/x.zip"], lock_of(FILES), store, config=offline)
     assert tried == []
     assert holds_all(store, lock_of(FILES))

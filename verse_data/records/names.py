@@ -221,6 +221,12 @@ def _miccai_role(tail: str) -> tuple[Role, str, str] | None:
     return None
 
 
+def scan_of(path: str) -> str | None:
+    """Return the scan that the name of `path` tells, or None if it tells none."""
+    name = parse_path(path)
+    return name.scan_id if name and name.role != "grading" else None
+
+
 def split_of(path: str) -> Split | None:
     """Return the published split that the folders of `path` name, or None if they name none.
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from verse_data.errors import ValidationFailed, VolumeCorrupt
 from verse_data.progress import Progress, silent
 from verse_data.records.lock import LockedFile
-from verse_data.records.names import Role, parse_path
+from verse_data.records.names import Role, parse_path, scan_of
 from verse_data.records.source_file import SourceFile
 from verse_data.releases.commands import command, unless_newest
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.verify import FileFinding, Level, Verification, audit, verify_files
 from verse_data.tables.index import Index
-
-if TYPE_CHECKING:
-    from verse_data.volumes.mask_facts import MaskFacts
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_END: Final = b"IEND\xaeB`\x82"
@@ -36,65 +33,43 @@ def verify(
 ) -> Verification:
     """Return everything that is not as it should be; nothing means clean.
 
-    Parameters
-    ----------
-    dataset : ReleaseDataset
-        Where the contents are.
-    version : str
-        Which version.
-    index : Index
-        Its scans, compared with what the catalog expects.
-    level : {"presence", "size", "hash", "content"}
-        How deep; ``"content"`` inflates every volume to its checked end, and reads its labels.
-    scan_ids, roles : collection, optional
-        Only files of these; files of no scan, and the version as a whole, are then left out.
-    derived : Path, optional
-        Folder of facts that were measured before.
-    progress : Progress
+    ``"content"`` inflates every volume to its checked end, and reads its labels. With `scan_ids` or
+    `roles`, files of no scan and the version as a whole are left out. `index` has the version's
+    scans, compared with what the catalog expects; `derived` is the folder of facts measured before.
     """
-    whole = scan_ids is None and roles is None
-    files = [
-        file
-        for file in dataset.lock(version).files
-        if whole or _is_chosen(file, scan_ids=scan_ids, roles=roles)
-    ]
-    upstream = [
-        found
-        for found in _upstream(dataset, version, index)
-        if roles is None and (scan_ids is None or found.scan_id in scan_ids)
-    ]
-    damage = list(audit(dataset, version)) if whole else []
 
-    typed = unless_newest(dataset, version)
+    def is_chosen(path: str) -> bool:
+        name = parse_path(path)
+        return (
+            name is not None
+            and (scan_ids is None or scan_of(path) in scan_ids)
+            and (roles is None or name.role in roles)
+        )
 
     def inspect(file: LockedFile) -> None:
         inspect_content(dataset.source(file, version=typed), derived=derived)
 
+    whole, typed = scan_ids is None and roles is None, unless_newest(dataset, version)
+    files = [file for file in dataset.lock(version).files if whole or is_chosen(file.path)]
     found = verify_files(
         dataset, files, level=level, inspect=inspect, version=version, progress=progress
     )
-    return Verification((*damage, *found, *upstream))
-
-
-def _is_chosen(
-    file: LockedFile, *, scan_ids: Collection[str] | None, roles: Collection[Role] | None
-) -> bool:
-    name = parse_path(file.path)
-    return (
-        name is not None
-        and (scan_ids is None or (name.role != "grading" and name.scan_id in scan_ids))
-        and (roles is None or name.role in roles)
+    upstream = () if roles is not None else _upstream(dataset, version, index)
+    return Verification(
+        (
+            *(audit(dataset, version) if whole else ()),
+            *found,
+            *(gap for gap in upstream if scan_ids is None or gap.scan_id in scan_ids),
+        )
     )
 
 
 def _upstream(dataset: ReleaseDataset, version: str, index: Index) -> list[FileFinding]:
     """Return where the lock itself is not what the catalog expects."""
-    from_tree = dataset.lock(version).source.kind == "tree"
-    line = (
-        command(dataset, "lock", "--from-tree", "FOLDER", note="once the files are there")
-        if from_tree
-        else command(dataset, "lock", note="a later walk finds what has come back")
-    )
+    if dataset.lock(version).source.kind == "tree":
+        line = command(dataset, "lock", "--from-tree", "FOLDER", note="once the files are there")
+    else:
+        line = command(dataset, "lock", note="a later walk finds what has come back")
     return [
         FileFinding(
             rule=found.rule,
@@ -110,15 +85,7 @@ def _upstream(dataset: ReleaseDataset, version: str, index: Index) -> list[FileF
 
 
 def inspect_content(file: SourceFile, *, derived: Path | None = None) -> None:
-    """Raise one of our errors if the content of a file cannot be used for what its name says.
-
-    Raises
-    ------
-    VolumeCorrupt, NiftiRefused, ValidationFailed, SheetRefused
-        Naming file, place and rule.
-    ContentCorrupt
-        If it is not the locked content.
-    """
+    """Raise one of our errors if the content of a file cannot be used for what its name says."""
     name = parse_path(file.name)
     role = name.role if name else None
     if role == "ct":
@@ -143,20 +110,15 @@ def inspect_content(file: SourceFile, *, derived: Path | None = None) -> None:
 
         check_sheet(read_locked_sheet(file))
     elif role == "snapshot":
-        _check_png(file)
-
-
-def _check_png(file: SourceFile) -> None:
-    data = file.read()
-    if file.name.lower().endswith(".png") and not (
-        data.startswith(_PNG) and data.rstrip(b"\0").endswith(_PNG_END)
-    ):
-        raise VolumeCorrupt(f"{file.name}: not a whole PNG image.")
+        data = file.read()
+        whole = data.startswith(_PNG) and data.rstrip(b"\0").endswith(_PNG_END)
+        if file.name.lower().endswith(".png") and not whole:
+            raise VolumeCorrupt(f"{file.name}: not a whole PNG image.")
 
 
 def mask_labels(file: SourceFile, *, derived: Path | None = None) -> dict[int, int]:
     """Return the number of voxels of each label of a mask; measured once on a machine."""
     from verse_data.volumes.mask_facts import mask_facts
 
-    facts: MaskFacts = mask_facts(file, derived=derived)
+    facts = mask_facts(file, derived=derived)
     return {label: fact.voxels for label, fact in facts.labels.items()}

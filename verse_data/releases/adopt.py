@@ -1,23 +1,60 @@
-"""Taking over what lies on disk already: by hash, by copy, never moved and never made read-only."""
+"""Taking over what people have: files, folders and zips, here or at a URL, by digest alone.
+
+Nothing is moved, made read-only, or written under a name out of an archive: what may be wanted is
+copied or inflated into a scratch file, hashed, and kept only if that digest is locked.
+"""
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import io
+import logging
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+import struct
+import threading
+import zipfile
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 from verse_data.config import Config
-from verse_data.errors import SourceChanged, UsageError
+from verse_data.errors import ArchiveRefused, SourceChanged, UsageError, VerseDataError
 from verse_data.progress import Advance, Progress, silent
+from verse_data.publishing import storage_errors
 from verse_data.records.lock import LockedFile, ReleaseLock
-from verse_data.releases.copying import copy_and_hash
+from verse_data.releases.pacing import Backoff, Clock
 from verse_data.releases.store import ObjectStore
 from verse_data.releases.tree import walk_files
 
+if TYPE_CHECKING:
+    from verse_data.releases.remote_zip import RemoteZip
+
+_log: Final = logging.getLogger(__name__)
+
 _WORKERS: Final = 4
+_BLOCK: Final = 1 << 20
+_RANGE: Final = 8 << 20
+"""Most bytes that a server is asked for at once, and most of a directory: 40,000 members."""
+_SLACK: Final = 64 << 20
+_FICLONE: Final = 0x40049409
+# What zipfile raises at damage.
+_DAMAGE: Final = (
+    zipfile.BadZipFile,
+    struct.error,
+    zlib.error,
+    ArithmeticError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -55,10 +92,8 @@ class AdoptReport:
     missing: list[LockedFile] = field(default_factory=list)
 
     def __repr__(self) -> str:
-        names = ("new", "known", "different", "unknown", "missing")
-        return (
-            f"<AdoptReport: {', '.join(f'{len(getattr(self, name)):,} {name}' for name in names)}>"
-        )
+        counts = (f"{len(found):,} {name}" for name, found in vars(self).items())
+        return f"<AdoptReport: {', '.join(counts)}>"
 
     def refuse_differences(self, release: str) -> None:
         """Raise SourceChanged if a file bears a locked name but holds other bytes."""
@@ -73,43 +108,6 @@ class AdoptReport:
         )
 
 
-class Wanted:
-    """The files of a lock, found by content or by name.
-
-    Parameters
-    ----------
-    lock : ReleaseLock
-        The version that contents are adopted for.
-    """
-
-    def __init__(self, lock: ReleaseLock) -> None:
-        self._by_content: dict[tuple[int, str], list[LockedFile]] = {}
-        self._by_name: dict[str, list[LockedFile]] = {}
-        for file in lock.files:
-            self._by_content.setdefault((file.size, file.sha256), []).append(file)
-            self._by_name.setdefault(file.path.rpartition("/")[2], []).append(file)
-        self._sizes = {file.size for file in lock.files}
-
-    def may_hold(self, name: str, size: int) -> bool:
-        """Whether a file of this size and name is worth reading."""
-        return size in self._sizes or name.rpartition("/")[2] in self._by_name
-
-    def with_content(self, size: int, sha256: str) -> list[LockedFile]:
-        """Return the files with this content."""
-        return self._by_content.get((size, sha256), [])
-
-    def with_name(self, name: str) -> LockedFile | None:
-        """Return the file whose path shares the most trailing parts with `name`, at least one."""
-        parts = name.split("/")
-        candidates = self._by_name.get(parts[-1], [])
-        return max(candidates, key=lambda file: _shared_tail(parts, file.path), default=None)
-
-
-def _shared_tail(parts: Sequence[str], path: str) -> int:
-    pairs = zip(reversed(parts), reversed(path.split("/")), strict=False)
-    return next((count for count, (a, b) in enumerate(pairs) if a != b), len(parts))
-
-
 def adopt_sources(
     sources: Iterable[Path | str],
     lock: ReleaseLock,
@@ -117,29 +115,36 @@ def adopt_sources(
     *,
     config: Config,
     progress: Progress = silent,
+    clock: Clock | None = None,
+    backoff: Backoff | None = None,
 ) -> AdoptReport:
     """Copy everything in `sources` whose content is locked into `store`.
+
+    Of a zip at an address only its directory and the members that are missing are read, by ranges;
+    where the server gives no ranges, the whole is downloaded to the store's disk, and removed.
 
     Raises
     ------
     UsageError
         If a source does not exist; nothing has been adopted then.
+    ArchiveRefused
+        If a zip is none, or a member that may be wanted is damaged, encrypted, or larger than the
+        release can need. What was taken before that stays: its digests were right.
+    Offline
+        If a source is an address and the configuration forbids sockets.
     """
-    from verse_data.releases.archives import adopt_zip
-
     sources = list(sources)
     check_sources(sources)
     zips = [source for source in sources if _is_address(source) or _is_zip(Path(source))]
-    folders = [Path(source) for source in sources if source not in zips]
-    report = adopt_folders(folders, lock, store, progress=progress)
+    adoption = _Adoption(lock, store, progress)
+    adoption.take_files([Path(source) for source in sources if source not in zips])
     for source in zips:
-        place = source if _is_address(source) else Path(source)
-        found = adopt_zip(place, lock, store, config=config, progress=progress)
-        report.new += found.new
-        report.known += found.known
-        report.different += found.different
-        report.unknown += found.unknown
-    return finish(report, lock, store)
+        if _is_address(source):
+            _take_remote(str(source), adoption, config=config, clock=clock, backoff=backoff)
+        else:
+            with storage_errors(Path(source)):
+                adoption.take_zip(str(source), partial(_open, source))
+    return adoption.finish()
 
 
 def check_sources(sources: Iterable[Path | str]) -> None:
@@ -147,6 +152,41 @@ def check_sources(sources: Iterable[Path | str]) -> None:
     for source in sources:
         if not _is_address(source) and not Path(source).exists():
             raise UsageError(f"{source} does not exist. Give a folder, a file or a zip to adopt.")
+
+
+def copy_and_hash(source: Path, target: Path, advance: Advance) -> tuple[int, str]:
+    """Copy a file, sharing its blocks where the file system can; return size and SHA-256.
+
+    The digest is of the bytes in `target`, so that a source which changes meanwhile does no harm.
+    """
+    with storage_errors(source):
+        opened = source.open("rb")
+    with opened as reader, target.open("w+b") as writer:
+        if _is_cloned(reader, writer):
+            return _hash(writer, advance)
+        return _hash(reader, advance, into=writer)
+
+
+def _hash(stream: Any, advance: Advance, *, into: BinaryIO | None = None) -> tuple[int, str]:
+    """Read to the end, writing `into` where it is given; return size and SHA-256."""
+    digest, size = hashlib.sha256(), 0
+    while block := stream.read(_BLOCK):
+        digest.update(block)
+        size += len(block)
+        if into:
+            into.write(block)
+        advance(len(block))
+    return size, digest.hexdigest()
+
+
+def _is_cloned(reader: BinaryIO, writer: BinaryIO) -> bool:
+    try:
+        import fcntl
+
+        fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+    except (ImportError, OSError):  # if the disk is to blame, copying will say so
+        return False
+    return True
 
 
 def _is_address(source: Path | str) -> bool:
@@ -157,104 +197,216 @@ def _is_zip(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() == ".zip"
 
 
-def adopt_folders(
-    folders: Iterable[Path], lock: ReleaseLock, store: ObjectStore, *, progress: Progress = silent
-) -> AdoptReport:
-    """Copy every file under `folders` whose content is locked into `store`.
+class _Found(NamedTuple):
+    """A file in a source, and what writes its content to a path and returns size and SHA-256."""
 
-    A file is read once: while it is copied (or after it was cloned, where the file system can),
-    its digest is taken of the very bytes that are kept.
-    """
-    sources = [(path, folder) for folder in folders for path in _files(folder)]
-    sizes = [path.stat().st_size for path, _ in sources]
-    wanted, report = Wanted(lock), AdoptReport()
-    if not sources:
-        return finish(report, lock, store)
-    with (
-        progress("Adopting files", sum(sizes), "bytes") as advance,
-        ThreadPoolExecutor(_WORKERS) as pool,
-    ):
+    name: str
+    size: int
+    write: Callable[[Path, Advance], tuple[int, str]]
 
-        def one(source: tuple[Path, Path], size: int) -> None:
-            path, folder = source
-            name = path.relative_to(folder.parent).as_posix()
-            if wanted.may_hold(name, size):
-                _adopt_file(path, name, wanted=wanted, store=store, report=report, advance=advance)
+
+class _Adoption:
+    """One call: what is wanted, and what was found so far. Lists are appended to by threads."""
+
+    def __init__(self, lock: ReleaseLock, store: ObjectStore, progress: Progress) -> None:
+        self.store, self.progress, self.report = store, progress, AdoptReport()
+        # Far more than this no archive of the release can hold.
+        self.budget = 2 * lock.total_bytes + _SLACK
+        self._lock = lock
+        self._sizes = {file.size for file in lock.files}
+        self._by_content: dict[tuple[int, str], list[LockedFile]] = defaultdict(list)
+        self._by_name: dict[str, list[LockedFile]] = defaultdict(list)
+        for file in lock.files:
+            self._by_content[file.size, file.sha256].append(file)
+            self._by_name[_base(file.path)].append(file)
+
+    def take_files(self, places: Sequence[Path]) -> None:
+        """Take all files at and under `places`, each of which is read once."""
+        found = [
+            _Found(
+                path.relative_to(place.parent).as_posix(),
+                path.stat().st_size,
+                partial(copy_and_hash, path),
+            )
+            for place in places
+            for path in (walk_files(place) if place.is_dir() else [place])
+        ]
+        self._take("Adopting files", self._chosen(found))
+
+    def take_zip(
+        self, name: str, open_zip: Callable[[], _ZipReader], remote: RemoteZip | None = None
+    ) -> None:
+        """Take the members of a zip; each thread opens it for itself."""
+        own = threading.local()
+
+        def archive() -> zipfile.ZipFile:
+            if not hasattr(own, "archive"):
+                reader = stack.enter_context(open_zip())
+                with _damage_refused(name):
+                    own.archive = stack.enter_context(zipfile.ZipFile(reader))
+            return own.archive  # type: ignore[no-any-return]
+
+        def inflate(info: zipfile.ZipInfo, path: Path, advance: Advance) -> tuple[int, str]:
+            with _damage_refused(f"{name}, member {info.filename!r}"), path.open("wb") as target:
+                if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+                    raise zipfile.BadZipFile("it is neither stored nor deflated")
+                with archive().open(info) as member:
+                    return _hash(member, advance, into=target)
+
+        with ExitStack() as stack:
+            infos = [info for info in archive().infolist() if not info.is_dir()]
+            if remote:
+                remote.starts = sorted([*(i.header_offset for i in infos), archive().start_dir])
+                # Over the network it pays to compare the checksums of what is here first.
+                infos = [info for info in infos if not self._is_here(info)]
+            found = [
+                _Found(_printable(i.filename), i.file_size, partial(inflate, i)) for i in infos
+            ]
+            chosen = self._chosen(found)
+            total = sum(one.size for one in chosen)
+            if total > self.budget:
+                raise ArchiveRefused(
+                    f"{name}: its members of locked names or sizes hold {total:,} bytes, and a release "
+                    f"of {self._lock.total_bytes:,} bytes cannot need more than {self.budget:,}. "
+                    f"Nothing was taken from it."
+                )
+            self._take("Adopting the archive", chosen)
+
+    def finish(self) -> AdoptReport:
+        """Return the report, sorted so that it does not hang on the order of threads."""
+        # One content may be locked under several paths, and lie in the sources several times.
+        report = self.report
+        new = {file.path: file for file in report.new}
+        known = {file.path: file for file in report.known if file.path not in new}
+        report.new, report.known = ([each[path] for path in sorted(each)] for each in (new, known))
+        report.different.sort(key=lambda difference: difference.found)
+        report.unknown.sort()
+        report.missing = [file for file in self._lock.files if not self.store.has(file)]
+        return report
+
+    def _chosen(self, found: Iterable[_Found]) -> list[_Found]:
+        """Return what has a locked size or name; only that can be worth reading."""
+        chosen = []
+        for one in found:
+            if one.size in self._sizes or _base(one.name) in self._by_name:
+                chosen.append(one)
             else:
-                report.unknown.append(name)
-                advance(size)
+                self.report.unknown.append(one.name)
+        return chosen
 
-        list(pool.map(one, sources, sizes))
-    return finish(report, lock, store)
+    def _namesake(self, name: str) -> LockedFile | None:
+        """Return the file of this base name whose path shares the most trailing parts with `name`."""
+        parts = name.split("/")[::-1]
+
+        def shared(file: LockedFile) -> int:
+            pairs = zip(parts, file.path.split("/")[::-1], strict=False)
+            return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+        return max(self._by_name.get(parts[0], ()), key=shared, default=None)
+
+    def _is_here(self, info: zipfile.ZipInfo) -> bool:
+        file = self._namesake(info.filename)
+        if file is None or file.size != info.file_size or not self.store.has(file):
+            return False
+        crc = 0
+        with self.store.object_path(file).open("rb") as stream:
+            while block := stream.read(_BLOCK):
+                crc = zlib.crc32(block, crc)
+        if crc == info.CRC:
+            self.report.known.append(file)
+        return crc == info.CRC
+
+    def _take(self, title: str, chosen: Sequence[_Found]) -> None:
+        if chosen:
+            with (
+                self.progress(title, sum(one.size for one in chosen), "bytes") as advance,
+                ThreadPoolExecutor(_WORKERS) as pool,
+            ):
+                list(pool.map(partial(self._take_one, advance), chosen))
+
+    def _take_one(self, advance: Advance, found: _Found) -> None:
+        with self.store.staging("adopted") as staged:
+            size, sha256 = found.write(staged, advance)
+            matches = self._by_content.get((size, sha256))
+            if matches:
+                self._keep(staged, matches)
+            elif namesake := self._namesake(found.name):
+                self.report.different.append(Difference(found.name, size, sha256, namesake))
+            else:
+                self.report.unknown.append(found.name)
+
+    def _keep(self, staged: Path, matches: Sequence[LockedFile]) -> None:
+        # One content has several keys where it bears several extensions.
+        missing = {file.annex_key: file for file in matches if not self.store.has(file)}
+        *twins, last = missing.values() or (None,)
+        for file in twins:
+            with self.store.staging(file.annex_key) as twin:
+                shutil.copyfile(staged, twin)
+                self.store.ingest(file, twin)
+        if last:
+            self.store.ingest(last, staged)
+        for file in matches:
+            (self.report.new if file.annex_key in missing else self.report.known).append(file)
 
 
-def finish(report: AdoptReport, lock: ReleaseLock, store: ObjectStore) -> AdoptReport:
-    """Sort a report, so that it does not hang on the order of threads, and add what is missing."""
-    # One content may be locked under several paths, and lie in the sources several times.
-    new = {file.path: file for file in report.new}
-    known = {file.path: file for file in report.known if file.path not in new}
-    report.new, report.known = ([found[path] for path in sorted(found)] for found in (new, known))
-    report.different.sort(key=lambda difference: difference.found)
-    report.unknown.sort()
-    report.missing = [file for file in lock.files if not store.has(file)]
-    return report
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
-def _files(source: Path) -> Iterator[Path]:
-    return walk_files(source) if source.is_dir() else iter([source])
+def _printable(name: str) -> str:
+    """Return a member's name as it may be shown: without line ends, escapes, or turns of direction."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
-def _adopt_file(
-    path: Path,
-    name: str,
-    *,
-    wanted: Wanted,
-    store: ObjectStore,
-    report: AdoptReport,
-    advance: Advance,
+class _ZipReader(io.BufferedReader):
+    """A zip as a file that hands out no more at once than a directory may have."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return up to `size` bytes; all where it is missing."""
+        if size is not None and size > _RANGE:
+            raise zipfile.BadZipFile(f"its directory is longer than {_RANGE:,} bytes")
+        return super().read(size)
+
+
+def _open(path: Path | str) -> _ZipReader:
+    return _ZipReader(io.FileIO(path))
+
+
+@contextmanager
+def _damage_refused(name: str) -> Iterator[None]:
+    """Turn what zipfile raises at a damaged zip into ArchiveRefused."""
+    try:
+        yield
+    except VerseDataError:
+        raise
+    except (*_DAMAGE, OSError) as error:
+        # A place before the file's start is the archive's fault, not the disk's.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        raise ArchiveRefused(
+            f"{name}: {error or type(error).__name__}. It is damaged, encrypted or no zip; what was "
+            f"taken from it before has its locked digest. If you trust it, unpack it yourself and "
+            f"adopt the folder: verse-data adopt RELEASE FOLDER"
+        ) from error
+
+
+def _take_remote(
+    url: str, adoption: _Adoption, *, config: Config, clock: Clock | None, backoff: Backoff | None
 ) -> None:
-    with store.staging(path.name) as staged:
-        size, sha256 = copy_and_hash(path, staged, advance=advance)
-        place(staged, name, size, sha256, wanted=wanted, store=store, report=report)
+    """Take the members of a zip at an address, by ranges where its server gives them."""
+    from verse_data.releases.remote_zip import NoRanges, RemoteZip, RemoteZipFile  # HTTP
 
-
-def place(
-    staged: Path,
-    name: str,
-    size: int,
-    sha256: str,
-    *,
-    wanted: Wanted,
-    store: ObjectStore,
-    report: AdoptReport,
-) -> None:
-    """Put hashed content where it belongs, and note in `report` what it was.
-
-    Parameters
-    ----------
-    staged : Path
-        The content, on the disk of the store; it is the caller's to remove.
-    name : str
-        Where it was found, for the report and for telling different from unknown.
-    size, sha256
-        What was measured of it.
-    """
-    matches = wanted.with_content(size, sha256)
-    if not matches:
-        namesake = wanted.with_name(name)
-        if namesake is None:
-            report.unknown.append(name)
+    with closing(RemoteZip(url, config, clock, backoff)) as remote:
+        try:
+            remote.learn()
+        except NoRanges:
+            _log.info("%s: no ranges, so the whole archive is downloaded", remote.name)
         else:
-            report.different.append(Difference(name, size, sha256, namesake))
-        return
-    # One content has several keys where it bears several extensions.
-    missing = {file.annex_key: file for file in matches if not store.has(file)}
-    *twins, last = missing.values() or (None,)
-    for file in twins:
-        with store.staging(file.annex_key) as twin:
-            shutil.copyfile(staged, twin)
-            store.ingest(file, twin)
-    if last:
-        store.ingest(last, staged)
-    report.new.extend(file for file in matches if file.annex_key in missing)
-    report.known.extend(file for file in matches if file.annex_key not in missing)
+            adoption.take_zip(
+                remote.name, lambda: _ZipReader(RemoteZipFile(remote), _RANGE), remote
+            )
+            return
+        with adoption.store.staging("archive.zip") as whole:
+            with adoption.progress("Downloading the archive", 0, "bytes") as advance:
+                remote.download(whole, most=adoption.budget, advance=advance)
+            adoption.take_zip(remote.name, partial(_open, whole))

@@ -25,28 +25,14 @@ def names() -> tuple[str, ...]:
 
 @cache
 def load_catalog(name: str) -> CatalogEntry:
-    """Return the catalog entry of the release `name`.
-
-    Raises
-    ------
-    UsageError
-        If the catalog has no such release; the text lists the names.
-    ValidationFailed
-        If the entry breaks a rule of its model.
-    """
+    """Return the catalog entry of the release `name`; `UsageError` if the catalog has none."""
     if name not in names():
         raise UsageError(f"The catalog has no release {name!r}; it knows {', '.join(names())}.")
     return read_entry(resources.locate("catalog") / name)
 
 
 def read_entry(folder: Path) -> CatalogEntry:
-    """Read the entry in `folder`: ``release.toml``, ``series.csv`` and ``figures.csv``.
-
-    Raises
-    ------
-    ValidationFailed
-        If it breaks a rule of its model.
-    """
+    """Read ``release.toml``, ``series.csv`` and ``figures.csv`` in `folder`; `ValidationFailed` if wrong."""
     value: dict[str, Any] = tomllib.loads((folder / "release.toml").read_text(encoding="utf-8"))
     value["expected"] = [
         {**row, "series_label": row["series_label"] or None} for row in _rows(folder / "series.csv")

@@ -14,8 +14,8 @@ from verse_data.errors import ContentMissing, Offline, SourceChanged, UsageError
 from verse_data.progress import Advance, Progress, conclude, spell_bytes
 from verse_data.records.lock import LockedFile
 from verse_data.releases import annex
+from verse_data.releases.adopt import copy_and_hash
 from verse_data.releases.commands import command
-from verse_data.releases.copying import copy_and_hash
 from verse_data.releases.fetch import FetchReport, FetchResult, fetch_each, no_address
 from verse_data.releases.fetch_log import FetchLog
 from verse_data.releases.siblings import Sibling
@@ -120,7 +120,7 @@ def _is_copied(dataset: ReleaseDataset, file: LockedFile, path: Path, *, advance
             path.open("rb").close()
         except OSError:
             return False
-        size, sha256 = copy_and_hash(path, staged, advance=advance)
+        size, sha256 = copy_and_hash(path, staged, advance)
         if (size, sha256) != (file.size, file.sha256):
             advance(-size)
             return False

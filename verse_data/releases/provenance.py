@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version as version_of
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from verse_data.errors import UsageError, did_you_mean
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile
-from verse_data.records.names import parse_path
+from verse_data.records.names import parse_path, scan_of
 from verse_data.records.provenance import (
     FetchedFrom,
     FileProvenance,
@@ -22,8 +22,6 @@ from verse_data.releases.importing import dataset_id
 
 if TYPE_CHECKING:
     from verse_data.releases.dataset import ReleaseDataset
-
-_COMPRESSED: Final = ".nii.gz"
 
 
 def describe(
@@ -56,14 +54,18 @@ def describe(
     """
     name = dataset.resolve(version)
     lock = dataset.lock(name)
-    files = [file for file in lock.files if scan_id is None or _belongs(file, scan_id)]
-    if scan_id is not None and not any(_scan_of(file) == scan_id for file in files):
+    files = lock.files if scan_id is None else [f for f in lock.files if _belongs(f, scan_id)]
+    scans = list(filter(None, (scan_of(file.path) for file in lock.files)))
+    if scan_id is not None and scan_id not in scans:
         raise UsageError(
-            f"{dataset.name} {name} has no scan {scan_id!r}."
-            f"{did_you_mean(scan_id, filter(None, map(_scan_of, lock.files)))} List the scans with: "
-            f"verse-data table {dataset.name} scans"
+            f"{dataset.name} {name} has no scan {scan_id!r}.{did_you_mean(scan_id, scans)} List the "
+            f"scans with: verse-data table {dataset.name} scans"
         )
     log = FetchLog(dataset.path).last_fetches()
+    here = [file.path for file in files if dataset.has(file)]
+    shaping = (of_tables(here) if here else set()).union(
+        *(of_stores(here, s.recipe) for s in stores)
+    )
     return Provenance(
         release=dataset.name,
         version=name,
@@ -76,13 +78,12 @@ def describe(
         attribution=catalog.attribution if catalog else None,
         doi=catalog.doi if catalog else None,
         citations=tuple(
-            Reference(text=citation.text, doi=citation.doi)
-            for citation in (catalog.citations if catalog else ())
+            Reference(text=one.text, doi=one.doi) for one in (catalog.citations if catalog else ())
         ),
         scan_id=scan_id,
         files=tuple(_file(dataset, file, log.get(file.annex_key)) for file in files),
         stores=tuple(stores),
-        packages=versions(_shaping(dataset, files, stores)),
+        packages=versions(shaping),
     )
 
 
@@ -94,7 +95,7 @@ def _file(dataset: ReleaseDataset, file: LockedFile, line: dict[str, Any] | None
         size=file.size,
         sha256=file.sha256,
         urls=dataset.addresses(file),
-        scan_id=_scan_of(file),
+        scan_id=scan_of(file.path),
         role=parsed.role if parsed else None,
         here=here,
         fetched=_fetched(line) if line and here else None,
@@ -116,11 +117,6 @@ def _fetched(line: dict[str, Any]) -> FetchedFrom | None:
         return None
 
 
-def _scan_of(file: LockedFile) -> str | None:
-    name = parse_path(file.path)
-    return name.scan_id if name and name.role != "grading" else None
-
-
 def _belongs(file: LockedFile, scan_id: str) -> bool:
     name = parse_path(file.path)
     return name is not None and (name.role == "grading" or name.scan_id == scan_id)
@@ -129,29 +125,21 @@ def _belongs(file: LockedFile, scan_id: str) -> bool:
 def of_tables(paths: Iterable[str]) -> set[str]:
     """Return the packages that make the tables of a release out of the files at `paths`."""
     listed = list(paths)
-    inflates = {"isal"} if any(path.endswith(_COMPRESSED) for path in listed) else set()
     reads = {"openpyxl"} if any(path.lower().endswith(".xlsx") for path in listed) else set()
-    return {"numpy", "pandas", *inflates, *reads}
+    return {"numpy", "pandas", *_inflating(listed), *reads}
 
 
 def of_stores(paths: Iterable[str], recipe: Mapping[str, Any]) -> set[str]:
     """Return the packages that make stores of the files at `paths`, and check them when they are read."""
-    inflates = {"isal"} if any(path.endswith(_COMPRESSED) for path in paths) else set()
     compresses = set() if recipe["codec"] == "none" else {"numcodecs"}
     resamples = set() if recipe["spacing"] is None else {"scipy"}
-    return {"numpy", "google-crc32c", *inflates, *compresses, *resamples}
+    return {"numpy", "google-crc32c", *_inflating(paths), *compresses, *resamples}
+
+
+def _inflating(paths: Iterable[str]) -> set[str]:
+    return {"isal"} if any(path.endswith(".nii.gz") for path in paths) else set()
 
 
 def versions(names: Iterable[str]) -> dict[str, str]:
     """Return the versions of this package and of `names`, sorted."""
     return {name: version_of(name) for name in sorted({"verse-data", *names})}
-
-
-def _shaping(
-    dataset: ReleaseDataset, files: Sequence[LockedFile], stores: Sequence[StoreProvenance]
-) -> set[str]:
-    paths = [file.path for file in files if dataset.has(file)]
-    shaped = of_tables(paths) if paths else set()
-    for store in stores:
-        shaped |= of_stores(paths, store.recipe)
-    return shaped

@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from verse_data.records.lock import LockedFile
 from verse_data.records.names import parse_path, split_of
 
 if TYPE_CHECKING:
@@ -14,17 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """Files of one split and role.
-
-    Attributes
-    ----------
-    split, role : str
-        Empty, and ``other``, where the name tells none.
-    files, here : int
-        Locked, and on this machine.
-    bytes, bytes_here : int
-        Their sizes.
-    """
+    """Files of one split (empty where none is named) and role (else ``other``): locked, and here."""
 
     split: str
     role: str
@@ -46,8 +37,7 @@ class Status:
     path: str
     shares: tuple[Share, ...]
     to_adopt: tuple[str, ...]
-    """Files that are not here, and that neither an address nor a sibling may give: bring them with
-    ``verse-data adopt``."""
+    """Files that are not here, and that neither an address nor a sibling may give."""
     interrupted: int
     """Downloads that were begun and not finished; the next ``get`` goes on with them."""
 
@@ -70,23 +60,27 @@ class Status:
 def status(dataset: ReleaseDataset, version: str | None = None) -> Status:
     """Count what is here; nothing is read but the names and sizes of files."""
     name = dataset.resolve(version)
-    lock = dataset.lock(name)
-    siblings = dataset.siblings()
-    groups: dict[tuple[str, str], list[tuple[int, bool]]] = defaultdict(list)
+    lock, siblings = dataset.lock(name), dataset.siblings()
+    here = {file.path for file in lock.files if dataset.has(file)}
+    groups: dict[tuple[str, str], list[LockedFile]] = defaultdict(list)
     for file in lock.files:
         parsed = parse_path(file.path)
-        group = (split_of(file.path) or "", parsed.role if parsed else "other")
-        groups[group].append((file.size, dataset.has(file)))
+        groups[split_of(file.path) or "", parsed.role if parsed else "other"].append(file)
     shares = tuple(
         Share(
             split=split,
             role=role,
-            files=len(facts),
-            here=sum(here for _, here in facts),
-            bytes=sum(size for size, _ in facts),
-            bytes_here=sum(size for size, here in facts if here),
+            files=len(files),
+            here=sum(file.path in here for file in files),
+            bytes=sum(file.size for file in files),
+            bytes_here=sum(file.size for file in files if file.path in here),
         )
-        for (split, role), facts in sorted(groups.items())
+        for (split, role), files in sorted(groups.items())
+    )
+    unserved = (
+        file.path
+        for file in lock.files
+        if not siblings and file.path not in here and not dataset.addresses(file)
     )
     return Status(
         release=dataset.name,
@@ -96,14 +90,6 @@ def status(dataset: ReleaseDataset, version: str | None = None) -> Status:
         lock=f"sha256:{lock.digest}",
         path=str(dataset.path),
         shares=shares,
-        to_adopt=tuple(
-            file.path
-            for file in lock.files
-            if not siblings and not dataset.has(file) and not dataset.addresses(file)
-        ),
-        interrupted=_interrupted(dataset),
+        to_adopt=tuple(unserved),
+        interrupted=len(list(dataset.store.incoming.glob("*.part"))),
     )
-
-
-def _interrupted(dataset: ReleaseDataset) -> int:
-    return len(list(dataset.store.incoming.glob("*.part")))

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from verse_data.digests import digest_file
 from verse_data.errors import UsageError, VerseDataError, counted
 from verse_data.progress import Advance, Progress, silent
+from verse_data.records.keys import size_and_digest
 from verse_data.records.lock import LockedFile
-from verse_data.records.names import parse_path
+from verse_data.records.names import scan_of
 from verse_data.releases.commands import command
-from verse_data.releases.keys import size_and_digest
 
 if TYPE_CHECKING:
     from verse_data.releases.dataset import ReleaseDataset
@@ -85,67 +86,89 @@ def verify_files(
     version: str | None = None,
     progress: Progress = silent,
 ) -> tuple[FileFinding, ...]:
-    """Check the contents of `files`, in their order.
+    """Check the contents of `files`, in their order; UsageError if there is no such level.
 
-    Parameters
-    ----------
-    dataset : ReleaseDataset
-        Where they are.
-    files : sequence of LockedFile
-        What is checked.
-    level : {"presence", "size", "hash", "content"}
-        How deep; ``"content"`` calls `inspect` on each file whose digest is right.
-    inspect : callable, optional
-        Needed for ``"content"``.
-    version : str, optional
-        The one that `files` are of, for the commands that mend. Default: the newest.
-    progress : Progress, optional
-        Shows bytes from ``"hash"`` on.
-
-    Raises
-    ------
-    UsageError
-        If there is no such level.
+    ``"content"`` calls `inspect` on each file whose digest is right. `version` is the one that
+    `files` are of, for the commands that mend; the newest if missing.
     """
     if level not in LEVELS:
         raise UsageError(
             f"There is no level {level!r} of checking; levels are {', '.join(LEVELS)}."
         )
-    deep = LEVELS.index(level) >= LEVELS.index("hash")
+    deep = level in {"hash", "content"}
+    mend = _Mends(dataset, version)
+
+    def found(file: LockedFile) -> FileFinding | None:
+        path = dataset.object_path(file)
+        wrong = _shallow(path, file, by_size=level != "presence")
+        if wrong or not deep:
+            advance(file.size if deep else 1)
+        if wrong:
+            rule, message = wrong
+            command = mend.bring(file) if rule == "missing" else mend.again(file)
+            return _finding(rule, file.path, message, command)
+        if deep and (damage := _damage(path, file, advance)):
+            return _finding("corrupt", file.path, damage, mend.again(file))
+        try:
+            if inspect and level == "content":
+                inspect(file)
+        except VerseDataError as error:
+            return _finding("unusable", file.path, str(error), mend.other_content())
+        return None
+
     total = sum(file.size for file in files) if deep else len(files)
     with (
         progress(f"Verifying {level}", total, "bytes" if deep else "items") as advance,
         ThreadPoolExecutor(_WORKERS if deep else 1) as pool,
     ):
-        inspect = inspect if level == "content" else None
-        look = _Look(dataset, level, inspect, advance, _Mends(dataset, version))
-        return tuple(found for found in pool.map(look.at, files) if found)
+        return tuple(filter(None, pool.map(found, files)))
+
+
+def _shallow(path: Path, file: LockedFile, *, by_size: bool) -> tuple[str, str] | None:
+    """Return rule and message if what lies at `path` cannot be the content, by name and size."""
+    try:
+        facts = path.lstat()
+    except OSError:
+        return "missing", f"{file.size:,} bytes are locked, and are not on this machine"
+    if by_size and facts.st_size != file.size:
+        return "wrong-size", f"{facts.st_size:,} bytes lie at {path}, and {file.size:,} are locked"
+    return None if stat.S_ISREG(facts.st_mode) else ("wrong-size", f"{path} is no regular file")
+
+
+def _damage(path: Path, file: LockedFile, advance: Advance) -> str | None:
+    """Return what is wrong with the bytes at `path`."""
+    try:
+        sha256 = digest_file(path, advance=advance).sha256
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    if sha256 == file.sha256:
+        return None
+    return f"sha256 {sha256[:12]} lies at {path}, and {file.sha256[:12]} is locked"
 
 
 class _Mends:
-    """The commands that mend files of one version."""
+    """The commands that mend files of one version; git is asked once, not for each file."""
 
     def __init__(self, dataset: ReleaseDataset, version: str | None) -> None:
+        lock = dataset.lock()
         self._dataset = dataset
         self._newest = dataset.resolve()
         self._version = version or self._newest
-        lock = dataset.lock()
         self._kept = {file.annex_key for file in lock.files}
-        self._siblings = dataset.siblings()
+        self._siblings = ", ".join(sibling.name for sibling in dataset.siblings())
         self._from_tree = lock.source.kind == "tree"
 
     def bring(self, file: LockedFile) -> str:
         """Return what brings a content that is not here."""
-        get = self._line("get")
-        if not self._dataset.addresses(file):
-            if self._siblings:
-                names = ", ".join(sibling.name for sibling in self._siblings)
-                why = f"it has no address; {names} may have it"
-                return f"{get} || {self._line('adopt', 'PATH', note=why)}"
-            return self._line("adopt", "PATH", note="it has no address")
-        if file.annex_key in self._kept:
+        get, served = self._line("get"), self._dataset.addresses(file)
+        if served and file.annex_key in self._kept:
             return get
-        why = f"{self._newest} lacks it: if OSF no longer has it, adopt a copy"
+        if served:
+            why = f"{self._newest} lacks it: if OSF no longer has it, adopt a copy"
+        elif self._siblings:
+            why = f"it has no address; {self._siblings} may have it"
+        else:
+            return self._line("adopt", "PATH", note="it has no address")
         return f"{get} || {self._line('adopt', 'PATH', note=why)}"
 
     def again(self, file: LockedFile) -> str:
@@ -166,69 +189,15 @@ class _Mends:
         return command(self._dataset, verb, *words, version=version, note=note)
 
 
-@dataclass(frozen=True)
-class _Look:
-    dataset: ReleaseDataset
-    level: Level
-    inspect: Inspect | None
-    advance: Advance
-    mends: _Mends
-
-    def at(self, file: LockedFile) -> FileFinding | None:
-        """Return what is wrong with one file."""
-        deep = LEVELS.index(self.level) >= LEVELS.index("hash")
-        found = self._shallow(file)
-        if found or not deep:
-            self.advance(file.size if deep else 1)
-            return found
-        return self._digest(file) or self._content(file)
-
-    def _shallow(self, file: LockedFile) -> FileFinding | None:
-        path = self.dataset.object_path(file)
-        try:
-            facts = path.lstat()
-        except OSError:
-            message = f"{file.size:,} bytes are locked, and are not on this machine"
-            return _finding("missing", file, message, self.mends.bring(file))
-        if self.level == "presence" or facts.st_size == file.size:
-            if stat.S_ISREG(facts.st_mode):
-                return None
-            message = f"{path} is no regular file"
-        else:
-            message = f"{facts.st_size:,} bytes lie at {path}, and {file.size:,} are locked"
-        return _finding("wrong-size", file, message, self.mends.again(file))
-
-    def _digest(self, file: LockedFile) -> FileFinding | None:
-        path = self.dataset.object_path(file)
-        try:
-            found = digest_file(path, advance=self.advance)
-        except OSError as error:
-            return _finding("corrupt", file, f"{path}: {error.strerror}", self.mends.again(file))
-        if found.sha256 == file.sha256:
-            return None
-        message = f"sha256 {found.sha256[:12]} lies at {path}, and {file.sha256[:12]} is locked"
-        return _finding("corrupt", file, message, self.mends.again(file))
-
-    def _content(self, file: LockedFile) -> FileFinding | None:
-        try:
-            if self.inspect:
-                self.inspect(file)
-        except VerseDataError as error:
-            return _finding("unusable", file, str(error), self.mends.other_content())
-        return None
-
-
 def audit(dataset: ReleaseDataset, version: str | None = None) -> tuple[FileFinding, ...]:
     """Check that a version's git tree holds what its lock says, under keys that pin it.
 
     Every key must be SHA256E with size; a URL, VURL or WORM key would accept any content.
     """
+    tree = dataset.tree_keys(version)
     locked = {file.path: file.annex_key for file in dataset.lock(version).files}
-    return tuple(_audited(dataset.name, dataset.tree_keys(version), locked))
-
-
-def _audited(release: str, tree: dict[str, str], locked: dict[str, str]) -> Iterator[FileFinding]:
-    rebuild = f"verse-data lock {release} --from-lock FILE --root ANOTHER_FOLDER"
+    rebuild = f"verse-data lock {dataset.name} --from-lock FILE --root ANOTHER_FOLDER"
+    found = []
     for path in sorted(tree.keys() | locked.keys()):
         key, wanted = tree.get(path), locked.get(path)
         if key == wanted:
@@ -240,18 +209,10 @@ def _audited(release: str, tree: dict[str, str], locked: dict[str, str]) -> Iter
         else:
             message = f"the tree holds key {key}, and the lock says {wanted}"
         rule = "not-in-lock" if wanted is None else "wrong-key"
-        yield FileFinding(
-            rule=rule, path=path, scan_id=scan_of(path), message=message, command=rebuild
-        )
+        found.append(_finding(rule, path, message, rebuild))
+    return tuple(found)
 
 
-def scan_of(path: str) -> str:
-    """Return the scan that a path's name tells, or an empty text."""
-    name = parse_path(path)
-    return name.scan_id if name and name.role != "grading" else ""
-
-
-def _finding(rule: str, file: LockedFile, message: str, command: str) -> FileFinding:
-    return FileFinding(
-        rule=rule, path=file.path, scan_id=scan_of(file.path), message=message, command=command
-    )
+def _finding(rule: str, path: str, message: str, command: str) -> FileFinding:
+    scan_id = scan_of(path) or ""
+    return FileFinding(rule=rule, path=path, scan_id=scan_id, message=message, command=command)
