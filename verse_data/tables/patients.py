@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from verse_data.errors import ValidationFailed
+from verse_data.problems import Problem, raise_problems
 from verse_data.records.subject import PatientRow
-from verse_data.tables.findings import Problem, raise_problems
 
 _LIMIT: Final = 8 << 20
 _NAMES: Final = {
