@@ -25,6 +25,7 @@ _MEMORY, _SECONDS = 1 << 30, 20
 
 _MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _ROW, _CELL, _VALUE, _FORMULA = (_MAIN + tag for tag in ("row", "c", "v", "f"))
+_PLACE = re.compile(r"([A-Z]{1,3})([1-9][0-9]{0,6})")
 _ROW_NUMBER = re.compile(r"[1-9][0-9]{0,6}")
 _NUMBER = re.compile(r"(?!-0$)-?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 _WRITTEN = {"n": _NUMBER, "s": re.compile(r"0|[1-9][0-9]*"), "b": re.compile(r"[01]")}
@@ -104,7 +105,7 @@ class _Builder(TreeBuilder):
         if (
             _Builder.left < 0
             or self.depth > _MAX_DEPTH
-            or sum(map(len, attributes.values())) > _MAX_TAG
+            or (attributes and sum(map(len, attributes.values())) > _MAX_TAG)
         ):
             raise _Refused(
                 f"its XML has more than {_MAX_ELEMENTS:,} elements, {_MAX_DEPTH} in each other, or "
@@ -178,10 +179,12 @@ def _row(parser: Any, row: Any) -> tuple[int, list[Any]]:
     number = int(written) if _ROW_NUMBER.fullmatch(written) else 0
     if number <= parser.row_counter:
         raise _Refused(f"row {written[:20]!r} is no row number, comes twice, or is out of order")
-    parser.row_counter, last, filled = number, 0, []
+    parser.row_counter, here, last, filled = number, str(number), 0, []
     for cell in row:
         place = cell.get("r")
-        match = None if place is None else re.fullmatch(rf"([A-Z]{{1,3}}){number}", place)
+        match = None if place is None else _PLACE.fullmatch(place)
+        if match and match[2] != here:
+            match = None
         column = column_index_from_string(match[1]) if match else last + 1
         values = cell.findall(_VALUE)
         if cell.tag != _CELL or (place is not None and not match) or column <= last:
@@ -189,7 +192,7 @@ def _row(parser: Any, row: Any) -> tuple[int, list[Any]]:
                 f"row {number:,}: cell {(place or cell.tag)[:80]!r} is not of this row, comes twice, "
                 f"or is out of order"
             )
-        if len(values) > 1 or any(map(len, values)) or next(cell.iter(_ROW), None) is not None:
+        if len(values) > 1 or any(map(_is_odd_part, cell)):
             raise _Refused(f"row {number:,}: a cell with two values, or a row in it")
         parser.col_counter, last = last, column
         text = (values[0].text or "") if values else ""
@@ -208,6 +211,13 @@ def _row(parser: Any, row: Any) -> tuple[int, list[Any]]:
             )
         filled.append([column, *found])
     return number, filled
+
+
+def _is_odd_part(part: Any) -> bool:
+    """Tell whether a part of a cell is a row, holds one, or is a value in parts."""
+    if not len(part):
+        return bool(part.tag == _ROW)
+    return part.tag in {_ROW, _VALUE} or next(part.iter(_ROW), None) is not None
 
 
 def _typed(value: Any, kind: str) -> tuple[str, Any]:
