@@ -15,9 +15,7 @@ import pytest
 
 from tests.support import workbooks
 from verse_data.errors import SheetRefused
-from verse_data.tables.workbook import _pages, read_sheet
-from verse_data.tables.workbook_sheet import letters_of
-from verse_data.tables.workbook_xml import Marks
+from verse_data.tables.workbook import letters_of, read_sheet
 
 SECONDS = 5.0
 FOR_SLOW_MACHINES = 2
@@ -209,43 +207,27 @@ def test_a_bomb_is_refused_fast_and_small(case: str, tmp_path: Path) -> None:
     assert found["bytes"] < PARENT_BYTES
 
 
-@pytest.mark.parametrize("case", ["corner cell", "many rows", "external entity", "billion laughs"])
-def test_the_child_alone_withstands_it(case: str, tmp_path: Path) -> None:
-    """Behind the first guard stands a second: the child refuses by itself what gets past it."""
-    path = CASES[case](tmp_path / "bomb.xlsx")
-    with zipfile.ZipFile(path) as archive:
-        unmarked = {name: Marks() for name in archive.namelist()}
+@pytest.mark.parametrize("encoding", ["cp037", "utf-16", "utf-7"])
+def test_an_encoding_that_hides_a_document_type_is_refused(encoding: str, tmp_path: Path) -> None:
+    """The XML parser knows encodings in which a DOCTYPE looks like noise: it refuses what it decodes."""
 
-    with pytest.raises(SheetRefused, match=r"bomb\.xlsx: "):
-        _pages(path.read_bytes(), "bomb.xlsx", unmarked)
+    def change(xml: bytes) -> bytes:
+        head = f"<?xml version='1.0' encoding='{encoding}'?><!DOCTYPE worksheet>"
+        return (head + xml.decode()).encode(encoding)
 
-
-def test_an_encoding_that_hides_markup_is_refused(tmp_path: Path) -> None:
-    """The XML parser knows 8-bit encodings in which a DOCTYPE looks like noise; the guard refuses."""
-    for encoding in ("cp037", "utf-16", "utf-7"):
-        path = build(
-            tmp_path / "bomb.xlsx",
-            SHEET_XML,
-            lambda xml, e=encoding: (f"<?xml version='1.0' encoding='{e}'?>" + xml.decode()).encode(
-                e
-            ),
-        )
-        with pytest.raises(ValueError, match=r"bomb\.xlsx"):
-            read_sheet(path)
+    with pytest.raises(
+        ValueError, match=r"bomb\.xlsx: .*(DTDForbidden|not well-formed|multi-byte)"
+    ):
+        read_sheet(build(tmp_path / "bomb.xlsx", SHEET_XML, change))
 
 
-def test_rows_and_cells_that_come_twice_are_refused(tmp_path: Path) -> None:
-    """The parser would drop a repeated row, and keep the last of two cells: silently."""
-    twice = {
-        "row": lambda xml: xml.replace(b"</sheetData>", b'<row r="2"/></sheetData>'),
-        "cell": lambda xml: xml.replace(
-            b"</row></sheetData>", b'<c r="A2"><v>9</v></c></row></sheetData>'
-        ),
-    }
-    for name, change in twice.items():
-        path = build(tmp_path / f"{name}.xlsx", SHEET_XML, change)
-        with pytest.raises(ValueError, match="twice, or out of order"):
-            read_sheet(path)
+def test_rows_that_come_twice_are_refused(tmp_path: Path) -> None:
+    """The parser would drop a repeated row: silently."""
+    again = b'<row r="2"/></sheetData>'
+    path = build(tmp_path / "row.xlsx", SHEET_XML, lambda x: x.replace(b"</sheetData>", again))
+
+    with pytest.raises(SheetRefused, match="row '2' is no row number, comes twice, or is out of"):
+        read_sheet(path)
 
 
 CELL = b'<c r="A2" t="n"><v>4</v></c>'
@@ -277,13 +259,13 @@ def test_a_cell_that_comes_twice_is_refused_however_it_is_spelled(
         return xml.replace(CELL, SPELLINGS[spelling])
 
     path = build(tmp_path / "twice.xlsx", SHEET_XML, change)
-    with pytest.raises(SheetRefused, match=r"twice\.xlsx: member 'xl/worksheets/sheet1\.xml'"):
+    with pytest.raises(SheetRefused, match=r"twice\.xlsx: row '?2'?.* (twice|two values)"):
         read_sheet(path)
 
 
 def test_a_sheet_elsewhere_in_the_zip_is_looked_at_too(tmp_path: Path) -> None:
-    """A sheet in a member of another name is under the same rules; in one that is no XML it is refused."""
-    for member, words in (("xl/z.xml", "twice"), ("xl/z.bin", "lies in no XML member")):
+    """A sheet in a member of another name is under the same rules, also in one that is called no XML."""
+    for member in ("xl/z.xml", "xl/z.bin"):
         path = build(tmp_path / "moved.xlsx", SHEET_XML, lambda x: x.replace(CELL, CELL + CELL))
         with zipfile.ZipFile(path) as source:
             parts = {name: source.read(name) for name in source.namelist()}
@@ -293,7 +275,7 @@ def test_a_sheet_elsewhere_in_the_zip_is_looked_at_too(tmp_path: Path) -> None:
         with zipfile.ZipFile(path, "w") as target:
             for name, content in parts.items():
                 target.writestr(name, content)
-        with pytest.raises(SheetRefused, match=words):
+        with pytest.raises(SheetRefused, match="twice"):
             read_sheet(path)
 
 

@@ -276,6 +276,38 @@ def test_another_sheet_name_is_found_by_its_heading(tmp_path: Path) -> None:
         read_grading(tmp_path / "other.xlsx")
 
 
+@pytest.mark.parametrize(
+    ("mark", "empty"),
+    [
+        ("</sheetData>", '<row r="1048575" ht="9"/><row r="1048576"><c r="A1048576" s="0"/></row>'),
+        ("</row>", "".join(f'<c r="H{letter}1" s="0"/>' for letter in "ABCDEFGH")),
+    ],
+)
+def test_formatted_cells_that_hold_nothing_count_for_nothing(
+    mark: str, empty: str, tmp_path: Path
+) -> None:
+    """Spreadsheets write empty rows and cells where a whole column or row was formatted."""
+    path = workbooks.write_xlsx(tmp_path / "grades.xlsx", [row(4)])
+    workbooks.edit_member(
+        path,
+        "xl/worksheets/sheet1.xml",
+        lambda xml: xml.replace(mark.encode(), (empty + mark).encode(), 1),
+    )
+
+    assert [graded.number for graded in read_grading(path).rows] == [2]
+
+
+def test_a_strict_workbook_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    """Excel's "Strict Open XML" has other namespaces, in which the reader would see no sheet."""
+    path = workbooks.write_xlsx(tmp_path / "grades.xlsx", [row(4)])
+    old = b"http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    new = b"http://purl.oclc.org/ooxml/spreadsheetml/main"
+    workbooks.edit_member(path, "xl/workbook.xml", lambda xml: xml.replace(old, new))
+
+    with pytest.raises(SheetRefused, match="Strict Open XML workbook; save it as an ordinary"):
+        read_grading(path)
+
+
 def test_graded_levels_are_the_columns(real: Grading) -> None:
     """The sheet has a grade and a shape column for T1 to T12 and L1 to L6, in this order."""
     letters = [real.sheet.column(f"{level}_fx-g") for level in GRADED_LEVELS]

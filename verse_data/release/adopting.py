@@ -21,7 +21,7 @@ from verse_data.releases.tree import lock_tree, walk_files
 if TYPE_CHECKING:
     from verse_data.releases.adopt import AdoptReport
     from verse_data.releases.dataset import ReleaseDataset
-    from verse_data.tables.workbook_sheet import Sheet
+    from verse_data.tables.workbook import Sheet
 
 PHANTOM: Final = "phantom"
 """Name of the made-up release."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from verse_data.errors import FILE_FAULTS, VerseDataError
-from verse_data.tables.findings import SHOWN, Finding
+from verse_data.problems import SHOWN
+from verse_data.tables.findings import Finding
 
 
 @dataclass(frozen=True)

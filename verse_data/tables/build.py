@@ -22,8 +22,7 @@ from verse_data.tables.index import Index, index_scans
 from verse_data.tables.join import scan_record, subject_records, vertebra_records
 from verse_data.tables.scan_paths import by_series
 from verse_data.tables.sources import Content, ScanSources, read_sources
-from verse_data.tables.workbook import read_locked_sheet
-from verse_data.tables.workbook_sheet import Sheet
+from verse_data.tables.workbook import Sheet, read_locked_sheet
 
 
 @dataclass(frozen=True)

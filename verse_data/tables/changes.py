@@ -13,10 +13,9 @@ from verse_data.records.grading import FRACTURE_TYPES
 from verse_data.spine.geometry import apply_affine
 from verse_data.spine.levels import GRADED_LEVELS, LEVEL_OF_LABEL, LEVELS
 from verse_data.tables.checks import row_scan_id
-from verse_data.tables.grading_cells import FIELDS
-from verse_data.tables.grading_rows import TakenRow, read_cells
+from verse_data.tables.grading import FIELDS, GradedRow, read_cells
 from verse_data.tables.sources import Grid
-from verse_data.tables.workbook_sheet import Sheet
+from verse_data.tables.workbook import Sheet
 
 Kind = Literal["appeared", "changed", "disappeared"]
 
@@ -103,9 +102,9 @@ def cell_changes(old: Sheet, new: Sheet) -> Iterator[CellChange]:
         yield CellChange(scan_id=_scan_id(row), level="", column="row", kind=kind)
 
 
-def _rows(sheet: Sheet) -> dict[str, TakenRow]:
+def _rows(sheet: Sheet) -> dict[str, GradedRow]:
     """Return the rows of a sheet by series; one whose series is no number, or a second one, by its place."""
-    rows: dict[str, TakenRow] = {}
+    rows: dict[str, GradedRow] = {}
     for source in sheet.rows:
         taken = read_cells(sheet, source, [])
         name = f"row {taken.number}" if "verse_ID" in taken.bad else taken.row.series_id
@@ -113,14 +112,14 @@ def _rows(sheet: Sheet) -> dict[str, TakenRow]:
     return rows
 
 
-def _scan_id(taken: TakenRow) -> str:
+def _scan_id(taken: GradedRow) -> str:
     if "verse_ID" in taken.bad:
         return f"row {taken.number}"
     unsure = {"subject_ID", "CT_image_series"} & taken.bad
     return taken.row.series_id if unsure else row_scan_id(taken.row)
 
 
-def _row_changes(old: TakenRow, new: TakenRow) -> Iterator[CellChange]:
+def _row_changes(old: GradedRow, new: GradedRow) -> Iterator[CellChange]:
     before, after = _cells(old), _cells(new)
     for level, column in before:
         values = before[level, column], after[level, column]
@@ -135,7 +134,7 @@ def _row_changes(old: TakenRow, new: TakenRow) -> Iterator[CellChange]:
             )
 
 
-def _cells(taken: TakenRow) -> dict[tuple[str, str], Any]:
+def _cells(taken: GradedRow) -> dict[tuple[str, str], Any]:
     """Return the value of each cell of a row by level and column; of a bad cell what stands there."""
     row, found = taken.row, dict[tuple[str, str], tuple[str, Any]]()
     for field, heading, _ in FIELDS:
@@ -151,7 +150,7 @@ def _cells(taken: TakenRow) -> dict[tuple[str, str], Any]:
     }
 
 
-def _as_it_stands(taken: TakenRow, heading: str) -> Any:
+def _as_it_stands(taken: GradedRow, heading: str) -> Any:
     cell = taken.source.cells.get(heading)
     return cell.value if cell else None
 

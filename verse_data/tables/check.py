@@ -19,11 +19,11 @@ from verse_data.errors import (
     VerseDataError,
     VolumeCorrupt,
 )
+from verse_data.problems import shown
 from verse_data.progress import Progress, silent
 from verse_data.records.centroids import parse_centroids
 from verse_data.records.names import Role
 from verse_data.records.scan import parse_ct_sidecar
-from verse_data.tables.findings import SHOWN
 from verse_data.tables.grading import read_grading
 from verse_data.tables.path_index import index_paths
 from verse_data.tables.scan_paths import PathIndex, ScanPaths
@@ -147,7 +147,5 @@ def _raise(problems: list[VerseDataError]) -> None:
     kind = next(k for k in branches if any(isinstance(problem, k) for problem in problems))
     if len(problems) == 1:
         raise problems[0]
-    lines = [str(problem) for problem in problems[:SHOWN]]
-    more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-    text = "\n".join([f"{len(problems)} problems in the tree; nothing was written:", *lines, *more])
-    raise kind(text)
+    head = f"{len(problems)} problems in the tree; nothing was written:"
+    raise kind("\n".join([head, *shown(problems)]))

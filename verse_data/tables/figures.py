@@ -33,10 +33,10 @@ from typing import Any, Final, Literal
 import pandas as pd
 
 from verse_data.errors import ValidationFailed
+from verse_data.problems import SHOWN, Problem, raise_problems
 from verse_data.records.catalog import CatalogEntry, PublishedFigure
 from verse_data.records.grading import FRACTURE_TYPES, GradingRow
 from verse_data.records.subject import PatientRow
-from verse_data.tables.findings import SHOWN, Problem, raise_problems
 from verse_data.tables.grading import Grading
 
 Verdict = Literal["agrees", "differs", "needs"]

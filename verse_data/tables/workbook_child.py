@@ -1,86 +1,229 @@
-"""Runs as a process of its own: reads one workbook with openpyxl and writes its cells as JSON lines.
+"""Runs as a process of its own: reads one workbook with openpyxl and writes its cells as JSON.
 
-The parent starts it with ``python -I -S`` and nothing of this package, so that it starts fast and
-holds nothing worth attacking; limits on memory, time and output are set before openpyxl sees the
-file. Cells keep their type: a number, a text, a truth value, a formula, an error or a date.
+The parent starts it with ``python -I -S`` and nothing of this package. Limits on memory and time are
+set before openpyxl sees the file, so that a workbook made to bring a reader down ends this process.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import json
+import re
 import sys
 import warnings
+import zipfile
+import zlib
 from typing import Any
+from xml.etree.ElementTree import TreeBuilder
 
 # The real workbook has 9,300 filled cells. What is written here, the parent holds several times over.
 MAX_ROWS, MAX_COLUMNS, MAX_CELLS, MAX_TEXT = 20_000, 200, 50_000, 4_096
-_MEMORY, _SECONDS, _OUTPUT = 1 << 30, 20, 16 << 20
+_MAX_MEMBERS, _MAX_ELEMENTS, _MAX_DEPTH, _MAX_TAG, _MAX_MERGED = 200, 500_000, 100, 1 << 16, 1_000
+_INFLATED, _OUTPUT = 128 << 20, 16 << 20
+_MEMORY, _SECONDS = 1 << 30, 20
+
+_MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
+_ROW, _CELL, _VALUE, _FORMULA = (_MAIN + tag for tag in ("row", "c", "v", "f"))
+_PLACE = re.compile(r"([A-Z]{1,3})([1-9][0-9]{0,6})")
+_ROW_NUMBER = re.compile(r"[1-9][0-9]{0,6}")
+_NUMBER = re.compile(r"(?!-0$)-?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?")
+_WRITTEN = {"n": _NUMBER, "s": re.compile(r"0|[1-9][0-9]*"), "b": re.compile(r"[01]")}
+"""How spreadsheets write a number, the number of a shared text, and a truth value."""
+
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, SyntaxError)
+"""What zipfile says of a damaged zip, and expat of text that is no XML."""
 
 
-def main(folders: list[str]) -> int:
-    """Write the sheets of the workbook on stdin to stdout; return the exit status."""
+class _Refused(Exception):
+    """The workbook is beyond a limit, or could be read in two ways."""
+
+
+def main(folders: list[str]) -> None:
+    """Write the sheets of the workbook on stdin to stdout, or why they are not to be had."""
     _limit()
     sys.path[:0] = folders
     # openpyxl imports these two if it can, and needs neither for reading.
     sys.modules["numpy"] = sys.modules["lxml"] = None  # type: ignore[assignment]
     warnings.simplefilter("ignore")
-    import openpyxl
-
-    if not openpyxl.DEFUSEDXML:
-        _say({"refused": "defusedxml is not installed: pip install --force-reinstall verse-data"})
-        return 1
+    answer: dict[str, Any]
     try:
-        # The parent sends the bytes that it has hashed and looked through, and no path.
+        # The parent sends the bytes that it has hashed, and no path.
         stream = io.BytesIO(sys.stdin.buffer.read())
-        book = openpyxl.load_workbook(stream, read_only=True, keep_links=False)
-        # The member of each sheet is what the guard's marks go by.
-        pages: list[Any] = book.worksheets
-        _say({"sheets": [[page.title, page._worksheet_path] for page in pages]})  # noqa: SLF001
-        total = 0
-        for sheet in book.worksheets:
-            total = _write_sheet(sheet, total)
-        _say({"end": True})
+        _check_archive(stream)
+        _restrain_openpyxl()
+        answer = {"sheets": _sheets(stream)}
     except _Refused as reason:
-        _say({"refused": str(reason)})
+        answer = {"refused": str(reason)}
     except MemoryError:
-        _say({"refused": "reading it takes more than 1 GiB of memory"})
-    except Exception as error:  # noqa: BLE001 - whatever the parser meets, the parent hears of it
-        _say({"refused": f"{type(error).__name__}: {str(error)[:300]}"})
-    sys.stdout.flush()
-    return 0
+        answer = {"refused": f"reading it takes more than {_MEMORY >> 30} GiB of memory"}
+    except Exception as error:  # noqa: BLE001 - whatever the parser meets, the parent reports it
+        cause = error.__cause__ or error
+        kind = "unreadable" if isinstance(cause, _UNREADABLE) else "refused"
+        answer = {kind: f"{type(cause).__name__}: {str(cause)[:300]}"}
+    sys.stdout.write(json.dumps(answer, allow_nan=False))
 
 
-class _Refused(Exception):
-    """A sheet is beyond the limits."""
+def _limit() -> None:
+    try:
+        import resource
+    except ImportError:  # not on Windows; the parent's timer still holds
+        return
+    for what, value in ((resource.RLIMIT_AS, _MEMORY), (resource.RLIMIT_CPU, _SECONDS)):
+        try:
+            resource.setrlimit(what, (value, value))
+        except (ValueError, OSError):
+            continue
 
 
-def _write_sheet(sheet: Any, total: int) -> int:
-    """Write the rows of a sheet; return how many cells, with the `total` before, were written."""
-    # Without this, openpyxl trusts the dimension that the file claims and pads or cuts rows.
-    sheet.reset_dimensions()
-    for number, cells in enumerate(sheet.iter_rows(max_row=MAX_ROWS + 1), start=1):
-        if number > MAX_ROWS:
-            raise _Refused(f"sheet {sheet.title!r} has more than {MAX_ROWS:,} rows")
-        if len(cells) > MAX_COLUMNS:
+def _check_archive(stream: io.BytesIO) -> None:
+    """Raise if the zip is damaged, beyond a limit, or no workbook that openpyxl reads."""
+    with zipfile.ZipFile(stream) as archive:
+        members = {member.filename.casefold(): member for member in archive.infolist()}
+        if len(archive.infolist()) > _MAX_MEMBERS or len(members) < len(archive.infolist()):
+            raise _Refused(f"more than {_MAX_MEMBERS} members, or two of one name")
+        # zipfile reads no more of a member than its listed size, and then finds its CRC wrong.
+        if sum(member.file_size for member in members.values()) > _INFLATED:
+            raise _Refused(f"it inflates to more than {_INFLATED >> 20} MiB")
+        if "xl/workbook.xml" not in members:
+            raise zipfile.BadZipFile("it has no xl/workbook.xml")
+        if bad := archive.testzip():
+            raise zipfile.BadZipFile(f"bad CRC-32 of {bad!r}")
+        if b"http://purl.oclc.org/ooxml/" in archive.read(members["xl/workbook.xml"]):
+            raise _Refused("a Strict Open XML workbook; save it as an ordinary Excel workbook")
+
+
+class _Builder(TreeBuilder):
+    """Builds the elements of a member, and refuses too many, too deep or too long ones."""
+
+    left, depth = _MAX_ELEMENTS, 0
+
+    def start(self, tag: str, attributes: Any, /) -> Any:
+        """Begin an element; the limit on their number is of all members together."""
+        _Builder.left -= 1
+        self.depth += 1
+        if (
+            _Builder.left < 0
+            or self.depth > _MAX_DEPTH
+            or (attributes and sum(map(len, attributes.values())) > _MAX_TAG)
+        ):
             raise _Refused(
-                f"sheet {sheet.title!r}, row {number} has more than {MAX_COLUMNS} columns"
+                f"its XML has more than {_MAX_ELEMENTS:,} elements, {_MAX_DEPTH} in each other, or "
+                f"{_MAX_TAG >> 10} KiB in a tag"
             )
-        filled = [[cell.column, *_typed(cell)] for cell in cells if cell.value is not None]
-        total += len(filled)
-        if total > MAX_CELLS:
-            raise _Refused(f"its sheets have more than {MAX_CELLS:,} filled cells")
-        if filled:
-            _say({"sheet": sheet.title, "row": number, "cells": filled})
-    return total
+        return super().start(tag, attributes)
+
+    def end(self, tag: str, /) -> Any:
+        """End an element."""
+        self.depth -= 1
+        return super().end(tag)
 
 
-def _typed(cell: Any) -> tuple[str, Any]:
-    """Return the type letter and the value of a cell as JSON can say it."""
-    value, kind = cell.value, cell.data_type
+def _restrain_openpyxl() -> None:
+    """Let openpyxl parse XML through `_Builder`, and refuse each document type."""
+    import defusedxml.ElementTree
+
+    safe: Any = defusedxml.ElementTree
+    plain = safe.iterparse
+
+    def parser() -> Any:
+        return safe.DefusedXMLParser(target=_Builder(), forbid_dtd=True)
+
+    def fromstring(text: bytes) -> Any:
+        fed = parser()
+        fed.feed(text)
+        return fed.close()
+
+    # openpyxl takes these two from there, as it is imported.
+    safe.fromstring = fromstring
+    safe.iterparse = lambda source: plain(source, parser=parser())
+
+
+def _sheets(stream: io.BytesIO) -> list[Any]:
+    """Return title, merged areas and rows of each sheet."""
+    from openpyxl import load_workbook
+    from openpyxl.worksheet._reader import WorkSheetParser
+
+    book: Any = load_workbook(stream, read_only=True, keep_links=False)
+    formats = (book.epoch, book._date_formats, book._timedelta_formats)  # noqa: SLF001
+    pages, cells, letters = [], 0, 0
+    for page in book.worksheets:
+        parser: Any = WorkSheetParser(page._get_source(), page._shared_strings, False, *formats)  # noqa: FBT003, SLF001
+        parser.parse_row = functools.partial(_row, parser)
+        rows = []
+        for count, (number, filled) in enumerate(parser.parse(), start=1):
+            cells += len(filled)
+            letters += sum(len(value) for _, _, value in filled if isinstance(value, str))
+            if count > MAX_ROWS or cells > MAX_CELLS or letters > _OUTPUT:
+                raise _Refused(
+                    f"sheet {page.title!r}, row {number:,}: beyond the limits of {MAX_ROWS:,} rows, "
+                    f"{MAX_CELLS:,} filled cells and {_OUTPUT >> 20} MiB of text"
+                )
+            rows += [[number, filled]] if filled else []
+        areas = [area.ref for area in parser.merged_cells.mergeCell] if parser.merged_cells else []
+        if len(areas) > _MAX_MERGED:
+            raise _Refused(f"sheet {page.title!r} has more than {_MAX_MERGED:,} merged areas")
+        pages.append([page.title, areas, rows])
+    return pages
+
+
+def _row(parser: Any, row: Any) -> tuple[int, list[Any]]:
+    """Return the number and the filled cells of a row, each with column, kind and value.
+
+    openpyxl alone keeps the last of two cells in one place, drops a row that comes again, and reads
+    ``0_2`` as 2: the first two are refused here, the last is returned as "odd".
+    """
+    from openpyxl.utils import column_index_from_string
+
+    written = row.get("r", str(parser.row_counter + 1))
+    number = int(written) if _ROW_NUMBER.fullmatch(written) else 0
+    if number <= parser.row_counter:
+        raise _Refused(f"row {written[:20]!r} is no row number, comes twice, or is out of order")
+    parser.row_counter, here, last, filled = number, str(number), 0, []
+    for cell in row:
+        place = cell.get("r")
+        match = None if place is None else _PLACE.fullmatch(place)
+        if match and match[2] != here:
+            match = None
+        column = column_index_from_string(match[1]) if match else last + 1
+        values = cell.findall(_VALUE)
+        if cell.tag != _CELL or (place is not None and not match) or column <= last:
+            raise _Refused(
+                f"row {number:,}: cell {(place or cell.tag)[:80]!r} is not of this row, comes twice, "
+                f"or is out of order"
+            )
+        if len(values) > 1 or any(map(_is_odd_part, cell)):
+            raise _Refused(f"row {number:,}: a cell with two values, or a row in it")
+        parser.col_counter, last = last, column
+        text = (values[0].text or "") if values else ""
+        form = _WRITTEN.get(cell.get("t", "n"))
+        if text and form and not form.fullmatch(text) and cell.find(_FORMULA) is None:
+            found = "odd", text[:64]
+        else:
+            parsed = parser.parse_cell(cell)
+            if parsed["value"] is None:
+                continue
+            found = _typed(parsed["value"], parsed["data_type"])
+        if number > MAX_ROWS or column > MAX_COLUMNS:
+            raise _Refused(
+                f"a cell at row {number:,}, column {column:,}; the limits are {MAX_ROWS:,} rows and "
+                f"{MAX_COLUMNS} columns"
+            )
+        filled.append([column, *found])
+    return number, filled
+
+
+def _is_odd_part(part: Any) -> bool:
+    """Tell whether a part of a cell is a row, holds one, or is a value in parts."""
+    if not len(part):
+        return bool(part.tag == _ROW)
+    return part.tag in {_ROW, _VALUE} or next(part.iter(_ROW), None) is not None
+
+
+def _typed(value: Any, kind: str) -> tuple[str, Any]:
+    """Return the kind and the value of a cell as JSON can say it."""
     if kind == "f":
-        text = getattr(value, "text", None) or str(value)
-        return "formula", text[:MAX_TEXT]
+        return "formula", (getattr(value, "text", None) or str(value))[:MAX_TEXT]
     if kind == "b":
         return "boolean", bool(value)
     if kind == "e":
@@ -94,33 +237,5 @@ def _typed(cell: Any) -> tuple[str, Any]:
     return "date", str(value)[:MAX_TEXT]
 
 
-def _limit() -> None:
-    try:
-        import resource
-    except ImportError:  # not on Windows; the parent's timer still holds
-        return
-    for what, value in (
-        (resource.RLIMIT_AS, _MEMORY),
-        (resource.RLIMIT_CPU, _SECONDS),
-        (resource.RLIMIT_FSIZE, _OUTPUT),
-    ):
-        try:
-            resource.setrlimit(what, (value, value))
-        except (ValueError, OSError):
-            continue
-
-
-_written = 0
-
-
-def _say(value: Any) -> None:
-    global _written  # noqa: PLW0603 - one process, one counter
-    line = json.dumps(value, allow_nan=False) + "\n"
-    _written += len(line)
-    if _written > _OUTPUT and "refused" not in value:
-        raise _Refused(f"its cells come to more than {_OUTPUT >> 20} MiB")
-    sys.stdout.write(line)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    main(sys.argv[1:])
