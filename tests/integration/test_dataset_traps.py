@@ -22,7 +22,7 @@ from verse_data.releases import annex, publish
 from verse_data.releases.copying import copy_and_hash
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.drop import drop_files
-from verse_data.releases.osf_walk import walk_node
+from verse_data.releases.osf import walk_node
 from verse_data.releases.provenance import describe
 from verse_data.releases.still_served import StillServed
 from verse_data.releases.tree import lock_tree
