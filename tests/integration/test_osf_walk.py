@@ -95,6 +95,19 @@ def test_components_come_in_pages(osf: OsfStandin, config: Config):
     lock = walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
     assert [file.node for file in lock.files] == [child.id for child in node.components]
 
+    def before(seen: Seen) -> None:
+        if "page=2" in seen.path:
+            node.components.pop(3)
+
+    osf.before = before
+    with pytest.raises(
+        SourceChanged, match="changed while it was listed: a folder or page is gone"
+    ):
+        walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
+    node.components += [Node("bbbbb"), Node("ccccc")]
+    with pytest.raises(SourceChanged, match=r"changed while it was read \(101 of 102 entries\)"):
+        walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
+
 
 def test_the_host_of_the_storage_is_learnt_from_the_listing(osf: OsfStandin, config: Config):
     """One API request for the storage's address and one for components, per round; the rest is WaterButler."""
@@ -192,7 +205,7 @@ def test_a_listing_that_changes_under_the_walk_is_not_published(
 def test_a_folder_that_goes_while_it_is_to_be_listed_is_named(osf: OsfStandin, config: Config):
     """What is gone between its listing above and its own is a change, and the next walk is whole."""
     change(CHANGES["folder gone"], osf, after=3)
-    with pytest.raises(SourceChanged, match="a folder is gone"):
+    with pytest.raises(SourceChanged, match="a folder or page is gone"):
         walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
     osf.before = None
     again = walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
@@ -261,12 +274,19 @@ def test_the_token_goes_to_the_api_alone(osf: OsfStandin, config: Config):
         (lambda node: node.rename("many", ".git"), PathRefused, "git"),
         (lambda node: node.upload("MANY/001.TXT", b"x"), ValidationFailed, "one name"),
         (lambda node: setattr(node, "public", False), SourceChanged, "public"),
+        (lambda node: node.rename("many/001.txt", "a/b"), PathRefused, "holds a slash"),
+        (lambda node: node.upload(f"{'x/' * 32}x", b"x"), PathRefused, "more than 32 deep"),
+        (
+            lambda node: setattr(node.find("many/001.txt"), "id", node.find("many/002.txt").id),
+            SourceChanged,
+            "listed twice",
+        ),
     ],
 )
 def test_what_cannot_be_locked_is_refused_by_name(
     osf: OsfStandin, config: Config, prepare: Callable[[Node], object], error: type, text: str
 ):
-    """A file without digest, a name that is no plain name, two names that are one, a private node."""
+    """No digest, no plain name, two names or ids that are one, a private node, folders too deep."""
     prepare(osf.nodes["jtfa5"])
     with pytest.raises(error, match=text):
         walk_node("jtfa5", config=config, release="lab", clock=FakeClock())

@@ -178,7 +178,7 @@ class OsfClient:
         if root is None:
             return []
         url = f"{root}{folder}/" if folder else root
-        answer = self._ask(self._storage, url, node, folder, token=False)
+        answer = self._ask(self._storage, url, node, known=bool(folder), token=False)
         return _entries(_parse(_Page, answer, url).data, url)
 
     def api_folder(self, node: str, folder: str) -> list[Entry]:
@@ -213,17 +213,20 @@ class OsfClient:
         # The address is made here and not taken from `links.next`: so the token can go nowhere
         # else, and a mirror need not rewrite its pages.
         query = urlencode({"page[size]": _PAGE_SIZE, "page": number})
-        return _parse(_Page, self._ask(http, f"{url}?{query}", node, folder, token=True), url)
+        known = bool(folder) or number > 1
+        answer = self._ask(http, f"{url}?{query}", node, known=known, token=True)
+        return _parse(_Page, answer, url)
 
-    def _ask(self, http: Http, url: str, node: str, folder: str, *, token: bool) -> Any:
+    def _ask(self, http: Http, url: str, node: str, *, known: bool, token: bool) -> Any:
+        """Return the JSON at an address; `known` is one that an earlier answer led to."""
         try:
             answer = read_json(http, url, backoff=self._backoff, token=token)
         except SourceChanged as error:
-            if not folder:
+            if not known:
                 text = f"OSF node {node} cannot be listed: {error} Check its id, and that it is public."
                 raise SourceChanged(text) from error
             raise SourceChanged(
-                f"OSF node {node} changed while it was listed: a folder is gone, or is being edited "
+                f"OSF node {node} changed while it was listed: a folder or page is gone, or is being edited "
                 f"({error}). No lock was made. Run the same command again."
             ) from error
         self._observe(answer)

@@ -159,18 +159,11 @@ class _Probe:
         stored = root and self._ask(
             "a folder with files, WaterButler",
             "waterbutler",
-            lambda: self._first_files(client.folder),
+            lambda: self._first_files(client.folder, ""),
         )
-        if stored:
-            listed = self._ask(
-                "the same folder, API",
-                "api",
-                lambda: (stored[0], client.api_folder(node, stored[0])),
-            )
-        else:
-            listed = self._ask(
-                "a folder with files, API", "api", lambda: self._first_files(client.api_folder)
-            )
+        question = "the same folder, API" if stored else "a folder with files, API"
+        start = stored[0] if stored else ""
+        listed = self._ask(question, "api", lambda: self._first_files(client.api_folder, start))
         if stored and listed:
             same = stored[1] == listed[1]
             fact = "say the same" if same else "differ, so that locks made over them would differ"
@@ -196,10 +189,9 @@ class _Probe:
         return result
 
     def _first_files(
-        self, list_folder: Callable[[str, str], list[Entry]]
+        self, list_folder: Callable[[str, str], list[Entry]], folder: str
     ) -> tuple[str, list[Entry]]:
-        """Return id and entries of the first folder that holds a file."""
-        folder = ""
+        """Return id and entries of the first folder that holds a file, from `folder` on."""
         for _ in range(_MAX_DEPTH):
             entries = list_folder(self.node, folder)
             if any(entry.kind == "file" for entry in entries) or not entries:
@@ -225,20 +217,21 @@ class _Probe:
                 span, kind = (response.headers.get(f"Content-{n}", "") for n in ("Range", "Type"))
                 return response.status_code, span, kind, urlsplit(response.url or "").hostname or ""
 
+        error: type[VerseDataError] | None = None
         try:
             with closing(http):
                 status, span, kind, host = retried(http, once, backoff=_ONCE)
-        except VerseDataError as error:
-            self._note("one byte of it", str(error), type(error))
+        except VerseDataError as caught:
+            self._note("one byte of it", str(caught), type(caught))
             return
+        whole = status == 206 and span == f"bytes 0-0/{file.size}"
+        fact = (
+            f"status {status}, range {span[:60]!a} of {file.size} bytes from {host}: interrupted "
+        )
+        fact = f"status 206 from {host}" if whole else f"{fact}downloads would start anew"
         if "html" in kind.lower():
-            self._note("one byte of it", f"a web page came from {host} in its place", NotTheFile)
-        elif status != 206 or span != f"bytes 0-0/{file.size}":
-            fact = f"status {status}, range {span[:60]!a} of {file.size} bytes from {host}: "
-            fact += "interrupted downloads would start anew"
-            self._note("one byte of it", fact, None, warn=True)
-        else:
-            self._note("one byte of it", f"status 206 from {host}", None)
+            fact, error = f"a web page came from {host} in its place", NotTheFile
+        self._note("one byte of it", fact, error, warn=not whole)
 
     def _note(
         self, question: str, fact: str, error: type[VerseDataError] | None, *, warn: bool = False,
