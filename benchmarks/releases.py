@@ -29,7 +29,7 @@ from verse_data.config import Config
 from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.environment import tool_environment
-from verse_data.releases.osf_walk import walk_node
+from verse_data.releases.osf import walk_node
 
 GOALS = {
     "lock of all files to dataset, s": 2.0,

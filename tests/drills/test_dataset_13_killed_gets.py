@@ -22,7 +22,7 @@ from verse_data.config import Config
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.drop import drop_files
 from verse_data.releases.environment import tool_environment
-from verse_data.releases.osf_walk import walk_node
+from verse_data.releases.osf import walk_node
 
 KILLS = 25
 FILES = 6

@@ -32,7 +32,7 @@ from verse_data.records.lock import LockedFile
 from verse_data.releases.fetch import FetchResult
 from verse_data.releases.http_body import read_url
 from verse_data.releases.http_engine import HttpEngine
-from verse_data.releases.osf_walk import walk_node
+from verse_data.releases.osf import walk_node
 from verse_data.releases.pacing import Backoff
 from verse_data.releases.store import ObjectStore
 

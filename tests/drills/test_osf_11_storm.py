@@ -17,7 +17,7 @@ from verse_data.config import Config
 from verse_data.errors import ServerUnavailable
 from verse_data.releases.fetch import FetchResult
 from verse_data.releases.http_engine import HttpEngine
-from verse_data.releases.osf_walk import walk_node
+from verse_data.releases.osf import walk_node
 from verse_data.releases.store import ObjectStore
 
 

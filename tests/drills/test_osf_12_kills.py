@@ -18,7 +18,7 @@ from osf_standin.server import PIECE
 from verse_data.config import Config
 from verse_data.records.lock import LockedFile
 from verse_data.releases.addresses import file_urls
-from verse_data.releases.osf_walk import walk_node
+from verse_data.releases.osf import walk_node
 from verse_data.releases.store import ObjectStore
 
 SIZE = 1_200_000

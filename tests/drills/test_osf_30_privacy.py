@@ -24,8 +24,7 @@ from verse_data.errors import VerseDataError
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.fetch import FetchResult
 from verse_data.releases.http_engine import HttpEngine
-from verse_data.releases.osf import Route
-from verse_data.releases.osf_walk import walk_node
+from verse_data.releases.osf import walk_node
 from verse_data.releases.pacing import Backoff
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -136,8 +135,7 @@ def headers_with(seen: Sequence[Seen], words: tuple[str, ...]) -> set[str]:
     return {name for name, value in named if any(word in value for word in words)}
 
 
-@pytest.mark.parametrize("via", ["api", "waterbutler"])
-def test_a_host_that_the_api_leads_to_is_told_nothing(home: Path, via: Route):
+def test_a_host_that_the_api_leads_to_is_told_nothing(home: Path):
     """Neither token nor cookie nor where it was led from goes along; nor is any of it written."""
     node = Node("jtfa5")
     node.upload("rawdata/sub-verse004_ctd.json", b"[]")
@@ -150,7 +148,7 @@ def test_a_host_that_the_api_leads_to_is_told_nothing(home: Path, via: Route):
             osf_site=osf.hosts["site"],
             osf_token=SECRETS[0],
         )
-        lock = walk_node("jtfa5", config=config, release="lab", via=via, clock=FakeClock())
+        lock = walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
         origin = osf.hosts["api"].removeprefix("http://").removesuffix("/v2")
         assert len(lock.files) == 1
         assert headers_with(osf.seen, SECRETS) == {"authorization"}

@@ -169,6 +169,14 @@ def test_a_later_walk_makes_a_version_only_if_content_changed(lab: Lab) -> None:
     assert lab.call("diff", "lab", "v1", "v1").stdout == "no difference\n"
 
 
+def test_the_route_of_version_0_1_is_taken_and_said_to_do_nothing(lab: Lab) -> None:
+    """A script that names a route of the listing still runs, and makes the same lock."""
+    answer = lab.call("lock", "lab", "--node", "jtfa5", "--via", "api", "--json")
+
+    assert json.loads(answer.stdout)["digest"] == f"sha256:{lab.dataset.lock().digest}"
+    assert "--via api has no effect" in answer.stderr
+
+
 def test_what_v2_lacks_is_served_from_v1_if_it_was_fetched(lab: Lab) -> None:
     """A file that upstream deleted is read from v1 where it is here, and named where it is not."""
     names = ["sub-verse900_ct.nii.gz", "sub-verse901_ct.nii.gz"]

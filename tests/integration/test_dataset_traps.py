@@ -23,7 +23,7 @@ from verse_data.releases import annex, publish
 from verse_data.releases.adopt import copy_and_hash
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.drop import StillServed, drop_files
-from verse_data.releases.osf_walk import walk_node
+from verse_data.releases.osf import walk_node
 from verse_data.releases.provenance import describe
 from verse_data.releases.tree import lock_tree
 

@@ -12,8 +12,8 @@ from osf_standin.server import forbidden_sockets
 from typer.testing import CliRunner, Result
 
 from verse_data.cli.main import app
-from verse_data.doctor.network import OsfReport, report_on_osf
 from verse_data.errors import Offline
+from verse_data.releases.osf_probe import OsfReport, report_on_osf
 
 TREE = {"training/rawdata/sub-a/a_ct.json": b"{}", "training/rawdata/sub-a/a_ct.nii.gz": b"12345"}
 
@@ -146,7 +146,7 @@ def test_a_field_of_another_type_is_named(osf: OsfStandin, monkeypatch: pytest.M
     change_rows(monkeypatch, as_text)
     readable = {answer.question: answer for answer in report().answers}["the same folder, API"]
     change_rows(monkeypatch, as_list)
-    unreadable = {answer.question: answer for answer in report().answers}["root folder, API"]
+    unreadable = {answer.question: answer for answer in report().answers}["the same folder, API"]
 
     assert readable.state == "warning"
     assert readable.wrong == ("attributes.size: string in 2 of 2 files, expected integer",)

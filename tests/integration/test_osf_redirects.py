@@ -14,8 +14,7 @@ from verse_data.config import Config
 from verse_data.errors import UrlRefused
 from verse_data.releases.http import Http
 from verse_data.releases.http_body import read_url
-from verse_data.releases.osf import Route
-from verse_data.releases.osf_walk import walk_node
+from verse_data.releases.osf import walk_node
 from verse_data.releases.pacing import Gate
 
 TOKEN = "t0ken-canary"
@@ -47,16 +46,15 @@ def taken_along(seen: list[Seen]) -> set[str]:
     return {name for one in seen for name in one.headers if name in private}
 
 
-@pytest.mark.parametrize("via", ["api", "waterbutler"])
 def test_the_token_stays_behind_where_the_api_leads_elsewhere(
-    hosts: tuple[OsfStandin, OsfStandin], home: Path, via: Route
+    hosts: tuple[OsfStandin, OsfStandin], home: Path
 ):
     """A listing that another host gives is taken from there, and the host is told of nobody."""
     ours, elsewhere = hosts
     ours.moved["api"] = elsewhere.hosts["api"]
     config = config_of(home, ours.hosts["api"], ours.hosts["site"])
 
-    lock = walk_node("jtfa5", config=config, release="lab", via=via, clock=FakeClock())
+    lock = walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
 
     assert [file.path for file in lock.files] == ["rawdata/sub-verse004_ct.nii.gz"]
     assert {seen.token for seen in ours.seen if seen.host == "api"} == {f"Bearer {TOKEN}"}
@@ -72,7 +70,7 @@ def test_a_cookie_of_one_answer_is_not_shown_at_the_next(
     ours.moved["api"] = elsewhere.hosts["api"]
     config = config_of(home, ours.hosts["api"], ours.hosts["site"])
 
-    walk_node("jtfa5", config=config, release="lab", via="api", clock=FakeClock())
+    walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
 
     assert ours.count("api") > 1
     assert taken_along(ours.seen) == {"authorization"}
@@ -119,9 +117,8 @@ def test_no_redirect_leads_from_https_to_http(secure: tuple[TlsFront, OsfStandin
     assert plain.seen == []
 
 
-@pytest.mark.parametrize("via", ["api", "waterbutler"])
 def test_no_listing_is_read_over_http_where_the_api_is_https(
-    secure: tuple[TlsFront, OsfStandin], home: Path, via: Route
+    secure: tuple[TlsFront, OsfStandin], home: Path
 ):
     """A listing names digests: whoever sits on the line could write others."""
     front, plain = secure
@@ -129,7 +126,7 @@ def test_no_listing_is_read_over_http_where_the_api_is_https(
     config = config_of(home, f"{front.url}/v2", plain.hosts["site"])
 
     with pytest.raises(UrlRefused, match=r"from https to plain http\. Nothing was sent"):
-        walk_node("jtfa5", config=config, release="lab", via=via, clock=FakeClock())
+        walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
 
     assert len(front.paths) == 1
     assert plain.seen == []

@@ -1,8 +1,7 @@
-"""From a node on the stand-in to a lock, over either route."""
+"""From a node on the stand-in to a lock."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,22 +13,17 @@ from osf_standin.server import forbidden_sockets
 from verse_data.config import Config
 from verse_data.errors import (
     IntegrityError,
-    LockTimeout,
     NetworkError,
     NotTheFile,
     Offline,
     PathRefused,
     RateLimited,
-    ServerUnavailable,
     SourceChanged,
     UsageError,
     ValidationFailed,
 )
-from verse_data.releases.keylock import key_lock
-from verse_data.releases.osf import Route
-from verse_data.releases.osf_walk import walk_node
-
-ROUTES: tuple[Route, ...] = ("waterbutler", "api")
+from verse_data.records.lock import ReleaseLock
+from verse_data.releases.osf import walk_node
 
 
 def small_node() -> Node:
@@ -66,14 +60,11 @@ def config(osf: OsfStandin, home: Path) -> Config:
     )
 
 
-@pytest.mark.parametrize("via", ROUTES)
-def test_a_walk_locks_every_file_with_its_version_and_digests(
-    osf: OsfStandin, config: Config, via: Route
-):
+def test_a_walk_locks_every_file_with_its_version_and_digests(osf: OsfStandin, config: Config):
     """Path, size, digests, id and version of every file are in the lock, and no address is."""
     node = osf.nodes["jtfa5"]
     node.upload("dataset-verse19test/rawdata/sub-verse004/sub-verse004_ct.nii.gz", b"newer")
-    lock = walk_node("jtfa5", config=config, release="lab", via=via, clock=FakeClock())
+    lock = walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
     assert len(lock.files) == 130 + 12
     assert (lock.source.kind, lock.source.node) == ("osf", "jtfa5")
     assert all(file.urls == () and file.node == "jtfa5" and file.md5 for file in lock.files)
@@ -83,18 +74,39 @@ def test_a_walk_locks_every_file_with_its_version_and_digests(
     assert b"127.0.0.1" not in lock.canonical()
 
 
-def test_both_routes_all_endpoints_and_both_forms_of_paging_give_one_lock(
-    osf: OsfStandin, config: Config, home: Path
-):
-    """The lock is the same by WaterButler, by the API before and since 2.1, and by another mirror."""
+def test_all_endpoints_and_both_forms_of_paging_give_one_lock(osf: OsfStandin, config: Config):
+    """The lock is the same by the API before and since 2.1, and by another mirror."""
     first = walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
-    second = walk_node("jtfa5", config=config, release="lab", via="api", clock=FakeClock())
     osf.modern = True
-    third = walk_node("jtfa5", config=config, release="lab", via="api", clock=FakeClock())
+    second = walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
     with OsfStandin(*osf.nodes.values()) as mirror:
         elsewhere = replace(config, osf_api=mirror.hosts["api"], osf_site=mirror.hosts["site"])
-        fourth = walk_node("jtfa5", config=elsewhere, release="lab", clock=FakeClock())
-    assert first.digest == second.digest == third.digest == fourth.digest
+        third = walk_node("jtfa5", config=elsewhere, release="lab", clock=FakeClock())
+    assert first.digest == second.digest == third.digest
+
+
+def test_components_come_in_pages(osf: OsfStandin, config: Config):
+    """More components than fit on a page are all walked; one that is linked twice is walked once."""
+    node = osf.nodes["jtfa5"] = Node("jtfa5")
+    for number in range(101):
+        node.components.append(component := Node(f"aa{number:03}", title=f"Part {number:03}"))
+        component.components += node.components[:1] if number else []
+        component.upload("x.txt", str(number).encode())
+    lock = walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
+    assert [file.node for file in lock.files] == [child.id for child in node.components]
+
+    def before(seen: Seen) -> None:
+        if "page=2" in seen.path:
+            node.components.pop(3)
+
+    osf.before = before
+    with pytest.raises(
+        SourceChanged, match="changed while it was listed: a folder or page is gone"
+    ):
+        walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
+    node.components += [Node("bbbbb"), Node("ccccc")]
+    with pytest.raises(SourceChanged, match=r"changed while it was read \(101 of 102 entries\)"):
+        walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
 
 
 def test_the_host_of_the_storage_is_learnt_from_the_listing(osf: OsfStandin, config: Config):
@@ -156,94 +168,51 @@ CHANGES: dict[str, Callable[[Node], object]] = {
 }
 
 
-@pytest.mark.parametrize("via", ROUTES)
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_listing_that_changes_under_the_walk_is_not_published(
-    osf: OsfStandin, config: Config, via: Route, what: str
+    osf: OsfStandin, config: Config, what: str
 ):
-    """A change after a third of the walk is noticed, and the next walk locks the new state."""
-    change(CHANGES[what], osf, after=12)
-    with pytest.raises(SourceChanged, match=r"No lock was made|listing changed"):
-        walk_node("jtfa5", config=config, release="lab", via=via, clock=FakeClock())
-    osf.before = None
-    again = walk_node("jtfa5", config=config, release="lab", via=via, clock=FakeClock())
-    fresh = replace(config, home=config.home / "other")
-    assert again == walk_node("jtfa5", config=fresh, release="lab", via=via, clock=FakeClock())
+    """Whenever a change comes, what is locked is the node before it or after it; else it is told."""
+
+    def walk() -> ReleaseLock:
+        osf.seen.clear()
+        return walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
+
+    def small() -> Node:
+        node = osf.nodes["jtfa5"] = Node("jtfa5")
+        for number in (7, 100):
+            node.upload(f"many/{number:03}.txt", str(number).encode())
+        node.upload("other/x.txt", b"x")
+        return node
+
+    node, locked = small(), set()
+    before, requests = walk().content(), len(osf.seen)
+    CHANGES[what](node)
+    after, told = walk().content(), 0
+    for number in range(requests + 1):
+        small()
+        change(CHANGES[what], osf, after=number)
+        try:
+            locked.add(walk().content())
+        except SourceChanged as error:
+            assert "No lock was made" in str(error)  # noqa: PT017 - which of the two comes is open
+            told += 1
+        osf.before = None
+    assert locked == {before, after}
+    assert told >= requests // 2
 
 
-@pytest.mark.parametrize("via", ROUTES)
-def test_a_folder_that_goes_while_it_is_to_be_listed_does_not_block_the_next_walk(
-    osf: OsfStandin, config: Config, via: Route
-):
-    """What was listed before the change is not gone on with: the next walk starts anew."""
-    change(CHANGES["folder gone"], osf, after=2 if via == "api" else 3)
-    with pytest.raises(SourceChanged, match="a folder is gone"):
-        walk_node("jtfa5", config=config, release="lab", via=via, clock=FakeClock())
+def test_a_folder_that_goes_while_it_is_to_be_listed_is_named(osf: OsfStandin, config: Config):
+    """What is gone between its listing above and its own is a change, and the next walk is whole."""
+    change(CHANGES["folder gone"], osf, after=3)
+    with pytest.raises(SourceChanged, match="a folder or page is gone"):
+        walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
     osf.before = None
-    again = walk_node("jtfa5", config=config, release="lab", via=via, clock=FakeClock())
+    again = walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
     assert len(again.files) == 12
 
 
-def test_an_interrupted_walk_goes_on_where_it_stopped(osf: OsfStandin, config: Config):
-    """After a server fails for good, the next walk asks only for what is missing."""
-    whole = walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
-    needed = osf.count("storage")
-    osf.seen.clear()
-    osf.play("unavailable", host="storage", match=osf.nodes["jtfa5"].find("many").id)
-    with pytest.raises(ServerUnavailable, match="Tried 10 times"):
-        walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
-    good = osf.count("storage") - 10
-    osf.faults.clear()
-    osf.seen.clear()
-    assert walk_node("jtfa5", config=config, release="lab", clock=FakeClock()) == whole
-    assert osf.count("storage") == needed - good  # nothing of round two had been asked
-    assert not list((config.home / "walks").glob("*.jsonl"))
-
-
-@pytest.mark.parametrize("via", ROUTES)
-def test_a_walk_that_stopped_late_in_round_two_does_not_publish_what_has_changed_since(
-    osf: OsfStandin, config: Config, via: Route
-):
-    """Folders that both rounds had read are asked once more: the old size is not locked."""
-    node = osf.nodes["jtfa5"]
-    walk_node("jtfa5", config=config, release="lab", via=via, clock=FakeClock())
-    requests = len(osf.seen)
-    osf.seen.clear()
-    host = "api" if via == "api" else "storage"
-    change(lambda _: osf.play("unavailable", host=host, match=""), osf, after=requests - 3)
-    with pytest.raises(ServerUnavailable):
-        walk_node("jtfa5", config=config, release="lab", via=via, clock=FakeClock())
-    osf.before = None
-    osf.faults.clear()
-    node.upload("many/000.txt", b"changed while nobody walked")
-
-    with pytest.raises(SourceChanged, match=r"000\.txt"):
-        walk_node("jtfa5", config=config, release="lab", via=via, clock=FakeClock())
-
-    again = walk_node("jtfa5", config=config, release="lab", via=via, clock=FakeClock())
-    assert again.by_path["many/000.txt"].size == 27
-
-
-def test_a_journal_cut_by_a_kill_or_of_another_endpoint_does_no_harm(
-    osf: OsfStandin, config: Config
-):
-    """Half a line is listed again; a journal of another mirror is not used."""
-    whole = walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
-    osf.play("unavailable", host="storage", match=osf.nodes["jtfa5"].find("many").id)
-    with pytest.raises(ServerUnavailable):
-        walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
-    osf.faults.clear()
-    (journal,) = (config.home / "walks").glob("*.jsonl")
-    journal.write_bytes(journal.read_bytes()[:-40])
-    assert walk_node("jtfa5", config=config, release="lab", clock=FakeClock()) == whole
-    header = {"schema": 2, "node": "jtfa5", "via": "waterbutler", "api": "https://api.osf.io/v2"}
-    rows = [header, {"place": "jtfa5 ", "rows": []}]
-    journal.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
-    assert walk_node("jtfa5", config=config, release="lab", clock=FakeClock()) == whole
-
-
-@pytest.mark.parametrize("via", ROUTES)
-def test_the_pace_of_anonymous_people_is_kept(osf: OsfStandin, config: Config, via: Route):
+def test_the_pace_of_anonymous_people_is_kept(osf: OsfStandin, config: Config):
     """A server that enforces OSF's limits never has to throttle; the time is a fake clock's."""
     clock = FakeClock()
     osf.now = clock.monotonic
@@ -251,9 +220,11 @@ def test_the_pace_of_anonymous_people_is_kept(osf: OsfStandin, config: Config, v
     osf.limit("api", "files/osfstorage", 3, 1.0)
     osf.limit("api", "children", 100, 3600.0)
     osf.limit("storage", "", 3600, 3600.0)
-    walk_node("jtfa5", config=config, release="lab", via=via, clock=clock)
-    asked = 2 * (16 + 1) if via == "api" else 1
-    assert sum("files/osfstorage" in seen.path for seen in osf.seen if seen.host == "api") == asked
+    for number in range(120):
+        osf.nodes["jtfa5"].components.append(component := Node(f"aa{number:03}", title=str(number)))
+        component.upload("x.txt", b"x")
+    walk_node("jtfa5", config=config, release="lab", clock=clock)
+    assert sum("files/osfstorage" in seen.path for seen in osf.seen if seen.host == "api") == 121
 
 
 @pytest.mark.parametrize("mode", ["throttle", "throttle_date"])
@@ -273,18 +244,18 @@ def test_a_throttled_walk_waits_as_long_as_it_is_told(
 
 
 def test_a_server_that_asks_for_an_hour_is_not_asked_again(osf: OsfStandin, config: Config):
-    """A Retry-After beyond 15 minutes ends the walk, says when to come back, and keeps what is listed."""
+    """A Retry-After beyond 15 minutes ends the walk, and says when to come back."""
     osf.play("throttle", host="storage", match=osf.nodes["jtfa5"].find("many").id, seconds=3000)
-    with pytest.raises(RateLimited, match=r"come back in 3,000 s.*goes on from there"):
+    with pytest.raises(RateLimited, match=r"come back in 3,000 s\. Run the same command"):
         walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
-    assert list((config.home / "walks").glob("*.jsonl"))
+    assert osf.seen[-1].path.endswith(f"{osf.nodes['jtfa5'].find('many').id}/")
+    assert list(config.home.parent.iterdir()) == []
 
 
 def test_the_token_goes_to_the_api_alone(osf: OsfStandin, config: Config):
     """WaterButler never sees the token, and neither does a host that the API redirects to."""
     config = replace(config, osf_token="s3cret")
     walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
-    walk_node("jtfa5", config=config, release="lab", via="api", clock=FakeClock())
     tokens = {(seen.host, seen.token) for seen in osf.seen}
     assert tokens == {("api", "Bearer s3cret"), ("storage", None)}
     assert "s3cret" not in repr(config)
@@ -303,12 +274,19 @@ def test_the_token_goes_to_the_api_alone(osf: OsfStandin, config: Config):
         (lambda node: node.rename("many", ".git"), PathRefused, "git"),
         (lambda node: node.upload("MANY/001.TXT", b"x"), ValidationFailed, "one name"),
         (lambda node: setattr(node, "public", False), SourceChanged, "public"),
+        (lambda node: node.rename("many/001.txt", "a/b"), PathRefused, "holds a slash"),
+        (lambda node: node.upload(f"{'x/' * 32}x", b"x"), PathRefused, "more than 32 deep"),
+        (
+            lambda node: setattr(node.find("many/001.txt"), "id", node.find("many/002.txt").id),
+            SourceChanged,
+            "listed twice",
+        ),
     ],
 )
 def test_what_cannot_be_locked_is_refused_by_name(
     osf: OsfStandin, config: Config, prepare: Callable[[Node], object], error: type, text: str
 ):
-    """A file without digest, a name that is no plain name, two names that are one, a private node."""
+    """No digest, no plain name, two names or ids that are one, a private node, folders too deep."""
     prepare(osf.nodes["jtfa5"])
     with pytest.raises(error, match=text):
         walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
@@ -320,8 +298,6 @@ def test_an_unknown_node_is_named(osf: OsfStandin, config: Config):
         walk_node("nqjyw", config=config, release="lab", clock=FakeClock())
     with pytest.raises(UsageError, match="not the id of an OSF node"):
         walk_node("https://osf.io/jtfa5", config=config, release="lab")
-    with pytest.raises(UsageError, match="not a route"):
-        walk_node("jtfa5", config=config, release="lab", via="osf")  # type: ignore[arg-type]
 
 
 def test_an_empty_node_makes_an_empty_lock(osf: OsfStandin, config: Config):
@@ -342,15 +318,6 @@ def test_a_listing_of_another_shape_is_refused(osf: OsfStandin, config: Config):
     """JSON that is no listing is named with the field that is wrong."""
     osf.nodes["jtfa5"].find("many").id = "not-an-id"
     with pytest.raises(NotTheFile, match="24 hex digits"):
-        walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
-
-
-def test_two_walks_of_one_node_do_not_mix(osf: OsfStandin, config: Config):
-    """A second process is told who walks already."""
-    with (
-        key_lock(config.home / "walks", "jtfa5-waterbutler.jsonl", timeout=0),
-        pytest.raises(LockTimeout, match="process"),
-    ):
         walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
 
 

@@ -17,18 +17,18 @@ from typer.testing import CliRunner
 from verse_data.cli.main import app
 from verse_data.config import resolve
 from verse_data.doctor import Check, examine, exit_code
-from verse_data.doctor.check import size
-from verse_data.doctor.machine import (
+from verse_data.doctor.checks import (
     allowed_cores,
+    certificates_check,
     cores_check,
     memory,
     memory_check,
     memory_limit,
+    packages_check,
+    proxy_check,
     shared_memory_check,
 )
-from verse_data.doctor.network import certificates_check, proxy_check
 from verse_data.doctor.places import disk_check, folder_check, release_checks
-from verse_data.doctor.software import packages_check
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.tree import lock_tree
 
@@ -419,8 +419,3 @@ def test_the_command_prints_a_line_each_and_ends_with_the_code(
     assert f"\n{' ' * 27}-> apt install git" in broken.stdout
     assert broken.stderr.startswith("1 problem, ")
     assert json.loads(as_json.stdout)["exit_code"] == 6
-
-
-def test_sizes_are_read_easily() -> None:
-    """Bytes, megabytes, gigabytes."""
-    assert [size(n) for n in (12, 3_400_000, 12_300_000_000)] == ["12 bytes", "3.4 MB", "12.3 GB"]

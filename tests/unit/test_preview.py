@@ -13,9 +13,7 @@ from verse_data import phantom
 from verse_data.errors import UsageError
 from verse_data.spine.geometry import AxisMap
 from verse_data.spine.levels import LEVELS
-from verse_data.views import preview
-from verse_data.views.preview import level_colour, preview_png
-from verse_data.views.slices import panels
+from verse_data.views.preview import level_colour, panels, preview_png
 from verse_data.volumes.nifti import read_mask
 
 PIR = np.array([[0, 0, 2.0, -50], [-1, 0, 0, 60], [0, -1, 0, -300], [0, 0, 0, 1]])
@@ -82,11 +80,14 @@ def test_slices_follow_the_spine():
 
 
 def test_aspect_ratio_comes_from_the_voxel_size(tmp_path):
-    """A volume of 2 mm slices is drawn as wide as it is: 60 mm beside 60 mm."""
-    image, label, points = scan()
-    sagittal, coronal = panels(image, label, PIR, points)
-    drawn = [preview._draw(panel, 5.0) for panel in (sagittal, coronal)]
-    assert [one.size for one in drawn] == [(300, 450), (300, 450)]
+    """A volume of 2 mm slices is drawn as wide as it is: 60 mm beside 60 mm, 90 mm high."""
+    image = np.full(SHAPE, 1000, dtype=np.int16)
+    path = preview_png(image, None, PIR, {}, tmp_path / "p.png", scan_id="a", release="r")
+    with Image.open(path) as picture:
+        white = np.asarray(picture.convert("L")) == 255
+    widths, height = np.diff(np.flatnonzero(np.diff(white[200]))), white[:, 400].sum()
+    assert list(widths[::2]) == [573, 573]  # between them the space for the names
+    assert height == 860
 
 
 def test_each_level_is_drawn_in_its_colour(tmp_path):

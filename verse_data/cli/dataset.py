@@ -6,11 +6,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verse_data.cli import completion, values
 from verse_data.cli import options as opt
 from verse_data.cli.common import SHOWN, note, print_json
 from verse_data.errors import counted
@@ -53,15 +52,7 @@ def lock(
         str | None,
         typer.Option(help="OSF node to list. Default: the catalog's.", metavar="ID"),
     ] = None,
-    via: Annotated[
-        Any,
-        typer.Option(
-            help="Route of the listing: waterbutler or api.",
-            metavar="ROUTE",
-            parser=values.one_of("waterbutler", "api"),
-            autocompletion=completion.words("waterbutler", "api"),
-        ),
-    ] = "waterbutler",
+    via: Annotated[str | None, typer.Option(hidden=True)] = None,
     root: opt.Root = None,
     check: Annotated[
         bool, typer.Option(help="Read every file of the tree first, and refuse broken ones.")
@@ -73,6 +64,8 @@ def lock(
     from verse_data.errors import UsageError
     from verse_data.releases.commands import command
 
+    if via is not None:
+        note(f"--via {via} has no effect: folders are listed by WaterButler.")
     if sum(source is not None for source in (from_tree, from_lock, node)) > 1:
         raise UsageError(
             "--from-tree, --from-lock and --node exclude each other. Give one of them."
@@ -86,7 +79,7 @@ def lock(
         opened = api.open_release(release, root=root)
         made, version = opened.lock, opened.version
     else:
-        made = _read(from_lock, dataset) if from_lock else _walk(dataset, node=node, via=via)
+        made = _read(from_lock, dataset) if from_lock else _walk(dataset, node=node)
         version = dataset.publish(made)
     facts = {
         "release": release,
@@ -146,12 +139,12 @@ def _read(place: str, dataset: ReleaseDataset) -> ReleaseLock:
     return ReleaseLock.parse(data, name=place)
 
 
-def _walk(dataset: ReleaseDataset, *, node: str | None, via: Any) -> ReleaseLock:
+def _walk(dataset: ReleaseDataset, *, node: str | None) -> ReleaseLock:
     """List the OSF node of a release."""
     from verse_data import progress
     from verse_data.errors import UsageError, did_you_mean
     from verse_data.releases.catalog import load_catalog, names
-    from verse_data.releases.osf_walk import TRUST_ON_FIRST_USE, walk_node
+    from verse_data.releases.osf import TRUST_ON_FIRST_USE, walk_node
 
     known = load_catalog(dataset.name).osf_node if dataset.name in names() else None
     chosen = node or known
@@ -164,7 +157,7 @@ def _walk(dataset: ReleaseDataset, *, node: str | None, via: Any) -> ReleaseLock
     if not dataset.versions():
         note(TRUST_ON_FIRST_USE)
     return walk_node(
-        chosen, config=dataset.config, release=dataset.name, via=via, progress=progress.default()
+        chosen, config=dataset.config, release=dataset.name, progress=progress.default()
     )
 
 

@@ -5,19 +5,14 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-from typing import TYPE_CHECKING, Annotated, Final
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from verse_data.cli import options as opt
 from verse_data.cli.common import note, print_json
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-_NAMES: Final = 18
-_QUESTIONS: Final = 34
-"""Columns of what stands before a fact."""
+from verse_data.errors import counted
 
 
 def register(app: typer.Typer) -> None:
@@ -43,68 +38,64 @@ def doctor(
     The exit code is 0 unless something makes verse-data unusable; then it is that of the first such
     problem: 2 a setting, 6 a program, package, folder or disk.
     """
-    if osf:
-        _osf(root, offline=offline, as_json=as_json)
-        return
+    raise typer.Exit(_osf(root, offline, as_json) if osf else _machine(root, offline, as_json))
+
+
+def _machine(root: Path | None, offline: bool | None, as_json: bool) -> int:  # noqa: FBT001
     from dataclasses import asdict
 
     from verse_data.doctor import examine, exit_code
 
     checks = examine(root=root, offline=offline)
-    code = exit_code(checks)
     if as_json:
-        print_json({"exit_code": code, "checks": [asdict(check) for check in checks]})
-    else:
-        for check in checks:
-            _print(
-                f"{check.state:<9}{check.name:<{_NAMES}}",
-                check.fact,
-                check.remedy and f"-> {check.remedy}",
-            )
-        _note_counts([check.state for check in checks])
-    raise typer.Exit(code)
+        print_json({"exit_code": exit_code(checks), "checks": [asdict(check) for check in checks]})
+        return exit_code(checks)
+    for check in checks:
+        _print(
+            f"{check.state:<9}{check.name:<18}", check.fact, check.remedy and f"-> {check.remedy}"
+        )
+    _note_counts([check.state for check in checks])
+    return exit_code(checks)
 
 
-def _osf(root: Path | None, *, offline: bool | None, as_json: bool) -> None:
-    from verse_data.doctor.network import report_on_osf
+def _osf(root: Path | None, offline: bool | None, as_json: bool) -> int:  # noqa: FBT001
+    from dataclasses import asdict
+
+    from verse_data.releases.osf_probe import report_on_osf
 
     report = report_on_osf(root=root, offline=offline)
     if as_json:
-        print_json(report.facts())
-    else:
-        for name, value in report.about.items():
-            _print(f"{name:<{9 + _QUESTIONS}}", value)
-        sys.stdout.write("\n")
-        for answer in report.answers:
-            more = [f"not as expected: {item}" for item in answer.wrong]
-            more += [f"new: {', '.join(answer.new)}"] if answer.new else []
-            _print(f"{answer.state:<9}{answer.question:<{_QUESTIONS}}", answer.fact, *more)
-        _note_counts([answer.state for answer in report.answers])
-        note("The report holds no token, no signed address and no path: paste it into an issue.")
-    raise typer.Exit(report.exit_code)
+        print_json({"exit_code": report.exit_code, **asdict(report)})
+        return report.exit_code
+    for name, value in report.about.items():
+        _print(f"{name:<43}", value)
+    sys.stdout.write("\n")
+    for answer in report.answers:
+        more = [f"not as expected: {item}" for item in answer.wrong]
+        more += [f"new: {', '.join(answer.new)}"] if answer.new else []
+        _print(f"{answer.state:<9}{answer.question:<34}", answer.fact, *more)
+    _note_counts([answer.state for answer in report.answers])
+    note("The report holds no token, no signed address and no path: paste it into an issue.")
+    return report.exit_code
 
 
 def _print(head: str, *lines: str) -> None:
     """Print lines behind a head; in a terminal they are wrapped to its width."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1 << 20
     indent = " " * len(head)
-    wrap = textwrap.TextWrapper(
-        width=max(width, len(head) + 30),
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    for line, first in zip(lines, (head, *[indent] * len(lines)), strict=False):
-        if line:
-            wrap.initial_indent = first if first.endswith(" ") else f"{first} "
-            sys.stdout.write(wrap.fill(line) + "\n")
+    for line, first in zip(filter(None, lines), (head, *[indent] * len(lines)), strict=False):
+        wrapped = textwrap.wrap(
+            line,
+            width=max(width, len(head) + 30),
+            initial_indent=first if first.endswith(" ") else f"{first} ",
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        sys.stdout.write("\n".join(wrapped) + "\n")
 
 
 def _note_counts(states: list[str]) -> None:
-    from verse_data.errors import counted
-
     problems, warnings = states.count("problem"), states.count("warning")
-    if problems or warnings:
-        note(f"{counted(problems, 'problem')}, {counted(warnings, 'warning')}.")
-    else:
-        note("All is well.")
+    said = f"{counted(problems, 'problem')}, {counted(warnings, 'warning')}."
+    note(said if problems or warnings else "All is well.")

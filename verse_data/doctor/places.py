@@ -1,4 +1,4 @@
-"""Checks of the folders of releases and stores, their disks, and what lies in them."""
+"""Checks of where data lie and come from: folders, disks, releases, stores, OSF."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ import filelock
 
 from verse_data import config
 from verse_data.config import Config
-from verse_data.doctor.check import GB, Check, size
-from verse_data.errors import DiskFull, PermissionDenied, StorageError, VerseDataError, counted
+from verse_data.doctor.checks import GB, Check, ok, problem, warning
+from verse_data.errors import DiskFull, PermissionDenied, VerseDataError, counted
+from verse_data.progress import spell_bytes
 from verse_data.records.lock import is_release_name
 from verse_data.releases import catalog
 from verse_data.releases.commands import command
 from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.osf_probe import reach_osf
 from verse_data.releases.reach import shown
 from verse_data.volumes.cache import cache_size, leftover_size
 from verse_data.volumes.remote import RemoteStores
@@ -36,41 +38,33 @@ _LACKING: Final = {
 
 def folder_checks(settings: Config, *, root: object) -> Iterator[Check]:
     """Try out the folders of releases and stores; `root` is what the caller asked for."""
+    decided = f"the platform's; {config.HOME_VARIABLE} is not set"
     if root is not None:
         decided = "--root"
     elif os.environ.get(config.HOME_VARIABLE):
         decided = config.HOME_VARIABLE
-    else:
-        decided = f"the platform's; {config.HOME_VARIABLE} is not set"
     yield folder_check("releases folder", settings.releases, decided=decided)
     yield folder_check("stores folder", settings.stores, decided=decided)
 
 
 def folder_check(name: str, folder: Path, *, decided: str) -> Check:
-    """Try in `folder`, or where it would be made, what the package does in it; leave nothing there."""
-    existing, place = _existing(folder), f"{folder} ({decided})"
+    """Try in `folder`, or where it would be made, what the package does in it; leave nothing."""
+    place, here = f"{folder} ({decided})", folder.exists()
     try:
-        lacking = _try_out(existing)
+        lacking = _try_out(_existing(folder))
     except OSError as error:
-        return _unwritable(name, place, error, here=folder.exists())
-    made = "can be written" if folder.exists() else "is not there yet, and can be made"
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        fact = f"{place} cannot be written: {error.strerror or error}"
+        remedy = f"export {config.HOME_VARIABLE}=FOLDER, a folder of yours with room in it"
+        if here and not full:
+            fact += "; what is in it can be used, and nothing can be added"
+            return warning(name, fact, remedy)
+        return problem(name, fact, remedy, DiskFull if full else PermissionDenied)
+    fact = f"{place} {'can be written' if here else 'is not there yet, and can be made'}"
     if lacking:
-        fact = f"{place} {made}; {' and '.join(lacking)} do not work there"
-        return Check(name=name, state="warning", fact=fact, remedy=_LACKING[lacking[0]])
-    return Check(name=name, state="ok", fact=f"{place} {made}; {_LINKS} and {_LOCKS} work")
-
-
-def _unwritable(name: str, place: str, error: OSError, *, here: bool) -> Check:
-    """Return a problem, unless what lies there already can still be used."""
-    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-    kind: type[StorageError] = DiskFull if full else PermissionDenied
-    fact = f"{place} cannot be written: {error.strerror or error}"
-    remedy = f"export {config.HOME_VARIABLE}=FOLDER, a folder of yours with room in it"
-    if here and not full:
-        fact += "; what is in it can be used, and nothing can be added"
-        return Check(name=name, state="warning", fact=fact, remedy=remedy)
-    code = kind.exit_code
-    return Check(name=name, state="problem", fact=fact, remedy=remedy, exit_code=code)
+        fact += f"; {' and '.join(lacking)} do not work there"
+        return warning(name, fact, _LACKING[lacking[0]])
+    return ok(name, f"{fact}; {_LINKS} and {_LOCKS} work")
 
 
 def _try_out(folder: Path) -> list[str]:
@@ -97,21 +91,20 @@ def disk_checks(settings: Config) -> Iterator[Check]:
     """Compare the room on the disks of releases and stores with what verse19 takes."""
     releases, stores = _existing(settings.releases), _existing(settings.stores)
     if releases.stat().st_dev == stores.stat().st_dev:
-        yield disk_check("disk", _free(releases), needed=2 * _WHOLE)
+        yield disk_check("disk", shutil.disk_usage(releases).free, needed=2 * _WHOLE)
     else:
-        yield disk_check("disk of releases", _free(releases), needed=_WHOLE)
-        yield disk_check("disk of stores", _free(stores), needed=_WHOLE)
+        yield disk_check("disk of releases", shutil.disk_usage(releases).free, needed=_WHOLE)
+        yield disk_check("disk of stores", shutil.disk_usage(stores).free, needed=_WHOLE)
 
 
 def disk_check(name: str, free: int, *, needed: int) -> Check:
     """Return what `free` bytes mean on a disk where verse19 as a whole takes `needed`."""
     if free >= needed:
-        return Check(name=name, state="ok", fact=f"{size(free)} free")
-    return Check(
-        name=name,
-        state="warning",
-        fact=f"{size(free)} free; the whole of verse19 takes about {size(needed)} there",
-        remedy="verse-data cache prune; or a part: verse-data get verse19 --split test; or "
+        return ok(name, f"{spell_bytes(free)} free")
+    return warning(
+        name,
+        f"{spell_bytes(free)} free; the whole of verse19 takes about {spell_bytes(needed)} there",
+        f"verse-data cache prune; or a part: verse-data get verse19 --split test; or "
         f"{config.HOME_VARIABLE} on a larger disk",
     )
 
@@ -125,14 +118,13 @@ def release_checks(settings: Config) -> Iterator[Check]:
     datasets = [ReleaseDataset(settings.release(name), config=settings) for name in names]
     datasets = [dataset for dataset in datasets if dataset.exists()]
     if not datasets:
-        fact = f"none is here; the catalog knows {', '.join(catalog.names())}"
-        yield Check(name="releases", state="ok", fact=fact)
+        yield ok("releases", f"none is here; the catalog knows {', '.join(catalog.names())}")
     for dataset in datasets:
         try:
             yield _release(dataset)
         except (VerseDataError, OSError, ValueError) as error:
-            name, fact = f"release {dataset.name}", f"cannot be read: {error}"
-            yield Check(name=name, state="warning", fact=fact, remedy=command(dataset, "status"))
+            fact, remedy = f"cannot be read: {error}", command(dataset, "status")
+            yield warning(f"release {dataset.name}", fact, remedy)
 
 
 def _release(dataset: ReleaseDataset) -> Check:
@@ -142,16 +134,15 @@ def _release(dataset: ReleaseDataset) -> Check:
     count = sum(file.annex_key in here for file in lock.files)
     fact = (
         f"{version}, lock sha256:{lock.digest[:12]}, {count:,} of {len(lock.files):,} files here, "
-        f"{size(sum(here.values()))}"
+        f"{spell_bytes(sum(here.values()))}, at {dataset.path}"
     )
-    return Check(name=f"release {dataset.name}", state="ok", fact=f"{fact}, at {dataset.path}")
+    return ok(f"release {dataset.name}", fact)
 
 
 def stores_check(settings: Config) -> Check:
     """Count the stores and what dead processes have left; look where machines share them."""
     count, nbytes = cache_size(settings.stores)
-    left, left_bytes = leftover_size(settings.stores)
-    fact = f"{counted(count, 'store')}, {size(nbytes)}"
+    fact = f"{counted(count, 'store')}, {spell_bytes(nbytes)}"
     if url := settings.stores_url:
         place = shown(url) if "://" in url else url
         fact += f"; shared ones at {place} ({config.STORES_VARIABLE})"
@@ -159,22 +150,26 @@ def stores_check(settings: Config) -> Check:
             RemoteStores(url, settings.stores).check()
         except VerseDataError as error:
             why, _, remedy = str(error).rpartition(". ")  # what to type comes last
-            code = error.exit_code
-            fact = f"{fact}: {why}"
-            return Check(name="stores", state="problem", fact=fact, remedy=remedy, exit_code=code)
+            return problem("stores", f"{fact}: {why}", remedy, error)
+    left, left_bytes = leftover_size(settings.stores)
     if not left:
-        return Check(name="stores", state="ok", fact=fact)
-    return Check(
-        name="stores",
-        state="warning",
-        fact=f"{fact}; {counted(left, 'leftover')} of dead processes, {size(left_bytes)}",
-        remedy="verse-data cache prune",
-    )
+        return ok("stores", fact)
+    fact += f"; {counted(left, 'leftover')} of dead processes, {spell_bytes(left_bytes)}"
+    return warning("stores", fact, "verse-data cache prune")
+
+
+def osf_check(settings: Config) -> Check:
+    """Ask OSF one small question, unless the network is forbidden."""
+    if settings.offline:
+        fact = f"not asked: the network is forbidden (--offline, or {config.OFFLINE_VARIABLE})"
+        return ok("OSF", fact)
+    try:
+        reach_osf(settings)
+    except VerseDataError as error:
+        remedy = "What is here works without it. For a closer look: verse-data doctor --osf"
+        return warning("OSF", str(error), remedy)
+    return ok("OSF", f"{shown(settings.osf_api)} answers")
 
 
 def _existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.exists())
-
-
-def _free(folder: Path) -> int:
-    return shutil.disk_usage(folder).free

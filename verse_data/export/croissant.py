@@ -6,59 +6,43 @@ import tomllib
 from typing import Annotated, Any, Final
 
 from pydantic import Field, ValidationError
+from pydantic.alias_generators import to_camel
 
 from verse_data import resources
 from verse_data.errors import ValidationFailed
-from verse_data.export.media import doi_url, licence_url, media_type
+from verse_data.export.rocrate import doi_url, licence_url, media_type
 from verse_data.records.base import Record, rules_of
 from verse_data.records.names import split_of
 from verse_data.records.provenance import FileProvenance, Provenance
 
 _CONFORMS: Final = ("http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0")
-_CONTEXT: Final[dict[str, Any]] = {
+_TERMS: Final = """arrayShape citeAs column containedIn equivalentProperty extract field fileObject
+fileProperty fileSet format includes isArray isLiveDataset jsonPath key md5 parentField path recordSet
+references regex repeated replace samplingRate separator source subField transform"""
+_OTHERS: Final[dict[str, Any]] = {
     "@language": "en",
     "@vocab": "https://schema.org/",
-    "arrayShape": "cr:arrayShape",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
     "conformsTo": "dct:conformsTo",
-    "containedIn": "cr:containedIn",
     "cr": "http://mlcommons.org/croissant/",
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
     "description": {"@container": "@language"},
-    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileObject": "cr:fileObject",
-    "fileProperty": "cr:fileProperty",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isArray": "cr:isArray",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
     "name": {"@container": "@language"},
-    "parentField": "cr:parentField",
-    "path": "cr:path",
     "rai": "http://mlcommons.org/croissant/RAI/",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "samplingRate": "cr:samplingRate",
     "sc": "https://schema.org/",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
 }
-"""The context that the format prescribes, word for word."""
+# The context that the format prescribes, word for word.
+_CONTEXT: Final = dict(sorted({**_OTHERS, **{t: f"cr:{t}" for t in _TERMS.split()}}.items()))
+_COLUMNS: Final = {
+    "scan_id": "CT series",
+    "subject_id": "Patient; split data by this",
+    "split": "Published split: training, validation or test",
+    "ct": "Path of the CT volume",
+    "mask": "Path of the vertebra mask",
+    "centroids": "Path of the centroid file",
+}
 _ROLES: Final = ("ct", "mask", "centroids")
 
 Text = Annotated[str, Field(min_length=1)]
@@ -82,13 +66,7 @@ class ResponsibleAI(Record):
 
 
 def load_rai(release: str) -> ResponsibleAI | None:
-    """Return what the catalog says of a release for responsible AI, or None if it says nothing.
-
-    Raises
-    ------
-    ValidationFailed
-        If ``rai.toml`` breaks a rule of its model.
-    """
+    """Return what the catalog says of a release for responsible AI, or None if it says nothing."""
     path = resources.locate("catalog") / release / "rai.toml"
     if not path.is_file():
         return None
@@ -103,23 +81,14 @@ def load_rai(release: str) -> ResponsibleAI | None:
 def to_croissant(
     provenance: Provenance, *, date: str, rai: ResponsibleAI | None = None
 ) -> dict[str, Any]:
-    """Return the Croissant description of a release.
-
-    Parameters
-    ----------
-    provenance : Provenance
-        Of a release, or of one scan.
-    date : str
-        ISO date of the export.
-    rai : ResponsibleAI, optional
-        What the catalog says of collection, annotation, limits and biases.
-    """
+    """Return the Croissant description of a release or scan, exported at an ISO `date`."""
     facts: dict[str, Any] = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": list(_CONFORMS) if rai else _CONFORMS[0],
         "name": provenance.release,
-        "description": _description(provenance),
+        "description": f"{provenance.title}. Version {provenance.version}, lock {provenance.lock}, "
+        f"DataLad dataset {provenance.dataset_id} at commit {provenance.commit}.",
         "url": doi_url(provenance.doi) if provenance.doi else None,
         "license": licence_url(provenance.licence) if provenance.licence else None,
         "creditText": provenance.attribution,
@@ -132,13 +101,6 @@ def to_croissant(
         **(_rai(rai) if rai else {}),
     }
     return {name: value for name, value in facts.items() if value not in (None, [], "")}
-
-
-def _description(provenance: Provenance) -> str:
-    return (
-        f"{provenance.title}. Version {provenance.version}, lock {provenance.lock}, "
-        f"DataLad dataset {provenance.dataset_id} at commit {provenance.commit}."
-    )
 
 
 def _file_object(file: FileProvenance) -> dict[str, Any]:
@@ -161,59 +123,36 @@ def _record_sets(provenance: Provenance) -> list[dict[str, Any]]:
             scans.setdefault(file.scan_id, {})[str(file.role)] = file
     if not scans:
         return []
-    columns = ("scan_id", "subject_id", "split", *_ROLES)
-    rows = [
-        {f"scans/{name}": value for name, value in _row(scan_id, files).items()}
-        for scan_id, files in sorted(scans.items())
-    ]
-    return [
+    fields = [
         {
-            "@type": "cr:RecordSet",
-            "@id": "scans",
-            "name": "scans",
-            "description": "One record a CT series; files by their path in the release.",
-            "key": {"@id": "scans/scan_id"},
-            "field": [
-                {
-                    "@type": "cr:Field",
-                    "@id": f"scans/{name}",
-                    "name": f"scans/{name}",
-                    "description": _WHAT[name],
-                    "dataType": "sc:Text",
-                }
-                for name in columns
-            ],
-            "data": rows,
+            "@type": "cr:Field",
+            "@id": f"scans/{name}",
+            "name": f"scans/{name}",
+            "description": description,
+            "dataType": "sc:Text",
         }
+        for name, description in _COLUMNS.items()
     ]
-
-
-_WHAT: Final = {
-    "scan_id": "CT series",
-    "subject_id": "Patient; split data by this",
-    "split": "Published split: training, validation or test",
-    "ct": "Path of the CT volume",
-    "mask": "Path of the vertebra mask",
-    "centroids": "Path of the centroid file",
-}
-
-
-def _row(scan_id: str, files: dict[str, FileProvenance]) -> dict[str, str]:
-    path = next(iter(files.values())).path
-    return {
-        "scan_id": scan_id,
-        "subject_id": scan_id.split("_", 1)[0],
-        "split": split_of(path) or "",
-        **{role: files[role].path if role in files else "" for role in _ROLES},
+    record_set = {
+        "@type": "cr:RecordSet",
+        "@id": "scans",
+        "name": "scans",
+        "description": "One record a CT series; files by their path in the release.",
+        "key": {"@id": "scans/scan_id"},
+        "field": fields,
+        "data": [_record(scan_id, files) for scan_id, files in sorted(scans.items())],
     }
+    return [record_set]
+
+
+def _record(scan_id: str, files: dict[str, FileProvenance]) -> dict[str, str]:
+    split = split_of(next(iter(files.values())).path) or ""
+    values = {"scan_id": scan_id, "subject_id": scan_id.split("_", 1)[0], "split": split}
+    values |= {role: files[role].path if role in files else "" for role in _ROLES}
+    return {f"scans/{name}": value for name, value in values.items()}
 
 
 def _rai(rai: ResponsibleAI) -> dict[str, Any]:
     """Return the fields under their names in the vocabulary: ``rai:dataCollection`` and so on."""
     values = rai.model_dump(mode="json", exclude_none=True)
-    return {f"rai:{_camel(name)}": value for name, value in values.items()}
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(part.capitalize() for part in rest)
+    return {f"rai:{to_camel(name)}": value for name, value in values.items()}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from verse_data.records.provenance import FetchedFrom, FileProvenance, Provenance
+from verse_data.records.provenance import FetchedFrom, FileProvenance, Provenance, StoreProvenance
 
+_OURS: Final = "verse:package-verse-data"
 _PREFIXES: Final = {
     "annex": "urn:git-annex:key:",
     "git": "urn:git:commit:",
@@ -36,10 +37,8 @@ def to_prov(provenance: Provenance) -> dict[str, Any]:
             }
             for name, version in provenance.packages.items()
         },
-        "wasGeneratedBy": {"_:g0": {"prov:entity": release, "prov:activity": publishing}},
-        "wasAssociatedWith": {
-            "_:w0": {"prov:activity": publishing, "prov:agent": "verse:package-verse-data"}
-        },
+        "wasGeneratedBy": {"_:g0": _pair("entity", release, "activity", publishing)},
+        "wasAssociatedWith": {"_:w0": _pair("activity", publishing, "agent", _OURS)},
         "hadMember": {},
         "wasDerivedFrom": {},
         "alternateOf": {},
@@ -48,8 +47,13 @@ def to_prov(provenance: Provenance) -> dict[str, Any]:
     for number, file in enumerate(provenance.files):
         _add_file(document, number, file, release)
     for number, store in enumerate(provenance.stores):
-        _add_store(document, number, store.fingerprint, store.recipe, provenance.files)
+        _add_store(document, number, store, provenance.files)
     return {name: value for name, value in document.items() if value}
+
+
+def _pair(one: str, value: str, other: str, others: str) -> dict[str, str]:
+    """Return a relation of two things."""
+    return {f"prov:{one}": value, f"prov:{other}": others}
 
 
 def _release(provenance: Provenance) -> dict[str, Any]:
@@ -73,15 +77,13 @@ def _add_file(document: dict[str, Any], number: int, file: FileProvenance, relea
         "verse:size": file.size,
         "verse:sha256": file.sha256,
     }
-    document["hadMember"][f"_:m{number}"] = {"prov:collection": release, "prov:entity": content}
+    document["hadMember"][f"_:m{number}"] = _pair("collection", release, "entity", content)
     for place, url in enumerate(file.urls):
         # Where it can be had. Where it came from is another question: the fetch below answers it.
         address = f"web:{number}-{place}"
         document["entity"][address] = {"prov:location": url}
-        document["alternateOf"][f"_:l{number}-{place}"] = {
-            "prov:alternate1": content,
-            "prov:alternate2": address,
-        }
+        relation = _pair("alternate1", content, "alternate2", address)
+        document["alternateOf"][f"_:l{number}-{place}"] = relation
     if file.fetched:
         fetch = f"verse:fetch-{number}"
         _add_origin(document, number, content, fetch, file.fetched)
@@ -91,14 +93,9 @@ def _add_file(document: dict[str, Any], number: int, file: FileProvenance, relea
             "verse:bytes": file.fetched.bytes,
             "verse:tries": file.fetched.tries,
         }
-        document["wasGeneratedBy"][f"_:g{number + 1}"] = {
-            "prov:entity": content,
-            "prov:activity": fetch,
-        }
-        document["wasAssociatedWith"][f"_:w{number + 1}"] = {
-            "prov:activity": fetch,
-            "prov:agent": "verse:package-verse-data",
-        }
+        made, by = (f"_:{letter}{number + 1}" for letter in "gw")
+        document["wasGeneratedBy"][made] = _pair("entity", content, "activity", fetch)
+        document["wasAssociatedWith"][by] = _pair("activity", fetch, "agent", _OURS)
 
 
 def _add_origin(
@@ -113,34 +110,20 @@ def _add_origin(
         return
     origin = f"verse:origin-{number}"
     document["entity"][origin] = facts
-    document["used"][f"_:f{number}"] = {"prov:activity": fetch, "prov:entity": origin}
-    document["wasDerivedFrom"][f"_:d{number}"] = {
-        "prov:generatedEntity": content,
-        "prov:usedEntity": origin,
-        "prov:activity": fetch,
-    }
+    document["used"][f"_:f{number}"] = _pair("activity", fetch, "entity", origin)
+    derived = _pair("generatedEntity", content, "usedEntity", origin) | {"prov:activity": fetch}
+    document["wasDerivedFrom"][f"_:d{number}"] = derived
 
 
 def _add_store(
-    document: dict[str, Any],
-    number: int,
-    fingerprint: str,
-    recipe: dict[str, Any],
-    files: tuple[FileProvenance, ...],
+    document: dict[str, Any], number: int, made: StoreProvenance, files: tuple[FileProvenance, ...]
 ) -> None:
-    store, conversion = f"verse:store-{fingerprint}", f"verse:convert-{number}"
-    document["entity"][store] = {"prov:label": "Zarr store", "verse:fingerprint": fingerprint}
-    document["activity"][conversion] = {
-        "prov:label": "convert to Zarr",
-        "verse:recipe": str(sorted(recipe.items())),
-    }
-    document["wasGeneratedBy"][f"_:s{number}"] = {
-        "prov:entity": store,
-        "prov:activity": conversion,
-    }
+    store, conversion = f"verse:store-{made.fingerprint}", f"verse:convert-{number}"
+    document["entity"][store] = {"prov:label": "Zarr store", "verse:fingerprint": made.fingerprint}
+    recipe = str(sorted(made.recipe.items()))
+    document["activity"][conversion] = {"prov:label": "convert to Zarr", "verse:recipe": recipe}
+    document["wasGeneratedBy"][f"_:s{number}"] = _pair("entity", store, "activity", conversion)
     for place, file in enumerate(files):
         if file.role in {"ct", "mask", "centroids"}:
-            document["used"][f"_:u{number}-{place}"] = {
-                "prov:activity": conversion,
-                "prov:entity": f"annex:{file.key}",
-            }
+            used = _pair("activity", conversion, "entity", f"annex:{file.key}")
+            document["used"][f"_:u{number}-{place}"] = used

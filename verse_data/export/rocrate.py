@@ -5,90 +5,89 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import quote
 
-from verse_data.export.media import doi_url, licence_url, media_type
 from verse_data.records.provenance import FileProvenance, Provenance
 
 FILE_NAME: Final = "ro-crate-metadata.json"
 _PROFILE: Final = "https://w3id.org/ro/crate/1.1"
 _SOFTWARE: Final = "#verse-data"
 _TERM: Final = "https://w3id.org/ro/terms/workflow-run#sha256"
+_MEDIA_TYPES: Final = {
+    ".nii.gz": "application/gzip",
+    ".nii": "application/octet-stream",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    ".csv": "text/csv",
+    ".txt": "text/plain",
+    ".md": "text/markdown",
+}
+
+
+def media_type(path: str) -> str:
+    """Return the media type of a file by its name."""
+    fits = (kind for ending, kind in _MEDIA_TYPES.items() if path.lower().endswith(ending))
+    return next(fits, "application/octet-stream")
+
+
+def licence_url(licence: str) -> str:
+    """Return the address of a licence that is named by its SPDX identifier."""
+    return f"https://spdx.org/licenses/{licence}"
+
+
+def doi_url(doi: str) -> str:
+    """Return the address of a DOI."""
+    return f"https://doi.org/{doi}"
 
 
 def to_rocrate(provenance: Provenance, *, date: str) -> dict[str, Any]:
-    """Return the metadata of a crate whose root is the DataLad dataset.
-
-    Parameters
-    ----------
-    provenance : Provenance
-        Of a release, or of one scan.
-    date : str
-        ISO date of the export, which the format demands.
-    """
-    files = [_file(file) for file in provenance.files]
-    return {
-        "@context": [f"{_PROFILE}/context", {"sha256": _TERM}],
-        "@graph": [
-            {
-                "@id": FILE_NAME,
-                "@type": "CreativeWork",
-                "about": {"@id": "./"},
-                "conformsTo": {"@id": _PROFILE},
-            },
-            _root(provenance, date),
-            *_licence(provenance),
-            *(_article(text=c.text, doi=c.doi) for c in provenance.citations),
-            {
-                "@id": _SOFTWARE,
-                "@type": "SoftwareApplication",
-                "name": "verse-data",
-                "version": provenance.packages["verse-data"],
-            },
-            {
-                "@id": "#published",
-                "@type": "CreateAction",
-                "name": f"{provenance.release} {provenance.version}: publish the lock as a version",
-                "instrument": {"@id": _SOFTWARE},
-                "result": {"@id": "./"},
-            },
-            *files,
-        ],
-    }
-
-
-def _root(provenance: Provenance, date: str) -> dict[str, Any]:
+    """Return the metadata of a crate whose root is the DataLad dataset, exported at an ISO `date`."""
+    licence, name = provenance.licence, f"{provenance.release} {provenance.version}"
     identifiers = [provenance.lock, f"git:{provenance.commit}", provenance.dataset_id]
-    facts: dict[str, Any] = {
-        "@id": "./",
-        "@type": "Dataset",
-        "name": f"{provenance.release} {provenance.version}",
+    root = {
+        "name": name,
         "description": provenance.title,
         "datePublished": date,
         "version": provenance.version,
         "identifier": [*identifiers, *([doi_url(provenance.doi)] if provenance.doi else [])],
-        "hasPart": [{"@id": _identifier(file)} for file in provenance.files],
+        "hasPart": [{"@id": quote(file.path)} for file in provenance.files],
         "citation": [{"@id": doi_url(citation.doi)} for citation in provenance.citations],
         "creditText": provenance.attribution,
+        "license": {"@id": licence_url(licence)} if licence else None,
     }
-    if provenance.licence:
-        facts["license"] = {"@id": licence_url(provenance.licence)}
-    return {name: value for name, value in facts.items() if value}
+    software = {"name": "verse-data", "version": provenance.packages["verse-data"]}
+    published = {
+        "name": f"{name}: publish the lock as a version",
+        "instrument": {"@id": _SOFTWARE},
+        "result": {"@id": "./"},
+    }
+    graph = [
+        _entity(
+            FILE_NAME, "CreativeWork", {"about": {"@id": "./"}, "conformsTo": {"@id": _PROFILE}}
+        ),
+        _entity("./", "Dataset", root),
+        *(
+            _entity(licence_url(name), "CreativeWork", {"name": name, "identifier": name})
+            for name in ([licence] if licence else [])
+        ),
+        *(
+            _entity(doi_url(c.doi), "ScholarlyArticle", {"name": c.text, "identifier": c.doi})
+            for c in provenance.citations
+        ),
+        _entity(_SOFTWARE, "SoftwareApplication", software),
+        _entity("#published", "CreateAction", published),
+        *(_entity(quote(file.path), "File", _file(file)) for file in provenance.files),
+    ]
+    return {"@context": [f"{_PROFILE}/context", {"sha256": _TERM}], "@graph": graph}
 
 
-def _licence(provenance: Provenance) -> list[dict[str, Any]]:
-    if not provenance.licence:
-        return []
-    name = provenance.licence
-    return [{"@id": licence_url(name), "@type": "CreativeWork", "name": name, "identifier": name}]
-
-
-def _article(*, text: str, doi: str) -> dict[str, Any]:
-    return {"@id": doi_url(doi), "@type": "ScholarlyArticle", "name": text, "identifier": doi}
+def _entity(identifier: str, kind: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return an entity of the graph with those facts that are known."""
+    known = {name: value for name, value in facts.items() if value}
+    return {"@id": identifier, "@type": kind, **known}
 
 
 def _file(file: FileProvenance) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "@id": _identifier(file),
-        "@type": "File",
+    return {
         "name": file.path.rpartition("/")[2],
         "contentSize": str(file.size),
         "encodingFormat": media_type(file.path),
@@ -96,8 +95,3 @@ def _file(file: FileProvenance) -> dict[str, Any]:
         "identifier": file.key,
         "url": list(file.urls),
     }
-    return {name: value for name, value in facts.items() if value}
-
-
-def _identifier(file: FileProvenance) -> str:
-    return quote(file.path)

@@ -20,7 +20,7 @@ from verse_data.releases import catalog
 from verse_data.releases.commands import command
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.keylock import key_lock
-from verse_data.releases.osf_walk import TRUST_ON_FIRST_USE, walk_node
+from verse_data.releases.osf import TRUST_ON_FIRST_USE, walk_node
 from verse_data.releases.publish import require_place
 from verse_data.releases.tree import check_series
 from verse_data.releases.tree import lock_tree as hash_tree

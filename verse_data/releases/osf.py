@@ -1,39 +1,118 @@
-"""The Open Science Framework: folder listings over two routes, children.
+"""The Open Science Framework: its listings, and from a node to a release lock.
 
-Sources: OSF's API v2 and WaterButler v1, as facts in docs/osf.md. Both routes give the same
-entries; WaterButler lists a folder in one request.
+A folder is listed by WaterButler in one request; components, and the host of a node's storage, are
+known to the API alone. Facts and sources stand in docs/osf.md.
 """
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, Final, Literal
-from urllib.parse import urlencode
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
+from urllib.parse import urlencode, urlsplit
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AliasPath,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from verse_data.config import Config
-from verse_data.errors import NotTheFile, SourceChanged, UsageError
+from verse_data.errors import (
+    IntegrityError,
+    NotTheFile,
+    PathRefused,
+    SourceChanged,
+    UsageError,
+    ValidationFailed,
+)
+from verse_data.progress import Advance, Progress, silent
+from verse_data.records.base import rule_of
+from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
+from verse_data.releases import catalog
 from verse_data.releases.http import Http
 from verse_data.releases.http_body import read_json
-from verse_data.releases.osf_listing import Child, Entry, NodeRow, Page, Row, entries_of, parsed
-from verse_data.releases.pacing import Backoff, Clock, Gate, Window
+from verse_data.releases.pacing import Backoff, Clock, Gate, SystemClock, Window
 from verse_data.releases.reach import shown
 
-Route = Literal["waterbutler", "api"]
+TRUST_ON_FIRST_USE: Final = (
+    "Nobody has published the digests of this release, so this lock trusts what OSF says today "
+    "(trust on first use). From now on every byte is held against it. To check it against somebody "
+    "else's, compare the digests of the two locks."
+)
+_PAGE_SIZE: Final = 100  # the most that the API gives
+_MAX_PAGES: Final = 1000
+_MAX_DEPTH: Final = 32
+_SHOWN: Final = 20
+_log = logging.getLogger("verse_data.releases.osf")
+_Model = TypeVar("_Model", bound=BaseModel)
 
-PAGE_SIZE: Final = 100
-"""The most that the API gives."""
-_MOST_PAGES: Final = 1000
-_NODE: Final = re.compile(r"[a-z0-9]{5,24}")
+
+def _at(*places: str, **default: Any) -> Any:
+    """Return a field that is read from the first of these dotted places that an answer has."""
+    paths = [AliasPath(*place.split(".")) for place in places]
+    return Field(validation_alias=AliasChoices(*paths), **default)
 
 
-class ListingChanged(SourceChanged):
-    """The pages of one folder do not fit together."""
+def _file_id(path: str) -> str:
+    # The id is permanent. The guid, which is shorter, exists only for some files.
+    if re.fullmatch(r"[0-9a-f]{24}", path.strip("/")):
+        return path.strip("/")
+    raise ValueError(f"{path!r} holds no id of 24 hex digits")
+
+
+class _Answer(BaseModel):
+    """A part of an answer of OSF; fields that are not named here are not read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Entry(_Answer):
+    """A file or folder of a listing; size, version and digests are of a file's newest version."""
+
+    id: Annotated[str, AfterValidator(_file_id)] = _at("attributes.path")
+    kind: Literal["file", "folder"] = _at("attributes.kind")
+    name: str = _at("attributes.name")
+    size: int | None = _at("attributes.size", default=None)
+    version: int | None = _at(
+        "attributes.current_version", "attributes.extra.version", default=None
+    )
+    md5: str | None = _at("attributes.extra.hashes.md5", default=None)
+    sha256: str | None = _at("attributes.extra.hashes.sha256", default=None)
+
+
+_OF_FILES_ALONE: Final = dict.fromkeys(("size", "version", "md5", "sha256"))
+
+
+class Child(_Answer):
+    """A component of a node."""
+
+    node: str = _at("id")
+    title: str = _at("attributes.title")
+
+
+class _Linked(_Answer):
+    storage: Any = _at("links.upload", "links.move", "links.delete", default=None)
+
+
+class _Page(_Answer):
+    """A page of the API, or a whole listing of WaterButler."""
+
+    data: list[Any]
+    next: str | None = _at("links.next", default=None)
+    # Of all pages. API 2.0 and 2.1 say it in different places.
+    total: int | None = _at("links.meta.total", "meta.total", default=None)
 
 
 def check_node(node: str) -> str:
     """Return `node` if it looks like a node's id, else raise UsageError."""
-    if _NODE.fullmatch(node):
+    if re.fullmatch(r"[a-z0-9]{5,24}", node):
         return node
     raise UsageError(f"{node!r} is not the id of an OSF node, such as jtfa5.")
 
@@ -41,21 +120,7 @@ def check_node(node: str) -> str:
 class OsfClient:
     """Reads listings at the pace that OSF allows to people without an account.
 
-    Parameters
-    ----------
-    config : Config
-        Endpoints and token.
-    clock : Clock
-        Where the pace comes from.
-    backoff : Backoff, optional
-        How often and how long to wait for a server that fails.
-    observe : callable, optional
-        Called with the address and the JSON of each answer, before it is parsed.
-
-    Raises
-    ------
-    Offline
-        If the configuration forbids sockets.
+    `observe` is called with each answer before it is parsed.
     """
 
     def __init__(
@@ -64,19 +129,18 @@ class OsfClient:
         *,
         clock: Clock,
         backoff: Backoff | None = None,
-        observe: Callable[[str, Any], None] | None = None,
+        observe: Callable[[Any], None] = lambda _: None,
     ) -> None:
-        self._config = config
-        self._backoff = backoff or Backoff()
-        self._observe = observe
-        listing: tuple[Window, ...] = (Window(3, 1.0, clock), Window(75, 60.0, clock))
-        other: tuple[Window, ...] = (Window(10, 1.0, clock), Window(100, 3600.0, clock))
+        self._api, self._backoff, self._observe = config.osf_api, backoff or Backoff(), observe
+        self._roots: dict[str, str] = {}
+        listing = [Window(3, 1.0, clock), Window(75, 60.0, clock)]
+        other = [Window(10, 1.0, clock), Window(100, 3600.0, clock)]
         if config.osf_token:
-            # The anonymous classes do not apply to a person with a token.
-            listing = other = (Window(10, 1.0, clock),)
+            # Those limits do not apply to a person with a token.
+            listing = other = [Window(10, 1.0, clock)]
         self._listing = Http(config, gate=Gate(clock, listing))
         self._other = Http(config, gate=Gate(clock, other))
-        self._storage = Http(config, gate=Gate(clock, (Window(3600, 3600.0, clock),)))
+        self._storage = Http(config, gate=Gate(clock, [Window(3600, 3600.0, clock)]))
 
     def close(self) -> None:
         """Close all connections."""
@@ -85,76 +149,260 @@ class OsfClient:
 
     def children(self, node: str) -> list[Child]:
         """Return the public components of `node`, sorted by id."""
-        url = f"{self._config.osf_api}/nodes/{node}/children/"
-        rows = [parsed(NodeRow, row, url) for page in self._pages(self._other, url) for row in page]
-        children = [Child(node=check_node(row.id), title=row.attributes.title) for row in rows]
-        return sorted(children, key=lambda child: child.node)
+        url = f"{self._api}/nodes/{node}/children/"
+        rows = [row for page in self._pages(self._other, url, node) for row in page]
+        children = [_parse(Child, row, url) for row in rows]
+        return sorted(children, key=lambda child: check_node(child.node))
 
     def storage_root(self, node: str) -> str | None:
         """Return the WaterButler address of a node's storage, or None if it is empty.
 
         The host depends on the region of the node, so it is read from the API's own links.
         """
-        url = self._api_folder(node, "")
-        page = parsed(Page, self._api(self._listing, f"{url}?{_page_query(1)}"), url)
-        for row in page.data:
-            links = parsed(Row, row, url).links
-            for link in (links.upload, links.move, links.delete):
-                root, found, _ = (link or "").partition(f"/resources/{node}/providers/osfstorage/")
-                if found:
-                    return f"{root}{found}"
-        if not page.data:
+        if node in self._roots:
+            return self._roots[node]
+        url, part = self._api_url(node, ""), f"/resources/{node}/providers/osfstorage/"
+        rows = self._page(self._listing, url, 1, node).data
+        for row in rows:
+            host, found, _ = str(_parse(_Linked, row, url).storage).partition(part)
+            if found:
+                self._roots[node] = f"{host}{part}"
+                return self._roots[node]
+        if not rows:
             return None
-        raise NotTheFile(
-            f"{shown(url)}: no entry tells where the node's storage is. Try --via api."
-        )
+        raise NotTheFile(f"{shown(url)}: no entry tells where the node's storage is.")
+
+    def folder(self, node: str, folder: str) -> list[Entry]:
+        """Return the entries of a folder by its id, "" for the root: one request to WaterButler."""
+        root = self.storage_root(node)
+        if root is None:
+            return []
+        url = f"{root}{folder}/" if folder else root
+        answer = self._ask(self._storage, url, node, known=bool(folder), token=False)
+        return _entries(_parse(_Page, answer, url).data, url)
 
     def api_folder(self, node: str, folder: str) -> list[Entry]:
-        """Return the entries of a folder (`folder` is its id, or "" for the root), API route."""
-        url = self._api_folder(node, folder)
-        rows = [row for page in self._pages(self._listing, url) for row in page]
-        return entries_of(rows, url)
+        """Return the same from the API, page by page: what ``doctor --osf`` compares it with."""
+        url = self._api_url(node, folder)
+        pages = self._pages(self._listing, url, node, folder)
+        return _entries([row for page in pages for row in page], url)
 
-    def storage_folder(self, root: str, folder: str) -> list[Entry]:
-        """Return the entries of a folder, WaterButler route: one request, no pages."""
-        url = f"{root}{folder}/" if folder else root
-        answer = self._ask(self._storage, url, token=False)
-        return entries_of(parsed(Page, answer, url).data, url)
+    def _api_url(self, node: str, folder: str) -> str:
+        return f"{self._api}/nodes/{node}/files/osfstorage/{f'{folder}/' if folder else ''}"
 
-    def _api_folder(self, node: str, folder: str) -> str:
-        below = f"{folder}/" if folder else ""
-        return f"{self._config.osf_api}/nodes/{node}/files/osfstorage/{below}"
-
-    def _api(self, http: Http, url: str) -> Any:
-        return self._ask(http, url, token=True)
-
-    def _ask(self, http: Http, url: str, *, token: bool) -> Any:
-        answer = read_json(http, url, backoff=self._backoff, token=token)
-        if self._observe:
-            self._observe(url, answer)
-        return answer
-
-    def _pages(self, http: Http, url: str) -> Iterator[list[Any]]:
+    def _pages(self, http: Http, url: str, node: str, folder: str = "") -> Iterator[list[Any]]:
         """Yield the rows of each page; a total that changes on the way is an error."""
         seen, total = 0, None
-        for number in range(1, _MOST_PAGES):
-            # The next address is made here and not taken from `links.next`: so the token can go
-            # nowhere else, and a mirror need not rewrite its pages.
-            page = parsed(Page, self._api(http, f"{url}?{_page_query(number)}"), url)
+        for number in range(1, _MAX_PAGES):
+            page = self._page(http, url, number, node, folder)
             seen += len(page.data)
             total = page.total if total is None else total
             if page.total != total:
                 break
             yield page.data
-            if page.links.next is None:
+            if page.next is None:
                 if total is not None and total != seen:
                     break
                 return
-        raise ListingChanged(
+        raise SourceChanged(
             f"{shown(url)}: the listing changed while it was read ({seen} of {total} entries). No "
             f"lock was made. Run the same command again."
         )
 
+    def _page(self, http: Http, url: str, number: int, node: str, folder: str = "") -> _Page:
+        # The address is made here and not taken from `links.next`: so the token can go nowhere
+        # else, and a mirror need not rewrite its pages.
+        query = urlencode({"page[size]": _PAGE_SIZE, "page": number})
+        known = bool(folder) or number > 1
+        answer = self._ask(http, f"{url}?{query}", node, known=known, token=True)
+        return _parse(_Page, answer, url)
 
-def _page_query(number: int) -> str:
-    return urlencode({"page[size]": PAGE_SIZE, "page": number})
+    def _ask(self, http: Http, url: str, node: str, *, known: bool, token: bool) -> Any:
+        """Return the JSON at an address; `known` is one that an earlier answer led to."""
+        try:
+            answer = read_json(http, url, backoff=self._backoff, token=token)
+        except SourceChanged as error:
+            if not known:
+                text = f"OSF node {node} cannot be listed: {error} Check its id, and that it is public."
+                raise SourceChanged(text) from error
+            raise SourceChanged(
+                f"OSF node {node} changed while it was listed: a folder or page is gone, or is being edited "
+                f"({error}). No lock was made. Run the same command again."
+            ) from error
+        self._observe(answer)
+        return answer
+
+
+def _entries(rows: list[Any], url: str) -> list[Entry]:
+    """Return the rows of one folder as entries, sorted by name."""
+    entries = [_parse(Entry, row, url) for row in rows]
+    for values in ({entry.id for entry in entries}, {entry.name for entry in entries}):
+        if len(values) < len(entries):  # as it happens when pages shift between two requests
+            raise SourceChanged(
+                f"{shown(url)}: an entry is listed twice, so the listing changed while it was read. "
+                f"No lock was made. Run the same command again."
+            )
+    # A folder says things of a file too, and each route others.
+    entries = [e if e.kind == "file" else e.model_copy(update=_OF_FILES_ALONE) for e in entries]
+    return sorted(entries, key=lambda entry: entry.name)
+
+
+def _parse(model: type[_Model], value: Any, url: str) -> _Model:
+    """Return `value` as `model`; `NotTheFile` names `url` and the field that is wrong."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise NotTheFile(
+            f"{shown(url)}: not a listing of OSF: {where} {rule_of(first)}. Check the endpoint "
+            f"({urlsplit(url).netloc}), or try again later."
+        ) from error
+
+
+class _Listed(NamedTuple):
+    """A file or folder by its path in the release; a component, by its folder, has no entry."""
+
+    path: str
+    node: str
+    entry: Entry | None
+
+
+class _Round:
+    """One walk over a node: its folders, then its components, each below a folder of its title."""
+
+    def __init__(self, client: OsfClient, advance: Advance) -> None:
+        self._client, self._advance = client, advance
+        self._seen: set[str] = set()
+        self.listed: list[_Listed] = []
+
+    def read(self, node: str, prefix: str = "", depth: int = 1) -> list[_Listed]:
+        """List a node and everything below it."""
+        self._seen.add(node)
+        self._folder(node, "", prefix, depth)
+        # A component that is linked in two places is listed once.
+        children = [c for c in self._client.children(node) if c.node not in self._seen]
+        self._seen.update(child.node for child in children)
+        names = [re.sub(r"[^A-Za-z0-9.-]+", "_", child.title).strip("._") for child in children]
+        names = [name or child.node for name, child in zip(names, children, strict=True)]
+        folded = [name.casefold() for name in names]
+        for child, name in zip(children, names, strict=True):
+            unique = name if folded.count(name.casefold()) == 1 else f"{name}_{child.node}"
+            self.listed.append(_Listed(f"{prefix}{unique}/", child.node, None))
+            self.read(child.node, f"{prefix}{unique}/", depth + 1)
+        return self.listed
+
+    def _folder(self, node: str, folder: str, prefix: str, depth: int) -> None:
+        if depth > _MAX_DEPTH:
+            raise PathRefused(f"{node}: folders lie more than {_MAX_DEPTH} deep. No lock was made.")
+        entries = self._client.folder(node, folder)
+        self._advance(1)
+        for entry in entries:
+            path = f"{prefix}{entry.name}"
+            if "/" in entry.name:
+                raise PathRefused(
+                    f"OSF node {node}: {path!r}: a name holds a slash. No lock was made."
+                )
+            self.listed.append(_Listed(path, node, entry))
+            if entry.kind == "folder":
+                self._folder(node, entry.id, f"{path}/", depth + 1)
+
+
+def walk_node(
+    node: str,
+    *,
+    config: Config,
+    release: str,
+    progress: Progress = silent,
+    clock: Clock | None = None,
+) -> ReleaseLock:
+    """List all files of an OSF node and its components, twice, and return their lock.
+
+    The walk keeps to OSF's limits and waits when it is told to. One that was interrupted begins
+    again.
+
+    Parameters
+    ----------
+    node : str
+        Id of the node, such as ``"jtfa5"``.
+    config : Config
+        Endpoints and token.
+    release : str
+        Name of the release that the lock is for.
+    progress : Progress
+        Told of each folder.
+    clock : Clock, optional
+        Where pacing takes its time from.
+
+    Raises
+    ------
+    SourceChanged
+        If the listing changed while it was read, or the node is gone or private.
+    IntegrityError
+        If OSF knows no SHA-256 of a file.
+    PathRefused
+        If a name could not be a plain file name.
+    NetworkError
+        If the network failed for good.
+    """
+    check_node(node)
+    with closing(OsfClient(config, clock=clock or SystemClock())) as client:
+        _log.info("listing OSF node %s", node)
+        with progress(f"Listing OSF node {node}", 0, "items") as advance:
+            first = _Round(client, advance).read(node)
+        # The second round makes the result a snapshot: every folder is read in round one before
+        # any is read in round two, so if both say the same, the whole tree stood so between them.
+        _log.info("listing OSF node %s again: %d files and folders", node, len(first))
+        folders = 1 + sum(row.entry is None or row.entry.kind == "folder" for row in first)
+        with progress(f"Listing OSF node {node} again, to compare", folders, "items") as advance:
+            second = _Round(client, advance).read(node)
+    if changed := {row.path for row in {*first} ^ {*second}}:
+        raise SourceChanged(
+            f"OSF node {node} changed while it was listed: {_first(changed)}. No lock was made, for "
+            f"it would be of no one state. Run the same command again when the upload is over."
+        )
+    return _make_lock(node, first, release)
+
+
+def _make_lock(node: str, listed: list[_Listed], release: str) -> ReleaseLock:
+    """Return the lock of the files that are listed, with the catalog's supplements of `release`."""
+    rows = [(path, owner, entry) for path, owner, entry in listed if entry and entry.kind == "file"]
+    if bare := [p for p, _, e in rows if None in (e.size, e.version, e.sha256)]:
+        raise IntegrityError(
+            f"OSF node {node}: no SHA-256, size or version is known of {_first(bare)}. Without them "
+            f"no download could be checked. Download the release by hand and lock the folder: "
+            f"verse-data lock {release} --from-tree FOLDER"
+        )
+    files = [_locked_file(path, owner, entry) for path, owner, entry in rows]
+    if release in catalog.names():  # what lies elsewhere; its digests are in the catalog
+        fields, there = {"path", "size", "sha256", "md5", "urls"}, {file.path for file in files}
+        extras = [x for x in catalog.load_catalog(release).supplements if x.path not in there]
+        files += [LockedFile.model_validate(extra.model_dump(include=fields)) for extra in extras]
+    try:
+        return ReleaseLock(
+            release=release,
+            source=LockSource(kind="osf", node=node),
+            files=tuple(sorted(files, key=lambda file: file.path)),
+        )
+    except ValidationError as error:
+        reasons = "; ".join(rule_of(problem) for problem in error.errors(include_url=False))
+        raise ValidationFailed(f"OSF node {node}: no lock was made: {reasons}.") from error
+
+
+def _locked_file(path: str, node: str, entry: Entry) -> LockedFile:
+    fields = {"path": path, "node": node, "file_id": entry.id, "file_version": entry.version}
+    try:
+        return LockedFile.model_validate(
+            fields | {"size": entry.size, "sha256": entry.sha256, "md5": entry.md5}
+        )
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(map(str, problem["loc"]))
+        message = f"OSF node {node}: {path!r}: {where}: {rule_of(problem)}. No lock was made."
+        raise (PathRefused if where == "path" else ValidationFailed)(message) from error
+
+
+def _first(names: Iterable[str]) -> str:
+    """Return the first names, and how many more there are."""
+    first, more = sorted(names)[:_SHOWN], len({*names}) - _SHOWN
+    return ", ".join(first) + (f" and {more} more" if more > 0 else "")

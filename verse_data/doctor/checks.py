@@ -1,0 +1,273 @@
+"""Checks of programs, packages, cores, memory, proxies and certificates; none opens a file of ours.
+
+A warning is something that works worse, or one part that does not work. A problem makes the package
+unusable, and has the exit code of the error that everything else would end in. Nothing heavy is
+imported here: what is broken on this machine may be the package that would be imported.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Final, Literal
+
+from verse_data.errors import ToolMissing, VerseDataError, counted
+from verse_data.progress import spell_bytes
+from verse_data.releases.environment import Tool, check_annex, check_git
+from verse_data.releases.reach import shown_proxy
+
+GB: Final = 1_000_000_000
+_EXTRAS: Final = ("dask", "remote", "monai", "torchio", "lightning")
+_PROXIES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
+_CERTIFICATES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_ROOT: Final = Path("/")
+_UNLIMITED: Final = 1 << 60  # version 1 of control groups writes about 2**63 for no limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One line of the report, with what to type next, and the exit code of a problem."""
+
+    name: str
+    state: Literal["ok", "warning", "problem"]
+    fact: str
+    remedy: str = ""
+    exit_code: int = 0
+
+
+def ok(name: str, fact: str) -> Check:
+    """Return a check that found nothing wrong."""
+    return Check(name=name, state="ok", fact=fact)
+
+
+def warning(name: str, fact: str, remedy: str) -> Check:
+    """Return a check that found something that works worse."""
+    return Check(name=name, state="warning", fact=fact, remedy=remedy)
+
+
+def problem(
+    name: str, fact: str, remedy: str, error: VerseDataError | type[VerseDataError]
+) -> Check:
+    """Return a check that found what would end in an error like `error`."""
+    code = error.exit_code
+    return Check(name=name, state="problem", fact=fact, remedy=remedy, exit_code=code)
+
+
+def tool_checks() -> Iterator[Check]:
+    """Look for git, and for git-annex where there is git, which it needs."""
+    git = _tool("git", check_git, "apt install git (or brew, dnf, conda)")
+    yield git
+    if git.state == "ok":
+        yield _tool("git-annex", check_annex, "pip install --upgrade git-annex")
+
+
+def _tool(name: str, find: Callable[[], Tool], remedy: str) -> Check:
+    try:
+        tool = find()
+    except ToolMissing as error:
+        return problem(name, str(error), remedy, error)
+    return ok(name, f"{tool.version} at {tool.program} ({tool.floor} or newer needed)")
+
+
+def package_checks() -> Iterator[Check]:
+    """Compare what is installed with what this package asks for; nothing is imported for it."""
+    try:
+        requirements = metadata.requires("verse-data") or []
+    except metadata.PackageNotFoundError:
+        fact = "verse-data runs from a folder and is not installed, so its needs are not known"
+        yield warning("packages", fact, "pip install -e .")
+        return
+    needed: dict[str, str] = {}
+    found = []
+    for text in requirements:
+        match = re.match(r"([\w.-]+)(?:\[.*?\])?(?:>=([\w.]+))?", text)
+        name, floor = match.groups() if match else (text, None)
+        extra = re.search(r"extra == ['\"](\w+)['\"]", text)
+        if extra is None:
+            needed[name] = floor or "0"
+        elif extra[1] in _EXTRAS and (version := _version_of(name)):
+            found.append(f"{name} {version}")
+    # A git-annex of the system is no package of Python; the program is looked at by itself.
+    needed.pop("git-annex", None)
+    yield packages_check("DataLad", {"datalad": needed.pop("datalad", "0")})
+    yield packages_check("packages", needed)
+    yield ok("extras", ", ".join(found) or "none installed")
+
+
+def packages_check(name: str, floors: Mapping[str, str]) -> Check:
+    """Return whether the packages are here that `floors` names, each with its oldest version."""
+    found = {package: _version_of(package) for package in floors}
+    wrong = {
+        package: f"{package} {version or 'is missing'} ({floors[package]} or newer needed)"
+        for package, version in found.items()
+        if version is None or _numbers(version) < _numbers(floors[package])
+    }
+    if wrong:
+        remedy = f"pip install --upgrade {' '.join(wrong)}"
+        return problem(name, ", ".join(wrong.values()), remedy, ToolMissing)
+    fact = ", ".join(f"{package} {version}" for package, version in found.items())
+    only = f" ({', '.join(floors.values())} or newer needed)" if len(floors) == 1 else ""
+    return ok(name, fact + only)
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _numbers(version: str) -> list[int]:
+    match = re.match(r"\d+(\.\d+)*", version)
+    return [int(part) for part in match[0].split(".")] if match else []
+
+
+def cores_check(total: int, allowed: float) -> Check:
+    """Return what `total` cores mean of which this process may use `allowed`."""
+    if allowed >= total:
+        return ok("cores", f"{total}")
+    workers = max(1, int(allowed))
+    return warning(
+        "cores",
+        f"{total}, of which this process may use {allowed:g}; one process a core would be too many",
+        f"workers={workers} in load_split and Release.build_cache, or: "
+        f"verse-data cache build RELEASE --workers {workers}",
+    )
+
+
+def memory_check(found: tuple[int, int] | None, limit: int | None, cores: int) -> Check:
+    """Return what memory means: total and available, and the limit of the container, in bytes."""
+    if found is None:
+        return ok("memory", "this system does not say")
+    total, available = found
+    usable = min(total, limit or total)
+    fact = f"{spell_bytes(total)}, {spell_bytes(available)} of it free"
+    if limit is not None and limit < total:
+        fact += f"; this process may use {spell_bytes(limit)}"
+    if usable >= max(4, cores) * 0.95 * GB:
+        return ok("memory", fact)
+    processes = counted(cores, "process", "processes")
+    workers = min(cores, max(1, int(usable / GB / 2)))
+    return warning(
+        "memory",
+        f"{fact}: little for {processes} that convert volumes of up to 0.5 GB",
+        f"Convert with fewer: verse-data cache build RELEASE --workers {workers}",
+    )
+
+
+def shared_memory() -> int | None:
+    """Return the size of shared memory in bytes, or None where it is no folder, as on macOS."""
+    try:
+        return shutil.disk_usage("/dev/shm").total  # noqa: S108 - nothing is written
+    except OSError:
+        return None
+
+
+def shared_memory_check(total: int | None) -> Check:
+    """Return what shared memory of `total` bytes means for the workers of a ``DataLoader``."""
+    if total is None:
+        return ok("shared memory", "there is no /dev/shm on this system")
+    fact = f"{spell_bytes(total)} at /dev/shm, through which DataLoader workers hand over batches"
+    if total >= 1 << 30:  # below that, workers that hand over volumes run out of it
+        return ok("shared memory", fact)
+    return warning(
+        "shared memory",
+        f"{fact}: they end in a bus error when it is full",
+        "docker run --shm-size=8g (or --ipc=host); or num_workers=0; or dataset.loader(...), which "
+        "uses threads",
+    )
+
+
+def allowed_cores(*, root: Path = _ROOT) -> float:
+    """Return how many cores this process may keep busy: its affinity, and its container's limit."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    pairs = [text.split() for text in _read("", "cpu.max", root)]
+    quotas, periods = (_read("cpu", f"cpu.cfs_{n}_us", root) for n in ("quota", "period"))
+    pairs += [[quota, period] for quota, period in zip(quotas, periods, strict=False)]
+    limits = [
+        int(pair[0]) / int(pair[1])
+        for pair in pairs
+        if len(pair) == 2 and pair[0].isdigit() and pair[1].isdigit() and int(pair[1])
+    ]
+    return min([float(affinity or 1), *limits])
+
+
+def memory(*, root: Path = _ROOT) -> tuple[int, int] | None:
+    """Return total and available memory of the machine in bytes, or None where nobody says."""
+    found = {}
+    with suppress(OSError, ValueError, IndexError):
+        for line in (root / "proc/meminfo").read_text().splitlines():
+            name, _, rest = line.partition(":")
+            found[name] = int(rest.split()[0]) * 1024
+    if "MemTotal" in found:
+        return found["MemTotal"], found.get("MemAvailable", found["MemTotal"])
+    with suppress(OSError, ValueError):
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return total, total
+    return None
+
+
+def memory_limit(*, root: Path = _ROOT) -> int | None:
+    """Return the limit of this process's container on memory in bytes, or None if it has none."""
+    texts = [*_read("", "memory.max", root), *_read("memory", "memory.limit_in_bytes", root)]
+    limits = [int(text) for text in texts if text.isdigit()]
+    return min((limit for limit in limits if limit < _UNLIMITED), default=None)
+
+
+def _read(controller: str, name: str, root: Path) -> list[str]:
+    """Return what `name` says in this process's control group and those above it.
+
+    `controller` is empty for version 2, whose groups lie in one tree.
+    """
+    top = root / "sys/fs/cgroup" / controller
+    folders = [top]
+    with suppress(OSError, ValueError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controller in controllers.split(","):
+                folder = Path(path.strip("/"))
+                folders += [top / part for part in (folder, *folder.parents) if part != Path()]
+    found = []
+    for folder in folders:
+        with suppress(OSError, ValueError):
+            found.append((folder / name).read_text().strip())
+    return found
+
+
+def proxy_check(variables: Mapping[str, str]) -> Check:
+    """Return which proxies the environment names, without user and password."""
+    spellings = [name for upper in _PROXIES for name in (upper.lower(), upper)]
+    found = {name: variables[name] for name in spellings if variables.get(name)}
+    hosts = {name: shown_proxy(v) for name, v in found.items() if name.upper() != "NO_PROXY"}
+    fact = ", ".join(f"{name}={hosts.get(name, value)}" for name, value in found.items())
+    if any(host.startswith("socks") for host in hosts.values()) and not _version_of("PySocks"):
+        fact += "; a SOCKS proxy needs a package that is not installed"
+        return warning("proxy", fact, "pip install pysocks")
+    if bare := [name for name in hosts if "@" in found[name] and "://" not in found[name]]:
+        fact += "; a user and no scheme, which cannot be read as an address"
+        return warning(
+            "proxy", fact, f"Write http:// in front of the value of {' and '.join(bare)}"
+        )
+    return ok("proxy", fact or "none")
+
+
+def certificates_check(variables: Mapping[str, str]) -> Check:
+    """Return where certificates are looked for, and whether that is there."""
+    import certifi  # comes with requests, and may be missing or broken as it may
+
+    named = {name: variables[name] for name in _CERTIFICATES if variables.get(name)}
+    absent = {name: value for name, value in named.items() if not Path(value).exists()}
+    fact = ", ".join(f"{name}={value}" for name, value in (absent or named).items())
+    remedy = f"unset {' '.join(absent)}, or set it to your system's bundle"
+    if not named:
+        fact, remedy = certifi.where(), "pip install --force-reinstall certifi"
+        absent = {} if Path(fact).is_file() else {"certifi": fact}
+    if absent:
+        return warning("certificates", f"{fact} does not exist, so https fails", remedy)
+    return ok("certificates", fact)
