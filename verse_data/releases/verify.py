@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final, Literal
 from verse_data.digests import digest_file
 from verse_data.errors import UsageError, VerseDataError, counted
 from verse_data.progress import Advance, Progress, silent
+from verse_data.records.keys import size_and_digest
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import parse_path
 from verse_data.releases.commands import command
-from verse_data.releases.keys import size_and_digest
 
 if TYPE_CHECKING:
     from verse_data.releases.dataset import ReleaseDataset

@@ -22,7 +22,7 @@ from verse_data.errors import (
 from verse_data.progress import Progress, silent
 from verse_data.records.centroids import parse_centroids
 from verse_data.records.names import Role
-from verse_data.records.scan import parse_ct_sidecar
+from verse_data.records.tables import parse_ct_sidecar
 from verse_data.tables.findings import SHOWN
 from verse_data.tables.grading import read_grading
 from verse_data.tables.path_index import index_paths

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from verse_data.records.catalog import CatalogEntry, PublishedFigure
 from verse_data.records.grading import GradingRow
-from verse_data.records.subject import PatientRow
+from verse_data.records.tables import PatientRow
 from verse_data.tables.figures_notes import contradictions, strangers
 from verse_data.tables.grading import Grading
 

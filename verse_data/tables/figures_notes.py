@@ -8,7 +8,7 @@ from typing import Final
 
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.grading import FRACTURE_TYPES
-from verse_data.records.subject import PatientRow
+from verse_data.records.tables import PatientRow
 from verse_data.tables.grading import Grading
 
 _SHOWN: Final = 20

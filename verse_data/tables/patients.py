@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from verse_data.errors import ValidationFailed
-from verse_data.records.subject import PatientRow
+from verse_data.records.tables import PatientRow
 from verse_data.tables.findings import Problem, raise_problems
 
 _LIMIT: Final = 8 << 20

@@ -11,12 +11,12 @@ from typing import Any
 
 from verse_data.errors import FILE_FAULTS, ValidationFailed
 from verse_data.progress import Progress
+from verse_data.records.base import LIMIT_BYTES
 from verse_data.records.centroids import CentroidFile, parse_centroids
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import Role
-from verse_data.records.scan import CtSidecar, parse_ct_sidecar
 from verse_data.records.source_file import SourceFile
-from verse_data.records.strict_json import LIMIT_BYTES
+from verse_data.records.tables import CtSidecar, parse_ct_sidecar
 from verse_data.spine.geometry import Grid
 from verse_data.spine.levels import LEVEL_OF_LABEL
 from verse_data.tables.broken import BrokenFile
