@@ -18,11 +18,11 @@ import torch
 from made_up_ct import MadeUpScan
 
 from verse_data.digests import digest_file
+from verse_data.records.source_file import SourceFile
 from verse_data.spine.geometry import Box
 from verse_data.volumes.nifti import write_nifti
 from verse_data.volumes.reader import ScanReader
-from verse_data.volumes.recipe import Recipe
-from verse_data.volumes.source import ScanSource, SourceFile
+from verse_data.volumes.recipe import Recipe, ScanSource
 from verse_data.volumes.store import ensure_store
 
 Tensors = tuple[torch.Tensor, torch.Tensor]

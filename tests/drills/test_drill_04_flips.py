@@ -23,7 +23,7 @@ from verse_data.errors import (
     VerseDataError,
 )
 from verse_data.records.centroids import parse_centroids
-from verse_data.records.scan import parse_ct_sidecar
+from verse_data.records.tables import parse_ct_sidecar
 from verse_data.tables.grading import check_sheet
 from verse_data.tables.workbook import parse_sheet, read_locked_sheet
 

@@ -15,8 +15,7 @@ from verse_data.volumes.build import ensure_store
 from verse_data.volumes.manifest import verify_store
 from verse_data.volumes.nifti import write_nifti
 from verse_data.volumes.reader import ScanReader
-from verse_data.volumes.recipe import Recipe
-from verse_data.volumes.source import ScanSource
+from verse_data.volumes.recipe import Recipe, ScanSource
 
 ORIENTATIONS = [
     "".join(codes) for axes in permutations(("RL", "AP", "SI")) for codes in product(*axes)

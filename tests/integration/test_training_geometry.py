@@ -25,8 +25,7 @@ from verse_data.training import PatchDataset, ScanDataset, VertebraDataset
 from verse_data.training.base import ServedDataset
 from verse_data.training.transforms import CropOrPad, Orient
 from verse_data.volumes.nifti import read_mask, write_nifti
-from verse_data.volumes.recipe import Recipe
-from verse_data.volumes.source import CentroidPoint
+from verse_data.volumes.recipe import CentroidPoint, Recipe
 
 EXACT_MM = 0.01
 CROP_MM = 1.0

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 from verse_data.errors import UsageError
-from verse_data.spine.geometry import AxisMap, Box, apply_affine, axcodes, voxel_sizes
+from verse_data.spine.geometry import (
+    SAME_GRID_MM,
+    AxisMap,
+    Box,
+    Grid,
+    apply_affine,
+    axcodes,
+    voxel_sizes,
+)
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """A busy machine is no error."""
@@ -101,6 +109,35 @@ def test_bad_axis_codes_are_refused(codes: str) -> None:
     """Codes that do not name three different axes are refused with an example."""
     with pytest.raises(UsageError, match="'PIR'"):
         AxisMap.between(np.eye(4), codes)
+
+
+def test_a_grid_says_what_follows_from_its_affine() -> None:
+    """Spacing, axes and the volume of a voxel of a sheared grid; and what lies inside of it."""
+    affine = np.array([[0, 0, 2.0, 5], [-3.0, 0.5, 0, 6], [0, -1.0, 0, 7], [0, 0, 0, 1]])
+    grid = Grid((4, 5, 6), affine)
+
+    assert grid.axcodes == "".join(nib.aff2axcodes(affine)) == "PIR"
+    assert grid.spacing == pytest.approx(nib.affines.voxel_sizes(affine))
+    assert grid.voxel_mm3 == pytest.approx(6.0)
+    assert grid.holds((-0.5, 4.5, 5.5))
+    assert not grid.holds((-0.6, 0, 0))
+    assert not grid.holds((0, 4.6, 0))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_grids_are_the_same_if_no_corner_is_far(axis: int) -> None:
+    """The farthest corner counts, of any axis, and another shape is another grid."""
+    grid = Grid((11, 21, 31), np.eye(4))
+    turned = np.eye(4)
+    turned[(axis + 1) % 3, axis] = SAME_GRID_MM / (grid.shape[axis] - 1)
+    other = Grid(grid.shape, turned)
+
+    assert grid.distance(other) == pytest.approx(SAME_GRID_MM)
+    turned[(axis + 1) % 3, axis] *= 0.99
+    assert grid.matches(other)
+    turned[(axis + 1) % 3, axis] *= 1.02
+    assert not grid.matches(other)
+    assert not grid.matches(Grid((11, 21, 30), np.eye(4)))
 
 
 def test_a_box_around_a_centre_has_the_asked_shape() -> None:

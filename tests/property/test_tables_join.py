@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from verse_data.records.centroids import Centroid, CentroidFile
 from verse_data.records.grading import GradingRow
+from verse_data.spine.geometry import Grid
 from verse_data.spine.levels import GRADED_LEVELS, LABEL_OF_LEVEL, LEVELS
 from verse_data.tables.checks import scan_findings
 from verse_data.tables.index import ScanFiles
 from verse_data.tables.join import scan_record, subject_records, vertebra_records
-from verse_data.tables.sources import Grid, ScanSources
+from verse_data.tables.sources import ScanSources
 from verse_data.volumes.mask_facts import LabelFacts, MaskFacts
 
 AFFINE = (

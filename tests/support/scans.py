@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from verse_data.digests import digest_file
+from verse_data.records.source_file import SourceFile
 from verse_data.volumes.nifti import write_nifti
-from verse_data.volumes.source import CentroidPoint, ScanSource, SourceFile
+from verse_data.volumes.recipe import CentroidPoint, ScanSource
 
 PIR = np.array([[0, 0, 1.0, -30], [-1.0, 0, 0, 40], [0, -1.0, 0, 60], [0, 0, 0, 1]])
 LPS = np.array([[-0.5, 0, 0, 20], [0, -0.5, 0, 30], [0, 0, 1.25, -60], [0, 0, 0, 1]])

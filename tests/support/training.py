@@ -18,12 +18,12 @@ import pandas as pd
 import torch
 
 from verse_data.digests import digest_file
+from verse_data.records.source_file import SourceFile
 from verse_data.spine.geometry import apply_affine
 from verse_data.spine.levels import GRADED_LEVELS, LABEL_OF_LEVEL, LEVELS
 from verse_data.training import ServedScan
 from verse_data.volumes.nifti import write_nifti
-from verse_data.volumes.recipe import Recipe
-from verse_data.volumes.source import CentroidPoint, ScanSource, SourceFile
+from verse_data.volumes.recipe import CentroidPoint, Recipe, ScanSource
 from verse_data.volumes.store import ensure_store
 
 PIR = np.array([[0, 0, -1.0, 30], [-1.0, 0, 0, 40], [0, -1.0, 0, 60], [0, 0, 0, 1]])

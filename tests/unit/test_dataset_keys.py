@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from verse_data.releases.environment import tool_environment
-from verse_data.releases.keys import (
+from verse_data.records.keys import (
     annex_key,
     key_extension,
     link_target,
     object_path,
     size_and_digest,
 )
+from verse_data.releases.environment import tool_environment
 
 NAMES = (
     "a.nii.gz", "b.json", "c.xlsx", "d.PNG", "a.v1.2.gz", "x.nifti", ".hid", ".hid.gz", "a..gz", "a.b_c",

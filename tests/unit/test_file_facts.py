@@ -17,8 +17,7 @@ from tests.support.opened import opened_below
 from tests.support.scans import PIR, source_file
 from verse_data.errors import IntegrityError, NiftiRefused
 from verse_data.records.source_file import SourceFile
-from verse_data.volumes.file_facts import HeaderFacts, header_facts
-from verse_data.volumes.mask_facts import mask_facts
+from verse_data.volumes.mask_facts import HeaderFacts, header_facts, mask_facts
 from verse_data.volumes.nifti import write_nifti
 
 

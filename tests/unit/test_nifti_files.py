@@ -10,18 +10,23 @@ import pytest
 
 from tests.support.headers import nifti, packed, voxels
 from tests.support.scans import LPS, PIR, TILTED
-from verse_data.errors import ContentMissing, PathRefused, StorageError, ValidationFailed
-from verse_data.spine.geometry import axcodes
+from verse_data.errors import (
+    ContentMissing,
+    NiftiRefused,
+    PathRefused,
+    StorageError,
+    ValidationFailed,
+)
+from verse_data.spine.geometry import Grid, axcodes
 from verse_data.volumes.nifti import (
-    Volume,
     VolumeStream,
     check_pair,
+    parse_header,
     read_header,
     read_image,
     read_mask,
     write_nifti,
 )
-from verse_data.volumes.nifti_header import parse_header
 
 
 @pytest.mark.parametrize("affine", [PIR, LPS, TILTED])
@@ -152,17 +157,61 @@ def test_notes_name_what_a_reader_should_know(tmp_path):
     assert "Jane" not in repr(header)
 
 
+ROWS = tuple(np.diag([0.8, 0.8, 2, 1])[:3].reshape(-1).tolist())
+
+
+@pytest.mark.parametrize(
+    ("last", "beyond"),
+    [
+        ({"dim": (3, 512, 512, 2048, 1, 1, 1, 1)}, {"dim": (3, 512, 512, 2049, 1, 1, 1, 1)}),
+        ({"dim": (7, 7, 6, 5, 1, 1, 1, 1)}, {"dim": (8, 7, 6, 5, 1, 1, 1, 1)}),
+        ({"dim": (3, 1, 1, 1, 1, 1, 1, 1)}, {"dim": (3, 1, 1, 0, 1, 1, 1, 1)}),
+        ({"vox_offset": 2.0**20}, {"vox_offset": 2.0**20 + 16}),
+        ({"vox_offset": 352.0}, {"vox_offset": 351.0}),
+        ({"scl_slope": 100.0, "scl_inter": 0.0}, {"scl_slope": 101.0, "scl_inter": 0.0}),
+        ({"scl_slope": 2e-9, "scl_inter": 0.0}, {"scl_slope": 9e-10, "scl_inter": 0.0}),
+        ({"scl_slope": 1.0, "scl_inter": 32767.0}, {"scl_slope": 1.0, "scl_inter": 32768.0}),
+        ({"scl_slope": 1.0, "scl_inter": -32767.0}, {"scl_slope": 1.0, "scl_inter": -32768.0}),
+        ({"sform_code": 5}, {"sform_code": 6}),
+        ({"qform_code": 5}, {"qform_code": 6}),
+        ({"srow": (100.0, *ROWS[1:])}, {"srow": (100.1, *ROWS[1:])}),
+        ({"srow": (0.011, *ROWS[1:])}, {"srow": (0.009, *ROWS[1:])}),
+        ({"srow": (*ROWS[:3], -1e6, *ROWS[4:])}, {"srow": (*ROWS[:3], -1e6 - 1, *ROWS[4:])}),
+    ],
+)
+def test_the_limits_of_headers(last, beyond):
+    """The last value that is read, and the first one beyond it."""
+    parse_header(nifti(**last), name="CT")
+    with pytest.raises(NiftiRefused, match="CT was refused before reading: it "):
+        parse_header(nifti(**beyond), name="CT")
+
+
+@pytest.mark.parametrize(("read", "low", "high"), [(read_image, -32767, 32767), (read_mask, 0, 28)])
+@pytest.mark.parametrize("dtype", ["i4", "f8"])
+def test_the_limits_of_values(tmp_path, read, low, high, dtype):
+    """The lowest and the highest value are read, and the ones beyond are named with their place."""
+    values = np.full((3, 2, 2), low, dtype)
+    values[1, 1, 1] = high
+    (tmp_path / "a.nii").write_bytes(nifti(values))
+    assert np.array_equal(read(tmp_path / "a.nii", name="a").array, values)
+    for wrong in (low - 1, high + 1):
+        values[2, 0, 1] = wrong
+        (tmp_path / "a.nii").write_bytes(nifti(values))
+        with pytest.raises(ValidationFailed, match=rf"voxel \(2, 0, 1\) holds {wrong}"):
+            read(tmp_path / "a.nii", name="a")
+
+
 def test_pairs():
     """The same grid within 0.1 mm passes; another shape or place is named with numbers."""
-    image = Volume(np.zeros((4, 5, 6), np.int16), PIR)
+    image = Grid((4, 5, 6), PIR)
     near, far = PIR.copy(), PIR.copy()
     near[0, 3] += 0.09
     far[1, 1] += 0.05
-    check_pair(image, Volume(np.zeros((4, 5, 6), np.uint8), near), name="verse901")
+    check_pair(image, Grid((4, 5, 6), near), name="verse901")
     with pytest.raises(ValidationFailed, match=r"verse901: .* 0\.20 mm apart"):
-        check_pair(image, Volume(np.zeros((4, 5, 6), np.uint8), far), name="verse901")
+        check_pair(image, Grid((4, 5, 6), far), name="verse901")
     with pytest.raises(ValidationFailed, match=r"\(4, 5, 6\) and its mask \(5, 4, 6\)"):
-        check_pair(image, Volume(np.zeros((5, 4, 6), np.uint8), PIR), name="verse901")
+        check_pair(image, Grid((5, 4, 6), PIR), name="verse901")
 
 
 def test_no_file(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from tests.support.scans import LPS, PIR, TILTED, make_scan
-from verse_data.spine.geometry import AxisMap, Box, apply_affine, voxel_sizes
+from verse_data.spine.geometry import AxisMap, Box, Grid, apply_affine, voxel_sizes
 from verse_data.volumes.build import ensure_store
 from verse_data.volumes.reader import ScanReader
 from verse_data.volumes.recipe import Recipe
@@ -26,7 +26,7 @@ def random_volume(shape=(23, 31, 17), dtype=np.int16):
 def test_linear_is_exact(affine, spacing):
     """Linear values are those of scipy.ndimage.affine_transform, to the rounded Hounsfield unit."""
     volume = random_volume()
-    plan = Resampling.plan(volume.shape, affine, spacing)
+    plan = Resampling.plan(Grid(volume.shape, affine), spacing)
 
     expected = ndimage.affine_transform(
         volume.astype(np.float64),
@@ -47,7 +47,7 @@ def test_linear_is_exact(affine, spacing):
 def test_nearest_is_exact(spacing):
     """Labels are those of the nearest voxel, the same that scipy takes, and no new ones appear."""
     volume = np.random.default_rng(5).integers(0, 29, (23, 31, 17)).astype(np.uint8)
-    plan = Resampling.plan(volume.shape, LPS, spacing)
+    plan = Resampling.plan(Grid(volume.shape, LPS), spacing)
 
     expected = ndimage.affine_transform(
         volume,
@@ -71,7 +71,7 @@ def test_nearest_is_exact(spacing):
 def test_cubic_is_scipys():
     """Cubic values are scipy's spline of order 3, rounded, within int16."""
     volume = random_volume()
-    plan = Resampling.plan(volume.shape, LPS, (1.0, 1.0, 1.0))
+    plan = Resampling.plan(Grid(volume.shape, LPS), (1.0, 1.0, 1.0))
     expected = ndimage.affine_transform(
         volume.astype(np.float64),
         np.array(plan.steps),
@@ -88,7 +88,7 @@ def test_control_zoom_is_another_grid():
     """scipy.ndimage.zoom, the usual shortcut, is off by hundreds of HU on a ramp with an edge."""
     volume = np.zeros((60, 4, 4), np.int16)
     volume[30:] = 1000
-    plan = Resampling.plan(volume.shape, np.eye(4), (1.7, 1.0, 1.0))
+    plan = Resampling.plan(Grid(volume.shape, np.eye(4)), (1.7, 1.0, 1.0))
     exact = plan.apply(volume, "linear")
     zoomed = ndimage.zoom(volume, (plan.shape[0] / 60, 1, 1), order=1)
     assert np.abs(exact.astype(int) - zoomed).max() > 200
@@ -97,7 +97,7 @@ def test_control_zoom_is_another_grid():
 @pytest.mark.parametrize("affine", [PIR, LPS, TILTED])
 def test_a_point_keeps_its_world_position(affine):
     """Mapped through the new grid's affine, a point lies where it lay, to 1e-9 mm."""
-    plan = Resampling.plan((40, 50, 60), affine, (0.8, 1.1, 1.9))
+    plan = Resampling.plan(Grid((40, 50, 60), affine), (0.8, 1.1, 1.9))
     points = np.random.default_rng(1).uniform(0, 40, (10, 3))
     moved = apply_affine(plan.affine, plan.points(points))
     assert np.abs(moved - apply_affine(affine, points)).max() < 1e-9
@@ -119,7 +119,8 @@ def test_a_resampled_store(tmp_path, affine):
     image, label = reader.read(Box.whole(reader.shape))
     axes = AxisMap.between(scan.affine, "RAS")
     plan = Resampling.plan(
-        axes.shape(scan.image.shape), axes.affine(scan.affine, scan.image.shape), recipe.spacing
+        Grid(axes.shape(scan.image.shape), axes.affine(scan.affine, scan.image.shape)),
+        recipe.spacing,
     )
     assert np.array_equal(image, plan.apply(axes.apply(scan.image), "linear"))
     assert np.array_equal(label, plan.apply(axes.apply(scan.mask), "nearest"))
@@ -135,7 +136,7 @@ def test_a_label_is_not_drawn_to_one_side(turned):
     volume[7:12, 3:21, 14:15] = 20
     if turned:
         volume = volume[::-1, ::-1, ::-1]
-    plan = Resampling.plan(volume.shape, np.diag([2.0, 2.0, 2.0, 1.0]), (1.0, 1.0, 1.0))
+    plan = Resampling.plan(Grid(volume.shape, np.diag([2.0, 2.0, 2.0, 1.0])), (1.0, 1.0, 1.0))
 
     found = apply_affine(plan.affine, np.argwhere(plan.apply(volume, "nearest")).mean(axis=0))
 

@@ -18,8 +18,7 @@ from tests.support.opened import opened_below
 from tests.support.releases import PIR, centre, locked, source_of, tables, write_scan
 from tests.support.workbooks import row
 from verse_data.errors import ValidationFailed, VolumeCorrupt
-from verse_data.records.scan import ScanRecord
-from verse_data.records.vertebra import VertebraRecord
+from verse_data.records.tables import ScanRecord, VertebraRecord
 from verse_data.releases.catalog import load_catalog
 from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS
 from verse_data.tables.build import Tables, build_tables

@@ -13,7 +13,7 @@ from tests.support import workbooks
 from tests.support.workbooks import row
 from verse_data.errors import UsageError, ValidationFailed
 from verse_data.records.names import SUBJECT_OF_SERIES
-from verse_data.records.subject import PatientRow
+from verse_data.records.tables import PatientRow
 from verse_data.releases import catalog
 from verse_data.tables.figures import FigureReport, read_patients, report
 from verse_data.tables.grading import read_grading

@@ -73,9 +73,7 @@ def _versions(typed: dict[str, Any]) -> Iterable[str]:
 
 def _columns(typed: dict[str, Any]) -> list[str]:
     from verse_data.records.base import Record
-    from verse_data.records.scan import ScanRecord
-    from verse_data.records.subject import SubjectRecord
-    from verse_data.records.vertebra import VertebraRecord
+    from verse_data.records.tables import ScanRecord, SubjectRecord, VertebraRecord
 
     of_table: dict[str, type[Record]] = {
         "vertebrae": VertebraRecord,

@@ -1,12 +1,19 @@
-"""What all records share: strict, frozen, no unknown fields, no NaN; and fields that say what they are."""
+"""What all records share: strict, frozen, no unknown fields, no NaN; and JSON as strictly read."""
 
 from __future__ import annotations
 
+import json
+import math
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from verse_data.errors import ValidationFailed
+
+LIMIT_BYTES: Final = 8 << 20
+_SHOWN: Final = 20
+_OBJECT: Final = "must be an object with fields"
 _RULES: Final = {
     "missing": "is missing",
     "extra_forbidden": "is not a field that is known here",
@@ -18,9 +25,9 @@ _RULES: Final = {
     "string_type": "must be a text",
     "list_type": "must be a list",
     "tuple_type": "must be a list",
-    "dict_type": "must be an object with fields",
-    "model_type": "must be an object with fields",
-    "model_attributes_type": "must be an object with fields",
+    "dict_type": _OBJECT,
+    "model_type": _OBJECT,
+    "model_attributes_type": _OBJECT,
     "literal_error": "must be {expected}",
     "greater_than": "must be more than {gt}",
     "greater_than_equal": "must be {ge} or more",
@@ -45,35 +52,15 @@ class Record(BaseModel):
     )
 
 
-def described(
-    description: str,
-    *,
-    source: str,
-    unit: str | None = None,
-    dtype: str | None = None,
-    words: tuple[str, ...] | None = None,
-    **rules: Any,
-) -> Any:
-    """Return the description of a field, for use in ``Annotated``.
+def described(description: str, *, source: str, **extra: Any) -> Any:
+    """Return the description of a field for ``Annotated``: its meaning, and the file it comes from.
 
-    Parameters
-    ----------
-    description : str
-        What the value means.
-    source : str
-        Which file or step it comes from.
-    unit : str, optional
-        Unit of a quantity.
-    dtype : str, optional
-        Type of the column in the tables, where it does not follow from the annotation.
-    words : tuple of str, optional
-        Known values of a category whose vocabulary is not closed; a literal type says its own.
-    **rules
-        Limits that Pydantic checks, such as ``ge=0``.
+    Also `unit`; `dtype` of the column, where the annotation does not say it; `words`, the known
+    values of a category whose vocabulary is not closed; and limits for Pydantic, such as ``ge=0``.
     """
-    extra = {"source": source, "unit": unit, "dtype": dtype, "words": words}
-    kept: dict[str, Any] = {key: value for key, value in extra.items() if value is not None}
-    return Field(description=description, json_schema_extra=kept, **rules)
+    kept: dict[str, Any] = {"source": source}
+    kept |= {key: extra.pop(key) for key in ("unit", "dtype", "words") if key in extra}
+    return Field(description=description, json_schema_extra=kept, **extra)
 
 
 def rule_of(problem: ErrorDetails) -> str:
@@ -82,7 +69,53 @@ def rule_of(problem: ErrorDetails) -> str:
     return problem["msg"] if rule is None else rule.format_map(problem.get("ctx", {}))
 
 
-def rules_of(error: ValidationError) -> str:
-    """Return every rule that a record breaks, each after the name of its field."""
+def rules_of(error: ValidationError, *, joint: str = "; ") -> str:
+    """Return the rules that a record breaks, each after the name of its field, and no value."""
     problems = error.errors(include_url=False, include_input=False)
-    return "; ".join(f"{'.'.join(map(str, p['loc'])) or 'it'} {rule_of(p)}" for p in problems)
+    lines = [f"{'.'.join(map(str, p['loc']))[:60] or 'all'}: {rule_of(p)}" for p in problems]
+    more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    return joint.join([*lines[:_SHOWN], *more])
+
+
+def read_json(data: bytes, *, name: str, allow_nan: bool = False, limit: int = LIMIT_BYTES) -> Any:
+    """Return the value of UTF-8 `data`, or raise ValidationFailed with `name` and place.
+
+    Each key is there once, and no number is infinite; `allow_nan` reads the word ``NaN``, which is
+    not JSON, as a missing number. Centroid files in the wild contain it.
+    """
+    if len(data) > limit:
+        message = f"{name}: {len(data):,} bytes of JSON are over the limit of {limit:,}."
+        raise ValidationFailed(message)
+
+    def number(word: str) -> float:
+        value = float(word)
+        if math.isinf(value):
+            raise ValueError(f"the number {word[:40]} is too large")
+        return value
+
+    def constant(word: str) -> float:
+        if allow_nan and word == "NaN":
+            return math.nan
+        raise ValueError(f"{word} is not a number of JSON")
+
+    try:
+        return json.loads(
+            data.decode("utf-8-sig"),
+            object_pairs_hook=_once,
+            parse_constant=constant,
+            parse_float=number,
+        )
+    except UnicodeDecodeError as error:
+        found = f"byte {error.start} is {data[error.start]:#04x}"
+        raise ValidationFailed(f"{name}: not UTF-8: {found}.") from None
+    except (ValueError, RecursionError) as error:
+        raise ValidationFailed(f"{name}: not JSON: {str(error)[:200]}.") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice[:60]!r} occurs twice in one object")
+    return value

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, Final, Literal
 
 from verse_data.records.base import Record, described
 from verse_data.records.names import Role, Split
 
-_CATALOG: Final = "catalog"
+_field: Final = partial(described, source="catalog")
 _HEX64: Final = r"^[0-9a-f]{64}$"
 _HEX32: Final = r"^[0-9a-f]{32}$"
 
@@ -23,11 +23,11 @@ Requirement = Literal["workbook", "vertebrae", "sex", "contrast"]
 class ExpectedSeries(Record):
     """One CT series that the release is known to hold."""
 
-    scan_id: Annotated[str, described("CT series", source=_CATALOG)]
-    subject_id: Annotated[str, described("Person", source=_CATALOG)]
-    series_label: Annotated[str | None, described("Value of the split- entity", source=_CATALOG)]
-    split: Annotated[Split, described("Published split", source=_CATALOG)]
-    series: Annotated[str, described("'k of n'", source=_CATALOG, pattern=r"^[0-9] of [0-9]$")]
+    scan_id: Annotated[str, _field("CT series")]
+    subject_id: Annotated[str, _field("Person")]
+    series_label: Annotated[str | None, _field("Value of the split- entity")]
+    split: Annotated[Split, _field("Published split")]
+    series: Annotated[str, _field("'k of n'", pattern=r"^[0-9] of [0-9]$")]
 
     @property
     def series_id(self) -> str:
@@ -38,30 +38,28 @@ class ExpectedSeries(Record):
 class Supplement(Record):
     """A file that belongs to the release but lies elsewhere, such as a journal's supplement."""
 
-    path: Annotated[str, described("Path that it gets in the release", source=_CATALOG)]
-    size: Annotated[int, described("Size", unit="byte", source=_CATALOG, ge=0)]
-    sha256: Annotated[str, described("SHA-256, lower-case hex", source=_CATALOG, pattern=_HEX64)]
-    md5: Annotated[
-        str | None, described("MD5, lower-case hex", source=_CATALOG, pattern=_HEX32)
-    ] = None
-    urls: Annotated[tuple[str, ...], described("Where it has been published", source=_CATALOG)] = ()
-    title: Annotated[str, described("What it is", source=_CATALOG)] = ""
+    path: Annotated[str, _field("Path that it gets in the release")]
+    size: Annotated[int, _field("Size", unit="byte", ge=0)]
+    sha256: Annotated[str, _field("SHA-256, lower-case hex", pattern=_HEX64)]
+    md5: Annotated[str | None, _field("MD5, lower-case hex", pattern=_HEX32)] = None
+    urls: Annotated[tuple[str, ...], _field("Where it has been published")] = ()
+    title: Annotated[str, _field("What it is")] = ""
 
 
 class KnownGap(Record):
     """A file that the source is known to lack, although the release had it."""
 
-    scan_id: Annotated[str, described("CT series", source=_CATALOG)]
-    roles: Annotated[tuple[Role, ...], described("What is missing", source=_CATALOG)]
-    note: Annotated[str, described("Evidence", source=_CATALOG)] = ""
+    scan_id: Annotated[str, _field("CT series")]
+    roles: Annotated[tuple[Role, ...], _field("What is missing")]
+    note: Annotated[str, _field("Evidence")] = ""
 
 
 class ProseClaim(Record):
     """What the running text of the publication says, and its own table or data may not."""
 
-    figure: Annotated[Literal["commonest_shape"], described("What it is about", source=_CATALOG)]
-    says: Annotated[str, described("Its value", source=_CATALOG)]
-    text: Annotated[str, described("The claim in words", source=_CATALOG)]
+    figure: Annotated[Literal["commonest_shape"], _field("What it is about")]
+    says: Annotated[str, _field("Its value")]
+    text: Annotated[str, _field("The claim in words")]
 
 
 class Citation(Record):
@@ -69,21 +67,17 @@ class Citation(Record):
 
     authors: Annotated[
         tuple[str, ...],
-        described(
-            "Family name, comma, given names; 'others' at the end if there are more",
-            source=_CATALOG,
-            min_length=1,
+        _field(
+            "Family name, comma, given names; 'others' at the end if there are more", min_length=1
         ),
     ]
-    title: Annotated[str, described("Title of the article", source=_CATALOG)]
-    journal: Annotated[str, described("Name of the journal", source=_CATALOG)]
-    year: Annotated[int, described("Year of publication", source=_CATALOG, ge=1900)]
-    volume: Annotated[str | None, described("Volume", source=_CATALOG)] = None
-    number: Annotated[str | None, described("Issue", source=_CATALOG)] = None
-    pages: Annotated[str | None, described("Pages, or article number", source=_CATALOG)] = None
-    doi: Annotated[
-        str, described("DOI without address", source=_CATALOG, pattern=r"^10\.[0-9]{4,9}/\S+$")
-    ]
+    title: Annotated[str, _field("Title of the article")]
+    journal: Annotated[str, _field("Name of the journal")]
+    year: Annotated[int, _field("Year of publication", ge=1900)]
+    volume: Annotated[str | None, _field("Volume")] = None
+    number: Annotated[str | None, _field("Issue")] = None
+    pages: Annotated[str | None, _field("Pages, or article number")] = None
+    doi: Annotated[str, _field("DOI without address", pattern=r"^10\.[0-9]{4,9}/\S+$")]
 
     @property
     def text(self) -> str:
@@ -106,61 +100,34 @@ def _short(name: str) -> str:
 class PublishedFigure(Record):
     """One cell of a published table."""
 
-    figure: Annotated[str, described("Name of the row, such as fractures", source=_CATALOG)]
-    group: Annotated[
-        Literal["all", "training", "validation", "test"], described("Column", source=_CATALOG)
-    ]
-    expected: Annotated[
-        str, described("The number as printed", source=_CATALOG, pattern=r"^\d+(\.\d+)?$")
-    ]
-    needs: Annotated[Requirement, described("What it takes to recompute it", source=_CATALOG)]
-    title: Annotated[str, described("The row's heading", source=_CATALOG)]
+    figure: Annotated[str, _field("Name of the row, such as fractures")]
+    group: Annotated[Literal["all", "training", "validation", "test"], _field("Column")]
+    expected: Annotated[str, _field("The number as printed", pattern=r"^\d+(\.\d+)?$")]
+    needs: Annotated[Requirement, _field("What it takes to recompute it")]
+    title: Annotated[str, _field("The row's heading")]
 
 
 class CatalogEntry(Record):
     """All that is known of one release."""
 
-    name: Annotated[
-        str, described("Name of the release", source=_CATALOG, pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    ]
-    title: Annotated[str, described("One line", source=_CATALOG)]
-    osf_node: Annotated[str | None, described("OSF node that holds the files", source=_CATALOG)] = (
-        None
-    )
-    osf_parent: Annotated[
-        str | None, described("OSF node that holds the DOI, and no files", source=_CATALOG)
-    ] = None
-    doi: Annotated[str | None, described("DOI of the data", source=_CATALOG)] = None
-    licence: Annotated[str, described("SPDX identifier of the data's licence", source=_CATALOG)]
-    attribution: Annotated[
-        str, described("Line that redistributed copies must carry", source=_CATALOG)
-    ]
+    name: Annotated[str, _field("Name of the release", pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    title: Annotated[str, _field("One line")]
+    osf_node: Annotated[str | None, _field("OSF node that holds the files")] = None
+    osf_parent: Annotated[str | None, _field("OSF node that holds the DOI, and no files")] = None
+    doi: Annotated[str | None, _field("DOI of the data")] = None
+    licence: Annotated[str, _field("SPDX identifier of the data's licence")]
+    attribution: Annotated[str, _field("Line that redistributed copies must carry")]
     creators: Annotated[
-        tuple[str, ...],
-        described("Who made the data, written like the authors of a citation", source=_CATALOG),
+        tuple[str, ...], _field("Who made the data, written like the authors of a citation")
     ] = ()
-    citations: Annotated[
-        tuple[Citation, ...], described("Publications to cite", source=_CATALOG)
-    ] = ()
-    roots: Annotated[
-        dict[Split, tuple[str, ...]],
-        described("Folder names known for each split", source=_CATALOG),
-    ]
-    expected: Annotated[
-        tuple[ExpectedSeries, ...], described("The series of the release", source=_CATALOG)
-    ] = ()
-    supplements: Annotated[
-        tuple[Supplement, ...], described("Files from elsewhere", source=_CATALOG)
-    ] = ()
-    known_gaps: Annotated[
-        tuple[KnownGap, ...], described("Files that the source lacks", source=_CATALOG)
-    ] = ()
-    figures: Annotated[
-        tuple[PublishedFigure, ...], described("Published numbers", source=_CATALOG)
-    ] = ()
+    citations: Annotated[tuple[Citation, ...], _field("Publications to cite")] = ()
+    roots: Annotated[dict[Split, tuple[str, ...]], _field("Folder names known for each split")]
+    expected: Annotated[tuple[ExpectedSeries, ...], _field("The series of the release")] = ()
+    supplements: Annotated[tuple[Supplement, ...], _field("Files from elsewhere")] = ()
+    known_gaps: Annotated[tuple[KnownGap, ...], _field("Files that the source lacks")] = ()
+    figures: Annotated[tuple[PublishedFigure, ...], _field("Published numbers")] = ()
     prose: Annotated[
-        tuple[ProseClaim, ...],
-        described("What the publication's text says beside its numbers", source=_CATALOG),
+        tuple[ProseClaim, ...], _field("What the publication's text says beside its numbers")
     ] = ()
 
     @cached_property

@@ -7,13 +7,14 @@ their points lie in a 1 mm isotropic frame of their own. Source: VerSe centroid 
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from verse_data.errors import ValidationFailed
-from verse_data.records.base import Record, described, rule_of
-from verse_data.records.strict_json import read_json
+from verse_data.errors import UsageError, ValidationFailed
+from verse_data.records.base import Record, described, read_json, rule_of
+from verse_data.spine.geometry import check_axcodes
 from verse_data.spine.levels import LEVEL_OF_LABEL
 
 _SOURCE: Final = "centroid JSON"
@@ -21,7 +22,10 @@ _SHOWN: Final = 20
 _LIMIT_ENTRIES: Final = 200
 _FARTHEST: Final = 1e6
 """No image has as many voxels along an axis; world positions farther out would not be finite."""
-_LETTERS: Final = ({"L", "R"}, {"P", "A"}, {"I", "S"})
+
+
+def _position(axis: str) -> Any:
+    return described(f"Position along the {axis} axis", source=_SOURCE, unit="voxel")
 
 
 class Centroid(Record):
@@ -30,21 +34,9 @@ class Centroid(Record):
     label: Annotated[
         int, described("Mask label of the vertebra; T13 is 28", source=_SOURCE, ge=1, le=28)
     ]
-    x: Annotated[
-        float,
-        Field(alias="X"),
-        described("Position along the first axis", source=_SOURCE, unit="voxel"),
-    ]
-    y: Annotated[
-        float,
-        Field(alias="Y"),
-        described("Position along the second axis", source=_SOURCE, unit="voxel"),
-    ]
-    z: Annotated[
-        float,
-        Field(alias="Z"),
-        described("Position along the third axis", source=_SOURCE, unit="voxel"),
-    ]
+    x: Annotated[float, Field(alias="X"), _position("first")]
+    y: Annotated[float, Field(alias="Y"), _position("second")]
+    z: Annotated[float, Field(alias="Z"), _position("third")]
 
     @property
     def level(self) -> str:
@@ -84,28 +76,20 @@ class CentroidFile(Record):
 
 
 def parse_centroids(data: bytes, *, name: str) -> CentroidFile:
-    """Read a centroid file of either variant.
-
-    Raises
-    ------
-    ValidationFailed
-        If it is no such file; the text names the file and all bad entries.
-    """
+    """Read a centroid file of either variant, or raise ValidationFailed with all bad entries."""
     entries = read_json(data, name=name, allow_nan=True)
     if not isinstance(entries, list):
         raise ValidationFailed(
-            f"{name}: a centroid file is a list of points, and this one is {_kind(entries)}. Restore the file from its source."
+            f"{name}: a centroid file is a list of points, and this one is {_kind(entries)}. "
+            f"Restore the file from its source."
         )
     if len(entries) > _LIMIT_ENTRIES:
-        raise ValidationFailed(
-            f"{name}: {len(entries):,} entries are over the limit of {_LIMIT_ENTRIES}."
-        )
+        message = f"{name}: {len(entries):,} entries are over the limit of {_LIMIT_ENTRIES}."
+        raise ValidationFailed(message)
     problems: list[str] = []
-    direction = None
-    first = 0
+    direction, first = None, 0
     if entries and isinstance(entries[0], dict) and "direction" in entries[0]:
-        first = 1
-        direction = _direction(entries[0], problems)
+        direction, first = _direction(entries[0], problems), 1
     points: list[Centroid] = []
     unplaced: list[int] = []
     seen: dict[int, int] = {}
@@ -130,13 +114,10 @@ def parse_centroids(data: bytes, *, name: str) -> CentroidFile:
 
 def _direction(entry: dict[str, Any], problems: list[str]) -> str | None:
     letters = entry["direction"]
-    plain = isinstance(letters, list) and all(isinstance(letter, str) for letter in letters)
-    if len(entry) == 1 and plain and len(letters) == 3:
-        axes = [
-            next((a for a, pair in enumerate(_LETTERS) if letter in pair), -1) for letter in letters
-        ]
-        if sorted(axes) == [0, 1, 2]:
-            return "".join(letters)
+    codes = "".join(map(str, letters)) if isinstance(letters, list) else ""
+    with suppress(UsageError):
+        if len(entry) == 1 and list(codes) == letters and check_axcodes(codes) == codes:
+            return codes
     more = f" beside {len(entry) - 1} other keys" if len(entry) > 1 else ""
     problems.append(
         f"entry 0: {str(letters)[:40]}{more} is not three axis codes such as ['P', 'I', 'R']"
@@ -149,11 +130,7 @@ def _point(number: int, entry: Any, problems: list[str]) -> Centroid | int | Non
     if not isinstance(entry, dict):
         problems.append(f"entry {number}: {_kind(entry)} where a point was expected")
         return None
-    missing = [
-        key
-        for key in ("X", "Y", "Z")
-        if isinstance(entry.get(key), float) and math.isnan(entry[key])
-    ]
+    missing = [key for key in "XYZ" if isinstance(at := entry.get(key), float) and math.isnan(at)]
     try:
         point = Centroid.model_validate({**entry, **dict.fromkeys(missing, 0.0)})
     except ValidationError as error:
@@ -164,22 +141,21 @@ def _point(number: int, entry: Any, problems: list[str]) -> Centroid | int | Non
             shown = f" {str(problem['input'])[:60]!r}:" if known else ""
             problems.append(f"entry {number}, {where}:{shown} {rule_of(problem)}")
         return None
+    far = [f"{key}: {x:g}" for key, x in zip("XYZ", point.point, strict=True) if abs(x) > _FARTHEST]
     if point.label not in LEVEL_OF_LABEL:
         problems.append(f"entry {number}, label: {point.label} names no vertebra")
-        return None
-    far = [f"{key}: {x:g}" for key, x in zip("XYZ", point.point, strict=True) if abs(x) > _FARTHEST]
-    if far:
+    elif far:
         problems.append(f"entry {number}, {', '.join(far)} lies beyond every image")
-        return None
-    return point.label if missing else point
+    else:
+        return point.label if missing else point
+    return None
 
 
 def _kind(value: Any) -> str:
-    words = {
+    words: dict[type, str] = {
         dict: "an object",
         list: "a list",
         str: "a text",
-        bool: "a truth value",
-        type(None): "null",
+        bool: "true or false",
     }
-    return words.get(type(value), f"the number {str(value)[:40]}")
+    return "null" if value is None else words.get(type(value), f"the number {str(value)[:40]}")

@@ -1,4 +1,4 @@
-"""git-annex's names of contents: ``SHA256E-s<size>--<sha256><extension>``.
+"""git-annex's names of contents, ``SHA256E-s<size>--<sha256><extension>``, and where they lie.
 
 The rules are git-annex's own (``Backend/Hash.hs``, ``Annex/DirHashes.hs``); a test compares them
 with ``git annex calckey`` and ``examinekey``.
@@ -17,11 +17,8 @@ _KEY: Final = re.compile(r"SHA256E-s(?P<size>0|[1-9]\d*)--(?P<sha256>[0-9a-f]{64
 
 
 def key_extension(path: str) -> str:
-    """Return the part of a file's name that its key keeps, such as ``".nii.gz"``.
-
-    Up to two trailing parts of at most four alphanumeric characters (bytes, where they are not
-    ASCII), case kept.
-    """
+    """Return the part of a file's name that its key keeps, such as ``".nii.gz"``; case is kept."""
+    # Up to two trailing parts of at most four alphanumeric characters; bytes, where not ASCII.
     name = path.rsplit("/", 1)[-1].lstrip(".")
     kept: list[str] = []
     for part in reversed(name.split(".")[1:]):
@@ -53,6 +50,11 @@ def object_path(key: str) -> str:
 def other_object_path(key: str) -> str:
     """Return where git-annex keeps it instead on a file system without links, and in a bare repository."""
     return f".git/annex/objects/{log_folder(key)}/{key}/{key}"
+
+
+def link_target(path: str, key: str) -> str:
+    """Return the target of the symbolic link that stands for a locked file in the work tree."""
+    return "../" * path.count("/") + object_path(key)
 
 
 def log_folder(key: str) -> str:

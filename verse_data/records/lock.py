@@ -16,15 +16,13 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError, 
 
 from verse_data.digests import canonical_json
 from verse_data.errors import ValidationFailed
-from verse_data.records.base import Record, rule_of
+from verse_data.records.base import Record, read_json, rules_of
 from verse_data.records.keys import annex_key
-from verse_data.records.strict_json import read_json
 
 SCHEMA_VERSION: Final = "1.0.0"
 _RELEASE: Final = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 _LIMIT_BYTES: Final = 64 << 20
 _RESERVED: Final = {".git", ".gitattributes", ".gitmodules", ".datalad", ".verse"}
-_SHOWN: Final = 20
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
@@ -39,11 +37,7 @@ def is_release_name(name: str) -> bool:
 
 
 def check_path(path: str) -> str:
-    """Return `path` if it is a safe relative path of a release, else raise ValueError.
-
-    Refused are absolute paths, ``..``, empty and hidden git parts, backslashes, control
-    characters, names beyond 1,000 bytes, and the names that the dataset keeps for itself.
-    """
+    """Return `path` if it is a safe relative path of a release, else raise ValueError."""
     parts = path.split("/")
     if not path or len(path.encode()) > 1000 or any(part in {"", ".", ".."} for part in parts):
         message = "is not a plain relative path"
@@ -202,13 +196,5 @@ class ReleaseLock(Record):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            raise ValidationFailed(_problems(name, error)) from error
-
-
-def _problems(name: str, error: ValidationError) -> str:
-    lines = [
-        f"  {'.'.join(map(str, problem['loc'])) or 'lock'}: {rule_of(problem)}"
-        for problem in error.errors(include_url=False)
-    ]
-    more = [f"  and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-    return "\n".join([f"{name}: {len(lines)} rules broken:", *lines[:_SHOWN], *more])
+            rules = rules_of(error, joint="\n  ")
+            raise ValidationFailed(f"{name}: rules broken:\n  {rules}") from error

@@ -38,20 +38,23 @@ SUBJECT_OF_SERIES: Final[dict[str, str]] = {
 MICCAI names carry series numbers alone, so that verse201 and verse253 look like two people.
 """
 
-# Suffix of the subject-based layout: (role, marker in front of it, suffix word, extension).
-_SUFFIXES: Final[tuple[tuple[Role, tuple[str, ...], str, str], ...]] = (
-    ("ct", ("",), "ct", ".nii.gz"),
-    ("ct_json", ("",), "ct", ".json"),
-    ("mask", ("seg-vert",), "msk", ".nii.gz"),
-    ("centroids", ("seg-subreg", "seg-vb"), "ctd", ".json"),
-    ("snapshot", ("seg-vert",), "snp", ".png"),
-)
+_ROLES: Final[dict[tuple[str, str], Role]] = {
+    ("", "ct.nii.gz"): "ct",
+    ("", "ct.json"): "ct_json",
+    ("seg-vert", "msk.nii.gz"): "mask",
+    ("seg-vb", "ctd.json"): "centroids",
+    ("seg-subreg", "ctd.json"): "centroids",
+    ("seg-vert", "snp.png"): "snapshot",
+}
+"""Role of each marker and suffix of the subject-based layout."""
+_SUFFIXES: Final = {role: suffix for (_, suffix), role in _ROLES.items()}
 # VerSe knows `split-` and `dir-`, never together; `ses-` and `ce-` occur in the same group's other
 # data. A scan's id names them in this order, whatever order a file name uses.
 _ORDER: Final = ("ses", "split", "dir", "ce")
 
-_STEM: Final = re.compile(
-    r"(?P<sub>sub-)?(?P<subject>[A-Za-z0-9]+)(?P<entities>(?:_[A-Za-z0-9]+-[A-Za-z0-9]+)*)"
+_SUBJECT_BASED: Final = re.compile(
+    r"(?P<sub>sub-)?(?P<subject>[A-Za-z0-9]+)(?P<entities>(?:_[A-Za-z0-9]+-[A-Za-z0-9]+)*?)"
+    rf"(?:_(?P<marker>seg-[a-z]+))?_(?P<suffix>{'|'.join(map(re.escape, _SUFFIXES.values()))})"
 )
 _MICCAI: Final = re.compile(
     r"(?P<first>verse\d{3}|gl\d{3})(?:_(?P<second>verse\d{3}))?(?P<rest>[_-].*)?",
@@ -72,36 +75,20 @@ _SPLIT_FOLDER: Final = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class FileName:
-    """The parts of one file name.
-
-    Attributes
-    ----------
-    role : str
-        What the file is.
-    extension : str
-        With the leading dot, such as ``".nii.gz"``.
-    subject_id : str
-        Label of the person, such as ``"verse401"``; empty for the grading workbook.
-    series_label : str or None
-        Value of the name's ``split-`` entity, where a subject has several series.
-    entities : tuple of (str, str)
-        All entities after the subject, in the order of the name, unknown ones included; without
-        the ``seg-`` of the suffix.
-    marker : str
-        The ``seg-`` part of the suffix, such as ``"seg-vert"``, or ``""``.
-    prefixed : bool
-        Whether the name starts with ``sub-``; the wiki of VerSe'20 shows snapshots without it.
-    layout : str
-        The layout that the name was read in; `format` writes the subject-based one.
-    """
+    """The parts of one file name."""
 
     role: Role
     extension: str
     subject_id: str
+    """Label of the person, such as ``"verse401"``; empty for the grading workbook."""
     series_label: str | None = None
+    """Value of the name's ``split-`` entity, where a subject has several series."""
     entities: Entities = ()
+    """All after the subject, in the name's order, unknown ones too; without ``seg-``."""
     marker: str = ""
+    """The ``seg-`` part of the suffix, such as ``"seg-vert"``."""
     prefixed: bool = True
+    """Whether it starts with ``sub-``; the wiki of VerSe'20 shows snapshots without it."""
     layout: Layout = "subject"
 
     @property
@@ -116,20 +103,13 @@ class FileName:
         return self.series_label or self.subject_id
 
     def format(self) -> str:
-        """Return the file's name in the subject-based layout.
-
-        Raises
-        ------
-        UsageError
-            For the grading workbook, which has no name of its own in it.
-        """
+        """Return the file's name in the subject-based layout; a grading workbook has none."""
         if self.role == "grading":
             raise UsageError("A grading workbook has no file name in the subject-based layout.")
-        parts = [f"{key}-{value}" for key, value in self.entities]
-        words = {role: word for role, _, word, _ in _SUFFIXES}
-        marked = [self.marker] if self.marker else []
-        stem = "_".join([self.subject_id, *parts, *marked, words[self.role]])
-        return ("sub-" if self.prefixed else "") + stem + self.extension
+        entities = [f"{key}-{value}" for key, value in self.entities]
+        marker = [self.marker] if self.marker else []
+        name = "_".join([self.subject_id, *entities, *marker, _SUFFIXES[self.role]])
+        return ("sub-" if self.prefixed else "") + name
 
 
 def _rank(key: str) -> int:
@@ -151,29 +131,24 @@ def parse_path(path: str) -> FileName | None:
 
 
 def _subject_based(name: str) -> FileName | None:
-    for role, markers, word, extension in _SUFFIXES:
-        for marker in markers:
-            suffix = f"_{marker}_{word}{extension}" if marker else f"_{word}{extension}"
-            if not name.endswith(suffix):
-                continue
-            match = _STEM.fullmatch(name.removesuffix(suffix))
-            if match is None or (match["sub"] is None and role != "snapshot"):
-                return None
-            pairs = [part.split("-") for part in match["entities"].split("_") if part]
-            entities = tuple((key, value) for key, value in pairs)
-            keys = [key for key, _ in entities]
-            if len(set(keys)) < len(keys) or "seg" in keys or "sub" in keys:
-                return None
-            return FileName(
-                role=role,
-                extension=extension,
-                subject_id=match["subject"],
-                series_label=dict(entities).get("split"),
-                entities=entities,
-                marker=marker,
-                prefixed=match["sub"] is not None,
-            )
-    return None
+    match = _SUBJECT_BASED.fullmatch(name)
+    role = _ROLES.get((match["marker"] or "", match["suffix"])) if match else None
+    if match is None or role is None or (match["sub"] is None and role != "snapshot"):
+        return None
+    parts = (part.partition("-") for part in match["entities"].split("_")[1:])
+    pairs = [(key, value) for key, _, value in parts]
+    entities = dict(pairs)
+    if len(entities) < len(pairs) or entities.keys() & {"seg", "sub"}:
+        return None
+    return FileName(
+        role=role,
+        extension=match["suffix"][match["suffix"].index(".") :],
+        subject_id=match["subject"],
+        series_label=entities.get("split"),
+        entities=tuple(entities.items()),
+        marker=match["marker"] or "",
+        prefixed=match["sub"] is not None,
+    )
 
 
 def _miccai(name: str) -> FileName | None:
@@ -228,12 +203,8 @@ def scan_of(path: str) -> str | None:
 
 
 def split_of(path: str) -> Split | None:
-    """Return the published split that the folders of `path` name, or None if they name none.
-
-    Accepted are ``dataset-verse19training``, ``dataset-01training``, ``01_training``,
-    ``training`` and their like for validation and test; the innermost such folder counts, since
-    unpacking a zip may double it.
-    """
+    """Return the split that a folder of `path` names, such as ``dataset-verse19training``, or None."""
+    # The innermost counts, since unpacking a zip may double it.
     for folder in reversed(path.split("/")[:-1]):
         if match := _SPLIT_FOLDER.fullmatch(folder):
             return _SPLIT_OF_WORD[match[1].lower()]

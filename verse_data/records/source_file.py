@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from verse_data.errors import (
     FILE_FAULTS,
@@ -20,41 +18,28 @@ from verse_data.errors import (
     VolumeCorrupt,
 )
 from verse_data.publishing import storage_errors
-
-_ANNEX_SHA256: Final = re.compile(r"SHA256E?-s(\d+)--([0-9a-f]{64})(\.[^/]*)?")
-_BLOCK: Final = 1 << 20
+from verse_data.records.keys import size_and_digest
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file and the name of its content.
-
-    Attributes
-    ----------
-    path : Path
-        Where it lies on this machine.
-    key : str
-        git-annex key of its content, SHA256 or SHA256E: it pins size and digest.
-    name : str
-        What messages call it: its path in the release.
-    release, scan_id : str
-        What it belongs to; empty where that is not known.
-    repair : str
-        The command that replaces it if it is damaged.
-    """
+    """One file and the name of its content."""
 
     path: Path
     key: str
+    """git-annex key, which pins size and digest."""
     name: str = ""
+    """What messages call it: its path in the release."""
     release: str = ""
     scan_id: str = ""
     repair: str = ""
+    """The command that replaces it if it is damaged."""
 
     def __post_init__(self) -> None:
         """Refuse keys that bytes cannot be compared with."""
         if not self.name:
             object.__setattr__(self, "name", self.path.name)
-        if not _ANNEX_SHA256.fullmatch(self.key):
+        if size_and_digest(self.key) is None:
             message = (
                 f"{self.name}: its key {self.key!r} holds no SHA-256, so its bytes could not "
                 f"be checked. Give a git-annex key such as SHA256E-s<bytes>--<digest>.nii.gz."
@@ -64,34 +49,26 @@ class SourceFile:
     @property
     def size(self) -> int:
         """Bytes that the key promises."""
-        return int(self._promised()[1])
+        return self._locked()[0]
 
     @property
     def sha256(self) -> str:
         """Digest that the key promises."""
-        return self._promised()[2]
+        return self._locked()[1]
 
-    def _promised(self) -> re.Match[str]:
-        match = _ANNEX_SHA256.fullmatch(self.key)
-        assert match  # it was when this was made
-        return match
+    def _locked(self) -> tuple[int, str]:
+        found = size_and_digest(self.key)
+        assert found  # it was a key when this was made
+        return found
 
     def read(self) -> bytes:
-        """Return the content of a small file, read once and compared with the locked digest.
-
-        Raises
-        ------
-        ContentCorrupt
-            If it does not have the locked size and digest.
-        ContentMissing
-            If it is gone.
-        """
+        """Return the content of a small file, or raise ContentCorrupt if it is not the locked one."""
         with self._reading(), self.path.open("rb") as stream:
             data = stream.read(self.size + 1)
             digest = hashlib.sha256(data)
             size = len(data)
-            # Too long: no more of it is kept, and its digest is still told.
-            while size > self.size and (block := stream.read(_BLOCK)):
+            # Too long: no more of it is kept, and its digest is still said.
+            while size > self.size and (block := stream.read(1 << 20)):
                 digest.update(block)
                 size += len(block)
         self._compare(size, digest.hexdigest(), ContentCorrupt)
@@ -103,11 +80,7 @@ class SourceFile:
 
     @contextmanager
     def checked(self) -> Iterator[None]:
-        """Run a block that reads the file and hashes what it reads; say where its bytes are wrong.
-
-        Whatever the block found wrong in a damaged file is the damage's fault: the error is then
-        the one of a digest that differs.
-        """
+        """Run a block that reads the file; what it finds wrong is the damage's fault, if there is any."""
         try:
             yield
         except ContentMissing:

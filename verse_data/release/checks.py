@@ -101,7 +101,7 @@ def inspect_content(file: SourceFile, *, derived: Path | None = None) -> None:
 
         parse_centroids(file.read(), name=file.name)
     elif role == "ct_json":
-        from verse_data.records.scan import parse_ct_sidecar
+        from verse_data.records.tables import parse_ct_sidecar
 
         parse_ct_sidecar(file.read(), name=file.name)
     elif role == "grading":

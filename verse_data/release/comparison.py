@@ -17,9 +17,9 @@ from verse_data.release.checks import mask_labels
 from verse_data.releases.commands import command, unless_newest
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.diff import ROLE_WORDS, Change, diff_locks
+from verse_data.spine.geometry import Grid
 from verse_data.tables.changes import CellChange, PointChange, cell_changes, point_changes
 from verse_data.tables.index import Index, index_scans
-from verse_data.tables.sources import Grid
 from verse_data.tables.workbook import read_locked_sheet
 
 _SHOWN = 5
@@ -214,7 +214,7 @@ class _Comparison:
 
     def _grid(self, change: Change, index: Index, side: int) -> Grid | None:
         """Return the voxel grid of a scan, out of the header of its mask or CT, if one is here."""
-        from verse_data.volumes.file_facts import header_facts
+        from verse_data.volumes.mask_facts import header_facts
 
         locked = change.new if side else change.old
         scan = next((s for s in index.scans if s.files.get("centroids") == locked), None)

@@ -19,8 +19,7 @@ from verse_data.releases.commands import command
 if TYPE_CHECKING:
     from verse_data.releases.dataset import ReleaseDataset
     from verse_data.tables.index import ScanFiles
-    from verse_data.volumes.recipe import Recipe, StoreKeys
-    from verse_data.volumes.source import CentroidPoint, ScanSource
+    from verse_data.volumes.recipe import CentroidPoint, Recipe, ScanSource, StoreKeys
 
 _HEADROOM: Final = 1.05
 _COARSE_LEVELS: Final = 1.2
@@ -126,7 +125,7 @@ def scan_source(
     ContentCorrupt
         If its centroid file is not the locked one; its volumes are hashed when they are converted.
     """
-    from verse_data.volumes.source import ScanSource
+    from verse_data.volumes.recipe import ScanSource
 
     if "ct" not in scan.files:
         raise ContentMissing(
@@ -171,7 +170,7 @@ def _centroids(file: SourceFile | None) -> tuple[tuple[CentroidPoint, ...], str 
     the CT's are left out of the store; the table of findings names both.
     """
     from verse_data.records.centroids import parse_centroids
-    from verse_data.volumes.source import CentroidPoint
+    from verse_data.volumes.recipe import CentroidPoint
 
     said = parse_centroids(file.read(), name=file.name) if file else None
     if said is None or said.direction is None:

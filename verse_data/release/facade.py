@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 
     from verse_data.release.serving import Contribution
     from verse_data.training import PatchDataset, ScanDataset, VertebraDataset
-    from verse_data.volumes.recipe import Recipe
+    from verse_data.volumes.recipe import Recipe, ScanSource
     from verse_data.volumes.remote import RemoteStores
-    from verse_data.volumes.source import ScanSource
 
 
 class Release(TabledRelease):

@@ -8,7 +8,9 @@ flipping axes and nothing else, so it is exact, for oblique affines too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +21,9 @@ from verse_data.errors import UsageError
 Affine = npt.NDArray[np.float64]
 Shape = tuple[int, int, int]
 
+SAME_GRID_MM: Final = 0.1
+"""Grids of one shape whose corners lie no farther apart are the same grid."""
+
 _CODES: Final = (("L", "R"), ("P", "A"), ("I", "S"))
 _AXIS_OF_CODE: Final = {code: axis for axis, pair in enumerate(_CODES) for code in pair}
 
@@ -28,16 +33,6 @@ def world_axes(affine: npt.ArrayLike) -> tuple[tuple[int, int], ...]:
 
     Voxel axes of an oblique affine are matched to world axes by the closest orthogonal matrix,
     the strongest match first: the rule of ``nibabel.io_orientation``.
-
-    Parameters
-    ----------
-    affine : (4, 4) array
-        Voxel index to world mm, RAS+.
-
-    Returns
-    -------
-    tuple of (int, int)
-        ``(world axis 0..2, +1 or -1)`` per voxel axis.
     """
     directions = np.asarray(affine, dtype=np.float64)[:3, :3]
     directions = directions / np.linalg.norm(directions, axis=0)
@@ -59,13 +54,7 @@ def axcodes(affine: npt.ArrayLike) -> str:
 
 
 def check_axcodes(codes: str) -> str:
-    """Return `codes` in upper case if they name three different world axes.
-
-    Raises
-    ------
-    UsageError
-        If they do not.
-    """
+    """Return `codes` in upper case if they name three different world axes, else raise UsageError."""
     upper = codes.upper()
     if len(upper) != 3 or {_AXIS_OF_CODE.get(code) for code in upper} != {0, 1, 2}:
         message = (
@@ -88,17 +77,53 @@ def apply_affine(affine: npt.ArrayLike, points: npt.ArrayLike) -> npt.NDArray[np
     return np.asarray(points, dtype=np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
 
 
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A grid of voxels in space: how many along each axis, and from voxel index to world mm."""
+
+    shape: Shape
+    affine: Affine
+
+    @classmethod
+    def of(cls, image: Any) -> Grid:
+        """Return the grid of anything with a `shape` and an `affine`."""
+        i, j, k = image.shape
+        return Grid((int(i), int(j), int(k)), np.asarray(image.affine, dtype=np.float64))
+
+    def distance(self, other: Grid) -> float:
+        """Return how far in mm the corners of two grids of one shape lie apart at most."""
+        ends = [(0, size - 1) for size in self.shape]
+        corners = np.array(np.meshgrid(*ends)).reshape(3, -1).T
+        apart = apply_affine(self.affine, corners) - apply_affine(other.affine, corners)
+        return float(np.linalg.norm(apart, axis=1).max())
+
+    def matches(self, other: Grid) -> bool:
+        """Tell whether two grids are the same, to :data:`SAME_GRID_MM`."""
+        return self.shape == other.shape and self.distance(other) <= SAME_GRID_MM
+
+    def holds(self, point: Sequence[float]) -> bool:
+        """Tell whether a voxel index lies inside the grid."""
+        return all(-0.5 <= x <= n - 0.5 for x, n in zip(point, self.shape, strict=True))
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel edges in mm."""
+        return voxel_sizes(self.affine)
+
+    @cached_property
+    def axcodes(self) -> str:
+        """Directions of the voxel axes."""
+        return axcodes(self.affine)
+
+    @cached_property
+    def voxel_mm3(self) -> float:
+        """Volume of one voxel; right for oblique and sheared grids."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+
 @dataclass(frozen=True)
 class AxisMap:
-    """A reorientation by permutation and flips, from one grid to another.
-
-    Attributes
-    ----------
-    axes : tuple of int
-        For each axis of the target grid, the axis of the source grid it comes from.
-    flips : tuple of bool
-        For each axis of the target grid, whether it runs backwards.
-    """
+    """A reorientation by permutation and flips: for each target axis its source, and if it is flipped."""
 
     axes: tuple[int, int, int]
     flips: tuple[bool, bool, bool]
@@ -146,10 +171,7 @@ class AxisMap:
 
 @dataclass(frozen=True)
 class Box:
-    """A half-open box of voxels: ``start <= index < stop`` on each axis.
-
-    It may reach beyond the volume that it is read from; what lies outside is padding.
-    """
+    """A half-open box of voxels, ``start <= index < stop``; it may reach beyond its volume."""
 
     start: Shape
     stop: Shape

@@ -10,11 +10,10 @@ import numpy as np
 
 from verse_data.records.centroids import CentroidFile
 from verse_data.records.grading import FRACTURE_TYPES
-from verse_data.spine.geometry import apply_affine
+from verse_data.spine.geometry import Grid, apply_affine
 from verse_data.spine.levels import GRADED_LEVELS, LEVEL_OF_LABEL, LEVELS
 from verse_data.tables.checks import row_scan_id
 from verse_data.tables.grading import FIELDS, GradedRow, read_cells
-from verse_data.tables.sources import Grid
 from verse_data.tables.workbook import Sheet
 
 Kind = Literal["appeared", "changed", "disappeared"]

@@ -23,7 +23,7 @@ from verse_data.problems import shown
 from verse_data.progress import Progress, silent
 from verse_data.records.centroids import parse_centroids
 from verse_data.records.names import Role
-from verse_data.records.scan import parse_ct_sidecar
+from verse_data.records.tables import parse_ct_sidecar
 from verse_data.tables.grading import read_grading
 from verse_data.tables.path_index import index_paths
 from verse_data.tables.scan_paths import PathIndex, ScanPaths

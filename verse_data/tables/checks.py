@@ -8,13 +8,13 @@ from typing import Final, NamedTuple
 from verse_data.errors import counted
 from verse_data.records.grading import DEVICES, GradingRow
 from verse_data.records.names import Role
-from verse_data.spine.geometry import apply_affine
+from verse_data.spine.geometry import Grid, apply_affine
 from verse_data.spine.levels import GRADED_LEVELS, LABEL_OF_LEVEL, LEVEL_OF_LABEL, LEVELS
 from verse_data.tables.anatomy import disorders
 from verse_data.tables.findings import Finding, Severity
 from verse_data.tables.grading import GradedRow, Grading
 from verse_data.tables.join import points_by_level
-from verse_data.tables.sources import Grid, ScanSources
+from verse_data.tables.sources import ScanSources
 
 YOUNGEST_YEARS: Final = 30
 """Löffler et al. 2020 included patients older than this."""
@@ -109,8 +109,8 @@ def _grid_rules(sources: ScanSources) -> Iterator[_Seen]:
     if mask.shape != ct.shape:
         message = f"the mask has shape {mask.shape} and the CT {ct.shape}"
         yield _Seen("mask-shape", message, "mask")
-    elif (apart := ct.distance(mask)) > Grid.TOLERANCE_MM:
-        message = f"corners of mask and CT lie up to {apart:.2f} mm apart"
+    elif not ct.matches(mask):
+        message = f"corners of mask and CT lie up to {ct.distance(mask):.2f} mm apart"
         yield _Seen("mask-affine", message, "mask")
 
 

@@ -17,9 +17,7 @@ import pandas as pd
 
 from verse_data.errors import UsageError
 from verse_data.records.base import Record
-from verse_data.records.scan import ScanRecord
-from verse_data.records.subject import SubjectRecord
-from verse_data.records.vertebra import VertebraRecord
+from verse_data.records.tables import ScanRecord, SubjectRecord, VertebraRecord
 from verse_data.spine.levels import LEVEL_OF_LABEL, LEVELS
 
 TableName = Literal["scans", "vertebrae", "subjects"]

@@ -36,7 +36,7 @@ from verse_data.errors import ValidationFailed
 from verse_data.problems import SHOWN, Problem, raise_problems
 from verse_data.records.catalog import CatalogEntry, PublishedFigure
 from verse_data.records.grading import FRACTURE_TYPES, GradingRow
-from verse_data.records.subject import PatientRow
+from verse_data.records.tables import PatientRow
 from verse_data.tables.grading import Grading
 
 Verdict = Literal["agrees", "differs", "needs"]

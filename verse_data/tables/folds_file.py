@@ -11,8 +11,7 @@ from pydantic import ValidationError, model_validator
 from verse_data.digests import sha256_of_json
 from verse_data.errors import IntegrityError, UsageError, ValidationFailed
 from verse_data.publishing import storage_errors
-from verse_data.records.base import Record, described, rule_of
-from verse_data.records.strict_json import read_json
+from verse_data.records.base import Record, described, read_json, rule_of
 
 SCHEMA_VERSION: Final = "1.0.0"
 _MADE: Final = "make_folds"

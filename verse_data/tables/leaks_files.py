@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from verse_data.errors import UsageError, ValidationFailed
 from verse_data.publishing import storage_errors
-from verse_data.records.strict_json import read_json
+from verse_data.records.base import read_json
 from verse_data.tables.folds_file import digest_of, parse_folds
 
 Sides = dict[str, list[object]]

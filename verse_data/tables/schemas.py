@@ -18,8 +18,7 @@ from typing import Any, Final
 from verse_data import resources
 from verse_data.errors import UsageError, did_you_mean
 from verse_data.publishing import write_file
-from verse_data.records.base import Record
-from verse_data.records.strict_json import read_json
+from verse_data.records.base import Record, read_json
 
 SCHEMA_VERSION: Final = "2.0.0"
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -27,13 +26,13 @@ _PUBLISHED: Final = "published.json"
 
 # Name of each schema: the model it is made from, and the source of fields that name none.
 MODELS: Final[dict[str, tuple[str, str]]] = {
-    "scan": ("records.scan.ScanRecord", "table scans"),
-    "vertebra": ("records.vertebra.VertebraRecord", "table vertebrae"),
-    "subject": ("records.subject.SubjectRecord", "table subjects"),
-    "patient": ("records.subject.PatientRow", "patient table of the user"),
+    "scan": ("records.tables.ScanRecord", "table scans"),
+    "vertebra": ("records.tables.VertebraRecord", "table vertebrae"),
+    "subject": ("records.tables.SubjectRecord", "table subjects"),
+    "patient": ("records.tables.PatientRow", "patient table of the user"),
     "centroid": ("records.centroids.Centroid", "centroid JSON"),
     "centroids": ("records.centroids.CentroidFile", "centroid JSON"),
-    "ct_sidecar": ("records.scan.CtSidecar", "_ct.json"),
+    "ct_sidecar": ("records.tables.CtSidecar", "_ct.json"),
     "grading_row": ("records.grading.GradingRow", "grading workbook"),
     "catalog_entry": ("records.catalog.CatalogEntry", "catalog"),
     "release_lock": ("records.lock.ReleaseLock", "lock"),

@@ -6,21 +6,18 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
-
-import numpy as np
+from typing import Any
 
 from verse_data.errors import FILE_FAULTS, ValidationFailed
 from verse_data.progress import Progress
+from verse_data.records.base import LIMIT_BYTES
 from verse_data.records.centroids import CentroidFile, parse_centroids
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import Role
-from verse_data.records.scan import CtSidecar, parse_ct_sidecar
 from verse_data.records.source_file import SourceFile
-from verse_data.records.strict_json import LIMIT_BYTES
-from verse_data.spine.geometry import Affine, Shape, apply_affine, axcodes, voxel_sizes
+from verse_data.records.tables import CtSidecar, parse_ct_sidecar
+from verse_data.spine.geometry import Grid
 from verse_data.spine.levels import LEVEL_OF_LABEL
 from verse_data.tables.broken import BrokenFile
 from verse_data.tables.index import ScanFiles
@@ -29,49 +26,6 @@ Content = Callable[[LockedFile], SourceFile | None]
 """Gives a locked file as it lies on this machine, or None if it does not."""
 
 _THREADS = 4
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The voxel grid of a scan: shape, affine, and what follows from it."""
-
-    TOLERANCE_MM: ClassVar[float] = 0.1
-    """Grids whose corners lie no farther apart are the same."""
-
-    shape: Shape
-    affine: Affine
-
-    @classmethod
-    def of(cls, image: Any) -> Grid:
-        """Return the grid of anything with a `shape` and an `affine`."""
-        i, j, k = image.shape
-        return cls((int(i), int(j), int(k)), np.asarray(image.affine, dtype=np.float64))
-
-    def distance(self, other: Grid) -> float:
-        """Return how far in mm the corners of two grids of one shape lie apart at most."""
-        ends = [(0, size - 1) for size in self.shape]
-        corners = np.array(np.meshgrid(*ends)).reshape(3, -1).T
-        apart = apply_affine(self.affine, corners) - apply_affine(other.affine, corners)
-        return float(np.linalg.norm(apart, axis=1).max())
-
-    def holds(self, point: Sequence[float]) -> bool:
-        """Tell whether a voxel index lies inside the grid."""
-        return all(-0.5 <= x <= n - 0.5 for x, n in zip(point, self.shape, strict=True))
-
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """Voxel edges in mm."""
-        return voxel_sizes(self.affine)
-
-    @cached_property
-    def axcodes(self) -> str:
-        """Directions of the voxel axes."""
-        return axcodes(self.affine)
-
-    @cached_property
-    def voxel_mm3(self) -> float:
-        """Volume of one voxel; right for oblique and sheared grids."""
-        return float(abs(np.linalg.det(self.affine[:3, :3])))
 
 
 @dataclass(frozen=True)
@@ -191,6 +145,6 @@ def _mask(file: SourceFile, derived: Path, points: list[tuple[int, int, int]]) -
 
 
 def _header(file: SourceFile, derived: Path) -> Any:
-    from verse_data.volumes.file_facts import header_facts
+    from verse_data.volumes.mask_facts import header_facts
 
     return header_facts(file, derived=derived)

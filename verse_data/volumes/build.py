@@ -11,8 +11,7 @@ from verse_data.errors import NetworkError, StorageError, UsageError, VerseDataE
 from verse_data.progress import Progress, conclude, silent
 from verse_data.volumes.cluster import build_on
 from verse_data.volumes.pool import in_processes
-from verse_data.volumes.recipe import Recipe, fingerprint
-from verse_data.volumes.source import ScanSource
+from verse_data.volumes.recipe import Recipe, ScanSource, fingerprint
 from verse_data.volumes.store import ensure_store, store_path
 from verse_data.volumes.sweeping import sweep_stores
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from verse_data.errors import StorageError, ToolMissing, UsageError
-from verse_data.volumes.source import ScanSource
+from verse_data.volumes.recipe import ScanSource
 
 Result = TypeVar("Result")
 

@@ -23,8 +23,7 @@ FACTORS: Final = (2, 4)
 
 def coarse_shape(shape: Extents, factor: int) -> Extents:
     """Return the voxels of a level along each axis; a block that is cut by the border counts."""
-    a, b, c = (-(-n // factor) for n in shape)
-    return (a, b, c)
+    return (-(-shape[0] // factor), -(-shape[1] // factor), -(-shape[2] // factor))
 
 
 def offset(name: ArrayName, factor: int) -> float:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from verse_data.digests import canonical_json
+from verse_data.errors import SourceChanged, UsageError
 from verse_data.records.manifest import STORE_FORMAT, StoredKey, StoreManifest
-from verse_data.spine.geometry import Box, axcodes
+from verse_data.records.source_file import SourceFile
+from verse_data.spine.geometry import AxisMap, Box, Grid
 from verse_data.spine.levels import LEVEL_OF_LABEL
 from verse_data.volumes.coarse import FACTORS, coarse_affine
-from verse_data.volumes.grid import Grid
+from verse_data.volumes.encode import Slab, slabs_of
 from verse_data.volumes.layout import (
     ATTRIBUTES,
     COARSE,
@@ -24,16 +27,18 @@ from verse_data.volumes.layout import (
     ArrayName,
     coarse_path,
     group_document,
+    inner_chunk,
     metadata_key,
 )
-from verse_data.volumes.nifti import VolumeStream, check_pair, read_header
-from verse_data.volumes.nifti_header import ImageHeader
+from verse_data.volumes.nifti import ImageHeader, Kind, VolumeStream, check_pair, read_header
+from verse_data.volumes.nifti_guard import MAX_VOXELS
 from verse_data.volumes.ome import image_metadata, write_labels
-from verse_data.volumes.recipe import RECIPE_VERSION, Recipe
-from verse_data.volumes.source import ScanSource, SourceFile
+from verse_data.volumes.recipe import RECIPE_VERSION, Recipe, ScanSource
+from verse_data.volumes.resample import Resampling
 from verse_data.volumes.write import Target, WrittenArray, stored_key, write_array
 
-_HU: Final[dict[str, Any]] = {"unit": "Hounsfield unit", "quantity": "radiodensity"}
+_MAX_EXTENT: Final = 32767
+"""Voxels along an axis, of NIfTI and of a manifest."""
 _NOTICE: Final = (
     "Converted by verse-data from the files whose git-annex keys stand under 'source'; 'recipe' "
     "says what was changed beside format and order of axes. The licence of those files holds for "
@@ -41,20 +46,41 @@ _NOTICE: Final = (
     "prints attribution and citations of the release."
 )
 """The same in every store: a text of attribution that is corrected must not rename stores."""
-_LEVELS: Final[dict[str, Any]] = {
-    "levels": {str(label): level for label, level in LEVEL_OF_LABEL.items()}
+_OF_ARRAY: Final[dict[ArrayName, dict[str, Any]]] = {
+    "image": {"unit": "Hounsfield unit", "quantity": "radiodensity"},
+    "label": {"levels": {str(label): level for label, level in LEVEL_OF_LABEL.items()}},
 }
 
 
 @dataclass(frozen=True)
+class _Part:
+    """One volume of the scan: its file, what messages call it, and its header as planned with."""
+
+    kind: Kind
+    file: SourceFile
+    name: str
+    header: ImageHeader
+
+    @classmethod
+    def read(cls, kind: Kind, file: SourceFile, scan_id: str) -> _Part:
+        """Read the header of a volume."""
+        name = f"{'CT' if kind == 'image' else 'mask'} of scan {scan_id} ({file.name})"
+        return cls(kind, file, name, read_header(file.path, name=name))
+
+    def stream(self) -> VolumeStream:
+        """Return a pass over the voxels that hashes the file."""
+        return VolumeStream(self.file.path, kind=self.kind, name=self.name, sha256=self.file.sha256)
+
+
+@dataclass(frozen=True)
 class Conversion:
-    """One store in the making: the scan, what is done to it, and the grid that follows."""
+    """One store in the making: to RAS by flips, then to the recipe's spacing, onto `grid`."""
 
     source: ScanSource
     recipe: Recipe
     name: str
-    header: ImageHeader
-    mask_header: ImageHeader | None
+    parts: dict[ArrayName, _Part]
+    axes: AxisMap
     grid: Grid
 
     @classmethod
@@ -63,25 +89,31 @@ class Conversion:
 
         They are not hashed yet: writing compares them with those of the pass that is.
         """
-        header = read_header(source.image.path, name=source.describe(source.image))
-        mask = None
+        image = _Part.read("image", source.image, source.scan_id)
+        header = image.header
+        parts: dict[ArrayName, _Part] = {"image": image}
         if source.mask:
-            mask = read_header(source.mask.path, name=source.describe(source.mask))
-            check_pair(header, mask, name=f"Scan {source.scan_id}")
-        return cls(source, recipe, name, header, mask, Grid.plan(header, recipe))
+            parts["label"] = _Part.read("mask", source.mask, source.scan_id)
+            check_pair(header, parts["label"].header, name=f"Scan {source.scan_id}")
+        axes = AxisMap.between(header.affine, "RAS")
+        grid = Grid(axes.shape(header.shape), axes.affine(header.affine, header.shape))
+        if recipe.spacing is not None:
+            resampling = Resampling.plan(grid, recipe.spacing)
+            if not resampling.trivial:
+                _check_limits(resampling, grid, recipe.spacing)
+                grid = resampling
+        return cls(source, recipe, name, parts, axes, grid)
 
     def bytes_needed(self) -> int:
         """Estimate the size of the store: a compressed one is about as large as its sources."""
-        source = self.source
-        size = math.prod(self.grid.shape) * (3 if source.mask else 2)
-        if self.recipe.codec != "none" and not self.grid.resampling:
-            files = (source.image, source.mask)
-            size = min(size, sum(file.path.stat().st_size for file in files if file))
+        size = math.prod(self.grid.shape) * (3 if self.source.mask else 2)
+        if self.recipe.codec != "none" and not isinstance(self.grid, Resampling):
+            size = min(size, sum(part.file.path.stat().st_size for part in self.parts.values()))
         return size + sum(size // factor**3 for factor in FACTORS)
 
     def write(self, folder: Path) -> None:
         """Write every file of the store into `folder`, the manifest last."""
-        written = self._arrays(folder)
+        written = {array: self._array(folder, array) for array in self.parts}  # image, then label
         keys: dict[str, StoredKey] = {}
         for parts in written.values():
             keys |= parts.keys
@@ -104,69 +136,94 @@ class Conversion:
         )
         (folder / MANIFEST_KEY).write_bytes(manifest.to_bytes())
 
-    def _arrays(self, folder: Path) -> dict[ArrayName, WrittenArray]:
-        """Write image, then label."""
-        source, codec = self.source, self.recipe.codec
-        written: dict[ArrayName, WrittenArray] = {}
-        x, y, z = self.grid.shape
-        files: dict[ArrayName, SourceFile | None] = {"image": source.image, "label": source.mask}
-        for array, file in files.items():
-            if file is None:
-                continue
-            is_image = array == "image"
-            planned = self.header if is_image else self.mask_header
-            assert planned is not None  # a mask has one
-            stream = VolumeStream(
-                file.path,
-                kind="image" if is_image else "mask",
-                name=source.describe(file),
-                sha256=file.sha256,
-            )
-            interpolation = self.recipe.interpolation if is_image else "nearest"
-            attributes = _HU if is_image else _LEVELS
-            written[array] = write_array(
-                folder,
-                array,
-                (z, y, x),
-                self.grid.slabs(stream, planned, codec, interpolation),
-                codec=codec,
-                attributes=attributes,
-                coarse={factor: self._level(array, factor, attributes) for factor in FACTORS},
-            )
-        return written
+    def _array(self, folder: Path, array: ArrayName) -> WrittenArray:
+        """Write one array and its coarser levels, whose attributes say where their voxels lie."""
+        attributes = _OF_ARRAY[array]
+        coarse = {
+            factor: {"affine": coarse_affine(self.grid.affine, array, factor).tolist()}
+            for factor in FACTORS
+        }
+        return write_array(
+            folder,
+            array,
+            (self.grid.shape[2], self.grid.shape[1], self.grid.shape[0]),
+            self._slabs(array),
+            codec=self.recipe.codec,
+            attributes=attributes,
+            coarse={
+                factor: Target(coarse_path(array, factor), {**attributes, **placed})
+                for factor, placed in coarse.items()
+            },
+        )
 
-    def _level(self, array: ArrayName, factor: int, attributes: dict[str, Any]) -> Target:
-        """Return where a coarser level goes; its attributes say where its voxels lie."""
-        affine = coarse_affine(self.grid.affine, array, factor).tolist()
-        return Target(coarse_path(array, factor), {**attributes, "affine": affine})
+    def _slabs(self, array: ArrayName) -> Iterator[Slab]:
+        """Yield the store's slabs of a volume, drained to its checked end before the last one."""
+        part, codec = self.parts[array], self.recipe.codec
+        with part.stream() as stream:
+            _check_same(stream, part.header)
+            if not isinstance(self.grid, Resampling):
+                yield from self._native(stream, inner_chunk(codec)[0])
+                return
+            flat = np.empty(stream.header.voxels, stream.dtype)
+            stream.fill(flat)
+            stream.finish()
+        volume = self.axes.apply(flat.reshape(part.header.shape, order="F"))
+        way = self.recipe.interpolation if array == "image" else "nearest"
+        yield from slabs_of(self.grid.apply(volume, way).transpose(2, 1, 0), codec)
+
+    def _native(self, stream: VolumeStream, thick: int) -> Iterator[Slab]:
+        """Read slices as the file has them, so many at a time as fill one place of the chunk grid.
+
+        Two buffers take turns: one is encoded while the other is filled.
+        """
+        i, j, k = stream.header.shape
+        target = self.axes.axes.index(2)
+        places = list(range(-(-k // thick)))
+        if self.axes.flips[target]:
+            places.reverse()
+        buffers = [np.empty(i * j * min(k, thick), stream.dtype) for _ in range(2)]
+        for number, place in enumerate(places):
+            count = min(thick, k - place * thick)
+            flat = buffers[number % 2][: i * j * count]
+            stream.fill(flat)
+            if number == len(places) - 1:
+                stream.finish()
+            slices = self.axes.apply(flat.reshape((i, j, count), order="F"))
+            yield Slab(2 - target, place, slices.transpose(2, 1, 0))
+
+    def _points(self) -> dict[int, npt.NDArray[np.float64]]:
+        """Return the centroids on the store's grid; none of those that are of other axes."""
+        source, header = self.source, self.parts["image"].header
+        if source.centroids_axes not in {None, header.axcodes}:
+            return {}
+        points = np.array([point.ijk for point in source.centroids]).reshape(-1, 3)
+        moved = self.axes.points(points, header.shape)
+        if isinstance(self.grid, Resampling):
+            moved = self.grid.points(moved)
+        return {point.label: at for point, at in zip(source.centroids, moved, strict=True)}
 
     def _attributes(self, boxes: dict[int, Box] | None) -> dict[str, Any]:
         """Return this package's block of the group's attributes. No text of the NIfTI is in it."""
-        source, grid, header = self.source, self.grid, self.header
-        placed = source.centroids_axes in {None, axcodes(header.affine)}
-        centroids = source.centroids if placed else ()
-        points = grid.points(np.array([p.ijk for p in centroids]).reshape(-1, 3))
+        source, header, keys = self.source, self.parts["image"].header, self.source.keys
+        # Such as forms that differ.
+        notes = {p.kind: list(p.header.notes) for p in self.parts.values() if p.header.notes}
         return {
             "store_format": STORE_FORMAT,
             "scan_id": source.scan_id,
             "fingerprint": self.name,
-            "shape": list(grid.shape),
-            "affine": grid.affine.tolist(),
+            "shape": list(self.grid.shape),
+            "affine": self.grid.affine.tolist(),
             "labels": None if boxes is None else _in_spine_order(boxes),
-            "label_boxes": {
-                str(label): [box.start, box.stop] for label, box in (boxes or {}).items()
-            },
-            "centroids": {
-                str(p.label): at.tolist() for p, at in zip(centroids, points, strict=True)
-            },
+            "label_boxes": {str(n): [box.start, box.stop] for n, box in (boxes or {}).items()},
+            "centroids": {str(label): at.tolist() for label, at in self._points().items()},
             "source": {
                 "shape": list(header.shape),
                 "affine": header.affine.tolist(),
-                "axcodes": axcodes(header.affine),
-                "image": source.image.key,
-                "mask": source.mask.key if source.mask else None,
-                "centroids": source.centroids_key,
-                **self._notes(),
+                "axcodes": header.axcodes,
+                "image": keys.image,
+                "mask": keys.mask,
+                "centroids": keys.centroids,
+                **({"notes": notes} if notes else {}),
             },
             "recipe": self.recipe.model_dump(mode="json"),
             "recipe_version": RECIPE_VERSION,
@@ -174,12 +231,28 @@ class Conversion:
             "notice": _NOTICE,
         }
 
-    def _notes(self) -> dict[str, dict[str, list[str]]]:
-        """Return what was noted of the headers, such as forms that differ; nothing of nothing."""
-        headers = {"image": self.header, "mask": self.mask_header}
-        notes = {role: list(header.notes) for role, header in headers.items() if header}
-        found = {role: lines for role, lines in notes.items() if lines}
-        return {"notes": found} if found else {}
+
+def _check_limits(new: Grid, old: Grid, spacing: tuple[float, float, float]) -> None:
+    voxels = math.prod(new.shape)
+    if max(new.shape) > _MAX_EXTENT or voxels > MAX_VOXELS:
+        message = (
+            f"spacing={spacing} makes {new.shape} voxels out of {old.shape}, {voxels:,} in all; the "
+            f"limit is {_MAX_EXTENT:,} along an axis and {MAX_VOXELS:,} in all. Give a coarser spacing."
+        )
+        raise UsageError(message)
+
+
+def _check_same(stream: VolumeStream, planned: ImageHeader) -> None:
+    """Check that the file that is read is the one whose header was planned with."""
+    found = stream.header
+    same = np.array_equal(found.affine, planned.affine)
+    if not same or replace(found, affine=planned.affine) != planned:
+        message = (
+            f"{stream.name} was replaced while it was converted: its shape was {planned.shape} and "
+            f"is {found.shape}, or its affine or another field changed. Nothing of it was kept. "
+            f"Run it again."
+        )
+        raise SourceChanged(message)
 
 
 def _in_spine_order(labels: Iterable[int]) -> list[int]:

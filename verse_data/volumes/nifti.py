@@ -1,40 +1,86 @@
 """Reading and writing NIfTI volumes: the one door to nibabel, behind the guard.
 
-Images become int16 Hounsfield units, masks uint8 labels 0 … 28: see
-:mod:`verse_data.volumes.nifti_values` for the rules.
+Images become int16 Hounsfield units, masks uint8 labels 0 … 28. Slope and intercept are applied in
+float64 and the result is rounded to the nearest integer, halves to even. A value that int16 cannot
+hold, or the one that stores keep as their sentinel (-32768), is refused with its place rather than
+clipped: clipping would change data without a word.
 """
 
 from __future__ import annotations
 
 import gzip
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, Final, Literal, NamedTuple
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from verse_data.errors import ValidationFailed
+from verse_data.errors import NiftiRefused, ValidationFailed
 from verse_data.publishing import staging, sync_file
-from verse_data.spine.geometry import Affine, Shape, voxel_sizes
-from verse_data.volumes.nifti_affine import CORNER_TOLERANCE, corner_distance
-from verse_data.volumes.nifti_header import ImageHeader
-from verse_data.volumes.nifti_stream import NiftiStream
-from verse_data.volumes.nifti_values import CONVERSIONS, Kind, Stored
+from verse_data.spine.geometry import SAME_GRID_MM, Affine, Grid, Shape, voxel_sizes
+from verse_data.volumes.nifti_guard import HEADER_SIZE, CheckedFile, Guard
+
+_BLOCK: Final = 2 << 20
+"""Bytes inflated at a time: they still lie in the cache when they are converted."""
+_HALF_TURN: Final = 3 * float(np.finfo(np.float32).eps)
+"""What b² + c² + d² of a qform may lack of 1 by rounding alone, as in nibabel."""
+_LITTLE: Final[np.dtype[Any]] = nib.Nifti1Header.template_dtype.newbyteorder("<")
+_LAYOUT: Final = {"<": _LITTLE, ">": _LITTLE.newbyteorder(">")}
+_TEXT_FIELDS: Final = ("db_name", "descrip", "aux_file", "intent_name")
+
+Kind = Literal["image", "mask"]
+
+
+class _Rule(NamedTuple):
+    """What voxels of one kind may be, and become."""
+
+    dtype: np.dtype[Any]
+    low: int
+    high: int
+    text: str
+    tolerance: float | None = None
+    """How far from a whole number a voxel may lie; None rounds any."""
+
+
+_RULES: Final[dict[Kind, _Rule]] = {
+    "image": _Rule(np.dtype("<i2"), -32767, 32767, "HU from -32767 to 32767"),
+    "mask": _Rule(np.dtype("u1"), 0, 28, "a whole number from 0 to 28", 1e-3),
+}
+
+
+@dataclass(frozen=True)
+class ImageHeader(Grid):
+    """What is read of a NIfTI header: the grid in the file's own axes, and how it is stored."""
+
+    dtype: np.dtype[Any]
+    slope: float = 1.0
+    inter: float = 0.0
+    offset: int = 352
+    notes: tuple[str, ...] = ()
+    """What a careful reader should know: qform and sform disagree, free text is present …"""
+
+    @property
+    def voxels(self) -> int:
+        """Number of voxels."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the stored voxels."""
+        return self.voxels * self.dtype.itemsize
+
+    @property
+    def scaled(self) -> bool:
+        """Whether slope and intercept change the stored numbers."""
+        return self.slope != 1.0 or self.inter != 0.0
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume in its file's own axes.
-
-    Attributes
-    ----------
-    array : (I, J, K) array
-        int16 HU or uint8 labels; Fortran-ordered, as NIfTI is.
-    affine : (4, 4) array
-        Voxel index to world mm, RAS+.
-    """
+    """A volume in its file's own axes: int16 HU or uint8 labels, Fortran-ordered as NIfTI is."""
 
     array: npt.NDArray[Any]
     affine: Affine
@@ -46,132 +92,173 @@ class Volume:
         return (i, j, k)
 
 
-def read_header(path: Path, *, name: str, sha256: str | None = None) -> ImageHeader:
-    """Read the checked header of the file at `path`, called `name` in messages.
+def parse_header(content: bytes, *, name: str) -> ImageHeader:
+    """Read a NIfTI-1 header; NiftiRefused says what it declares that is not read, and the rule."""
+    guard = Guard(name)
+    order = guard.byte_order(content)
+    fields = np.frombuffer(content, _LAYOUT[order], 1)[0]
+    shape = guard.shape(fields["dim"].tolist())
+    dtype, offset = guard.storage(fields, order)
+    scaling = guard.scaling(float(fields["scl_slope"]), float(fields["scl_inter"]))
+    affine, notes = _affine(fields, shape, guard)
+    notes += tuple(
+        f"free text in {field}, not kept"
+        for field in _TEXT_FIELDS
+        if fields[field].item().strip(b"\0 ")
+    )
+    return ImageHeader(shape, affine, dtype, *scaling, offset, notes)
 
-    With `sha256`, the rest of the file is hashed too, and the whole must have that digest (hex).
 
-    Raises
-    ------
-    ContentMissing, NiftiRefused, VolumeCorrupt
-    """
-    with NiftiStream(path, name=name, sha256=sha256) as stream:
-        if sha256:
-            stream.hash_rest()
-        return stream.header
+def _affine(fields: Any, shape: Shape, guard: Guard) -> tuple[Affine, tuple[str, ...]]:
+    """Return the affine and notes on it; the sform counts before the qform, as in nibabel."""
+    qform_code, sform_code = int(fields["qform_code"]), int(fields["sform_code"])
+    guard.form_codes(qform=qform_code, sform=sform_code)
+    if sform_code == 0:
+        return guard.affine(_qform(fields, guard), "qform"), ()
+    rows = [fields[f"srow_{axis}"].astype(np.float64) for axis in "xyz"]
+    sform = guard.affine(np.vstack([*rows, [0, 0, 0, 1]]), "sform")
+    if qform_code == 0:
+        return sform, ()
+    try:
+        apart = Grid(shape, sform).distance(Grid(shape, _qform(fields, guard)))
+    except NiftiRefused:
+        return sform, ("its qform is not usable; the sform was used",)
+    if apart <= SAME_GRID_MM:
+        return sform, ()
+    return sform, (f"qform and sform differ by {apart:.2f} mm at a corner; the sform was used",)
 
 
-class VolumeStream(NiftiStream):
-    """One pass over the voxels of a file, converted on the way: a slab of slices at a time.
+def _qform(fields: Any, guard: Guard) -> Affine:
+    pixdim = fields["pixdim"].tolist()
+    names = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
+    b, c, d, *origin = (float(fields[field]) for field in names)
+    guard.qform(pixdim, [b, c, d, *origin])
+    square = b * b + c * c + d * d
+    # Of a half-turn float32 leaves a rest where there is none, worth up to 0.03 degrees.
+    a = 0.0 if 1.0 - square < _HALF_TURN else math.sqrt(1.0 - square)
+    b, c, d = (value / math.sqrt(a * a + square) for value in (b, c, d))
+    # Not nibabel's: its last bits differ, and the bytes of a store follow from them.
+    rotation = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
+    )
+    handed = -1.0 if pixdim[0] < 0 else 1.0
+    affine = np.eye(4)
+    affine[:3, :3] = rotation * np.array([pixdim[1], pixdim[2], pixdim[3] * handed])
+    affine[:3, 3] = origin
+    return affine
 
-    Parameters
-    ----------
-    path : Path
-        The ``.nii`` or ``.nii.gz``.
-    kind : {"image", "mask"}
-        An image becomes int16 HU, a mask uint8 labels.
-    name : str
-        What to call it in messages.
-    sha256 : str, optional
-        Digest (hex) that the file must have.
-    """
+
+class VolumeStream(CheckedFile):
+    """One pass over a file: its checked header, then its voxels, converted on the way."""
+
+    header: ImageHeader
 
     def __init__(self, path: Path, *, kind: Kind, name: str, sha256: str | None = None) -> None:
         super().__init__(path, name=name, sha256=sha256)
-        self._convert, self.dtype, self._rule = CONVERSIONS[kind]
+        self._rule, self._next = _RULES[kind], 0
+        self.dtype = self._rule.dtype
+
+    def begin(self) -> None:
+        """Read and check the header and what stands between it and the voxels."""
+        guard, head = Guard(self.name), self.read_exactly(HEADER_SIZE, "its header")
+        self.header = parse_header(head, name=self.name)
+        self.check_room(self.header.offset + self.header.nbytes)
+        rest = self.read_exactly(self.header.offset - HEADER_SIZE, "its header's extensions")
+        guard.extensions(rest, guard.byte_order(head))
 
     def fill(self, out: npt.NDArray[Any]) -> None:
-        """Read the next ``out.size`` voxels of the file, in its order, into the flat array `out`.
+        """Read the next ``out.size`` voxels, in the file's order, into the flat array `out`."""
+        dtype, done, carry = self.header.dtype, 0, b""
+        while done < out.size:
+            left = (out.size - done) * dtype.itemsize - len(carry)
+            block = self.read_some(min(_BLOCK, left))
+            if not block:
+                self.corrupt(f"ends before its {self.header.nbytes:,} bytes of voxels do")
+            block = carry + block if carry else block
+            count = len(block) // dtype.itemsize
+            carry = block[count * dtype.itemsize :]
+            if count:
+                out[done : done + count] = self._converted(np.frombuffer(block, dtype, count))
+            done += count
+            self._next += count
 
-        Raises
-        ------
-        VolumeCorrupt
-            If the file ends before, or is damaged.
-        ValidationFailed
-            If a voxel holds what its kind cannot; the first one is named.
-        """
-        done = 0
-        for first, stored in self.blocks(out.size):
-            values, wrong = self._convert(stored, self.header)
-            if wrong is not None and wrong.any():
-                self._refuse(first, stored, wrong)
-            out[done : done + len(values)] = values
-            done += len(values)
+    def finish(self) -> None:
+        """Check the end, once all voxels were taken: nothing follows, and the digest is right."""
+        # Only now are CRC and length known to be right too: both stand at the end of the stream.
+        if self.read_some(1):
+            self.corrupt(f"goes on after its {self.header.nbytes:,} bytes of voxels")
+        self.check_digest()
 
-    def _refuse(self, first: int, stored: Stored, wrong: npt.NDArray[np.bool_]) -> NoReturn:
-        header, at = self.header, int(np.argmax(wrong))
-        index = np.unravel_index(first + at, header.shape, order="F")
+    def _converted(self, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the values of the next stored voxels, if all of them are such as their kind has."""
+        rule, header = self._rule, self.header
+        if not header.scaled and stored.dtype.kind in "iu":
+            if rule.low <= int(stored.min()) and int(stored.max()) <= rule.high:
+                return stored
+            exact = values = stored
+        else:
+            exact = stored.astype(np.float64) * header.slope + header.inter
+            values = np.rint(exact)
+        right = (values >= rule.low) & (values <= rule.high)
+        if rule.tolerance is not None:
+            with np.errstate(invalid="ignore"):  # of infinity less infinity
+                right &= np.abs(exact - values) < rule.tolerance
+        if right.all():
+            return values
+        wrong = int(np.argmin(right))
+        index = np.unravel_index(self._next + wrong, header.shape, order="F")
         place = ", ".join(str(int(i)) for i in index)
-        value = stored[at] * header.slope + header.inter if header.scaled else stored[at]
+        found = (exact if header.scaled else stored)[wrong]
         message = (
-            f"{self.name}: voxel ({place}) holds {value}, and must be {self._rule}. "
+            f"{self.name}: voxel ({place}) holds {found}, and must be {rule.text}. "
             f"Nothing of it was kept. Take the file again from its source."
         )
         raise ValidationFailed(message)
 
 
+def read_header(path: Path, *, name: str, sha256: str | None = None) -> ImageHeader:
+    """Read the checked header of a file; with `sha256` (hex), the whole file must have that digest."""
+    with VolumeStream(path, kind="image", name=name, sha256=sha256) as stream:
+        if sha256:
+            stream.hash_rest()
+        return stream.header
+
+
 def read_image(path: Path, *, name: str, sha256: str | None = None) -> Volume:
-    """Read a CT as int16 HU, drained to its checked end.
-
-    Parameters
-    ----------
-    path : Path
-        The ``.nii`` or ``.nii.gz``.
-    name : str
-        What to call it in messages.
-    sha256 : str, optional
-        Digest (hex) that the file must have.
-
-    Raises
-    ------
-    ContentMissing, NiftiRefused
-        If there is no file, or its header is refused.
-    VolumeCorrupt
-        If it is cut, flipped, or longer than its header says.
-    ValidationFailed
-        If a voxel is not finite or lies outside -32767 … 32767 HU; the first one is named.
-    """
+    """Read a CT as int16 HU, drained to its checked end; `name` is what messages call it."""
     return read_volume(VolumeStream(path, kind="image", name=name, sha256=sha256))
 
 
 def read_mask(path: Path, *, name: str, sha256: str | None = None) -> Volume:
-    """Read a mask as uint8 labels 0 … 28, drained to its checked end.
-
-    Float masks are rounded, never truncated; a voxel further than 0.001 from a whole number is an
-    error. VerSe's masks are uint8 or float64.
-
-    Raises
-    ------
-    ContentMissing, NiftiRefused, VolumeCorrupt
-        As :func:`read_image`.
-    ValidationFailed
-        If a voxel holds no label; the first one is named.
-    """
+    """Read a mask, in VerSe uint8 or float64, as uint8 labels; floats are rounded, never truncated."""
     return read_volume(VolumeStream(path, kind="mask", name=name, sha256=sha256))
 
 
-def check_pair(image: Volume | ImageHeader, mask: Volume | ImageHeader, *, name: str) -> None:
-    """Check that a CT and its mask lie on the same grid.
+def read_volume(stream: VolumeStream) -> Volume:
+    """Read a volume to its checked end."""
+    with stream:
+        out = np.empty(stream.header.voxels, stream.dtype)
+        stream.fill(out)
+        stream.finish()
+    return Volume(out.reshape(stream.header.shape, order="F"), stream.header.affine)
 
-    Raises
-    ------
-    ValidationFailed
-        If the shapes differ, or any corner lies more than 0.1 mm apart.
-    """
-    if image.shape != mask.shape:
-        message = (
-            f"{name}: the CT has shape {image.shape} and its mask {mask.shape}. They must be the "
-            f"same grid: take both again from their source."
+
+def check_pair(image: Grid, mask: Grid, *, name: str) -> None:
+    """Raise ValidationFailed, with numbers, unless a CT and its mask lie on the same grid."""
+    if image.matches(mask):
+        return
+    what = f"the CT has shape {image.shape} and its mask {mask.shape}"
+    if image.shape == mask.shape:
+        what = (
+            f"the corners of the CT and of its mask lie up to {image.distance(mask):.2f} mm apart; "
+            f"the limit is {SAME_GRID_MM} mm (both have shape {image.shape})"
         )
-        raise ValidationFailed(message)
-    distance = corner_distance(image.affine, mask.affine, image.shape)
-    if not distance <= CORNER_TOLERANCE:
-        message = (
-            f"{name}: the corners of the CT and of its mask lie up to {distance:.2f} mm apart; the "
-            f"limit is {CORNER_TOLERANCE} mm (both have shape {image.shape}). They must be the "
-            f"same grid: take both again from their source."
-        )
-        raise ValidationFailed(message)
+    message = f"{name}: {what}. They must be the same grid: take both again from their source."
+    raise ValidationFailed(message)
 
 
 def write_nifti(
@@ -187,20 +274,8 @@ def write_nifti(
 ) -> None:
     """Write a NIfTI-1 file, whole or not at all; the same input gives the same bytes.
 
-    Parameters
-    ----------
-    path : Path
-        Target; gzipped if it ends in ``.gz``, without a time or a file name inside.
-    array : (I, J, K) array
-        The values, in the file's own axes.
-    affine : (4, 4) array
-        Voxel index to world mm; NIfTI keeps it as float32.
-    on_disk_dtype : dtype, optional
-        What is stored; the array's own otherwise.
-    slope, inter : float, optional
-        If given, ``(value - inter) / slope`` is stored, rounded.
-    sform_code, qform_code : int
-        VerSe's files have 2 and 0.
+    It is gzipped if `path` ends in ``.gz``, without a time or a file name inside. With `slope` or
+    `inter`, ``(value - inter) / slope`` is stored, rounded. VerSe's form codes are the defaults.
     """
     dtype = np.dtype(on_disk_dtype or array.dtype)
     header = _new_header(array.shape, affine, dtype, codes=(sform_code, qform_code))
@@ -243,12 +318,3 @@ def _stored(
     if dtype.kind in "iu" and plane.dtype.kind not in "iu":
         plane = np.rint(plane)
     return plane.astype(dtype)
-
-
-def read_volume(stream: VolumeStream) -> Volume:
-    """Read a volume to its checked end."""
-    with stream:
-        out = np.empty(stream.header.voxels, stream.dtype)
-        stream.fill(out)
-        stream.finish()
-    return Volume(out.reshape(stream.header.shape, order="F"), stream.header.affine)

@@ -1,15 +1,22 @@
-"""What is done to a volume on its way into a store, and the name that follows from it."""
+"""What a store is made from and how: the files of one scan, the recipe, and the name that follows."""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from verse_data.digests import sha256_of_json
+from verse_data.errors import UsageError
 from verse_data.records.base import Record
 from verse_data.records.manifest import STORE_FORMAT
+from verse_data.records.source_file import SourceFile
+from verse_data.spine.levels import LEVEL_OF_LABEL
 
 RECIPE_VERSION: Final = 1
 """Raised when the same recipe would give other voxels: old stores are then never served."""
@@ -72,15 +79,73 @@ def fingerprint(keys: StoreKeys, recipe: Recipe) -> str:
     store follows from these and from the versions of recipe and layout, hence nothing else may be
     written into one: no subject, no text of attribution, no time and no path.
     """
-    return sha256_of_json(
-        {
-            "store_format": STORE_FORMAT,
-            "recipe_version": RECIPE_VERSION,
-            "recipe": recipe.model_dump(mode="json"),
-            "scan_id": keys.scan_id,
-            "image": keys.image,
-            "mask": keys.mask,
-            "centroids": keys.centroids,
-            "licence": keys.licence,
-        }
-    )
+    made_of = {
+        "store_format": STORE_FORMAT,
+        "recipe_version": RECIPE_VERSION,
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    return sha256_of_json(made_of | vars(keys))
+
+
+@dataclass(frozen=True)
+class CentroidPoint:
+    """Centre of one vertebral body: label and voxel index in the source grid."""
+
+    label: int
+    ijk: tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanSource:
+    """One CT series on its way into a store: its files by content, and their licence."""
+
+    scan_id: str
+    image: SourceFile
+    mask: SourceFile | None = None
+    centroids: tuple[CentroidPoint, ...] = ()
+    centroids_key: str | None = None
+    """Key of the centroid file, also if no point of it is taken; points need one."""
+    centroids_axes: str | None = None
+    """Axis codes of the grid that centroids are indices of; None means those of the CT.
+
+    They are left out of a store whose CT has others.
+    """
+    licence: str = "unknown"
+
+    def __post_init__(self) -> None:
+        """Refuse names that could leave their folder, and points of no level or no place."""
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.scan_id):
+            message = f"{self.scan_id!r} is no scan id: use letters, digits, '_' and '-'."
+            raise UsageError(message)
+        labels = sorted(point.label for point in self.centroids)
+        unknown = sorted(set(labels) - LEVEL_OF_LABEL.keys())
+        wrong = ""
+        if labels and self.centroids_key is None:
+            wrong = "centroids without the key of their file, which names the store. Give centroids_key too"
+        elif len(set(labels)) != len(labels):
+            wrong = f"several centroids have the same label: {labels}"
+        elif not all(math.isfinite(value) for point in self.centroids for value in point.ijk):
+            wrong = "a centroid has a coordinate that is no finite number"
+        elif unknown:
+            wrong = f"centroid labels {unknown} name no vertebral level"
+        if wrong:
+            raise UsageError(f"{self.scan_id}: {wrong}.")
+
+    @property
+    def keys(self) -> StoreKeys:
+        """What the name of the store follows from."""
+        return StoreKeys(
+            scan_id=self.scan_id,
+            image=self.image.key,
+            mask=self.mask.key if self.mask else None,
+            centroids=self.centroids_key,
+            licence=self.licence,
+        )
+
+    @contextmanager
+    def checked(self) -> Iterator[None]:
+        """Run a block that reads and hashes the volumes; see :meth:`SourceFile.checked`."""
+        with ExitStack() as files:
+            for file in filter(None, (self.image, self.mask)):
+                files.enter_context(file.checked())
+            yield

@@ -32,8 +32,7 @@ from verse_data.publishing import publish_folder, staging, write_file
 from verse_data.records.manifest import REPAIR, StoreManifest
 from verse_data.volumes.layout import MANIFEST_KEY
 from verse_data.volumes.manifest import check_content, corrupt, load_manifest, missing
-from verse_data.volumes.recipe import Recipe, fingerprint
-from verse_data.volumes.source import ScanSource
+from verse_data.volumes.recipe import Recipe, ScanSource, fingerprint
 from verse_data.volumes.store import check_store, ensure_store, store_path
 from verse_data.volumes.url_files import UrlFiles, check_root, local_folder, shown
 

@@ -15,53 +15,36 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from verse_data.spine.geometry import Affine, Shape, voxel_sizes
+from verse_data.spine.geometry import Grid
 
 Interpolation = Literal["linear", "cubic", "nearest"]
+Triple = tuple[float, float, float]
 
 _SAME = 1e-6
 
 
-@dataclass(frozen=True)
-class Resampling:
-    """A change of voxel size along the axes of a grid.
+@dataclass(frozen=True, eq=False)
+class Resampling(Grid):
+    """A new grid, and how it lies on the old one, along the same axes."""
 
-    Attributes
-    ----------
-    steps : (float, float, float)
-        Old voxels per new voxel along each axis.
-    start : (float, float, float)
-        Place of the first new voxel, as an index of the old grid.
-    shape : (int, int, int)
-        Shape of the new grid.
-    affine : (4, 4) array
-        New voxel index to world mm.
-    """
-
-    steps: tuple[float, float, float]
-    start: tuple[float, float, float]
-    shape: Shape
-    affine: Affine
+    steps: Triple
+    """Old voxels per new voxel along each axis."""
+    start: Triple
+    """Place of the first new voxel, as an index of the old grid."""
 
     @classmethod
-    def plan(
-        cls, shape: Shape, affine: npt.ArrayLike, spacing: tuple[float, float, float]
-    ) -> Resampling:
+    def plan(cls, old: Grid, spacing: Triple) -> Resampling:
         """Return the way from a grid to voxels of `spacing` mm along its axes."""
-        steps = np.array(spacing) / np.array(voxel_sizes(affine))
+        steps = np.array(spacing) / np.array(old.spacing)
         steps[np.abs(steps - 1) < _SAME] = 1.0
-        old, finer = np.array(shape), steps < 1
-        coarse = np.floor((old - 1) / steps + _SAME) + 1
-        size = np.where(finer, np.maximum(np.rint(old / steps), 1), coarse).astype(int)
-        start = np.where(finer, (old - 1 - (size - 1) * steps) / 2, 0.0)
+        voxels, finer = np.array(old.shape), steps < 1
+        coarse = np.floor((voxels - 1) / steps + _SAME) + 1
+        size = np.where(finer, np.maximum(np.rint(voxels / steps), 1), coarse).astype(int)
+        start = np.where(finer, (voxels - 1 - (size - 1) * steps) / 2, 0.0)
         scaled = np.diag([*steps, 1.0])
         scaled[:3, 3] = start
-        return cls(
-            _three(steps),
-            _three(start),
-            (int(size[0]), int(size[1]), int(size[2])),
-            np.asarray(affine, dtype=np.float64) @ scaled,
-        )
+        (i, j, k), (di, dj, dk), (i0, j0, k0) = size.tolist(), steps.tolist(), start.tolist()
+        return cls((i, j, k), old.affine @ scaled, (di, dj, dk), (i0, j0, k0))
 
     @property
     def trivial(self) -> bool:
@@ -73,21 +56,19 @@ class Resampling:
         moved: npt.NDArray[np.float64] = (np.asarray(points, np.float64) - self.start) / self.steps
         return moved
 
-    def _places(self, axis: int, old: int) -> npt.NDArray[np.float64]:
-        """Return where the new voxels lie along an axis, as indices of the old grid, none outside."""
-        return np.clip(
-            self.start[axis] + np.arange(self.shape[axis]) * self.steps[axis], 0, old - 1
-        )
-
     def apply(self, volume: npt.NDArray[Any], interpolation: Interpolation) -> npt.NDArray[Any]:
         """Return a volume on the new grid, in its own dtype.
 
         ``nearest`` is for labels, the upper voxel half-way; the others are for HU, rounded to the
         nearest integer.
         """
-        if interpolation == "nearest":
-            return self._nearest(volume)
-        return self._cubic(volume) if interpolation == "cubic" else self._linear(volume)
+        ways = {"nearest": self._nearest, "linear": self._linear, "cubic": self._cubic}
+        return ways[interpolation](volume)
+
+    def _places(self, axis: int, old: int) -> npt.NDArray[np.float64]:
+        """Return where the new voxels lie along an axis, as indices of the old grid, none outside."""
+        places = self.start[axis] + np.arange(self.shape[axis]) * self.steps[axis]
+        return np.clip(places, 0, old - 1)
 
     def _nearest(self, volume: npt.NDArray[Any]) -> npt.NDArray[Any]:
         for axis, old in enumerate(volume.shape):
@@ -97,10 +78,10 @@ class Resampling:
 
     def _linear(self, volume: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
         """Interpolate one new slice at a time, so that only slices are held as float64."""
-        lower, upper, weight = zip(
-            *(_neighbours(self._places(axis, old), old) for axis, old in enumerate(volume.shape)),
-            strict=True,
-        )
+        places = [self._places(axis, old) for axis, old in enumerate(volume.shape)]
+        lower = [np.floor(place).astype(np.intp) for place in places]
+        upper = [np.minimum(low + 1, n - 1) for low, n in zip(lower, volume.shape, strict=True)]
+        weight = [place - low for place, low in zip(places, lower, strict=True)]
         # Fortran order: slices of constant k lie in one piece, as in the file.
         out = np.empty(self.shape, np.int16, order="F")
         for k in range(self.shape[2]):
@@ -128,15 +109,3 @@ class Resampling:
         )
         # A spline overshoots at edges; only metal beside air could leave int16.
         return np.clip(np.rint(values), -32767, 32767).astype(np.int16)
-
-
-def _three(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
-    return (float(values[0]), float(values[1]), float(values[2]))
-
-
-def _neighbours(
-    place: npt.NDArray[np.float64], old: int
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Return for each place the old voxels around it, and the weight of the upper."""
-    lower = np.floor(place).astype(np.intp)
-    return lower, np.minimum(lower + 1, old - 1), place - lower

@@ -14,8 +14,7 @@ from verse_data.errors import DiskFull
 from verse_data.publishing import publish_folder, staging, sweep
 from verse_data.records.manifest import StoreManifest
 from verse_data.volumes.manifest import check_size, load_manifest
-from verse_data.volumes.recipe import Recipe, fingerprint
-from verse_data.volumes.source import ScanSource
+from verse_data.volumes.recipe import Recipe, ScanSource, fingerprint
 
 _LOCK_SECONDS: Final = 600.0
 
