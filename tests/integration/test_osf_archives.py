@@ -19,7 +19,7 @@ from verse_data.config import Config
 from verse_data.errors import ArchiveRefused, NotTheFile, Offline, ServerUnavailable, UrlRefused
 from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
 from verse_data.releases.archives import adopt_zip
-from verse_data.releases.pacing import Backoff
+from verse_data.releases.http import Backoff
 from verse_data.releases.store import ObjectStore
 
 NOISE = random.Random(20)

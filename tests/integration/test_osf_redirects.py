@@ -12,11 +12,9 @@ from osf_standin import FakeClock, Node, OsfStandin, Seen, TlsFront
 
 from verse_data.config import Config
 from verse_data.errors import UrlRefused
-from verse_data.releases.http import Http
-from verse_data.releases.http_body import read_url
+from verse_data.releases.http import Gate, Http, read_url
 from verse_data.releases.osf import Route
 from verse_data.releases.osf_walk import walk_node
-from verse_data.releases.pacing import Gate
 
 TOKEN = "t0ken-canary"
 

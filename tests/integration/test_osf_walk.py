@@ -25,7 +25,7 @@ from verse_data.errors import (
     UsageError,
     ValidationFailed,
 )
-from verse_data.releases.keylock import key_lock
+from verse_data.locks import key_lock
 from verse_data.releases.osf import Route
 from verse_data.releases.osf_walk import walk_node
 

@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "verse_data"
 
 FLOORS: tuple[set[str], ...] = (
-    {"spine", "errors", "config", "resources", "progress", "digests", "publishing"},
+    {"spine", "errors", "config", "resources", "progress", "digests", "publishing", "locks"},
     {"records"},
     {"releases", "volumes"},
     {"tables", "phantom"},
@@ -20,7 +20,7 @@ FLOORS: tuple[set[str], ...] = (
     {"__main__"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-SIDE_BY_SIDE = {"errors", "config", "resources", "progress", "digests", "publishing"}
+SIDE_BY_SIDE = {"errors", "config", "resources", "progress", "digests", "publishing", "locks"}
 """Lowest modules, which may use one another."""
 
 DOORS = {

@@ -17,9 +17,9 @@ from verse_data.doctor import software
 from verse_data.doctor.check import Check
 from verse_data.errors import VerseDataError
 from verse_data.releases import catalog
+from verse_data.releases.http import Clock
 from verse_data.releases.osf_probe import OsfAnswer, probe_osf, reach_osf
-from verse_data.releases.pacing import Clock
-from verse_data.releases.reach import shown, shown_proxy
+from verse_data.releases.urls import shown, shown_proxy
 
 _PROXIES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
 _CERTIFICATES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")

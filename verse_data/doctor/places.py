@@ -20,7 +20,7 @@ from verse_data.records.lock import is_release_name
 from verse_data.releases import catalog
 from verse_data.releases.commands import command
 from verse_data.releases.dataset import ReleaseDataset
-from verse_data.releases.reach import shown
+from verse_data.releases.urls import shown
 from verse_data.volumes.cache import cache_size, leftover_size
 from verse_data.volumes.remote import RemoteStores
 

@@ -17,10 +17,10 @@ from verse_data.errors import ArchiveRefused
 from verse_data.progress import Advance, Progress, silent
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases.adopt import AdoptReport, Wanted, finish, place
-from verse_data.releases.pacing import Backoff, Clock
-from verse_data.releases.partials import require_room
-from verse_data.releases.reach import shown
+from verse_data.releases.download import require_room
+from verse_data.releases.http import Backoff, Clock
 from verse_data.releases.store import ObjectStore
+from verse_data.releases.urls import shown
 from verse_data.releases.zip_directory import Member, read_members
 from verse_data.releases.zip_end import Source
 from verse_data.releases.zip_members import extract, refuse_gzip_bomb

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from verse_data.errors import Offline
 from verse_data.records.lock import LockedFile
 from verse_data.releases import annex
-from verse_data.releases.fetch_log import FetchLog
+from verse_data.releases.fetch import FetchLog
 
 if TYPE_CHECKING:
     from verse_data.releases.dataset import ReleaseDataset

@@ -13,11 +13,9 @@ from urllib.parse import urlencode
 
 from verse_data.config import Config
 from verse_data.errors import NotTheFile, SourceChanged, UsageError
-from verse_data.releases.http import Http
-from verse_data.releases.http_body import read_json
+from verse_data.releases.http import Backoff, Clock, Gate, Http, Window, read_json
 from verse_data.releases.osf_listing import Child, Entry, NodeRow, Page, Row, entries_of, parsed
-from verse_data.releases.pacing import Backoff, Clock, Gate, Window
-from verse_data.releases.reach import shown
+from verse_data.releases.urls import shown
 
 Route = Literal["waterbutler", "api"]
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from verse_data.errors import NotTheFile, SourceChanged
 from verse_data.records.base import rule_of
-from verse_data.releases.reach import shown
+from verse_data.releases.urls import shown
 
 _ID: Final = re.compile(r"[0-9a-f]{24}")
 _Model = TypeVar("_Model", bound=BaseModel)

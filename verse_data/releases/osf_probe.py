@@ -13,14 +13,11 @@ from urllib.parse import urlsplit
 
 from verse_data.config import Config, Limits
 from verse_data.errors import IntegrityError, NotTheFile, SourceChanged, VerseDataError, counted
-from verse_data.releases.addresses import download_url
-from verse_data.releases.answers import read_some
-from verse_data.releases.http import Http
-from verse_data.releases.http_body import retried
+from verse_data.releases.fetch import download_url
+from verse_data.releases.http import Backoff, Clock, Gate, Http, SystemClock, read_some, retried
 from verse_data.releases.osf import OsfClient, check_node
 from verse_data.releases.osf_listing import Entry
 from verse_data.releases.osf_shapes import Source, differences
-from verse_data.releases.pacing import Backoff, Clock, Gate, SystemClock
 
 State = Literal["ok", "warning", "problem"]
 

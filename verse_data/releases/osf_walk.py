@@ -20,10 +20,10 @@ from verse_data.errors import (
 )
 from verse_data.progress import Advance, Progress, silent
 from verse_data.records.lock import ReleaseLock
+from verse_data.releases.http import Clock, SystemClock
 from verse_data.releases.osf import ListingChanged, OsfClient, Route, check_node
 from verse_data.releases.osf_listing import Entry
 from verse_data.releases.osf_lock import Tree, make_lock
-from verse_data.releases.pacing import Clock, SystemClock
 from verse_data.releases.walk_journal import Journal
 
 TRUST_ON_FIRST_USE: Final = (

@@ -11,11 +11,8 @@ from typing import Final, Self
 from verse_data.config import Config
 from verse_data.errors import RateLimited, ServerUnavailable, VerseDataError
 from verse_data.records.lock import LockedFile
-from verse_data.releases.answers import drain
-from verse_data.releases.http import Http
-from verse_data.releases.http_body import retried
-from verse_data.releases.pacing import Backoff, Clock, Gate, SystemClock, Window
-from verse_data.releases.reach import shown, split_url
+from verse_data.releases.http import Backoff, Clock, Gate, Http, SystemClock, Window, drain, retried
+from verse_data.releases.urls import shown, split_url
 
 _PER_HOUR: Final = 3600
 _TRIES: Final = 4

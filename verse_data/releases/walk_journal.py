@@ -10,8 +10,8 @@ from typing import IO, Any, Final, TypeVar
 
 from verse_data.config import Config
 from verse_data.digests import canonical_json
+from verse_data.locks import key_lock
 from verse_data.publishing import storage_errors
-from verse_data.releases.keylock import key_lock
 from verse_data.releases.osf_listing import Child, Entry
 
 _SCHEMA: Final = 2

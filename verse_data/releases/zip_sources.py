@@ -13,11 +13,21 @@ from verse_data.config import Config
 from verse_data.errors import ArchiveRefused, NotTheFile, SourceChanged, Truncated
 from verse_data.progress import Advance
 from verse_data.publishing import storage_errors
-from verse_data.releases.answers import STALLED, UNAVAILABLE, WRONG, Fault, read_some
-from verse_data.releases.http import Http
-from verse_data.releases.http_body import pause, retried
-from verse_data.releases.pacing import Backoff, Clock, Gate, SystemClock
-from verse_data.releases.reach import shown
+from verse_data.releases.http import (
+    STALLED,
+    UNAVAILABLE,
+    WRONG,
+    Backoff,
+    Clock,
+    Fault,
+    Gate,
+    Http,
+    SystemClock,
+    pause,
+    read_some,
+    retried,
+)
+from verse_data.releases.urls import shown
 from verse_data.releases.zip_end import Source
 
 _BLOCK: Final = 1 << 20
