@@ -10,7 +10,6 @@ import random
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ from osf_standin import FakeClock, Node, OsfStandin
 from verse_data.config import Config
 from verse_data.errors import StorageError
 from verse_data.records.lock import LockedFile
-from verse_data.releases.fetch import FetchResult
-from verse_data.releases.http_engine import HttpEngine
+from verse_data.releases.fetch import FetchResult, fetch_each
 from verse_data.releases.osf import walk_node
 from verse_data.releases.store import ObjectStore
 
@@ -33,13 +31,6 @@ ERRNOS = {
     "quota": errno.EDQUOT,
     "signal": errno.EINTR,
 }
-
-
-@dataclass
-class Target:
-    """What an engine needs of a dataset."""
-
-    store: ObjectStore
 
 
 class Failing:
@@ -120,7 +111,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Config, L
 def get(config: Config, store: ObjectStore, file: LockedFile) -> FetchResult:
     """Fetch one file."""
     results: list[FetchResult] = []
-    HttpEngine(config, Target(store)).fetch([file], jobs=1, on_result=results.append)
+    fetch_each(store, [file], config=config, jobs=1, on_result=results.append)
     return results[0]
 
 

@@ -1,4 +1,4 @@
-"""Drill 10: everything a server does wrong, fresh and resumed, on the HTTP engine.
+"""Drill 10: everything a server does wrong, fresh and resumed, over HTTP.
 
 No wrong file ever stands at a final name, each fault ends in its own error class, nothing is left
 behind, and once the server is well the same call succeeds.
@@ -10,7 +10,7 @@ import hashlib
 import random
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -29,14 +29,12 @@ from verse_data.errors import (
     VerseDataError,
 )
 from verse_data.records.lock import LockedFile
-from verse_data.releases.fetch import FetchResult
-from verse_data.releases.http_body import read_url
-from verse_data.releases.http_engine import HttpEngine
+from verse_data.releases.fetch import FetchResult, fetch_each
+from verse_data.releases.http import Backoff, read_url
 from verse_data.releases.osf import walk_node
-from verse_data.releases.pacing import Backoff
 from verse_data.releases.store import ObjectStore
 
-# What the fault is, the class it ends in (None: the engine gets over it), and the exit code.
+# What the fault is, the class it ends in (None: it is got over), and the exit code.
 TABLE: dict[str, tuple[type[VerseDataError] | None, int]] = {
     "cut_length": (Truncated, 5),
     "cut_no_length": (Truncated, 5),
@@ -91,17 +89,6 @@ HASTY: Final = {
 LARGE, SMALL = "rawdata/sub-verse004_ct.nii.gz", "derivatives/sub-verse004_ctd.json"
 
 
-class Fast(FakeClock):
-    """No wait for a back-off; stalls are waited for by the socket's own limit."""
-
-
-@dataclass
-class Target:
-    """What an engine needs of a dataset."""
-
-    store: ObjectStore
-
-
 @pytest.fixture(scope="module")
 def standin(
     tmp_path_factory: pytest.TempPathFactory,
@@ -127,13 +114,15 @@ def get(
 ) -> FetchResult:
     """Fetch one file."""
     results: list[FetchResult] = []
-    engine = HttpEngine(
-        replace(config, limits=limits),
-        Target(store),
-        clock=Fast(),
+    fetch_each(
+        store,
+        [file],
+        config=replace(config, limits=limits),
+        jobs=1,
+        on_result=results.append,
+        clock=FakeClock(),
         backoff=Backoff(first=0.001, most=0.01),
     )
-    engine.fetch([file], jobs=1, on_result=results.append)
     return results[0]
 
 
@@ -274,13 +263,15 @@ def test_servers_that_drip_are_not_asked_for_every_file(tmp_path: Path, home: Pa
         lock = walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
         osf.play("drip", seconds=60, after=0)
         results: list[FetchResult] = []
-        engine = HttpEngine(
-            config,
-            Target(ObjectStore(tmp_path / "lab")),
-            clock=Fast(),
+        fetch_each(
+            ObjectStore(tmp_path / "lab"),
+            lock.files,
+            config=config,
+            jobs=4,
+            on_result=results.append,
+            clock=FakeClock(),
             backoff=Backoff(first=0.001),
         )
-        engine.fetch(lock.files, jobs=4, on_result=results.append)
         assert osf.count("bucket") <= 36
     assert not any(result.ok for result in results)
     assert sum("not asked for" in str(result.error) for result in results) >= 18

@@ -6,7 +6,6 @@ import re
 import urllib.error
 import urllib.request
 from collections import Counter
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,17 +14,9 @@ from osf_standin import FakeClock, Node, OsfStandin
 
 from verse_data.config import Config
 from verse_data.errors import ServerUnavailable
-from verse_data.releases.fetch import FetchResult
-from verse_data.releases.http_engine import HttpEngine
+from verse_data.releases.fetch import FetchResult, fetch_each
 from verse_data.releases.osf import walk_node
 from verse_data.releases.store import ObjectStore
-
-
-@dataclass
-class Target:
-    """What an engine needs of a dataset."""
-
-    store: ObjectStore
 
 
 def node_of(count: int) -> Node:
@@ -58,8 +49,14 @@ def test_a_storm_is_sat_out(tmp_path: Path, home: Path, mode: str, jobs: int):
         osf.now = clock.monotonic
         osf.play(mode, times=30 if mode == "unavailable" else 20, host="site", seconds=40)
         results: list[FetchResult] = []
-        engine = HttpEngine(config, Target(ObjectStore(tmp_path / "lab")), clock=clock)
-        engine.fetch(lock.files, jobs=jobs, on_result=results.append)
+        fetch_each(
+            ObjectStore(tmp_path / "lab"),
+            lock.files,
+            config=config,
+            jobs=jobs,
+            on_result=results.append,
+            clock=clock,
+        )
         times = requests_by_file(osf)
     assert len(times) == 8
     assert max(map(len, times.values())) <= 10
@@ -86,8 +83,8 @@ def test_everything_comes_once_the_server_is_well(tmp_path: Path, home: Path):
         osf.play("unavailable", times=30, host="site")
         for _ in range(2):
             results: list[FetchResult] = []
-            HttpEngine(config, Target(store), clock=clock).fetch(
-                lock.files, jobs=1, on_result=results.append
+            fetch_each(
+                store, lock.files, config=config, jobs=1, on_result=results.append, clock=clock
             )
     assert all(result.ok for result in results)
     assert all(store.has(file) for file in lock.files)
@@ -106,8 +103,14 @@ def test_one_thread_that_is_throttled_stops_all(tmp_path: Path, home: Path, host
         walked = len(osf.seen)
         osf.play("throttle", times=1, host=host, seconds=40)
         results: list[FetchResult] = []
-        engine = HttpEngine(config, Target(ObjectStore(tmp_path / "lab")), clock=clock)
-        engine.fetch(lock.files, jobs=4, on_result=results.append)
+        fetch_each(
+            ObjectStore(tmp_path / "lab"),
+            lock.files,
+            config=config,
+            jobs=4,
+            on_result=results.append,
+            clock=clock,
+        )
         first = min(seen.at for seen in osf.seen[walked:] if seen.host == host)
         early = [seen for seen in osf.seen[walked:] if first < seen.at < first + 40]
     assert all(result.ok for result in results)

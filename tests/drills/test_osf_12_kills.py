@@ -17,7 +17,7 @@ from osf_standin.server import PIECE
 
 from verse_data.config import Config
 from verse_data.records.lock import LockedFile
-from verse_data.releases.addresses import file_urls
+from verse_data.releases.fetch import file_urls
 from verse_data.releases.osf import walk_node
 from verse_data.releases.store import ObjectStore
 
@@ -30,10 +30,9 @@ NURSERY = """
 import json, os, signal, sys, time, urllib.request
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from verse_data.config import Config
 from verse_data.records.lock import LockedFile
-from verse_data.releases.http_engine import HttpEngine
+from verse_data.releases.fetch import fetch_each
 from verse_data.releases.store import ObjectStore
 
 def largest(place):
@@ -54,8 +53,8 @@ for line in sys.stdin:
         config = Config(home=Path(job["home"]), offline=False, osf_api=job["api"], osf_site=job["site"])
         file = LockedFile.model_validate_json(job["file"])
         results = []
-        target = SimpleNamespace(store=ObjectStore(Path(job["folder"])))
-        HttpEngine(config, target).fetch([file], jobs=1, on_result=results.append)
+        store = ObjectStore(Path(job["folder"]))
+        fetch_each(store, [file], config=config, jobs=1, on_result=results.append)
         os._exit(0 if results[0].ok else 1)
     if "kill_at" in job:
         until = time.monotonic() + 300

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,10 +21,9 @@ from verse_data.api import lock_tree
 from verse_data.config import Config
 from verse_data.errors import VerseDataError
 from verse_data.releases.dataset import ReleaseDataset
-from verse_data.releases.fetch import FetchResult
-from verse_data.releases.http_engine import HttpEngine
+from verse_data.releases.fetch import FetchResult, fetch_each
+from verse_data.releases.http import Backoff
 from verse_data.releases.osf import walk_node
-from verse_data.releases.pacing import Backoff
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -87,13 +85,6 @@ def test_text_in_headers_gets_nowhere(
     assert hits(home, (CANARY,), without=(".git/annex/objects",)) == []
 
 
-@dataclass
-class Target:
-    """What the HTTP engine needs of a dataset."""
-
-    store: object
-
-
 def test_secrets_of_the_user_and_of_the_server_get_nowhere(home: Path):
     """Token and signatures are in no file, no result and no error, whatever the server does."""
     node = Node("jtfa5")
@@ -117,8 +108,15 @@ def test_secrets_of_the_user_and_of_the_server_get_nowhere(home: Path):
             osf.play(mode, seconds=0)
             results: list[FetchResult] = []
             quick = Backoff(tries=2, first=0.001, most=0.01)
-            chosen = HttpEngine(config, dataset, clock=FakeClock(), backoff=quick)
-            chosen.fetch(lock.files[:1], jobs=1, on_result=results.append)
+            fetch_each(
+                dataset.store,
+                lock.files[:1],
+                config=config,
+                jobs=1,
+                on_result=results.append,
+                clock=FakeClock(),
+                backoff=quick,
+            )
             texts += [repr(result) for result in results]
         osf.faults.clear()
         texts.append(repr(dataset.fetch(lock.files, jobs=2)))

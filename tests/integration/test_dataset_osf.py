@@ -26,7 +26,7 @@ from verse_data.errors import ContentMissing, DownloadCorrupt, Offline, SourceCh
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.environment import tool_environment
-from verse_data.releases.fetch_log import FetchLog
+from verse_data.releases.fetch import FetchLog
 
 ROLES = (
     ("rawdata", "ct.nii.gz"),
@@ -192,7 +192,8 @@ def test_what_v2_lacks_is_served_from_v1_if_it_was_fetched(lab: Lab) -> None:
     (failure,) = lab.dataset.fetch([missed]).failed
     assert failure.error_class is SourceChanged
     assert "the server no longer has it" in str(failure.error)
-    assert "v2 of lab no longer has this content either" in str(failure.error)
+    assert "Versions of lab after v1 no longer have this content" in str(failure.error)
+    assert "verse-data adopt lab PATH --version v1" in str(failure.error)
 
 
 def test_offline_opens_no_socket_and_lists_what_is_missing(

@@ -22,8 +22,7 @@ from verse_data.records.lock import ReleaseLock
 from verse_data.records.provenance import FetchedFrom, Provenance, StoreProvenance
 from verse_data.releases.catalog import load_catalog
 from verse_data.releases.dataset import ReleaseDataset
-from verse_data.releases.fetch import FetchResult
-from verse_data.releases.fetch_log import FetchLog
+from verse_data.releases.fetch import FetchLog, FetchResult
 from verse_data.releases.provenance import describe
 from verse_data.releases.tree import lock_tree
 

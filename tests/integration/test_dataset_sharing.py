@@ -16,7 +16,7 @@ from verse_data.errors import ContentMissing
 from verse_data.export.prov import to_prov
 from verse_data.records.lock import ReleaseLock
 from verse_data.releases.dataset import ReleaseDataset
-from verse_data.releases.fetch_log import FetchLog
+from verse_data.releases.fetch import FetchLog
 from verse_data.releases.provenance import describe
 from verse_data.releases.status import status
 from verse_data.releases.tree import lock_tree
@@ -105,7 +105,7 @@ def test_two_files_of_one_content_fail_under_their_own_names(tmp_path: Path) -> 
 
     assert [r.file for r in sorted(report.to_adopt, key=lambda r: r.file.path)] == twins
     for result in report.to_adopt:
-        assert str(result.error).startswith(f"{result.file.path} (")
+        assert str(result.error).startswith(f"{result.file.path}: ")
     with pytest.raises(ContentMissing) as caught:
         report.raise_for_failures(needed={file.path for file in twins})
     for file in twins:

@@ -12,10 +12,8 @@ from osf_standin import FakeClock, Node, OsfStandin, Seen, TlsFront
 
 from verse_data.config import Config
 from verse_data.errors import UrlRefused
-from verse_data.releases.http import Http
-from verse_data.releases.http_body import read_url
+from verse_data.releases.http import Gate, Http, read_url
 from verse_data.releases.osf import walk_node
-from verse_data.releases.pacing import Gate
 
 TOKEN = "t0ken-canary"
 

@@ -14,20 +14,16 @@ class FakeClock:
         Every sleep so far.
     """
 
-    def __init__(self, wall: float = 1.7e9) -> None:
+    def __init__(self) -> None:
         self.slept: list[float] = []
+        self.stopped = threading.Event()
         self._now = 1000.0
-        self._wall = wall
         self._lock = threading.Lock()
 
     def monotonic(self) -> float:
         """Return the time."""
         with self._lock:
             return self._now
-
-    def wall(self) -> float:
-        """Return the date."""
-        return self._wall + self.monotonic() - 1000.0
 
     def sleep(self, seconds: float) -> None:
         """Let the time pass at once."""

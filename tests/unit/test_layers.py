@@ -8,7 +8,17 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "verse_data"
 
 FLOORS: tuple[set[str], ...] = (
-    {"spine", "errors", "config", "resources", "progress", "digests", "publishing", "problems"},
+    {
+        "spine",
+        "errors",
+        "config",
+        "resources",
+        "progress",
+        "digests",
+        "publishing",
+        "problems",
+        "locks",
+    },
     {"records"},
     {"releases", "volumes"},
     {"tables", "phantom"},
@@ -20,7 +30,16 @@ FLOORS: tuple[set[str], ...] = (
     {"__main__"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-SIDE_BY_SIDE = {"errors", "config", "resources", "progress", "digests", "publishing", "problems"}
+SIDE_BY_SIDE = {
+    "errors",
+    "config",
+    "resources",
+    "progress",
+    "digests",
+    "publishing",
+    "problems",
+    "locks",
+}
 """Lowest modules, which may use one another."""
 
 DOORS = {

@@ -8,12 +8,12 @@ import pytest
 
 from verse_data.errors import UrlRefused
 from verse_data.records.lock import LockedFile
-from verse_data.releases.addresses import download_url, file_urls
-from verse_data.releases.reach import Reach, shown
+from verse_data.releases.fetch import download_url, file_urls
+from verse_data.releases.urls import check_url, shown
 
-PUBLIC = Reach("https://api.osf.io/v2", "https://osf.io")
-LOOPBACK = Reach("http://127.0.0.1:8000/v2", "http://127.0.0.1:8001")
-INSTITUTE = Reach("https://10.1.2.3/v2", "https://10.1.2.3")
+PUBLIC = ("https://api.osf.io/v2", "https://osf.io")
+LOOPBACK = ("http://127.0.0.1:8000/v2", "http://127.0.0.1:8001")
+INSTITUTE = ("https://10.1.2.3/v2", "https://10.1.2.3")
 
 
 @pytest.mark.parametrize(
@@ -50,31 +50,31 @@ INSTITUTE = Reach("https://10.1.2.3/v2", "https://10.1.2.3")
 def test_near_and_odd_addresses_are_refused(url: str):
     """With OSF itself configured, no spelling of a private address is opened, nor plain http."""
     with pytest.raises(UrlRefused, match=r"Nothing was sent"):
-        PUBLIC.check(url)
+        check_url(url, named=PUBLIC)
 
 
 @pytest.mark.parametrize("url", ["https://8.8.8.8/x", "https://[2606:4700::1111]:8443/x?y#z"])
 def test_public_addresses_over_https_are_opened(url: str):
     """A public host over https needs no permission."""
-    PUBLIC.check(url)
-    LOOPBACK.check(url)
+    check_url(url, named=PUBLIC)
+    check_url(url, named=LOOPBACK)
 
 
 def test_a_configured_loopback_endpoint_opens_loopback_and_nothing_else_near():
     """The stand-in's other ports are open; an institute's network is not."""
-    LOOPBACK.check("http://127.0.0.1:9999/v1/resources")
-    LOOPBACK.check("http://localhost:9999/")
+    check_url("http://127.0.0.1:9999/v1/resources", named=LOOPBACK)
+    check_url("http://localhost:9999/", named=LOOPBACK)
     for url in ("http://10.1.2.3/", "http://169.254.169.254/", "http://8.8.8.8/"):
         with pytest.raises(UrlRefused):
-            LOOPBACK.check(url)
+            check_url(url, named=LOOPBACK)
 
 
 def test_a_configured_private_endpoint_opens_exactly_its_own_host():
     """Its neighbour stays closed, and so does plain http where https was named."""
-    INSTITUTE.check("https://10.1.2.3:8443/bucket")
+    check_url("https://10.1.2.3:8443/bucket", named=INSTITUTE)
     for url in ("https://10.1.2.4/", "http://10.1.2.3/", "https://127.0.0.1/"):
         with pytest.raises(UrlRefused):
-            INSTITUTE.check(url)
+            check_url(url, named=INSTITUTE)
 
 
 @pytest.mark.parametrize("places", [("8.8.8.8", "10.0.0.1"), ("10.0.0.2", "8.8.4.4")])
@@ -91,14 +91,15 @@ def test_a_name_that_leads_to_a_public_and_a_private_address_is_refused(
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     with pytest.raises(UrlRefused, match=r"an address of this machine or a private network"):
-        PUBLIC.check(f"https://{name}/x")
+        check_url(f"https://{name}/x", named=PUBLIC)
 
 
 def test_behind_a_proxy_names_are_the_proxys_but_literal_addresses_are_judged():
     """A name that cannot be looked up here passes; 127.0.0.1 does not."""
-    PUBLIC.check("https://only-the-proxy-knows.invalid/x", proxied=True)
-    with pytest.raises(UrlRefused):
-        PUBLIC.check("https://127.0.0.1/x", proxied=True)
+    check_url("https://only-the-proxy-knows.invalid/x", named=PUBLIC, proxied=True)
+    for literal in ("127.0.0.1", "[::1]", "0x7f.1"):
+        with pytest.raises(UrlRefused):
+            check_url(f"https://{literal}/x", named=PUBLIC, proxied=True)
 
 
 def test_what_is_shown_of_an_address_holds_no_secret():

@@ -126,7 +126,7 @@ def _read(place: str, dataset: ReleaseDataset) -> ReleaseLock:
     from verse_data.records.lock import ReleaseLock
 
     if place.startswith(("http://", "https://")):
-        from verse_data.releases.http_body import read_url
+        from verse_data.releases.http import read_url
 
         data = read_url(place, config=dataset.config, most=_MOST_LOCK_BYTES)
     else:

@@ -22,7 +22,7 @@ from verse_data.releases import catalog
 from verse_data.releases.commands import command
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.osf_probe import reach_osf
-from verse_data.releases.reach import shown
+from verse_data.releases.urls import shown
 from verse_data.volumes.cache import cache_size, leftover_size
 from verse_data.volumes.remote import RemoteStores
 

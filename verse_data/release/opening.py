@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from verse_data import config
 from verse_data.errors import Offline, UsageError, did_you_mean, warn
+from verse_data.locks import key_lock
 from verse_data.progress import Progress, default
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import ReleaseLock, is_release_name
@@ -19,7 +20,6 @@ from verse_data.release.facade import Release
 from verse_data.releases import catalog
 from verse_data.releases.commands import command
 from verse_data.releases.dataset import ReleaseDataset
-from verse_data.releases.keylock import key_lock
 from verse_data.releases.osf import TRUST_ON_FIRST_USE, walk_node
 from verse_data.releases.publish import require_place
 from verse_data.releases.tree import check_series

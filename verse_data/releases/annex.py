@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from verse_data.locks import key_lock
 from verse_data.publishing import storage_errors
 from verse_data.releases.environment import check_annex, run, tool_environment
 from verse_data.releases.git import check_writable, failure, git
-from verse_data.releases.keylock import key_lock
 
 _OVERRIDES: Final = ("core.fsmonitor=false", "annex.alwayscompact=false")
 _INIT_SECONDS: Final = 600.0

@@ -16,8 +16,7 @@ from verse_data.records.source_file import SourceFile
 from verse_data.releases import annex
 from verse_data.releases.adopt import AdoptReport, adopt_sources
 from verse_data.releases.commands import bring, replacement
-from verse_data.releases.fetch import FetchReport
-from verse_data.releases.fetch_log import FetchLog
+from verse_data.releases.fetch import FetchLog, FetchReport, fetch_files, file_urls
 from verse_data.releases.history import History
 from verse_data.releases.siblings import Sibling, siblings
 from verse_data.releases.store import ObjectStore
@@ -102,8 +101,6 @@ class ReleaseDataset:
 
     def addresses(self, file: LockedFile) -> tuple[str, ...]:
         """Return every address that gives the content of `file`, the one on OSF first."""
-        from verse_data.releases.addresses import file_urls
-
         return file_urls(file, osf_site=self.config.osf_site)
 
     def siblings(self) -> tuple[Sibling, ...]:
@@ -205,6 +202,4 @@ class ReleaseDataset:
         UnsafeInput
             If the dataset's git configuration is not as this package writes it; nothing was fetched.
         """
-        from verse_data.releases.getting import fetch_files
-
-        return fetch_files(self, files, jobs=jobs, config=self.config, progress=progress)
+        return fetch_files(self.store, files, jobs=jobs, config=self.config, progress=progress)

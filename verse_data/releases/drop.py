@@ -15,12 +15,9 @@ from verse_data.config import Config
 from verse_data.errors import Offline, RateLimited, ServerUnavailable, VerseDataError
 from verse_data.records.lock import LockedFile
 from verse_data.releases import annex
-from verse_data.releases.answers import drain
-from verse_data.releases.fetch_log import FetchLog
-from verse_data.releases.http import Http
-from verse_data.releases.http_body import retried
-from verse_data.releases.pacing import Backoff, Clock, Gate, SystemClock, Window
-from verse_data.releases.reach import shown, split_url
+from verse_data.releases.fetch import FetchLog
+from verse_data.releases.http import Backoff, Clock, Gate, Http, SystemClock, Window, drain, retried
+from verse_data.releases.urls import shown, split_url
 
 if TYPE_CHECKING:
     from verse_data.releases.dataset import ReleaseDataset

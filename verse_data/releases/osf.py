@@ -36,10 +36,8 @@ from verse_data.progress import Advance, Progress, silent
 from verse_data.records.base import rule_of
 from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
 from verse_data.releases import catalog
-from verse_data.releases.http import Http
-from verse_data.releases.http_body import read_json
-from verse_data.releases.pacing import Backoff, Clock, Gate, SystemClock, Window
-from verse_data.releases.reach import shown
+from verse_data.releases.http import Backoff, Clock, Gate, Http, SystemClock, Window, read_json
+from verse_data.releases.urls import shown
 
 TRUST_ON_FIRST_USE: Final = (
     "Nobody has published the digests of this release, so this lock trusts what OSF says today "

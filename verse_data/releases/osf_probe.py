@@ -22,13 +22,10 @@ from verse_data import __version__, config
 from verse_data.config import Config, Limits
 from verse_data.errors import IntegrityError, NotTheFile, SourceChanged, VerseDataError, counted
 from verse_data.releases import catalog
-from verse_data.releases.addresses import download_url
-from verse_data.releases.answers import read_some
-from verse_data.releases.http import Http
-from verse_data.releases.http_body import retried
+from verse_data.releases.fetch import download_url
+from verse_data.releases.http import Backoff, Clock, Gate, Http, SystemClock, read_some, retried
 from verse_data.releases.osf import Entry, OsfClient, check_node
-from verse_data.releases.pacing import Backoff, Clock, Gate, SystemClock
-from verse_data.releases.reach import shown
+from verse_data.releases.urls import shown
 
 # How long a server is waited for that is only asked whether it is there.
 _BRIEF: Final = Limits(

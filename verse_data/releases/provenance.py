@@ -17,7 +17,7 @@ from verse_data.records.provenance import (
     Reference,
     StoreProvenance,
 )
-from verse_data.releases.fetch_log import FetchLog
+from verse_data.releases.fetch import FetchLog
 from verse_data.releases.importing import dataset_id
 
 if TYPE_CHECKING:

@@ -13,11 +13,20 @@ from typing import TYPE_CHECKING, Any, Final
 from verse_data.config import Config
 from verse_data.errors import ArchiveRefused, NotTheFile, SourceChanged, Truncated
 from verse_data.progress import Advance
-from verse_data.releases.answers import STALLED, UNAVAILABLE, WRONG, Fault, read_some
-from verse_data.releases.http import Http
-from verse_data.releases.http_body import retried
-from verse_data.releases.pacing import Backoff, Clock, Gate, SystemClock
-from verse_data.releases.reach import shown
+from verse_data.releases.http import (
+    STALLED,
+    UNAVAILABLE,
+    WRONG,
+    Backoff,
+    Clock,
+    Fault,
+    Gate,
+    Http,
+    SystemClock,
+    read_some,
+    retried,
+)
+from verse_data.releases.urls import shown
 
 if TYPE_CHECKING:
     import requests

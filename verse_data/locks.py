@@ -1,0 +1,86 @@
+"""One process at a time for one thing, where the file system can say so.
+
+A lock here saves double work and is never needed for a right result: on some network file systems
+every process is told that it holds the lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import inspect
+import logging
+import os
+import re
+import socket
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import filelock
+
+from verse_data.errors import LockTimeout
+
+log = logging.getLogger("verse_data.locks")
+
+_POLL, _PATIENCE = 0.02, 1.0
+_UNSUPPORTED: Final = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EROFS, errno.EINVAL}
+# filelock 4 would go over to marker files where flock is absent, and a kill leaves those behind.
+_KNOWN: Final = inspect.signature(filelock.FileLock.__init__).parameters
+_STRICT: Final[dict[str, Any]] = {"fallback_to_soft": False} if "fallback_to_soft" in _KNOWN else {}
+
+
+@contextmanager
+def key_lock(
+    folder: Path, key: str, *, timeout: float, stop: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
+    """Hold a lock across threads and processes; `LockTimeout` after `timeout` s, or if `stop` says so."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = re.fullmatch(r"[A-Za-z0-9._-]{1,120}", key)
+    path = folder / f"{key if plain else hashlib.sha256(key.encode()).hexdigest()}.lock"
+    lock = filelock.FileLock(path, thread_local=False, **_STRICT)
+    held = _acquire(lock, path, timeout, stop)
+    try:
+        if held:
+            # The note is for a person who waits; the lock holds without it.
+            with suppress(OSError):
+                path.write_text(
+                    f"process {os.getpid()} on {socket.gethostname()} since {time.ctime()}"
+                )
+        yield
+    finally:
+        if held:
+            lock.release(force=True)
+
+
+def _acquire(
+    lock: filelock.BaseFileLock, path: Path, timeout: float, stop: Callable[[], bool]
+) -> bool:
+    """Wait for the lock; False where the file system has none."""
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            lock.acquire(timeout=min(timeout, _PATIENCE), poll_interval=_POLL)
+        except filelock.Timeout as error:
+            holder = "another process"
+            with suppress(OSError):
+                holder = path.read_text()[:200] or holder
+            if stop() or time.monotonic() >= end:
+                why = f"{holder} has held it for more than {timeout:g} s"
+                text = (
+                    f"{path}: {why}. Wait for that process to end, or end it, and run this again."
+                )
+                raise LockTimeout(text) from error
+            log.info("Waiting for %s, held by %s", path, holder)
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, OSError) and error.errno not in _UNSUPPORTED:
+                raise
+            why = "several processes may do the same work; the result is right all the same"
+            text = f"{path.parent}: this file system knows no locks, so {why}."
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+            return False
+        else:
+            return True

@@ -1,0 +1,93 @@
+"""Which addresses this package opens, and how they look in messages."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from typing import Any, Final
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
+
+from verse_data.errors import ServerUnavailable, UrlRefused
+
+_HARMLESS_QUERY: Final = {"version", "revision", "page", "page[size]"}
+
+
+def split_url(url: str) -> SplitResult:
+    """Return the parts of `url`, or raise UrlRefused if it has none."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise UrlRefused(f"{url[:200]!r} is not an address: {error}. Nothing was sent.") from error
+    return parts
+
+
+def shown(url: str) -> str:
+    """Return `url` without user, password and signature, for messages and logs."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "an address that cannot be read"
+    pairs = [(name, value) for name, value in parse_qsl(parts.query) if name in _HARMLESS_QUERY]
+    query = f"?{urlencode(pairs)}" if pairs else ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{query}"
+
+
+def shown_proxy(proxy: str) -> str:
+    """Return scheme, host and port of a proxy: all that stands before an @ may be a password."""
+    # Proxies are named without a scheme too, and passwords hold slashes that nobody has escaped.
+    scheme, separator, rest = proxy.partition("://")
+    host = re.split(r"[/?#]", (rest if separator else proxy).rpartition("@")[2], maxsplit=1)[0]
+    return f"{scheme.lower()}://{host}" if separator and scheme.isalnum() else host
+
+
+def check_url(url: str, *, named: Sequence[str] = (), proxied: bool = False) -> None:
+    """Raise UrlRefused unless `url` is public and https, or on a host that the user named.
+
+    An address that the user named (an endpoint, a typed URL) opens its host on this machine or a
+    private network, and over plain http if it was named so. Loopback counts as one host.
+    """
+    parts = split_url(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
+        raise UrlRefused(f"{shown(url)}: only plain https addresses are opened. Nothing was sent.")
+    # A proxy looks names up itself; then only literal addresses can be checked here.
+    found = _addresses(parts.hostname, literal=proxied)
+    near = [address for address in found if not address.is_global or address.is_multicast]
+    for address in near:
+        if not _is_named(address, parts.scheme, named):
+            raise UrlRefused(
+                f"{shown(url)}: {address} is an address of this machine or a private network, and no "
+                f"configured endpoint is there under {parts.scheme}. Nothing was sent. If you run a "
+                f"mirror, name it in VERSE_DATA_OSF_API and VERSE_DATA_OSF_SITE."
+            )
+    if parts.scheme == "http" and not near:
+        raise UrlRefused(f"{shown(url)}: plain http to a public host. Nothing was sent.")
+
+
+def _is_named(address: Any, scheme: str, named: Sequence[str]) -> bool:
+    for parts in map(split_url, named):
+        if parts.hostname and (scheme == "https" or parts.scheme == "http"):
+            with suppress(ServerUnavailable):
+                for own in _addresses(parts.hostname):
+                    if own == address or (own.is_loopback and address.is_loopback):
+                        return True
+    return False
+
+
+@cache
+def _addresses(host: str, *, literal: bool = False) -> tuple[Any, ...]:
+    """Look a name up, unless only a `literal` address counts; every spelling of it comes out plain."""
+    flags = socket.AI_NUMERICHOST if literal else 0
+    try:
+        rows = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=flags)
+    except (OSError, UnicodeError) as error:
+        if literal:
+            return ()
+        text = f"{host}: the name cannot be looked up ({error}). Check the network and try again."
+        raise ServerUnavailable(text) from error
+    found = [ipaddress.ip_address(str(row[4][0]).partition("%")[0]) for row in rows]
+    return tuple(getattr(address, "ipv4_mapped", None) or address for address in found)
