@@ -15,7 +15,6 @@ FLOORS: tuple[set[str], ...] = (
     {"training", "export", "views"},
     {"release", "doctor"},
     {"api"},
-    {"torchvision_style"},
     {"cli"},
     {"__main__"},
 )
