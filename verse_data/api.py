@@ -6,12 +6,11 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
+from verse_data import serve, union
+from verse_data.adopting import PHANTOM
 from verse_data.errors import IntegrityError, UsageError, counted, did_you_mean
-from verse_data.progress import Progress
-from verse_data.records.names import SPLITS, Split
-from verse_data.release import Release, grades, serving, union
-from verse_data.release.adopting import PHANTOM
-from verse_data.release.opening import (
+from verse_data.grades import require_listed
+from verse_data.opening import (
     ReleaseInfo,
     Root,
     TrustOnFirstUse,
@@ -23,14 +22,17 @@ from verse_data.release.opening import (
     release_names,
     settle,
 )
-from verse_data.release.options import (
+from verse_data.progress import Progress
+from verse_data.records.names import SPLITS, Split
+from verse_data.release import Release
+from verse_data.releases.commands import command
+from verse_data.serve import (
     PatchOptions,
     ScanOptions,
     VertebraOptions,
     needs,
     split_options,
 )
-from verse_data.releases.commands import command
 from verse_data.tables.splits import assert_one_split_each
 
 if TYPE_CHECKING:
@@ -165,7 +167,7 @@ def load_split(
         guess = did_you_mean(split, SPLITS)
         raise UsageError(f"There is no split {split!r}; splits are {', '.join(SPLITS)}.{guess}")
     how, own = split_options(unit, options)
-    serving.check_options(unit, how, own)
+    serve.check_options(unit, how, own)
     if where is not None:
         _check_condition(where)
     names = release_names(release)
@@ -183,7 +185,7 @@ def load_split(
         for name in names
     ]
     _assert_grouped(opened)
-    grades.require_listed(opened, unit, own)
+    require_listed([member.workbook for member in opened], unit, own)
     rows = needs(unit, own)
     chosen = [
         _members(
@@ -206,7 +208,7 @@ def load_split(
         for member, members in zip(opened, chosen, strict=True)
     ]
     lost = () if where is not None else _lost_upstream(opened, split)
-    return serving.dataset(parts, unit=unit, lost=lost, **own)
+    return serve.dataset(parts, unit=unit, lost=lost, **own)
 
 
 def _lost_upstream(releases: Sequence[Release], split: Split) -> list[LeftOut]:
@@ -224,7 +226,7 @@ def _lost_upstream(releases: Sequence[Release], split: Split) -> list[LeftOut]:
 
 def _assert_grouped(releases: Sequence[Release]) -> None:
     """Raise `ValidationFailed` if a patient lies in two splits, across releases too."""
-    union.assert_no_ct_in_two_splits(releases)
+    union.assert_no_ct_in_two_splits({f"{r.name} {r.version}": r.series for r in releases})
     held = [release.series for release in releases]
     subject = union.patients(held, union.same_series(held))
     every = (scan for scans in held for scan in scans.values())
@@ -327,7 +329,7 @@ def load_table(
             f"There is no table {table!r}; tables are scans, vertebrae, subjects, findings."
         )
     opened = open_release(release, version=version, root=root, offline=offline)
-    graded = grades.can_be_fetched(opened)
+    graded = opened.workbook.can_be_fetched
     if not graded:
         opened.require_grades(where)
     if not opened.config.offline:
@@ -442,8 +444,8 @@ class VerSeDataset(_Served):
             message = "VerSeDataset takes transforms= and download=; transform= and offline= are load_split's."
             raise UsageError(message)
         offline = None if download else True
-        serve: Any = load_split  # its overloads know only what is right; it refuses the rest
-        served: VerSeDataset = serve(
+        load: Any = load_split  # its overloads know only what is right; it refuses the rest
+        served: VerSeDataset = load(
             split,
             release=release,
             root=root,

@@ -19,6 +19,7 @@ from verse_data.tables.index import Index
 if TYPE_CHECKING:
     from verse_data.volumes.mask_facts import MaskFacts
 
+
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_END: Final = b"IEND\xaeB`\x82"
 
