@@ -860,7 +860,7 @@ class Release:
 
     # --- stores and datasets ----------------------------------------------------------------------
 
-    @cached_property
+    @property
     def stores(self) -> Stores:
         """Where the stores of this version's scans are, and what they are made from."""
         return Stores(self.files, self.version, self.config, self.attribution["licence"])

@@ -20,7 +20,7 @@ from verse_data.errors import ContentMissing, UsageError, ValidationFailed
 from verse_data.phantom import write
 from verse_data.records.grading import SHEET
 from verse_data.records.lock import ReleaseLock
-from verse_data.release import adopting
+from verse_data import adopting
 from verse_data.releases.dataset import ReleaseDataset
 
 NAME = "phantom_grading.xlsx"
