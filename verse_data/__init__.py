@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from verse_data import errors, phantom
     from verse_data.api import (
         TrustOnFirstUse,
+        VerSeDataset,
         cite,
         list_releases,
         load_split,
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     )
     from verse_data.errors import IncompleteTable, VerseDataError
     from verse_data.release import Release
-    from verse_data.torchvision_style import VerSeDataset
 
 __version__ = "0.1.0"
 
@@ -36,7 +36,7 @@ _HOME_OF_NAME = {
     "lock_tree": "verse_data.api",
     "open_release": "verse_data.api",
     "Release": "verse_data.release",
-    "VerSeDataset": "verse_data.torchvision_style",
+    "VerSeDataset": "verse_data.api",
     "VerseDataError": "verse_data.errors",
 }
 _SUBMODULES = {"errors", "phantom"}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-from verse_data.errors import UsageError, did_you_mean
-from verse_data.progress import Progress
-from verse_data.records.names import SPLITS, Split
-from verse_data.release import Release, grades, serving, union
-from verse_data.release.adopting import PHANTOM
-from verse_data.release.opening import (
+from verse_data import serve, union
+from verse_data.adopting import PHANTOM
+from verse_data.errors import IntegrityError, UsageError, counted, did_you_mean
+from verse_data.grades import require_listed
+from verse_data.opening import (
     ReleaseInfo,
     Root,
     TrustOnFirstUse,
@@ -22,14 +22,17 @@ from verse_data.release.opening import (
     release_names,
     settle,
 )
-from verse_data.release.options import (
+from verse_data.progress import Progress
+from verse_data.records.names import SPLITS, Split
+from verse_data.release import Release
+from verse_data.releases.commands import command
+from verse_data.serve import (
     PatchOptions,
     ScanOptions,
     VertebraOptions,
     needs,
     split_options,
 )
-from verse_data.releases.commands import command
 from verse_data.tables.splits import assert_one_split_each
 
 if TYPE_CHECKING:
@@ -38,10 +41,15 @@ if TYPE_CHECKING:
     from verse_data.export.citation import Style
     from verse_data.training import LeftOut, PatchDataset, ScanDataset, VertebraDataset
 
+    _Served = ScanDataset  # for type checkers; no torch is loaded to define the class below
+else:
+    _Served = object
+
 __all__ = [
     "PHANTOM",
     "ReleaseInfo",
     "TrustOnFirstUse",
+    "VerSeDataset",
     "cite",
     "list_releases",
     "load_split",
@@ -50,6 +58,7 @@ __all__ = [
     "open_release",
 ]
 
+_SHOWN_CHANGES = 5
 Unit = Literal["scan", "patch", "vertebra"]
 
 
@@ -158,7 +167,7 @@ def load_split(
         guess = did_you_mean(split, SPLITS)
         raise UsageError(f"There is no split {split!r}; splits are {', '.join(SPLITS)}.{guess}")
     how, own = split_options(unit, options)
-    serving.check_options(unit, how, own)
+    serve.check_options(unit, how, own)
     if where is not None:
         _check_condition(where)
     names = release_names(release)
@@ -176,7 +185,7 @@ def load_split(
         for name in names
     ]
     _assert_grouped(opened)
-    grades.require_listed(opened, unit, own)
+    require_listed([member.workbook for member in opened], unit, own)
     rows = needs(unit, own)
     chosen = [
         _members(
@@ -199,7 +208,7 @@ def load_split(
         for member, members in zip(opened, chosen, strict=True)
     ]
     lost = () if where is not None else _lost_upstream(opened, split)
-    return serving.dataset(parts, unit=unit, lost=lost, **own)
+    return serve.dataset(parts, unit=unit, lost=lost, **own)
 
 
 def _lost_upstream(releases: Sequence[Release], split: Split) -> list[LeftOut]:
@@ -217,7 +226,7 @@ def _lost_upstream(releases: Sequence[Release], split: Split) -> list[LeftOut]:
 
 def _assert_grouped(releases: Sequence[Release]) -> None:
     """Raise `ValidationFailed` if a patient lies in two splits, across releases too."""
-    union.assert_no_ct_in_two_splits(releases)
+    union.assert_no_ct_in_two_splits({f"{r.name} {r.version}": r.series for r in releases})
     held = [release.series for release in releases]
     subject = union.patients(held, union.same_series(held))
     every = (scan for scans in held for scan in scans.values())
@@ -320,7 +329,7 @@ def load_table(
             f"There is no table {table!r}; tables are scans, vertebrae, subjects, findings."
         )
     opened = open_release(release, version=version, root=root, offline=offline)
-    graded = grades.can_be_fetched(opened)
+    graded = opened.workbook.can_be_fetched
     if not graded:
         opened.require_grades(where)
     if not opened.config.offline:
@@ -381,3 +390,85 @@ def cite(
     return open_release(release, version=version, root=root, offline=True, make=False).citation(
         style
     )
+
+
+class VerSeDataset(_Served):
+    """The scans of one published split, by the signature that users of torchvision know.
+
+    What is made is the dataset of :func:`verse_data.load_split` itself.
+
+    Parameters
+    ----------
+    root : path, optional
+        One root of releases and stores; default ``VERSE_DATA_HOME``, else the platform's folders.
+    split : {"training", "validation", "test"}
+        Published membership.
+    transforms : callable, optional
+        Called with each sample, a ``dict``.
+    download : bool
+        Whether what is missing may be fetched; if not, no socket is opened. ``VERSE_DATA_OFFLINE=1``
+        forbids it all the same.
+    checksum : bool
+        Whether every file of the split that is on this machine is hashed and held against the lock.
+    release : str or sequence of str
+        Such as ``"verse19"`` or ``"phantom"``.
+    **options
+        Further options of :func:`verse_data.load_split`, such as ``unit="patch"``.
+
+    Raises
+    ------
+    UsageError
+        If there is no such release, split or option.
+    Offline, ContentMissing
+        If files are missing and `download` is false.
+    IntegrityError
+        If `checksum` finds a file that is not the one that was locked.
+
+    Examples
+    --------
+    >>> dataset = VerSeDataset("~/data", "validation", download=True)  # doctest: +SKIP
+    """
+
+    def __new__(  # noqa: D102, PYI034 - the class says it; what is made is load_split's dataset
+        cls,
+        root: str | os.PathLike[str] | None = None,
+        split: str = "training",
+        transforms: Callable[[Any], Any] | None = None,
+        download: bool = False,  # noqa: FBT001, FBT002 - the order that users know
+        checksum: bool = False,  # noqa: FBT001, FBT002
+        *,
+        release: str | Sequence[str] = "verse19",
+        **options: Any,
+    ) -> VerSeDataset:
+        if "transform" in options or "offline" in options:
+            message = "VerSeDataset takes transforms= and download=; transform= and offline= are load_split's."
+            raise UsageError(message)
+        offline = None if download else True
+        load: Any = load_split  # its overloads know only what is right; it refuses the rest
+        served: VerSeDataset = load(
+            split,
+            release=release,
+            root=root,
+            offline=offline,
+            transform=transforms,
+            **options,
+        )
+        if checksum:
+            for name in release_names(release):
+                opened = open_release(name, version=options.get("version"), root=root, offline=True)
+                _require_unchanged(opened, split, options.get("progress"))
+        return served
+
+
+def _require_unchanged(release: Release, split: str, progress: Progress | None) -> None:
+    """Raise `IntegrityError` if a file of `split` that is here is not the locked one."""
+    ids = [scan_id for scan_id, scan in release.series.items() if scan.split == split]
+    checked = release.verify(level="hash", scan_ids=ids, progress=progress)
+    changed = [finding for finding in checked if finding.rule != "missing"]
+    if changed:
+        listed = "\n  ".join(f"{found.path}: {found.message}" for found in changed[:_SHOWN_CHANGES])
+        raise IntegrityError(
+            f"{counted(len(changed), 'file')} of {release.name} {release.version} {split} "
+            f"{'is' if len(changed) == 1 else 'are'} not what was locked:\n  {listed}\n"
+            f"Replace them: {changed[0].command}"
+        )

@@ -14,11 +14,11 @@ from support.calls import call
 from support.trees import write_tree
 
 from verse_data.api import open_release
+from verse_data.comparison import compare
 from verse_data.config import resolve
 from verse_data.errors import IntegrityError, UnsafeInput, VerseDataError
+from verse_data.inspection import verify
 from verse_data.records.lock import ReleaseLock
-from verse_data.release.checks import verify
-from verse_data.release.comparison import compare
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.drop import drop_files
 from verse_data.releases.environment import tool_environment

@@ -14,13 +14,13 @@ from typer.testing import CliRunner, Result
 
 import verse_data as vd
 from tests.support.workbooks import row, write_csv, write_xlsx
+from verse_data import adopting
 from verse_data.api import lock_tree
 from verse_data.cli.main import app
 from verse_data.errors import ContentMissing, UsageError, ValidationFailed
 from verse_data.phantom import write
 from verse_data.records.grading import SHEET
 from verse_data.records.lock import ReleaseLock
-from verse_data.release import adopting
 from verse_data.releases.dataset import ReleaseDataset
 
 NAME = "phantom_grading.xlsx"

@@ -24,9 +24,9 @@ from verse_data.errors import (
     UsageError,
     ValidationFailed,
 )
+from verse_data.opening import dataset_of
 from verse_data.phantom import write as write_phantom
 from verse_data.records.lock import ReleaseLock
-from verse_data.release.opening import dataset_of
 from verse_data.releases.osf import walk_node
 
 pytestmark = pytest.mark.usefixtures("one_core")

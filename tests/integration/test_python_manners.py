@@ -14,7 +14,7 @@ from verse_data.api import lock_tree
 from verse_data.errors import ContentCorrupt, ContentMissing, UsageError
 from verse_data.phantom import write
 from verse_data.release import Release
-from verse_data.release.contents import make_recipe
+from verse_data.stores import make_recipe
 from verse_data.training import pad_collate
 
 pytestmark = pytest.mark.usefixtures("one_core")

@@ -22,7 +22,6 @@ from verse_data.training import (
     centroid_voxels,
     pad_collate,
 )
-from verse_data.training.front import FrontDataset
 from verse_data.training.transforms import Compose, CropOrPad
 
 pytestmark = pytest.mark.filterwarnings("default")  # theirs are not ours to mend
@@ -320,17 +319,3 @@ def test_lightning_refuses_a_leak(made: support.Made) -> None:
     apart = VerSeDataModule(train=ScanDataset(made.scans[:3]), val=val)
     assert len(list(itertools.chain(apart.train_dataloader(), apart.val_dataloader()))) == 4
     assert set(apart.provenance) == {"train", "val"}
-
-
-def test_lightning_takes_a_dataset_of_the_familiar_signature(made: support.Made) -> None:
-    """What stands in front of a dataset, as VerSeDataset does, is trained on as the dataset is."""
-    needs("lightning")
-    from verse_data.training.lightning import VerSeDataModule
-
-    train, val = FrontDataset(ScanDataset(made.scans[:3])), ScanDataset(made.scans[3:])
-    module = VerSeDataModule(train=train, val=val)
-
-    assert len(list(module.train_dataloader())) == 3
-    assert set(module.provenance) == {"train", "val"}
-    with pytest.raises(UsageError, match="leaks patients"):
-        VerSeDataModule(train=train, val=FrontDataset(ScanDataset(made.scans[2:])))

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import pytest
-import torch
 from torch.utils.data import DataLoader
 
 import verse_data as vd
-from verse_data.api import lock_tree
+from verse_data.api import VerSeDataset, lock_tree
 from verse_data.errors import IntegrityError, UsageError
 from verse_data.phantom import write as write_phantom
-from verse_data.torchvision_style import VerSeDataset
 from verse_data.training import BalancedSampler, PatchDataset, VertebraDataset
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -38,11 +35,11 @@ def test_the_familiar_signature_serves_the_same(root: Path) -> None:
     familiar = VerSeDataset(root, "training", note, False, True, release="phantom")  # noqa: FBT003
     plain = vd.load_split("training", release="phantom", root=root)
 
-    assert isinstance(familiar, torch.utils.data.Dataset)
+    assert type(familiar) is type(plain)
     assert len(familiar) == len(plain)
     assert (familiar[1]["image"] == plain[1]["image"]).all()
     assert seen == [plain[1]["scan_id"]]
-    assert "VerSeDataset of a ScanDataset" in repr(familiar)
+    assert familiar.fingerprint == plain.fingerprint
     assert "phantom" in familiar._repr_html_()
 
 
@@ -99,21 +96,6 @@ def test_checksum_holds_for_one_version_and_for_several_releases(
         VerSeDataset(home, split, checksum=True, release=["other", "phantom"])
     with pytest.raises(UsageError, match="one release"):
         VerSeDataset(home, split, checksum=True, release=["other", "phantom"], version="v1")
-
-
-def test_the_front_can_do_what_is_behind_it(root: Path) -> None:
-    """Loader, sampler, fingerprint and copies of a VerSeDataset are those of what it serves."""
-    front = VerSeDataset(root, "training", release="phantom", unit="vertebra", crop_size_mm=40)
-    balanced = BalancedSampler(front, max_subject_share=1.0)  # type: ignore[arg-type]
-
-    assert front.fingerprint == front.served.fingerprint
-    assert len(front.scans) == len(front.served.scans)
-    assert {"loader", "vertebrae"} <= set(dir(front))
-    assert sum(len(b["grade"]) for b in front.loader(sampler=balanced, batch_size=4)) == len(front)
-    again = pickle.loads(pickle.dumps(front))  # noqa: TID251
-    assert again.fingerprint == front.fingerprint
-    with pytest.raises(AttributeError, match="nonsense"):
-        _ = front.nonsense
 
 
 def test_units_of_the_phantom_batch(root: Path) -> None:

@@ -15,9 +15,9 @@ from verse_data.api import load_table, lock_tree
 from verse_data.cli.main import app
 from verse_data.config import resolve
 from verse_data.errors import ContentMissing, IncompleteTable, QueryRefused, UsageError
+from verse_data.opening import dataset_of
 from verse_data.phantom import write
 from verse_data.release import Release
-from verse_data.release.opening import dataset_of
 from verse_data.releases.tree import lock_tree as hash_tree
 from verse_data.spine.levels import LEVELS
 

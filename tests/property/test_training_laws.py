@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from verse_data.spine.geometry import Box
 from verse_data.training import PatchDataset, ServedScan
+from verse_data.training.draw import DrawPlan, permutation, uniforms
 from verse_data.training.patch import anywhere, inside
-from verse_data.training.plan import DrawPlan
-from verse_data.training.randomness import permutation, uniforms
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """A busy machine is no error."""

@@ -23,9 +23,11 @@ FLOORS: tuple[set[str], ...] = (
     {"releases", "volumes"},
     {"tables", "phantom"},
     {"training", "export", "views"},
+    {"union", "grades", "stores", "inspection", "adopting"},
+    {"comparison", "serve"},
     {"release", "doctor"},
+    {"opening"},
     {"api"},
-    {"torchvision_style"},
     {"cli"},
     {"__main__"},
 )

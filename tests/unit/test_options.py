@@ -8,7 +8,7 @@ import pytest
 
 from verse_data import training
 from verse_data.errors import UsageError
-from verse_data.release.options import _OF_UNIT, split_options
+from verse_data.serve import _OF_UNIT, split_options
 from verse_data.training.base import ServedOptions
 
 UNITS = {

@@ -80,7 +80,7 @@ UNCHECKED = {
     "releases/store.py": {"object_path"},
     "releases/verify.py": {"object_path"},
     # Whether a broken file was replaced, by its times.
-    "release/tabled.py": {"object_path"},
+    "release.py": {"object_path"},
     # A tree that is not locked yet.
     "tables/check.py": {"read_header", "read_image", "read_mask"},
     # Headers to plan with; the pass that is hashed compares them with what it finds.

@@ -14,7 +14,7 @@ from tests.support import training as support
 from verse_data.errors import UsageError, ValidationFailed
 from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS
 from verse_data.training import PatchDataset, ScanDataset, centroid_voxels
-from verse_data.training.randomness import seeded_transform
+from verse_data.training.draw import seeded_transform
 from verse_data.training.transforms import Compose, CropOrPad, MapLabels, Orient, Window
 
 

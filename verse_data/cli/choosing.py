@@ -28,9 +28,7 @@ def chosen_scans(
     """
     if not (splits or subjects or scans):
         return None
-    from verse_data.release.contents import known_scans
-
-    wanted = known_scans(_flat(scans), release.series, release.files)
+    wanted = release.known_scans(_flat(scans))
     people = {scan.subject_id for scan in release.series.values()}
     patients = _known_subjects(release, people, _flat(subjects))
     chosen = [

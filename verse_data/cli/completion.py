@@ -52,13 +52,13 @@ def _series(typed: dict[str, Any]) -> Any:
     """Return the series of a release by scan id; of one that is not here, those of the catalog."""
     from verse_data import api
     from verse_data.errors import UsageError
-    from verse_data.release.contents import published_scans
+    from verse_data.releases.catalog import load_catalog
 
     name, version, root = typed["release"], typed.get("version"), typed.get("root")
     try:
         return api.open_release(name, version=version, root=root, offline=True, make=False).series
     except UsageError:
-        return published_scans(name)
+        return {series.scan_id: series for series in load_catalog(name).expected}
 
 
 def _subjects(typed: dict[str, Any]) -> Iterable[str]:

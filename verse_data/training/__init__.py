@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from verse_data.training import transforms
 from verse_data.training.balance import BalancedSampler
-from verse_data.training.collate import pad_collate
 from verse_data.training.loader import EpochLoader
-from verse_data.training.order import EpochSampler
 from verse_data.training.patch import PatchDataset
-from verse_data.training.samples import centroid_voxels
+from verse_data.training.rows import FRACTURE_TYPES
+from verse_data.training.sampler import EpochSampler
+from verse_data.training.samples import centroid_voxels, pad_collate
 from verse_data.training.scan import ScanDataset
 from verse_data.training.scans import LeftOut, ServedScan
 from verse_data.training.vertebra import VertebraDataset
-from verse_data.training.vertebrae import FRACTURE_TYPES
 
 __all__ = [
     "FRACTURE_TYPES",

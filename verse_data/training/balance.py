@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from verse_data.errors import UsageError
-from verse_data.training.numbers import finite, whole
-from verse_data.training.order import EpochSampler
-from verse_data.training.plan import DrawPlan
+from verse_data.training.arguments import finite, whole
+from verse_data.training.draw import DrawPlan
+from verse_data.training.rows import VertebraColumns
+from verse_data.training.sampler import EpochSampler
 from verse_data.training.vertebra import VertebraDataset
-from verse_data.training.vertebrae import VertebraColumns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +60,7 @@ class BalancedSampler(EpochSampler):
         Draws in an epoch; by default the length of the dataset.
     **options
         ``shuffle``, ``rank``, ``world_size`` and ``uneven``, as in
-        :class:`verse_data.training.order.EpochSampler`.
+        :class:`verse_data.training.sampler.EpochSampler`.
 
     Raises
     ------
@@ -120,18 +120,7 @@ class BalancedSampler(EpochSampler):
 def balanced_shares(
     rows: VertebraColumns, grades: Mapping[int, float] | None, limit: float
 ) -> Shares:
-    """Return the share of each vertebra, all above 0 and summing to 1.
-
-    Parameters
-    ----------
-    rows : VertebraColumns
-        What is drawn; not empty.
-    grades : mapping, optional
-        Share of each grade of `rows`; they sum to 1. By default what even grades within each level
-        make.
-    limit : float
-        Greatest share of one subject.
-    """
+    """Return the share of each vertebra, all above 0 and summing to 1."""
     shares = _even_within_levels(rows)
     for grade in np.unique(rows.grade):
         members = rows.grade == grade
@@ -183,11 +172,10 @@ def _limit(subject_id: npt.NDArray[np.str_], asked: float | None) -> float:
         return min(1.0, _SUBJECT_TIMES / subjects)
     limit = finite("max_subject_share", asked)
     if limit * subjects < 1 - _CLOSE:
-        message = (
+        raise UsageError(
             f"max_subject_share={limit:g} cannot be met by {subjects} subjects with the grades "
             f"that are drawn: it must be at least {1 / subjects:g}."
         )
-        raise UsageError(message)
     return limit
 
 
@@ -197,26 +185,27 @@ def _grade_shares(
     """Return the share of each grade that was asked for; None if none was."""
     present = np.unique(rows.grade).tolist()
     if not present:
-        message = "The dataset has no vertebra to draw; see dataset.excluded for the reasons."
-        raise UsageError(message)
+        raise UsageError(
+            "The dataset has no vertebra to draw; see dataset.excluded for the reasons."
+        )
     if weights is None:
         return None
     asked = _numbers(weights)
     absent = sorted(set(asked) - set(present))
     total = sum(asked.values())
     if absent or not total > 0 or min(asked.values()) < 0:
-        message = (
+        raise UsageError(
             f"grade_weights={weights!r}: grades here are {present}; give each 0 or more, "
             f"and one of them more."
         )
-        raise UsageError(message)
     return {grade: weight / total for grade, weight in asked.items()}
 
 
 def _numbers(weights: object) -> dict[int, float]:
     if not isinstance(weights, Mapping):
-        message = f"grade_weights={weights!r} is not a mapping, such as {{0: 1, 2: 1, 3: 1}}."
-        raise UsageError(message)
+        raise UsageError(
+            f"grade_weights={weights!r} is not a mapping, such as {{0: 1, 2: 1, 3: 1}}."
+        )
     return {
         whole("a grade of grade_weights", grade, least=-1): finite(
             f"grade_weights[{grade!r}]", weight
@@ -228,8 +217,7 @@ def _numbers(weights: object) -> dict[int, float]:
 def _of_vertebrae(dataset: object) -> VertebraDataset:
     if isinstance(dataset, VertebraDataset):
         return dataset
-    message = (
+    raise UsageError(
         f"BalancedSampler draws vertebrae, not from a {type(dataset).__name__}; "
         f"serve them with unit='vertebra'."
     )
-    raise UsageError(message)

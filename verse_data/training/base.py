@@ -6,33 +6,36 @@ import json
 import operator
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any, TypedDict
 
-import torch
-from torch.utils.data import Dataset
+import numpy as np
 
+from verse_data.digests import sha256_of_json
 from verse_data.errors import UsageError
 from verse_data.spine.geometry import check_axcodes
-from verse_data.training.collate import UnevenSample
-from verse_data.training.describe import Described
-from verse_data.training.numbers import whole
-from verse_data.training.oriented import OrientedScan, Readers
-from verse_data.training.randomness import seeded_transform
-from verse_data.training.samples import Sample, check_dtype, check_plain, named
+from verse_data.training.arguments import whole
+from verse_data.training.draw import seeded_transform
+from verse_data.training.loader import EpochLoader
+from verse_data.training.sampler import EpochDataset, EpochSampler
+from verse_data.training.samples import Sample, UnevenSample, check_dtype, check_plain, named
 from verse_data.training.scans import (
     LeftOut,
+    OrientedScan,
+    Readers,
     ScanColumns,
     ServedScan,
     left_out_table,
     part_served,
 )
-from verse_data.training.workers import WorkBoard, in_worker, shared
+from verse_data.training.workers import in_worker
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from verse_data.training.loader import EpochLoader
-    from verse_data.training.order import EpochSampler
+
+_GIVEN = ("release", "version", "licence")
+_SHOWN_HEX = 12
 
 Transform = Callable[[Any], Any]
 Index = int | tuple[int, int]
@@ -50,7 +53,7 @@ class ServedOptions(TypedDict, total=False):
     left_out: Sequence[LeftOut]
 
 
-class ServedDataset(Described, Dataset[Any]):
+class ServedDataset(EpochDataset):
     """Base of :class:`ScanDataset`, :class:`PatchDataset` and :class:`VertebraDataset`.
 
     Sample ``dataset[i]`` is a pure function of the stores, the options, ``seed``, the epoch and
@@ -98,28 +101,16 @@ class ServedDataset(Described, Dataset[Any]):
         provenance: Mapping[str, Any] | None = None,
         left_out: Sequence[LeftOut] = (),
     ) -> None:
+        super().__init__(seed)
         self.orientation = check_axcodes(orientation)
         self.transform = transform
         _check_callable(transform)
-        self.seed = whole("seed", seed)
         self.image_dtype = check_dtype(image_dtype)
         served, without = part_served(scans, label=needs_label)
         self.scans = ScanColumns(served)
         self._left_out = (*left_out, *without)
         self._given = json.dumps(dict(provenance or {}), default=str)
         self._readers = Readers(self.orientation)
-        # Shared memory, so that workers that outlive an epoch see the next one.
-        self._epoch = shared(torch.zeros(1, dtype=torch.int64))
-        self._board = WorkBoard()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        # A pickled or deeply copied tensor is private again; one sent to a worker stays shared.
-        self._epoch = shared(self._epoch)
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """Return the number of samples of an epoch."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -140,6 +131,54 @@ class ServedDataset(Described, Dataset[Any]):
         """Ids of the scans that a sample can come from."""
         return frozenset(self.scans.scan_id.tolist())
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over stores, rows and options: equal for datasets that serve the same samples.
+
+        The transform is not part of it.
+        """
+        content = {
+            "unit": self.unit,
+            "scans": [[s.scan_id, s.store.name] for s in self.scans],
+            "options": self.options,
+            "rows": self._rows_digest(),
+        }
+        return sha256_of_json(content)
+
+    def _rows_digest(self) -> str | None:
+        """Return the digest of the rows of the vertebrae table that decide the samples."""
+        return None
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the samples come from and how they were made, as plain JSON."""
+        return {
+            **json.loads(self._given),
+            "unit": self.unit,
+            "options": self.options,
+            "stores": {s.scan_id: s.store.name for s in self.scans},
+            "dataset_fingerprint": self.fingerprint,
+        }
+
+    def counts(self) -> dict[str, int]:
+        """Return how many samples, scans and subjects are served, and how much was left out."""
+        return {
+            "samples": len(self),
+            "scans": len(self.scans),
+            "subjects": len(np.unique(self.scans.subject_id)),
+            "excluded": len(self.excluded),
+        }
+
+    def details(self) -> list[tuple[str, str]]:
+        """Return what only this unit has to tell, as pairs of words."""
+        return []
+
+    def __repr__(self) -> str:
+        return describe(self)
+
+    def _repr_html_(self) -> str:
+        return describe_html(self)
+
     @abstractmethod
     def _make(self, epoch: int, index: int) -> Sample:
         """Return sample `index` of `epoch`, before the transform."""
@@ -149,17 +188,7 @@ class ServedDataset(Described, Dataset[Any]):
         """Return the number of the scan that sample `index` of `epoch` is cut from."""
 
     def __getitem__(self, index: Index) -> Any:
-        """Return one sample: number `index` of the current epoch, or ``(epoch, number)``.
-
-        Raises
-        ------
-        IndexError, TypeError
-            If there is no such sample, or `index` is no number.
-        SampleError
-            If the transform, or anything else that is not ours, fails; the text names the scan.
-        IntegrityError
-            If the store's bytes are not what its manifest promised.
-        """
+        """Return one sample: number `index` of the current epoch, or ``(epoch, number)``."""
         epoch, number = index if isinstance(index, tuple) else (self.epoch, index)
         epoch, number = whole("epoch", epoch), operator.index(number)
         if not -len(self) <= number < len(self):
@@ -190,43 +219,51 @@ class ServedDataset(Described, Dataset[Any]):
         scan_id = self.scans.scan_id[self.scan_number(epoch, index)]
         return f"{scan_id}, {self.unit} sample {index} of epoch {epoch}"
 
-    def in_work(self) -> list[str]:
-        """Return the places of the samples that workers have begun and not finished."""
-        return [self.place(epoch, number) for epoch, number in self._board.begun()]
-
-    def forget_work(self) -> None:
-        """Forget what earlier workers were at."""
-        self._board.clear()
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that ``dataset[i]`` draws for."""
-        return int(self._epoch[0])
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw for `epoch` from now on, in workers that already run as well.
-
-        Parameters
-        ----------
-        epoch : int
-            From 0 on.
-        """
-        self._epoch[0] = whole("epoch", epoch)
-
     def sampler(self, **options: Any) -> EpochSampler:
-        """Return an :class:`~verse_data.training.order.EpochSampler` over this dataset."""
-        from verse_data.training.order import EpochSampler
-
+        """Return an :class:`~verse_data.training.sampler.EpochSampler` over this dataset."""
         return EpochSampler(self, **options)
 
     def loader(self, **options: Any) -> EpochLoader:
         """Return an :class:`~verse_data.training.loader.EpochLoader` over this dataset."""
-        from verse_data.training.loader import EpochLoader
-
         return EpochLoader(self, **options)
+
+
+def facts(dataset: ServedDataset) -> list[tuple[str, str]]:
+    """Return what is worth knowing of `dataset`, as pairs of words."""
+    given: dict[str, Any] = dataset.provenance
+    counts = dataset.counts()
+    left_out = dataset.excluded["reason"].value_counts()
+    reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+    options = ", ".join(f"{key}={value!r}" for key, value in dataset.options.items())
+    return [
+        *((key, str(given[key])) for key in _GIVEN if key in given),
+        ("samples", f"{counts['samples']:,}"),
+        ("scans", f"{counts['scans']:,} of {counts['subjects']:,} subjects"),
+        *dataset.details(),
+        ("excluded", f"{counts['excluded']:,}" + (f" ({reasons})" if reasons else "")),
+        ("options", options),
+        ("fingerprint", dataset.fingerprint[:_SHOWN_HEX]),
+    ]
+
+
+def describe(dataset: ServedDataset) -> str:
+    """Return the text of ``repr``."""
+    lines = [f"  {key:<12}{value}" for key, value in facts(dataset)]
+    return "\n".join([type(dataset).__name__, *lines])
+
+
+def describe_html(dataset: ServedDataset) -> str:
+    """Return the table that notebooks show; everything in it is escaped."""
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{escape(key)}</th>"
+        f"<td style='text-align:left'>{escape(value)}</td></tr>"
+        for key, value in facts(dataset)
+    )
+    return f"<table><caption>{escape(type(dataset).__name__)}</caption>{rows}</table>"
 
 
 def _check_callable(transform: object) -> None:
     if transform is not None and not callable(transform):
-        message = f"transform={transform!r} cannot be called; give a function of one sample."
-        raise UsageError(message)
+        raise UsageError(
+            f"transform={transform!r} cannot be called; give a function of one sample."
+        )

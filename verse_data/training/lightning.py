@@ -10,11 +10,8 @@ from lightning.pytorch import LightningDataModule
 
 from verse_data.errors import UsageError
 from verse_data.training.base import ServedDataset
-from verse_data.training.front import FrontDataset
 from verse_data.training.loader import EpochLoader
-from verse_data.training.order import EpochSampler
-
-Served = ServedDataset | FrontDataset
+from verse_data.training.sampler import EpochSampler
 
 
 class VerSeDataModule(LightningDataModule):  # type: ignore[misc]
@@ -26,9 +23,9 @@ class VerSeDataModule(LightningDataModule):  # type: ignore[misc]
 
     Parameters
     ----------
-    train : ServedDataset or VerSeDataset
+    train : ServedDatasetDataset or VerSeDataset
         Shuffled anew in every epoch.
-    val, test, predict : ServedDataset or VerSeDataset, optional
+    val, test, predict : ServedDatasetDataset or VerSeDataset, optional
         Served in their own order.
     sampler : EpochSampler, optional
         Of `train`; such as a `BalancedSampler`. By default a shuffled one.
@@ -46,10 +43,10 @@ class VerSeDataModule(LightningDataModule):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        train: Served,
-        val: Served | None = None,
-        test: Served | None = None,
-        predict: Served | None = None,
+        train: ServedDataset,
+        val: ServedDataset | None = None,
+        test: ServedDataset | None = None,
+        predict: ServedDataset | None = None,
         sampler: EpochSampler | None = None,
         batch_size: int = 1,
         num_workers: int = 0,
@@ -89,19 +86,18 @@ class VerSeDataModule(LightningDataModule):  # type: ignore[misc]
         """Return the loader of `predict`."""
         return self._in_order(self.predict)
 
-    def _in_order(self, dataset: Served | None) -> EpochLoader | list[Any]:
+    def _in_order(self, dataset: ServedDataset | None) -> EpochLoader | list[Any]:
         if dataset is None:
             return []
         return dataset.loader(sampler=dataset.sampler(shuffle=False), **self._options)
 
 
-def _check_apart(train: Served, other: Served | None, name: str) -> None:
+def _check_apart(train: ServedDataset, other: ServedDataset | None, name: str) -> None:
     if other is None:
         return
     shared = np.intersect1d(train.scans.subject_id, other.scans.subject_id)
     if len(shared):
-        message = (
+        raise UsageError(
             f"These subjects are in train and in {name}, which leaks patients: "
             f"{', '.join(shared[:5])}. Take train and {name} from different splits or folds."
         )
-        raise UsageError(message)

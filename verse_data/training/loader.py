@@ -10,12 +10,9 @@ from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
 
 from verse_data.errors import SampleError, UsageError, VerseDataError
-from verse_data.training.base import ServedDataset
-from verse_data.training.collate import collate
-from verse_data.training.front import FrontDataset, behind
-from verse_data.training.guards import GuardedCollate, GuardedStart
-from verse_data.training.order import EpochSampler
-from verse_data.training.workers import watch
+from verse_data.training.sampler import EpochDataset, EpochSampler
+from verse_data.training.samples import collate
+from verse_data.training.workers import GuardedCollate, GuardedStart, watch
 
 _PATIENCE_S = 120.0
 _SHARED_MEMORY_WORDS = ("shm", "bus error", "shared memory", "No space left")
@@ -75,7 +72,7 @@ class EpochLoader(DataLoader[Any]):
 
     def __init__(
         self,
-        dataset: ServedDataset | FrontDataset,
+        dataset: EpochDataset,
         *,
         sampler: EpochSampler | None = None,
         batch_size: int | None = 1,
@@ -84,17 +81,16 @@ class EpochLoader(DataLoader[Any]):
         **options: Any,
     ) -> None:
         if "shuffle" in options or "batch_sampler" in options:
-            message = "Give the order by sampler=dataset.sampler(shuffle=…), not to the loader."
-            raise UsageError(message)
-        dataset = behind(dataset)
+            raise UsageError(
+                "Give the order by sampler=dataset.sampler(shuffle=…), not to the loader."
+            )
         sampler = EpochSampler(dataset) if sampler is None else sampler
         if not isinstance(sampler, EpochSampler) or sampler.dataset is not dataset:
-            message = (
+            raise UsageError(
                 f"sampler={type(sampler).__name__}(…) is none of this dataset's, which alone can "
                 f"stop and go on: give dataset.sampler(…), or BalancedSampler(dataset). With "
                 f"Lightning on several devices: Trainer(use_distributed_sampler=False)."
             )
-            raise UsageError(message)
         if batch_size is not None and options.get("collate_fn") is None:
             options["collate_fn"] = collate
         patience = timeout if timeout is not None else _PATIENCE_S
@@ -123,11 +119,10 @@ class EpochLoader(DataLoader[Any]):
             self._served += step
             yield batch
         if given < expected:
-            message = (
+            raise SampleError(
                 f"The epoch ended after {given} of {expected} batches without an error, as it does "
                 f"when a sampler of your own gives fewer samples than it has. Mend the sampler."
             )
-            raise SampleError(message)
         self.sampler.set_epoch(self.sampler.epoch + 1)
         self._served = 0
 
@@ -154,17 +149,16 @@ class EpochLoader(DataLoader[Any]):
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             if "pickle" not in str(error):
                 raise
-            message = (
+            raise UsageError(
                 f"The workers could not be started: {error}. Those that are not forked get the "
                 f"dataset by pickle: define transform, collate_fn and worker_init_fn at the top "
                 f"level of a module, or give multiprocessing_context='fork'."
-            )
-            raise UsageError(message) from error
+            ) from error
         watch(batches)
         return batches
 
     @property
-    def served_dataset(self) -> ServedDataset:
+    def served_dataset(self) -> EpochDataset:
         """The dataset, typed."""
         return self.sampler.dataset
 

@@ -11,17 +11,16 @@ import torch
 from verse_data.errors import UsageError
 from verse_data.spine.geometry import Box, Shape
 from verse_data.spine.levels import LEVELS
+from verse_data.training.arguments import cube, whole
 from verse_data.training.base import ServedDataset, ServedOptions
-from verse_data.training.numbers import cube, whole
-from verse_data.training.oriented import OrientedScan
-from verse_data.training.plan import DrawPlan, plan_by_class, plan_by_scan
-from verse_data.training.randomness import DRAW, uniforms
+from verse_data.training.draw import DRAW, DrawPlan, plan_by_class, plan_by_scan, uniforms
+from verse_data.training.rows import VertebraColumns
 from verse_data.training.samples import Sample, common, volumes
-from verse_data.training.scans import ServedScan
-from verse_data.training.vertebrae import VertebraColumns
+from verse_data.training.scans import OrientedScan, ServedScan
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 Sampling = Literal["uniform", "foreground", "level", "grade"]
 
@@ -189,13 +188,12 @@ def _planned(
 ) -> tuple[VertebraColumns | None, DrawPlan]:
     if sampling in ("uniform", "foreground"):
         if weights is not None:
-            message = f"weights= has no meaning with sampling={sampling!r}; use 'level' or 'grade'."
-            raise UsageError(message)
+            raise UsageError(
+                f"weights= has no meaning with sampling={sampling!r}; use 'level' or 'grade'."
+            )
         return None, plan_by_scan(scans, count, seed)
     if sampling not in ("level", "grade"):
-        message = f"sampling={sampling!r} is none of uniform, foreground, level, grade."
-        raise UsageError(message)
+        raise UsageError(f"sampling={sampling!r} is none of uniform, foreground, level, grade.")
     if rows is None:
-        message = f"sampling={sampling!r} needs vertebrae=, rows of release.vertebrae."
-        raise UsageError(message)
+        raise UsageError(f"sampling={sampling!r} needs vertebrae=, rows of release.vertebrae.")
     return plan_by_class(sampling, rows, weights, count, seed)

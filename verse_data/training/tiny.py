@@ -176,13 +176,7 @@ def segmentation_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor
 
 @torch.inference_mode()
 def dice(network: nn.Module, patches: Dataset[dict[str, torch.Tensor]], *, count: int) -> float:
-    """Return the Dice overlap of prediction and mask over the first `count` patches together.
-
-    Returns
-    -------
-    float
-        0 to 1.
-    """
+    """Return the Dice overlap of prediction and mask over the first `count` patches together."""
     overlap = total = 0
     loader = DataLoader(Subset(patches, range(count)), batch_size=2, generator=torch.Generator())
     with _one_thread():

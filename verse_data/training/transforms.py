@@ -17,7 +17,7 @@ import torch
 from verse_data.errors import UsageError, ValidationFailed
 from verse_data.spine.geometry import AxisMap, Box, apply_affine, check_axcodes, voxel_sizes
 from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS, region
-from verse_data.training.numbers import finite, three, whole
+from verse_data.training.arguments import finite, three, whole
 from verse_data.training.samples import PAD_HU, Sample
 
 _VOLUMES = ("image", "label")
@@ -106,8 +106,7 @@ class CropOrPad:
         object.__setattr__(self, "shape", three("CropOrPad: shape", self.shape))
         finite("CropOrPad: pad_image", self.pad_image)
         if self.about not in {"image", "label", "centroids"}:
-            message = f"CropOrPad: about={self.about!r} is none of image, label, centroids."
-            raise UsageError(message)
+            raise UsageError(f"CropOrPad: about={self.about!r} is none of image, label, centroids.")
 
     def __call__(self, sample: Sample) -> Sample:
         """Return the sample in the new shape; what is outside is padded, labels with 0."""
@@ -145,8 +144,7 @@ class Window:
 
     def __post_init__(self) -> None:
         if not finite("Window: low", self.low) < finite("Window: high", self.high):
-            message = f"Window({self.low}, {self.high}): low must lie below high."
-            raise UsageError(message)
+            raise UsageError(f"Window({self.low}, {self.high}): low must lie below high.")
 
     def __call__(self, sample: Sample) -> Sample:
         """Return the sample with a float32 image in [0, 1]."""
@@ -180,13 +178,7 @@ class MapLabels:
             whole("MapLabels: label", number, below=_LABELS)
 
     def __call__(self, sample: Sample) -> Sample:
-        """Return the sample with the new labels.
-
-        Raises
-        ------
-        ValidationFailed
-            If a label occurs that the mapping does not name.
-        """
+        """Return the sample with the new labels."""
         table = np.zeros(_LABELS, dtype=np.uint8)
         for old, new in self.mapping.items():
             table[old] = new
@@ -194,10 +186,9 @@ class MapLabels:
         present = np.flatnonzero(np.bincount(label.reshape(-1), minlength=_LABELS)).tolist()
         unknown = [number for number in present if number and number not in self.mapping]
         if unknown:
-            message = (
+            raise ValidationFailed(
                 f"label holds {unknown}, which the mapping does not name: {dict(self.mapping)}."
             )
-            raise ValidationFailed(message)
         return {**sample, "label": torch.from_numpy(table[label])}
 
     @property
@@ -212,8 +203,7 @@ class MapLabels:
         kept = {old: new for old, new in self.mapping.items() if new}
         back = {new: old for old, new in kept.items()}
         if len(back) < len(kept):
-            message = "This mapping has no inverse: it gives two labels the same number."
-            raise UsageError(message)
+            raise UsageError("This mapping has no inverse: it gives two labels the same number.")
         levels = {label: level for level, label in LABEL_OF_LEVEL.items()}
         return MapLabels(back, {old: levels[old] for old in back.values() if old in levels})
 
@@ -228,10 +218,9 @@ class MapLabels:
         """
         unknown = [level for level in levels if level not in LEVELS]
         if unknown:
-            message = (
+            raise UsageError(
                 f"levels= names {unknown}, which are no levels; there are {', '.join(LEVELS)}."
             )
-            raise UsageError(message)
         ordered = [level for level in LEVELS if level in set(levels)]
         numbers = {LABEL_OF_LEVEL[level]: place for place, level in enumerate(ordered, start=1)}
         others = {LABEL_OF_LEVEL[level]: 0 for level in LEVELS if level not in ordered}

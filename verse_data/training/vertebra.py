@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
+import numpy.typing as npt
 
 from verse_data.errors import UsageError
 from verse_data.spine.levels import LEVELS
+from verse_data.training.arguments import finite, whole
 from verse_data.training.base import ServedDataset, ServedOptions
-from verse_data.training.crop_spec import (
+from verse_data.training.crops import (
     Around,
     Axes,
     CropSpec,
     LabelMode,
     Millimetres,
     lengths,
+    neighbours,
     one_of,
 )
-from verse_data.training.exclusion import reasons
-from verse_data.training.numbers import finite, whole
+from verse_data.training.rows import STATUSES, VertebraColumns
 from verse_data.training.samples import Sample, common, volumes
-from verse_data.training.scans import ServedScan, left_out_table
-from verse_data.training.vertebrae import STATUSES, VertebraColumns
+from verse_data.training.scans import OrientedScan, ServedScan, left_out_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -208,3 +209,40 @@ class VertebraDataset(ServedDataset):
             | common(self.scans.names(number), opened, affine)
             | self._rows.targets(index, self.fracture_threshold)
         )
+
+
+Flags = npt.NDArray[np.bool_]
+
+
+def reasons(
+    rows: VertebraColumns,
+    spec: CropSpec,
+    *,
+    include: Collection[str],
+    left_out: Mapping[str, str],
+    open_scan: Callable[[int], OrientedScan],
+) -> npt.NDArray[np.str_]:
+    """Return for each vertebra why it is not served, or an empty text if it is."""
+    included = np.isin(rows.status, [STATUSES.index(word) for word in include])
+    lost = ~np.isfinite(rows.centroid).all(axis=1)
+    candidates = included & ~lost & (rows.scan >= 0)
+    alone = _alone(rows, candidates, open_scan) if spec.axes == "spine" else np.zeros_like(included)
+    choices: list[tuple[Flags, npt.ArrayLike]] = [
+        (~included, np.array(STATUSES)[rows.status]),
+        *((rows.scan_id == scan_id, reason) for scan_id, reason in left_out.items()),
+        (rows.scan < 0, "scan_not_served"),
+        (np.asarray(lost & spec.needs_centroid), "no_centroid"),
+        (np.asarray((rows.has_mask == 0) & (spec.around == "mask")), "no_mask"),
+        (alone, "no_neighbour"),
+    ]
+    words = [np.broadcast_to(np.asarray(word), len(rows)) for _, word in choices]
+    return np.select([condition for condition, _ in choices], words, default="")
+
+
+def _alone(rows: VertebraColumns, asked: Flags, open_scan: Callable[[int], OrientedScan]) -> Flags:
+    """Return which of the vertebrae that are `asked` for have no neighbour with a centroid."""
+    alone = np.zeros(len(rows), dtype=np.bool_)
+    for row in np.flatnonzero(asked):
+        opened = open_scan(int(rows.scan[row]))
+        alone[row] = neighbours(opened.centroids, int(rows.level[row])) is None
+    return alone

@@ -10,13 +10,13 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
 from verse_data import config
+from verse_data.adopting import PHANTOM, write_phantom
 from verse_data.errors import Offline, UsageError, did_you_mean, warn
 from verse_data.locks import key_lock
 from verse_data.progress import Progress, default
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import ReleaseLock, is_release_name
-from verse_data.release.adopting import PHANTOM, write_phantom
-from verse_data.release.facade import Release
+from verse_data.release import Release
 from verse_data.releases import catalog
 from verse_data.releases.commands import command
 from verse_data.releases.dataset import ReleaseDataset
@@ -27,6 +27,7 @@ from verse_data.releases.tree import lock_tree as hash_tree
 
 if TYPE_CHECKING:
     from verse_data.volumes.cache import Pruned, StoreInfo
+
 
 Root = str | os.PathLike[str] | None
 _LISTING_SECONDS: Final = 6 * 3600.0

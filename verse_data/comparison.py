@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from verse_data.errors import UnsafeInput, ValidationFailed
+from verse_data.inspection import mask_labels
 from verse_data.records.centroids import CentroidFile, parse_centroids
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import Role
 from verse_data.records.source_file import SourceFile
-from verse_data.release.checks import mask_labels
 from verse_data.releases.commands import command, unless_newest
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.diff import ROLE_WORDS, Change, diff_locks

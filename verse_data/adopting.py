@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from verse_data.releases.dataset import ReleaseDataset
     from verse_data.tables.workbook import Sheet
 
+
 PHANTOM: Final = "phantom"
 """Name of the made-up release."""
 

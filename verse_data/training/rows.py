@@ -16,6 +16,7 @@ from verse_data.training.scans import ScanColumns
 if TYPE_CHECKING:
     import pandas as pd
 
+
 FRACTURE_TYPES: Final = ("none", "wedge", "biconcave", "crush")
 """Words of the number in ``fracture_type``; -1 is not assessed."""
 
@@ -78,21 +79,13 @@ class VertebraColumns:
 
     @classmethod
     def from_table(cls, table: pd.DataFrame, scans: ScanColumns) -> VertebraColumns:
-        """Read the rows of the vertebrae table.
-
-        Raises
-        ------
-        UsageError
-            If columns are missing, or hold what cannot stand in them: a level or status that is
-            none, a grade beyond 3, the label of another level, a text for a number.
-        """
+        """Read the rows of the vertebrae table."""
         lacking = [name for name in _NEEDED if name not in table.columns]
         if lacking:
-            message = (
+            raise UsageError(
                 f"vertebrae= lacks the columns {', '.join(lacking)}. "
                 f"Give rows of release.vertebrae, with all their columns."
             )
-            raise UsageError(message)
         scan_id = table["scan_id"].to_numpy(dtype=np.str_)
         level = _known("level", table["level"], LEVELS)
         label = np.array([LABEL_OF_LEVEL[name] for name in LEVELS], dtype=np.int16)[level]
@@ -124,14 +117,7 @@ class VertebraColumns:
         return VertebraColumns(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     def targets(self, index: int, threshold: int) -> dict[str, Any]:
-        """Return what is known of one vertebra, as a sample says it.
-
-        Parameters
-        ----------
-        index : int
-        threshold : int
-            Lowest grade that counts as fractured.
-        """
+        """Return what is known of one vertebra, as a sample says it."""
         grade = int(self.grade[index])
         return {
             "level": LEVELS[self.level[index]],
@@ -211,11 +197,10 @@ def _known(name: str, column: pd.Series[Any], words: tuple[str, ...]) -> npt.NDA
     codes = _codes(column, words)
     strange = column[codes < 0].unique().tolist()
     if strange:
-        message = (
+        raise UsageError(
             f"vertebrae= has {name} {strange[0]!r}, which is none of {', '.join(words)}. "
             f"{_AS_IT_IS}"
         )
-        raise UsageError(message)
     return codes
 
 

@@ -8,22 +8,74 @@ over all ranks: a run may go on with another number of workers, and of ranks.
 from __future__ import annotations
 
 import reprlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import torch.distributed
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 
 from verse_data.digests import sha256_of_json
 from verse_data.errors import UsageError
-from verse_data.training.base import ServedDataset
-from verse_data.training.front import FrontDataset, behind
-from verse_data.training.numbers import whole
-from verse_data.training.randomness import ORDER, permutation
+from verse_data.training.arguments import whole
+from verse_data.training.draw import ORDER, permutation
+from verse_data.training.workers import WorkBoard, shared
 
 Uneven = Literal["pad", "exact"]
+
+
+class EpochDataset(Dataset[Any], ABC):
+    """A dataset whose sample follows from seed, epoch and number, whoever makes it."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = whole("seed", seed)
+        # Shared memory, so that workers that outlive an epoch see the next one.
+        self._epoch = shared(torch.zeros(1, dtype=torch.int64))
+        self._board = WorkBoard()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        # A pickled or deeply copied tensor is private again; one sent to a worker stays shared.
+        self._epoch = shared(self._epoch)
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of samples of an epoch."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """What is equal for datasets that serve the same samples."""
+
+    @abstractmethod
+    def place(self, epoch: int, index: int) -> str:
+        """Return the words by which errors name sample `index` of `epoch`."""
+
+    def in_work(self) -> list[str]:
+        """Return the places of the samples that workers have begun and not finished."""
+        return [self.place(epoch, number) for epoch, number in self._board.begun()]
+
+    def forget_work(self) -> None:
+        """Forget what earlier workers were at."""
+        self._board.clear()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that ``dataset[i]`` draws for."""
+        return int(self._epoch[0])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw for `epoch` from now on, in workers that already run as well.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0 on.
+        """
+        self._epoch[0] = whole("epoch", epoch)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -51,19 +103,18 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __init__(
         self,
-        dataset: ServedDataset | FrontDataset,
+        dataset: EpochDataset,
         *,
         shuffle: bool = True,
         rank: int | None = None,
         world_size: int | None = None,
         uneven: Uneven = "pad",
     ) -> None:
-        self.dataset = behind(dataset)
+        self.dataset = dataset
         self.shuffle = bool(shuffle)
         self.rank, self.world_size = _place(rank, world_size)
         if uneven not in {"pad", "exact"}:
-            message = f"uneven={uneven!r} is neither 'pad' nor 'exact'."
-            raise UsageError(message)
+            raise UsageError(f"uneven={uneven!r} is neither 'pad' nor 'exact'.")
         self.uneven = uneven
         self.epoch = self.dataset.epoch
         self._offset = 0
@@ -142,19 +193,17 @@ class EpochSampler(Sampler[tuple[int, int]]):
         bound = self._bound()
         wanted = {*bound, "epoch", "offset"}
         if not isinstance(state, Mapping) or set(state) != wanted:
-            message = (
+            raise UsageError(
                 f"This is not the state of a run: it must be what state_dict() gave, with the "
                 f"keys {', '.join(sorted(wanted))}; got {reprlib.repr(state)}."
             )
-            raise UsageError(message)
         for key, mine in bound.items():
             if state[key] != mine:
-                message = (
+                raise UsageError(
                     f"This state is of a run with {key} {state[key]!r}, and this one's is "
                     f"{mine!r}: its order means nothing here. Build dataset and sampler with the "
                     f"same release, version, options and seed."
                 )
-                raise UsageError(message)
         epoch = whole("state['epoch']", state["epoch"])
         offset = whole("state['offset']", state["offset"], below=max(self._total(), 1))
         self.set_epoch(epoch)
@@ -190,8 +239,7 @@ def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
         ranks = whole("world_size", world_size, least=1)
         return whole("rank", rank, below=ranks), ranks
     except UsageError as error:
-        message = (
+        raise UsageError(
             f"rank={rank!r}, world_size={world_size!r}: give both, with "
             f"0 <= rank < world_size, or neither."
-        )
-        raise UsageError(message) from error
+        ) from error

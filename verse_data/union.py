@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from verse_data.errors import ValidationFailed, counted
 
 if TYPE_CHECKING:
-    from verse_data.release.facade import Release
-    from verse_data.release.serving import Contribution
+    import pandas as pd
+
     from verse_data.tables.index import ScanFiles
+    from verse_data.training import LeftOut, ServedScan
+
 
 Scans = Mapping[str, "ScanFiles"]
 Place = tuple[int, str]
@@ -26,6 +28,31 @@ _PUBLISHED: Final = re.compile(
 """Ids of VerSe, whose numbers are one series each; MICCAI names may leave the direction out."""
 
 _SHOWN: Final = 5
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one release contributes to a dataset.
+
+    Attributes
+    ----------
+    scans : tuple of ServedScan
+        Scans whose stores are ready to be read.
+    left_out : tuple of LeftOut
+        Scans that were asked for and have no CT.
+    vertebrae : DataFrame or None
+        Rows of its vertebrae table that may be served; None where no sample needs them.
+    facts : mapping
+        Its provenance; at least ``release``, ``version`` and ``licence``.
+    series : mapping
+        The files of all its scans by scan id, of those that were not asked for too.
+    """
+
+    scans: tuple[ServedScan, ...]
+    left_out: tuple[LeftOut, ...]
+    vertebrae: pd.DataFrame | None
+    facts: Mapping[str, Any]
+    series: Mapping[str, ScanFiles]
 
 
 def same_series(releases: Sequence[Scans]) -> dict[Place, int]:
@@ -88,21 +115,21 @@ def patients(releases: Sequence[Scans], numbers: Mapping[Place, int]) -> dict[st
     return {subject: first(subject) for subject in list(names)}
 
 
-def assert_no_ct_in_two_splits(releases: Sequence[Release]) -> None:
-    """Raise `ValidationFailed` if two releases have the same CT, byte for byte, in two splits."""
-    found: defaultdict[str, list[tuple[Release, ScanFiles]]] = defaultdict(list)
-    for release in releases:
-        for scan in release.series.values():
+def assert_no_ct_in_two_splits(releases: Mapping[str, Scans]) -> None:
+    """Raise `ValidationFailed` if two releases, by name, have the same CT, byte for byte, in two splits."""
+    found: defaultdict[str, list[tuple[str, ScanFiles]]] = defaultdict(list)
+    for name, scans in releases.items():
+        for scan in scans.values():
             if "ct" in scan.files and scan.split:
-                found[scan.files["ct"].sha256].append((release, scan))
+                found[scan.files["ct"].sha256].append((name, scan))
     torn = [
         held
         for held in found.values()
-        if len({release.name for release, _ in held}) > 1 and len({s.split for _, s in held}) > 1
+        if len({name for name, _ in held}) > 1 and len({scan.split for _, scan in held}) > 1
     ]
     if torn:
         listed = "; ".join(
-            " is ".join(f"{s.scan_id} of {r.name} {r.version} in {s.split}" for r, s in held)
+            " is ".join(f"{scan.scan_id} of {name} in {scan.split}" for name, scan in held)
             for held in torn[:_SHOWN]
         )
         raise ValidationFailed(

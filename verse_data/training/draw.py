@@ -1,18 +1,71 @@
-"""Which item each sample of an epoch is drawn from, so that shares are met exactly."""
+"""What each sample of an epoch is drawn from: seeded, with shares of classes met exactly."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from verse_data.errors import UsageError
 from verse_data.spine.levels import LEVELS
-from verse_data.training.numbers import finite
-from verse_data.training.randomness import CLASS, permutation, uniforms
-from verse_data.training.vertebrae import VertebraColumns
+from verse_data.training.arguments import finite
+from verse_data.training.rows import VertebraColumns
+
+ORDER, DRAW, CLASS, TRANSFORM = range(4)
+"""Purposes: keys that differ in them give unrelated numbers."""
+
+
+def _bits(count: int, *key: int) -> npt.NDArray[np.uint64]:
+    return np.random.Philox(np.random.SeedSequence(key)).random_raw(count)
+
+
+def uniforms(count: int, *key: int) -> npt.NDArray[np.float64]:
+    """Return `count` numbers in [0, 1) for `key`."""
+    return np.asarray((_bits(count, *key) >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
+
+
+def permutation(count: int, *key: int) -> npt.NDArray[np.int64]:
+    """Return the numbers 0 to `count` - 1 in an order drawn for `key`."""
+    return np.argsort(_bits(count, *key), kind="stable")
+
+
+def seeded_transform(
+    transform: Callable[[Any], Any], sample: Any, seed: int, epoch: int, index: int
+) -> Any:
+    """Call `transform` with all usual random generators seeded for this sample.
+
+    The generators' states are put back afterwards, so that a training run's own draws (dropout,
+    mixing) do not depend on which samples were made in its process.
+    """
+    # Two words: MONAI's generators are of NumPy's kind, and would repeat its global one.
+    word, own = (int(bits) for bits in _bits(2, seed, TRANSFORM, epoch, index))
+    with _generators(word):
+        reseed = getattr(transform, "set_random_state", None)
+        if callable(reseed):  # MONAI's Randomizable keeps a generator of its own
+            reseed(seed=own % 2**32)
+        return transform(sample)
+
+
+@contextmanager
+def _generators(word: int) -> Iterator[None]:
+    state_torch = torch.random.get_rng_state()
+    state_numpy = np.random.get_state()  # noqa: NPY002 - the global one that transforms use
+    state_python = random.getstate()
+    # The default generator alone: torch.manual_seed would also touch every GPU.
+    torch.default_generator.manual_seed(word % 2**63)
+    np.random.seed(word % 2**32)  # noqa: NPY002
+    random.seed(word)
+    try:
+        yield
+    finally:
+        torch.random.set_rng_state(state_torch)
+        np.random.set_state(state_numpy)  # noqa: NPY002
+        random.setstate(state_python)
 
 
 class DrawPlan:
@@ -45,8 +98,7 @@ class DrawPlan:
         weights: Mapping[str, float] | None = None,
     ) -> None:
         if count < 0:
-            message = f"An epoch of {count} samples makes no sense; give a positive number."
-            raise UsageError(message)
+            raise UsageError(f"An epoch of {count} samples makes no sense; give a positive number.")
         self.weights = None if weights is None else dict(weights)
         self._ends = np.cumsum(shares)
         self._count = count if len(shares) else 0
@@ -88,11 +140,6 @@ def plan_by_class(
 
     Within a class every vertebra is drawn equally often. Those without a centroid, of scans that
     are not served or without the property are not drawn.
-
-    Raises
-    ------
-    UsageError
-        If `weights` names a class that does not exist, or of which there is no vertebra.
     """
     values = vertebrae.level if by == "level" else vertebrae.grade
     usable = (vertebrae.scan >= 0) & (values >= 0) & np.isfinite(vertebrae.centroid).all(axis=1)
@@ -119,18 +166,17 @@ def _asked(by: str, weights: object, present: list[int]) -> dict[int, float]:
     if weights is None:
         return dict.fromkeys(present, 1.0)
     if not isinstance(weights, Mapping):
-        message = f"weights={weights!r} is not a mapping of {by} to number."
-        raise UsageError(message)
+        raise UsageError(f"weights={weights!r} is not a mapping of {by} to number.")
     names = {_name(by, value): value for value in present}
     wrong = [str(key) for key in weights if str(key) not in names]
     if wrong:
-        message = (
+        raise UsageError(
             f"weights= names the {by} {', '.join(wrong)}, of which there is no vertebra with a "
             f"centroid here. There are: {', '.join(names) or 'none'}."
         )
-        raise UsageError(message)
     shares = {key: finite(f"weights[{key!r}]", weight) for key, weight in weights.items()}
     if any(share < 0 for share in shares.values()) or not sum(shares.values()):
-        message = f"weights={dict(weights)!r}: each must be 0 or more, and one of them more."
-        raise UsageError(message)
+        raise UsageError(
+            f"weights={dict(weights)!r}: each must be 0 or more, and one of them more."
+        )
     return {names[str(key)]: share for key, share in shares.items() if share}
