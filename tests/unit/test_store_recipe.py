@@ -23,14 +23,14 @@ from verse_data.errors import (
     VolumeCorrupt,
 )
 from verse_data.errors import ValidationFailed as Failed
-from verse_data.volumes.build import build_stores, ensure_store
+from verse_data.volumes.build import build_stores, in_processes
 from verse_data.volumes.cache import cache_size, list_stores
 from verse_data.volumes.convert import Conversion
 from verse_data.volumes.nifti import write_nifti
-from verse_data.volumes.pool import in_processes
 from verse_data.volumes.reader import ScanReader
 from verse_data.volumes.recipe import RECIPE_VERSION, Recipe, StoreKeys, fingerprint
 from verse_data.volumes.source import CentroidPoint, ScanSource, SourceFile
+from verse_data.volumes.store import ensure_store
 
 KEY = "SHA256E-s1--" + "0" * 64 + ".nii.gz"
 

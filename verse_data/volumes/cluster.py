@@ -7,27 +7,19 @@ makes the second run harmless. So Dask may run a task as often as it likes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 from verse_data.errors import StorageError, ToolMissing, UsageError
-from verse_data.volumes.source import ScanSource
 
+Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _SECONDS: Final = 10.0
 
 
 def connect(address: str) -> Any:
-    """Return a ``distributed.Client`` of the Dask scheduler at `address`, such as ``tcp://host:8786``.
-
-    Raises
-    ------
-    ToolMissing
-        If Dask is not installed.
-    StorageError
-        If nothing answers there.
-    """
+    """Return a ``distributed.Client`` of the Dask scheduler at `address`, such as ``tcp://host:8786``."""
     distributed = _distributed()
     try:
         return distributed.Client(address, timeout=_SECONDS)
@@ -38,44 +30,22 @@ def connect(address: str) -> Any:
         raise StorageError(message) from None
 
 
-def build_on(
-    client: Any,
-    build: Callable[[ScanSource], Result],
-    sources: Sequence[ScanSource],
-    *,
-    done: Callable[[ScanSource, Result], None],
-) -> None:
-    """Run `build` on each source, on the workers of a Dask cluster.
+def on_cluster(
+    client: Any, function: Callable[[Task], Result], tasks: Sequence[Task]
+) -> Iterator[tuple[Task, Result]]:
+    """Yield each task with its result, as they are done, on the workers of a Dask cluster.
 
-    Parameters
-    ----------
-    client : distributed.Client
-        Connected to the cluster.
-    build : callable
-        Picklable; returns the store, or an error that stops no other scan.
-    sources : sequence of ScanSource
-        The scans; their paths must be readable on the workers.
-    done : callable
-        Told of each scan and what `build` returned.
-
-    Raises
-    ------
-    UsageError
-        If `client` is no Dask client.
-    StorageError
-        If a scan's workers were killed time and again.
-    VerseDataError
-        The first that `build` raises; scans that are not yet begun are cancelled.
+    The first error that `function` raises is raised, and tasks that are not yet begun are cancelled.
     """
     distributed = _distributed()
     if not isinstance(client, distributed.Client):
         message = f"client= takes a distributed.Client, not {type(client).__name__}."
         raise UsageError(message)
     # Not pure: Dask must not answer from a result that it remembers, since files may be gone.
-    futures = {client.submit(build, s, pure=False): s for s in sources}
+    futures = {client.submit(function, task, pure=False): task for task in tasks}
     try:
         for future in distributed.as_completed(futures):
-            done(futures[future], future.result())
+            yield futures[future], future.result()
     except distributed.KilledWorker as error:
         client.cancel(list(futures))
         message = (

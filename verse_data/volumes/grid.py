@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from verse_data.errors import SourceChanged, UsageError
 from verse_data.spine.geometry import Affine, AxisMap, Shape
-from verse_data.volumes.encode import Slab, slabs_of
-from verse_data.volumes.layout import Codec, inner_chunk
+from verse_data.volumes.layout import Codec, Slab, inner_chunk, slabs_of
 from verse_data.volumes.nifti import VolumeStream
 from verse_data.volumes.nifti_header import MAX_VOXELS, ImageHeader
 from verse_data.volumes.recipe import Recipe
