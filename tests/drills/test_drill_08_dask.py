@@ -8,8 +8,7 @@ from tests.support.kills import die
 from tests.support.program import run
 from tests.support.scans import make_scan
 from verse_data.errors import StorageError, UsageError
-from verse_data.volumes.build import build_stores
-from verse_data.volumes.cluster import connect, on_cluster
+from verse_data.volumes.build import build_stores, connect, on_cluster
 from verse_data.volumes.recipe import Recipe
 
 distributed = pytest.importorskip(
@@ -60,6 +59,6 @@ def test_something_else_as_client_is_refused(tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_no_scheduler_is_a_named_error(monkeypatch):
     """An address where no scheduler answers is an error that says what to start."""
-    monkeypatch.setattr("verse_data.volumes.cluster._SECONDS", 0.5)
+    monkeypatch.setattr("verse_data.volumes.build._CONNECT_SECONDS", 0.5)
     with pytest.raises(StorageError, match="dask scheduler"):
         connect("tcp://127.0.0.1:9")

@@ -1,4 +1,4 @@
-"""Building the stores of many scans: each on its own, in processes here or on a cluster."""
+"""Building the stores of many scans: each on its own, in processes here or on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -13,19 +13,29 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from verse_data.errors import NetworkError, StorageError, UsageError, VerseDataError, counted
+from verse_data.errors import (
+    NetworkError,
+    StorageError,
+    ToolMissing,
+    UsageError,
+    VerseDataError,
+    counted,
+)
 from verse_data.progress import Progress, conclude, silent
 from verse_data.volumes.cache import sweep_stores
-from verse_data.volumes.cluster import Result, Task, on_cluster
 from verse_data.volumes.recipe import Recipe, fingerprint
 from verse_data.volumes.remote import RemoteStores
 from verse_data.volumes.source import ScanSource
 from verse_data.volumes.store import ensure_store, store_path
 
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
 _NAMED: Final = 10
 """Failed scans that a message names."""
+_CONNECT_SECONDS: Final = 10.0
 
 
 def build_stores(
@@ -154,3 +164,54 @@ def _no_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def connect(address: str) -> Any:
+    """Return a ``distributed.Client`` of the Dask scheduler at `address`, such as ``tcp://host:8786``."""
+    distributed = _distributed()
+    try:
+        return distributed.Client(address, timeout=_CONNECT_SECONDS)
+    except (OSError, TimeoutError, ValueError) as error:
+        message = (
+            f"No Dask scheduler answers at {address}: {error}. Start one with `dask scheduler`."
+        )
+        raise StorageError(message) from None
+
+
+def on_cluster(
+    client: Any, function: Callable[[Task], Result], tasks: Sequence[Task]
+) -> Iterator[tuple[Task, Result]]:
+    """Yield each task with its result, as they are done, on the workers of a Dask cluster.
+
+    A task is idempotent: run twice, or again after its worker was killed, it gives the same bytes,
+    and publishing by rename makes the second run harmless. An error cancels what is not yet begun.
+    """
+    distributed = _distributed()
+    if not isinstance(client, distributed.Client):
+        message = f"client= takes a distributed.Client, not {type(client).__name__}."
+        raise UsageError(message)
+    # Not pure: Dask must not answer from a result that it remembers, since files may be gone.
+    futures = {client.submit(function, task, pure=False): task for task in tasks}
+    try:
+        for future in distributed.as_completed(futures):
+            yield futures[future], future.result()
+    except distributed.KilledWorker as error:
+        client.cancel(list(futures))
+        message = (
+            f"The Dask workers that built a scan were killed, the last at {error.last_worker}, "
+            f"most likely because memory ran out. What is finished stays: run it again with fewer "
+            f"threads a worker, or more memory."
+        )
+        raise StorageError(message) from None
+    except BaseException:
+        client.cancel(list(futures))
+        raise
+
+
+def _distributed() -> Any:
+    try:
+        import distributed
+    except ImportError:
+        message = "Building on a cluster needs Dask: pip install dask distributed"
+        raise ToolMissing(message) from None
+    return distributed

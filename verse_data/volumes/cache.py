@@ -161,14 +161,17 @@ def prune(
 
 def cache_size(stores: Path) -> tuple[int, int]:
     """Return number and bytes of all stores below `stores`."""
-    sizes = [_nbytes(path) for path in _store_folders(stores)]
-    return len(sizes), sum(sizes)
+    return _count(_store_folders(stores))
 
 
 def leftover_size(stores: Path) -> tuple[int, int]:
     """Return number and bytes of what dead processes have left below `stores`."""
-    found = _stale(stores)
-    return len(found), sum(map(_nbytes, found))
+    return _count(_stale(stores))
+
+
+def _count(paths: Iterable[Path]) -> tuple[int, int]:
+    sizes = list(map(_nbytes, paths))
+    return len(sizes), sum(sizes)
 
 
 def sweep_stores(stores: Path) -> None:

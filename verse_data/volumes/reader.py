@@ -124,19 +124,13 @@ class ScanReader:
     >>> image, label = reader.read(Box.around((90, 80, 200), (96, 96, 96)))  # doctest: +SKIP
     """
 
-    __slots__ = ("_path", "_verify")
+    __slots__ = ("path", "verify")
 
     def __init__(self, path: Path, *, verify: bool = True) -> None:
-        self._path = Path(path)
-        self._verify = verify
+        self.path, self.verify = Path(path), verify
 
     def __repr__(self) -> str:
-        return f"ScanReader({str(self._path)!r})"
-
-    @property
-    def path(self) -> Path:
-        """Folder of the store."""
-        return self._path
+        return f"ScanReader({str(self.path)!r})"
 
     @property
     def shape(self) -> Shape:
@@ -301,4 +295,4 @@ class ScanReader:
         )
 
     def _scan(self) -> OpenScan:
-        return opened(self._path, verify=self._verify)
+        return opened(self.path, verify=self.verify)

@@ -168,7 +168,7 @@ class RemoteStores:
                 self.upload(here)
             write_file(self._note(here), b"")
         except (NetworkError, StorageError) as error:
-            _log.warning("the store %s is not uploaded: %s", here, error)
+            _log.info("the store %s is not uploaded: %s", here, error)
             if isinstance(error, NetworkError):
                 self._unreachable.add(self.url)  # each of many copies would wait as long, in vain
 

@@ -18,7 +18,7 @@ import struct
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn
 
 import google_crc32c
 import numpy as np
@@ -43,14 +43,6 @@ _JOIN: Final = 64 << 10
 
 Decode = Callable[[int, slice], npt.NDArray[Any]]
 """From a chunk's offset, and the slice along x that is wanted of it, to its voxels in x, y, z."""
-
-
-class _Span(NamedTuple):
-    """A chunk along one axis: its number, where it goes, and which part of it."""
-
-    number: int
-    out: slice
-    part: slice
 
 
 class Shard:
@@ -105,7 +97,7 @@ class Shard:
         x, y, z = (
             _spans(a, b, c) for a, b, c in zip(start, stop, reversed(self._chunk), strict=True)
         )
-        block = tuple(slice(axis[0].number, axis[-1].number + 1) for axis in (z, y, x))
+        block = tuple(slice(axis[0][0], axis[-1][0] + 1) for axis in (z, y, x))
         self._make_ready(block)
         # From here on plain lists: a step of the loop takes a few µs, and NumPy would double it.
         values: list[int] = self._constants[block].ravel().tolist()
@@ -309,13 +301,13 @@ def _decompress_slowly(chunk: npt.NDArray[np.uint8], room: npt.NDArray[Any]) -> 
     return False
 
 
-def _spans(start: int, stop: int, chunk: int) -> list[_Span]:
+def _spans(start: int, stop: int, chunk: int) -> list[tuple[int, slice, slice]]:
+    """Return the chunks along one axis: number, where each goes, and which part of it."""
     spans = []
     for number in range(start // chunk, -(-stop // chunk)):
         base = number * chunk
         low, high = max(start, base), min(stop, base + chunk)
-        out, part = slice(low - start, high - start), slice(low - base, high - base)
-        spans.append(_Span(number, out, part))
+        spans.append((number, slice(low - start, high - start), slice(low - base, high - base)))
     return spans
 
 

@@ -76,9 +76,8 @@ def find_store(name: str, stores: Path) -> Path | None:
 def ensure_store(source: ScanSource, recipe: Recipe, stores: Path) -> Path:
     """Return the store of `source` under `recipe`, building it if it is not there.
 
-    Several processes may call this at once: the first builds and the others wait for it. The lock
-    that they wait on only saves work; where it does not function, each builds in its own temporary
-    folder and the first to rename wins.
+    Several processes may call this at once: the first builds and the others wait. Their lock only
+    saves work: where it does not function, each builds in its own folder and the first to rename wins.
     """
     name = fingerprint(source.keys, recipe)
     if found := find_store(name, stores):
@@ -105,9 +104,7 @@ def _building(final: Path) -> Iterator[None]:
             _log.info("waiting up to %d s for who builds %s", _LOCK_SECONDS, final)
             lock.acquire()
     except Timeout:
-        _log.warning(
-            "who builds %s has not ended after %d s; building it too", final, _LOCK_SECONDS
-        )
+        _log.info("who builds %s has not ended after %d s; building it too", final, _LOCK_SECONDS)
     except (OSError, NotImplementedError) as error:
         # No locks on this file system, or a fault that building itself will name.
         _log.info("building %s without a lock: %s", final, error)
@@ -164,6 +161,7 @@ def fault(
 
 def open_plain(path: Path, scan_id: str | None = None) -> int:
     """Open a file of a store, which holds no links, folders or special files; return its descriptor."""
+    wrong = partial(fault, path, scan_id=scan_id)
     with storage_errors(path):
         try:
             # Not blocking: opening a pipe that nobody writes to would wait for ever.
@@ -171,15 +169,14 @@ def open_plain(path: Path, scan_id: str | None = None) -> int:
             descriptor = os.open(path, flags)
         except (FileNotFoundError, NotADirectoryError):
             why = "does not exist, although the manifest lists it"
-            raise fault(path, why, scan_id=scan_id, kind=ChunkMissing) from None
+            raise wrong(why, kind=ChunkMissing) from None
         except OSError:
             if not path.is_symlink():
                 raise
-            raise fault(path, "is a link, which stores never hold", scan_id=scan_id) from None
+            raise wrong("is a link, which stores never hold") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        why = "is a folder or a special file, which stores never hold"
-        raise fault(path, why, scan_id=scan_id)
+        raise wrong("is a folder or a special file, which stores never hold")
     return descriptor
 
 
