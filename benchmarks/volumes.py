@@ -42,8 +42,7 @@ from volume_readers import (
 )
 
 from verse_data.spine.geometry import Box
-from verse_data.volumes.opened import close_all
-from verse_data.volumes.reader import ScanReader
+from verse_data.volumes.reader import ScanReader, close_all
 from verse_data.volumes.recipe import Recipe
 from verse_data.volumes.store import ensure_store
 

@@ -9,7 +9,7 @@ import zarr
 from tests.support.damage import FOR_VIEWERS, Shard, replaced, sound_store
 from verse_data.errors import ChunkCorrupt, ChunkMissing, IntegrityError, StoreCorrupt
 from verse_data.volumes.layout import FILL, MANIFEST_KEY
-from verse_data.volumes.opened import close_all
+from verse_data.volumes.reader import close_all
 from verse_data.volumes.recipe import Recipe
 from verse_data.volumes.store import ensure_store
 

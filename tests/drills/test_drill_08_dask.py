@@ -8,8 +8,7 @@ from tests.support.kills import die
 from tests.support.program import run
 from tests.support.scans import make_scan
 from verse_data.errors import StorageError, UsageError
-from verse_data.volumes.build import build_stores
-from verse_data.volumes.cluster import build_on, connect
+from verse_data.volumes.build import build_stores, connect, on_cluster
 from verse_data.volumes.recipe import Recipe
 
 distributed = pytest.importorskip(
@@ -47,7 +46,7 @@ def test_workers_that_are_killed_time_and_again(fast_path):
         distributed.Client(cluster) as client,
         pytest.raises(StorageError, match=r"killed.*memory"),
     ):
-        build_on(client, die, [scan.source], done=lambda *_: None)
+        list(on_cluster(client, die, [scan.source]))
 
 
 def test_something_else_as_client_is_refused(tmp_path):
@@ -60,6 +59,6 @@ def test_something_else_as_client_is_refused(tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_no_scheduler_is_a_named_error(monkeypatch):
     """An address where no scheduler answers is an error that says what to start."""
-    monkeypatch.setattr("verse_data.volumes.cluster._SECONDS", 0.5)
+    monkeypatch.setattr("verse_data.volumes.build._CONNECT_SECONDS", 0.5)
     with pytest.raises(StorageError, match="dask scheduler"):
         connect("tcp://127.0.0.1:9")

@@ -9,8 +9,8 @@ import pytest
 from tests.support.program import run, small_disk
 from tests.support.scans import make_scan
 from verse_data.errors import DiskFull
-from verse_data.volumes.build import ensure_store
 from verse_data.volumes.recipe import Recipe
+from verse_data.volumes.store import ensure_store
 
 
 @pytest.fixture

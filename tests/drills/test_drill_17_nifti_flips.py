@@ -11,10 +11,10 @@ import pytest
 
 from tests.support.scans import make_scan, source_file
 from verse_data.errors import IntegrityError, VerseDataError
-from verse_data.volumes.build import ensure_store
 from verse_data.volumes.mask_facts import header_facts, mask_facts
 from verse_data.volumes.nifti import read_image, read_mask, write_nifti
 from verse_data.volumes.recipe import Recipe
+from verse_data.volumes.store import ensure_store
 
 
 def ct(folder):

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from tests.support import naive
 from tests.support import training as support
 from verse_data.training import PatchDataset
-from verse_data.volumes import opened
+from verse_data.volumes import reader
 
 PATIENCE_S = 300
 """Far more than a worker needs to start on a busy machine: a hang is one for ever."""
@@ -93,7 +93,7 @@ def test_workers_start_while_another_thread_holds_the_lock(
         batch_size=4, num_workers=2, multiprocessing_context="fork", timeout=FORKED_S
     )
 
-    with opened._opened.lock:
+    with reader._opened.lock:
         found = support.stream_digest(loader)
 
     assert found == expected

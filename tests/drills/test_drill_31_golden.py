@@ -16,13 +16,11 @@ from tests.support.zarr_stores import write_store
 from verse_data.digests import canonical_json, sha256_of_json
 from verse_data.errors import StoreCorrupt
 from verse_data.spine.geometry import AxisMap, Box
-from verse_data.volumes.build import ensure_store
 from verse_data.volumes.cache import list_stores, prune, verify_stores
-from verse_data.volumes.encode import slabs_of
-from verse_data.volumes.layout import MANIFEST_KEY
-from verse_data.volumes.manifest import load_manifest, verify_store
+from verse_data.volumes.layout import MANIFEST_KEY, slabs_of
 from verse_data.volumes.reader import ScanReader
 from verse_data.volumes.recipe import Recipe, StoreKeys, fingerprint
+from verse_data.volumes.store import ensure_store, load_manifest, verify_store
 from verse_data.volumes.write import Target, write_array
 
 GOLDEN = Path(__file__).parents[1] / "data/stores"

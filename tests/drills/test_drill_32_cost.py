@@ -19,13 +19,10 @@ from tests.support.damage import Shard
 from tests.support.scans import make_scan
 from verse_data.errors import ChunkCorrupt
 from verse_data.spine.geometry import Box
-from verse_data.volumes.build import ensure_store
 from verse_data.volumes.convert import Conversion
-from verse_data.volumes.manifest import verify_store
-from verse_data.volumes.opened import close_all
-from verse_data.volumes.reader import ScanReader
+from verse_data.volumes.reader import ScanReader, close_all
 from verse_data.volumes.recipe import Recipe, fingerprint
-from verse_data.volumes.store import store_path
+from verse_data.volumes.store import ensure_store, store_path, verify_store
 
 PATCHES = [Box.around(at, (48, 48, 48)) for at in np.random.default_rng(3).uniform(30, 90, (12, 3))]
 

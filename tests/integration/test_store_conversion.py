@@ -11,11 +11,10 @@ import pytest
 from tests.support.program import run
 from tests.support.scans import source_file
 from verse_data.spine.geometry import Box
-from verse_data.volumes.build import ensure_store
-from verse_data.volumes.manifest import verify_store
 from verse_data.volumes.nifti import write_nifti
 from verse_data.volumes.reader import ScanReader
 from verse_data.volumes.recipe import Recipe, ScanSource
+from verse_data.volumes.store import ensure_store, verify_store
 
 ORIENTATIONS = [
     "".join(codes) for axes in permutations(("RL", "AP", "SI")) for codes in product(*axes)

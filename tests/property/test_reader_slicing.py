@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.zarr_stores import write_store
 from verse_data.spine.geometry import AxisMap, Box
-from verse_data.volumes.opened import close_all
-from verse_data.volumes.reader import ScanReader
+from verse_data.volumes.reader import ScanReader, close_all
 
 CODES = [
     "".join(code)

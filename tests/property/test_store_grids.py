@@ -14,9 +14,9 @@ import pytest
 from scipy import ndimage
 
 from tests.support.scans import source_file
-from verse_data.volumes.build import ensure_store
 from verse_data.volumes.reader import ScanReader
 from verse_data.volumes.recipe import CentroidPoint, Recipe, ScanSource
+from verse_data.volumes.store import ensure_store
 from verse_data.volumes.view import open_xarray
 
 SHAPES = [(1, 33, 7), (17, 1, 65), (31, 40, 1), (20, 33, 12)]

@@ -15,13 +15,11 @@ from tests.support.kills import is_true
 from tests.support.scans import make_scan
 from verse_data.errors import IntegrityError
 from verse_data.publishing import discard, process_name
-from verse_data.volumes.build import ensure_store
 from verse_data.volumes.cache import list_stores, prune, verify_stores
 from verse_data.volumes.layout import MANIFEST_KEY
-from verse_data.volumes.manifest import load_manifest
-from verse_data.volumes.opened import close_all
+from verse_data.volumes.reader import close_all
 from verse_data.volumes.recipe import Recipe, fingerprint
-from verse_data.volumes.store import store_path
+from verse_data.volumes.store import ensure_store, load_manifest, store_path
 
 SCANS, CODECS = st.integers(0, 1), st.sampled_from(["lz4", "none"])
 

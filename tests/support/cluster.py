@@ -14,9 +14,9 @@ from distributed import Client, LocalCluster
 
 from tests.support.kills import is_true, leftovers
 from tests.support.scans import make_scan
-from verse_data.volumes.build import build_stores, ensure_store
-from verse_data.volumes.manifest import load_manifest
+from verse_data.volumes.build import build_stores
 from verse_data.volumes.recipe import Recipe
+from verse_data.volumes.store import ensure_store, load_manifest
 
 
 def main(folder: Path) -> None:

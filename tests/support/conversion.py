@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from tests.support.scans import LPS, make_scan, source_file
-from verse_data.volumes.build import ensure_store
 from verse_data.volumes.nifti import write_nifti
 from verse_data.volumes.recipe import Recipe
+from verse_data.volumes.store import ensure_store
 
 SHAPE = (320, 320, 160)
 

@@ -13,11 +13,9 @@ import numpy as np
 from tests.support.scans import MadeScan, make_scan
 from verse_data.errors import IntegrityError
 from verse_data.spine.geometry import Box
-from verse_data.volumes.build import ensure_store
-from verse_data.volumes.manifest import load_manifest, verify_store
-from verse_data.volumes.opened import close_all
-from verse_data.volumes.reader import ScanReader
+from verse_data.volumes.reader import ScanReader, close_all
 from verse_data.volumes.recipe import Recipe
+from verse_data.volumes.store import ensure_store, load_manifest, verify_store
 from verse_data.volumes.view import open_xarray
 
 FOR_VIEWERS = ("labels/", "coarse/")

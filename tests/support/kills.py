@@ -27,13 +27,11 @@ from tests.support.scans import MadeScan, make_scan
 from verse_data.errors import VerseDataError
 from verse_data.spine.geometry import Box
 from verse_data.volumes import store as stores_module
-from verse_data.volumes.build import ensure_store
 from verse_data.volumes.convert import Conversion
 from verse_data.volumes.layout import MANIFEST_KEY
-from verse_data.volumes.manifest import verify_store
-from verse_data.volumes.opened import close_all
-from verse_data.volumes.reader import ScanReader
+from verse_data.volumes.reader import ScanReader, close_all
 from verse_data.volumes.recipe import Recipe, fingerprint
+from verse_data.volumes.store import ensure_store, verify_store
 
 RECIPE = Recipe()
 ERRNOS = ("ENOSPC", "EIO", "EACCES", "EINTR", "EROFS")

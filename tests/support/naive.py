@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from verse_data.volumes.opened import open_scan
+from verse_data.volumes.reader import open_scan
 
 
 class HoldsHandles(Dataset[Any]):
@@ -27,7 +27,7 @@ class HoldsHandles(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         out = np.empty((4, 4, 4), np.int16)
-        self.opened[index].shards["image"].gather(out, (0, 0, 0), (4, 4, 4), held=None)
+        self.opened[index].shards["image"].gather(out, [0, 0, 0], [4, 4, 4], held=None)
         return torch.from_numpy(out)
 
 

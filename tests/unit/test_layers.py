@@ -46,13 +46,13 @@ SIDE_BY_SIDE = {
 
 DOORS = {
     "torch": {"training"},
-    "zarr": {"volumes"},
+    "zarr": {"volumes/store.py"},
     "nibabel": {"volumes/nifti.py"},
     "datalad": {"releases/dataset.py", "releases/annex.py"},
     "git_annex": {"releases/environment.py"},
     "requests": {"releases"},
-    "dask": {"volumes/cluster.py"},
-    "distributed": {"volumes/cluster.py"},
+    "dask": {"volumes/build.py"},
+    "distributed": {"volumes/build.py"},
 }
 
 

@@ -10,9 +10,9 @@ from tests.support.scans import LPS, TILTED, make_scan
 from tests.support.zarr_stores import write_store
 from verse_data.errors import UsageError
 from verse_data.spine.geometry import AxisMap, Box, apply_affine
-from verse_data.volumes.build import ensure_store
 from verse_data.volumes.reader import ScanReader
 from verse_data.volumes.recipe import Recipe
+from verse_data.volumes.store import ensure_store
 
 SHAPE = (70, 100, 45)
 ORIENTATIONS = ("RAS", "PIR", "LPS", "SAL", "ILP")

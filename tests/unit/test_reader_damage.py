@@ -14,9 +14,8 @@ from tests.support.zarr_stores import reseal, write_store
 from verse_data.errors import ChunkCorrupt, ChunkMissing, StoreCorrupt
 from verse_data.spine.geometry import Box
 from verse_data.volumes.layout import MANIFEST_KEY
-from verse_data.volumes.manifest import verify_store
-from verse_data.volumes.opened import close_all
-from verse_data.volumes.reader import ScanReader
+from verse_data.volumes.reader import ScanReader, close_all
+from verse_data.volumes.store import verify_store
 
 SHAPE = (64, 64, 64)
 SHARD = "image/c/0/0/0"

@@ -1,28 +1,52 @@
-"""The ways into a chunk agree, and only what is wanted is asked of the disk."""
+"""Every way into a chunk gives the same voxels, and only what is wanted is asked of the disk."""
 
 from __future__ import annotations
 
+import base64
 import ctypes
+import json
 import mmap
 import os
+import resource
 import struct
 
+import google_crc32c
 import numpy as np
 import pytest
-from numcodecs import blosc as numcodecs_blosc
+from numcodecs import blosc
 
+from tests.support.damage import Shard
 from tests.support.scans import make_scan
+from tests.support.zarr_stores import reseal
+from verse_data.errors import ChunkCorrupt
 from verse_data.spine.geometry import Box
-from verse_data.volumes import blosc, mapped
-from verse_data.volumes.build import ensure_store
-from verse_data.volumes.opened import close_all, opened
-from verse_data.volumes.reader import ScanReader
+from verse_data.volumes import shard as shards
+from verse_data.volumes.layout import MANIFEST_KEY
+from verse_data.volumes.reader import ScanReader, close_all, opened
 from verse_data.volumes.recipe import Recipe
+from verse_data.volumes.store import ensure_store
+from verse_data.volumes.write import small_blocks
 
-DECODERS = {
-    "library": blosc.decoder(),
-    "numcodecs": blosc.Decoder(blosc.whole_with_numcodecs, blosc.part_with_numcodecs),
-}
+
+@pytest.fixture(params=["library", "numcodecs"])
+def way(request, monkeypatch):
+    """Decode by Blosc's own functions, or as a platform does that hides them."""
+    load = ctypes.CDLL
+
+    def hidden(name, *rest, **options):
+        if name == blosc.__file__:
+            message = "no library here"
+            raise OSError(message)
+        return load(name, *rest, **options)
+
+    if request.param == "numcodecs":
+        monkeypatch.setattr(ctypes, "CDLL", hidden)
+    shards._decoders.cache_clear()
+    close_all()
+    yield request.param
+    monkeypatch.undo()
+    shards._decoders.cache_clear()
+    close_all()
 
 
 def chunk(seed=0):
@@ -38,55 +62,61 @@ def block_size(content: bytes) -> int:
 
 def test_the_library_is_found_here():
     """On this platform the fast way is taken, not the fallback."""
-    assert blosc.decoder().whole is not blosc.whole_with_numcodecs
+    assert None not in shards._decoders()
 
 
-@pytest.mark.parametrize("name", DECODERS)
-@pytest.mark.parametrize("cname", [b"lz4", b"zstd"])
-@pytest.mark.parametrize("blocksize", [0, 8192])
-def test_whole_and_parts(name, cname, blocksize):
-    """Every run of slices decodes to the same voxels as the whole chunk does."""
-    truth, decoder = chunk(), DECODERS[name]
-    with blosc.small_blocks():
-        content = numcodecs_blosc.compress(
-            truth, cname, 5, numcodecs_blosc.BITSHUFFLE, blocksize=blocksize
-        )
-    source = np.frombuffer(content, np.uint8)
-    found = np.zeros_like(truth)
-    assert decoder.whole(source.ctypes.data, found.ctypes.data, truth.nbytes, 1) == truth.nbytes
-    assert np.array_equal(found, truth)
-    for first, count in ((0, 1), (3, 7), (31, 1), (0, 32), (8, 16)):
-        part = np.zeros((count, 32, 32), np.int16)
-        done = decoder.part(source.ctypes.data, first * 1024, count * 1024, part.ctypes.data)
-        assert done == part.nbytes
-        assert np.array_equal(part, truth[first : first + count])
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+def test_whole_and_parts(tmp_path, way, codec):
+    """Every run of slices decodes to the voxels that were written, with the library and without."""
+    scan = make_scan(tmp_path / "source")
+    store = ensure_store(scan.source, Recipe(codec=codec), tmp_path / "stores")
+    reader = ScanReader(store)
+    image, label = reader.read(Box.whole(reader.grid("PIR")[0]), orientation="PIR")
+    assert np.array_equal(image, scan.image)
+    assert np.array_equal(label, scan.mask)
+    truth, masked = reader.read(Box.whole(reader.shape))
+    for first, count in ((0, 1), (3, 7), (31, 1), (8, 16), (32, 5), (20, 20)):
+        box = Box((first, 3, 3), (first + count, 60, 34))
+        some, few = reader.read(box)
+        assert np.array_equal(some, truth[first : first + count, 3:60, 3:34])
+        assert np.array_equal(few, masked[first : first + count, 3:60, 3:34])
 
 
-@pytest.mark.parametrize("name", DECODERS)
-def test_rubbish_is_no_chunk(name):
-    """A chunk whose body is rubbish gives less than was asked for, not an exception."""
-    content = bytearray(numcodecs_blosc.compress(chunk(), b"lz4", 5, 2))
-    content[16:] = b"\xff" * (len(content) - 16)
-    source = np.frombuffer(bytes(content), np.uint8)
-    room = np.zeros(32**3, np.int16)
-    decoder = DECODERS[name]
-    assert decoder.whole(source.ctypes.data, room.ctypes.data, room.nbytes, 1) != room.nbytes
+@pytest.mark.parametrize("wide", [32, 4])
+def test_rubbish_is_no_chunk(tmp_path, way, wide):
+    """A chunk whose body is rubbish, all checksums right, is named; it does not decode, whole or in part."""
+    scan = make_scan(tmp_path / "source")
+    store = ensure_store(scan.source, Recipe(), tmp_path / "stores")
+    shard = Shard(store, "image")
+    content = shard.chunks[0][:16] + b"\xff" * (len(shard.chunks[0]) - 20)
+    shard.chunks[0] = content + google_crc32c.value(content).to_bytes(4, "little")
+    shard.path.write_bytes(shard.content())
+    document = json.loads((store / MANIFEST_KEY).read_bytes())
+    entry = document["arrays"]["image"]
+    sums = np.frombuffer(base64.b64decode(entry["crc32c"]), "<u4").copy()
+    sums[0] = google_crc32c.value(content)
+    entry["crc32c"] = base64.b64encode(sums.tobytes()).decode()
+    (store / MANIFEST_KEY).write_text(json.dumps(document))
+    reseal(store)
+
+    with pytest.raises(ChunkCorrupt, match=r"image/c/0/0/0 has a chunk at byte 0 that does not"):
+        ScanReader(store).read(Box((0, 0, 0), (wide, 32, 32)), label=False)
 
 
 def test_small_blocks_are_small_and_leave_no_trace():
     """Inside the block LZ4 obeys the block size; outside, and afterwards, it does as before."""
-    usual = numcodecs_blosc.compress(chunk(), b"lz4", 5, 2, blocksize=8192)
-    with blosc.small_blocks():
-        with blosc.small_blocks():
-            inner = numcodecs_blosc.compress(chunk(), b"lz4", 5, 2, blocksize=8192)
-        still = numcodecs_blosc.compress(chunk(), b"lz4", 5, 2, blocksize=8192)
-    after = numcodecs_blosc.compress(chunk(), b"lz4", 5, 2, blocksize=8192)
+    usual = blosc.compress(chunk(), b"lz4", 5, 2, blocksize=8192)
+    with small_blocks():
+        with small_blocks():
+            inner = blosc.compress(chunk(), b"lz4", 5, 2, blocksize=8192)
+        still = blosc.compress(chunk(), b"lz4", 5, 2, blocksize=8192)
+    after = blosc.compress(chunk(), b"lz4", 5, 2, blocksize=8192)
 
     assert block_size(usual) == block_size(after) == 65536
     assert block_size(inner) == block_size(still) == 8192
     assert inner == still
     assert usual == after
-    assert np.array_equal(np.frombuffer(numcodecs_blosc.decompress(inner), "<i2"), chunk().ravel())
+    assert np.array_equal(np.frombuffer(blosc.decompress(inner), "<i2"), chunk().ravel())
 
 
 def test_stores_hold_small_blocks(tmp_path):
@@ -94,60 +124,39 @@ def test_stores_hold_small_blocks(tmp_path):
     scan = make_scan(tmp_path / "source", shape=(70, 50, 40))
     store = ensure_store(scan.source, Recipe(), tmp_path / "stores")
     for name, expected in (("image", 8192), ("label", 32768)):
-        shard = opened(store).shards[name]
-        offset, length = shard._file.index[0, 0, 0].tolist()
-        assert block_size(shard._file.content[offset : offset + length].tobytes()) == expected
+        assert block_size(Shard(store, name).chunks[0]) == expected
 
 
-@pytest.mark.parametrize("name", ["library", "numcodecs"])
-def test_a_platform_that_hides_the_library_reads_the_same(tmp_path, monkeypatch, name):
-    """Without the library at hand a store is written and read all the same."""
-    scan = make_scan(tmp_path / "source")
-    if name == "numcodecs":
-
-        def hidden(*_):
-            message = "no library here"
-            raise OSError(message)
-
-        monkeypatch.setattr(ctypes, "CDLL", hidden)
-    blosc.decoder.cache_clear()
-    close_all()
-    try:
-        reader = ScanReader(ensure_store(scan.source, Recipe(), tmp_path / "stores"))
-        image, label = reader.read(Box.whole(reader.grid("PIR")[0]), orientation="PIR")
-        some, _ = reader.read(Box((3, 3, 3), (20, 30, 34)), orientation="PIR")
-    finally:
-        monkeypatch.undo()
-        blosc.decoder.cache_clear()
-    assert np.array_equal(image, scan.image)
-    assert np.array_equal(label, scan.mask)
-    assert np.array_equal(some, scan.image[3:20, 3:30, 3:34])
+def faults_of_a_read(reader: ScanReader, box: Box, *, gone: bool) -> int:
+    """Read a box, after the pages of the image were dropped where `gone`; return the waits for the disk."""
+    if gone:
+        shard, path = opened(reader.path).shards["image"], reader.path / "image/c/0/0/0"
+        shard._advise(0, path.stat().st_size, mmap.MADV_DONTNEED)
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
+    reader.read(box, label=False)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_majflt - before
 
 
-def test_pages_that_went_are_asked_for(tmp_path):
-    """Once pages turn out to be gone, the next reads ask for theirs in advance, for a while."""
+def test_pages_that_went_are_asked_for_at_once(tmp_path):
+    """Once a read had to wait for pages that the kernel dropped, the next ones ask for theirs in advance."""
     scan = make_scan(tmp_path / "source", shape=(200, 200, 128))
     store = ensure_store(scan.source, Recipe(codec="none"), tmp_path / "stores")
     reader = ScanReader(store)
-    whole = Box.whole(reader.shape)
+    whole, voxel = Box.whole(reader.shape), Box((0, 0, 0), (1, 1, 1))
     close_all()
-    mapped._eviction.watchful = 0
-    image, _ = reader.read(whole)
+    for _ in range(shards._WATCHFUL + 1):
+        reader.read(voxel)
+    reader.read(whole)
+    faults_of_a_read(reader, voxel, gone=False)  # whatever was waited for until now is no reason
 
-    shard = opened(store).shards["image"]
-    shard._file.advise(0, shard._file.content.size, mmap.MADV_DONTNEED)
-    descriptor = os.open(shard._file.path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(descriptor)
-    before = mapped.faults()
-    again, _ = reader.read(whole)
-    waited = mapped.faults() - before
-
-    assert np.array_equal(image, again)
-    if waited <= mapped._FEW_FAULTS:
+    waits = faults_of_a_read(reader, whole, gone=True)
+    if waits < 100:
         pytest.skip("this file system keeps its pages: there is nothing to ask for")
-    assert mapped.pages_may_be_gone()
-    for _ in range(mapped._WATCHFUL):
-        reader.read(Box((0, 0, 0), (1, 1, 1)), label=False)
-    assert not mapped.pages_may_be_gone()
+    assert faults_of_a_read(reader, whole, gone=True) < waits / 10
+    for _ in range(shards._WATCHFUL + 1):
+        reader.read(voxel)
+    assert not shards._pages_may_be_gone()

@@ -17,9 +17,8 @@ import pytest
 from tests.support.zarr_stores import write_store
 from verse_data.errors import ChunkCorrupt
 from verse_data.spine.geometry import Box
-from verse_data.volumes import opened as handles
-from verse_data.volumes.opened import close_all, opened
-from verse_data.volumes.reader import ScanReader
+from verse_data.volumes import reader as handles
+from verse_data.volumes.reader import ScanReader, close_all, opened
 
 SHAPE = (70, 80, 50)
 SECONDS = {"fork": 20, "forkserver": 120, "spawn": 120}

@@ -17,10 +17,10 @@ from verse_data.digests import canonical_json, sha256_of_json
 from verse_data.errors import IntegrityError
 from verse_data.publishing import discard, process_name
 from verse_data.volumes import cache
-from verse_data.volumes.build import build_stores, ensure_store
+from verse_data.volumes.build import build_stores
 from verse_data.volumes.cache import cache_size, list_stores, prune, verify_stores
-from verse_data.volumes.manifest import files_below, load_manifest
 from verse_data.volumes.recipe import Recipe
+from verse_data.volumes.store import ensure_store, files_below, load_manifest
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 
@@ -14,13 +15,14 @@ import xarray as xr
 import zarr
 
 from tests.support.scans import LPS, PIR, TILTED, make_scan
+from tests.support.zarr_stores import reseal
+from verse_data.errors import StoreCorrupt
 from verse_data.records.manifest import StoreManifest
 from verse_data.spine.geometry import AxisMap, Box
-from verse_data.volumes.build import ensure_store
 from verse_data.volumes.layout import ATTRIBUTES, FILL
-from verse_data.volumes.manifest import load_manifest, read_metadata, verify_store
 from verse_data.volumes.reader import ScanReader
 from verse_data.volumes.recipe import Recipe
+from verse_data.volumes.store import ensure_store, load_manifest, read_metadata, verify_store
 from verse_data.volumes.view import open_xarray
 
 AFFINES = {"PIR": PIR, "LPS": LPS, "tilted": TILTED}
@@ -292,6 +294,60 @@ def test_documents_are_canonical_json(tmp_path):
         for path in store.rglob("*")
         if path.is_file() and path.name != "manifest.json"
     }
+
+
+@pytest.mark.parametrize(
+    ("key", "field", "value"),
+    [
+        ("image/zarr.json", "dimension_names", ["z"]),
+        ("image/zarr.json", "codecs", [{"name": "nosuch"}]),
+        ("coarse/2/zarr.json", "shape", [1, 1]),
+        ("labels/zarr.json", "zarr_format", 4),
+        ("zarr.json", "node_type", "tree"),
+    ],
+)
+def test_metadata_that_zarr_python_refuses_is_a_finding(tmp_path, key, field, value):
+    """`cache verify` names a document that zarr-python does not read, though the manifest lists its digest."""
+    store = ensure_store(make_scan(tmp_path, shape=(8, 8, 8)).source, Recipe(), tmp_path / "stores")
+    document = json.loads((store / key).read_bytes()) | {field: value}
+    (store / key).write_text(json.dumps(document))
+    reseal(store)
+
+    (found,) = verify_store(store)
+    assert isinstance(found, StoreCorrupt)
+    assert re.search(rf"{store}/{key} is no metadata that zarr-python reads .*--repair", str(found))
+
+
+def test_a_store_that_zarr_python_refuses_is_never_published(tmp_path, monkeypatch):
+    """A metadata document that this package wrote wrong is an error of the build, and leaves nothing."""
+    monkeypatch.setattr("verse_data.volumes.layout.DIMENSIONS", ("z", "y"))
+    source = make_scan(tmp_path, shape=(8, 8, 8)).source
+    with pytest.raises(StoreCorrupt, match=r"Scan verse901: .*zarr\.json is no metadata that zarr"):
+        ensure_store(source, Recipe(), tmp_path / "stores")
+    assert [path for path in (tmp_path / "stores").rglob("*") if path.is_file()] == []
+
+
+BUILD_AND_READ = """
+import sys, threading
+from pathlib import Path
+from tests.support.scans import make_scan
+from verse_data.spine.geometry import Box
+from verse_data.volumes.reader import ScanReader
+from verse_data.volumes.recipe import Recipe
+from verse_data.volumes.store import ensure_store, verify_store
+folder = Path(sys.argv[1])
+scan = make_scan(folder, shape=(8, 8, 8))
+store = ensure_store(scan.source, Recipe(), folder / "stores")
+reader = ScanReader(store)
+reader.read(Box.whole(reader.shape))
+assert verify_store(store) == []
+assert threading.active_count() == 1, threading.enumerate()
+"""
+
+
+def test_building_and_verifying_start_no_thread_of_zarr(tmp_path):
+    """A process that built and verified may fork: zarr-python's event loop was not started in it."""
+    subprocess.run([sys.executable, "-c", BUILD_AND_READ, str(tmp_path)], check=True, timeout=600)
 
 
 @pytest.mark.parametrize("key", ["../image/zarr.json", "/etc/hostname", "image//c", "image/\0"])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from pydantic import ValidationError
 
 from tests.support.headers import nifti
@@ -24,11 +25,10 @@ from verse_data.errors import (
 )
 from verse_data.errors import ValidationFailed as Failed
 from verse_data.records.source_file import SourceFile
-from verse_data.volumes.build import build_stores, ensure_store
+from verse_data.volumes.build import build_stores, in_processes
 from verse_data.volumes.cache import cache_size, list_stores
 from verse_data.volumes.convert import Conversion
 from verse_data.volumes.nifti import write_nifti
-from verse_data.volumes.pool import in_processes
 from verse_data.volumes.reader import ScanReader
 from verse_data.volumes.recipe import (
     RECIPE_VERSION,
@@ -38,6 +38,7 @@ from verse_data.volumes.recipe import (
     StoreKeys,
     fingerprint,
 )
+from verse_data.volumes.store import ensure_store, store_path
 
 KEY = "SHA256E-s1--" + "0" * 64 + ".nii.gz"
 
@@ -179,6 +180,21 @@ def test_an_existing_store_that_lacks_a_file_is_not_served(source, tmp_path):
     (store / "label/c/0/0/0").unlink()
     with pytest.raises(ChunkMissing, match=r"verse901.*label/c/0/0/0"):
         ensure_store(source, Recipe(), tmp_path / "stores")
+
+
+def test_a_lock_that_nobody_gives_back_costs_time_and_nothing_else(
+    source, tmp_path, monkeypatch, caplog
+):
+    """Whoever waits for a store says so in the log, and builds it after a while all the same."""
+    monkeypatch.setattr("verse_data.volumes.store._LOCK_SECONDS", 0.2)
+    final = store_path(tmp_path / "stores", fingerprint(source.keys, Recipe()))
+    final.parent.mkdir(parents=True)
+    caplog.set_level("INFO", "verse_data.store")
+
+    with FileLock(final.parent / f".lock-{final.name}"):
+        assert ensure_store(source, Recipe(), tmp_path / "stores") == final
+
+    assert [record.getMessage().split(" ")[0] for record in caplog.records] == ["waiting", "who"]
 
 
 def test_a_build_goes_on_where_it_was(tmp_path):

@@ -11,9 +11,9 @@ import pytest
 from tests.support.scans import LPS, PIR, TILTED, make_scan
 from verse_data.errors import ChunkCorrupt, UsageError
 from verse_data.spine.geometry import AxisMap, apply_affine
-from verse_data.volumes.build import ensure_store
-from verse_data.volumes.opened import close_all
+from verse_data.volumes.reader import close_all
 from verse_data.volumes.recipe import Recipe
+from verse_data.volumes.store import ensure_store
 from verse_data.volumes.view import open_xarray
 
 ORIENTATIONS = [

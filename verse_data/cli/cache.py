@@ -109,7 +109,7 @@ def build(
         scan_ids = [name for name in scan_ids if "ct" in opened.series[name].files]
     client = None
     if dask is not None:
-        from verse_data.volumes.cluster import connect
+        from verse_data.volumes.build import connect
 
         client = connect(dask)
     try:

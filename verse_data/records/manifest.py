@@ -12,14 +12,13 @@ from verse_data.errors import StoreCorrupt
 from verse_data.records.base import Record, rule_of
 
 MANIFEST_SCHEMA: Final = "2.0.0"
+# Version of the on-disk layout. Part of every fingerprint: another layout is another store.
 STORE_FORMAT: Final = 2
-"""Version of the on-disk layout. Part of every fingerprint: another layout is another store."""
-
+# What to type when a store is damaged: it is derived, so nothing is lost.
 REPAIR: Final = (
-    "Remove the store with `verse-data cache verify --repair` (and --root, as for the call that met it); it "
-    "is built again when next used."
+    "Remove the store with `verse-data cache verify --repair` (and --root, as for the call that "
+    "met it); it is built again when next used."
 )
-"""What to type when a store is damaged: it is derived, so nothing is lost."""
 
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SafeId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -130,8 +129,8 @@ class StoreManifest(Record):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        expected = {"zarr.json", "image/zarr.json", *(a.shard for a in self.arrays.values())}
-        if "image" not in self.arrays or not expected <= self.keys.keys():
+        files = {key for name, a in self.arrays.items() for key in (f"{name}/zarr.json", a.shard)}
+        if "image" not in self.arrays or not {"zarr.json", *files} <= self.keys.keys():
             message = "an array or one of its files is not listed"
             raise ValueError(message)
         return self
@@ -146,14 +145,10 @@ class StoreManifest(Record):
         keys: dict[str, StoredKey],
     ) -> Self:
         """Return the manifest of these parts, with its root digest."""
-        open_ = cls(
-            fingerprint=fingerprint,
-            scan_id=scan_id,
-            arrays=arrays,
-            keys=keys,
-            root="0" * 64,
+        parts = cls(
+            fingerprint=fingerprint, scan_id=scan_id, arrays=arrays, keys=keys, root="0" * 64
         )
-        return open_.model_copy(update={"root": open_.expected_root()})
+        return parts.model_copy(update={"root": parts.expected_root()})
 
     def expected_root(self) -> str:
         """Return the root digest that these fields should have."""
@@ -164,21 +159,8 @@ class StoreManifest(Record):
         return canonical_json(self.model_dump(mode="json"))
 
     @classmethod
-    def parse(cls, content: bytes, *, where: str) -> Self:
-        """Read a manifest and check its root digest.
-
-        Parameters
-        ----------
-        content : bytes
-            The file.
-        where : str
-            Its path, for messages.
-
-        Raises
-        ------
-        StoreCorrupt
-            If it is damaged, or of a layout that this version does not read.
-        """
+    def parse(cls, content: bytes, *, where: str, remedy: str = REPAIR) -> Self:
+        """Read a manifest, which messages call `where`, and check its root digest."""
         try:
             manifest = cls.model_validate_json(content)
         except ValidationError as error:
@@ -186,13 +168,13 @@ class StoreManifest(Record):
             place = ".".join(str(part) for part in first["loc"]) or "the whole file"
             message = (
                 f"{where}: the manifest of this store is damaged or of another layout "
-                f"({place}: {rule_of(first)}; {len(content)} bytes). {REPAIR}"
+                f"({place}: {rule_of(first)}; {len(content)} bytes). {remedy}"
             )
             raise StoreCorrupt(message) from None
         if manifest.to_bytes() != content or manifest.expected_root() != manifest.root:
             message = (
                 f"{where}: the manifest of this store does not have its root digest "
-                f"{manifest.root[:12]}: bytes of it were changed. {REPAIR}"
+                f"{manifest.root[:12]}: bytes of it were changed. {remedy}"
             )
             raise StoreCorrupt(message)
         return manifest

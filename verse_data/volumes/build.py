@@ -1,27 +1,40 @@
-"""Building the stores of many scans: each on its own, in processes here or on a cluster."""
+"""Building the stores of many scans: each on its own, in processes here or on a Dask cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import multiprocessing
+import signal
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, TypeVar
 
-from verse_data.errors import NetworkError, StorageError, UsageError, VerseDataError, counted
+from verse_data.errors import (
+    NetworkError,
+    StorageError,
+    ToolMissing,
+    UsageError,
+    VerseDataError,
+    counted,
+)
 from verse_data.progress import Progress, conclude, silent
-from verse_data.volumes.cluster import build_on
-from verse_data.volumes.pool import in_processes
+from verse_data.volumes.cache import sweep_stores
 from verse_data.volumes.recipe import Recipe, ScanSource, fingerprint
+from verse_data.volumes.remote import RemoteStores
 from verse_data.volumes.store import ensure_store, store_path
-from verse_data.volumes.sweeping import sweep_stores
 
-if TYPE_CHECKING:
-    from verse_data.volumes.remote import RemoteStores
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 _NAMED: Final = 10
 """Failed scans that a message names."""
-
-__all__ = ["build_stores", "ensure_store"]
+_CONNECT_SECONDS: Final = 10.0
 
 
 def build_stores(
@@ -34,83 +47,48 @@ def build_stores(
     remote: RemoteStores | None = None,
     progress: Progress = silent,
 ) -> dict[str, Path]:
-    """Build the stores of `sources` that are not there yet.
+    """Build the stores of `sources` that are not there yet; return each one's by ``scan_id``.
 
-    Each scan is independent: one that cannot be used does not stop the others, and what is built
-    stays, so a run that was stopped goes on where it was. Leftovers of dead processes are swept.
-
-    Parameters
-    ----------
-    sources : sequence of ScanSource
-        The scans.
-    recipe : Recipe
-        What is done to them.
-    stores : Path
-        Root of the stores.
-    workers : int
-        Processes. Each holds two slabs of a volume, about 0.2 GB in all for 512 x 512 slices; with
-        a recipe that resamples, the volume before and after.
-    client : distributed.Client, optional
-        Build on the workers of this Dask cluster instead; they must see sources and `stores`.
-    remote : RemoteStores, optional
-        Take stores from its URL where it has them, and upload there what is built. Its local
-        copies lie below its own root; `stores` is not used.
-    progress : Progress
-        Told of each scan that is done.
-
-    Returns
-    -------
-    dict
-        Store of each ``scan_id``.
-
-    Raises
-    ------
-    UsageError
-        If `workers` is less than one.
-    IntegrityError, UnsafeInput, ValidationFailed
-        The first error of a scan, once all scans were tried; it says how many others failed.
-    StorageError, NetworkError
-        At once, after the scans in the making are done: the disk or the network is not a scan's.
+    A scan that cannot be used does not stop the others, and what is built stays: its error is
+    raised once all scans were tried. An error of disk or network is raised at once.
+    They are built in `workers` processes, or on the workers of a Dask `client`; with `remote` they
+    are taken from its URL where it has them, uploaded where not, and `stores` is not used.
     """
     if workers < 1:
         message = f"workers={workers}: give the number of processes, 1 or more."
         raise UsageError(message)
     root = remote.cache if remote else stores
     sweep_stores(root)
-    build: Callable[[ScanSource], Path] = (
-        partial(remote.ensure, recipe=recipe)
-        if remote
-        else partial(ensure_store, recipe=recipe, stores=stores)
-    )
-    attempt = partial(_attempt, build)
+    ensure = remote.ensure if remote else partial(ensure_store, stores=stores)
+    attempt = partial(_attempt, partial(ensure, recipe=recipe))
     built: dict[str, Path | VerseDataError] = {}
+    waiting = []
     with progress("Building the cache", len(sources), "items") as advance:
-
-        def done(source: ScanSource, store: Path | VerseDataError) -> None:
-            built[source.scan_id] = store
-            advance(1)
-
-        waiting = []
         for source in sources:
             here = store_path(root, fingerprint(source.keys, recipe)).is_dir()
             if here or (workers <= 1 and client is None):
-                done(source, attempt(source))
+                built[source.scan_id] = attempt(source)
+                advance(1)
             else:
                 waiting.append(source)
-        if waiting and client is not None:
-            build_on(client, attempt, waiting, done=done)
-        elif waiting:
-            for source, store in in_processes(attempt, waiting, workers=workers):
-                done(source, store)
-    stores_here = _all_or_error({source.scan_id: built[source.scan_id] for source in sources})
-    conclude(progress, f"{counted(len(stores_here), 'store')} at {root}")
-    return stores_here
+        if waiting:
+            done = (
+                in_processes(attempt, waiting, workers=workers)
+                if client is None
+                else on_cluster(client, attempt, waiting)
+            )
+            for source, store in done:
+                built[source.scan_id] = store
+                advance(1)
+    paths = _all_or_error({source.scan_id: built[source.scan_id] for source in sources})
+    conclude(progress, f"{counted(len(paths), 'store')} at {root}")
+    return paths
 
 
-def _attempt(build: Callable[[ScanSource], Path], source: ScanSource) -> Path | VerseDataError:
+def _attempt(ensure: Callable[[ScanSource], Path], source: ScanSource) -> Path | VerseDataError:
     """Build one store; return the error where only this scan can be at fault."""
     try:
-        return build(source)
+        return ensure(source)
     except (StorageError, NetworkError):
         raise  # the next scan would fare no better
     except VerseDataError as error:
@@ -127,8 +105,112 @@ def _all_or_error(built: dict[str, Path | VerseDataError]) -> dict[str, Path]:
     if len(built) == 1:
         raise first
     names = ", ".join(list(failed)[:_NAMED]) + (", ..." if len(failed) > _NAMED else "")
+    others = counted(len(stores), "other is", "others are")
     message = (
-        f"{len(failed)} of {len(built)} scans failed ({names}); {counted(len(stores), 'other is', 'others are')} "
-        f"in the cache. {first}"
+        f"{len(failed)} of {len(built)} scans failed ({names}); {others} in the cache. {first}"
     )
     raise type(first)(message)
+
+
+def in_processes(
+    function: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int
+) -> Iterator[tuple[Task, Result]]:
+    """Yield each task with its result, as they are done, out of at most `workers` processes.
+
+    They are spawned: a fork would inherit the locks of threads that torch and others have started.
+    Ctrl-C is for the caller alone: it lets the tasks that have begun end, and starts no other.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
+        # A pool starts its processes when it is given tasks, and never later.
+        with _no_main(), _no_interrupts():
+            futures = {pool.submit(function, task): task for task in tasks}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool:
+            message = (
+                f"One of {workers} worker processes was killed, most likely because memory ran "
+                f"out. What is finished stays: run it again with fewer workers (--workers 1)."
+            )
+            raise StorageError(message) from None
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """Show multiprocessing an empty main module."""
+    # A spawned process runs the caller's main module once more: a script without
+    # ``if __name__ == "__main__":`` would start itself for ever. Ours need nothing of it.
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Start processes that Ctrl-C at the terminal, which all of a group receive, does not reach."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what becomes of a signal
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def connect(address: str) -> Any:
+    """Return a ``distributed.Client`` of the Dask scheduler at `address`, such as ``tcp://host:8786``."""
+    distributed = _distributed()
+    try:
+        return distributed.Client(address, timeout=_CONNECT_SECONDS)
+    except (OSError, TimeoutError, ValueError) as error:
+        message = (
+            f"No Dask scheduler answers at {address}: {error}. Start one with `dask scheduler`."
+        )
+        raise StorageError(message) from None
+
+
+def on_cluster(
+    client: Any, function: Callable[[Task], Result], tasks: Sequence[Task]
+) -> Iterator[tuple[Task, Result]]:
+    """Yield each task with its result, as they are done, on the workers of a Dask cluster.
+
+    A task is idempotent: run twice, or again after its worker was killed, it gives the same bytes,
+    and publishing by rename makes the second run harmless. An error cancels what is not yet begun.
+    """
+    distributed = _distributed()
+    if not isinstance(client, distributed.Client):
+        message = f"client= takes a distributed.Client, not {type(client).__name__}."
+        raise UsageError(message)
+    # Not pure: Dask must not answer from a result that it remembers, since files may be gone.
+    futures = {client.submit(function, task, pure=False): task for task in tasks}
+    try:
+        for future in distributed.as_completed(futures):
+            yield futures[future], future.result()
+    except distributed.KilledWorker as error:
+        client.cancel(list(futures))
+        message = (
+            f"The Dask workers that built a scan were killed, the last at {error.last_worker}, "
+            f"most likely because memory ran out. What is finished stays: run it again with fewer "
+            f"threads a worker, or more memory."
+        )
+        raise StorageError(message) from None
+    except BaseException:
+        client.cancel(list(futures))
+        raise
+
+
+def _distributed() -> Any:
+    try:
+        import distributed
+    except ImportError:
+        message = "Building on a cluster needs Dask: pip install dask distributed"
+        raise ToolMissing(message) from None
+    return distributed

@@ -13,16 +13,15 @@ from typing import Any, Final, Literal
 
 from verse_data.errors import IntegrityError, StorageError
 from verse_data.progress import Progress, silent
-from verse_data.publishing import discard
+from verse_data.publishing import discard, leftovers, sweep
 from verse_data.volumes.layout import ATTRIBUTES
-from verse_data.volumes.manifest import (
+from verse_data.volumes.store import (
     files_below,
     load_manifest,
     other_format,
     read_metadata,
     verify_store,
 )
-from verse_data.volumes.sweeping import folders, stale, sweep_stores
 
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 _DAY: Final = 86400.0
@@ -30,31 +29,12 @@ _DAY: Final = 86400.0
 
 @dataclass(frozen=True, kw_only=True)
 class StoreInfo:
-    """One store on this machine.
+    """One store on this machine, as its metadata says; voxels are not looked at.
 
-    Attributes
-    ----------
-    path : Path
-        Its folder.
-    fingerprint : str
-        Its name.
-    nbytes : int
-        Bytes of its files.
-    age_days : float
-        Days since it was built.
-    scan_id : str or None
-        Whose it is; None if its metadata cannot be read.
-    image : str or None
-        git-annex key of its CT; the locks that list it say which releases it belongs to.
-    recipe : dict
-        What was done to the volumes.
-    error : str or None
-        Why its metadata cannot be read; voxels are not looked at here.
-    state : {"sound", "damaged", "earlier_format", "later_format", "unreadable"}
-        The formats are those of other versions of this package; ``unreadable`` is a store that the
-        disk or its permissions keep from being read.
-    releases : tuple of str
-        Releases on this machine whose lock lists its CT; empty where nobody looked.
+    `scan_id` and `image`, the git-annex key of its CT, are None where its metadata cannot be read,
+    for the reason `error`. Formats are those of other versions of this package; ``unreadable`` is
+    a store that the disk or its permissions keep from being read. `releases` are those on this
+    machine whose lock lists its CT, where somebody looked.
     """
 
     path: Path
@@ -78,9 +58,13 @@ class Pruned:
     nbytes: int
 
 
-def store_folders(stores: Path) -> Iterator[Path]:
-    """Yield the folders of all stores below `stores`, sorted by name."""
-    for folder in folders(stores):
+def _folders(stores: Path) -> list[Path]:
+    """Return the folders that hold stores, named by the first two digits of their fingerprints."""
+    return sorted(path for path in stores.glob("[0-9a-f][0-9a-f]") if path.is_dir())
+
+
+def _store_folders(stores: Path) -> Iterator[Path]:
+    for folder in _folders(stores):
         for path in sorted(folder.iterdir()):
             ours = _FINGERPRINT.fullmatch(path.name) and path.name.startswith(folder.name)
             if ours and path.is_dir():
@@ -90,7 +74,7 @@ def store_folders(stores: Path) -> Iterator[Path]:
 def list_stores(stores: Path) -> list[StoreInfo]:
     """Describe all stores below `stores`; reads metadata only."""
     found = []
-    for path in store_folders(stores):
+    for path in _store_folders(stores):
         with suppress(FileNotFoundError):
             described = _describe(path)
             path.lstat()  # if another process has pruned it, what was read of it means nothing
@@ -99,52 +83,30 @@ def list_stores(stores: Path) -> list[StoreInfo]:
 
 
 def _describe(path: Path) -> StoreInfo:
-    facts: dict[str, Any] = {
-        "path": path,
-        "fingerprint": path.name,
-        "nbytes": _nbytes(path),
-        "age_days": max(0.0, (time.time() - path.lstat().st_mtime) / _DAY),
-    }
+    age = max(0.0, (time.time() - path.lstat().st_mtime) / _DAY)
+    facts: dict[str, Any] = {"path": path, "fingerprint": path.name, "nbytes": _nbytes(path)}
     try:
         manifest = load_manifest(path)
-        attributes = read_metadata(path, manifest)["attributes"][ATTRIBUTES]
+        said = read_metadata(path, manifest)["attributes"][ATTRIBUTES]
+        facts |= {"scan_id": manifest.scan_id, "image": said["source"]["image"]}
+        return StoreInfo(**facts, age_days=age, recipe=said["recipe"])
     except IntegrityError as error:
-        age = other_format(path)
-        facts["state"] = f"{age}_format" if age else "damaged"
-        return StoreInfo(**facts, recipe={}, error=str(error))
+        other = other_format(path)
+        facts |= {"error": str(error), "state": f"{other}_format" if other else "damaged"}
     except StorageError as error:
-        return StoreInfo(**facts, recipe={}, error=str(error), state="unreadable")
-    return StoreInfo(
-        **facts,
-        scan_id=manifest.scan_id,
-        image=attributes["source"]["image"],
-        recipe=attributes["recipe"],
-    )
+        facts |= {"error": str(error), "state": "unreadable"}
+    return StoreInfo(**facts, age_days=age, recipe={})
 
 
 def verify_stores(
     stores: Path, *, repair: bool = False, progress: Progress = silent
 ) -> dict[Path, list[IntegrityError | StorageError]]:
-    """Read every byte of every store and hold it against its manifest.
+    """Read every byte of every store; return what is wrong with each that is damaged.
 
-    Stores of another version's layout are left alone.
-
-    Parameters
-    ----------
-    stores : Path
-        Root of the stores.
-    repair : bool
-        Whether to remove damaged stores; they are built again when next used. Those that merely
-        cannot be read stay.
-    progress : Progress
-        Told of the bytes read.
-
-    Returns
-    -------
-    dict
-        What is wrong with each damaged store; empty if all is well.
+    Stores of another version's layout are left alone. `repair` removes damaged stores, which are
+    built again when next used, but not those that merely cannot be read.
     """
-    paths = list(store_folders(stores))
+    paths = list(_store_folders(stores))
     sizes = [_nbytes(path) for path in paths]
     damaged: dict[Path, list[IntegrityError | StorageError]] = {}
     with progress("Verifying stores", sum(sizes), "bytes") as advance:
@@ -171,63 +133,71 @@ def prune(
 ) -> Pruned:
     """Remove leftovers of dead processes, damaged stores, and the stores that are asked for.
 
-    Stores of another version's layout go only with `everything` or by age, those of earlier ones
-    with `earlier_formats` too.
-
-    Parameters
-    ----------
-    stores : Path
-        Root of the stores.
-    images : collection of str, optional
-        Only stores of CTs with these keys, such as those of a release; alone, all of them.
-    keep : iterable of str, optional
-        Fingerprints still in use: all other stores go.
-    older_than_days : float, optional
-        Stores built longer ago than this go.
-    earlier_formats : bool
-        Whether stores go that earlier versions of this package wrote, and this one does not serve.
-    everything : bool
-        Whether all stores go.
-    dry_run : bool
-        Whether only to say what would go.
+    `images` are keys of CTs, such as those of a release, whose stores go (all of them, or by the
+    other options), `keep` the fingerprints of stores that stay. Stores of another version's layout
+    go only with `everything` or by age, those of earlier ones with `earlier_formats` too.
     """
     kept = None if keep is None else set(keep)
     asked = everything or kept is not None or older_than_days is not None or images is not None
 
-    def aged(store: StoreInfo) -> bool:
-        return older_than_days is None or store.age_days > older_than_days
-
     def goes(store: StoreInfo) -> bool:
-        if store.state == "damaged":
-            return True
-        if store.state == "earlier_format" and earlier_formats:
+        aged = older_than_days is None or store.age_days > older_than_days
+        if store.state == "damaged" or (store.state == "earlier_format" and earlier_formats):
             return True
         if store.state != "sound":
-            return everything or (older_than_days is not None and images is None and aged(store))
-        if not asked or (images is not None and store.image not in images):
-            return False
-        return aged(store) and (kept is None or store.fingerprint not in kept)
+            return everything or (older_than_days is not None and images is None and aged)
+        named = images is None or store.image in images
+        return asked and named and aged and (kept is None or store.fingerprint not in kept)
 
     going = [store for store in list_stores(stores) if goes(store)]
-    swept = stale(stores)
-    nbytes = sum(store.nbytes for store in going) + sum(map(_nbytes, swept))
+    stale = _stale(stores)
+    nbytes = sum(store.nbytes for store in going) + sum(map(_nbytes, stale))
     if not dry_run:
         sweep_stores(stores)
         for store in going:
             discard(store.path)
-    return Pruned(tuple(store.path for store in going), tuple(swept), nbytes)
+    return Pruned(tuple(store.path for store in going), tuple(stale), nbytes)
 
 
 def cache_size(stores: Path) -> tuple[int, int]:
     """Return number and bytes of all stores below `stores`."""
-    sizes = [_nbytes(path) for path in store_folders(stores)]
-    return len(sizes), sum(sizes)
+    return _count(_store_folders(stores))
 
 
 def leftover_size(stores: Path) -> tuple[int, int]:
     """Return number and bytes of what dead processes have left below `stores`."""
-    found = stale(stores)
-    return len(found), sum(map(_nbytes, found))
+    return _count(_stale(stores))
+
+
+def _count(paths: Iterable[Path]) -> tuple[int, int]:
+    sizes = list(map(_nbytes, paths))
+    return len(sizes), sum(sizes)
+
+
+def sweep_stores(stores: Path) -> None:
+    """Remove the leftovers of dead processes below `stores`, as far as they are ours to remove."""
+    for folder in _folders(stores):
+        sweep(folder)
+        for lock in _old_locks(folder):
+            # Another process may be sweeping too, or the folder not ours to write.
+            with suppress(OSError):
+                lock.unlink()
+
+
+def _stale(stores: Path) -> list[Path]:
+    return [
+        path for folder in _folders(stores) for path in (*leftovers(folder), *_old_locks(folder))
+    ]
+
+
+def _old_locks(folder: Path) -> list[Path]:
+    """Return the locks in a folder that are a day old."""
+    found = []
+    for lock in folder.glob(".lock-*"):
+        with suppress(FileNotFoundError):
+            if time.time() - lock.lstat().st_mtime > _DAY:
+                found.append(lock)
+    return found
 
 
 def _nbytes(store: Path) -> int:

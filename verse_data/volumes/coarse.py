@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verse_data.spine.geometry import Affine
-from verse_data.volumes.encode import Slab
-from verse_data.volumes.layout import DTYPE, ArrayName, Extents
+from verse_data.volumes.layout import DTYPE, ArrayName, Extents, Slab
 
 FACTORS: Final = (2, 4)
 """Voxels of the store along each axis of a voxel of each level; they divide an inner chunk."""

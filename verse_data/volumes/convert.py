@@ -18,17 +18,18 @@ from verse_data.records.source_file import SourceFile
 from verse_data.spine.geometry import AxisMap, Box, Grid
 from verse_data.spine.levels import LEVEL_OF_LABEL
 from verse_data.volumes.coarse import FACTORS, coarse_affine
-from verse_data.volumes.encode import Slab, slabs_of
 from verse_data.volumes.layout import (
     ATTRIBUTES,
     COARSE,
     GROUP_KEY,
     MANIFEST_KEY,
     ArrayName,
+    Slab,
     coarse_path,
     group_document,
     inner_chunk,
     metadata_key,
+    slabs_of,
 )
 from verse_data.volumes.nifti import ImageHeader, Kind, VolumeStream, check_pair, read_header
 from verse_data.volumes.nifti_guard import MAX_VOXELS

@@ -17,6 +17,8 @@ written, empty or not, so a chunk that is absent is a fault and never a value.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -27,31 +29,47 @@ Codec = Literal["lz4", "zstd", "none"]
 Extents = tuple[int, int, int]
 
 GROUP_KEY: Final = "zarr.json"
+# Inside an array's folder, since zarr-python warns of foreign files in a group's.
 MANIFEST_KEY: Final = "image/manifest.json"
-"""Inside an array's folder, since zarr-python warns of foreign files in a group's."""
 DIMENSIONS: Final = ("z", "y", "x")
 ATTRIBUTES: Final = "verse_data"
 """Name of this package's block in the attributes of the group."""
-
-DTYPE: Final[dict[str, np.dtype[Any]]] = {"image": np.dtype("<i2"), "label": np.dtype("u1")}
-FILL: Final[dict[str, int]] = {"image": -32768, "label": 255}
-"""Sentinels: they occur in no voxel, so reading one means that bytes are missing."""
-
 LABELS: Final = "labels"
 """Group in which OME-Zarr looks for labels of an image."""
 VERTEBRAE: Final = f"{LABELS}/vertebrae"
 COARSE: Final = "coarse"
 """Group of the coarser levels of the image."""
 
-INDEX_ENTRY: Final = 16
-"""Bytes of an inner chunk's entry in the shard's index: offset and length, each ``<u8``."""
+DTYPE: Final[dict[str, np.dtype[Any]]] = {"image": np.dtype("<i2"), "label": np.dtype("u1")}
+# Sentinels: they occur in no voxel, so reading one means that bytes are missing.
+FILL: Final[dict[str, int]] = {"image": -32768, "label": 255}
+
+# Offset and length that Zarr gives a chunk that was not written; no store holds one.
 ABSENT: Final = 2**64 - 1
-"""Offset and length that Zarr gives a chunk that was not written; no store holds one."""
+# What Blosc compresses on its own within a chunk of the image: four slices along x, so that a
+# reader may decode no more of a chunk than its box touches.
 BLOSC_BLOCK: Final = 8192
-"""Bytes of the image that Blosc compresses on their own within a chunk: four slices along x, so
-that a reader may decode no more of a chunk than its box touches."""
 CHECKSUM: Final = 4
 """Bytes of the CRC-32C (``<u4``) that ends each inner chunk, and the index."""
+
+
+@dataclass(frozen=True)
+class Slab:
+    """All inner chunks at one `place` of the chunk grid along `axis` (0 … 2 for z, y, x).
+
+    `voxels`, (z, y, x), are one chunk thick at most along `axis`, and whole along the others.
+    """
+
+    axis: int
+    place: int
+    voxels: npt.NDArray[Any]
+
+
+def slabs_of(array: npt.NDArray[Any], codec: Codec) -> Iterator[Slab]:
+    """Cut a (z, y, x) array that lies in memory into slabs along z."""
+    thick = inner_chunk(codec)[0]
+    for place, begin in enumerate(range(0, array.shape[0], thick)):
+        yield Slab(0, place, array[begin : begin + thick])
 
 
 def shard_key(path: str) -> str:
@@ -59,9 +77,16 @@ def shard_key(path: str) -> str:
     return f"{path}/c/0/0/0"
 
 
-def metadata_key(name: str) -> str:
+def metadata_key(path: str) -> str:
     """Return the key of an array's or a group's metadata document."""
-    return f"{name}/{GROUP_KEY}"
+    return f"{path}/{GROUP_KEY}"
+
+
+def coarse_path(name: ArrayName, factor: int) -> str:
+    """Return the path of a coarser level."""
+    # A group of their own for those of the image: xarray opens all arrays of the store's group as
+    # one dataset. Those of the label lie beside it, where ome-zarr-models looks for them.
+    return f"{COARSE if name == 'image' else VERTEBRAE}/{factor}"
 
 
 def inner_chunk(codec: Codec) -> Extents:
@@ -75,14 +100,9 @@ def chunk_grid(shape: tuple[int, ...], chunk: Extents) -> Extents:
     return (z, y, x)
 
 
-def coarse_path(name: ArrayName, factor: int) -> str:
-    """Return the path of a coarser level.
-
-    Those of the image have a group of their own: xarray opens all arrays of the store's group as
-    one dataset, and their extents are others. Those of the label lie beside it in its OME-Zarr
-    group, where ome-zarr-models looks for them.
-    """
-    return f"{COARSE if name == 'image' else VERTEBRAE}/{factor}"
+def group_document(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return the ``zarr.json`` of a group."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
 
 
 def array_document(
@@ -90,14 +110,18 @@ def array_document(
 ) -> dict[str, Any]:
     """Return the ``zarr.json`` of an array of `shape` (z, y, x)."""
     chunk = inner_chunk(codec)
-    grid = chunk_grid(shape, chunk)
+    shard = [n * c for n, c in zip(chunk_grid(shape, chunk), chunk, strict=True)]
+    # Samples are handed out as (x, y, z): turning a chunk round once, when it is written, saves
+    # turning a patch at every reading. The checksum comes last, so it is held before decoding.
+    transpose = {"name": "transpose", "configuration": {"order": [2, 1, 0]}}
+    blosc = {"name": "blosc", "configuration": blosc_settings(name, codec)}
+    inner = [transpose, _bytes_codec(DTYPE[name].itemsize), blosc, {"name": "crc32c"}]
     sharding = {
         "chunk_shape": list(chunk),
-        "codecs": inner_codecs(name, codec),
+        "codecs": [part for part in inner if codec != "none" or part is not blosc],
         "index_codecs": [_bytes_codec(8), {"name": "crc32c"}],
         "index_location": "end",
     }
-    shard = [n * c for n, c in zip(grid, chunk, strict=True)]
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -113,31 +137,10 @@ def array_document(
     }
 
 
-def group_document(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Return the ``zarr.json`` of a group."""
-    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-
-
-def inner_codecs(name: ArrayName, codec: Codec) -> list[dict[str, Any]]:
-    """Return the codec chain of an inner chunk.
-
-    It begins with a transposition: samples are handed out as (x, y, z), and turning a chunk round
-    once, when it is written, saves turning a patch round at every reading. It ends with CRC-32C,
-    so that bytes are checked before they are decoded.
-    """
-    transpose = {"name": "transpose", "configuration": {"order": [2, 1, 0]}}
-    chain = [transpose, _bytes_codec(DTYPE[name].itemsize)]
-    if codec != "none":
-        chain.append({"name": "blosc", "configuration": blosc_settings(name, codec)})
-    return [*chain, {"name": "crc32c"}]
-
-
 def blosc_settings(name: ArrayName, codec: Codec) -> dict[str, Any]:
-    """Return the Blosc settings of an array in Zarr v3's words.
-
-    Sorting bits is what packs noisy voxels, and three quarters of the time to unpack them; a mask
-    packs as well without. Zstandard gets one block a chunk, since small ones cost it a tenth.
-    """
+    """Return the Blosc settings of an array in Zarr v3's words."""
+    # Sorting bits is what packs noisy voxels; a mask packs as well without, and decodes in a
+    # quarter of the time. Zstandard gets one block a chunk: small ones cost it a tenth.
     return {
         "cname": codec,
         "clevel": 5,
@@ -148,11 +151,5 @@ def blosc_settings(name: ArrayName, codec: Codec) -> dict[str, Any]:
 
 
 def _bytes_codec(itemsize: int) -> dict[str, Any]:
-    if itemsize == 1:
-        return {"name": "bytes"}
-    return {"name": "bytes", "configuration": {"endian": "little"}}
-
-
-def empty_index(grid: Extents) -> npt.NDArray[np.uint64]:
-    """Return a shard's index: (offset, length) for each chunk of the grid, none of them set."""
-    return np.full((*grid, 2), ABSENT, dtype="<u8")
+    endian = {} if itemsize == 1 else {"configuration": {"endian": "little"}}
+    return {"name": "bytes", **endian}

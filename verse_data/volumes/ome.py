@@ -28,61 +28,31 @@ from verse_data.volumes.layout import (
     group_document,
 )
 
-OME_VERSION: Final = "0.5"
-_BONE_HU: Final = {"min": -1024, "start": -500, "end": 1300, "max": 3071}
-"""What a viewer shows at first, a bone window of width 1800 about 400, and how far it can go."""
+_VERSION: Final = {"version": "0.5"}
+_CHANNEL: Final = {
+    "label": "CT, HU",
+    "color": "FFFFFF",
+    "active": True,
+    "coefficient": 1,
+    "family": "linear",
+    "inverted": False,
+    # What a viewer shows at first, a bone window of width 1800 about 400, and how far it can go.
+    "window": {"min": -1024, "start": -500, "end": 1300, "max": 3071},
+}
 
 
 def image_metadata(affine: Affine, shape: Shape, *, name: str) -> dict[str, Any]:
-    """Return the ``ome`` attribute of a store's group: the image, its levels and its window.
-
-    Parameters
-    ----------
-    affine : (4, 4) array
-        Of the store's grid.
-    shape : (int, int, int)
-        Its voxels along x, y, z.
-    name : str
-        What a viewer calls the image.
-    """
-    channel = {
-        "label": "CT, HU",
-        "color": "FFFFFF",
-        "active": True,
-        "coefficient": 1,
-        "family": "linear",
-        "inverted": False,
-        "window": _BONE_HU,
-    }
+    """Return the ``ome`` attribute of the group of a store of `shape` (x, y, z): image and window."""
     first_shown = {"defaultT": 0, "defaultZ": shape[2] // 2, "model": "greyscale"}
-    return {
-        "version": OME_VERSION,
-        "multiscales": [_multiscale(affine, "image", name)],
-        "omero": {
-            "name": name,
-            "version": OME_VERSION,
-            "channels": [channel],
-            "rdefs": first_shown,
-        },
-    }
+    omero = {"name": name, **_VERSION, "channels": [_CHANNEL], "rdefs": first_shown}
+    return {**_VERSION, "multiscales": [_multiscale(affine, "image", name)], "omero": omero}
 
 
 def write_labels(folder: Path, affine: Affine, keys: dict[str, StoredKey]) -> dict[str, bytes]:
-    """Show the array ``label`` a second time, where OME-Zarr wants labels: as hard links.
+    """Link the array ``label`` of the store `folder` to where OME-Zarr looks for labels.
 
-    Parameters
-    ----------
-    folder : Path
-        The store in the making, with ``label`` written.
-    affine : (4, 4) array
-        Of the store's grid.
-    keys : dict
-        Of the array ``label``; the keys of its second name are added.
-
-    Returns
-    -------
-    dict
-        Metadata documents by key, still to be written.
+    The keys of its second name are added to `keys`; the metadata documents that are returned, by
+    key, are still to be written.
     """
     for key in [key for key in keys if key.startswith("label/")]:
         again = f"{VERTEBRAE}/{key}"
@@ -93,7 +63,7 @@ def write_labels(folder: Path, affine: Affine, keys: dict[str, StoredKey]) -> di
             shutil.copyfile(folder / key, folder / again)
         keys[again] = keys[key]
     label: dict[str, Any] = {
-        "version": OME_VERSION,
+        **_VERSION,
         "multiscales": [_multiscale(affine, "label", "vertebrae")],
         "image-label": {
             "colors": [
@@ -106,7 +76,7 @@ def write_labels(folder: Path, affine: Affine, keys: dict[str, StoredKey]) -> di
             "source": {"image": "../../"},
         },
     }
-    listing = {"version": OME_VERSION, LABELS: [VERTEBRAE.removeprefix(f"{LABELS}/")]}
+    listing = {**_VERSION, LABELS: [VERTEBRAE.removeprefix(f"{LABELS}/")]}
     return {
         f"{LABELS}/{GROUP_KEY}": canonical_json(group_document({"ome": listing})),
         f"{VERTEBRAE}/{GROUP_KEY}": canonical_json(group_document({"ome": label})),
@@ -114,11 +84,9 @@ def write_labels(folder: Path, affine: Affine, keys: dict[str, StoredKey]) -> di
 
 
 def _multiscale(affine: Affine, array: ArrayName, name: str) -> dict[str, Any]:
-    """Return an array and its coarser levels, in paths below the group of its metadata.
-
-    OME-Zarr 0.5 knows scale and translation, not rotation: an oblique scan has its true voxel
-    size and origin there, and its affine in this package's own attributes, and in those of levels.
-    """
+    """Return an array and its coarser levels, in paths below the group of its metadata."""
+    # OME-Zarr 0.5 knows scale and translation, not rotation: an oblique scan has its true voxel
+    # size and origin here, and its affine in this package's own attributes, and in those of levels.
     group = "" if array == "image" else f"{VERTEBRAE}/"
     sizes = np.array(voxel_sizes(affine))[::-1]
     origin = np.asarray(affine, dtype=np.float64)[2::-1, 3]

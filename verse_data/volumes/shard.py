@@ -1,200 +1,313 @@
-"""One array of a store: its chunks looked up, checked, decoded, and put together to boxes."""
+"""One array of a store, mapped into memory: its chunks checked, decoded, and put together to boxes.
+
+Blosc's own decoder is called at the address of a chunk. numcodecs' Python function spends 4 µs a
+chunk on buffer objects, which is a fifth of decoding 32³ voxels. The C library that it carries
+exports its functions: ``blosc_decompress_ctx`` and ``blosc_getitem`` have no global state, no lock
+and no thread, so they are safe after a fork and in threads.
+"""
 
 from __future__ import annotations
 
 import base64
+import ctypes
+import functools
+import mmap
+import os
+import resource
 import struct
+import weakref
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final, NoReturn
 
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
+from numcodecs import blosc
 
-from verse_data.errors import IntegrityError
+from verse_data.errors import ChunkMissing
+from verse_data.records.manifest import StoreManifest
 from verse_data.spine.geometry import Shape
-from verse_data.volumes import blosc, mapped
-from verse_data.volumes.layout import ABSENT, CHECKSUM
+from verse_data.volumes.layout import ABSENT, CHECKSUM, FILL, ArrayName, metadata_key
+from verse_data.volumes.store import fault, open_plain, read_metadata
 
+_READABLE: Final = {"transpose", "bytes", "blosc", "crc32c"}
+_HEADER: Final = struct.Struct("<4x3I")
+"""Of a Blosc chunk, after four bytes: bytes decoded, block size, bytes encoded."""
 _TAIL: Final = struct.Struct("<I")
+_FEW_FAULTS: Final = 8
+_WATCHFUL: Final = 256
+"""Reads that ask for their pages once some were found to be gone."""
+_JOIN: Final = 64 << 10
+"""Bytes between two chunks that are read along rather than asked for apart."""
 
-Fetch = Callable[[int, slice], npt.NDArray[Any]]
+Decode = Callable[[int, slice], npt.NDArray[Any]]
 """From a chunk's offset, and the slice along x that is wanted of it, to its voxels in x, y, z."""
 
 
-class _Span(NamedTuple):
-    """A chunk along one axis: its number, where it goes, and which part of it."""
-
-    number: int
-    out: slice
-    part: slice
-
-
 class Shard:
-    """Reads boxes out of one shard.
+    """Reads boxes out of the one shard of an array; `verify` is off only to measure its cost."""
 
-    Parameters
-    ----------
-    facts : mapped.ShardFacts
-        Which shard, and what it must hold.
-    verify : bool
-        Whether each chunk is checked when it is first touched. Off only to measure its cost.
-
-    Raises
-    ------
-    ChunkMissing, ChunkCorrupt, StoreCorrupt
-        If the file is absent, a link, of another size, or its index is damaged.
-    """
-
-    def __init__(self, facts: mapped.ShardFacts, *, verify: bool = True) -> None:
-        array, grid = facts.array, facts.array.grid
-        self._codec, self._fill = array.codec, facts.fill
-        self._transposed, self._in_blocks = facts.transposed, facts.in_blocks
-        self._chunk = array.chunk
+    def __init__(
+        self, store: Path, manifest: StoreManifest, name: ArrayName, *, verify: bool = True
+    ) -> None:
+        array, document = manifest.arrays[name], metadata_key(name)
+        chain = read_metadata(store, manifest, document)["codecs"][0]["configuration"]["codecs"]
+        settings = {codec["name"]: codec.get("configuration", {}) for codec in chain}
+        order = settings.get("transpose", {}).get("order")
+        if not settings.keys() <= _READABLE or order not in (None, [2, 1, 0]):
+            raise fault(store / document, f"names codecs that this version does not read: {chain}")
+        # Whether a chunk's bytes lie in x-y-z order (x slowest) rather than z-y-x, and a part of it
+        # can be decoded without the rest.
+        self._transposed = order is not None
+        self._in_blocks = self._transposed and settings.get("blosc", {}).get("blocksize", 0) > 0
+        self._codec, self._fill, self._chunk = array.codec, FILL[name], array.chunk
         self._dtype = np.dtype(array.dtype).newbyteorder("<")
         self._chunk_bytes = int(np.prod(array.chunk)) * self._dtype.itemsize
-        self._checksums = _unpack(array.crc32c, "<u4", grid)
-        self._constants = _unpack(array.constant, self._dtype, grid)
-        self._file = mapped.MappedShard(facts)
-        self._known = np.full(grid, not verify)
+        self._wrong = functools.partial(fault, store / array.shard, scan_id=manifest.scan_id)
+        self._checksums = _unpack(array.crc32c, "<u4", array.grid)
+        self._constants = _unpack(array.constant, self._dtype, array.grid)
+        self._known = np.full(array.grid, not verify)
 
-    def gather(self, out: npt.NDArray[Any], start: Shape, stop: Shape, *, held: int | None) -> None:
-        """Fill `out` with the voxels from `start` to `stop`, all of which exist.
+        self._content = self._map(store / array.shard, manifest, array.shard)
+        self._address = int(self._content.ctypes.data)
+        self._advise(0, self._content.size, mmap.MADV_RANDOM)
+        self._end = self._content.size - self._known.size * 16 - CHECKSUM
+        if self._end < 0:
+            raise self._wrong("is too short for its index")
+        index = self._content[self._end : -CHECKSUM]
+        self._advise(self._end, self._content.size, mmap.MADV_WILLNEED)
+        if google_crc32c.value(index) != self._tail_at(self._content.size - CHECKSUM):
+            raise self._wrong("has a damaged index")
+        # Offset and length of each chunk.
+        self._index = np.ndarray((*array.grid, 2), "<u8", index)
 
-        Parameters
-        ----------
-        out : (X, Y, Z) array
-            Of the array's type, any strides.
-        start, stop : (int, int, int)
-            Half-open box in x, y, z.
-        held : int or None
-            Value that `out` holds everywhere already, so that chunks of it are skipped.
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled: an address means nothing, or worse, in another process."""
+        message = "cannot pickle an open shard; send the path of its store and open it there"
+        raise TypeError(message)
 
-        Raises
-        ------
-        ChunkMissing, ChunkCorrupt
-            If a chunk is not the one that was written.
+    def gather(
+        self, out: npt.NDArray[Any], start: list[int], stop: list[int], *, held: int | None
+    ) -> None:
+        """Fill `out` with the voxels from `start` to `stop` (x, y, z), all of which exist.
+
+        `held` is the value that `out` holds everywhere already, so that chunks of it are skipped.
         """
-        before, fill = mapped.faults(), self._fill
         x, y, z = (
             _spans(a, b, c) for a, b, c in zip(start, stop, reversed(self._chunk), strict=True)
         )
-        block = tuple(slice(axis[0].number, axis[-1].number + 1) for axis in (z, y, x))
+        block = tuple(slice(axis[0][0], axis[-1][0] + 1) for axis in (z, y, x))
         self._make_ready(block)
         # From here on plain lists: a step of the loop takes a few µs, and NumPy would double it.
         values: list[int] = self._constants[block].ravel().tolist()
-        offsets: list[int] = self._file.index[block][..., 0].ravel().tolist()
-        fetch = self._fetcher()
+        offsets: list[int] = self._index[block][..., 0].ravel().tolist()
+        decode, fill = self._decoder(), self._fill
         number = 0
         for _, z_out, z_part in z:
             for _, y_out, y_part in y:
                 for _, x_out, x_part in x:
                     value = values[number]
                     if value == fill:
-                        tile = fetch(offsets[number], x_part)
+                        tile = decode(offsets[number], x_part)
                         out[x_out, y_out, z_out] = tile[x_part, y_part, z_part]
                     elif value != held:
                         out[x_out, y_out, z_out] = value
                     number += 1
-        mapped.note_faults(before)
 
     def _make_ready(self, block: tuple[slice, ...]) -> None:
-        """Check the chunks of `block` that are to be decoded and were not touched before."""
+        """Ask for the chunks of `block` that are to be decoded, and check those not touched before."""
         wanted = self._constants[block] == self._fill
         todo = wanted & ~self._known[block]
-        asked = wanted if mapped.pages_may_be_gone() else todo
-        if asked.any():
-            self._file.will_need(self._file.index[block][asked].tolist())
-        if todo.any():
-            entries = self._file.index[block][todo].tolist()
-            checksums = self._checksums[block][todo].tolist()
-            for number, ((offset, length), checksum) in enumerate(
-                zip(entries, checksums, strict=True)
-            ):
-                if not self._is_sound(offset, length, checksum):
-                    inside = np.argwhere(todo)[number].tolist()
-                    z, y, x = (part.start + n for part, n in zip(block, inside, strict=True))
-                    raise self._fault((z, y, x))
-            self._known[block] |= todo
+        entries = self._index[block]
+        self._will_need(entries[wanted if _pages_may_be_gone() else todo].tolist())
+        if not todo.any():
+            return
+        places = (np.argwhere(todo) + [part.start for part in block]).tolist()
+        checksums = self._checksums[block][todo].tolist()
+        for place, (offset, length), checksum in zip(
+            places, entries[todo].tolist(), checksums, strict=True
+        ):
+            self._check(place, offset, length, checksum)
+        self._known[block] |= todo
 
-    def _fetcher(self) -> Fetch:
-        """Return what fetches chunks for one read; what it returns is good until its next call."""
+    def _check(self, place: list[int], offset: int, length: int, expected: int) -> None:
+        """Hold one chunk against the manifest, before the decoder sees it."""
+        end = offset + length - CHECKSUM
+        if not offset < end < self._end:
+            where = f"chunk {tuple(place)} (z, y, x)"
+            if offset == length == ABSENT:
+                why = f"lacks {where}: the shard's index has no entry for it"
+                raise self._wrong(why, kind=ChunkMissing)
+            why = f"lists {where} at bytes {offset:,} to {offset + length:,} of {self._end:,}"
+            raise self._wrong(why)
+        found, tail = google_crc32c.value(self._content[offset:end]), self._tail_at(end)
+        if not found == tail == expected:
+            raise self._wrong(
+                f"holds something else than was written as chunk {tuple(place)} (z, y, x): "
+                f"expected CRC-32C {expected:08x}, found {found:08x} in {end - offset:,} bytes, "
+                f"stored {tail:08x}"
+            )
+        # The C decoder trusts the lengths in the header.
+        encoded, decoded = end - offset, self._chunk_bytes
         if self._codec == "none":
-            return self._raw
-        z, y, x = self._chunk
-        room = np.empty((x, y, z) if self._transposed else (z, y, x), self._dtype)
-        tile = room if self._transposed else room.transpose(2, 1, 0)
-        size, address, target = self._chunk_bytes, self._file.address, int(room.ctypes.data)
-        decompress, getitem = blosc.decoder().whole, blosc.decoder().part
-        slab, slab_bytes, in_blocks = y * z, size // x, self._in_blocks
+            lengths = (encoded, encoded)
+        elif encoded < _HEADER.size:
+            lengths = (0, encoded)
+        else:
+            lengths = _HEADER.unpack_from(self._content.data, offset)[::2]
+        if lengths != (decoded, encoded):
+            raise self._wrong(
+                f"has bytes as chunk {tuple(place)} (z, y, x) that declare {lengths[1]:,} bytes "
+                f"that decode to {lengths[0]:,}, and {encoded:,} that decode to {decoded:,} are "
+                f"expected"
+            )
 
-        def decoded(offset: int, along_x: slice) -> npt.NDArray[Any]:
+    def _decoder(self) -> Decode:
+        """Return what decodes chunks for one read; what it returns is good until its next call."""
+        z, y, x = self._chunk
+        shape = (x, y, z) if self._transposed else (z, y, x)
+        turned = (0, 1, 2) if self._transposed else (2, 1, 0)
+        if self._codec == "none":
+            content, dtype = self._content, self._dtype
+            return lambda offset, _: np.ndarray(shape, dtype, content, offset).transpose(turned)
+        room = np.empty(shape, self._dtype)
+        tile = room.transpose(turned)
+        size, address, target = self._chunk_bytes, self._address, int(room.ctypes.data)
+        decompress, getitem = _decoders()
+        slab, slab_bytes, in_blocks = y * z, size // x, self._in_blocks and getitem
+
+        def decode(offset: int, along_x: slice) -> npt.NDArray[Any]:
             first, count = along_x.start, along_x.stop - along_x.start
             if in_blocks and count < x:
                 at = target + first * slab_bytes
                 missing = getitem(address + offset, first * slab, count * slab, at)
                 missing -= count * slab_bytes
-            else:
+            elif decompress:
                 missing = decompress(address + offset, target, size, 1) - size
+            else:
+                missing = _decompress_slowly(self._content[offset : self._end], room)
             if missing:
-                raise self._file.corrupt(f"has a chunk at byte {offset:,} that does not decode")
+                raise self._wrong(f"has a chunk at byte {offset:,} that does not decode")
             return tile
 
-        return decoded
+        return decode
 
-    def _raw(self, offset: int, _along_x: slice) -> npt.NDArray[Any]:
-        z, y, x = self._chunk
-        if self._transposed:
-            return np.ndarray((x, y, z), self._dtype, self._file.content, offset)
-        return np.ndarray((z, y, x), self._dtype, self._file.content, offset).transpose(2, 1, 0)
+    def _will_need(self, entries: list[list[int]]) -> None:
+        """Ask the kernel for the chunks of these index entries at once, neighbours together.
 
-    def _is_sound(self, offset: int, length: int, checksum: int) -> bool:
-        """Hold one chunk against the manifest, before the decoder sees it."""
-        content, end = self._file.content, offset + length - CHECKSUM
-        return (
-            offset < end < self._file.end
-            and google_crc32c.value(content[offset:end]) == checksum
-            and _TAIL.unpack_from(content.data, end)[0] == checksum
-            and self._length_fault(offset, end - offset) is None
-        )
+        Left to itself it reads around each fault, ten times what a patch needs, or one page at a
+        time (docs/benchmarks.md, cold reads).
+        """
+        begin = end = 0
+        for offset, length in sorted(entries):
+            if not begin <= offset <= end + _JOIN:
+                self._advise(begin, end, mmap.MADV_WILLNEED)
+                begin = end = offset
+            begin, end = begin or offset, min(offset + length, self._end)
+        self._advise(begin, end, mmap.MADV_WILLNEED)
 
-    def _length_fault(self, offset: int, length: int) -> str | None:
-        if self._codec != "none":
-            return blosc.header_fault(self._file.content.data, offset, length, self._chunk_bytes)
-        if length != self._chunk_bytes:
-            return f"are {length:,} where {self._chunk_bytes:,} are expected"
-        return None
+    def _advise(self, begin: int, end: int, advice: int) -> None:
+        """Tell the kernel how the bytes from `begin` to `end` will be used."""
+        page = begin // mmap.PAGESIZE * mmap.PAGESIZE
+        if page < end:
+            _libc().madvise(self._address + page, end - page, advice)
 
-    def _fault(self, place: Shape) -> IntegrityError:
-        """Say what is wrong with the chunk at `place`, which is not sound."""
-        file, where = self._file, f"chunk {place} (z, y, x)"
-        offset, length = file.index[place].tolist()
-        if offset == length == ABSENT:
-            return file.missing(f"lacks {where}: the shard's index has no entry for it")
-        end = offset + length - CHECKSUM
-        if not offset < end < file.end:
-            why = f"lists {where} at bytes {offset:,} to {offset + length:,} of {file.end:,}"
-            return file.corrupt(why)
-        found = google_crc32c.value(file.content[offset:end])
-        (tail,) = _TAIL.unpack_from(file.content.data, end)
-        expected = int(self._checksums[place])
-        if found == tail == expected:
-            why = f"has bytes as {where} that {self._length_fault(offset, end - offset)}"
-            return file.corrupt(why)
-        why = (
-            f"holds something else than was written as {where}: expected CRC-32C "
-            f"{expected:08x}, found {found:08x} in {end - offset:,} bytes, stored {tail:08x}"
-        )
-        return file.corrupt(why)
+    def _tail_at(self, offset: int) -> int:
+        (checksum,) = _TAIL.unpack_from(self._content.data, offset)
+        return int(checksum)
+
+    def _map(self, path: Path, manifest: StoreManifest, key: str) -> npt.NDArray[np.uint8]:
+        descriptor = open_plain(path, manifest.scan_id)
+        try:
+            found, expected = os.fstat(descriptor).st_size, manifest.keys[key].size
+            if found != expected or not found:
+                why = f"has {found:,} bytes where the manifest lists {expected:,}"
+                raise self._wrong(why)
+            return np.asarray(_Region(descriptor, found))
+        finally:
+            os.close(descriptor)
 
 
-def _spans(start: int, stop: int, chunk: int) -> list[_Span]:
+class _Eviction:
+    """What tells that the kernel has dropped pages which were in memory once."""
+
+    faults, reads = 0, 0
+
+
+def _pages_may_be_gone() -> bool:
+    """Return whether a read should ask for pages that were in memory before.
+
+    Asking for pages that are there makes a read up to half as long again, and not asking for pages
+    that are gone six times as long: so it is asked while this process had to wait for some lately.
+    """
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
+    waited = faults - _Eviction.faults
+    _Eviction.reads = _WATCHFUL if waited > _FEW_FAULTS else max(0, _Eviction.reads - 1)
+    _Eviction.faults = faults
+    return _Eviction.reads > 0
+
+
+class _Region:
+    """A file's bytes in memory, read-only, for as long as an array of them lives."""
+
+    # ``mmap.mmap`` keeps a descriptor of the file open until Python 3.13 (its ``trackfd``); at two
+    # a scan, a training run would have used up the usual 1,024 of a process.
+    def __init__(self, descriptor: int, size: int) -> None:
+        library = _libc()
+        address = library.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+        if address in {None, ctypes.c_void_p(-1).value}:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        self._unmap = weakref.finalize(self, library.munmap, address, size)
+        self._unmap.atexit = False
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": (size,),
+            "typestr": "|u1",
+            "data": (address, True),
+        }
+
+
+@functools.cache
+def _libc() -> Any:
+    library, size = ctypes.CDLL(None, use_errno=True), ctypes.c_size_t
+    library.mmap.restype = ctypes.c_void_p
+    library.mmap.argtypes = [ctypes.c_void_p, size, *[ctypes.c_int] * 3, ctypes.c_int64]
+    library.munmap.argtypes = [ctypes.c_void_p, size]
+    library.madvise.argtypes = [ctypes.c_void_p, size, ctypes.c_int]
+    return library
+
+
+@functools.cache
+def _decoders() -> tuple[Any, Any]:
+    """Return Blosc's functions for a whole chunk and for a part of it, or None where they are hidden."""
+    try:
+        library = ctypes.CDLL(blosc.__file__)
+        decompress, getitem = library.blosc_decompress_ctx, library.blosc_getitem
+    except (AttributeError, OSError):
+        return None, None
+    decompress.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    getitem.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
+    return decompress, getitem
+
+
+def _decompress_slowly(chunk: npt.NDArray[np.uint8], room: npt.NDArray[Any]) -> bool:
+    """Decode a chunk by numcodecs' own function; return whether it does not decode."""
+    try:
+        blosc.decompress(chunk, room)
+    except (RuntimeError, ValueError):
+        return True
+    return False
+
+
+def _spans(start: int, stop: int, chunk: int) -> list[tuple[int, slice, slice]]:
+    """Return the chunks along one axis: number, where each goes, and which part of it."""
     spans = []
     for number in range(start // chunk, -(-stop // chunk)):
         base = number * chunk
         low, high = max(start, base), min(stop, base + chunk)
-        out, part = slice(low - start, high - start), slice(low - base, high - base)
-        spans.append(_Span(number, out, part))
+        spans.append((number, slice(low - start, high - start), slice(low - base, high - base)))
     return spans
 
 

@@ -1,22 +1,61 @@
-"""From the files of one scan to its published store."""
+"""A store on disk: built once and published by rename, read and checked against its manifest."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Literal
 
+import numpy as np
+import numpy.typing as npt
 from filelock import FileLock, Timeout
 
-from verse_data.errors import DiskFull
-from verse_data.publishing import publish_folder, staging, sweep
-from verse_data.records.manifest import StoreManifest
-from verse_data.volumes.manifest import check_size, load_manifest
+from verse_data.digests import digest_file, sha256_of_json
+from verse_data.errors import (
+    ChunkCorrupt,
+    ChunkMissing,
+    DiskFull,
+    IntegrityError,
+    StorageError,
+    StoreCorrupt,
+    UsageError,
+)
+from verse_data.publishing import publish_folder, staging, storage_errors, sweep
+from verse_data.records.manifest import MANIFEST_SCHEMA, REPAIR, STORE_FORMAT, StoreManifest
+from verse_data.volumes.layout import (
+    GROUP_KEY,
+    MANIFEST_KEY,
+    ArrayName,
+    coarse_path,
+    metadata_key,
+    shard_key,
+)
 from verse_data.volumes.recipe import Recipe, ScanSource, fingerprint
 
+_log = logging.getLogger("verse_data.store")
+
 _LOCK_SECONDS: Final = 600.0
+_MAX_METADATA: Final = 64 << 20
+"""Bytes of the largest metadata file that is read whole."""
+_NOT_SERVED: Final = {
+    "earlier": (
+        f"of an earlier layout (store_format) than {STORE_FORMAT}, and not served any more: its "
+        f"scan is converted again, beside it, when next used. Remove it: "
+        f"verse-data cache prune --earlier-formats"
+    ),
+    "later": (
+        "of a later layout (its schema_version or store_format) than this version reads. Use the "
+        "version of verse-data that wrote it, or remove it: verse-data cache prune --all"
+    ),
+}
 
 
 def store_path(stores: Path, name: str) -> Path:
@@ -25,13 +64,7 @@ def store_path(stores: Path, name: str) -> Path:
 
 
 def find_store(name: str, stores: Path) -> Path | None:
-    """Return the store with fingerprint `name` if it is there, once it is known to be whole.
-
-    Raises
-    ------
-    ChunkMissing, ChunkCorrupt, StoreCorrupt
-        If files of it are missing, cut or damaged.
-    """
+    """Return the store with fingerprint `name` if it is there, once it is known to be whole."""
     final = store_path(stores, name)
     if not final.is_dir():
         return None
@@ -42,18 +75,8 @@ def find_store(name: str, stores: Path) -> Path | None:
 def ensure_store(source: ScanSource, recipe: Recipe, stores: Path) -> Path:
     """Return the store of `source` under `recipe`, building it if it is not there.
 
-    Several processes may call this at once: the first builds and the others wait for it. The lock
-    that they wait on only saves work; where it does not function, each builds in its own temporary
-    folder and the first to rename wins.
-
-    Raises
-    ------
-    ContentMissing, ContentCorrupt, NiftiRefused, VolumeCorrupt, ValidationFailed
-        If a source cannot be used; its bytes are hashed while they are converted.
-    ChunkMissing, ChunkCorrupt, StoreCorrupt
-        If there is a store, and files of it are missing, cut or damaged.
-    DiskFull, PermissionDenied, StorageError
-        If it cannot be written; nothing half-written is left.
+    Several processes may call this at once: the first builds and the others wait. Their lock only
+    saves work: where it does not function, each builds in its own folder and the first to rename wins.
     """
     name = fingerprint(source.keys, recipe)
     if found := find_store(name, stores):
@@ -66,47 +89,35 @@ def ensure_store(source: ScanSource, recipe: Recipe, stores: Path) -> Path:
     return final
 
 
-def check_store(store: Path) -> StoreManifest:
-    """Check that a store is whole: its manifest, and size and kind of each file. Reads no voxel.
-
-    Raises
-    ------
-    ChunkMissing, ChunkCorrupt, StoreCorrupt
-    """
-    manifest = load_manifest(store)
-    for key in manifest.keys:
-        check_size(store, manifest, key)
-    return manifest
-
-
 @contextmanager
 def _building(final: Path) -> Iterator[None]:
     """Hold the lock of a store while it is built, if locks work here."""
     sweep(final.parent)
     path = final.parent / f".lock-{final.name}"
     lock = FileLock(path, timeout=_LOCK_SECONDS)
-    held = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-        held = True
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+        if not lock.is_locked:
+            _log.info("waiting up to %d s for who builds %s", _LOCK_SECONDS, final)
+            lock.acquire()
     except Timeout:
-        pass  # a holder that hangs: build without it
-    except (OSError, NotImplementedError):
+        _log.info("who builds %s has not ended after %d s; building it too", final, _LOCK_SECONDS)
+    except (OSError, NotImplementedError) as error:
         # No locks on this file system, or a fault that building itself will name.
+        _log.info("building %s without a lock: %s", final, error)
         with suppress(OSError):
             path.unlink()
-    if not held:
-        yield
-        return
     try:
         yield
     finally:
-        # Whoever waits for it finds the store; what cannot be removed is swept by `cache prune`.
-        with suppress(OSError):
-            path.unlink()
-        with suppress(OSError):
-            lock.release()
+        if lock.is_locked:
+            # Whoever waits for it finds the store; what cannot be removed is swept by `cache prune`.
+            with suppress(OSError):
+                path.unlink()
+            with suppress(OSError):
+                lock.release()
 
 
 def _build(source: ScanSource, recipe: Recipe, final: Path) -> None:
@@ -129,4 +140,207 @@ def _build(source: ScanSource, recipe: Recipe, final: Path) -> None:
         staged.mkdir()
         with source.checked():
             conversion.write(staged)
+        for key in sorted(staged.rglob(GROUP_KEY)):
+            check_zarr(key, key.read_bytes(), source.scan_id)
         publish_folder(staged, final)
+
+
+def fault(
+    path: Path | str,
+    why: str,
+    *,
+    scan_id: str | None = None,
+    kind: type[IntegrityError] | None = None,
+    remedy: str = REPAIR,
+) -> IntegrityError:
+    """Return the error for a file of a store that is not what its manifest says."""
+    kind = kind or (StoreCorrupt if str(path).endswith(".json") else ChunkCorrupt)
+    return kind(f"{f'Scan {scan_id}: ' if scan_id else ''}{path} {why}. {remedy}")
+
+
+def open_plain(path: Path, scan_id: str | None = None) -> int:
+    """Open a file of a store, which holds no links, folders or special files; return its descriptor."""
+    wrong = partial(fault, path, scan_id=scan_id)
+    with storage_errors(path):
+        try:
+            # Not blocking: opening a pipe that nobody writes to would wait for ever.
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+            descriptor = os.open(path, flags)
+        except (FileNotFoundError, NotADirectoryError):
+            why = "does not exist, although the manifest lists it"
+            raise wrong(why, kind=ChunkMissing) from None
+        except OSError:
+            if not path.is_symlink():
+                raise
+            raise wrong("is a link, which stores never hold") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise wrong("is a folder or a special file, which stores never hold")
+    return descriptor
+
+
+def _read(path: Path, scan_id: str | None = None) -> bytes:
+    """Read a metadata file, which is small."""
+    descriptor = open_plain(path, scan_id)
+    with storage_errors(path), os.fdopen(descriptor, "rb") as stream:
+        content = stream.read(_MAX_METADATA + 1)
+    if len(content) > _MAX_METADATA:
+        why = f"has more than {_MAX_METADATA:,} bytes, too many for metadata"
+        raise fault(path, why, scan_id=scan_id)
+    return content
+
+
+def load_manifest(store: Path) -> StoreManifest:
+    """Read and check the manifest of the store at `store`; StoreCorrupt if it is not sound."""
+    where = store / MANIFEST_KEY
+    try:
+        content = _read(where)
+    except ChunkMissing:
+        message = (
+            f"{store} is no finished store: it has no {MANIFEST_KEY}. {REPAIR}"
+            if store.is_dir()
+            else f"There is no store at {store}. It is built when its scan is next used."
+        )
+        raise StoreCorrupt(message) from None
+    try:
+        manifest = StoreManifest.parse(content, where=str(where))
+    except StoreCorrupt:
+        if (age := other_format(store)) is None:
+            raise
+        raise StoreCorrupt(f"{where}: this store is whole, but {_NOT_SERVED[age]}") from None
+    if manifest.fingerprint != store.name:
+        message = (
+            f"{store}: the manifest in this folder belongs to store {manifest.fingerprint[:12]} "
+            f"of scan {manifest.scan_id}; the folder was renamed or swapped. {REPAIR}"
+        )
+        raise StoreCorrupt(message)
+    return manifest
+
+
+def other_format(store: Path) -> Literal["earlier", "later"] | None:
+    """Return which layout a whole manifest at `store` is of, if it is not this version's."""
+    try:
+        document = json.loads(_read(store / MANIFEST_KEY))
+        layout, root = document.get("store_format"), document.pop("root", None)
+    except (IntegrityError, StorageError, ValueError, RecursionError, AttributeError):
+        return None
+    ours = (document.get("schema_version"), layout) == (MANIFEST_SCHEMA, STORE_FORMAT)
+    # Every layout keeps the root digest, so that a damaged manifest is not taken for a foreign one.
+    if ours or root != sha256_of_json(document):
+        return None
+    return "earlier" if isinstance(layout, int) and layout < STORE_FORMAT else "later"
+
+
+def read_metadata(store: Path, manifest: StoreManifest, key: str = GROUP_KEY) -> dict[str, Any]:
+    """Return the metadata document `key` of a store, checked against the manifest."""
+    content = _read(store / key, manifest.scan_id)
+    if hashlib.sha256(content).hexdigest() != manifest.keys[key].sha256:
+        why = "is not the one that was written: it has not the SHA-256 that the manifest lists"
+        raise fault(store / key, why, scan_id=manifest.scan_id)
+    document: dict[str, Any] = json.loads(content)
+    return document
+
+
+def check_file(
+    store: Path,
+    manifest: StoreManifest,
+    key: str,
+    *,
+    content: bool = False,
+    where: str = "",
+    remedy: str = REPAIR,
+) -> None:
+    """Check kind and size of a listed file by one ``lstat``, and its SHA-256 too where `content`.
+
+    `where` is what messages call the store, if not by its path.
+    """
+    path, expected = store / key, manifest.keys[key]
+    wrong = partial(
+        fault,
+        f"{key} of its store {where or store}",
+        scan_id=manifest.scan_id,
+        kind=StoreCorrupt if key.endswith(GROUP_KEY) else ChunkCorrupt,
+        remedy=remedy,
+    )
+    with storage_errors(path):
+        try:
+            status = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            why = f"does not exist, although the manifest lists it with {expected.size:,} bytes"
+            raise wrong(why, kind=ChunkMissing) from None
+        if not stat.S_ISREG(status.st_mode):
+            raise wrong("is a link or a special file, which stores never hold")
+        if status.st_size != expected.size:
+            raise wrong(f"has {status.st_size:,} bytes where the manifest lists {expected.size:,}")
+        if content and (found := digest_file(path)).sha256 != expected.sha256:
+            raise wrong(
+                f"is not the one that was written: expected {expected.size:,} bytes with SHA-256 "
+                f"{expected.sha256[:12]}, found {found.size:,} bytes with {found.sha256[:12]}"
+            )
+
+
+def check_store(store: Path) -> StoreManifest:
+    """Check that a store is whole: its manifest, and size and kind of each file. Reads no voxel."""
+    manifest = load_manifest(store)
+    for key in manifest.keys:
+        check_file(store, manifest, key)
+    return manifest
+
+
+def verify_store(store: Path) -> list[IntegrityError | StorageError]:
+    """Read every byte of a store and return what is wrong with it, one error a file."""
+    try:
+        manifest = load_manifest(store)
+    except (IntegrityError, StorageError) as error:
+        return [error]
+    found: list[IntegrityError | StorageError] = []
+    for key in sorted(manifest.keys):
+        try:
+            check_file(store, manifest, key, content=True)
+            if key.endswith(GROUP_KEY):
+                check_zarr(store / key, _read(store / key), manifest.scan_id)
+        except (IntegrityError, StorageError) as error:
+            found.append(error)
+    # A second metadata format beside the first, for instance, would be read by some tools only.
+    for path in sorted(files_below(store)):
+        if path.relative_to(store).as_posix() not in {MANIFEST_KEY, *manifest.keys}:
+            why = "does not belong to its store"
+            found.append(fault(path, why, scan_id=manifest.scan_id, kind=StoreCorrupt))
+    return found
+
+
+def check_zarr(path: Path, content: bytes, scan_id: str) -> None:
+    """Hold a metadata document against zarr-python's own models; no thread of it is started."""
+    # What opens an array starts an event loop in a thread, and a process that has one must not fork.
+    from zarr.core.group import GroupMetadata
+    from zarr.core.metadata import ArrayV3Metadata
+
+    models: dict[str, Any] = {"array": ArrayV3Metadata, "group": GroupMetadata}
+    try:
+        document = json.loads(content)
+        models[document["node_type"]].from_dict(document)
+    except Exception as error:  # zarr has no base of its errors
+        why = f"is no metadata that zarr-python reads ({type(error).__name__}: {error})"
+        raise fault(path, why, scan_id=scan_id) from error
+
+
+def read_level(store: Path, name: ArrayName, factor: int) -> npt.NDArray[Any]:
+    """Return a coarser level (z, y, x) of an array, checked against the manifest, through zarr-python.
+
+    Not for a process that forks later: zarr-python reads in threads.
+    """
+    manifest, path = load_manifest(store), coarse_path(name, factor)
+    if shard_key(path) not in manifest.keys:
+        raise UsageError(f"Scan {manifest.scan_id} has no level {factor} of its {name}.")
+    for key in (metadata_key(path), shard_key(path)):
+        check_file(store, manifest, key, content=True)
+    import zarr
+
+    return np.asarray(zarr.open_array(store / path, mode="r")[...])
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield all that is no folder below `folder`, links too; another process may remove it meanwhile."""
+    for parent, folders, names in os.walk(folder):
+        links = (name for name in folders if Path(parent, name).is_symlink())
+        yield from (Path(parent, name) for name in (*names, *links))

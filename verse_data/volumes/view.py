@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,16 @@ from verse_data.volumes.layout import DTYPE
 from verse_data.volumes.reader import ScanReader
 
 _DIM_OF_CODE: Final = {"R": "x", "L": "x", "A": "y", "P": "y", "S": "z", "I": "z"}
+# Slant, in mm a voxel, below which a world coordinate belongs to one axis alone.
 _ALIGNED: Final = 1e-6
-"""Slant, in mm a voxel, below which a world coordinate belongs to one axis alone."""
-_LONG_NAMES: Final = {"image": "CT radiodensity", "label": "vertebra label"}
+_ABOUT: Final = {
+    "image": {"long_name": "CT radiodensity", "units": "HU"},
+    "label": {"long_name": "vertebra label"},
+}
 
 
 class _LazyArray(BackendArray):
-    """Base of arrays that are read where they are looked at, through plain slices."""
+    """An array that is read where it is looked at, through plain slices."""
 
     shape: Shape
     dtype: np.dtype[Any]
@@ -40,7 +43,7 @@ class _LazyArray(BackendArray):
 class _StoredVolume(_LazyArray):
     """Image or label of a store, in the axes of an orientation; a path, so it may be pickled."""
 
-    def __init__(self, path: Path, name: Literal["image", "label"], orientation: str) -> None:
+    def __init__(self, path: Path, name: str, orientation: str) -> None:
         self._reader, self._name, self._orientation = ScanReader(path), name, orientation
         self.shape = self._reader.grid(orientation)[0]
         self.dtype = DTYPE[name]
@@ -52,20 +55,17 @@ class _StoredVolume(_LazyArray):
         if not all(run.size for run in runs):
             values = np.empty([run.size for run in runs], self.dtype)
         else:
-            values = self._box([int(r.min()) for r in runs], [int(r.max()) + 1 for r in runs])
+            (i, i1), (j, j1), (k, k1) = ((int(run.min()), int(run.max()) + 1) for run in runs)
+            image, label = self._reader.read(
+                Box((i, j, k), (i1, j1, k1)),
+                orientation=self._orientation,
+                image=self._name == "image",
+                label=self._name == "label",
+            )
+            values = np.asarray(image if label is None else label)
             if any((np.diff(run) != 1).any() for run in runs):
                 values = values[np.ix_(*(run - run.min() for run in runs))]
         return values[tuple(slice(None) if isinstance(part, slice) else 0 for part in key)]
-
-    def _box(self, start: list[int], stop: list[int]) -> npt.NDArray[Any]:
-        box = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
-        is_image = self._name == "image"
-        image, label = self._reader.read(
-            box, orientation=self._orientation, image=is_image, label=not is_image
-        )
-        values = image if is_image else label
-        assert values is not None  # it was asked for
-        return values
 
 
 class _WorldCoordinate(_LazyArray):
@@ -84,45 +84,22 @@ class _WorldCoordinate(_LazyArray):
 def open_xarray(path: Path, *, orientation: str = "RAS") -> xr.Dataset:
     """Open the store at `path`; voxels are read, and checked, where they are looked at.
 
-    Parameters
-    ----------
-    path : Path
-        A published store.
-    orientation : str
-        Axis codes of the grid to show, such as ``"PIR"``; flips and permutations only.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``image`` (int16 HU) and, where there is a mask, ``label`` (uint8), with one dimension an
-        anatomical axis, in the order of `orientation`: ``x`` runs right-left, ``y``
-        anterior-posterior, ``z`` superior-inferior.
-        Coordinates ``world_x``, ``world_y``, ``world_z`` of each voxel (mm, RAS+, computed where
-        looked at), and ``x``, ``y``, ``z`` along a dimension where the world coordinate depends
-        on that dimension alone: on all three unless the scan is oblique.
-        Attributes: ``affine`` (4, 4) of this grid, ``orientation``, ``labels``, ``centroids``
-        (label to voxel index of this grid), ``scan_id``, ``fingerprint``, ``licence``.
-
-    Raises
-    ------
-    ChunkMissing, ChunkCorrupt, StoreCorrupt
-        Here or while voxels are read: bytes of the store are not what its manifest says.
-    UsageError
-        If `orientation` is not three axis codes.
+    ``image`` (int16 HU) and, where there is a mask, ``label`` (uint8) have one dimension an
+    anatomical axis, in the order of `orientation`: ``x`` runs right-left, ``y``
+    anterior-posterior, ``z`` superior-inferior. Coordinates are ``world_x``, ``world_y``,
+    ``world_z`` of each voxel (mm, RAS+), and ``x``, ``y``, ``z`` along a dimension where the world
+    coordinate depends on that dimension alone: on all three unless the scan is oblique. The
+    attributes ``affine`` and ``centroids`` (label to voxel index) are of this grid.
     """
     codes = check_axcodes(orientation)
     reader = ScanReader(path)
     axes = AxisMap.between(reader.affine, codes)
     shape, affine = reader.grid(codes)
     dims = tuple(_DIM_OF_CODE[code] for code in codes)
-    names: list[Literal["image", "label"]] = ["image", "label"] if reader.has_label else ["image"]
     variables = {
-        name: (
-            dims,
-            indexing.LazilyIndexedArray(_StoredVolume(path, name, codes)),
-            {"long_name": _LONG_NAMES[name], **({"units": "HU"} if name == "image" else {})},
-        )
-        for name in names
+        name: (dims, indexing.LazilyIndexedArray(_StoredVolume(path, name, codes)), about)
+        for name, about in _ABOUT.items()
+        if name == "image" or reader.has_label
     }
     return xr.Dataset(
         variables,
