@@ -59,7 +59,7 @@ def peer(
         )
         for part in parts
     ]
-    return Folds(k=k, seed=seed, stratify=STRATIFY, parts=tuple(made))
+    return Folds(k=k, seed=seed, stratify=STRATIFY, parts=tuple(made), release=None, lock=None)
 
 
 def figures(folds: Folds, scans: pd.DataFrame, vertebrae: pd.DataFrame) -> dict[str, float]:

@@ -719,8 +719,7 @@ class Release:
         ContentMissing
             If `stratify` names a column of the grading workbook, and that is not here.
         """
-        from verse_data.tables.folds import make_folds
-        from verse_data.tables.folds_check import column_names
+        from verse_data.tables.folds import column_names, make_folds
 
         if stratify is None:
             stratify = self._usual_balance()

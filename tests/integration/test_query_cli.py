@@ -7,7 +7,6 @@ import io
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from verse_data import api
 from verse_data.cli.main import run
 from verse_data.errors import ValidationFailed
 from verse_data.phantom import write
-from verse_data.tables.folds import Folds
+from verse_data.tables.folds import Folds, make_folds
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -160,13 +159,14 @@ def test_folds_of_another_lock_exit_with_three(verse_data: Run, root: Path, tmp_
     """The same scans at another version are other files, and reading the folds back says so."""
     release = api.open_release("phantom", root=root)
     path, other = tmp_path / "folds.json", "sha256:" + "0" * 64
-    replace(release.folds(3), lock=other).write(path)
+    tables = release.scans, release.vertebrae
+    make_folds(*tables, k=3, release="phantom", lock=other).write(path)
     code, _, err = verse_data("folds", "phantom", "--check", str(path))
 
     assert code == 3
     assert other in err
     assert release.lock.digest in err
-    replace(release.folds(3), release="verse19").write(path)
+    make_folds(*tables, k=3, release="verse19").write(path)
     with pytest.raises(ValidationFailed, match="of the release verse19"):
         release.read_folds(path)
 

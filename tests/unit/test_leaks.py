@@ -11,9 +11,7 @@ import pandas as pd
 import pytest
 
 from verse_data.errors import UsageError, ValidationFailed
-from verse_data.tables.leaks import assert_no_leak, find_leaks
-from verse_data.tables.leaks_entries import Patients
-from verse_data.tables.leaks_files import read_splits
+from verse_data.tables.leaks import assert_no_leak, find_leaks, read_splits
 
 
 @pytest.mark.parametrize(
@@ -80,9 +78,10 @@ from verse_data.tables.leaks_files import read_splits
 )  # fmt: skip
 def test_every_spelling_names_its_patient(entry: object, subject: str) -> None:
     """Ids, numbers, file names of both layouts and paths lead to the person."""
-    reading = Patients().read(entry)
+    report = find_leaks({"train": [entry], "val": [subject]})
 
-    assert (reading.subject_id, reading.problem) == (subject, "")
+    assert [leak.subject_id for leak in report.leaks] == [subject]
+    assert report.unknown == ()
 
 
 @pytest.mark.parametrize(

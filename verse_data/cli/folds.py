@@ -115,8 +115,7 @@ def leaks(
     Entries may be ids or paths, padded or not, of series or subjects, in either layout.
     """
     from verse_data import api
-    from verse_data.tables.leaks import find_leaks
-    from verse_data.tables.leaks_files import read_splits
+    from verse_data.tables.leaks import find_leaks, read_splits
 
     splits = read_splits(split)
     scans = None

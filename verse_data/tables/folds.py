@@ -8,70 +8,77 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from functools import partial
+from itertools import combinations, count
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pydantic import ConfigDict, ValidationError, model_validator
 
 from verse_data.digests import canonical_json, sha256_of_json
-from verse_data.errors import UsageError, counted
-from verse_data.publishing import write_file
-from verse_data.tables.folds_balance import tally
-from verse_data.tables.folds_check import (
-    check_made_of,
-    check_scans,
-    column_names,
-    whole_number,
-)
-from verse_data.tables.folds_file import FoldPart, FoldsFile, parse_folds
-from verse_data.tables.folds_search import divide
+from verse_data.errors import IntegrityError, UsageError, ValidationFailed, counted, did_you_mean
+from verse_data.publishing import storage_errors, write_file
+from verse_data.records.base import Record, described, read_json, rule_of
 
 STRATIFY: Final = ("grade", "region", "foreign_material")
 """Columns of the vertebrae that folds are balanced over, each and jointly."""
-_SHOWN: Final = 10
+KIND: Final = "verse-data folds"
+"""What a folds file says that it is."""
+_SCHEMA_VERSION: Final = "1.0.0"
+_SHOWN_FOLDS, _SHOWN_NAMES = 10, 20
+_MOST_VALUES, _JOINT = 64, "joint"
+# A single value weighs more than a combination: figures are reported by grade, region and so on.
+_PRIORITY, _SCALE = 4, 1 << 20
+_SHAKES, _PAIRS_SHAKEN, _SWAPS_OF_A_SHAKE = 100, 4000, 3
+# So many members of a large fold are enough to even out its counts.
+_MEMBERS: Final = 128
+
+_Whole = npt.NDArray[np.int64]
+_says = partial(described, source="make_folds")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Folds:
-    """A division of scans into `k` parts; all scans of a person lie in one part.
+class FoldPart(Record):
+    """One fold."""
 
-    Attributes
-    ----------
-    k, seed : int
-        As given to :func:`make_folds`.
-    stratify : tuple of str
-        Columns that the folds are balanced over.
-    parts : tuple of FoldPart
-        Subjects and scans of each fold, both sorted.
-    release, lock : str or None
-        Name of the release, and digest of its lock.
+    subjects: Annotated[tuple[str, ...], _says("Persons of the fold, sorted")]
+    scans: Annotated[tuple[str, ...], _says("Their CT series, sorted")]
+
+
+class Folds(Record):
+    """Everything that ``folds.json`` says.
+
+    A division of scans into `k` parts; all scans of a person lie in one part.
     """
 
-    k: int
-    seed: int
-    stratify: tuple[str, ...]
-    parts: tuple[FoldPart, ...]
-    release: str | None = None
-    lock: str | None = None
+    model_config = ConfigDict(populate_by_name=True, title="FoldsFile")
 
-    @cached_property
-    def fold_of(self) -> dict[str, int]:
-        """Fold of each subject and of each scan, by its id."""
-        return {
-            name: number
-            for number, part in enumerate(self.parts)
-            for name in (*part.subjects, *part.scans)
-        }
+    schema_version: Annotated[Literal["1.0.0"], _says("Version of this format")] = "1.0.0"
+    kind: Annotated[Literal["verse-data folds"], _says("What the file is")] = KIND
+    release: Annotated[str | None, _says("Name of the release")]
+    lock: Annotated[str | None, _says("Digest of the release's lock, as sha256:HEX")]
+    k: Annotated[int, _says("Number of folds", ge=2)]
+    seed: Annotated[int, _says("Seed of the division")]
+    stratify: Annotated[tuple[str, ...], _says("Columns that are balanced")]
+    parts: Annotated[tuple[FoldPart, ...], _says("The folds, numbered from 0", alias="folds")]
+    digest: Annotated[str, _says("SHA-256 (hex) of all other fields in canonical JSON")] = ""
 
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 (hex) of everything but itself, in canonical JSON."""
-        return sha256_of_json(self._content())
+    @model_validator(mode="after")
+    def _complete(self) -> Folds:
+        """Refuse who sits twice, and add the digest."""
+        if len(self.parts) != self.k:
+            raise ValueError(f"k is {self.k}, and there are {len(self.parts)} folds")
+        for what in ("subjects", "scans"):
+            names = pd.Index([name for part in self.parts for name in getattr(part, what)])
+            if twice := sorted({*names[names.duplicated()]}):
+                raise ValueError(f"{what} in two places: {_listed(twice)}")
+        content = self.model_dump(mode="json", by_alias=True, exclude={"digest"})
+        self.__dict__["digest"] = sha256_of_json(content)
+        return self
 
     def split(self, fold: int) -> dict[str, tuple[str, ...]]:
         """Return the ``scan_id`` of ``training`` and ``validation`` for one fold.
@@ -81,14 +88,11 @@ class Folds:
         UsageError
             If there is no such fold; they are numbered from 0.
         """
-        fold = whole_number("fold", fold)
+        fold = _whole_number("fold", fold)
         if not 0 <= fold < self.k:
             raise UsageError(f"There is no fold {fold}; folds are 0 to {self.k - 1}.")
-        rest = (part.scans for number, part in enumerate(self.parts) if number != fold)
-        return {
-            "training": tuple(sorted(scan for scans in rest for scan in scans)),
-            "validation": self.parts[fold].scans,
-        }
+        training = sorted(scan for scan, n in self._fold_of("scans").items() if n != fold)
+        return {"training": tuple(training), "validation": self.parts[fold].scans}
 
     def balance(self, scans: pd.DataFrame, vertebrae: pd.DataFrame) -> pd.DataFrame:
         """Return counts by fold, total and spread of each value of each column, and of each combination.
@@ -99,38 +103,52 @@ class Folds:
             The tables that the folds were made of.
         """
         self.check(scans)
-        tallied = tally(scans, vertebrae, self.stratify)
-        return tallied.spread_over(
-            np.array([self.fold_of[name] for name in tallied.subjects]), self.k
-        )
+        counts, fold_of = _counts(scans, vertebrae, self.stratify), self._fold_of("subjects")
+        held = np.zeros((self.k, counts.shape[1]), dtype=np.int64)
+        np.add.at(held, [fold_of[name] for name in counts.index], counts.to_numpy())
+        report = pd.DataFrame(held.T, counts.columns, [f"fold {n}" for n in range(self.k)])
+        return report.assign(total=held.sum(axis=0), spread=np.ptp(held, axis=0))
 
     def __repr__(self) -> str:
         of = f" of {self.release}" if self.release else ""
         sizes = [
-            f"  fold {number}: {counted(len(part.subjects), 'subject')}, {counted(len(part.scans), 'scan')}"
-            for number, part in enumerate(self.parts)
+            f"  fold {n}: {counted(len(part.subjects), 'subject')}, {counted(len(part.scans), 'scan')}"
+            for n, part in enumerate(self.parts)
         ]
-        more = [f"  and {len(sizes) - _SHOWN} more"] * (len(sizes) > _SHOWN)
+        more = [f"  and {len(sizes) - _SHOWN_FOLDS} more"] * (len(sizes) > _SHOWN_FOLDS)
         over = ", ".join(self.stratify) or "nothing"
         head = f"<Folds{of}: k={self.k}, seed={self.seed}, balanced over {over}, digest {self.digest[:12]}>"
-        return "\n".join([head, *sizes[:_SHOWN], *more])
+        return "\n".join([head, *sizes[:_SHOWN_FOLDS], *more])
+
+    __str__ = __repr__
 
     def check(self, scans: pd.DataFrame) -> None:
-        """Check that the folds divide exactly the scans of a table.
+        """Raise ValidationFailed unless the folds divide exactly the scans of a table."""
+        # Two maps: a scan and its subject often have one name, and may lie in different folds here.
+        owner = _owners(scans)
+        of_scan, of_subject = self._fold_of("scans"), self._fold_of("subjects")
+        both = sorted(of_scan.keys() & owner.keys())
+        moved = [scan for scan in both if of_subject.get(owner[scan]) != of_scan[scan]]
+        problems = {
+            "only in the folds": of_scan.keys() - owner.keys(),
+            "only in the release": owner.keys() - of_scan.keys(),
+            "of another subject in the release": [s for s in moved if owner[s] not in of_subject],
+            "in another fold than their subject": [s for s in moved if owner[s] in of_subject],
+            "subjects without a scan in the release": of_subject.keys() - set(owner.values()),
+        }
+        lines = [f"{what}: {_listed(sorted(names))}" for what, names in problems.items() if names]
+        if lines:
+            raise ValidationFailed(
+                f"The folds do not fit the table of scans: {'; '.join(lines)}. "
+                f"Give the same scans that they were made of, or make them again."
+            )
 
-        Raises
-        ------
-        ValidationFailed
-            Naming the scans that only one of them has, those that belong to someone else, and those
-            that lie in another fold than their subject.
-        UsageError
-            If the table has no ``scan_id`` or no ``subject_id``.
-        """
-        check_scans(self.parts, scans)
+    def _fold_of(self, what: Literal["subjects", "scans"]) -> dict[str, int]:
+        return {name: n for n, part in enumerate(self.parts) for name in getattr(part, what)}
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the folds to `path` as JSON with a digest, whole or not at all."""
-        write_file(Path(path), canonical_json({**self._content(), "digest": self.digest}))
+        write_file(Path(path), canonical_json(self.model_dump(mode="json", by_alias=True)))
 
     @classmethod
     def read(
@@ -160,29 +178,21 @@ class Folds:
         IntegrityError
             If it was changed since it was written: its digest is another.
         """
-        file = parse_folds(Path(path))
-        folds = cls(
-            k=file.k,
-            seed=file.seed,
-            stratify=file.stratify,
-            parts=file.folds,
-            release=file.release,
-            lock=file.lock,
-        )
-        check_made_of(file, release=release, lock=lock)
+        folds = parse_folds(Path(path))
+        if folds.release and release and folds.release != release:
+            raise ValidationFailed(
+                f"The folds were made of the release {folds.release}, and this is {release}. "
+                f"Open {folds.release}, or make folds of {release}."
+            )
+        if folds.lock and lock and folds.lock != lock:
+            raise ValidationFailed(
+                f"The folds were made of another version of {release or 'the release'}: its lock is "
+                f"{folds.lock}, and this one's is {lock}, so files differ. Open the release with "
+                f"version={folds.lock!r}, or make the folds again. To use them all the same, "
+                f"Folds.read(path, release.scans) checks scans and patients alone."
+            )
         folds.check(scans)
         return folds
-
-    def _content(self) -> dict[str, object]:
-        file = FoldsFile(
-            release=self.release,
-            lock=self.lock,
-            k=self.k,
-            seed=self.seed,
-            stratify=self.stratify,
-            folds=self.parts,
-        )
-        return file.model_dump(mode="json", exclude={"digest"})
 
 
 def make_folds(
@@ -218,41 +228,221 @@ def make_folds(
     ValidationFailed
         If a scan is listed twice, or has no subject.
     """
-    k, seed = whole_number("k", k), whole_number("seed", seed)
+    k, seed = _whole_number("k", k), _whole_number("seed", seed)
     stratify = column_names(stratify)
-    tallied = tally(scans, vertebrae, stratify)
-    if not 2 <= k <= len(tallied.subjects):
-        message = (
-            f"k is {k}; it must lie between 2 and the number of subjects, {len(tallied.subjects)}."
+    counts = _counts(scans, vertebrae, stratify)
+    subjects: list[str] = counts.index.tolist()
+    if not 2 <= k <= len(subjects):
+        raise UsageError(f"k={k} must lie between 2 and the number of subjects, {len(subjects)}.")
+    # By digest, so that the seed shuffles them.
+    subjects.sort(key=lambda subject: hashlib.sha256(f"{seed}/{subject}".encode()).digest())
+    weights = [1 if axis == _JOINT else _PRIORITY for axis in counts.columns.get_level_values(0)]
+    found = _divide(counts.loc[subjects].to_numpy(), np.array(weights), parts=k, seed=seed)
+    owners, fold_of, parts = _owners(scans), dict(zip(subjects, found, strict=True)), []
+    for n in range(k):
+        people = sorted(subject for subject in subjects if fold_of[subject] == n)
+        names = sorted(scan for scan, owner in owners.items() if fold_of[owner] == n)
+        parts.append(FoldPart(subjects=tuple(people), scans=tuple(names)))
+    return Folds(k=k, seed=seed, stratify=stratify, parts=tuple(parts), release=release, lock=lock)
+
+
+def parse_folds(path: Path) -> Folds:
+    """Read ``folds.json`` and check its digest, but not against any scans."""
+    if not path.is_file():
+        raise UsageError(f"No file {path}. Write it: verse-data folds RELEASE --out {path.name}")
+    with storage_errors(path):
+        data = path.read_bytes()
+    value = read_json(data, name=str(path))
+    if not isinstance(value, dict) or value.get("kind") != KIND:
+        raise ValidationFailed(f"{path}: not a folds file of verse-data.")
+    if value.get("schema_version") != _SCHEMA_VERSION:
+        raise ValidationFailed(
+            f"{path}: schema_version is {value.get('schema_version')!r}, and this package reads "
+            f"{_SCHEMA_VERSION!r}. Upgrade verse-data, or make the folds again with this one."
         )
-        raise UsageError(message)
-    order = _order(tallied.subjects, seed)
-    found = divide(tallied.counts[order], parts=k, seed=seed, priority=tallied.priority)
-    fold = dict(zip((tallied.subjects[place] for place in order), found.tolist(), strict=True))
-    return Folds(
-        k=k,
-        seed=seed,
-        stratify=stratify,
-        parts=_parts(scans, fold, k),
-        release=release,
-        lock=lock,
-    )
+    said = value.pop("digest", None)
+    digest = digest_of(value, name=str(path))
+    if said != digest:
+        raise IntegrityError(
+            f"{path}: its content has the digest {digest[:12]}, and it says {str(said)[:12]!r}: "
+            f"it was changed after it was written. Take it from where it came from, or make it again."
+        )
+    try:
+        return Folds.model_validate_json(data)
+    except ValidationError as error:
+        rules = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {rule_of(e)}" for e in error.errors()]
+        raise ValidationFailed(f"{path}: {'; '.join(rules[:_SHOWN_NAMES])}.") from None
 
 
-def _order(subjects: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
-    """Return the order in which subjects are placed: by digest, so that the seed shuffles them."""
-    digests = [hashlib.sha256(f"{seed}/{subject}".encode()).digest() for subject in subjects]
-    return np.array(sorted(range(len(subjects)), key=digests.__getitem__), dtype=np.int64)
+def digest_of(value: Any, *, name: str) -> str:
+    """Return the SHA-256 (hex) of a JSON value; refuse texts that are no UTF-8, such as half a pair."""
+    try:
+        return sha256_of_json(value)
+    except UnicodeEncodeError as error:
+        found = f"U+{ord(error.object[error.start]):04X}"
+        raise ValidationFailed(f"{name}: a text holds {found}, which is no character.") from None
+    except RecursionError:
+        raise ValidationFailed(f"{name}: nested too deeply.") from None
 
 
-def _parts(scans: pd.DataFrame, fold: dict[str, int], k: int) -> tuple[FoldPart, ...]:
-    held: list[list[str]] = [[] for _ in range(k)]
-    for scan, subject in zip(scans["scan_id"].tolist(), scans["subject_id"].tolist(), strict=True):
-        held[fold[str(subject)]].append(str(scan))
-    people: list[list[str]] = [[] for _ in range(k)]
-    for subject, number in fold.items():
-        people[number].append(subject)
-    return tuple(
-        FoldPart(subjects=tuple(sorted(subjects)), scans=tuple(sorted(names)))
-        for subjects, names in zip(people, held, strict=True)
-    )
+def column_names(stratify: Any) -> tuple[str, ...]:
+    """Return the columns to stratify by, each once."""
+    is_list = isinstance(stratify, Iterable) and not isinstance(stratify, str)
+    names = tuple(stratify) if is_list else (None,)
+    if not all(isinstance(name, str) for name in names):
+        raise UsageError(f"stratify takes a list of names such as ['grade'], not {stratify!r}.")
+    return tuple(dict.fromkeys(names))
+
+
+def _whole_number(name: str, value: Any) -> int:
+    """Return `value` as int if it is a whole number, NumPy's included; 5.0 and True are none."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not -(1 << 63) <= value < 1 << 63:
+        raise UsageError(f"{name} must be a whole number of 64 bits, such as 3, not {value!r}.")
+    return int(value)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    return ", ".join(names[:_SHOWN_NAMES]) + more
+
+
+def _owners(scans: pd.DataFrame) -> dict[str, str]:
+    """Return the subject of each scan of a table."""
+    for column in ("scan_id", "subject_id"):
+        if column not in scans.columns:
+            raise UsageError(f"The table of scans has no column {column}, which folds need.")
+    names, people = scans["scan_id"].astype(str), scans["subject_id"]
+    faults = {"have no subject": people.isna(), "are listed twice": names.duplicated()}
+    for what, wrong in faults.items():
+        if wrong.any():
+            raise ValidationFailed(f"These scans {what}: {_listed(names[wrong].tolist())}.")
+    return dict(zip(names, people.astype(str), strict=True))
+
+
+def _counts(scans: pd.DataFrame, vertebrae: pd.DataFrame, stratify: Sequence[str]) -> pd.DataFrame:
+    """Count scans and vertebrae of each subject (sorted) by each column and by all columns together."""
+    if "scan_id" not in vertebrae.columns:
+        raise UsageError("The table of vertebrae has no column scan_id, which folds need.")
+    owner = _owners(scans)
+    subjects = sorted(set(owner.values()))
+    rows = vertebrae[vertebrae["scan_id"].astype(str).isin(owner.keys())]
+    whose = [owner[scan] for scan in rows["scan_id"].astype(str)]
+    words = {name: _words(rows, name) for name in dict.fromkeys(stratify)}
+    if len(words) > 1:
+        words[_JOINT] = [", ".join(row) for row in zip(*words.values(), strict=True)]
+    place = {subject: number for number, subject in enumerate(subjects)}
+    axes = [("size", subjects, ["subjects"] * len(subjects))]
+    axes += [("size", list(owner.values()), ["scans"] * len(owner))]
+    axes += [(axis, whose, said) for axis, said in words.items()]
+    kinds: list[tuple[str, str]] = []
+    counts: list[_Whole] = []
+    for axis, people, said in axes:
+        values = sorted(set(said))
+        column = {value: number for number, value in enumerate(values)}
+        kinds += [(axis, value) for value in values]
+        counts.append(np.zeros((len(subjects), len(values)), dtype=np.int64))
+        for subject, value in zip(people, said, strict=True):
+            counts[-1][place[subject], column[value]] += 1
+    columns = pd.MultiIndex.from_tuples(kinds, names=["axis", "value"])
+    return pd.DataFrame(np.concatenate(counts, axis=1), index=subjects, columns=columns)
+
+
+def _words(rows: pd.DataFrame, name: str) -> list[str]:
+    """Return the values of a column as words, with ``missing`` for what is missing."""
+    refused = f"Folds cannot be stratified by {name!r}:"
+    if name not in rows.columns:
+        known = list(map(str, rows.columns))
+        hint = f"{did_you_mean(name, known)} Columns: {', '.join(known)}."
+        raise UsageError(f"{refused} no such column.{hint}")
+    column = rows[name].astype(object)
+    if (several := column.nunique()) > _MOST_VALUES:
+        advice = "Choose columns such as grade, region, foreign_material."
+        raise UsageError(
+            f"{refused} it has {several:,} different values, over {_MOST_VALUES}. {advice}"
+        )
+    truth = [
+        str(value).lower() if isinstance(value, bool | np.bool_) else value for value in column
+    ]
+    return ["missing" if pd.isna(value) else str(value) for value in truth]
+
+
+class _Division:
+    """Subjects (by number) in parts, and how uneven their counts are.
+
+    The cost is a sum of squares: for each count, the distance of each part from an equal share,
+    weighted so that rare counts matter as much as frequent ones.
+    """
+
+    def __init__(self, counts: _Whole, priority: _Whole, parts: int) -> None:
+        totals = counts.sum(axis=0)
+        self._parts = parts
+        self._weights = np.maximum(_SCALE // np.maximum(totals, 1) * priority, 1)
+        # The last subject is nobody, and in every part: a move is a swap with nobody.
+        self._steps = parts * np.vstack([counts, np.zeros_like(totals)])
+        self._weighted = self._steps // parts * self._weights
+        self._square = (self._weighted * self._steps).sum(axis=1)
+        # Floating point is much faster here, and exact: whole numbers far below 2**53.
+        self._factors = self._weighted.astype(np.float64), 2.0 * self._steps
+        self.part = np.zeros(len(self._steps), dtype=np.int64)
+        # Per part and kind: parts * count - total, which is 0 at an equal share.
+        self._off = np.tile(-totals, (parts, 1))
+        # The heavy ones first, each to the part where it costs least.
+        for subject in np.argsort(-self._square[:-1], kind="stable"):
+            self.part[subject] = np.argmin(self._off @ self._weighted[subject])
+            self._off[self.part[subject]] += self._steps[subject]
+        # Of a division in which no count differs by more than one.
+        self.least_cost = int((totals % parts * (parts - totals % parts) * parts) @ self._weights)
+        self.settle()
+
+    def swap(self, first: int, one: int, second: int, other: int) -> None:
+        """Bring `first` from part `one` to `other`, and `second` the other way."""
+        step = self._steps[first] - self._steps[second]
+        self._off[one] -= step
+        self._off[other] += step
+        self.part[first], self.part[second] = other, one
+
+    def settle(self) -> None:
+        """Take the best move or swap between two parts, for any two, until none helps."""
+        while sum(self._settle_pair(*pair) for pair in combinations(range(self._parts), 2)):
+            pass
+        self.cost = int((self._off**2 @ self._weights).sum())
+
+    def _settle_pair(self, one: int, other: int) -> bool:
+        nobody = len(self._steps) - 1
+        for taken in count():
+            a, b = (
+                np.append((self.part[:-1] == part).nonzero()[0][:_MEMBERS], nobody)
+                for part in (one, other)
+            )
+            # The change of cost of each swap, divided by 2 * parts, which all share.
+            pull = self._off[other] - self._off[one]
+            leave = self._square[a] + self._weighted[a] @ pull
+            come = self._square[b] - self._weighted[b] @ pull
+            both = (self._factors[0][a] @ self._factors[1][b].T).astype(np.int64)
+            change = leave[:, None] + come - both
+            # A part never loses its last subject.
+            change[:-1, -1] *= len(a) > 2
+            change[-1, :-1] *= len(b) > 2
+            first, second = divmod(int(np.argmin(change)), len(b))
+            if change[first, second] >= 0:
+                return taken > 0
+            self.swap(a[first], one, b[second], other)
+        return False
+
+
+def _divide(counts: _Whole, priority: _Whole, *, parts: int, seed: int) -> _Whole:
+    """Return the part of each subject: shaken and settled again while that may help."""
+    best = _Division(counts, priority, parts)
+    digests = (hashlib.sha256(f"{seed}/{number}".encode()).hexdigest() for number in count())
+    drawn = (int(digest[:16], 16) % len(counts) for digest in digests)
+    for _ in range(min(_SHAKES, len(counts), _PAIRS_SHAKEN // (parts * (parts - 1)))):
+        if best.cost == best.least_cost:
+            break
+        trial = deepcopy(best)
+        for _ in range(_SWAPS_OF_A_SHAKE):
+            first, second = next(drawn), next(drawn)
+            trial.swap(first, trial.part[first], second, trial.part[second])
+        trial.settle()
+        best = min(trial, best, key=lambda division: division.cost)
+    return best.part[:-1]

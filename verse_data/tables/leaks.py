@@ -1,78 +1,102 @@
-"""Does anybody sit on two sides of a split? Any split, however its entries are written."""
+"""Does anybody sit on two sides of a split? Any split, however its entries are written.
+
+An entry may be an id, a number, a name or a path; a split may come from lists, CSV files, MONAI
+datalists, nnU-Net's ``splits_final.json`` or our ``folds.json``.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
+import math
+import os
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from verse_data.errors import UsageError, ValidationFailed, counted
-from verse_data.tables.leaks_entries import NUMBER_RULE, Patients
+from verse_data.publishing import storage_errors
+from verse_data.records.base import read_json
+from verse_data.records.names import FileName, parse_path
+from verse_data.tables.folds import KIND, digest_of, parse_folds
+from verse_data.tables.splits import subject_of_series
 
+NUMBER_RULE: Final = (
+    "Bare numbers are read as VerSe numbers, padded or not: 4 is verse004, and never gl004. "
+    "Numbers up to 399 name a series, so 201 and 253 are one patient, verse401; "
+    "400 and up name a patient. To mean a gl scan, write gl004."
+)
+HEADINGS: Final = (
+    *("scan_id", "scan", "series_id", "series", "subject_id", "subject", "participant_id"),
+    *("patient_id", "patient", "verse_id", "verse", "image", "images", "img", "ct"),
+    *("image_path", "path", "file_path", "filepath", "file_name", "filename", "file", "files"),
+    *("case_id", "case", "name", "id", "ids"),
+)
+"""Headings of the column that holds the entries, the first that is there; in small letters."""
+_NOT_ENTRIES: Final = frozenset({"fold", "label", "mask", "seg", "segmentation"})
+_INDEX: Final = re.compile(r"(unnamed: ?[0-9]+)?")
 _SHOWN: Final = 20
+
+# Digits are those of ASCII: int() would read those of other alphabets, and hide that they differ.
+_START: Final = r"(?<![^\W_])"
+_END: Final = r"(?![^\W_])"
+_CANONICAL: Final = re.compile(r"(?:verse|gl)[0-9]{3}")
+_NUMBER: Final = re.compile(r"([0-9]{1,4})(?:\.0+)?(?:\.[A-Za-z][A-Za-z0-9.]*)?")
+_SUB_NUMBER: Final = re.compile(rf"sub-([0-9]{{1,3}}){_END}")
+_SERIES: Final = re.compile(
+    rf"{_START}((?:verse|gl)[0-9]{{3}})_split-(verse[0-9]{{3}}){_END}", re.IGNORECASE
+)
+_ID: Final = re.compile(rf"{_START}(verse|gl)[-_ ]?([0-9]{{3}}){_END}", re.IGNORECASE)
+# "verse19_004" is number 4 in VerSe'19, as in names of nnU-Net cases; "verse19" alone is verse019.
+_OF_RELEASE: Final = re.compile(
+    rf"{_START}verse(?:20)?(?:19|20)[-_]()([0-9]{{3}}){_END}", re.IGNORECASE
+)
+_SHORT_ID: Final = re.compile(
+    r"(?:sub-)?(verse|gl)[-_ ]?([0-9]{1,2})(?=$|\.|_[^0-9])", re.IGNORECASE
+)
+# "VerSe20_ax_500.npy" may mean 500 of VerSe'20: not for us to guess.
+_RELEASE_THEN_ID: Final = re.compile(
+    r"(?:sub-)?verse[-_ ]?(?:19|20)_.*(?<![0-9])[0-9]{3}(?![0-9])", re.IGNORECASE
+)
+
+Sides = dict[str, list[object]]
 
 
 @dataclass(frozen=True)
 class Leak:
-    """A patient on more than one side.
-
-    Attributes
-    ----------
-    subject_id : str
-        The patient.
-    entries : dict
-        Side to the entries, as given, that name this patient there.
-    """
+    """A patient on more than one side, with the entries, as given, that name it on each."""
 
     subject_id: str
     entries: Mapping[str, tuple[str, ...]]
 
     def __str__(self) -> str:
-        """Name the patient, the sides and the entries that prove it."""
         sides = (f"{side} ({', '.join(entries)})" for side, entries in self.entries.items())
         return f"{self.subject_id}: {' and '.join(sides)}"
 
 
 @dataclass(frozen=True)
 class Unknown:
-    """An entry that names no patient, or none of the release.
-
-    Attributes
-    ----------
-    side, entry : str
-        Where it stands, and as given.
-    reason : str
-        Why it is here.
-    """
+    """An entry, as given, that names no patient, or none of the release, and why it is here."""
 
     side: str
     entry: str
     reason: str
 
     def __str__(self) -> str:
-        """Say side, entry and reason in one line."""
         return f"{self.side}: {self.entry!r} {self.reason}"
 
 
 @dataclass(frozen=True)
 class LeakReport:
-    """What a split's entries say about who sits where.
+    """Who sits on two sides; what could not be placed; patients of each side; rules that were needed.
 
-    Attributes
-    ----------
-    leaks : tuple of Leak
-        Patients on more than one side, sorted.
-    unknown : tuple of Unknown
-        Entries that could not be placed, in their order. Those that name a patient outside the
-        release are compared all the same.
-    patients : dict
-        Number of different patients on each side.
-    notes : tuple of str
-        Rules that were needed to read the entries.
+    Unknown entries that name a patient outside the release are compared all the same.
     """
 
     leaks: tuple[Leak, ...]
@@ -86,7 +110,6 @@ class LeakReport:
         return not self.leaks and not self.unknown
 
     def __str__(self) -> str:
-        """Say everything, a line each."""
         counts = ", ".join(f"{side} {number}" for side, number in self.patients.items())
         leaking = counted(len(self.leaks), "patient sits", "patients sit")
         unplaced = counted(len(self.unknown), "entry", "entries")
@@ -130,30 +153,32 @@ def find_leaks(
     """
     if len(split) < 2:
         raise UsageError("A split has at least two sides, such as {'train': [...], 'val': [...]}.")
-    patients = Patients(scans)
-    listed = {side: _as_list(side, entries) for side, entries in split.items()}
-    for entries in listed.values():
-        patients.learn(entries)
-    readings = {side: [patients.read(entry) for entry in listed[side]] for side in listed}
+    listed: Sides = {}
+    for side, entries in split.items():
+        if isinstance(entries, str | bytes | Mapping):
+            kind = type(entries).__name__
+            raise UsageError(f"The side {side!r} is a {kind}; give a list of ids or paths.")
+        listed[side] = list(entries)
+    patients = _Patients(scans)
+    patients.learn(entry for entries in listed.values() for entry in entries)
     found: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for side, read in readings.items():
-        for reading in read:
+    unknown, numbers = [], False
+    for side, entries in listed.items():
+        for entry in entries:
+            given = str(entry)[:500].encode("utf-8", "backslashreplace").decode()
+            reading = patients.read(entry)
+            numbers |= reading.is_number
             if reading.subject_id is not None:
-                found[reading.subject_id][side].append(reading.entry)
+                found[reading.subject_id][side].append(given)
+            if reading.problem:
+                unknown.append(Unknown(side, given, reading.problem))
     leaks = tuple(
         Leak(subject, {side: tuple(entries) for side, entries in sides.items()})
         for subject, sides in sorted(found.items())
         if len(sides) > 1
     )
-    unknown = tuple(
-        Unknown(side, reading.entry, reading.problem)
-        for side, read in readings.items()
-        for reading in read
-        if reading.problem
-    )
-    counts = {side: sum(side in sides for sides in found.values()) for side in readings}
-    numbers = any(reading.is_number for read in readings.values() for reading in read)
-    return LeakReport(leaks, unknown, counts, (NUMBER_RULE,) if numbers else ())
+    counts = {side: sum(side in sides for sides in found.values()) for side in listed}
+    return LeakReport(leaks, tuple(unknown), counts, (NUMBER_RULE,) if numbers else ())
 
 
 def assert_no_leak(
@@ -175,22 +200,250 @@ def assert_no_leak(
     report = find_leaks(split, scans=scans)
     if report.is_clean:
         return
-    heading = (
-        f"The split is not clean: {counted(len(report.leaks), 'patient', 'patients')} on two sides, "
-        f"{counted(len(report.unknown), 'entry', 'entries')} that could not be placed."
-    )
+    leaking, unplaced = counted(len(report.leaks), "patient"), len(report.unknown)
+    heading = f"The split is not clean: {leaking} on two sides, "
+    lines = [f"{heading}{counted(unplaced, 'entry', 'entries')} that could not be placed."]
+    for things in (report.leaks, report.unknown):
+        lines += [f"  {thing}" for thing in things[:_SHOWN]]
+        lines += [f"  and {len(things) - _SHOWN} more"] * (len(things) > _SHOWN)
     advice = "Put each patient on one side, or let release.folds() group them."
-    lines = [heading, *_first(report.leaks), *_first(report.unknown), *report.notes, advice]
-    raise ValidationFailed("\n".join(lines))
+    raise ValidationFailed("\n".join([*lines, *report.notes, advice]))
 
 
-def _as_list(side: str, entries: Iterable[object]) -> list[object]:
-    if isinstance(entries, str | bytes | Mapping):
-        message = f"The side {side!r} is a {type(entries).__name__}; give a list of ids or paths."
-        raise UsageError(message)
-    return list(entries)
+@dataclass(frozen=True)
+class _Reading:
+    """The person that an entry names, if it names one; what is wrong with it, if anything is."""
+
+    subject_id: str | None
+    problem: str = ""
+    is_number: bool = False
 
 
-def _first(things: tuple[Leak, ...] | tuple[Unknown, ...]) -> list[str]:
-    lines = [f"  {thing}" for thing in islice(things, _SHOWN)]
-    return lines + ([f"  and {len(things) - _SHOWN} more"] if len(things) > _SHOWN else [])
+class _Patients:
+    """Who is behind an entry; with a table of scans, by its own names, whatever they look like."""
+
+    def __init__(self, scans: pd.DataFrame | None) -> None:
+        self._subject_of = subject_of_series()
+        self._known: frozenset[str] | None = None
+        if scans is not None:
+            self._subject_of |= _names_in(scans)
+            self._known = frozenset(scans["subject_id"].dropna().astype(str))
+
+    def learn(self, entries: Iterable[object]) -> None:
+        """Take from names such as ``verse902_split-verse951`` whose series a series is."""
+        for entry in entries:
+            for subject, series in _SERIES.findall(_as_text(entry) or ""):
+                # What VerSe's own list or the release says stays.
+                self._subject_of.setdefault(series.lower(), subject.lower())
+
+    def read(self, entry: object) -> _Reading:
+        """Return the person that `entry` names: an id, a number, a file's name or a path."""
+        text = _as_text(entry)
+        if text is None:
+            return _Reading(None, "is neither a text nor a number")
+        parts = [part for part in text.split("/") if part]
+        number = _NUMBER.fullmatch(parts[-1]) if parts else None
+        names: set[str] = set()
+        for depth, part in enumerate(reversed(parts)):
+            # "verse4" is an id alone or as a file's name; as a folder, verse19 is the release, and
+            # verse19_160 perhaps a copy of it.
+            short = len(parts) == 1 or (depth == 0 and "." in part)
+            of_release = depth == 0 or not (names or number)
+            names |= self._names(part, short=short, of_release=of_release)
+        if number and not names:
+            return self._found({f"verse{int(number[1]):03d}"}, is_number=True)
+        if not names:
+            return _Reading(None, "holds no id such as verse004, sub-verse004 or gl003")
+        last = parts[-1].lower()
+        stem = re.split(r"[._]", last, maxsplit=1)[0].removeprefix("sub-")
+        by_number = stem not in self._subject_of and bool(_SUB_NUMBER.match(last))
+        return self._found(names, is_number=by_number)
+
+    def _names(self, part: str, *, short: bool, of_release: bool) -> set[str]:
+        for name in (part, part.split(".", maxsplit=1)[0]):
+            stem = name.lower().removeprefix("sub-")
+            if stem in self._subject_of:
+                return {stem}
+        file = parse_path(part)
+        if file is not None and file.subject_id:
+            return self._in_file_name(file)
+        number = _SUB_NUMBER.match(part.lower())
+        if number:
+            return {f"verse{int(number[1]):03d}"}
+        ids = (_OF_RELEASE.findall(part) if of_release else []) + _ID.findall(part)
+        found = _SHORT_ID.match(part) if short and not _RELEASE_THEN_ID.match(part) else None
+        pairs = ids or ([found.groups()] if found else [])
+        return {f"{prefix.lower() or 'verse'}{int(number):03d}" for prefix, number in pairs}
+
+    def _in_file_name(self, file: FileName) -> set[str]:
+        """Return what a name of one of the layouts says: its series, or its subject and series."""
+        if file.scan_id.lower() in self._subject_of:
+            return {file.scan_id.lower()}
+        names = {self._canonical(file.subject_id)}
+        # Other labels, such as the 2 of split-2, only count the series of that subject.
+        if file.series_label and re.fullmatch(r"[0-9]{3}|[^0-9]+[0-9]+", file.series_label):
+            names.add(self._canonical(file.series_label))
+        return names
+
+    def _canonical(self, name: str) -> str:
+        """Return an id in the one form that is compared: verse4, 004 and 4 are verse004."""
+        found = re.fullmatch(r"(verse|gl|)([0-9]{1,3})", name.lower())
+        if found is None or name.lower() in self._subject_of:
+            return name.lower()
+        return f"{found[1] or 'verse'}{int(found[2]):03d}"
+
+    def _found(self, names: set[str], *, is_number: bool = False) -> _Reading:
+        subjects = {self._subject_of.get(name, name) for name in names}
+        if len(subjects) > 1:
+            return _Reading(None, f"names several patients: {', '.join(sorted(subjects))}")
+        subject = subjects.pop()
+        problem = ""
+        if self._known is not None and subject not in self._known:
+            problem = f"reads as patient {subject}, whom the release does not have"
+        elif self._known is None and not _CANONICAL.fullmatch(subject):
+            problem = f"reads as {subject}, which is no id of VerSe such as verse004 or gl003"
+        elif self._known is None and is_number and subject == "verse000":
+            problem = "reads as verse000, and VerSe has no number 0; is it a row's number?"
+        return _Reading(subject, problem, is_number)
+
+
+def _names_in(scans: pd.DataFrame) -> dict[str, str]:
+    """Return the subject of every name, in small letters, that a table of scans has for one."""
+    owners: defaultdict[str, set[str]] = defaultdict(set)
+    for column in ("subject_id", "scan_id", "series_id", "series_label"):
+        if column in scans:
+            rows = pd.DataFrame({"name": scans[column], "subject": scans["subject_id"]}).dropna()
+            for name, subject in rows.astype(str).itertuples(index=False):
+                # The 2 of split-2 only counts the series of a subject.
+                if column != "series_label" or re.search(r"[A-Za-z]|[0-9]{3}", name):
+                    owners[name.lower()].add(subject)
+    # What several subjects have names nobody.
+    return {name: subjects.pop() for name, subjects in owners.items() if len(subjects) == 1}
+
+
+def _as_text(entry: object) -> str | None:
+    if isinstance(entry, bool | np.bool_):
+        return None
+    if isinstance(entry, int | np.integer):
+        return str(int(entry))
+    if isinstance(entry, float | np.floating):
+        return str(int(entry)) if math.isfinite(entry) and entry == int(entry) else None
+    if isinstance(entry, os.PathLike):
+        entry = os.fspath(entry)
+    return entry.strip().replace("\\", "/") if isinstance(entry, str) else None
+
+
+def read_splits(specs: Sequence[str]) -> dict[str, Sides]:
+    """Read splits from one JSON file, or one from two or more ``SIDE=FILE``; ``""`` names the only one.
+
+    The JSON is an object of lists, a MONAI datalist, nnU-Net's ``splits_final.json`` (a list of such
+    objects) or our ``folds.json``; a file of a side has an entry on each line.
+    """
+    pairs = [spec.partition("=") for spec in specs]
+    if len(specs) >= 2 and all(side and path for side, _, path in pairs):
+        if len({side for side, _, _ in pairs}) < len(pairs):
+            raise UsageError("Two files are given for one side; give each side its own file.")
+        return {"": {side: [*_read_list(_bytes(path), name=path)] for side, _, path in pairs}}
+    if len(specs) != 1:
+        raise UsageError(
+            "Give one JSON file, or each side with its list: train=train.txt val=val.txt"
+        )
+    path = specs[0]
+    value = read_json(_bytes(path), name=path)
+    digest_of(value, name=path)  # refuses what could not be printed
+    if isinstance(value, dict) and value.get("kind") == KIND:
+        parts = parse_folds(Path(path)).parts
+        return {"": {f"fold {number}": list(part.scans) for number, part in enumerate(parts)}}
+    if isinstance(value, dict):
+        return {"": _sides(value, path)}
+    if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+        if any("fold" in part for part in value):
+            return {"": _sides({"": value}, path)}
+        return {f"fold {number}": _sides(part, path) for number, part in enumerate(value)}
+    raise ValidationFailed(
+        f"{path}: not an object of lists such as {{'train': [...], 'val': [...]}}."
+    )
+
+
+def _bytes(path: str) -> bytes:
+    if not Path(path).is_file():
+        raise UsageError(f"There is no file {path}.")
+    with storage_errors(Path(path)):
+        return Path(path).read_bytes()
+
+
+def _sides(value: Mapping[str, Any], path: str) -> Sides:
+    """Return the lists of an object, their items divided by fold; what has none stays under its name.
+
+    Cross-validation trains on all folds but one, so that any two of them are two sides.
+    """
+    sides: Sides = {}
+    for side, items in value.items():
+        if not isinstance(items, list):
+            continue
+        if not items:
+            sides.setdefault(side, [])
+        for item in items:
+            fold = item.get("fold") if isinstance(item, dict) else None
+            if isinstance(fold, bool | list | dict) or (isinstance(fold, float) and fold % 1):
+                raise ValidationFailed(
+                    f"{path}: the fold {fold!r} of an entry of {side or 'the list'!r} is neither a "
+                    f"whole number nor a name."
+                )
+            number = int(fold) if isinstance(fold, float) else fold
+            name = side if fold is None else f"{side} fold {number}".strip()
+            sides.setdefault(name or "no fold", []).extend(_entries(item))
+    if len(sides) < 2:
+        found = ", ".join(map(repr, sides if "" in value else value)) or "nothing"
+        raise ValidationFailed(f"{path}: fewer than two lists of entries; it holds {found}.")
+    return sides
+
+
+def _entries(item: Any) -> list[object]:
+    """Return the entries of one item; of a datalist's object, its image or images."""
+    if isinstance(item, dict):
+        by_name = {key.lower(): value for key, value in item.items()}
+        texts = (v for k, v in by_name.items() if k not in _NOT_ENTRIES and isinstance(v, str))
+        named = next((by_name[key] for key in HEADINGS if key in by_name), None)
+        item = next(texts, None) if named is None else named
+    # The channels of one image stand in a list.
+    return list(item) if isinstance(item, list) and item else [item]
+
+
+def _read_list(data: bytes, *, name: str) -> list[str]:
+    """Return the entries of a text: the column that its heading names, or the first of each line.
+
+    Empty lines and those with ``#`` in front are left out; comma, semicolon or tab divide columns.
+    """
+    try:
+        lines = data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValidationFailed(f"{name}: not UTF-8 text with an entry on each line.") from None
+    lines = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not lines:
+        return []
+    mark = next((mark for mark in "\t;" if mark in lines[0]), ",")
+    try:
+        table = csv.reader(io.StringIO("\n".join(lines), newline=""), delimiter=mark)
+        rows = [[cell.strip() for cell in row] for row in table]
+    except csv.Error as error:
+        raise ValidationFailed(f"{name}: not a list or CSV file: {error}.") from None
+    first = [cell.lower() for cell in rows[0]]
+    column = next((first.index(heading) for heading in HEADINGS if heading in first), None)
+    if column is not None:
+        return [row[column] if column < len(row) else "" for row in rows[1:]]
+    advice = "(in pandas, to_csv(index=False))"
+    if len(first) > 1 and (_INDEX.fullmatch(first[0]) or not re.search(r"[0-9]", "".join(first))):
+        shown = ", ".join(repr(cell[:40]) for cell in rows[0][:20])
+        raise ValidationFailed(
+            f"{name}: none of its headings ({shown}) says which column holds the scans or patients. "
+            f"Name that column scan_id, subject_id, verse_ID or image; a column of row numbers is "
+            f"best left out {advice}."
+        )
+    entries = [row[0] for row in rows]
+    if len(first) > 1 and len(rows) > 1 and entries == [str(place) for place in range(len(rows))]:
+        raise ValidationFailed(
+            f"{name}: its first column counts 0, 1, 2 and so on: row numbers, not patients. "
+            f"Write it without them {advice}, or with a heading such as scan_id."
+        )
+    return entries

@@ -39,7 +39,7 @@ MODELS: Final[dict[str, tuple[str, str]]] = {
     "store_manifest": ("records.manifest.StoreManifest", "manifest of a store"),
     "recipe": ("volumes.recipe.Recipe", "argument of the caller"),
     "provenance": ("records.provenance.Provenance", "lock, dataset, catalog, fetch log"),
-    "folds": ("tables.folds_file.FoldsFile", "folds.json"),
+    "folds": ("tables.folds.Folds", "folds.json"),
 }
 
 
