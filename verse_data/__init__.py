@@ -67,8 +67,7 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_HOME_OF_NAME[name]), name)
         globals()[name] = value
         return value
-    message = f"module 'verse_data' has no attribute {name!r}"
-    raise AttributeError(message)
+    raise AttributeError(f"module 'verse_data' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -441,8 +441,9 @@ class VerSeDataset(_Served):
         **options: Any,
     ) -> VerSeDataset:
         if "transform" in options or "offline" in options:
-            message = "VerSeDataset takes transforms= and download=; transform= and offline= are load_split's."
-            raise UsageError(message)
+            raise UsageError(
+                "VerSeDataset takes transforms= and download=; transform= and offline= are load_split's."
+            )
         offline = None if download else True
         load: Any = load_split  # its overloads know only what is right; it refuses the rest
         served: VerSeDataset = load(

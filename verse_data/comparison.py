@@ -147,13 +147,7 @@ class VersionDiff:
 def compare(
     dataset: ReleaseDataset, old: str, new: str, *, derived: Path | None = None
 ) -> VersionDiff:
-    """Return what changed between two versions, as deep as the contents that are here allow.
-
-    Raises
-    ------
-    ContentCorrupt, VolumeCorrupt
-        If a content that is compared is damaged.
-    """
+    """Return what changed between two versions, as deep as the contents that are here allow."""
     return _Comparison(dataset, old, new, derived).run()
 
 

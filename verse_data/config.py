@@ -155,20 +155,18 @@ def _absolute(folder: str | os.PathLike[str]) -> Path:
 def _token_from_environment() -> str | None:
     token = os.environ.get(OSF_TOKEN_VARIABLE, "").strip()
     if re.fullmatch(r"[!-~]*", token) is None:
-        message = (
+        raise UsageError(
             f"{OSF_TOKEN_VARIABLE} holds blanks or other characters that no token has. Set it to "
             f"the token alone, or leave it out: public nodes need none."
         )
-        raise UsageError(message)
     return token or None
 
 
 def _offline_from_environment() -> bool:
     text = os.environ.get(OFFLINE_VARIABLE, "").strip().lower()
     if text not in _TRUE | _FALSE:
-        message = (
+        raise UsageError(
             f"{OFFLINE_VARIABLE}={text!r} is neither a yes nor a no. "
             f"Set it to 1 to forbid the network, or to 0 to allow it."
         )
-        raise UsageError(message)
     return text in _TRUE

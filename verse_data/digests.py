@@ -36,13 +36,7 @@ def digest_file(path: Path, *, advance: Advance | None = None) -> FileDigests:
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return `value` as JSON with sorted keys, no spare blanks, UTF-8, and a final newline.
-
-    Raises
-    ------
-    ValueError
-        If `value` holds NaN or an infinity, which JSON cannot say.
-    """
+    """Return `value` as JSON with sorted keys, no spare blanks, UTF-8, and a final newline."""
     text = json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )

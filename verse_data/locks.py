@@ -70,10 +70,9 @@ def _acquire(
                 holder = path.read_text()[:200] or holder
             if stop() or time.monotonic() >= end:
                 why = f"{holder} has held it for more than {timeout:g} s"
-                text = (
+                raise LockTimeout(
                     f"{path}: {why}. Wait for that process to end, or end it, and run this again."
-                )
-                raise LockTimeout(text) from error
+                ) from error
             log.info("Waiting for %s, held by %s", path, holder)
         except (OSError, NotImplementedError) as error:
             if isinstance(error, OSError) and error.errno not in _UNSUPPORTED:

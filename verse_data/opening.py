@@ -86,13 +86,7 @@ def list_stores(*, root: Root = None) -> list[StoreInfo]:
 
 
 def prune_stores(*, release: str | None = None, root: Root = None, **chosen: Any) -> Pruned:
-    """Remove stores on this machine; as :func:`verse_data.volumes.cache.prune`, or of a release.
-
-    Raises
-    ------
-    UsageError
-        If the release is not on this machine, so that nothing says which stores are its own.
-    """
+    """Remove stores on this machine; as :func:`verse_data.volumes.cache.prune`, or of a release."""
     from verse_data.volumes import cache
 
     settings = settle(root=root)
@@ -189,13 +183,7 @@ def open_release(
 
 
 def known_dataset(name: str, settings: config.Config) -> ReleaseDataset:
-    """Return the dataset of a release that is in the catalog or on this machine.
-
-    Raises
-    ------
-    UsageError
-        If it is neither.
-    """
+    """Return the dataset of a release that is in the catalog or on this machine."""
     dataset = dataset_of(name, settings)
     if name not in catalog.names() and not dataset.exists():
         here = sorted({*catalog.names(), *(found.name for found in _datasets(settings))})
@@ -213,15 +201,7 @@ def make_release(
     *,
     progress: Progress,
 ) -> None:
-    """Make the first version of a release: write the phantom, or list and lock what OSF holds.
-
-    Raises
-    ------
-    UsageError
-        If `version` is not the first, or the digest of another lock; nothing was written.
-    Offline
-        If the network is needed and forbidden.
-    """
+    """Make the first version of a release: write the phantom, or list and lock what OSF holds."""
     pinned = (version or "").startswith("sha256:")
     if not pinned and version not in {None, "v1"}:
         raise UsageError(
@@ -341,13 +321,7 @@ def lock_tree(
 
 
 def release_names(release: str | Sequence[str]) -> list[str]:
-    """Return the names that `release=` means, each once.
-
-    Raises
-    ------
-    UsageError
-        If it is neither a name nor a list of them.
-    """
+    """Return the names that `release=` means, each once."""
     if isinstance(release, str):
         return [release]
     if (
@@ -367,13 +341,7 @@ def settle(*, root: Root = None, offline: bool | None = None) -> config.Config:
 
 
 def dataset_of(name: str, settings: config.Config) -> ReleaseDataset:
-    """Return the dataset of a release, which need not exist yet.
-
-    Raises
-    ------
-    UsageError
-        If `name` cannot be the name of a release.
-    """
+    """Return the dataset of a release, which need not exist yet."""
     if not isinstance(name, str) or not is_release_name(name):
         raise UsageError(
             f"{name!r} is not a release name: small letters, digits, '-' and '_', such as verse19."

@@ -28,15 +28,7 @@ _FLUSHES = 8
 
 @contextmanager
 def storage_errors(path: Path, *, needed: int | None = None) -> Iterator[None]:
-    """Turn the operating system's errors on `path` into ours.
-
-    Parameters
-    ----------
-    path : Path
-        What is read or written.
-    needed : int, optional
-        Bytes that it takes, as far as known; said where the disk is full.
-    """
+    """Turn the operating system's errors on `path` into ours."""
     try:
         yield
     except OSError as error:
@@ -70,15 +62,7 @@ def _existing(path: Path) -> Path:
 
 @contextmanager
 def staging(final: Path, *, needed: int | None = None) -> Iterator[Path]:
-    """Give a path for building `final`, in the same folder; remove what is left there at the end.
-
-    Parameters
-    ----------
-    final : Path
-        The file or folder to be built.
-    needed : int, optional
-        Bytes that it takes, as far as known; said where the disk is full.
-    """
+    """Give a path for building `final`, in the same folder; remove what is left there at the end."""
     with storage_errors(final.parent, needed=needed):
         final.parent.mkdir(parents=True, exist_ok=True)
     name = f"{_PREFIX}{process_name()}@{secrets.token_hex(4)}@{final.name}"
@@ -107,14 +91,7 @@ def sync_file(stream: IO[bytes]) -> None:
 
 
 def publish_folder(staged: Path, final: Path) -> bool:
-    """Flush the folder `staged` to the disk and rename it to `final`.
-
-    Returns
-    -------
-    bool
-        False if `final` already existed: another process was first, and `staged` is left to its
-        context to remove.
-    """
+    """Flush the folder `staged` to the disk and rename it to `final`."""
     tree = [(Path(folder), names) for folder, _, names in os.walk(staged, topdown=False)]
     files = [folder / name for folder, names in tree for name in names]
     # Side by side: a file system flushes in one go what waits for it at the same time.

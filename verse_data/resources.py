@@ -12,11 +12,6 @@ def locate(name: str) -> Path:
 
     A wheel carries both inside the package; an editable install and a checkout have them
     beside it, recognised by the ``pyproject.toml`` next to them.
-
-    Raises
-    ------
-    StorageError
-        If neither exists: the installation is damaged.
     """
     package = Path(__file__).parent
     packaged, checkout = package / "_resources" / name, package.parent / name
@@ -24,8 +19,7 @@ def locate(name: str) -> Path:
         return packaged
     if checkout.is_dir() and (package.parent / "pyproject.toml").is_file():
         return checkout
-    message = (
+    raise StorageError(
         f"The installed package lacks its {name!r} folder (looked at {packaged} and {checkout}). "
         f"Reinstall it: pip install --force-reinstall verse-data"
     )
-    raise StorageError(message)

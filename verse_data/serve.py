@@ -77,13 +77,7 @@ _PREPARING: Final = {"spacing", "interpolation", "codec", "workers", "progress"}
 
 
 def split_options(unit: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the options that say how scans are fetched and converted, and the dataset's own.
-
-    Raises
-    ------
-    UsageError
-        If there is no such unit, or it has no such option.
-    """
+    """Return the options that say how scans are fetched and converted, and the dataset's own."""
     if not isinstance(unit, str) or unit not in _OF_UNIT:
         guess = did_you_mean(unit, _OF_UNIT)
         raise UsageError(f"unit={unit!r} is not served; units are {', '.join(_OF_UNIT)}.{guess}")

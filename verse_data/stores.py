@@ -230,13 +230,7 @@ def _existing(folder: Path) -> Path:
 
 
 def make_recipe(spacing: float | Sequence[float] | None, interpolation: str, codec: str) -> Recipe:
-    """Return the recipe that a user's options mean; one spacing stands for all three axes.
-
-    Raises
-    ------
-    UsageError
-        If an option is not one of a recipe.
-    """
+    """Return the recipe that a user's options mean; one spacing stands for all three axes."""
     from verse_data.volumes.recipe import Recipe
 
     chosen = {"interpolation": interpolation, "codec": codec}

@@ -144,12 +144,6 @@ def united(parts: Sequence[Contribution], ready: Sequence[Collection[str]]) -> C
 
     A series is served from the first release that has a sample of it; only where none has is the
     first release's copy kept, so that it is listed with its reason.
-
-    Parameters
-    ----------
-    parts : sequence of Contribution
-    ready : sequence of collections of str
-        Ids of the scans that samples can be made of, of each part.
     """
     import numpy as np
     import pandas as pd

@@ -19,13 +19,7 @@ Given = list[list[str]] | None
 def chosen_scans(
     release: Release, *, splits: Given, subjects: Given, scans: Given
 ) -> list[str] | None:
-    """Return the ids of the scans that the options mean, or None if there are no options.
-
-    Raises
-    ------
-    UsageError
-        If there is no such scan or subject, or none that fits all options.
-    """
+    """Return the ids of the scans that the options mean, or None if there are no options."""
     if not (splits or subjects or scans):
         return None
     wanted = release.known_scans(_flat(scans))

@@ -102,21 +102,7 @@ def run_demo(
     console: Console,
     progress: Progress,
 ) -> DemoReport:
-    """Run the demo under `root`; what an earlier run left there is used again.
-
-    Parameters
-    ----------
-    root : Path or None
-        Root of releases and caches; None for the configured one.
-    steps : int
-        Training steps.
-    n_subjects, shape
-        Of the phantom, as in :func:`verse_data.phantom.write`.
-    console : Console
-        Where the words go.
-    progress : Progress
-        Told of every stage.
-    """
+    """Run the demo under `root`; what an earlier run left there is used again."""
     from verse_data import api, config
     from verse_data.progress import silent
     from verse_data.releases.environment import check_annex

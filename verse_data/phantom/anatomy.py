@@ -90,15 +90,7 @@ def build(
     findings: Mapping[str, tuple[int, int]],
     rng: np.random.Generator,
 ) -> list[Vertebra]:
-    """Place the vertebrae of `column`, cranio-caudally; size and curve are drawn with `rng`.
-
-    Parameters
-    ----------
-    column : sequence of str
-        Levels, and perhaps ``"S1"`` at the end.
-    findings : mapping of level to (grade, shape)
-        Fractures; the height lost is drawn within the grade's range of Genant.
-    """
+    """Place the vertebrae of `column`, cranio-caudally; size and curve are drawn with `rng`."""
     size, curve, sway = (float(rng.uniform(*ends)) for ends in ((0.95, 1.05), (0.8, 1.1), (-3, 3)))
     # One draw for every level there is: a patient's vertebra is the same in each of its series.
     spread = dict(zip(levels.LEVELS, rng.random(len(levels.LEVELS)), strict=True))

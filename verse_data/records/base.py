@@ -84,8 +84,9 @@ def read_json(data: bytes, *, name: str, allow_nan: bool = False, limit: int = L
     not JSON, as a missing number. Centroid files in the wild contain it.
     """
     if len(data) > limit:
-        message = f"{name}: {len(data):,} bytes of JSON are over the limit of {limit:,}."
-        raise ValidationFailed(message)
+        raise ValidationFailed(
+            f"{name}: {len(data):,} bytes of JSON are over the limit of {limit:,}."
+        )
 
     def number(word: str) -> float:
         value = float(word)

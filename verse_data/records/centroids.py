@@ -84,8 +84,9 @@ def parse_centroids(data: bytes, *, name: str) -> CentroidFile:
             f"Restore the file from its source."
         )
     if len(entries) > _LIMIT_ENTRIES:
-        message = f"{name}: {len(entries):,} entries are over the limit of {_LIMIT_ENTRIES}."
-        raise ValidationFailed(message)
+        raise ValidationFailed(
+            f"{name}: {len(entries):,} entries are over the limit of {_LIMIT_ENTRIES}."
+        )
     problems: list[str] = []
     direction, first = None, 0
     if entries and isinstance(entries[0], dict) and "direction" in entries[0]:

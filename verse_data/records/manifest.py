@@ -83,8 +83,7 @@ class StoredArray(Record):
         width = {"int16": 2, "uint8": 1}[self.dtype]
         for name, text, size in (("crc32c", self.crc32c, 4), ("constant", self.constant, width)):
             if len(base64.b64decode(text, validate=True)) != z * y * x * size:
-                message = f"{name} does not hold one entry for each of {z * y * x} chunks"
-                raise ValueError(message)
+                raise ValueError(f"{name} does not hold one entry for each of {z * y * x} chunks")
         return self
 
 
@@ -123,16 +122,14 @@ class StoreManifest(Record):
         for key in keys:
             inside = all(part and part not in {".", ".."} for part in key.split("/"))
             if not (inside and key.isprintable()):
-                message = f"{key!r} is not a key of a store"
-                raise ValueError(message)
+                raise ValueError(f"{key!r} is not a key of a store")
         return keys
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         files = {key for name, a in self.arrays.items() for key in (f"{name}/zarr.json", a.shard)}
         if "image" not in self.arrays or not {"zarr.json", *files} <= self.keys.keys():
-            message = "an array or one of its files is not listed"
-            raise ValueError(message)
+            raise ValueError("an array or one of its files is not listed")
         return self
 
     @classmethod
@@ -166,15 +163,13 @@ class StoreManifest(Record):
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(str(part) for part in first["loc"]) or "the whole file"
-            message = (
+            raise StoreCorrupt(
                 f"{where}: the manifest of this store is damaged or of another layout "
                 f"({place}: {rule_of(first)}; {len(content)} bytes). {remedy}"
-            )
-            raise StoreCorrupt(message) from None
+            ) from None
         if manifest.to_bytes() != content or manifest.expected_root() != manifest.root:
-            message = (
+            raise StoreCorrupt(
                 f"{where}: the manifest of this store does not have its root digest "
                 f"{manifest.root[:12]}: bytes of it were changed. {remedy}"
             )
-            raise StoreCorrupt(message)
         return manifest

@@ -40,11 +40,10 @@ class SourceFile:
         if not self.name:
             object.__setattr__(self, "name", self.path.name)
         if size_and_digest(self.key) is None:
-            message = (
+            raise UsageError(
                 f"{self.name}: its key {self.key!r} holds no SHA-256, so its bytes could not "
                 f"be checked. Give a git-annex key such as SHA256E-s<bytes>--<digest>.nii.gz."
             )
-            raise UsageError(message)
 
     @property
     def size(self) -> int:
@@ -101,8 +100,9 @@ class SourceFile:
                 yield
             except FileNotFoundError:
                 repair = self.repair or "verse-data get"
-                message = f"{self}: there is no file {self.path}. Get it: {repair}"
-                raise ContentMissing(message) from None
+                raise ContentMissing(
+                    f"{self}: there is no file {self.path}. Get it: {repair}"
+                ) from None
 
     def _check(self, kind: type[IntegrityError]) -> None:
         with self._reading(), self.path.open("rb") as stream:

@@ -122,16 +122,6 @@ def adopt_sources(
 
     Of a zip at an address only its directory and the members that are missing are read, by ranges;
     where the server gives no ranges, the whole is downloaded to the store's disk, and removed.
-
-    Raises
-    ------
-    UsageError
-        If a source does not exist; nothing has been adopted then.
-    ArchiveRefused
-        If a zip is none, or a member that may be wanted is damaged, encrypted, or larger than the
-        release can need. What was taken before that stays: its digests were right.
-    Offline
-        If a source is an address and the configuration forbids sockets.
     """
     sources = list(sources)
     check_sources(sources)

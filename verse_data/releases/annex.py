@@ -16,13 +16,7 @@ _INIT_SECONDS: Final = 600.0
 
 
 def require_usable(repository: Path) -> None:
-    """Raise what would stop a later record of what was brought or removed, before anything is.
-
-    Raises
-    ------
-    UnsafeInput, ToolMissing, GitFailed
-        If the configuration is not as expected, git-annex is missing, or git refuses the folder.
-    """
+    """Raise what would stop a later record of what was brought or removed, before anything is."""
     check_annex()
     git(repository, "rev-parse", "--git-dir")
 
@@ -67,17 +61,7 @@ def merge(repository: Path) -> None:
 
 
 def _annex(repository: Path, *arguments: str, stdin: str = "", hooks: str = "/dev/null") -> None:
-    """Call git-annex in a repository that may be written; git runs the hooks in `hooks` alone.
-
-    Raises
-    ------
-    UnsafeInput
-        If the repository's configuration is not as expected.
-    GitFailed
-        If it ends with an error; the text holds its last line. `GitDiskFull` if the disk is full.
-    ToolMissing
-        If there is no git-annex.
-    """
+    """Call git-annex in a repository that may be written; git runs the hooks in `hooks` alone."""
     check_annex()
     check_writable(repository)
     options = [

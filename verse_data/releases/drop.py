@@ -65,13 +65,6 @@ def drop_files(
     A content goes only if every file that has it is among `files`: those of their own version, and
     those of the newest; and if an address or a sibling still has it. That is not asked if
     `unchecked`; of what is known to be `damaged` neither is, for nobody loses anything.
-
-    Raises
-    ------
-    Offline
-        If a server has to be asked, and the network is forbidden.
-    UnsafeInput
-        If the dataset's git configuration is not as this package writes it; nothing was removed.
     """
     here = {file.annex_key: file for file in files if dataset.object_path(file).exists()}
     if not here:

@@ -67,13 +67,7 @@ def search_path(environment: Mapping[str, str]) -> str:
 
 
 def tool_environment() -> dict[str, str]:
-    """Return the environment for our own calls of git and git-annex that write.
-
-    Raises
-    ------
-    ToolMissing
-        If there is no git, or one that is too old.
-    """
+    """Return the environment for our own calls of git and git-annex that write."""
     check_git()
     environment = _without_git(os.environ, kept=_KEPT)
     environment |= {
@@ -86,13 +80,7 @@ def tool_environment() -> dict[str, str]:
 
 
 def reading_environment(home: Path) -> dict[str, str]:
-    """Return the environment of a git that reads no configuration but that of its repository.
-
-    Parameters
-    ----------
-    home : Path
-        A folder without settings, which git takes for the user's home.
-    """
+    """Return the environment of a git that reads no configuration but that of its repository."""
     check_git()
     environment = _without_git(os.environ, kept=re.compile("GIT_EXEC_PATH"))
     environment.pop("XDG_CONFIG_HOME", None)

@@ -100,18 +100,7 @@ class FetchReport:
         )
 
     def raise_for_failures(self, *, needed: Container[str] = ()) -> None:
-        """Raise the error of the files that did not come, if there are any.
-
-        Parameters
-        ----------
-        needed : container of str
-            Paths of files that are failures also if nobody serves them.
-
-        Raises
-        ------
-        VerseDataError
-            Of the failures' own class if they share one, else `NetworkError`.
-        """
+        """Raise the error of the files that did not come, if there are any."""
         failed = [*self.failed, *(r for r in self.to_adopt if r.file.path in needed)]
         if not failed:
             return

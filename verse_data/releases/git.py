@@ -69,13 +69,7 @@ _EXPECTED: Final = {
 
 
 def check_writable(folder: Path) -> dict[str, str]:
-    """Return the settings of a repository that may be written: all of them, and its hooks, are expected.
-
-    Raises
-    ------
-    UnsafeInput
-        Naming the setting or hook, and the ways out.
-    """
+    """Return the settings of a repository that may be written: all of them, and its hooks, are expected."""
     place = git_folder(folder)
     # With any of these missing, git would look for another repository, such as the work tree itself.
     if not all((place / name).exists() for name in ("HEAD", "config", "objects", "refs")):
@@ -114,26 +108,7 @@ def _is_expected(key: str, value: str) -> bool:
 
 
 def git(repository: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
-    """Call git in a repository that may be written, and return what it printed.
-
-    Parameters
-    ----------
-    repository : Path
-        Folder with the work tree.
-    *arguments : str
-        Subcommand and its arguments.
-    stdin : bytes, optional
-        What git reads.
-
-    Raises
-    ------
-    UnsafeInput
-        If the repository's configuration is not as expected.
-    GitFailed
-        If git ends with an error; the text holds its last line. `GitDiskFull` if the disk is full.
-    ToolMissing
-        If there is no git.
-    """
+    """Call git in a repository that may be written, and return what it printed."""
     check_writable(repository)
     return _run(repository, *arguments, stdin=stdin)
 

@@ -41,14 +41,7 @@ class GitObject(NamedTuple):
 
 
 def git_folder(folder: Path, *, read: Sequence[str] = _SMALL) -> Path:
-    """Return the ``.git`` of `folder`, once it is known that all of `read` in it can be read.
-
-    Raises
-    ------
-    PathRefused
-        If it leads to a git folder elsewhere, as that of a submodule or work tree does, or if what is
-        read in it is a link or no plain file.
-    """
+    """Return the ``.git`` of `folder`, once it is known that all of `read` in it can be read."""
     found = folder / ".git"
     if found.is_symlink() or not found.is_dir() or (found / "commondir").exists():
         raise PathRefused(
@@ -151,13 +144,6 @@ def read_objects(folder: Path, names: Sequence[str]) -> list[GitObject | None]:
     """Return the object of each name, such as an id or ``ID:.verse/lock.json``.
 
     None where there is no such object, also where a stranger's settings would have git fetch it.
-
-    Raises
-    ------
-    IntegrityError
-        If an object's content is not the one that its id promises.
-    UnsafeInput
-        If they hold more bytes than any release's.
     """
     lines = "\n".join([*names, ""])
     with _reading(folder) as environment:
@@ -194,13 +180,7 @@ def _parsed_batch(answer: bytes, count: int) -> Iterator[GitObject | None]:
 
 
 def links(folder: Path, tree: str) -> dict[str, str]:
-    """Return the target of each symbolic link in a tree, by path.
-
-    Raises
-    ------
-    IntegrityError
-        If an object of the tree is missing.
-    """
+    """Return the target of each symbolic link in a tree, by path."""
     try:
         with _reading(folder) as environment:
             listing = _listing(tree, environment)

@@ -404,8 +404,9 @@ def pause(http: Http, fault: Fault, tried: int, backoff: Backoff, *, alike: int 
     """Wait before the next try, or raise the error if there is none after `tried` and `alike` ones."""
     alike, after = alike or tried, fault.after
     if tried >= backoff.tries or alike >= fault.tries or after > LONGEST_WAIT:
-        text = f"{fault.error} Tried {tried} times." if tried > 1 else str(fault.error)
-        raise type(fault.error)(text) from fault
+        raise type(fault.error)(
+            f"{fault.error} Tried {tried} times." if tried > 1 else str(fault.error)
+        ) from fault
     wait = backoff.wait(alike)
     if after:
         # Every thread of this session waits; the jitter comes on top, never earlier.

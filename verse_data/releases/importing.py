@@ -47,23 +47,7 @@ def import_version(
     namespace: str,
     addresses: Addresses,
 ) -> str:
-    """Write one version's commit and its addresses, and return the commit id.
-
-    Parameters
-    ----------
-    repository : Path
-        A git repository; its branches, index and work tree stay as they are.
-    lock : ReleaseLock
-        What the version holds.
-    number : int
-        1 for ``v1``.
-    parent : str or None
-        Commit id of the version before.
-    namespace : str
-        Where the branches ``main`` and ``git-annex`` are written, such as ``refs/heads``.
-    addresses : callable
-        Gives the addresses of a file; they are no part of the commit, only of git-annex's branch.
-    """
+    """Write one version's commit and its addresses, and return the commit id."""
     main = _main_commit(lock, number=number, parent=parent, branch=f"{namespace}/main")
     annex = _annex_commit(lock, addresses, branch=f"{namespace}/git-annex")
     return _import(repository, [*main, *annex, b"get-mark :1\n"]).decode().strip()

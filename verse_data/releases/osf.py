@@ -221,8 +221,9 @@ class OsfClient:
             answer = read_json(http, url, backoff=self._backoff, token=token)
         except SourceChanged as error:
             if not known:
-                text = f"OSF node {node} cannot be listed: {error} Check its id, and that it is public."
-                raise SourceChanged(text) from error
+                raise SourceChanged(
+                    f"OSF node {node} cannot be listed: {error} Check its id, and that it is public."
+                ) from error
             raise SourceChanged(
                 f"OSF node {node} changed while it was listed: a folder or page is gone, or is being edited "
                 f"({error}). No lock was made. Run the same command again."
@@ -396,8 +397,9 @@ def _locked_file(path: str, node: str, entry: Entry) -> LockedFile:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = ".".join(map(str, problem["loc"]))
-        message = f"OSF node {node}: {path!r}: {where}: {rule_of(problem)}. No lock was made."
-        raise (PathRefused if where == "path" else ValidationFailed)(message) from error
+        raise (PathRefused if where == "path" else ValidationFailed)(
+            f"OSF node {node}: {path!r}: {where}: {rule_of(problem)}. No lock was made."
+        ) from error
 
 
 def _first(names: Iterable[str]) -> str:

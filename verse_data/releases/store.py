@@ -61,20 +61,7 @@ class ObjectStore:
             yield staged
 
     def ingest(self, file: LockedFile, staged: Path) -> None:
-        """Move verified content into place, read-only, and remember to record it with git-annex.
-
-        Parameters
-        ----------
-        file : LockedFile
-            What it is the content of.
-        staged : Path
-            A file whose digest has been checked; it is gone afterwards.
-
-        Raises
-        ------
-        DownloadCorrupt
-            If its size is not the locked one; nothing is moved then.
-        """
+        """Move verified content into place, read-only, and remember to record it with git-annex."""
         size = staged.stat().st_size
         if size != file.size:
             raise DownloadCorrupt(

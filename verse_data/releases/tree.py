@@ -86,11 +86,6 @@ def check_series(folder: Path, release: str) -> None:
     """Refuse to give a tree the name of a published release none of whose series it holds.
 
     Some of the series are enough: a part of a release is locked, and what it lacks is a finding.
-
-    Raises
-    ------
-    UsageError
-        If the catalog lists the series of `release`, and none of them is in `folder`.
     """
     expected = catalog.load_catalog(release).expected if release in catalog.names() else ()
     if not expected:

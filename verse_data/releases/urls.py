@@ -87,7 +87,8 @@ def _addresses(host: str, *, literal: bool = False) -> tuple[Any, ...]:
     except (OSError, UnicodeError) as error:
         if literal:
             return ()
-        text = f"{host}: the name cannot be looked up ({error}). Check the network and try again."
-        raise ServerUnavailable(text) from error
+        raise ServerUnavailable(
+            f"{host}: the name cannot be looked up ({error}). Check the network and try again."
+        ) from error
     found = [ipaddress.ip_address(str(row[4][0]).partition("%")[0]) for row in rows]
     return tuple(getattr(address, "ipv4_mapped", None) or address for address in found)

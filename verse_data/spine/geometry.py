@@ -57,11 +57,10 @@ def check_axcodes(codes: str) -> str:
     """Return `codes` in upper case if they name three different world axes, else raise UsageError."""
     upper = codes.upper()
     if len(upper) != 3 or {_AXIS_OF_CODE.get(code) for code in upper} != {0, 1, 2}:
-        message = (
+        raise UsageError(
             f"orientation={codes!r} is not three axis codes. Use one letter of each of "
             f"R/L, A/P and S/I, such as 'RAS' or 'PIR'."
         )
-        raise UsageError(message)
     return upper
 
 

@@ -38,18 +38,13 @@ _POSITION: Final = {level: position for position, level in enumerate(LEVELS)}
 
 
 def position(level: str) -> int:
-    """Return the place of `level` along the spine: C1 is 0, L6 is 25.
-
-    Raises
-    ------
-    UsageError
-        If there is no such level.
-    """
+    """Return the place of `level` along the spine: C1 is 0, L6 is 25."""
     try:
         return _POSITION[level]
     except KeyError:
-        message = f"There is no vertebral level {level!r}; levels are {LEVELS[0]} to {LEVELS[-1]}."
-        raise UsageError(message) from None
+        raise UsageError(
+            f"There is no vertebral level {level!r}; levels are {LEVELS[0]} to {LEVELS[-1]}."
+        ) from None
 
 
 def region(level: str) -> Region:

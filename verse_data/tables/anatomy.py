@@ -26,11 +26,6 @@ def disorders(positions: Mapping[str, npt.ArrayLike]) -> Iterator[Disorder]:
     A step goes back if it makes an angle of 90 degrees or more with a neighbouring step; of the two
     that one is meant which leads less far down. The bends of a real spine, kyphosis and scoliosis
     among them, stay far below. Where no step goes back, the whole may still run upwards.
-
-    Parameters
-    ----------
-    positions : mapping of str to array_like of shape (3,)
-        World position (RAS+) of each level, in mm.
     """
     levels = [level for level in LEVELS if level in positions]
     if len(levels) < 2:

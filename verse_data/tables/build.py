@@ -68,20 +68,6 @@ class Tables:
         """Return these tables, if every file of `scan_ids` (default: of all scans) could be read.
 
         A broken file of one split is no reason not to use another; what is used must be whole.
-
-        Parameters
-        ----------
-        scan_ids : collection of str, optional
-            What is going to be used.
-        graded : bool
-            Whether what the grading workbook says is going to be used; else that may be broken.
-        listing : str
-            What gives the list of all broken files; told to the reader of the error.
-
-        Raises
-        ------
-        ValidationFailed, IntegrityError, UnsafeInput
-            Naming every broken file of these scans; or every broken rule of the workbook.
         """
         for file in self.broken:
             if graded and not file.scan_id:
@@ -104,21 +90,6 @@ def build_tables(
 
     Files that are not on this machine leave their columns missing; nothing is fetched. So do files
     that cannot be read, each of which is a finding; see :meth:`Tables.sound`.
-
-    Parameters
-    ----------
-    lock : ReleaseLock
-        The files of the version.
-    content : callable
-        Gives a locked file as it lies on this machine, or None if it does not; its bytes are
-        compared with the lock before anything is taken from them.
-    catalog : CatalogEntry or None
-        What is known of the release from elsewhere.
-    derived : Path
-        Folder where the facts of masks and CTs are kept, by key; unchanged files are then not read
-        again.
-    progress : Progress
-        Told how far reading is.
     """
     index = index_scans(lock, catalog=catalog)
     # The workbook's own process runs while the other files are read.

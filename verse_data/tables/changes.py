@@ -165,15 +165,7 @@ def point_changes(
     *,
     grids: tuple[Grid | None, Grid | None] = (None, None),
 ) -> Iterator[PointChange]:
-    """Yield what differs between two centroid files of one scan, in spine order.
-
-    Parameters
-    ----------
-    scan_id : str
-    old, new : CentroidFile
-    grids : pair of Grid or None
-        The voxel grid of the scan in either version, where a volume of it is here.
-    """
+    """Yield what differs between two centroid files of one scan, in spine order."""
     before, after, unit = _positions(old, new, grids)
     for level in LEVELS:
         if level in before and level in after:

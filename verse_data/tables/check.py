@@ -37,22 +37,6 @@ def check_tree(files: Mapping[str, Path], *, progress: Progress = silent) -> Pat
 
     Checked are names, JSON files, the grading workbook, and each volume: its header, its stream
     to the checked end, its labels, and that mask and CT lie on one grid.
-
-    Parameters
-    ----------
-    files : mapping
-        Path in the release to path on this machine.
-    progress : Progress
-        Told how far the volumes are.
-
-    Raises
-    ------
-    VolumeCorrupt
-        If a volume is cut or flipped; other problems are listed in the same text.
-    UnsafeInput
-        If a file is hostile or beyond a limit, and no volume is damaged.
-    ValidationFailed
-        If metadata or shapes break a rule.
     """
     index = index_paths(files)
     problems: list[VerseDataError] = []

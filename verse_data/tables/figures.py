@@ -266,13 +266,7 @@ def _contradictions(entry: CatalogEntry, grading: Grading | None) -> Iterator[st
 
 
 def read_patients(path: Path) -> tuple[PatientRow, ...]:
-    """Read a patient table: one row a subject, in the order of first appearance.
-
-    Raises
-    ------
-    ValidationFailed
-        For all bad cells at once, with row, column and value.
-    """
+    """Read a patient table: one row a subject, in the order of first appearance."""
     name, ((_, heading), *lines) = path.name, _lines(path)
     places = {_NAMES[word]: place for place, word in enumerate(heading) if word in _NAMES}
     if "subject_id" not in places or len(places) < 2:

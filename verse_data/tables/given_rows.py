@@ -31,20 +31,6 @@ def own_rows(given: pd.DataFrame, own: pd.DataFrame, *, version: str) -> pd.Data
     """Return the rows of `own` that `given` chooses, in the order of `given`.
 
     A blank in `given` claims nothing, and columns that the table does not have are ignored.
-
-    Parameters
-    ----------
-    given : DataFrame
-        With ``scan_id`` and ``level``; types may have been lost on the way through a file.
-    own : DataFrame
-        The version's own vertebrae table.
-    version : str
-        Name of release and version, for the errors.
-
-    Raises
-    ------
-    UsageError
-        If a vertebra is not in `own`, or is given twice, or a value is not what `own` says.
     """
     wanted, known = _keys(given), {key: place for place, key in enumerate(_keys(own))}
     _refuse_unknown([key for key in wanted if key not in known], version)
@@ -56,17 +42,7 @@ def own_rows(given: pd.DataFrame, own: pd.DataFrame, *, version: str) -> pd.Data
 
 
 def check_scans(given: pd.DataFrame, known: Mapping[str, ScanNames], *, version: str) -> None:
-    """Raise `UsageError` if rows of the scans table give a scan another subject or split.
-
-    Parameters
-    ----------
-    given : DataFrame
-        With ``scan_id``, of scans that are `known`.
-    known : mapping
-        What names and folders say of each scan.
-    version : str
-        Name of release and version, for the errors.
-    """
+    """Raise `UsageError` if rows of the scans table give a scan another subject or split."""
     own = pd.DataFrame(
         [(known[scan_id].subject_id, known[scan_id].split) for scan_id in given["scan_id"]],
         columns=["subject_id", "split"],
@@ -170,13 +146,7 @@ def _read_as_number(value: object, name: object) -> bool:
 
 
 def with_scan_ids(given: pd.DataFrame, known: Collection[str]) -> pd.DataFrame:
-    """Return `given` with the `known` scan ids that a file has made numbers of (001 read back as 1).
-
-    Raises
-    ------
-    UsageError
-        If a column is there twice, or a number may be one of two ids.
-    """
+    """Return `given` with the `known` scan ids that a file has made numbers of (001 read back as 1)."""
     twice = given.columns[given.columns.duplicated()]
     if len(twice):
         raise UsageError(f"The rows that are to be served have the column {twice[0]!r} twice.")

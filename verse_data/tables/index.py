@@ -33,15 +33,7 @@ class Index:
 
 
 def index_scans(lock: ReleaseLock, *, catalog: CatalogEntry | None = None) -> Index:
-    """Return which files of `lock` belong to which scan.
-
-    Parameters
-    ----------
-    lock : ReleaseLock
-        The files.
-    catalog : CatalogEntry, optional
-        Settles the split where folders do not say it, and tells which series are missing.
-    """
+    """Return which files of `lock` belong to which scan."""
     by_path = lock.by_path
     found = index_paths(by_path, catalog=catalog)
     scans = tuple(

@@ -170,10 +170,9 @@ def select(table: pd.DataFrame, where: str | None) -> pd.DataFrame:
 def _parse(where: str) -> tuple[str, ast.expr]:
     """Return `where` on one line, and its syntax tree; both are only read."""
     if len(where) > MAX_LENGTH:
-        problem = (
+        raise QueryRefused(
             f"The query is too long: the limit is {MAX_LENGTH:,} characters. Select in two steps."
         )
-        raise QueryRefused(problem)
     if not where.strip():
         raise QueryRefused("The query is empty. Leave it out to select every row.")
     _check_words(where)

@@ -62,8 +62,9 @@ def assert_one_split_each(subjects: Iterable[tuple[str, str]]) -> None:
         if len(found) > 1
     ]
     if twice:
-        message = f"{len(twice)} subjects sit in two published splits: {'; '.join(twice[:20])}."
-        raise ValidationFailed(message)
+        raise ValidationFailed(
+            f"{len(twice)} subjects sit in two published splits: {'; '.join(twice[:20])}."
+        )
 
 
 def of_split(scans: pd.DataFrame, split: str | None) -> pd.DataFrame:

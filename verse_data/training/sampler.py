@@ -68,13 +68,7 @@ class EpochDataset(Dataset[Any], ABC):
         return int(self._epoch[0])
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw for `epoch` from now on, in workers that already run as well.
-
-        Parameters
-        ----------
-        epoch : int
-            From 0 on.
-        """
+        """Draw for `epoch` from now on, in workers that already run as well."""
         self._epoch[0] = whole("epoch", epoch)
 
 

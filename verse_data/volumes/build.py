@@ -55,8 +55,7 @@ def build_stores(
     are taken from its URL where it has them, uploaded where not, and `stores` is not used.
     """
     if workers < 1:
-        message = f"workers={workers}: give the number of processes, 1 or more."
-        raise UsageError(message)
+        raise UsageError(f"workers={workers}: give the number of processes, 1 or more.")
     root = remote.cache if remote else stores
     sweep_stores(root)
     ensure = remote.ensure if remote else partial(ensure_store, stores=stores)
@@ -106,10 +105,9 @@ def _all_or_error(built: dict[str, Path | VerseDataError]) -> dict[str, Path]:
         raise first
     names = ", ".join(list(failed)[:_NAMED]) + (", ..." if len(failed) > _NAMED else "")
     others = counted(len(stores), "other is", "others are")
-    message = (
+    raise type(first)(
         f"{len(failed)} of {len(built)} scans failed ({names}); {others} in the cache. {first}"
     )
-    raise type(first)(message)
 
 
 def in_processes(
@@ -129,11 +127,10 @@ def in_processes(
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BrokenProcessPool:
-            message = (
+            raise StorageError(
                 f"One of {workers} worker processes was killed, most likely because memory ran "
                 f"out. What is finished stays: run it again with fewer workers (--workers 1)."
-            )
-            raise StorageError(message) from None
+            ) from None
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -171,10 +168,9 @@ def connect(address: str) -> Any:
     try:
         return distributed.Client(address, timeout=_CONNECT_SECONDS)
     except (OSError, TimeoutError, ValueError) as error:
-        message = (
+        raise StorageError(
             f"No Dask scheduler answers at {address}: {error}. Start one with `dask scheduler`."
-        )
-        raise StorageError(message) from None
+        ) from None
 
 
 def on_cluster(
@@ -187,8 +183,7 @@ def on_cluster(
     """
     distributed = _distributed()
     if not isinstance(client, distributed.Client):
-        message = f"client= takes a distributed.Client, not {type(client).__name__}."
-        raise UsageError(message)
+        raise UsageError(f"client= takes a distributed.Client, not {type(client).__name__}.")
     # Not pure: Dask must not answer from a result that it remembers, since files may be gone.
     futures = {client.submit(function, task, pure=False): task for task in tasks}
     try:
@@ -196,12 +191,11 @@ def on_cluster(
             yield futures[future], future.result()
     except distributed.KilledWorker as error:
         client.cancel(list(futures))
-        message = (
+        raise StorageError(
             f"The Dask workers that built a scan were killed, the last at {error.last_worker}, "
             f"most likely because memory ran out. What is finished stays: run it again with fewer "
             f"threads a worker, or more memory."
-        )
-        raise StorageError(message) from None
+        ) from None
     except BaseException:
         client.cancel(list(futures))
         raise
@@ -211,6 +205,7 @@ def _distributed() -> Any:
     try:
         import distributed
     except ImportError:
-        message = "Building on a cluster needs Dask: pip install dask distributed"
-        raise ToolMissing(message) from None
+        raise ToolMissing(
+            "Building on a cluster needs Dask: pip install dask distributed"
+        ) from None
     return distributed

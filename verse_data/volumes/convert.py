@@ -236,11 +236,10 @@ class Conversion:
 def _check_limits(new: Grid, old: Grid, spacing: tuple[float, float, float]) -> None:
     voxels = math.prod(new.shape)
     if max(new.shape) > _MAX_EXTENT or voxels > MAX_VOXELS:
-        message = (
+        raise UsageError(
             f"spacing={spacing} makes {new.shape} voxels out of {old.shape}, {voxels:,} in all; the "
             f"limit is {_MAX_EXTENT:,} along an axis and {MAX_VOXELS:,} in all. Give a coarser spacing."
         )
-        raise UsageError(message)
 
 
 def _check_same(stream: VolumeStream, planned: ImageHeader) -> None:
@@ -248,12 +247,11 @@ def _check_same(stream: VolumeStream, planned: ImageHeader) -> None:
     found = stream.header
     same = np.array_equal(found.affine, planned.affine)
     if not same or replace(found, affine=planned.affine) != planned:
-        message = (
+        raise SourceChanged(
             f"{stream.name} was replaced while it was converted: its shape was {planned.shape} and "
             f"is {found.shape}, or its affine or another field changed. Nothing of it was kept. "
             f"Run it again."
         )
-        raise SourceChanged(message)
 
 
 def _in_spine_order(labels: Iterable[int]) -> list[int]:

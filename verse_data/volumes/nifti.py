@@ -213,11 +213,10 @@ class VolumeStream(CheckedFile):
         index = np.unravel_index(self._next + wrong, header.shape, order="F")
         place = ", ".join(str(int(i)) for i in index)
         found = (exact if header.scaled else stored)[wrong]
-        message = (
+        raise ValidationFailed(
             f"{self.name}: voxel ({place}) holds {found}, and must be {rule.text}. "
             f"Nothing of it was kept. Take the file again from its source."
         )
-        raise ValidationFailed(message)
 
 
 def read_header(path: Path, *, name: str, sha256: str | None = None) -> ImageHeader:
@@ -257,8 +256,9 @@ def check_pair(image: Grid, mask: Grid, *, name: str) -> None:
             f"the corners of the CT and of its mask lie up to {image.distance(mask):.2f} mm apart; "
             f"the limit is {SAME_GRID_MM} mm (both have shape {image.shape})"
         )
-    message = f"{name}: {what}. They must be the same grid: take both again from their source."
-    raise ValidationFailed(message)
+    raise ValidationFailed(
+        f"{name}: {what}. They must be the same grid: take both again from their source."
+    )
 
 
 def write_nifti(

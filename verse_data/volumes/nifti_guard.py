@@ -38,8 +38,9 @@ _INFLATE_ERROR: Final[Any] = igzip_lib.error
 
 def refuse(name: str, why: str) -> NoReturn:
     """Raise the error of a header that is not read; `why` says what it declares."""
-    message = f"{name} was refused before reading: it {why}. Get the file again from its release."
-    raise NiftiRefused(message)
+    raise NiftiRefused(
+        f"{name} was refused before reading: it {why}. Get the file again from its release."
+    )
 
 
 class Guard:
@@ -158,8 +159,9 @@ class CheckedFile:
             try:
                 self._file = undo.enter_context(self._path.open("rb"))
             except (FileNotFoundError, IsADirectoryError):
-                message = f"{self.name}: there is no file {self._path}. Get it: verse-data get"
-                raise ContentMissing(message) from None
+                raise ContentMissing(
+                    f"{self.name}: there is no file {self._path}. Get it: verse-data get"
+                ) from None
             self._size = os.fstat(self._file.fileno()).st_size
             # Its first bytes tell whether it is compressed: names lie.
             self._compressed = self._file.read(2) == _GZIP_MAGIC
@@ -248,8 +250,7 @@ class CheckedFile:
 
     def corrupt(self, why: str) -> NoReturn:
         """Raise the error of a damaged file."""
-        message = (
+        raise VolumeCorrupt(
             f"{self.name} ({self._path}, {self._size:,} bytes) {why}. "
             f"Nothing of it was used. Take the file again from its source."
         )
-        raise VolumeCorrupt(message)

@@ -91,8 +91,9 @@ def open_scan(store: Path, *, verify: bool = True) -> OpenScan:
     manifest = load_manifest(store)
     attributes = read_metadata(store, manifest).get("attributes", {}).get(ATTRIBUTES)
     if not isinstance(attributes, dict):
-        message = f"{store}/{GROUP_KEY} has no block {ATTRIBUTES!r} in its attributes. {REPAIR}"
-        raise StoreCorrupt(message)
+        raise StoreCorrupt(
+            f"{store}/{GROUP_KEY} has no block {ATTRIBUTES!r} in its attributes. {REPAIR}"
+        )
     z, y, x = manifest.arrays["image"].shape
     return OpenScan(
         fingerprint=manifest.fingerprint,
@@ -227,44 +228,16 @@ class ScanReader:
         pad_image: int = -1024,
         pad_label: int = 0,
     ) -> tuple[Image | None, Label | None]:
-        """Read the voxels of `box`.
-
-        Parameters
-        ----------
-        box : Box
-            In voxels of ``grid(orientation)``. What lies outside the volume is padding.
-        orientation : str
-            Axis codes of what is handed out, exact: axes are permuted and flipped, no more.
-        image, label : bool
-            Whether to read each; what is not read is None.
-        pad_image, pad_label : int
-            Values outside the volume: Hounsfield units, label.
-
-        Returns
-        -------
-        image : (X, Y, Z) int16, C-contiguous
-            Hounsfield units.
-        label : (X, Y, Z) uint8, C-contiguous
-            Labels of the vertebrae; 0 is background.
-
-        Raises
-        ------
-        UsageError
-            If the box ends before it starts, the orientation is none, or there is no mask.
-        ChunkMissing, ChunkCorrupt, StoreCorrupt
-            If bytes are not those that were written.
-        """
+        """Read the voxels of `box`."""
         scan = self._scan()
         axes = scan.axes(orientation)
         if min(box.shape) < 0:
-            message = f"The box from {box.start} to {box.stop} ends before it starts."
-            raise UsageError(message)
+            raise UsageError(f"The box from {box.start} to {box.stop} ends before it starts.")
         if label and "label" not in scan.shards:
-            message = (
+            raise UsageError(
                 f"Scan {scan.scan_id} has no mask in its store, so no label can be read. "
                 f"Read it with label=False, or ask has_label first."
             )
-            raise UsageError(message)
         # What lies inside the volume, in the stored grid, and as a part of the output.
         inside = box.clipped(axes.shape(scan.shape))
         start, stop = [0, 0, 0], [0, 0, 0]

@@ -115,8 +115,7 @@ class ScanSource:
     def __post_init__(self) -> None:
         """Refuse names that could leave their folder, and points of no level or no place."""
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.scan_id):
-            message = f"{self.scan_id!r} is no scan id: use letters, digits, '_' and '-'."
-            raise UsageError(message)
+            raise UsageError(f"{self.scan_id!r} is no scan id: use letters, digits, '_' and '-'.")
         labels = sorted(point.label for point in self.centroids)
         unknown = sorted(set(labels) - LEVEL_OF_LABEL.keys())
         wrong = ""

@@ -80,11 +80,10 @@ class RemoteStores:
         with suppress(OSError):  # a disk that is gone has an error of its own, when it is used
             is_own = is_own or any(folder.glob(f"[0-9a-f][0-9a-f]/*/{MANIFEST_KEY}"))
         if is_own:
-            message = (
+            raise UsageError(
                 f"{_shown(self.url)} holds one machine's own stores, so it cannot be the shared "
                 f"root as well. Name another folder in VERSE_DATA_STORES, or leave it unset"
             )
-            raise UsageError(message)
 
     def check(self) -> None:
         """Check that stores can be kept at the URL, as far as this machine tells; asks no network."""
@@ -129,8 +128,9 @@ class RemoteStores:
         try:
             content = files.read(f"{place}/manifest.json")
         except FileNotFoundError:
-            message = f"{files.shown} holds no store {name}. It is built and uploaded {_BY_WHOM}"
-            raise ContentMissing(message) from None
+            raise ContentMissing(
+                f"{files.shown} holds no store {name}. It is built and uploaded {_BY_WHOM}"
+            ) from None
         manifest = StoreManifest.parse(content, where=where, remedy=_REMEDY)
         if manifest.fingerprint != name:
             why = "holds the manifest of another store"
@@ -250,11 +250,10 @@ class _Files:
         except Exception as error:  # each file system has exceptions of its own
             # Some add pages of debugging.
             first = next(iter(str(error).splitlines()), "")[:200].rstrip(" .")
-            message = (
+            raise ServerUnavailable(
                 f"{self.shown} could not be used: {type(error).__name__}: {first}. Check the "
                 f"address, the credentials and the network, and run it again."
-            )
-            raise ServerUnavailable(message) from error
+            ) from error
 
 
 def _place(name: str) -> str:
@@ -275,11 +274,10 @@ def _local_folder(url: str) -> Path | None:
         return None
     folder = Path(path.removeprefix("localhost") if divider else url).expanduser()
     if not folder.is_absolute():  # another folder wherever a process is started
-        message = (
+        raise UsageError(
             f"VERSE_DATA_STORES={_shown(url)} is no whole path of a folder. Give it from the root "
             f"on, such as /mnt/lab/stores or file:///mnt/lab/stores"
         )
-        raise UsageError(message)
     return folder
 
 
@@ -290,12 +288,11 @@ def _check_root(url: str) -> Any:
         if folder.is_dir():
             return None
         # It is never made: a disk may not be mounted.
-        message = (
+        raise StorageError(
             f"The stores that machines share cannot be reached: VERSE_DATA_STORES names {folder}, "
             f"and there is no such folder. Mount the disk that holds it, or make it: "
             f"mkdir -p {shlex.quote(str(folder))}"
         )
-        raise StorageError(message)
     from fsspec import get_filesystem_class  # takes a sixth of a second
 
     try:
@@ -307,11 +304,10 @@ def _check_root(url: str) -> Any:
         shared = False
     if shared:
         return None
-    message = (
+    raise UsageError(
         f"VERSE_DATA_STORES names {protocol}://, where machines can share nothing. Set it to a "
         f"folder, or to a URL such as s3://bucket/prefix"
     )
-    raise UsageError(message)
 
 
 def _obstore(protocol: str, lacking: ImportError) -> Any:
@@ -325,5 +321,6 @@ def _obstore(protocol: str, lacking: ImportError) -> Any:
         if protocol in obstore.SUPPORTED_PROTOCOLS:
             return obstore.FsspecStore
         remedy = str(lacking)  # which names the package
-    message = f"Stores at {protocol}:// need a package that is not installed. {remedy}"
-    raise ToolMissing(message) from None
+    raise ToolMissing(
+        f"Stores at {protocol}:// need a package that is not installed. {remedy}"
+    ) from None

@@ -84,8 +84,7 @@ class Shard:
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled: an address means nothing, or worse, in another process."""
-        message = "cannot pickle an open shard; send the path of its store and open it there"
-        raise TypeError(message)
+        raise TypeError("cannot pickle an open shard; send the path of its store and open it there")
 
     def gather(
         self, out: npt.NDArray[Any], start: list[int], stop: list[int], *, held: int | None
@@ -139,8 +138,9 @@ class Shard:
             if offset == length == ABSENT:
                 why = f"lacks {where}: the shard's index has no entry for it"
                 raise self._wrong(why, kind=ChunkMissing)
-            why = f"lists {where} at bytes {offset:,} to {offset + length:,} of {self._end:,}"
-            raise self._wrong(why)
+            raise self._wrong(
+                f"lists {where} at bytes {offset:,} to {offset + length:,} of {self._end:,}"
+            )
         found, tail = google_crc32c.value(self._content[offset:end]), self._tail_at(end)
         if not found == tail == expected:
             raise self._wrong(
@@ -222,8 +222,7 @@ class Shard:
         try:
             found, expected = os.fstat(descriptor).st_size, manifest.keys[key].size
             if found != expected or not found:
-                why = f"has {found:,} bytes where the manifest lists {expected:,}"
-                raise self._wrong(why)
+                raise self._wrong(f"has {found:,} bytes where the manifest lists {expected:,}")
             return np.asarray(_Region(descriptor, found))
         finally:
             os.close(descriptor)

@@ -130,12 +130,11 @@ def _build(source: ScanSource, recipe: Recipe, final: Path) -> None:
     folder = next(path for path in final.parents if path.is_dir())
     free = shutil.disk_usage(folder).free
     if free < needed:
-        message = (
+        raise DiskFull(
             f"The disk is nearly full: the store of scan {source.scan_id} takes about "
             f"{needed:,} bytes at {folder}, and {free:,} are free. Nothing was written. Free some "
             f"room, or set VERSE_DATA_HOME to a larger disk, and run it again."
         )
-        raise DiskFull(message)
     with staging(final, needed=needed) as staged:
         staged.mkdir()
         with source.checked():
@@ -196,12 +195,11 @@ def load_manifest(store: Path) -> StoreManifest:
     try:
         content = _read(where)
     except ChunkMissing:
-        message = (
+        raise StoreCorrupt(
             f"{store} is no finished store: it has no {MANIFEST_KEY}. {REPAIR}"
             if store.is_dir()
             else f"There is no store at {store}. It is built when its scan is next used."
-        )
-        raise StoreCorrupt(message) from None
+        ) from None
     try:
         manifest = StoreManifest.parse(content, where=str(where))
     except StoreCorrupt:
@@ -209,11 +207,10 @@ def load_manifest(store: Path) -> StoreManifest:
             raise
         raise StoreCorrupt(f"{where}: this store is whole, but {_NOT_SERVED[age]}") from None
     if manifest.fingerprint != store.name:
-        message = (
+        raise StoreCorrupt(
             f"{store}: the manifest in this folder belongs to store {manifest.fingerprint[:12]} "
             f"of scan {manifest.scan_id}; the folder was renamed or swapped. {REPAIR}"
         )
-        raise StoreCorrupt(message)
     return manifest
 
 

@@ -178,8 +178,7 @@ class _ArrayWriter:
     def finish(self) -> Iterator[tuple[str, StoredKey]]:
         """Write the index; yield key, size and digest of the files."""
         if self._index.max() == ABSENT:
-            message = "a chunk of the grid was never given"
-            raise ValueError(message)
+            raise ValueError("a chunk of the grid was never given")
         index = self._index.tobytes()
         self._write(index + int(google_crc32c.value(index)).to_bytes(CHECKSUM, "little"))
         shard = StoredKey(size=self._offset, sha256=self._digest.hexdigest())
