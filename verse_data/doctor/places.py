@@ -158,10 +158,13 @@ def stores_check(settings: Config) -> Check:
         try:
             RemoteStores(url, settings.stores).check()
         except VerseDataError as error:
-            why, _, remedy = str(error).rpartition(". ")  # what to type comes last
-            code = error.exit_code
-            fact = f"{fact}: {why}"
-            return Check(name="stores", state="problem", fact=fact, remedy=remedy, exit_code=code)
+            return Check(
+                name="stores",
+                state="problem",
+                fact=f"{fact} cannot be used",
+                remedy=str(error),
+                exit_code=error.exit_code,
+            )
     if not left:
         return Check(name="stores", state="ok", fact=fact)
     return Check(

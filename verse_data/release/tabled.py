@@ -42,18 +42,16 @@ class TabledRelease(LockedRelease):
         self._warn_of_absent_files()
         return self._tables_for(None)
 
-    def _warn_of_absent_files(self, *, headers: bool = False, workbook: bool = True) -> None:
+    def _warn_of_absent_files(self, *, headers: bool = False) -> None:
         """Warn, once, of files that are not here and would fill rows or cells of the tables.
 
-        `headers` says that the headers of all CTs count, and not only of those without a mask;
-        `workbook`, that a grading workbook which nothing can fetch is spoken of as well.
+        `headers` says that the headers of all CTs count, and not only of those without a mask.
         """
         roles = (*contents.TABLE_ROLES, "ct") if headers else contents.TABLE_ROLES
         sentences = []
         if not (grades.is_here(self) or grades.can_be_fetched(self)):
             roles = tuple(role for role in roles if role != "grading")
-            if workbook:
-                sentences.append(grades.absent(self))
+            sentences.append(grades.absent(self))
         sentences.append(self._absent_files(None, roles))
         alone = [name for name, scan in self.series.items() if contents.needs_ct(scan)]
         if alone and not headers:
@@ -235,11 +233,10 @@ class TabledRelease(LockedRelease):
             If a mask or centroid file, the CT of a scan without a mask, or a grading workbook that is
             needed, is not here and cannot be had: rows would be missing without a word.
         """
-        from verse_data.tables.columns import to_frame
-        from verse_data.tables.query import columns_used, select
+        from verse_data.tables.query import check_condition, columns_used
 
         notice_engine(engine)
-        select(to_frame("vertebrae", []), where)
+        check_condition(where)
         graded = graded or bool(grades.of_workbook(columns_used(where)))
         graded = graded and grades.can_be_fetched(self)
         if not graded:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from verse_data.errors import DiskFull, DownloadCorrupt
-from verse_data.publishing import is_left, process_name, storage_errors
+from verse_data.publishing import is_leftover, process_name, storage_errors
 from verse_data.records.lock import LockedFile
 
 _BLOCK: Final = 1 << 20
@@ -205,7 +205,7 @@ def _orphans(folder: Path, file: LockedFile) -> list[Path]:
 
 
 def _is_orphan(path: Path) -> bool:
-    return is_left(path, "@".join(path.name.split(".", 1)[1].split("@")[:2]))
+    return is_leftover(path, "@".join(path.name.split(".", 1)[1].split("@")[:2]))
 
 
 def _size(path: Path) -> int:

@@ -22,6 +22,7 @@ import pandas as pd
 from verse_data.errors import UsageError
 from verse_data.spine.levels import LEVELS
 from verse_data.tables import query_nodes as nodes
+from verse_data.tables.columns import TableName, to_frame
 from verse_data.tables.query_check import check, columns_of
 from verse_data.tables.query_natures import Kind, Natures
 from verse_data.tables.query_parse import parse, parse_cached
@@ -83,6 +84,11 @@ def select(table: pd.DataFrame, where: str | None) -> pd.DataFrame:
         See :func:`matches`.
     """
     return table.copy() if where is None else table.loc[matches(table, where)].copy()
+
+
+def check_condition(where: str, table: TableName = "vertebrae") -> None:
+    """Raise `QueryRefused` if `where` is no condition on a table of a release; no row is needed."""
+    select(to_frame(table, []), where)
 
 
 def _parsed(where: object) -> tuple[QueryText, nodes.Condition]:

@@ -38,6 +38,9 @@ from verse_data.volumes.store import check_store, ensure_store, store_path
 from verse_data.volumes.url_files import UrlFiles, check_root, local_folder, shown
 
 _POINTER: Final = "manifest.json"
+_BUILD: Final = (
+    "The first machine that uses it and has the scan's files, or can fetch them, uploads it."
+)
 _MEND: Final = (
     "It is built and uploaded again by the first machine that uses it and has the scan's files, or "
     "can fetch them."
@@ -73,7 +76,7 @@ class RemoteStores:
         if folder and (folder.resolve() == self.cache.resolve() or _is_own(folder)):
             message = (
                 f"{shown(self.url)} holds one machine's own stores, so it cannot be the shared "
-                f"root as well. Name another folder in VERSE_DATA_STORES, or leave it unset"
+                f"root as well. Name another folder in VERSE_DATA_STORES, or leave it unset."
             )
             raise UsageError(message)
 
@@ -188,7 +191,7 @@ class RemoteStores:
         try:
             content = files.read(f"{place}/{_POINTER}")
         except FileNotFoundError:
-            message = f"{files.shown} holds no store {name}. {_MEND.replace(' again', '')}"
+            message = f"{files.shown} holds no store {name}. {_BUILD}"
             raise ContentMissing(message) from None
         manifest = StoreManifest.parse(content, where=where)
         if manifest.fingerprint != name:

@@ -44,7 +44,7 @@ def local_folder(url: str) -> Path | None:
     if not folder.is_absolute():
         message = (
             f"VERSE_DATA_STORES={shown(url)} is no whole path of a folder. Give it from the root "
-            f"on, such as /mnt/lab/stores or file:///mnt/lab/stores"
+            f"on, such as /mnt/lab/stores or file:///mnt/lab/stores."
         )
         raise UsageError(message)
     return folder
@@ -93,7 +93,7 @@ def check_root(url: str) -> None:
     if not shared:
         message = (
             f"VERSE_DATA_STORES names {protocol}://, where machines can share nothing. Set it to a "
-            f"folder, or to a URL such as s3://bucket/prefix"
+            f"folder, or to a URL such as s3://bucket/prefix."
         )
         raise UsageError(message)
 
