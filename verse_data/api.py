@@ -169,7 +169,9 @@ def load_split(
     how, own = split_options(unit, options)
     serve.check_options(unit, how, own)
     if where is not None:
-        _check_condition(where)
+        from verse_data.tables.query import check_condition
+
+        check_condition(where)
     names = release_names(release)
     if version is not None and len(names) > 1:
         raise UsageError(
@@ -251,14 +253,6 @@ def _members(
     return release.fetch_and_select(where, scan_ids=ids, graded=graded, progress=progress)
 
 
-def _check_condition(where: str) -> None:
-    """Raise `QueryRefused` if `where` is no condition on vertebrae."""
-    from verse_data.tables.columns import to_frame
-    from verse_data.tables.query import select
-
-    select(to_frame("vertebrae", []), where)
-
-
 def _no_such_split(release: Release, split: Split, *, several: bool) -> str:
     told = f"{release.name} {release.version} has no scan in split {split!r}"
     if held := sorted({scan.split for scan in release.series.values() if scan.split}):
@@ -322,12 +316,14 @@ def load_table(
     IncompleteTable
         If it is offline, and files that rows come from are not here.
     """
-    from verse_data.tables.query import select
+    from verse_data.tables.query import check_condition, select
 
     if table not in ("scans", "vertebrae", "subjects", "findings"):
         raise UsageError(
             f"There is no table {table!r}; tables are scans, vertebrae, subjects, findings."
         )
+    if where is not None and table != "findings":
+        check_condition(where, table)
     opened = open_release(release, version=version, root=root, offline=offline)
     graded = opened.workbook.can_be_fetched
     if not graded:

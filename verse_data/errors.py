@@ -26,6 +26,7 @@ Every error takes exactly one string, so that it survives pickling on its way ou
 from __future__ import annotations
 
 import inspect
+import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,7 +41,7 @@ class IncompleteTable(UserWarning):
 
 def warn(warning: Warning) -> None:
     """Give a warning that names the line outside this package that led to it."""
-    package = str(Path(__file__).parent)
+    package = f"{Path(__file__).parent}{os.sep}"
     frame, level = inspect.currentframe(), 1
     while frame and frame.f_code.co_filename.startswith(package):
         frame, level = frame.f_back, level + 1

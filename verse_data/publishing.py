@@ -140,7 +140,7 @@ def process_name(number: int | None = None) -> str:
     return f"{os.getpid() if number is None else number}@{socket.gethostname()}{namespace}"
 
 
-def is_left(path: Path, process: str) -> bool:
+def is_leftover(path: Path, process: str) -> bool:
     """Whether the process that `path` is named after is gone, or `path` is a day old."""
     number = process.partition("@")[0]
     try:
@@ -152,7 +152,7 @@ def is_left(path: Path, process: str) -> bool:
 
 
 def _is_stale(path: Path) -> bool:
-    return is_left(path, "@".join(path.name.removeprefix(_PREFIX).split("@")[:2]))
+    return is_leftover(path, "@".join(path.name.removeprefix(_PREFIX).split("@")[:2]))
 
 
 def _is_alive(number: int) -> bool:

@@ -607,11 +607,11 @@ class Release:
             If a mask or centroid file, the CT of a scan without a mask, or a grading workbook that is
             needed, is not here and cannot be had: rows would be missing without a word.
         """
-        from verse_data.tables.columns import to_frame
-        from verse_data.tables.query import columns_used, select
+        from verse_data.tables.query import check_condition, columns_used
 
         serve.notice_engine(engine)
-        select(to_frame("vertebrae", []), where)
+        if where is not None:
+            check_condition(where)
         graded = graded or bool(workbook_columns_of(columns_used(where)))
         graded = graded and self.workbook.can_be_fetched
         if not graded:
@@ -781,18 +781,16 @@ class Release:
         self._warned.add(absence)
         return left
 
-    def _warn_of_absent_files(self, *, headers: bool = False, workbook: bool = True) -> None:
+    def _warn_of_absent_files(self, *, headers: bool = False) -> None:
         """Warn, once, of files that are not here and would fill rows or cells of the tables.
 
-        `headers` says that the headers of all CTs count, and not only of those without a mask;
-        `workbook`, that a grading workbook which nothing can fetch is spoken of as well.
+        `headers` says that the headers of all CTs count, and not only of those without a mask.
         """
         roles = (*_TABLE_ROLES, "ct") if headers else _TABLE_ROLES
         sentences = []
         if not (self.workbook.is_here or self.workbook.can_be_fetched):
             roles = tuple(role for role in roles if role != "grading")
-            if workbook:
-                sentences.append(self.workbook.absence())
+            sentences.append(self.workbook.absence())
         sentences.append(self._absent_files(None, roles))
         alone = [name for name, scan in self.series.items() if _needs_ct(scan)]
         if alone and not headers:

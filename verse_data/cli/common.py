@@ -46,9 +46,9 @@ def rows_of(table: pd.DataFrame, where: str | None) -> pd.DataFrame:
 def refuse_condition(table: str, where: str | None) -> None:
     """Raise `QueryRefused` if a condition does not fit a table, before any file is read."""
     if where is not None:
-        from verse_data.tables.columns import to_frame
+        from verse_data.tables.query import check_condition
 
-        rows_of(to_frame(table, []), where)  # type: ignore[arg-type]
+        check_condition(where, table)  # type: ignore[arg-type]
 
 
 def save_table(

@@ -149,8 +149,7 @@ def stores_check(settings: Config) -> Check:
         try:
             RemoteStores(url, settings.stores).check()
         except VerseDataError as error:
-            why, _, remedy = str(error).rpartition(". ")  # what to type comes last
-            return problem("stores", f"{fact}: {why}", remedy, error)
+            return problem("stores", f"{fact} cannot be used", str(error), error)
     left, left_bytes = leftover_size(settings.stores)
     if not left:
         return ok("stores", fact)

@@ -32,7 +32,7 @@ from verse_data.errors import (
 )
 from verse_data.locks import key_lock
 from verse_data.progress import Advance
-from verse_data.publishing import is_left, process_name, storage_errors, sweep
+from verse_data.publishing import is_leftover, process_name, storage_errors, sweep
 from verse_data.records.lock import LockedFile
 from verse_data.releases.http import (
     CORRUPT,
@@ -300,6 +300,6 @@ def _orphans(folder: Path, sha256: str) -> list[Path]:
     found = [
         (path.stat().st_size, path)
         for path in folder.glob(f"{sha256}.*.mine")
-        if is_left(path, "@".join(path.name.split(".", 1)[1].split("@")[:2]))
+        if is_leftover(path, "@".join(path.name.split(".", 1)[1].split("@")[:2]))
     ]
     return [path for _, path in sorted(found, reverse=True)]

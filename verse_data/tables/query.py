@@ -26,7 +26,7 @@ from pandas.api.types import infer_dtype
 
 from verse_data.errors import QueryRefused, UsageError
 from verse_data.spine.levels import LEVELS
-from verse_data.tables.columns import MODELS, columns
+from verse_data.tables.columns import MODELS, TableName, columns, to_frame
 from verse_data.tables.definitions import DEFINITIONS
 
 MAX_LENGTH: Final = 4000  # characters: a list of all 160 series of VerSe'19 fits
@@ -164,6 +164,11 @@ def select(table: pd.DataFrame, where: str | None) -> pd.DataFrame:
         or compares what cannot be compared. The text points at the place.
     """
     return table.copy() if where is None else table.loc[matches(table, where)].copy()
+
+
+def check_condition(where: str, table: TableName = "vertebrae") -> None:
+    """Raise `QueryRefused` if `where` is no condition on a table of a release; no row is needed."""
+    select(to_frame(table, []), where)
 
 
 @lru_cache(maxsize=256)

@@ -82,7 +82,7 @@ class RemoteStores:
         if is_own:
             raise UsageError(
                 f"{_shown(self.url)} holds one machine's own stores, so it cannot be the shared "
-                f"root as well. Name another folder in VERSE_DATA_STORES, or leave it unset"
+                f"root as well. Name another folder in VERSE_DATA_STORES, or leave it unset."
             )
 
     def check(self) -> None:
@@ -276,7 +276,7 @@ def _local_folder(url: str) -> Path | None:
     if not folder.is_absolute():  # another folder wherever a process is started
         raise UsageError(
             f"VERSE_DATA_STORES={_shown(url)} is no whole path of a folder. Give it from the root "
-            f"on, such as /mnt/lab/stores or file:///mnt/lab/stores"
+            f"on, such as /mnt/lab/stores or file:///mnt/lab/stores."
         )
     return folder
 
@@ -306,7 +306,7 @@ def _check_root(url: str) -> Any:
         return None
     raise UsageError(
         f"VERSE_DATA_STORES names {protocol}://, where machines can share nothing. Set it to a "
-        f"folder, or to a URL such as s3://bucket/prefix"
+        f"folder, or to a URL such as s3://bucket/prefix."
     )
 
 
