@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check lint types mass mutate setup clean
+.PHONY: demo test test-all test-versions check lint types mass mutate setup clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/verse-data demo
@@ -13,6 +13,11 @@ test: $(VENV)/.dev
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "slow or not slow" --hypothesis-profile new
+
+# The core of the suite with the oldest dependencies allowed, and with the newest Python at hand.
+test-versions:
+	.ci/core lowest
+	.ci/core newest
 
 check: lint types test
 
