@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check lint types mass setup clean
+.PHONY: demo test test-all check lint types mass mutate setup clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/verse-data demo
@@ -27,6 +27,10 @@ types: $(VENV)/.dev
 mass: $(VENV)/.runtime
 	$(BIN)/python tests/house/mass.py
 	$(BIN)/python tests/house/files_touched.py
+
+# Break the code on purpose, patch by patch, and show that a test notices each.
+mutate: $(VENV)/.dev
+	$(BIN)/python tests/mutations/run.py
 
 setup: $(VENV)/.dev
 

@@ -64,7 +64,12 @@ def refuse_special_files(place: Path, *, but: Container[Path] = ()) -> None:
     _refuse_special(place)
     waiting = [place] if place.is_dir() else []
     while waiting:
-        with storage_errors(place), os.scandir(waiting.pop()) as entries:
+        # git-annex makes folders for itself and removes them while others read.
+        with (
+            storage_errors(place),
+            suppress(FileNotFoundError),
+            os.scandir(waiting.pop()) as entries,
+        ):
             for entry in entries:
                 path = Path(entry.path)
                 _refuse_special(path)
