@@ -9,7 +9,7 @@ flipping axes and nothing else, so it is exact, for oblique affines too.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
@@ -81,7 +81,7 @@ class Grid:
     """A grid of voxels in space: how many along each axis, and from voxel index to world mm."""
 
     shape: Shape
-    affine: Affine
+    affine: Affine = field(compare=False)  # `==` on an array is an array
 
     @classmethod
     def of(cls, image: Any) -> Grid:

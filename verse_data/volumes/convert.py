@@ -246,7 +246,7 @@ def _check_same(stream: VolumeStream, planned: ImageHeader) -> None:
     """Check that the file that is read is the one whose header was planned with."""
     found = stream.header
     same = np.array_equal(found.affine, planned.affine)
-    if not same or replace(found, affine=planned.affine) != planned:
+    if not same or found != planned:
         raise SourceChanged(
             f"{stream.name} was replaced while it was converted: its shape was {planned.shape} and "
             f"is {found.shape}, or its affine or another field changed. Nothing of it was kept. "
