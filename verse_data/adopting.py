@@ -261,7 +261,7 @@ def write_phantom(dataset: ReleaseDataset, progress: Progress) -> None:
 
 def restore_phantom(dataset: ReleaseDataset, lock: ReleaseLock, progress: Progress) -> None:
     """Write the phantom's files again where some are not here: no address has them."""
-    from verse_data.phantom.patients import DEFAULT_SUBJECTS, subjects
+    from verse_data.phantom.spec import DEFAULT_SUBJECTS, subjects
 
     written = {
         f"sub-{s.scan_id(one)}_ct.nii.gz"

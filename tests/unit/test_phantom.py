@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from verse_data import phantom
 from verse_data.errors import DiskFull, UsageError
-from verse_data.phantom import anatomy, patients, shapes, tree
+from verse_data.phantom import shapes, spec
 from verse_data.records.centroids import CentroidFile, parse_centroids
 from verse_data.records.grading import COLUMNS
 from verse_data.records.names import parse_path, split_of
@@ -166,7 +166,7 @@ def test_every_pair_lies_on_one_grid(root):
 
 def test_masks_hold_what_the_plan_says(root):
     """The labels of every mask are the annotated levels; every centroid lies in or by its body."""
-    for subject in patients.subjects(12, seed=0):
+    for subject in spec.subjects(12, seed=0):
         for series in subject.series:
             if not series.derivatives:
                 continue
@@ -329,8 +329,8 @@ def test_rows_keep_the_rules_of_the_real_workbook(rows):
 
 def test_the_table_of_cases_is_complete():
     """Every case names a scan of the default phantom, and a small phantom says which it lacks."""
-    plans = patients.subjects(12, seed=0)
-    scans = {subject.scan_id(series) for subject in plans for series in subject.series}
+    subjects = spec.subjects(12, seed=0)
+    scans = {subject.scan_id(series) for subject in subjects for series in subject.series}
     assert set(phantom.CASES.values()) <= scans
     assert phantom.cases(12) == dict(phantom.CASES)
     few = phantom.cases(4)
@@ -340,9 +340,9 @@ def test_the_table_of_cases_is_complete():
 def test_few_and_many_subjects_fill_all_splits(tmp_path):
     """Four subjects and twenty subjects have patients in all three splits."""
     for n_subjects in (4, 20):
-        plans = patients.subjects(n_subjects, seed=1)
-        assert len({plan.subject_id for plan in plans}) == n_subjects
-        assert {plan.split for plan in plans} == {"training", "validation", "test"}
+        subjects = spec.subjects(n_subjects, seed=1)
+        assert len({subject.subject_id for subject in subjects}) == n_subjects
+        assert {subject.split for subject in subjects} == {"training", "validation", "test"}
     small = phantom.write(tmp_path / "p", n_subjects=4, shape=(24, 64, 16))
     assert len(list(small.rglob("*_ct.nii.gz"))) == 5
     for path in small.rglob("*_msk.nii.gz"):
@@ -381,7 +381,7 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_args: object, **_options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tree, "_snapshot", fail)
+    monkeypatch.setattr("verse_data.phantom.folder._snapshot", fail)
     with pytest.raises(DiskFull, match="Nothing half-written"):
         phantom.write(tmp_path / "p", n_subjects=4, shape=(24, 64, 16))
     assert list(tmp_path.iterdir()) == []
@@ -404,7 +404,7 @@ def test_progress_counts_every_series(tmp_path):
 
 def heights(finding: dict[str, tuple[int, int]]) -> np.ndarray:
     """Height in mm of an upright L3 at its front, middle and rear, in the midline."""
-    (lying,) = anatomy.build(["L3"], findings=finding, rng=np.random.default_rng(0))
+    (lying,) = shapes.place(["L3"], fractures=finding, rng=np.random.default_rng(0))
     body = replace(lying, tilt=0.0, centre=(0.0, 0.0, 0.0))
     grid = shapes.Grid(shape=(400, 200, 1), origin=(40, 25, 0), in_plane=0.25, slice_mm=1)
     at = shapes.local(body, grid)
@@ -431,15 +431,15 @@ def test_the_height_that_is_lost_is_within_genants_grade(grade, low, high):
     """Mild is 20 to 25 %, moderate 25 to 40 %, severe more."""
     for seed in range(50):
         rng = np.random.default_rng(seed)
-        (vertebra,) = anatomy.build(["T12"], findings={"T12": (grade, 1)}, rng=rng)
+        (vertebra,) = shapes.place(["T12"], fractures={"T12": (grade, 1)}, rng=rng)
         assert low <= vertebra.loss <= high
 
 
 def test_a_patient_has_the_same_spine_in_each_series():
     """What two series of a patient both show has the same size and the same loss."""
     full = {"T9": (3, 1), "T11": (1, 2)}
-    long = anatomy.build(["T8", "T9", "T10", "T11"], findings=full, rng=np.random.default_rng(5))
-    short = anatomy.build(["T10", "T11"], findings=full, rng=np.random.default_rng(5))
+    long = shapes.place(["T8", "T9", "T10", "T11"], fractures=full, rng=np.random.default_rng(5))
+    short = shapes.place(["T10", "T11"], fractures=full, rng=np.random.default_rng(5))
     for first, second in zip(long[2:], short, strict=True):
         assert replace(first, centre=second.centre) == second
 

@@ -6,8 +6,8 @@ No value in it was measured on a person. See ``docs/phantom.md``.
 
 from __future__ import annotations
 
+from verse_data.phantom.folder import DEFAULT_SHAPE, write
 from verse_data.phantom.paint import paint_ct
-from verse_data.phantom.patients import CASES, cases
-from verse_data.phantom.tree import DEFAULT_SHAPE, write
+from verse_data.phantom.spec import CASES, cases
 
 __all__ = ["CASES", "DEFAULT_SHAPE", "cases", "paint_ct", "write"]

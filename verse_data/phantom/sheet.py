@@ -13,7 +13,7 @@ from typing import Final
 from openpyxl import Workbook
 from openpyxl.worksheet.worksheet import Worksheet
 
-from verse_data.phantom.plan import SeriesPlan, SubjectPlan
+from verse_data.phantom.spec import SeriesSpec, SubjectSpec
 from verse_data.records.grading import COLUMNS, SHEET, SPLIT_OF_DATASET
 from verse_data.spine.levels import GRADED_LEVELS
 
@@ -46,8 +46,8 @@ _MODIFIED: Final = re.compile(rb"(<dcterms:modified[^>]*>)[^<]*")
 class Row:
     """What the workbook says of one series and its plan does not."""
 
-    subject: SubjectPlan
-    series: SeriesPlan
+    subject: SubjectSpec
+    series: SeriesSpec
     resolution_mm: float
 
 
@@ -77,7 +77,7 @@ def _append(sheet: Worksheet, row: Row) -> None:
     label = series.series_label or subject.subject_id
     resolution = round(row.resolution_mm, 2)
     t_value = "n/a" if subject.t_value is None else subject.t_value
-    grades, shapes = series.grades, series.shapes
+    grades, shapes = series.cells(0), series.cells(1)
     sheet.append(
         (
             int(label.removeprefix("verse")),
