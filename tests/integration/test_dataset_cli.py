@@ -7,21 +7,18 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import typer
 from support.trees import write_tree
 from typer.testing import CliRunner, Result
 
 import verse_data as vd
-from verse_data.cli import dataset as commands
+from verse_data.cli.main import app
 from verse_data.errors import Offline, SourceChanged, UsageError, ValidationFailed
 from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
 from verse_data.releases.dataset import ReleaseDataset
 
 
 def verse_data(*words: str | Path) -> Result:
-    """Call a command of this part."""
-    app = typer.Typer()
-    commands.register(app)
+    """Run one command."""
     return CliRunner().invoke(app, [str(word) for word in words])
 
 

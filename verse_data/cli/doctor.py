@@ -1,25 +1,23 @@
-"""``verse-data doctor``: what works here, what does not, and what to type next."""
+"""``verse-data doctor | env``: what works on this machine, what does not, and what to type next."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import textwrap
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from verse_data.cli import options as opt
-from verse_data.cli.common import note, print_json
+from verse_data.cli.common import note, print_facts, print_json
 from verse_data.errors import counted
 
-
-def register(app: typer.Typer) -> None:
-    """Add this part's commands to `app`."""
-    app.command("doctor")(doctor)
+app = typer.Typer()
 
 
+@app.command()
 def doctor(
     *,
     osf: Annotated[
@@ -38,57 +36,47 @@ def doctor(
     The exit code is 0 unless something makes verse-data unusable; then it is that of the first such
     problem: 2 a setting, 6 a program, package, folder or disk.
     """
-    raise typer.Exit(_osf(root, offline, as_json) if osf else _machine(root, offline, as_json))
-
-
-def _machine(root: Path | None, offline: bool | None, as_json: bool) -> int:  # noqa: FBT001
     from dataclasses import asdict
 
-    from verse_data.doctor import examine, exit_code
+    if osf:
+        from verse_data.releases.osf_probe import report_on_osf
 
-    checks = examine(root=root, offline=offline)
+        report = report_on_osf(root=root, offline=offline)
+        code, facts = report.exit_code, asdict(report)
+    else:
+        from verse_data.doctor import examine, exit_code
+
+        checks = examine(root=root, offline=offline)
+        code, facts = exit_code(checks), {"checks": checks}
     if as_json:
-        print_json({"exit_code": exit_code(checks), "checks": [asdict(check) for check in checks]})
-        return exit_code(checks)
-    for check in checks:
-        _print(
-            f"{check.state:<9}{check.name:<18}", check.fact, check.remedy and f"-> {check.remedy}"
-        )
-    _note_counts([check.state for check in checks])
-    return exit_code(checks)
-
-
-def _osf(root: Path | None, offline: bool | None, as_json: bool) -> int:  # noqa: FBT001
-    from dataclasses import asdict
-
-    from verse_data.releases.osf_probe import report_on_osf
-
-    report = report_on_osf(root=root, offline=offline)
-    if as_json:
-        print_json({"exit_code": report.exit_code, **asdict(report)})
-        return report.exit_code
-    for name, value in report.about.items():
-        _print(f"{name:<43}", value)
-    sys.stdout.write("\n")
-    for answer in report.answers:
-        more = [f"not as expected: {item}" for item in answer.wrong]
-        more += [f"new: {', '.join(answer.new)}"] if answer.new else []
-        _print(f"{answer.state:<9}{answer.question:<34}", answer.fact, *more)
-    _note_counts([answer.state for answer in report.answers])
-    note("The report holds no token, no signed address and no path: paste it into an issue.")
-    return report.exit_code
+        print_json({"exit_code": code, **facts})
+        raise typer.Exit(code)
+    if osf:
+        print_facts(report.about)
+        sys.stdout.write("\n")
+        for answer in report.answers:
+            remarks = [f"not as expected: {item}" for item in answer.wrong]
+            remarks += [f"new: {', '.join(answer.new)}"] if answer.new else []
+            _print(f"{answer.state:<9}{answer.question:<34}", answer.fact, *remarks)
+        _note_counts([answer.state for answer in report.answers])
+        note("The report holds no token, no signed address and no path: paste it into an issue.")
+    else:
+        for check in checks:
+            remedy = [f"-> {check.remedy}"] if check.remedy else []
+            _print(f"{check.state:<9}{check.name:<18}", check.fact, *remedy)
+        _note_counts([check.state for check in checks])
+    raise typer.Exit(code)
 
 
 def _print(head: str, *lines: str) -> None:
     """Print lines behind a head; in a terminal they are wrapped to its width."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1 << 20
-    indent = " " * len(head)
-    for line, first in zip(filter(None, lines), (head, *[indent] * len(lines)), strict=False):
+    for number, line in enumerate(lines):
         wrapped = textwrap.wrap(
             line,
             width=max(width, len(head) + 30),
-            initial_indent=first if first.endswith(" ") else f"{first} ",
-            subsequent_indent=indent,
+            initial_indent=" " * len(head) if number else head,
+            subsequent_indent=" " * len(head),
             break_long_words=False,
             break_on_hyphens=False,
         )
@@ -97,5 +85,13 @@ def _print(head: str, *lines: str) -> None:
 
 def _note_counts(states: list[str]) -> None:
     problems, warnings = states.count("problem"), states.count("warning")
-    said = f"{counted(problems, 'problem')}, {counted(warnings, 'warning')}."
-    note(said if problems or warnings else "All is well.")
+    counts = f"{counted(problems, 'problem')}, {counted(warnings, 'warning')}."
+    note(counts if problems or warnings else "All is well.")
+
+
+@app.command()
+def env() -> None:
+    """Print what a shell needs for plain datalad and git annex: eval "$(verse-data env)"."""
+    from verse_data.releases.environment import shell_settings
+
+    sys.stdout.write(shell_settings(os.environ))
