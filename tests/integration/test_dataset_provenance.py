@@ -180,7 +180,7 @@ def test_the_command_line_prints_and_writes(dataset: ReleaseDataset, tmp_path: P
         assert answer.exit_code == 0, answer.output
         return answer.stdout
 
-    assert f"commit    {dataset.commit()}" in call("provenance", "verse19")
+    assert f"commit   {dataset.commit()}" in call("provenance", "verse19")
     assert dataset.lock().files[0].annex_key in call("provenance", "verse19", "verse900")
     assert json.loads(call("provenance", "verse19", "--json"))["licence"] == "CC-BY-SA-4.0"
     for name, field in (("prov", "entity"), ("rocrate", "@graph"), ("croissant", "distribution")):

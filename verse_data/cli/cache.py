@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import verse_data as vd
+from verse_data import config, progress
 from verse_data.cli import options as opt
-from verse_data.cli.common import chosen_scans, first, note, print_json, print_table
+from verse_data.cli.common import chosen_scans, first, note, print_answer, print_json, print_table
 from verse_data.cli.overview import Overview
 from verse_data.errors import IntegrityError, StorageError, UsageError, counted, did_you_mean
 
@@ -86,9 +87,8 @@ def build(
     as_json: opt.Json = False,
 ) -> None:
     """Convert a release's scans into stores; what is there already is kept."""
-    from contextlib import ExitStack
-
     from verse_data.stores import make_recipe
+    from verse_data.volumes.build import connect
 
     try:
         recipe = make_recipe(spacing, interpolation, codec)
@@ -98,12 +98,7 @@ def build(
     scan_ids = chosen_scans(opened, split, subject, scan)
     if scan_ids is not None:  # a scan without a CT has no store
         scan_ids = [name for name in scan_ids if "ct" in opened.series[name].files]
-    with ExitStack() as stack:
-        client = None
-        if dask is not None:
-            from verse_data.volumes.build import connect
-
-            client = stack.enter_context(connect(dask))
+    with nullcontext() if dask is None else connect(dask) as client:
         built = opened.build_cache(scan_ids, recipe=recipe, workers=workers, client=client)
     if as_json:
         print_json(built)
@@ -152,10 +147,9 @@ def verify(
     as_json: opt.Json = False,
 ) -> None:
     """Read every byte of every store and hold it against its manifest; exit code 4 if one differs."""
-    from verse_data.progress import default
     from verse_data.volumes.cache import verify_stores
 
-    damaged = verify_stores(_stores(root), repair=repair, progress=default())
+    damaged = verify_stores(_stores(root), repair=repair, progress=progress.default())
     texts = [str(error) for found in damaged.values() for error in found]
     if as_json:
         print_json({"damaged": list(damaged), "findings": texts})
@@ -227,32 +221,21 @@ def prune(
 
 @group.command()
 def size(*, root: opt.Root = None, as_json: opt.Json = False) -> None:
-    """Print number and bytes of the stores on this machine."""
+    """Print number and bytes of the stores on this machine, and of what dead processes left."""
     from verse_data.volumes.cache import cache_size, leftover_size
 
     folder = _stores(root)
     count, nbytes = cache_size(folder)
     leftovers, leftover_bytes = leftover_size(folder)
-    if as_json:
-        print_json(
-            {
-                "path": folder,
-                "stores": count,
-                "bytes": nbytes,
-                "leftovers": leftovers,
-                "leftover_bytes": leftover_bytes,
-            }
-        )
-        return
-    sys.stdout.write(f"{counted(count, 'store')}, {nbytes:,} bytes in {folder}\n")
-    if leftovers:
-        note(
-            f"{counted(leftovers, 'leftover')} of dead processes, {leftover_bytes:,} bytes: "
-            f"verse-data cache prune"
-        )
+    facts = {
+        "path": folder,
+        "stores": count,
+        "bytes": nbytes,
+        "leftovers": leftovers,
+        "leftover_bytes": leftover_bytes,
+    }
+    print_answer(facts, as_json=as_json)
 
 
 def _stores(root: Path | None) -> Path:
-    from verse_data import config
-
     return config.resolve(root=root).stores

@@ -40,9 +40,11 @@ def print_json(value: Any) -> None:
 
 
 def _as_json(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
-    return value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)
+    return str(getattr(value, "__name__", value))
 
 
 def plain_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -62,6 +64,14 @@ def print_facts(facts: Mapping[str, object], *, indent: int = 0) -> None:
         sys.stdout.write(f"{'':{indent}}{name:{width}}  {value}\n")
 
 
+def print_answer(facts: Mapping[str, object], *, as_json: bool) -> None:
+    """Print facts for a program or for a person."""
+    if as_json:
+        print_json(facts)
+    else:
+        print_facts(facts)
+
+
 def print_table(*heads: str, rows: Iterable[Iterable[object]], prose: Collection[str] = ()) -> None:
     """Print a table to stdout. No cell is cut, and only those of `prose` columns are wrapped.
 
@@ -76,13 +86,11 @@ def print_table(*heads: str, rows: Iterable[Iterable[object]], prose: Collection
     for row in cells:
         table.add_row(*row)
     console = Console(file=sys.stdout, markup=False, emoji=False, highlight=False)
-    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     least = sum(
-        min(width, _PROSE_WIDTH) if head in prose else width
-        for head, width in zip(heads, widths, strict=True)
+        _PROSE_WIDTH if head in prose else 2 + max(map(len, column))
+        for head, column in zip(heads, zip(heads, *cells, strict=True), strict=True)
     )
-    if not sys.stdout.isatty() or least + 2 * len(heads) > console.width:
-        console.width = max(_PIPE_WIDTH, sum(widths) + 2 * len(heads))
+    console.width = max(least, console.width if sys.stdout.isatty() else _PIPE_WIDTH)
     with console.capture() as captured:
         console.print(table)
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))

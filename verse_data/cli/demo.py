@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 import verse_data as vd
+from verse_data import config, progress
 from verse_data.cli import options as opt
 from verse_data.cli.common import print_facts, print_json, print_table
 from verse_data.errors import counted
@@ -82,7 +82,6 @@ def demo(
 
 def run_demo(root: Path | None, *, steps: int = 40, **phantom: Any) -> None:
     """Run the demo under `root`; what an earlier run left there is used again."""
-    from verse_data import config
     from verse_data.releases.environment import check_annex
 
     check_annex()
@@ -92,16 +91,21 @@ def run_demo(root: Path | None, *, steps: int = 40, **phantom: Any) -> None:
     tree = _write_files(home / "demo", **phantom)
     _say("2  Every file checked, locked, and held by a DataLad dataset")
     release = vd.lock_tree("phantom", tree, root=home)
-    _check(release)
+    _identify(release)
     _say("3  Metadata validated: masks, centroids and grades in one table")
     _count(release)
     _say("4  Volumes in Zarr")
-    _convert(release)
+    before = set(release.config.stores.glob("*/*"))
+    stores = set(release.build_cache().values())
+    built = len(stores - before)
+    _say(f"   {len(stores)} stores: {built} built, {len(stores) - built} there already")
     _say('5  load_split("training", release="phantom")')
     scans = vd.load_split("training", release="phantom", root=home, offline=True)
-    _say(f"   {len(scans)} scans of {scans.counts()['subjects']} patients; the first sample:")
     sample = scans[0]
-    print_facts({name: _describe(value) for name, value in sample.items()}, indent=3)
+    _say(f"   {len(scans)} scans of {scans.counts()['subjects']} patients; the first sample:")
+    # Of tensors the shape, of everything else the value.
+    shapes = {name: tuple(getattr(value, "shape", ())) or value for name, value in sample.items()}
+    print_facts(shapes, indent=3)
     _say("6  A small 3-D network, trained on patches of the served scans")
     _train(home, steps)
     _say("7  A picture of the first scan")
@@ -136,17 +140,13 @@ def _write_files(folder: Path, **options: Any) -> Path:
     verb = "there already" if tree.is_dir() else "written"
     if not tree.is_dir():
         phantom.write(tree, **options)
-    files = [path for path in tree.rglob("*") if path.is_file()]
-    scans = sum(path.name.endswith("_ct.nii.gz") for path in files)
-    _say(f"   {verb}  {scans} CT series, {len(files)} files, {_megabytes(files)}")
+    files = [path.name for path in tree.rglob("*") if path.is_file()]
+    scans = sum(name.endswith("_ct.nii.gz") for name in files)
+    _say(f"   {verb}  {scans} CT series, {len(files)} files")
     return tree
 
 
-def _megabytes(files: Iterable[Path]) -> str:
-    return f"{sum(path.stat().st_size for path in files) / 1e6:.0f} MB"
-
-
-def _check(release: Release) -> None:
+def _identify(release: Release) -> None:
     """Hash what the dataset holds again; print how much is as locked, and what identifies it."""
     wrong = {finding.path for finding in release.verify() if finding.path}
     files = release.lock.files
@@ -176,27 +176,10 @@ def _count(release: Release) -> None:
     _say(f"   {counted(len(release.findings), 'finding')}")
 
 
-def _convert(release: Release) -> None:
-    """Build the stores; print how many did not exist."""
-    before = set(release.config.stores.glob("*/*"))
-    stores = set(release.build_cache().values())
-    size = _megabytes(path for store in stores for path in store.rglob("*") if path.is_file())
-    built = len(stores - before)
-    _say(f"   {len(stores)} stores, {size}: {built} built, {len(stores) - built} there already")
-
-
-def _describe(value: Any) -> str:
-    """Return dtype and shape of an array, and all else as it is."""
-    if not hasattr(value, "dtype"):
-        return repr(value)
-    return f"{str(value.dtype).removeprefix('torch.'):8} {tuple(value.shape)}"
-
-
 def _train(home: Path, steps: int) -> None:
     """Train on the training split; print the loss, and Dice on the validation split before and after."""
     import numpy as np
 
-    from verse_data import progress
     from verse_data.training import tiny
 
     load: Any = vd.load_split

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import textwrap
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from verse_data.cli import options as opt
 from verse_data.cli.common import note, print_facts, print_json
 from verse_data.errors import counted
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 app = typer.Typer()
 
@@ -36,51 +38,41 @@ def doctor(
     The exit code is 0 unless something makes verse-data unusable; then it is that of the first such
     problem: 2 a setting, 6 a program, package, folder or disk.
     """
-    from dataclasses import asdict
+    look = _at_osf if osf else _at_this_machine
+    raise typer.Exit(look(root, offline, as_json))
 
-    if osf:
-        from verse_data.releases.osf_probe import report_on_osf
 
-        report = report_on_osf(root=root, offline=offline)
-        code, facts = report.exit_code, asdict(report)
-    else:
-        from verse_data.doctor import examine, exit_code
+def _at_this_machine(root: Path | None, offline: bool | None, as_json: bool) -> int:  # noqa: FBT001
+    from verse_data.doctor import examine, exit_code
 
-        checks = examine(root=root, offline=offline)
-        code, facts = exit_code(checks), {"checks": checks}
+    checks = examine(root=root, offline=offline)
+    code = exit_code(checks)
     if as_json:
-        print_json({"exit_code": code, **facts})
-        raise typer.Exit(code)
-    if osf:
-        print_facts(report.about)
-        sys.stdout.write("\n")
-        for answer in report.answers:
-            remarks = [f"not as expected: {item}" for item in answer.wrong]
-            remarks += [f"new: {', '.join(answer.new)}"] if answer.new else []
-            _print(f"{answer.state:<9}{answer.question:<34}", answer.fact, *remarks)
-        _note_counts([answer.state for answer in report.answers])
-        note("The report holds no token, no signed address and no path: paste it into an issue.")
-    else:
-        for check in checks:
-            remedy = [f"-> {check.remedy}"] if check.remedy else []
-            _print(f"{check.state:<9}{check.name:<18}", check.fact, *remedy)
-        _note_counts([check.state for check in checks])
-    raise typer.Exit(code)
+        print_json({"exit_code": code, "checks": checks})
+        return code
+    for check in checks:
+        remedy = f"\n{'':27}-> {check.remedy}" if check.remedy else ""
+        sys.stdout.write(f"{check.state:<9}{check.name:<18}{check.fact}{remedy}\n")
+    _note_counts([check.state for check in checks])
+    return code
 
 
-def _print(head: str, *lines: str) -> None:
-    """Print lines behind a head; in a terminal they are wrapped to its width."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1 << 20
-    for number, line in enumerate(lines):
-        wrapped = textwrap.wrap(
-            line,
-            width=max(width, len(head) + 30),
-            initial_indent=" " * len(head) if number else head,
-            subsequent_indent=" " * len(head),
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        sys.stdout.write("\n".join(wrapped) + "\n")
+def _at_osf(root: Path | None, offline: bool | None, as_json: bool) -> int:  # noqa: FBT001
+    from verse_data.releases.osf_probe import report_on_osf
+
+    report = report_on_osf(root=root, offline=offline)
+    if as_json:
+        print_json({"exit_code": report.exit_code, **asdict(report)})
+        return report.exit_code
+    print_facts(report.about)
+    for answer in report.answers:
+        remarks = [f"not as expected: {item}" for item in answer.wrong]
+        remarks += [f"new: {name}" for name in answer.new]
+        lines = f"\n{'':43}".join([answer.fact, *remarks])
+        sys.stdout.write(f"{answer.state:<9}{answer.question:<34}{lines}\n")
+    _note_counts([answer.state for answer in report.answers])
+    note("The report holds no token, no signed address and no path: paste it into an issue.")
+    return report.exit_code
 
 
 def _note_counts(states: list[str]) -> None:

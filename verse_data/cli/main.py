@@ -8,14 +8,13 @@ import signal
 import sys
 import traceback
 import warnings
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 
-from verse_data import __version__, config
+from verse_data import __version__
 from verse_data.cli import cache, demo, doctor, provenance, release, tables
 from verse_data.cli.common import note
 from verse_data.cli.overview import Overview, help_width
@@ -94,8 +93,9 @@ def run() -> None:
             _end_output()
             raise SystemExit(StorageError.exit_code) from None
         note(
+            traceback.format_exc(),
             f"error: unexpected {type(error).__name__}: {error}",
-            f"This is a fault of verse-data. {_keep_traceback()}",
+            "This is a fault of verse-data; please report it with the lines above.",
         )
         raise SystemExit(VerseDataError.exit_code) from None
 
@@ -121,14 +121,3 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
     """End as after Ctrl-C, so that half-built things are cleared away."""
     del frame
     raise SystemExit(128 + number)
-
-
-def _keep_traceback() -> str:
-    """Write the current traceback to a log file and say where, or return it where that fails."""
-    try:
-        log = config.resolve().home / "logs" / f"error-{datetime.now(tz=UTC):%Y%m%dT%H%M%S}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(traceback.format_exc())
-    except (OSError, VerseDataError):
-        return traceback.format_exc()
-    return f"The details are in {log}; please report them."

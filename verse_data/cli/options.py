@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Final, get_args
@@ -16,24 +16,19 @@ import typer
 
 import verse_data as vd
 from verse_data.errors import UsageError, did_you_mean
-from verse_data.records.names import SPLITS
-from verse_data.records.names import Role as RoleName
+from verse_data.records.names import SPLITS, Role
 
 TABLES: Final = ("vertebrae", "scans", "subjects")
-ROLES: Final = get_args(RoleName)
+ROLES: Final = get_args(Role)
 
-Complete = Callable[[typer.Context, str], list[str]]
+Find = Callable[[dict[str, Any]], Iterable[str]]
+"""Gives the words that fit, out of the arguments typed so far."""
 
 # --- what a shell offers on Tab -------------------------------------------------------------------
 
 
-def _completer(
-    find: Callable[[dict[str, Any]], Iterable[str]], *, listed: bool = False
-) -> Complete:
-    """Return what offers the words that `find` gives for the arguments typed so far.
-
-    `listed` says that the value is a list with commas, whose last word is completed.
-    """
+def _completer(find: Find, *, listed: bool = False) -> Callable[[typer.Context, str], list[str]]:
+    """Return what offers the words that `find` gives; `listed`: for the last word of a list."""
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",") if listed else ("", "", incomplete)
@@ -53,10 +48,6 @@ def _versions_by_release(typed: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     return {one.name: one.versions for one in vd.list_releases(root=typed.get("root"))}
 
 
-def _versions(typed: dict[str, Any]) -> Iterable[str]:
-    return _versions_by_release(typed)[typed["release"]]
-
-
 def _scans(typed: dict[str, Any]) -> dict[str, Any]:
     """Return the scans of a release by id; of one that is not here, those of the catalog."""
     from verse_data.releases.catalog import load_catalog
@@ -66,10 +57,6 @@ def _scans(typed: dict[str, Any]) -> dict[str, Any]:
         return vd.open_release(name, version=version, root=root, offline=True, make=False).series
     except UsageError:
         return {series.scan_id: series for series in load_catalog(name).expected}
-
-
-def _subjects(typed: dict[str, Any]) -> Iterable[str]:
-    return [scan.subject_id for scan in _scans(typed).values()]
 
 
 def _columns(typed: dict[str, Any]) -> Iterable[str]:
@@ -85,28 +72,17 @@ def complete_condition(ctx: typer.Context, incomplete: str) -> list[str]:
     """Offer the columns of the table, and levels within quotes, for the last word of a condition."""
     from verse_data.spine.levels import LEVELS
 
-    before, word = re.fullmatch(r"(.*?)([\w']*)", incomplete, re.DOTALL).groups()  # type: ignore[union-attr]
-    if word.startswith("'"):
-        known = [f"'{level}'" for level in LEVELS if f"'{level}'".startswith(word)]
-    else:
-        known = complete_column(ctx, word)
-    return [f"{before}{name}" for name in known]
+    word = re.split(r"[^\w']", incomplete)[-1]
+    levels = [f"'{level}'" for level in LEVELS if f"'{level}'".startswith(word)]
+    known = levels if word.startswith("'") else complete_column(ctx, word)
+    return [incomplete.removesuffix(word) + name for name in known]
 
 
 complete_release = _completer(_versions_by_release)
-complete_version = _completer(_versions)
-complete_scan = _completer(_scans, listed=True)
+_complete_version = _completer(lambda typed: _versions_by_release(typed)[typed["release"]])
 complete_column = _completer(_columns)
 
 # --- how the text of an option becomes its value ------------------------------------------------------
-
-
-def listed(text: str) -> list[str]:
-    """Return the words of a list with commas, of which there is at least one."""
-    parts = [part for part in (part.strip() for part in text.split(",")) if part]
-    if not parts:
-        raise typer.BadParameter(f"{text!r} names nothing.")
-    return parts
 
 
 def number(
@@ -127,35 +103,41 @@ def number(
     return parse
 
 
+def _check_word(word: str, known: Sequence[str]) -> str:
+    if known and word not in known:
+        near = did_you_mean(word, known)
+        raise typer.BadParameter(f"{word!r} is none of {', '.join(known)}.{near}")
+    return word
+
+
 def one_of(*known: str) -> dict[str, Any]:
     """Return how an option takes one of some words."""
-
-    def parse(text: str) -> str:
-        if text not in known:
-            raise typer.BadParameter(
-                f"{text!r} is none of {', '.join(known)}.{did_you_mean(text, known)}"
-            )
-        return text
-
-    return {"parser": parse, "autocompletion": _completer(lambda _: known)}
-
-
-def _some_of(*known: str) -> dict[str, Any]:
-    """Return how an option takes several of some words, with commas or repeated."""
-    parse_one = one_of(*known)["parser"]
-
-    def parse(text: str) -> list[str]:
-        return [parse_one(part) for part in listed(text)]
-
     return {
-        "parser": parse,
-        "callback": _joined,
-        "autocompletion": _completer(lambda _: known, listed=True),
+        "parser": lambda text: _check_word(text, known),
+        "autocompletion": _completer(lambda _: known),
     }
 
 
-def _joined(given: list[list[str]] | None) -> list[str] | None:
-    """Return one list of an option that was repeated, each time with a list."""
+def _several(metavar: str, text: str, *known: str, find: Find | None = None) -> Any:
+    """Return an option whose value is one list, though it may be repeated or given with commas."""
+
+    def parse(given: str) -> list[str]:
+        words = [_check_word(word.strip(), known) for word in given.split(",") if word.strip()]
+        if not words:
+            raise typer.BadParameter(f"{given!r} names nothing.")
+        return words
+
+    return typer.Option(
+        metavar=metavar,
+        help=f"{text}; may be repeated, or a list with commas.",
+        parser=parse,
+        callback=_join,
+        autocompletion=_completer(find or (lambda _: known), listed=True),
+    )
+
+
+def _join(given: list[list[str]] | None) -> list[str] | None:
+    """Join the lists of an option that was repeated; without any there is no value."""
     return list(chain.from_iterable(given or ())) or None
 
 
@@ -176,31 +158,24 @@ Release = Annotated[
         autocompletion=complete_release,
     ),
 ]
-Scan = Annotated[
-    str,
-    typer.Argument(
-        help="A scan id, such as verse004.", metavar="SCAN", autocompletion=complete_scan
-    ),
-]
-OptionalScan = Annotated[
-    str | None,
-    typer.Argument(
-        help="A scan id. Default: the whole release.",
-        metavar="SCAN",
-        autocompletion=complete_scan,
-    ),
-]
-Table = Annotated[
-    Any,
-    typer.Argument(help="vertebrae, scans or subjects.", metavar="TABLE", **one_of(*TABLES)),
-]
+_SCAN = typer.Argument(
+    help="A scan id, such as verse004.", metavar="SCAN", autocompletion=_completer(_scans)
+)
+Scan = Annotated[str, _SCAN]
+ScanOrAll = Annotated[str | None, _SCAN]
+_TABLE = typer.Argument(help="vertebrae, scans or subjects.", metavar="TABLE", **one_of(*TABLES))
+Table = Annotated[str, _TABLE]
+TableOrAll = Annotated[str | None, _TABLE]
 Version = Annotated[
     str | None,
     typer.Option(
         metavar="VERSION",
         help="A version such as v1, or sha256:DIGEST of a lock. Default: the newest.",
-        autocompletion=complete_version,
+        autocompletion=_complete_version,
     ),
+]
+VersionArgument = Annotated[
+    str, typer.Argument(help="A version, such as v1.", autocompletion=_complete_version)
 ]
 Root = Annotated[
     Path | None,
@@ -217,52 +192,18 @@ Offline = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing but JSON, to stdout.")]
-Splits = Annotated[
-    list[Any] | None,
-    typer.Option(
-        metavar="SPLIT",
-        help="training, validation or test; may be repeated, or a list with commas.",
-        **_some_of(*SPLITS),
-    ),
-]
+Splits = Annotated[list[Any] | None, _several("SPLIT", "training, validation or test", *SPLITS)]
 Subjects = Annotated[
     list[Any] | None,
-    typer.Option(
-        metavar="SUBJECT",
-        help="A subject id; may be repeated, or a list with commas.",
-        parser=listed,
-        callback=_joined,
-        autocompletion=_completer(_subjects, listed=True),
+    _several(
+        "SUBJECT",
+        "A subject id",
+        find=lambda typed: [scan.subject_id for scan in _scans(typed).values()],
     ),
 ]
-Scans = Annotated[
-    list[Any] | None,
-    typer.Option(
-        metavar="SCAN",
-        help="A scan id; may be repeated, or a list with commas.",
-        parser=listed,
-        callback=_joined,
-        autocompletion=complete_scan,
-    ),
-]
-Roles = Annotated[
-    list[Any] | None,
-    typer.Option(
-        metavar="ROLE",
-        help=f"{', '.join(ROLES)}; may be repeated, or a list with commas.",
-        **_some_of(*ROLES),
-    ),
-]
-Columns = Annotated[
-    list[Any] | None,
-    typer.Option(
-        metavar="COLUMN,...",
-        help="Columns to print, with commas between them.",
-        parser=listed,
-        callback=_joined,
-        autocompletion=_completer(_columns, listed=True),
-    ),
-]
+Scans = Annotated[list[Any] | None, _several("SCAN", "A scan id", find=_scans)]
+Roles = Annotated[list[Any] | None, _several("ROLE", ", ".join(ROLES), *ROLES)]
+Columns = Annotated[list[Any] | None, _several("COLUMN", "A column to print", find=_columns)]
 Where = Annotated[
     str | None,
     typer.Option(

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import verse_data as vd
+from verse_data import resources
 from verse_data.cli import options as opt
 from verse_data.cli.common import note, print_facts, print_json
 from verse_data.cli.overview import Overview
 from verse_data.errors import ValidationFailed
 
 if TYPE_CHECKING:
-    from verse_data.records.provenance import FetchedFrom, Provenance
+    from verse_data.records.provenance import FetchedFrom
 
 app = typer.Typer()
 export = typer.Typer(
@@ -42,14 +43,15 @@ app.add_typer(schemas)
 @app.command()
 def provenance(
     release: opt.Release,
-    scan: opt.OptionalScan = None,
+    scan: opt.ScanOrAll = None,
     *,
     version: opt.Version = None,
     root: opt.Root = None,
     as_json: opt.Json = False,
 ) -> None:
     """Say what exactly a release, or one scan of it, is: lock, commit, keys, addresses, packages."""
-    found = _describe(release, scan, version, root)
+    opened = vd.open_release(release, version=version, root=root, make=False)
+    found = opened.provenance(scan)
     if as_json:
         print_json(found)
         return
@@ -59,92 +61,60 @@ def provenance(
             "release": f"{found.release} {found.version}",
             "lock": found.lock,
             "commit": found.commit,
-            "dataset": found.dataset_id,
-            "source": f"{found.source.kind} {found.source.node or ''}".strip(),
+            "source": f"{found.source.kind} {found.source.node or ''}",
             "licence": found.licence or "unknown",
             "files": f"{len(found.files):,}, {here:,} of them here",
-            "packages": ", ".join(f"{name} {number}" for name, number in found.packages.items()),
         }
     )
     for file in found.files if scan is not None else ():
-        how = _fetched(file.fetched) if file.fetched else "here" if file.here else "-"
-        lines = f"{file.role or 'file':10}{file.path}", f"{'':10}{file.key}", f"{'':10}{how}"
-        sys.stdout.write("\n".join(lines) + "\n")
-
-
-def _describe(release: str, scan: str | None, version: str | None, root: Path | None) -> Provenance:
-    return vd.open_release(release, version=version, root=root, make=False).provenance(scan)
-
-
-def _fetched(found: FetchedFrom) -> str:
-    """Say when and from where a content came, and no more than is known."""
-    if found.url or found.source == "web":
-        place = found.url or "one of its addresses"
-    else:
-        place = (
-            f"the sibling {found.source!r}" if found.source else "a sibling or an unknown address"
+        came = f"fetched {file.fetched.time} from {_place(file.fetched)}" if file.fetched else ""
+        print_facts(
+            {
+                file.role or "file": file.path,
+                "key": file.key,
+                "here": came or ("yes" if file.here else "no"),
+            }
         )
-    return f"fetched {found.time} from {place}"
 
 
-@export.command()
-def prov(
+def _place(found: FetchedFrom) -> str:
+    """Say from where a content came, and no more than is known."""
+    if found.url or found.source == "web":
+        return found.url or "one of its addresses"
+    return f"the sibling {found.source!r}" if found.source else "a sibling or an unknown address"
+
+
+@export.command("prov", help="Write provenance as W3C PROV-JSON.")
+@export.command("rocrate", help="Write RO-Crate 1.1 for the root of the dataset.")
+@export.command("croissant", help="Write Croissant 1.1 with the fields for responsible AI.")
+def export_(
+    context: typer.Context,
     release: opt.Release,
-    scan: opt.OptionalScan = None,
+    scan: opt.ScanOrAll = None,
     *,
     version: opt.Version = None,
     root: opt.Root = None,
     out: opt.Out = None,
 ) -> None:
-    """Write provenance as W3C PROV-JSON."""
-    from verse_data.export.prov import to_prov
-
-    _write(to_prov(_describe(release, scan, version, root)), out)
-
-
-@export.command()
-def rocrate(
-    release: opt.Release,
-    scan: opt.OptionalScan = None,
-    *,
-    version: opt.Version = None,
-    root: opt.Root = None,
-    out: opt.Out = None,
-) -> None:
-    """Write ro-crate-metadata.json (RO-Crate 1.1) for the root of the dataset."""
-    from verse_data.export.rocrate import to_rocrate
-
-    _write(to_rocrate(_describe(release, scan, version, root), date=_today()), out)
-
-
-@export.command()
-def croissant(
-    release: opt.Release,
-    scan: opt.OptionalScan = None,
-    *,
-    version: opt.Version = None,
-    root: opt.Root = None,
-    out: opt.Out = None,
-) -> None:
-    """Write the release as Croissant 1.1 with the fields for responsible AI."""
+    """Write what a release, or one scan of it, is, in the format that the command is named after."""
     from verse_data.export.croissant import load_rai, to_croissant
-
-    found = _describe(release, scan, version, root)
-    _write(to_croissant(found, date=_today(), rai=load_rai(release)), out)
-
-
-def _today() -> str:
-    return datetime.now(tz=UTC).date().isoformat()
-
-
-def _write(document: dict[str, Any], out: Path | None) -> None:
-    if out is None:
-        print_json(document)
-        return
+    from verse_data.export.prov import to_prov
+    from verse_data.export.rocrate import to_rocrate
     from verse_data.publishing import write_file
 
-    write_file(out, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
-    note(f"wrote {out}")
+    found = vd.open_release(release, version=version, root=root, make=False).provenance(scan)
+    today = datetime.now(tz=UTC).date().isoformat()
+    if context.info_name == "prov":
+        document = to_prov(found)
+    elif context.info_name == "rocrate":
+        document = to_rocrate(found, date=today)
+    else:
+        document = to_croissant(found, date=today, rai=load_rai(release))
+    if out is None:
+        print_json(document)
+    else:
+        write_file(out, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
+        note(f"wrote {out}")
 
 
 @app.command()
@@ -207,7 +177,6 @@ def show(
 @schemas.command()
 def write(folder: Folder = None) -> None:
     """Generate the schemas of this version from the models."""
-    from verse_data import resources
     from verse_data.tables.schemas import MODELS, write
 
     changed = write(folder or resources.locate("schemas"))
@@ -223,14 +192,3 @@ def check(folder: Folder = None) -> None:
     if problems := check(folder):
         raise ValidationFailed("\n  ".join([f"{len(problems)} schemas are not right:", *problems]))
     note(f"All {len(MODELS)} schemas of {SCHEMA_VERSION} are right.")
-
-
-@schemas.command()
-def publish(folder: Folder = None) -> None:
-    """Note the digests of this version's schemas; from then on they never change."""
-    from verse_data import resources
-    from verse_data.tables.schemas import MODELS, SCHEMA_VERSION, publish
-
-    target = folder or resources.locate("schemas")
-    publish(target)
-    note(f"{len(MODELS)} schemas of {SCHEMA_VERSION} are published in {target}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -13,22 +12,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import verse_data as vd
+from verse_data import config, progress
 from verse_data.cli import options as opt
 from verse_data.cli.common import (
     chosen_files,
     chosen_scans,
     first,
     note,
+    print_answer,
     print_facts,
     print_json,
     print_table,
 )
-from verse_data.errors import IntegrityError, UsageError, counted, did_you_mean
+from verse_data.errors import IntegrityError, UsageError
 
 if TYPE_CHECKING:
     from verse_data.records.lock import LockedFile, ReleaseLock
     from verse_data.release import Release
-    from verse_data.releases.adopt import AdoptReport
     from verse_data.releases.dataset import ReleaseDataset
 
 _MOST_LOCK_BYTES = 64 << 20
@@ -78,13 +78,12 @@ def lock(
             "--from-tree, --from-lock and --node exclude each other. Give one of them."
         )
     dataset = _dataset(release, root)
-    before = dataset.versions()
     version = None
     if from_tree is not None:
         version = vd.lock_tree(release, from_tree, root=root, check=check).version
     elif from_lock is not None:
         version = dataset.publish(_read_lock(from_lock, dataset))
-    elif node is not None or release != "phantom":
+    elif node is not None or (dataset.versions() and release != "phantom"):
         version = dataset.publish(_list_node(dataset, node))
     made = vd.open_release(release, version=version, root=root)
     facts = {
@@ -96,16 +95,21 @@ def lock(
         "bytes": made.lock.total_bytes,
         "path": str(dataset.path),
     }
-    if as_json:
-        print_json(facts)
-    else:
-        print_facts(facts)
-    _note_losses(made, before)
+    print_answer(facts, as_json=as_json)
+    if made.gaps:
+        which = _command(made, "verify", "--level", "presence")
+        note(f"{made.gaps:,} files or scans that are expected are not listed. See which: {which}")
+
+
+def _command(opened: Release, *words: str) -> str:
+    """Return what to type next about a release."""
+    from verse_data.releases.commands import command
+
+    return command(opened.files, *words, version=opened.version_for_commands)
 
 
 def _dataset(release: str, root: Path | None) -> ReleaseDataset:
     """Return the dataset of a release, which need not exist yet."""
-    from verse_data import config
     from verse_data.opening import dataset_of
 
     return dataset_of(release, config.resolve(root=root))
@@ -131,7 +135,6 @@ def _read_lock(place: str, dataset: ReleaseDataset) -> ReleaseLock:
 
 def _list_node(dataset: ReleaseDataset, node: str | None) -> ReleaseLock:
     """List the OSF node of a release."""
-    from verse_data import progress
     from verse_data.releases.catalog import load_catalog, names
     from verse_data.releases.osf import TRUST_ON_FIRST_USE, walk_node
 
@@ -139,8 +142,7 @@ def _list_node(dataset: ReleaseDataset, node: str | None) -> ReleaseLock:
         node = load_catalog(dataset.name).osf_node
     if node is None:
         raise UsageError(
-            f"Release {dataset.name!r} has no OSF node in the catalog."
-            f"{did_you_mean(dataset.name, names())} Say where it comes from: "
+            f"The catalog has no OSF node of {dataset.name!r}. Say where it comes from: "
             f"--from-tree FOLDER, --from-lock FILE, or --node ID"
         )
     if not dataset.versions():
@@ -148,50 +150,16 @@ def _list_node(dataset: ReleaseDataset, node: str | None) -> ReleaseLock:
     return walk_node(node, config=dataset.config, release=dataset.name, progress=progress.default())
 
 
-def _note_losses(made: Release, before: Sequence[str]) -> None:
-    """Say what a version lacks: things that the catalog expects, and the workbook of the one before."""
-    from verse_data.releases.commands import command
-    from verse_data.tables.index import index_scans
-
-    dataset = made.files
-    if before and made.version not in before and not made.index.grading:
-        for file in index_scans(dataset.lock(before[-1])).grading[:1]:
-            name = shlex.quote(file.path.rpartition("/")[2])
-            note(
-                f"{before[-1]} lists the grading workbook {file.path}, and {made.version}, which was made "
-                f"now, lists none. Adopt it again: {command(dataset, 'adopt', name)}"
-            )
-    if made.gaps:
-        gaps = counted(
-            made.gaps, "file or scan that is expected is", "files or scans are expected and"
-        )
-        note(f"{gaps} not listed. See which: {command(dataset, 'verify', '--level', 'presence')}")
-
-
 @app.command()
 def diff(
     release: opt.Release,
-    old: Annotated[
-        str,
-        typer.Argument(
-            metavar="OLD",
-            help="The older version, such as v1.",
-            autocompletion=opt.complete_version,
-        ),
-    ],
-    new: Annotated[
-        str,
-        typer.Argument(
-            metavar="NEW",
-            help="The newer version, such as v2.",
-            autocompletion=opt.complete_version,
-        ),
-    ],
+    old: opt.VersionArgument,
+    new: opt.VersionArgument,
     *,
     root: opt.Root = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Say what changed between two versions: files, and what is in those that are here.
+    """Say what changed from an older version to a newer one: files, and what is in those that are here.
 
     Labels of masks, cells of the grading workbook and points of centroid files are compared where
     both versions of the file are on this machine; the others are named.
@@ -202,24 +170,15 @@ def diff(
         return
     files = [
         {
-            "kind": change.kind,
-            "scan_id": change.scan_id,
-            "role": change.role,
-            "path": change.path,
+            **{name: getattr(change, name) for name in ("kind", "scan_id", "role", "path")},
             "old_key": change.old and change.old.annex_key,
             "new_key": change.new and change.new.annex_key,
         }
         for change in found.files
     ]
-    print_json(
-        {
-            "files": files,
-            "labels": [str(change) for change in found.labels],
-            "cells": found.cells,
-            "points": found.points,
-            "not_compared": found.not_compared,
-        }
-    )
+    labels = [str(change) for change in found.labels]
+    others = {name: getattr(found, name) for name in ("cells", "points", "not_compared")}
+    print_json({"files": files, "labels": labels, **others})
 
 
 # --- contents -------------------------------------------------------------------------------------
@@ -264,28 +223,17 @@ def get(
     report = opened.fetch_files(files, jobs=jobs)
     needed = opened.needed(files, scan_ids, role)
     to_adopt = [result.file.path for result in report.to_adopt]
-    facts: dict[str, Any] = {
-        "fetched": len(report.fetched),
-        "present": len(report.present),
-        "failed": len(report.failed),
-        "to_adopt": to_adopt,
-        "bytes": report.bytes,
-        "sibling_bytes": report.sibling_bytes,
-        "failures": [
-            {
-                "path": result.file.path,
-                "error": result.error,
-                "class": result.error_class and result.error_class.__name__,
-            }
-            for result in report.failed
-        ],
-    }
     if as_json:
-        print_json(facts)
+        counts = {name: len(getattr(report, name)) for name in ("fetched", "present", "failed")}
+        failures = [
+            {"path": one.file.path, "error": one.error, "class": one.error_class}
+            for one in report.failed
+        ]
+        volume = {"bytes": report.bytes, "sibling_bytes": report.sibling_bytes}
+        print_json({**counts, **volume, "to_adopt": to_adopt, "failures": failures})
     else:
-        siblings = f", {report.sibling_bytes:,} from siblings" if report.sibling_bytes else ""
         sys.stdout.write(
-            f"{len(report.fetched):,} fetched ({report.bytes:,} bytes over the network{siblings}), "
+            f"{len(report.fetched):,} fetched ({report.bytes:,} bytes over the network), "
             f"{len(report.present):,} here before, {len(report.failed):,} failed\n"
         )
         # Those that are needed are named by the error.
@@ -295,27 +243,26 @@ def get(
 
 def _print_plan(opened: Release, files: list[LockedFile], *, as_json: bool) -> None:
     """Print what would come of `files`, and what nobody can send."""
-    from verse_data.releases.status import status as count
+    from verse_data.releases.status import status as status_of
 
-    nobodys = set(count(opened.files, opened.version).to_adopt)
+    nobodys = set(status_of(opened.files, opened.version).to_adopt)
     to_adopt = [file.path for file in files if file.path in nobodys]
-    missing = [file for file in files if not opened.files.has(file) and file.path not in nobodys]
-    total = sum({file.annex_key: file.size for file in missing}.values())
+    coming = {
+        file.path: file for file in files if file.path not in nobodys and not opened.files.has(file)
+    }
+    total = sum({file.annex_key: file.size for file in coming.values()}.values())
     if as_json:
-        paths = [file.path for file in missing]
-        print_json({"files": len(missing), "bytes": total, "missing": paths, "to_adopt": to_adopt})
+        facts = {"files": len(coming), "bytes": total}
+        print_json({**facts, "missing": list(coming), "to_adopt": to_adopt})
         return
-    sys.stdout.write(f"{len(missing):,} of {len(files):,} files would come, {total:,} bytes\n")
+    sys.stdout.write(f"{len(coming):,} of {len(files):,} files would come, {total:,} bytes\n")
     _note_to_adopt(opened, to_adopt)
 
 
 def _note_to_adopt(opened: Release, paths: Sequence[str]) -> None:
     """Say which files have no address, and how they come."""
     if paths:
-        from verse_data.releases.commands import command
-
-        way = command(opened.files, "adopt", "PATH", version=opened.version_for_commands)
-        listed = ", ".join(first(paths))
+        listed, way = ", ".join(first(paths)), _command(opened, "adopt", "PATH")
         note(f"{len(paths):,} to adopt, for want of an address ({listed}): {way}")
 
 
@@ -337,42 +284,33 @@ def adopt(
 
     A grading workbook that no version lists yet becomes part of the next version.
     """
-    from verse_data import adopting, progress
+    from verse_data import adopting
 
     dataset = _dataset(release, root)
     done = adopting.adopt(dataset, sources, version, progress=progress.default())
-    found = _adopted(done.report)
-    if not (found["new"] or found["known"]):
-        note(f"Nothing of what was given belongs to {release} {done.version}.")
+    report = done.report
+    found = {
+        name: [file.path for file in getattr(report, name)] for name in ("new", "known", "missing")
+    }
+    found["unknown"] = report.unknown
+    found["different"] = [
+        f"{one.found} holds sha256 {one.sha256} ({one.size:,} bytes), and {one.file.path} is locked "
+        f"with sha256 {one.file.sha256} ({one.file.size:,} bytes)"
+        for one in report.different
+    ]
     if as_json:
         new = {"path": done.workbook, "version": done.version} if done.workbook else None
         print_json({**found, "new_workbook": new})
         return
-    print_facts({name: f"{len(values):6,}" for name, values in found.items()})
+    print_facts({name: len(values) for name, values in found.items()})
     for name in ("different", "unknown", "missing"):
         note(*first([f"{name}: {value}" for value in found[name]]))
-    for reason in done.refused.values():
-        note(f"not taken as the grading workbook: {reason}")
+    note(*(f"not taken as the grading workbook: {reason}" for reason in done.refused.values()))
     if done.workbook:
         note(
             f"No version listed the grading workbook {done.workbook}: it is part of {done.version}, which "
             f"was made now (lock sha256:{dataset.lock(done.version).digest})."
         )
-
-
-def _adopted(report: AdoptReport) -> dict[str, list[str]]:
-    different = [
-        f"{item.found} holds sha256 {item.sha256} ({item.size:,} bytes), and {item.file.path} is locked "
-        f"with sha256 {item.file.sha256} ({item.file.size:,} bytes)"
-        for item in report.different
-    ]
-    return {
-        "new": [file.path for file in report.new],
-        "known": [file.path for file in report.known],
-        "different": different,
-        "unknown": report.unknown,
-        "missing": [file.path for file in report.missing],
-    }
 
 
 @app.command()
@@ -384,19 +322,16 @@ def status(
     as_json: opt.Json = False,
 ) -> None:
     """Say which versions there are, and what of one is on this machine."""
-    from verse_data.releases.commands import command
-    from verse_data.releases.status import status as count
+    from verse_data.releases.status import status as status_of
 
     opened = vd.open_release(release, version=version, root=root, make=False)
-    found = count(opened.files, opened.version)
+    found = status_of(opened.files, opened.version)
     if as_json:
         totals = {"files": found.files, "here": found.here, "bytes_missing": found.bytes_missing}
         print_json({**asdict(found), **totals})
         return
-    sys.stdout.write(
-        f"{found.release} {found.version} (versions: {', '.join(found.versions)})\n"
-        f"commit {found.commit}\nlock   {found.lock}\nat     {found.path}\n"
-    )
+    sys.stdout.write(f"{found.release} {found.version} (versions: {', '.join(found.versions)})\n")
+    print_facts({"commit": found.commit, "lock": found.lock, "at": found.path})
     rows = [
         [one.split, one.role, f"{one.files:,}", f"{one.here:,}", f"{one.bytes - one.bytes_here:,}"]
         for one in found.shares
@@ -406,8 +341,7 @@ def status(
         f"{found.here:,} of {found.files:,} files here, {found.bytes_missing:,} bytes missing\n"
     )
     if found.here + len(found.to_adopt) < found.files:
-        way = command(opened.files, "get", version=opened.version_for_commands)
-        note(f"Fetch the rest with: {way}")
+        note(f"Fetch the rest with: {_command(opened, 'get')}")
     _note_to_adopt(opened, found.to_adopt)
 
 

@@ -46,7 +46,7 @@ def query(
     ] = None,
     *,
     table: Annotated[
-        str,
+        Any,
         typer.Option(
             metavar="TABLE",
             help="Which table to ask: vertebrae, scans or subjects.",
@@ -63,7 +63,8 @@ def query(
 ) -> None:
     """Print the rows of a release's table for which a condition is true."""
     from verse_data.records.lock import is_release_name
-    from verse_data.tables.query import columns_used
+    from verse_data.tables.export import csv_text
+    from verse_data.tables.query import check_condition, columns_used, select
 
     if where is None and not is_release_name(release):
         raise UsageError(
@@ -72,17 +73,27 @@ def query(
     if as_json + as_csv + (out is not None) > 1:
         raise UsageError("--json, --csv and --out exclude each other. Give one of them.")
     _check_columns(columns or (), table)
-    opened, whole, rows = _rows(release, table, where, version=version, root=root, offline=offline)
-    note(f"{len(rows):,} of {len(whole):,} {table}")
-    if columns is None and not (as_json or as_csv or out):
-        columns = list(dict.fromkeys([*_PRINTED[table], *(columns_used(where) if where else ())]))
+    if where is not None:
+        check_condition(where, table)
+    opened = vd.open_release(release, version=version, root=root, offline=offline)
+    opened.require_grades(where)
+    whole: pd.DataFrame = getattr(opened, table)
+    rows = select(whole, where)
+    if not (as_json or as_csv or out):
+        note(f"{len(rows):,} of {len(whole):,} {table}")
+        used = columns_used(where) if where else ()
+        columns = columns or list(dict.fromkeys([*_PRINTED[table], *used]))
     if columns is not None:
         rows = rows[[name for name in columns if name in rows]]
-    if out is None and not (as_json or as_csv):
+    if out is not None:
+        _save(opened, rows, out, table=table, where=where)
+    elif as_json:
+        print_json(plain_rows(rows))
+    elif as_csv:
+        sys.stdout.write(csv_text(rows))
+    else:
         cells = ([_word(cell) for cell in row.values()] for row in plain_rows(rows))
         print_table(*rows.columns, rows=cells)
-    else:
-        _write(opened, rows, table=table, where=where, out=out, as_json=as_json)
 
 
 @app.command()
@@ -98,10 +109,9 @@ def table(
     as_json: opt.Json = False,
 ) -> None:
     """Export a whole table: to a Parquet or CSV file, or as CSV or JSON to stdout."""
-    if as_json and out is not None:
-        raise UsageError("--json and --out exclude each other. Give one of them.")
-    opened, _, rows = _rows(release, name, where, version=version, root=root, offline=offline)
-    _write(opened, rows, table=name, where=where, out=out, as_json=as_json)
+    where_is: dict[str, Any] = {"version": version, "root": root, "offline": offline}
+    as_csv = not as_json and out is None
+    query(release, where, table=name, out=out, as_json=as_json, as_csv=as_csv, **where_is)
 
 
 def _check_columns(names: Collection[str], table: str) -> None:
@@ -117,47 +127,16 @@ def _check_columns(names: Collection[str], table: str) -> None:
             )
 
 
-def _rows(
-    release: str, table: str, where: str | None, **place: Any
-) -> tuple[Release, pd.DataFrame, pd.DataFrame]:
-    """Open a release; return it with a table, and the rows of that for which `where` is true."""
-    from verse_data.tables.query import check_condition, select
+def _save(opened: Release, rows: pd.DataFrame, out: Path, *, table: str, where: str | None) -> None:
+    """Write rows to a file, which says what they are if it can."""
+    from verse_data.tables.export import write_table
 
-    if where is not None:
-        check_condition(where, table)  # type: ignore[arg-type]
-    opened = vd.open_release(release, **place)
-    opened.require_grades(where)
-    whole: pd.DataFrame = getattr(opened, table)
-    return opened, whole, select(whole, where)
-
-
-def _write(
-    opened: Release,
-    rows: pd.DataFrame,
-    *,
-    table: str,
-    where: str | None,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    """Write rows to a file, which says what they are if it can, or print them as JSON or CSV."""
-    from verse_data.tables.export import csv_text, write_table
-
-    if as_json:
-        print_json(plain_rows(rows))
-    elif out is None:
-        sys.stdout.write(csv_text(rows))
-    else:
-        about = {
-            "release": opened.name,
-            "version": opened.version,
-            "lock": opened.lock.digest,
-            "where": where,
-        }
-        if entry := opened.catalog:
-            about |= {"licence": entry.licence, "attribution": entry.attribution}
-        write_table(rows, out, name=table, attributes=about)
-        note(f"{counted(len(rows), f'row of {table} is', f'rows of {table} are')} in {out}")
+    about = {"release": opened.name, "version": opened.version, "where": where}
+    about["lock"] = opened.lock.digest
+    if entry := opened.catalog:
+        about |= {"licence": entry.licence, "attribution": entry.attribution}
+    write_table(rows, out, name=table, attributes=about)
+    note(f"{counted(len(rows), f'row of {table} is', f'rows of {table} are')} in {out}")
 
 
 def _word(value: Any) -> str:
@@ -169,7 +148,7 @@ def _word(value: Any) -> str:
 
 
 @app.command()
-def columns(name: opt.Table = None, *, as_json: opt.Json = False) -> None:
+def columns(name: opt.TableOrAll = None, *, as_json: opt.Json = False) -> None:
     """Say what each column of the tables means."""
     from verse_data.tables.columns import describe
 
@@ -201,11 +180,19 @@ def findings(
     if as_json:
         print_json(rows)
         return
-    for row in rows:
-        about = " ".join(filter(None, (row["scan_id"] or row["subject_id"], row["level"])))
-        place = ", ".join(filter(None, (row["file"], row["place"])))
-        line = f"{row['severity']:<8} {row['rule']:<28} {about:<28} {row['message']}"
-        sys.stdout.write(line + (f" [{place}]" if place else "") + "\n")
+    lines = (
+        [
+            row["severity"],
+            row["rule"],
+            f"{row['scan_id'] or row['subject_id'] or ''} {row['level'] or ''}".strip(),
+            row["message"],
+            f"{row['file'] or ''} {row['place'] or ''}".strip(),
+        ]
+        for row in rows
+    )
+    print_table(
+        "severity", "rule", "about", "message", "where", rows=lines, prose=("message", "where")
+    )
 
 
 @app.command()
@@ -266,10 +253,7 @@ def _print_figures(made: FigureReport) -> None:
         rows.setdefault(cell.title, [cell.title]).append(text.strip())
     groups = dict.fromkeys(cell.group for cell in made.cells)
     print_table(made.release, *groups, rows=rows.values(), prose=(made.release,))
-    lacking = [cell for cell in made.cells if cell.needs]
-    # What all need together says what the splits need.
-    whole = [cell for cell in lacking if cell.group == "all"]
-    needs = dict.fromkeys(cell.needs for cell in whole or lacking)
+    needs = dict.fromkeys(cell.needs for cell in made.cells if cell.needs)
     note(
         "Each cell: published = found.",
         f"{made.count('agrees')} agree, {made.count('differs')} differ, {made.count('needs')} cannot "
