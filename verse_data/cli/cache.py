@@ -38,6 +38,16 @@ def _spacing(text: str) -> float | list[float]:
     return sizes if len(sizes) == 3 else sizes[0]
 
 
+Spacing = Annotated[
+    Any,
+    typer.Option(
+        metavar="MM",
+        parser=_spacing,
+        help="Resample to voxels of this size in mm: 1 for all axes, or 1,1,3. Default: the scan's own grid.",
+    ),
+]
+
+
 @group.command()
 def build(
     release: opt.Release,
@@ -45,14 +55,7 @@ def build(
     split: opt.Splits = None,
     subject: opt.Subjects = None,
     scan: opt.Scans = None,
-    spacing: Annotated[
-        Any,
-        typer.Option(
-            metavar="MM",
-            parser=_spacing,
-            help="Resample to voxels of this size in mm: 1 for all axes, or 1,1,3. Default: the scan's own grid.",
-        ),
-    ] = None,
+    spacing: Spacing = None,
     interpolation: Annotated[
         str,
         typer.Option(

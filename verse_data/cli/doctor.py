@@ -67,7 +67,7 @@ def _at_osf(root: Path | None, offline: bool | None, as_json: bool) -> int:  # n
     print_facts(report.about)
     for answer in report.answers:
         remarks = [f"not as expected: {item}" for item in answer.wrong]
-        remarks += [f"new: {name}" for name in answer.new]
+        remarks += [f"new: {', '.join(answer.new)}"] if answer.new else []
         lines = f"\n{'':43}".join([answer.fact, *remarks])
         sys.stdout.write(f"{answer.state:<9}{answer.question:<34}{lines}\n")
     _note_counts([answer.state for answer in report.answers])

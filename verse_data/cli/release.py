@@ -298,6 +298,8 @@ def adopt(
         f"with sha256 {one.file.sha256} ({one.file.size:,} bytes)"
         for one in report.different
     ]
+    if not (report.new or report.known):
+        note(f"Nothing of what was given belongs to {release} {done.version}.")
     if as_json:
         new = {"path": done.workbook, "version": done.version} if done.workbook else None
         print_json({**found, "new_workbook": new})

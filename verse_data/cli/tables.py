@@ -92,8 +92,7 @@ def query(
     elif as_csv:
         sys.stdout.write(csv_text(rows))
     else:
-        cells = ([_word(cell) for cell in row.values()] for row in plain_rows(rows))
-        print_table(*rows.columns, rows=cells)
+        _print_rows(rows)
 
 
 @app.command()
@@ -139,9 +138,14 @@ def _save(opened: Release, rows: pd.DataFrame, out: Path, *, table: str, where: 
     note(f"{counted(len(rows), f'row of {table} is', f'rows of {table} are')} in {out}")
 
 
-def _word(value: Any) -> str:
-    """Return a cell as text."""
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+def _print_rows(rows: pd.DataFrame, *, prose: Collection[str] = ()) -> None:
+    """Print rows for a person, missing cells as nothing."""
+
+    def text(cell: Any) -> str:
+        return "" if cell is None else f"{cell:g}" if isinstance(cell, float) else str(cell)
+
+    cells = (map(text, row.values()) for row in plain_rows(rows))
+    print_table(*rows.columns, rows=cells, prose=prose)
 
 
 # --- what they mean, and what is odd in them ------------------------------------------------------
@@ -175,24 +179,13 @@ def findings(
 ) -> None:
     """List every disagreement between the files of a release, and every oddity."""
     opened = vd.open_release(release, version=version, root=root, offline=offline)
-    rows = opened.findings.to_dict(orient="records")
-    note(counted(len(rows), "finding"))
+    found = opened.findings
+    note(counted(len(found), "finding"))
     if as_json:
-        print_json(rows)
-        return
-    lines = (
-        [
-            row["severity"],
-            row["rule"],
-            f"{row['scan_id'] or row['subject_id'] or ''} {row['level'] or ''}".strip(),
-            row["message"],
-            f"{row['file'] or ''} {row['place'] or ''}".strip(),
-        ]
-        for row in rows
-    )
-    print_table(
-        "severity", "rule", "about", "message", "where", rows=lines, prose=("message", "where")
-    )
+        print_json(found.to_dict(orient="records"))
+    else:
+        names = ["severity", "rule", "scan_id", "subject_id", "level", "message", "file", "place"]
+        _print_rows(found[names], prose=("message", "file", "place"))
 
 
 @app.command()
