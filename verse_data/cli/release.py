@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -73,17 +74,19 @@ def lock(
     as_json: opt.Json = False,
 ) -> None:
     """Make a version of a release: a list of its files with digests, as a DataLad dataset."""
+    from verse_data.opening import dataset_of
+
     if sum(source is not None for source in (from_tree, from_lock, node)) > 1:
         raise UsageError(
             "--from-tree, --from-lock and --node exclude each other. Give one of them."
         )
-    dataset = _dataset(release, root)
-    version = None
+    dataset = dataset_of(release, config.resolve(root=root))
+    before, version = dataset.versions(), None
     if from_tree is not None:
         version = vd.lock_tree(release, from_tree, root=root, check=check).version
     elif from_lock is not None:
         version = dataset.publish(_read_lock(from_lock, dataset))
-    elif node is not None or (dataset.versions() and release != "phantom"):
+    elif node is not None or (before and release != "phantom"):
         version = dataset.publish(_list_node(dataset, node))
     made = vd.open_release(release, version=version, root=root)
     facts = {
@@ -96,6 +99,13 @@ def lock(
         "path": str(dataset.path),
     }
     print_answer(facts, as_json=as_json)
+    if before and made.version not in before and not made.index.grading:
+        for file in vd.open_release(release, version=before[-1], root=root).index.grading:
+            again = _command(made, "adopt", shlex.quote(file.path.rpartition("/")[2]))
+            note(
+                f"{before[-1]} lists the grading workbook {file.path}, and {made.version}, which was "
+                f"made now, lists none. Adopt it again: {again}"
+            )
     if made.gaps:
         which = _command(made, "verify", "--level", "presence")
         note(f"{made.gaps:,} files or scans that are expected are not listed. See which: {which}")
@@ -106,13 +116,6 @@ def _command(opened: Release, *words: str) -> str:
     from verse_data.releases.commands import command
 
     return command(opened.files, *words, version=opened.version_for_commands)
-
-
-def _dataset(release: str, root: Path | None) -> ReleaseDataset:
-    """Return the dataset of a release, which need not exist yet."""
-    from verse_data.opening import dataset_of
-
-    return dataset_of(release, config.resolve(root=root))
 
 
 def _read_lock(place: str, dataset: ReleaseDataset) -> ReleaseLock:
@@ -127,9 +130,7 @@ def _read_lock(place: str, dataset: ReleaseDataset) -> ReleaseLock:
         try:
             data = Path(place).read_bytes()
         except OSError as error:
-            raise UsageError(
-                f"{place}: {error.strerror}. Give a lock file that can be read."
-            ) from error
+            raise UsageError(f"{place}: {error.strerror}. Give another lock file.") from error
     return ReleaseLock.parse(data, name=place)
 
 
@@ -285,8 +286,9 @@ def adopt(
     A grading workbook that no version lists yet becomes part of the next version.
     """
     from verse_data import adopting
+    from verse_data.opening import dataset_of
 
-    dataset = _dataset(release, root)
+    dataset = dataset_of(release, config.resolve(root=root))
     done = adopting.adopt(dataset, sources, version, progress=progress.default())
     report = done.report
     found = {
