@@ -84,7 +84,7 @@ def test_it_is_found_in_a_folder_and_adopted_once(book: Path) -> None:
 
     assert json.loads(answer.stdout)["new_workbook"] == {"path": NAME, "version": "v2"}
     assert json.loads(answer.stdout)["new"] == [NAME]
-    assert "known           1" in adopt(book).stdout
+    assert "known      1" in adopt(book).stdout
     assert versions() == ("v1", "v2")
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from verse_data import phantom
 from verse_data.api import lock_tree, open_release
-from verse_data.cli import checks as commands
+from verse_data.cli.main import app
 from verse_data.release import Release
 from verse_data.volumes.nifti import read_mask, write_nifti
 
@@ -113,8 +112,6 @@ def test_versions_are_compared_down_to_the_labels(
     (mask_change,) = in_masks
     assert set(mask_change.disappeared) == {labels[0]}
     assert set(mask_change.resized) == {labels[1]}
-    app = typer.Typer()
-    commands.register(app)
     text = CliRunner().invoke(app, ["diff", "phantom", "v1", "v2"]).stdout
     assert "no longer has" in text
     assert "CT sidecar of" in text

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import typer
 from osf_standin import Node, OsfStandin
 from osf_standin.server import forbidden_sockets
 from support.calls import call
 from typer.testing import CliRunner, Result
 
-from verse_data.cli import checks, contents
-from verse_data.cli import dataset as commands
+from verse_data.cli.main import app
 from verse_data.config import Config
 from verse_data.errors import ContentMissing, DownloadCorrupt, Offline, SourceChanged
 from verse_data.records.lock import LockedFile, ReleaseLock
@@ -56,11 +54,7 @@ class Lab:
     dataset: ReleaseDataset
 
     def call(self, *words: str | Path) -> Result:
-        """Call a command of these parts."""
-        app = typer.Typer()
-        commands.register(app)
-        contents.register(app)
-        checks.register(app)
+        """Run one command."""
         return CliRunner().invoke(app, [str(word) for word in words])
 
     def lock(self) -> dict[str, object]:
@@ -167,14 +161,6 @@ def test_a_later_walk_makes_a_version_only_if_content_changed(lab: Lab) -> None:
         f"{away} v2: mask (1). Bring them: verse-data get lab --role mask",
     ]
     assert lab.call("diff", "lab", "v1", "v1").stdout == "no difference\n"
-
-
-def test_the_route_of_version_0_1_is_taken_and_said_to_do_nothing(lab: Lab) -> None:
-    """A script that names a route of the listing still runs, and makes the same lock."""
-    answer = lab.call("lock", "lab", "--node", "jtfa5", "--via", "api", "--json")
-
-    assert json.loads(answer.stdout)["digest"] == f"sha256:{lab.dataset.lock().digest}"
-    assert "--via api has no effect" in answer.stderr
 
 
 def test_what_v2_lacks_is_served_from_v1_if_it_was_fetched(lab: Lab) -> None:

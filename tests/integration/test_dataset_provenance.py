@@ -8,12 +8,11 @@ from pathlib import Path
 
 import prov.model
 import pytest
-import typer
 from rocrate.rocrate import ROCrate
 from support.trees import write_tree
 from typer.testing import CliRunner
 
-from verse_data.cli import provenance as commands
+from verse_data.cli.main import app
 from verse_data.errors import UsageError, ValidationFailed
 from verse_data.export.croissant import ResponsibleAI, load_rai, to_croissant
 from verse_data.export.prov import to_prov
@@ -175,8 +174,6 @@ def test_a_broken_rai_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_the_command_line_prints_and_writes(dataset: ReleaseDataset, tmp_path: Path) -> None:
     """`provenance` is text or JSON; each export goes to stdout or to a file."""
-    app = typer.Typer()
-    commands.register(app)
 
     def call(*words: str) -> str:
         answer = CliRunner().invoke(app, words)

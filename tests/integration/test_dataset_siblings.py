@@ -151,7 +151,7 @@ def test_a_sibling_needs_no_network(
 def test_choosing_what_fetches_is_noticed_and_changes_nothing(
     origin: ReleaseDataset, tmp_path: Path
 ) -> None:
-    """There is one way now: ``engine=`` warns, and ``--engine`` leaves a note."""
+    """There is one way now, and ``engine=`` warns."""
     clone(origin, tmp_path / "b")
     release = open_release("lab", root=tmp_path / "b")
     with pytest.warns(FutureWarning, match="engine='annex' has no effect"):
@@ -161,9 +161,3 @@ def test_choosing_what_fetches_is_noticed_and_changes_nothing(
         pytest.raises(vd.VerseDataError),  # what these files hold is no volume
     ):
         vd.load_split("training", release="lab", root=tmp_path / "b", engine="http")
-
-    words = ["get", "lab", "--engine", "http", "--root", str(tmp_path / "b")]
-    done = CliRunner().invoke(app, words)
-
-    assert (done.exit_code, "--engine http has no effect" in done.stderr) == (0, True)
-    assert "--engine" not in CliRunner().invoke(app, ["get", "--help"]).stdout

@@ -6,13 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from verse_data import phantom
 from verse_data.api import lock_tree
-from verse_data.cli import preview
+from verse_data.cli.main import app
 from verse_data.errors import UsageError
 
 
@@ -23,20 +22,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.fixture
-def app() -> typer.Typer:
-    """A program with this one command, which typer would else not name."""
-    program = typer.Typer()
-    preview.register(program)
-    program.command("other")(lambda: None)
-    return program
-
-
 @pytest.mark.parametrize("case", ["two_series", "lps", "float64_mask", "missing_derivative"])
-def test_any_scan_is_drawn(app, root, tmp_path, case):
+def test_any_scan_is_drawn(root, tmp_path, case):
     """Scans of all kinds, also one without a mask, become a PNG at the path that is printed."""
     path = tmp_path / "scan.png"
-    words = ["preview", "phantom", phantom.CASES[case], "--output", str(path), "--root", str(root)]
+    words = ["preview", "phantom", phantom.CASES[case], "--out", str(path), "--root", str(root)]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert done.stdout.strip() == str(path)
@@ -44,7 +34,7 @@ def test_any_scan_is_drawn(app, root, tmp_path, case):
         assert picture.format == "PNG"
 
 
-def test_json_names_scan_version_and_path(app, root, tmp_path):
+def test_json_names_scan_version_and_path(root, tmp_path):
     """With --json, stdout is JSON and nothing else."""
     path = tmp_path / "scan.png"
     words = ["preview", "phantom", "verse901", "-o", str(path), "--root", str(root), "--json"]
@@ -52,7 +42,7 @@ def test_json_names_scan_version_and_path(app, root, tmp_path):
     assert told == {"release": "phantom", "version": "v1", "scan_id": "verse901", "path": str(path)}
 
 
-def test_an_unknown_scan_is_named(app, root, tmp_path):
+def test_an_unknown_scan_is_named(root, tmp_path):
     """A scan that the release lacks is a usage error, and no file is written."""
     words = ["preview", "phantom", "verse999", "-o", str(tmp_path / "x.png"), "--root", str(root)]
     done = CliRunner().invoke(app, words)

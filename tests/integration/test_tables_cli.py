@@ -119,15 +119,3 @@ def test_schemas_are_listed_shown_checked_and_written(tmp_path: Path) -> None:
     assert isinstance(
         run("schemas", "check", "--folder", str(tmp_path)).exception, ValidationFailed
     )
-
-
-def test_unknown_names_are_usage_errors(tmp_path: Path) -> None:
-    """A release, schema, table or file that does not exist is exit 2 with the names."""
-    for words in (
-        ("table", "nowhere", "--root", str(tmp_path)),
-        ("schemas", "show", "nothing"),
-        ("report", "verse19", "--workbook", str(tmp_path / "none.xlsx")),
-        ("report", "nowhere", "--workbook", "none.xlsx"),
-    ):
-        result = run(*words)
-        assert getattr(result.exception, "exit_code", result.exit_code) == 2, words

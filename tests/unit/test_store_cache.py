@@ -8,11 +8,10 @@ import time
 from contextlib import contextmanager
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from tests.support.scans import make_scan
-from verse_data.cli import cache as commands
+from verse_data.cli.main import app
 from verse_data.digests import canonical_json, sha256_of_json
 from verse_data.errors import IntegrityError
 from verse_data.publishing import discard, process_name
@@ -37,8 +36,6 @@ def stores(tmp_path):
 
 def run(*arguments):
     """Run a command; return exit code, stdout and what was raised."""
-    app = typer.Typer()
-    commands.register(app)
     done = CliRunner().invoke(app, ["cache", *map(str, arguments)])
     return done.exit_code, done.stdout, done.exception
 

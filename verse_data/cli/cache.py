@@ -2,91 +2,86 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from verse_data.cli import completion, values
+import verse_data as vd
+from verse_data import config, progress
 from verse_data.cli import options as opt
-from verse_data.cli.choosing import chosen_scans
-from verse_data.cli.common import SHOWN, note, print_json, print_table
-from verse_data.cli.overview import Summaries
-from verse_data.errors import counted, did_you_mean
+from verse_data.cli.common import chosen_scans, first, note, print_answer, print_json, print_table
+from verse_data.cli.overview import Overview
+from verse_data.errors import IntegrityError, StorageError, UsageError, counted, did_you_mean
 
-if TYPE_CHECKING:
-    from pathlib import Path
+app = typer.Typer()
+group = typer.Typer(
+    name="cache",
+    cls=Overview,
+    help="Build and look after the Zarr stores that training reads.",
+    no_args_is_help=True,
+)
+app.add_typer(group)
 
-SpacingOption = Annotated[
+
+def _spacing(text: str) -> float | list[float]:
+    """Return one size in mm, or three."""
+    try:
+        sizes = [float(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if len(sizes) not in {1, 3}:
+        raise typer.BadParameter(
+            f"{text!r}: give one size in mm, such as 1, or three, such as 1,1,3."
+        )
+    return sizes if len(sizes) == 3 else sizes[0]
+
+
+Spacing = Annotated[
     Any,
     typer.Option(
-        "--spacing",
         metavar="MM",
-        parser=values.spacing,
+        parser=_spacing,
         help="Resample to voxels of this size in mm: 1 for all axes, or 1,1,3. Default: the scan's own grid.",
     ),
 ]
-InterpolationOption = Annotated[
-    str,
-    typer.Option(
-        "--interpolation",
-        metavar="NAME",
-        parser=values.one_of("linear", "cubic"),
-        autocompletion=completion.words("linear", "cubic"),
-        help="Of the CT, if it is resampled: linear or cubic.",
-    ),
-]
-CodecOption = Annotated[
-    str,
-    typer.Option(
-        "--codec",
-        metavar="NAME",
-        parser=values.one_of("lz4", "zstd", "none"),
-        autocompletion=completion.words("lz4", "zstd", "none"),
-        help="lz4, zstd (smaller, slower), or none (fastest, largest).",
-    ),
-]
 
 
-def register(app: typer.Typer) -> None:
-    """Add this part's commands to `app`."""
-    group = typer.Typer(
-        cls=Summaries,
-        help="Build and look after the Zarr stores that training reads.",
-        no_args_is_help=True,
-    )
-    group.command("build")(build)
-    group.command("list")(list_)
-    group.command("verify")(verify)
-    group.command("prune")(prune)
-    group.command("size")(size)
-    app.add_typer(group, name="cache")
-
-
+@group.command()
 def build(
     release: opt.Release,
     *,
     split: opt.Splits = None,
     subject: opt.Subjects = None,
     scan: opt.Scans = None,
-    spacing: SpacingOption = None,
-    interpolation: InterpolationOption = "linear",
-    codec: CodecOption = "lz4",
+    spacing: Spacing = None,
+    interpolation: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Of the CT, if it is resampled: linear or cubic.",
+            **opt.one_of("linear", "cubic"),
+        ),
+    ] = "linear",
+    codec: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="lz4, zstd (smaller, slower), or none (fastest, largest).",
+            **opt.one_of("lz4", "zstd", "none"),
+        ),
+    ] = "lz4",
     workers: Annotated[
         int | None,
         typer.Option(
-            "--workers",
-            metavar="N",
-            parser=values.whole(1),
-            help="Processes. Default: one a core.",
+            metavar="N", parser=opt.number(int, 1), help="Processes. Default: one a core."
         ),
     ] = None,
     dask: Annotated[
         str | None,
         typer.Option(
-            "--dask",
-            metavar="ADDRESS",
-            help="Build on this Dask scheduler, such as tcp://host:8786.",
+            metavar="ADDRESS", help="Build on this Dask scheduler, such as tcp://host:8786."
         ),
     ] = None,
     version: opt.Version = None,
@@ -95,42 +90,34 @@ def build(
     as_json: opt.Json = False,
 ) -> None:
     """Convert a release's scans into stores; what is there already is kept."""
-    from verse_data import api
-    from verse_data.errors import UsageError
     from verse_data.stores import make_recipe
+    from verse_data.volumes.build import connect
 
     try:
         recipe = make_recipe(spacing, interpolation, codec)
     except UsageError as error:  # it begins with the option's name in Python
         raise UsageError(f"--{error}") from None
-    opened = api.open_release(release, version=version, root=root, offline=offline)
-    scan_ids = chosen_scans(opened, splits=split, subjects=subject, scans=scan)
+    opened = vd.open_release(release, version=version, root=root, offline=offline)
+    scan_ids = chosen_scans(opened, split, subject, scan)
     if scan_ids is not None:  # a scan without a CT has no store
         scan_ids = [name for name in scan_ids if "ct" in opened.series[name].files]
-    client = None
-    if dask is not None:
-        from verse_data.volumes.build import connect
-
-        client = connect(dask)
-    try:
+    with nullcontext() if dask is None else connect(dask) as client:
         built = opened.build_cache(scan_ids, recipe=recipe, workers=workers, client=client)
-    finally:
-        if client is not None:
-            client.close()
     if as_json:
-        print_json({scan_id: str(path) for scan_id, path in built.items()})
+        print_json(built)
     else:
         what = f"{release} {opened.version}"
         note(f"{counted(len(built), f'scan of {what} is', f'scans of {what} are')} in the cache.")
 
 
+@group.command("list")
 def list_(*, root: opt.Root = None, as_json: opt.Json = False) -> None:
     """List the stores on this machine; only their metadata is read."""
     from verse_data.opening import list_stores
 
     stores = list_stores(root=root)
     if as_json:
-        print_json([vars(store) for store in stores])
+        print_json(stores)
         return
     rows = [
         [
@@ -145,6 +132,14 @@ def list_(*, root: opt.Root = None, as_json: opt.Json = False) -> None:
     print_table("fingerprint", "release", "scan", "bytes", "recipe", rows=rows, prose=("recipe",))
 
 
+def _describe(recipe: dict[str, Any]) -> str:
+    """Say what distinguishes a store from others of its scan."""
+    spacing = recipe.get("spacing")
+    grid = "own grid" if spacing is None else "x".join(f"{mm:g}" for mm in spacing) + " mm"
+    return f"{grid}, {recipe.get('codec')}"
+
+
+@group.command()
 def verify(
     *,
     repair: Annotated[
@@ -155,49 +150,41 @@ def verify(
     as_json: opt.Json = False,
 ) -> None:
     """Read every byte of every store and hold it against its manifest; exit code 4 if one differs."""
-    from verse_data.errors import IntegrityError, StorageError
-    from verse_data.progress import default
     from verse_data.volumes.cache import verify_stores
 
-    damaged = verify_stores(_stores(root), repair=repair, progress=default())
+    damaged = verify_stores(_stores(root), repair=repair, progress=progress.default())
     texts = [str(error) for found in damaged.values() for error in found]
     if as_json:
-        print_json({"damaged": [str(path) for path in damaged], "findings": texts})
-    for text in texts[:SHOWN]:
-        note(text)
-    if len(texts) > SHOWN:
-        note(f"and {len(texts) - SHOWN} more")
+        print_json({"damaged": list(damaged), "findings": texts})
+    note(*first(texts))
     if damaged and not repair:
-        told = counted(
-            len(damaged), "store is damaged; remove it", "stores are damaged; remove them"
-        )
-        raise IntegrityError(f"{told} with --repair.")
+        stores = counted(len(damaged), "store is damaged", "stores are damaged")
+        raise IntegrityError(f"{stores}; remove what is damaged with --repair.")
     if left := [path for path in damaged if path.exists()]:
-        told = counted(
-            len(left), "store cannot be read, and stays", "stores cannot be read, and stay"
+        raise StorageError(
+            f"{counted(len(left), 'store')} cannot be read or removed: {left[0]} is the first."
         )
-        raise StorageError(f"{told}: {left[0]} is the first.")
-    removed = counted(len(damaged), "damaged store was", "damaged stores were")
-    note(f"{removed} removed." if damaged else "All stores are sound.")
+    note(
+        f"{counted(len(damaged), 'damaged store')} removed." if damaged else "All stores are sound."
+    )
 
 
+@group.command()
 def prune(
     *,
     release: Annotated[
         str | None,
         typer.Option(
-            "--release",
             metavar="RELEASE",
             help="Only stores of CTs that this release lists.",
-            autocompletion=completion.releases,
+            autocompletion=opt.complete_release,
         ),
     ] = None,
     older_than: Annotated[
         float | None,
         typer.Option(
-            "--older-than",
             metavar="DAYS",
-            parser=values.days,
+            parser=opt.number(float, 0, what="a number of days"),
             help="Only stores built before that.",
         ),
     ] = None,
@@ -228,51 +215,30 @@ def prune(
         dry_run=dry_run,
     )
     if as_json:
-        print_json(
-            {
-                "stores": [str(path) for path in gone.stores],
-                "leftovers": [str(path) for path in gone.leftovers],
-                "bytes": gone.nbytes,
-            }
-        )
+        print_json({"stores": gone.stores, "leftovers": gone.leftovers, "bytes": gone.nbytes})
     done = "would be removed" if dry_run else "removed"
     note(f"{counted(len(gone.stores), 'store')} ({gone.nbytes:,} bytes) {done}.")
     if gone.leftovers:
         note(f"{counted(len(gone.leftovers), 'leftover')} of dead processes {done}.")
 
 
+@group.command()
 def size(*, root: opt.Root = None, as_json: opt.Json = False) -> None:
-    """Print number and bytes of the stores on this machine."""
+    """Print number and bytes of the stores on this machine, and of what dead processes left."""
     from verse_data.volumes.cache import cache_size, leftover_size
 
     folder = _stores(root)
     count, nbytes = cache_size(folder)
-    stale, stale_bytes = leftover_size(folder)
-    if as_json:
-        print_json(
-            {
-                "path": str(folder),
-                "stores": count,
-                "bytes": nbytes,
-                "leftovers": stale,
-                "leftover_bytes": stale_bytes,
-            }
-        )
-        return
-    sys.stdout.write(f"{counted(count, 'store')}, {nbytes:,} bytes in {folder}\n")
-    if stale:
-        note(
-            f"{counted(stale, 'leftover')} of dead processes, {stale_bytes:,} bytes: verse-data cache prune"
-        )
+    leftovers, leftover_bytes = leftover_size(folder)
+    facts = {
+        "path": folder,
+        "stores": count,
+        "bytes": nbytes,
+        "leftovers": leftovers,
+        "leftover_bytes": leftover_bytes,
+    }
+    print_answer(facts, as_json=as_json)
 
 
 def _stores(root: Path | None) -> Path:
-    from verse_data import config
-
     return config.resolve(root=root).stores
-
-
-def _describe(recipe: dict[str, Any]) -> str:
-    spacing = recipe.get("spacing")
-    grid = "own grid" if spacing is None else "x".join(f"{mm:g}" for mm in spacing) + " mm"
-    return f"{grid}, {recipe.get('codec')}"

@@ -1,89 +1,78 @@
-"""Where words and data go: data to stdout, words to stderr."""
+"""What the commands share: data to stdout, words to stderr, and which scans and files are meant."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from verse_data.errors import counted
+from verse_data.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
 
+    from verse_data.records.lock import LockedFile
     from verse_data.release import Release
 
-SHOWN: Final = 20
-"""Of a long list, so many are told; the rest are counted."""
-
+_SHOWN: Final = 20
 _PIPE_WIDTH: Final = 1000
 _PROSE_WIDTH: Final = 16
 """Columns of a terminal that prose can still be read in."""
 
 
+def note(*lines: str) -> None:
+    """Write lines to stderr, so that stdout stays data."""
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
+
+
+def first(lines: Sequence[str]) -> list[str]:
+    """Return the first 20 lines of a long list, and how many more there are."""
+    more = [f"and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else []
+    return [*lines[:_SHOWN], *more]
+
+
 def print_json(value: Any) -> None:
-    """Print `value` as JSON to stdout; dates and paths become text."""
-    sys.stdout.write(
-        json.dumps(value, indent=2, ensure_ascii=False, default=str, allow_nan=False) + "\n"
-    )
+    """Print `value` as JSON to stdout; records become objects, dates and paths text."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=_as_json, allow_nan=False)
+    sys.stdout.write(f"{text}\n")
 
 
-def note(text: str) -> None:
-    """Say something to the person, on stderr, so that stdout stays data."""
-    sys.stderr.write(text + "\n")
+def _as_json(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return str(getattr(value, "__name__", value))
 
 
-def rows_of(table: pd.DataFrame, where: str | None) -> pd.DataFrame:
-    """Return the rows of a table for which a condition is true, or all."""
-    from verse_data.tables.query import select
-
-    return table if where is None else select(table, where)
-
-
-def refuse_condition(table: str, where: str | None) -> None:
-    """Raise `QueryRefused` if a condition does not fit a table, before any file is read."""
-    if where is not None:
-        from verse_data.tables.query import check_condition
-
-        check_condition(where, table)  # type: ignore[arg-type]
-
-
-def save_table(
-    release: Release, rows: pd.DataFrame, out: Path, *, table: str, where: str | None
-) -> None:
-    """Write rows of a table to a file, which says what they are if it can."""
-    from verse_data.tables.export import write_table
-
-    about: dict[str, Any] = {"release": release.name, "version": release.version}
-    about |= {"lock": release.lock.digest, "where": where}
-    if release.catalog:
-        about |= {"licence": release.catalog.licence, "attribution": release.catalog.attribution}
-    write_table(rows, out, name=table, attributes=about)
-    note(f"{counted(len(rows), f'row of {table} is', f'rows of {table} are')} in {out}")
-
-
-def print_rows(rows: pd.DataFrame) -> None:
-    """Print rows of a table as JSON, a record each; missing is null."""
-    cells = zip(*(rows[name].astype(object).tolist() for name in rows.columns), strict=True)
-    print_json([dict(zip(rows.columns, map(plain, row), strict=True)) for row in cells])
-
-
-def plain(value: Any) -> Any:
-    """Return a cell as JSON can say it; missing is None."""
-    import pandas as pd
-
+def plain_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as JSON can say them; missing is None."""
     from verse_data.tables.export import DECIMALS
 
-    if pd.isna(value):
-        return None
-    found = value.item() if hasattr(value, "item") else value
-    return round(found, DECIMALS) + 0.0 if isinstance(found, float) else found
+    numbers = rows.select_dtypes("float").round(DECIMALS) + 0.0  # which makes -0.0 a plain 0.0
+    cells = rows.assign(**numbers).astype(object)
+    found: Any = cells.where(cells.notna(), None).to_dict(orient="records")
+    return list(found)
 
 
-def print_table(*heads: str, rows: Iterable[Iterable[str]], prose: Collection[str] = ()) -> None:
+def print_facts(facts: Mapping[str, object], *, indent: int = 0) -> None:
+    """Print a name and a value a line; no value is wrapped, so that it can be copied."""
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        sys.stdout.write(f"{'':{indent}}{name:{width}}  {value}\n")
+
+
+def print_answer(facts: Mapping[str, object], *, as_json: bool) -> None:
+    """Print facts for a program or for a person."""
+    if as_json:
+        print_json(facts)
+    else:
+        print_facts(facts)
+
+
+def print_table(*heads: str, rows: Iterable[Iterable[object]], prose: Collection[str] = ()) -> None:
     """Print a table to stdout. No cell is cut, and only those of `prose` columns are wrapped.
 
     A terminal that is too narrow gets whole lines, as a pipe does, and wraps them itself.
@@ -91,19 +80,53 @@ def print_table(*heads: str, rows: Iterable[Iterable[str]], prose: Collection[st
     from rich.console import Console
     from rich.table import Column, Table
 
-    cells = [list(row) for row in rows]
-    table = Table(*(Column(head, no_wrap=head not in prose) for head in heads), box=None)
+    cells = [[str(cell) for cell in row] for row in rows]
+    columns = (Column(head, no_wrap=head not in prose) for head in heads)
+    table = Table(*columns, box=None, pad_edge=False)
     for row in cells:
         table.add_row(*row)
-    table.pad_edge = False
     console = Console(file=sys.stdout, markup=False, emoji=False, highlight=False)
-    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     least = sum(
-        min(width, _PROSE_WIDTH) if head in prose else width
-        for head, width in zip(heads, widths, strict=True)
+        _PROSE_WIDTH if head in prose else 2 + max(map(len, column))
+        for head, column in zip(heads, zip(heads, *cells, strict=True), strict=True)
     )
-    if not sys.stdout.isatty() or least + 2 * len(heads) > console.width:
-        console.width = max(_PIPE_WIDTH, sum(widths) + 2 * len(heads))
+    console.width = max(least, console.width if sys.stdout.isatty() else _PIPE_WIDTH)
     with console.capture() as captured:
         console.print(table)
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def chosen_scans(
+    release: Release, split: list[str] | None, subject: list[str] | None, scan: list[str] | None
+) -> list[str] | None:
+    """Return the ids of the scans that the options mean, or None if there are no options."""
+    if not (split or subject or scan):
+        return None
+    wanted = set(release.known_scans(scan))
+    known = {found.subject_id for found in release.series.values()}
+    subjects = [name.removeprefix("sub-") for name in subject or ()]
+    for name in subjects:
+        if name not in known:
+            raise UsageError(f"{release.name} has no subject {name!r}.{did_you_mean(name, known)}")
+    chosen = [
+        scan_id
+        for scan_id, found in release.series.items()
+        if scan_id in wanted
+        and (not split or found.split in split)
+        and (not subjects or found.subject_id in subjects)
+    ]
+    if not chosen:
+        raise UsageError(
+            f"{release.name} {release.version} has no scan that fits all of --split, --subject and --scan "
+            f"as they were given. Leave one out."
+        )
+    return chosen
+
+
+def chosen_files(
+    release: Release, scan_ids: list[str] | None, roles: list[Any] | None
+) -> list[LockedFile]:
+    """Return the locked files of these scans and roles; without either, all of the version."""
+    if scan_ids is None and roles is None:
+        return list(release.lock.files)
+    return release.locked(scan_ids, roles)

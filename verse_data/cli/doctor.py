@@ -1,25 +1,25 @@
-"""``verse-data doctor``: what works here, what does not, and what to type next."""
+"""``verse-data doctor | env``: what works on this machine, what does not, and what to type next."""
 
 from __future__ import annotations
 
-import shutil
+import os
 import sys
-import textwrap
-from pathlib import Path
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from verse_data.cli import options as opt
-from verse_data.cli.common import note, print_json
+from verse_data.cli.common import note, print_facts, print_json
 from verse_data.errors import counted
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-def register(app: typer.Typer) -> None:
-    """Add this part's commands to `app`."""
-    app.command("doctor")(doctor)
+app = typer.Typer()
 
 
+@app.command()
 def doctor(
     *,
     osf: Annotated[
@@ -38,64 +38,52 @@ def doctor(
     The exit code is 0 unless something makes verse-data unusable; then it is that of the first such
     problem: 2 a setting, 6 a program, package, folder or disk.
     """
-    raise typer.Exit(_osf(root, offline, as_json) if osf else _machine(root, offline, as_json))
+    look = _at_osf if osf else _at_this_machine
+    raise typer.Exit(look(root, offline, as_json))
 
 
-def _machine(root: Path | None, offline: bool | None, as_json: bool) -> int:  # noqa: FBT001
-    from dataclasses import asdict
-
+def _at_this_machine(root: Path | None, offline: bool | None, as_json: bool) -> int:  # noqa: FBT001
     from verse_data.doctor import examine, exit_code
 
     checks = examine(root=root, offline=offline)
+    code = exit_code(checks)
     if as_json:
-        print_json({"exit_code": exit_code(checks), "checks": [asdict(check) for check in checks]})
-        return exit_code(checks)
+        print_json({"exit_code": code, "checks": checks})
+        return code
     for check in checks:
-        _print(
-            f"{check.state:<9}{check.name:<18}", check.fact, check.remedy and f"-> {check.remedy}"
-        )
+        remedy = f"\n{'':27}-> {check.remedy}" if check.remedy else ""
+        sys.stdout.write(f"{check.state:<9}{check.name:<18}{check.fact}{remedy}\n")
     _note_counts([check.state for check in checks])
-    return exit_code(checks)
+    return code
 
 
-def _osf(root: Path | None, offline: bool | None, as_json: bool) -> int:  # noqa: FBT001
-    from dataclasses import asdict
-
+def _at_osf(root: Path | None, offline: bool | None, as_json: bool) -> int:  # noqa: FBT001
     from verse_data.releases.osf_probe import report_on_osf
 
     report = report_on_osf(root=root, offline=offline)
     if as_json:
         print_json({"exit_code": report.exit_code, **asdict(report)})
         return report.exit_code
-    for name, value in report.about.items():
-        _print(f"{name:<43}", value)
-    sys.stdout.write("\n")
+    print_facts(report.about)
     for answer in report.answers:
-        more = [f"not as expected: {item}" for item in answer.wrong]
-        more += [f"new: {', '.join(answer.new)}"] if answer.new else []
-        _print(f"{answer.state:<9}{answer.question:<34}", answer.fact, *more)
+        remarks = [f"not as expected: {item}" for item in answer.wrong]
+        remarks += [f"new: {', '.join(answer.new)}"] if answer.new else []
+        lines = f"\n{'':43}".join([answer.fact, *remarks])
+        sys.stdout.write(f"{answer.state:<9}{answer.question:<34}{lines}\n")
     _note_counts([answer.state for answer in report.answers])
     note("The report holds no token, no signed address and no path: paste it into an issue.")
     return report.exit_code
 
 
-def _print(head: str, *lines: str) -> None:
-    """Print lines behind a head; in a terminal they are wrapped to its width."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1 << 20
-    indent = " " * len(head)
-    for line, first in zip(filter(None, lines), (head, *[indent] * len(lines)), strict=False):
-        wrapped = textwrap.wrap(
-            line,
-            width=max(width, len(head) + 30),
-            initial_indent=first if first.endswith(" ") else f"{first} ",
-            subsequent_indent=indent,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        sys.stdout.write("\n".join(wrapped) + "\n")
-
-
 def _note_counts(states: list[str]) -> None:
     problems, warnings = states.count("problem"), states.count("warning")
-    said = f"{counted(problems, 'problem')}, {counted(warnings, 'warning')}."
-    note(said if problems or warnings else "All is well.")
+    counts = f"{counted(problems, 'problem')}, {counted(warnings, 'warning')}."
+    note(counts if problems or warnings else "All is well.")
+
+
+@app.command()
+def env() -> None:
+    """Print what a shell needs for plain datalad and git annex: eval "$(verse-data env)"."""
+    from verse_data.releases.environment import shell_settings
+
+    sys.stdout.write(shell_settings(os.environ))

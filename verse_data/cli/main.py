@@ -1,24 +1,21 @@
-"""The ``verse-data`` command: wires the parts, and turns errors into texts and exit codes."""
+"""The ``verse-data`` command: its parts, and how errors become texts and exit codes."""
 
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from verse_data import __version__, config
+from verse_data import __version__
+from verse_data.cli import cache, demo, doctor, provenance, release, tables
 from verse_data.cli.common import note
 from verse_data.cli.overview import Overview, help_width
 from verse_data.errors import IncompleteTable, StorageError, VerseDataError
@@ -28,22 +25,6 @@ _OF_THE_MACHINE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
     *(errno.EACCES, errno.EPERM, errno.EROFS),
 }
-_PARTS = (
-    "releases",
-    "dataset",
-    "contents",
-    "checks",
-    "provenance",
-    "cite",
-    "tables",
-    "query",
-    "folds",
-    "schemas",
-    "cache",
-    "preview",
-    "doctor",
-    "demo",
-)
 
 app = typer.Typer(
     name="verse-data",
@@ -54,8 +35,8 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain text: it wraps in narrow terminals, where tables cut words
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _part in _PARTS:
-    importlib.import_module(f"verse_data.cli.{_part}").register(app)
+for _part in (release, tables, cache, demo, provenance, doctor):
+    app.add_typer(_part.app)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
@@ -76,23 +57,17 @@ def _options(
     ] = False,
 ) -> None:
     """Versioned, validated, patient-grouped access to the VerSe vertebra CT data."""
-    context.with_resource(_incomplete_tables_noted())
+    context.with_resource(warnings.catch_warnings())
+    warnings.simplefilter("always", IncompleteTable)
+    warnings.showwarning = _show_warning
 
 
-@contextmanager
-def _incomplete_tables_noted() -> Iterator[None]:
-    """Print warnings of incomplete tables as notes."""
-    with warnings.catch_warnings():
-        others = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            (_show_warning if category is IncompleteTable else others)(
-                message, category, *place, **more
-            )
-
-        warnings.simplefilter("always", IncompleteTable)
-        warnings.showwarning = show
-        yield
+def _show_warning(
+    message: Warning | str, category: type[Warning], *place: object, **more: object
+) -> None:
+    """Print a warning without file and line: its text is written for whoever typed the command."""
+    del category, place, more
+    note(f"warning: {message}")
 
 
 def run() -> None:
@@ -101,7 +76,6 @@ def run() -> None:
     130 and 143 say that it was stopped, by Ctrl-C or SIGTERM.
     """
     signal.signal(signal.SIGTERM, _end)
-    warnings.showwarning = _show_warning
     _open_closed_streams()
     try:
         app(terminal_width=help_width())
@@ -119,17 +93,11 @@ def run() -> None:
             _end_output()
             raise SystemExit(StorageError.exit_code) from None
         note(
-            f"error: unexpected {type(error).__name__}: {error}\nThis is a fault of verse-data. {_keep_traceback()}"
+            traceback.format_exc(),
+            f"error: unexpected {type(error).__name__}: {error}",
+            "This is a fault of verse-data; please report it with the lines above.",
         )
-        raise SystemExit(1) from None
-
-
-def _show_warning(
-    message: Warning | str, category: type[Warning], *place: object, **more: object
-) -> None:
-    """Print a warning without file and line: its text is written for whoever typed the command."""
-    del category, place, more
-    note(f"warning: {message}")
+        raise SystemExit(VerseDataError.exit_code) from None
 
 
 def _open_closed_streams() -> None:
@@ -140,7 +108,7 @@ def _open_closed_streams() -> None:
 
 
 def _end_output() -> None:
-    """Write what waits for stdout; if that cannot be, let it go, so that it is not tried again at the end."""
+    """Write what waits for stdout; if that cannot be, drop it, so that Python does not try again."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -153,14 +121,3 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
     """End as after Ctrl-C, so that half-built things are cleared away."""
     del frame
     raise SystemExit(128 + number)
-
-
-def _keep_traceback() -> str:
-    """Write the current traceback to a log file and say where, or print it where that fails."""
-    try:
-        log = config.resolve().home / "logs" / f"error-{datetime.now(tz=UTC):%Y%m%dT%H%M%S}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        Path(log).write_text(traceback.format_exc())
-    except (OSError, VerseDataError):
-        return traceback.format_exc()
-    return f"The details are in {log}; please report them."

@@ -1,61 +1,188 @@
-"""Arguments and options that several commands take, each with one name, one type and one text."""
+"""Arguments and options of several commands: their names, how they are read, what Tab offers for them.
+
+Completion offers names that are on this machine or in the catalog, and never fails.
+"""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Final, get_args
 
 import typer
 
-from verse_data.cli import completion, values
-from verse_data.records.names import SPLITS
-from verse_data.records.names import Role as RoleName
+import verse_data as vd
+from verse_data.errors import UsageError, did_you_mean
+from verse_data.records.names import SPLITS, Role
 
 TABLES: Final = ("vertebrae", "scans", "subjects")
-ROLES: Final = get_args(RoleName)
+ROLES: Final = get_args(Role)
+
+Find = Callable[[dict[str, Any]], Iterable[str]]
+"""Gives the words that fit, out of the arguments typed so far."""
+
+# --- what a shell offers on Tab -------------------------------------------------------------------
+
+
+def _completer(find: Find, *, listed: bool = False) -> Callable[[typer.Context, str], list[str]]:
+    """Return what offers the words that `find` gives; `listed`: for the last word of a list."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",") if listed else ("", "", incomplete)
+        typed = {name: value for name, value in ctx.params.items() if value is not None}
+        # Arguments without a dash are left over where an option lacks its value.
+        typed |= zip(("release", "name"), ctx.args, strict=False)
+        try:
+            known = sorted(set(find(typed)))
+        except Exception:  # noqa: BLE001 - a shell shows no error here, and none is needed
+            return []
+        return [f"{before}{comma}{word}" for word in known if word.startswith(last)]
+
+    return complete
+
+
+def _versions_by_release(typed: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    return {one.name: one.versions for one in vd.list_releases(root=typed.get("root"))}
+
+
+def _scans(typed: dict[str, Any]) -> dict[str, Any]:
+    """Return the scans of a release by id; of one that is not here, those of the catalog."""
+    from verse_data.releases.catalog import load_catalog
+
+    name, version, root = typed["release"], typed.get("version"), typed.get("root")
+    try:
+        return vd.open_release(name, version=version, root=root, offline=True, make=False).series
+    except UsageError:
+        return {series.scan_id: series for series in load_catalog(name).expected}
+
+
+def _columns(typed: dict[str, Any]) -> Iterable[str]:
+    from verse_data.records import tables
+    from verse_data.records.base import Record
+
+    models: dict[str, type[Record]] = {"scans": tables.ScanRecord, "subjects": tables.SubjectRecord}
+    table = typed.get("table") or typed.get("name")
+    return models.get(str(table), tables.VertebraRecord).model_fields
+
+
+def complete_condition(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Offer the columns of the table, and levels within quotes, for the last word of a condition."""
+    from verse_data.spine.levels import LEVELS
+
+    word = re.split(r"[^\w']", incomplete)[-1]
+    levels = [f"'{level}'" for level in LEVELS if f"'{level}'".startswith(word)]
+    known = levels if word.startswith("'") else complete_column(ctx, word)
+    return [incomplete.removesuffix(word) + name for name in known]
+
+
+complete_release = _completer(_versions_by_release)
+_complete_version = _completer(lambda typed: _versions_by_release(typed)[typed["release"]])
+complete_column = _completer(_columns)
+
+# --- how the text of an option becomes its value ------------------------------------------------------
+
+
+def number(
+    kind: Callable[[str], float], least: float, most: float = math.inf, what: str = "a whole number"
+) -> Callable[[str], float]:
+    """Return a parser for a number from `least` to `most`."""
+    meant = f"{least} or more" if most == math.inf else f"from {least} to {most}"
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise typer.BadParameter(f"{text}: give {what}, {meant}.")
+        return value
+
+    return parse
+
+
+def _check_word(word: str, known: Sequence[str]) -> str:
+    if known and word not in known:
+        near = did_you_mean(word, known)
+        raise typer.BadParameter(f"{word!r} is none of {', '.join(known)}.{near}")
+    return word
+
+
+def one_of(*known: str) -> dict[str, Any]:
+    """Return how an option takes one of some words."""
+    return {
+        "parser": lambda text: _check_word(text, known),
+        "autocompletion": _completer(lambda _: known),
+    }
+
+
+def _several(metavar: str, text: str, *known: str, find: Find | None = None) -> Any:
+    """Return an option whose value is one list, though it may be repeated or given with commas."""
+
+    def parse(given: str) -> list[str]:
+        words = [_check_word(word.strip(), known) for word in given.split(",") if word.strip()]
+        if not words:
+            raise typer.BadParameter(f"{given!r} names nothing.")
+        return words
+
+    return typer.Option(
+        metavar=metavar,
+        help=f"{text}; may be repeated, or a list with commas.",
+        parser=parse,
+        callback=_join,
+        autocompletion=_completer(find or (lambda _: known), listed=True),
+    )
+
+
+def _join(given: list[list[str]] | None) -> list[str] | None:
+    """Join the lists of an option that was repeated; without any there is no value."""
+    return list(chain.from_iterable(given or ())) or None
+
+
+def _table_file(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in {".parquet", ".csv"}:
+        raise typer.BadParameter(f"{text!r}: a table is written as .parquet or .csv.")
+    return path
+
+
+# --- the arguments and options ------------------------------------------------------------------------
 
 Release = Annotated[
     str,
     typer.Argument(
         help="Name of the release, such as verse19.",
         metavar="RELEASE",
-        autocompletion=completion.releases,
+        autocompletion=complete_release,
     ),
 ]
-TableArgument = Annotated[
-    str,
-    typer.Argument(
-        help="vertebrae, scans or subjects.",
-        metavar="TABLE",
-        parser=values.one_of(*TABLES),
-        autocompletion=completion.words(*TABLES),
-    ),
-]
-Table = Annotated[
-    str,
-    typer.Option(
-        "--table",
-        metavar="TABLE",
-        help="Which table to ask: vertebrae, scans or subjects.",
-        parser=values.one_of(*TABLES),
-        autocompletion=completion.words(*TABLES),
-    ),
-]
+_SCAN = typer.Argument(
+    help="A scan id, such as verse004.", metavar="SCAN", autocompletion=_completer(_scans)
+)
+Scan = Annotated[str, _SCAN]
+ScanOrAll = Annotated[str | None, _SCAN]
+_TABLE = typer.Argument(help="vertebrae, scans or subjects.", metavar="TABLE", **one_of(*TABLES))
+Table = Annotated[str, _TABLE]
+TableOrAll = Annotated[str | None, _TABLE]
 Version = Annotated[
     str | None,
     typer.Option(
-        "--version",
         metavar="VERSION",
         help="A version such as v1, or sha256:DIGEST of a lock. Default: the newest.",
-        autocompletion=completion.versions,
+        autocompletion=_complete_version,
     ),
+]
+VersionArgument = Annotated[
+    str, typer.Argument(help="A version, such as v1.", autocompletion=_complete_version)
 ]
 Root = Annotated[
     Path | None,
     typer.Option(
-        "--root",
         metavar="FOLDER",
-        help="One root of releases and stores. Default: VERSE_DATA_HOME, else the platform's data and cache folders.",
+        help="One root of releases and stores. Default: VERSE_DATA_HOME, else the platform's data "
+        "and cache folders.",
     ),
 ]
 Offline = Annotated[
@@ -65,70 +192,24 @@ Offline = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing but JSON, to stdout.")]
-
-Splits = Annotated[
-    list[Any] | None,
-    typer.Option(
-        "--split",
-        metavar="SPLIT",
-        help="training, validation or test; may be repeated, or a list with commas.",
-        parser=values.some_of(*SPLITS),
-        autocompletion=completion.words(*SPLITS, listed=True),
-    ),
-]
-OneSplit = Annotated[
-    str | None,
-    typer.Option(
-        "--split",
-        metavar="SPLIT",
-        help="Only the scans of one published split.",
-        parser=values.one_of(*SPLITS),
-        autocompletion=completion.words(*SPLITS),
-    ),
-]
+Splits = Annotated[list[Any] | None, _several("SPLIT", "training, validation or test", *SPLITS)]
 Subjects = Annotated[
     list[Any] | None,
-    typer.Option(
-        "--subject",
-        metavar="SUBJECT",
-        help="A subject id; may be repeated, or a list with commas.",
-        parser=values.listed,
-        autocompletion=completion.subjects,
+    _several(
+        "SUBJECT",
+        "A subject id",
+        find=lambda typed: [scan.subject_id for scan in _scans(typed).values()],
     ),
 ]
-Scans = Annotated[
-    list[Any] | None,
-    typer.Option(
-        "--scan",
-        metavar="SCAN",
-        help="A scan id; may be repeated, or a list with commas.",
-        parser=values.listed,
-        autocompletion=completion.scans,
-    ),
-]
-Scan = Annotated[
-    str,
-    typer.Argument(
-        help="A scan id, such as verse004.", metavar="SCAN", autocompletion=completion.scans
-    ),
-]
-Roles = Annotated[
-    list[Any] | None,
-    typer.Option(
-        "--role",
-        metavar="ROLE",
-        help=f"{', '.join(ROLES)}; may be repeated, or a list with commas.",
-        parser=values.some_of(*ROLES),
-        autocompletion=completion.words(*ROLES, listed=True),
-    ),
-]
+Scans = Annotated[list[Any] | None, _several("SCAN", "A scan id", find=_scans)]
+Roles = Annotated[list[Any] | None, _several("ROLE", ", ".join(ROLES), *ROLES)]
+Columns = Annotated[list[Any] | None, _several("COLUMN", "A column to print", find=_columns)]
 Where = Annotated[
     str | None,
     typer.Option(
-        "--where",
         metavar="CONDITION",
         help="Only what has a vertebra for which this is true, such as 'grade >= 2'.",
-        autocompletion=completion.condition,
+        autocompletion=complete_condition,
     ),
 ]
 Out = Annotated[
@@ -136,12 +217,12 @@ Out = Annotated[
     typer.Option("--out", "-o", metavar="FILE", help="File to write. Default: stdout."),
 ]
 TableFile = Annotated[
-    Any,
+    Path | None,
     typer.Option(
         "--out",
         "-o",
         metavar="FILE",
         help="File to write, .parquet or .csv. Default: stdout.",
-        parser=values.table_file,
+        parser=_table_file,
     ),
 ]

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from typing import Any, Final
 
 from typer.core import TyperGroup
 
 GROUPS: Final = {
     "Get the data": ("releases", "lock", "get", "adopt", "status", "verify", "diff", "drop"),
-    "Ask the tables": ("summary", "query", "table", "columns", "findings", "report"),
+    "Ask the tables": ("query", "table", "columns", "findings", "report"),
     "Divide the patients": ("folds", "leaks"),
     "Convert, look, train": ("cache", "preview", "demo"),
     "Describe and cite": ("provenance", "export", "cite", "schemas"),
     "This machine": ("doctor", "env"),
 }
-"""The commands in the order of their use; a command that is in no group comes last."""
+"""Every command, in the order of their use."""
 
 EXIT_CODES: Final = {
     0: "done",
@@ -35,43 +34,24 @@ _WIDEST: Final = 100
 _NARROWEST: Final = 30
 
 
-class Summaries(TyperGroup):
-    """A group whose help shows the whole first sentence of each command."""
+class Overview(TyperGroup):
+    """A group whose help shows the first sentence of each command whole; the outermost, everything."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the commands, section by section."""
-        for title, names in self.sections(ctx):
-            found = [(name, self.get_command(ctx, name)) for name in names]
-            rows = [(name, one.get_short_help_str(limit=500)) for name, one in found if one]
+        sections = {"Commands": self.list_commands(ctx)} if ctx.parent else GROUPS
+        for title, names in sections.items():
+            shown = [(name, self.commands[name]) for name in names]
             with formatter.section(title):
-                formatter.write_dl(rows)
-
-    def sections(self, ctx: Any) -> Iterator[tuple[str, list[str]]]:
-        """Yield the title and the commands of each section."""
-        yield "Commands", self._shown(ctx)
-
-    def _shown(self, ctx: Any) -> list[str]:
-        return [name for name in self.list_commands(ctx) if not self.commands[name].hidden]
-
-
-class Overview(Summaries):
-    """The whole command: its help lists the commands in groups, and the exit codes."""
-
-    def sections(self, ctx: Any) -> Iterator[tuple[str, list[str]]]:
-        """Yield the groups, in the order of their use."""
-        left = self._shown(ctx)
-        for title, names in GROUPS.items():
-            if here := [name for name in names if name in left]:
-                yield title, here
-            left = [name for name in left if name not in names]
-        if left:
-            yield "Other", left
+                formatter.write_dl(
+                    [(name, one.get_short_help_str(limit=500)) for name, one in shown]
+                )
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the exit codes."""
-        del ctx
-        with formatter.section("Exit codes"):
-            formatter.write_dl([(str(code), text) for code, text in EXIT_CODES.items()])
+        if ctx.parent is None:
+            with formatter.section("Exit codes"):
+                formatter.write_dl([(str(code), text) for code, text in EXIT_CODES.items()])
 
 
 def help_width() -> int:

@@ -1,155 +1,194 @@
-"""``verse-data provenance | export prov, rocrate, croissant``: what exactly a release is, for others."""
+"""``verse-data provenance | export | cite | schemas``: what exactly a release is, for others."""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from verse_data.cli import completion
+import verse_data as vd
+from verse_data import resources
 from verse_data.cli import options as opt
-from verse_data.cli.common import note, print_json
-from verse_data.cli.overview import Summaries
+from verse_data.cli.common import note, print_facts, print_json
+from verse_data.cli.overview import Overview
+from verse_data.errors import ValidationFailed
 
 if TYPE_CHECKING:
-    from verse_data.records.provenance import FetchedFrom, Provenance
+    from verse_data.records.provenance import FetchedFrom
 
-ScanArgument = Annotated[
-    str | None,
-    typer.Argument(
-        help="A scan id. Default: the whole release.",
-        metavar="SCAN",
-        autocompletion=completion.scans,
-    ),
-]
-
-
-def register(app: typer.Typer) -> None:
-    """Add this part's commands to `app`."""
-    app.command("provenance")(provenance)
-    group = typer.Typer(
-        cls=Summaries, help="Describe a release in formats that others read.", no_args_is_help=True
-    )
-    for name, say, text in (
-        ("prov", _prov, "Write provenance as W3C PROV-JSON."),
-        (
-            "rocrate",
-            _rocrate,
-            "Write ro-crate-metadata.json (RO-Crate 1.1) for the root of the dataset.",
-        ),
-        (
-            "croissant",
-            _croissant,
-            "Write the release as Croissant 1.1 with the fields for responsible AI.",
-        ),
-    ):
-        group.command(name, help=text)(_exporter(say))
-    app.add_typer(group, name="export")
+app = typer.Typer()
+export = typer.Typer(
+    name="export",
+    cls=Overview,
+    help="Describe a release in formats that others read.",
+    no_args_is_help=True,
+)
+schemas = typer.Typer(
+    name="schemas",
+    cls=Overview,
+    help="JSON Schemas of the records, generated from the models.",
+    no_args_is_help=True,
+)
+app.add_typer(export)
+app.add_typer(schemas)
 
 
-def _describe(release: str, scan: str | None, version: str | None, root: Path | None) -> Provenance:
-    from verse_data import api
-
-    return api.open_release(release, version=version, root=root, make=False).provenance(scan)
+# --- a release ------------------------------------------------------------------------------------
 
 
+@app.command()
 def provenance(
     release: opt.Release,
-    scan: ScanArgument = None,
+    scan: opt.ScanOrAll = None,
     *,
     version: opt.Version = None,
     root: opt.Root = None,
     as_json: opt.Json = False,
 ) -> None:
     """Say what exactly a release, or one scan of it, is: lock, commit, keys, addresses, packages."""
-    found = _describe(release, scan, version, root)
+    opened = vd.open_release(release, version=version, root=root, make=False)
+    found = opened.provenance(scan)
     if as_json:
-        print_json(found.model_dump(mode="json"))
+        print_json(found)
         return
     here = sum(file.here for file in found.files)
-    lines = {
-        "release": f"{found.release} {found.version}",
-        "lock": found.lock,
-        "commit": found.commit,
-        "dataset": found.dataset_id,
-        "source": f"{found.source.kind} {found.source.node or ''}".strip(),
-        "licence": found.licence or "unknown",
-        "files": f"{len(found.files):,}, {here:,} of them here",
-        "packages": ", ".join(f"{name} {number}" for name, number in found.packages.items()),
-    }
-    sys.stdout.write("".join(f"{name:9}{value}\n" for name, value in lines.items()))
-    if scan is not None:
-        for file in found.files:
-            came = file.fetched
-            how = _told(came) if came else ("here" if file.here else "-")
-            sys.stdout.write(
-                f"{file.role or 'file':10}{file.path}\n{'':10}{file.key}\n{'':10}{how}\n"
-            )
+    print_facts(
+        {
+            "release": f"{found.release} {found.version}",
+            "lock": found.lock,
+            "commit": found.commit,
+            "source": f"{found.source.kind} {found.source.node or ''}",
+            "licence": found.licence or "unknown",
+            "files": f"{len(found.files):,}, {here:,} of them here",
+        }
+    )
+    for file in found.files if scan is not None else ():
+        came = f"fetched {file.fetched.time} from {_place(file.fetched)}" if file.fetched else ""
+        print_facts(
+            {
+                file.role or "file": file.path,
+                "key": file.key,
+                "here": came or ("yes" if file.here else "no"),
+            }
+        )
 
 
-def _told(came: FetchedFrom) -> str:
-    """Say when and from where a content came, and no more than is known."""
-    if came.url:
-        place = came.url
-    elif came.source == "web":
-        place = "one of its addresses"
-    elif came.source:
-        place = f"the sibling {came.source!r}"
-    else:
-        place = "a sibling or an unknown address"
-    return f"fetched {came.time} from {place}"
+def _place(found: FetchedFrom) -> str:
+    """Say from where a content came, and no more than is known."""
+    if found.url or found.source == "web":
+        return found.url or "one of its addresses"
+    return f"the sibling {found.source!r}" if found.source else "a sibling or an unknown address"
 
 
-def _exporter(say: Callable[[Provenance], dict[str, Any]]) -> Callable[..., None]:
-    """Return the command that writes what `say` makes of a release's provenance."""
-
-    def export(
-        release: opt.Release,
-        scan: ScanArgument = None,
-        *,
-        version: opt.Version = None,
-        root: opt.Root = None,
-        out: opt.Out = None,
-    ) -> None:
-        _write(say(_describe(release, scan, version, root)), out)
-
-    return export
-
-
-def _prov(found: Provenance) -> dict[str, Any]:
-    from verse_data.export.prov import to_prov
-
-    return to_prov(found)
-
-
-def _rocrate(found: Provenance) -> dict[str, Any]:
-    from verse_data.export.rocrate import to_rocrate
-
-    return to_rocrate(found, date=_today())
-
-
-def _croissant(found: Provenance) -> dict[str, Any]:
+@export.command("prov", help="Write provenance as W3C PROV-JSON.")
+@export.command("rocrate", help="Write RO-Crate 1.1 for the root of the dataset.")
+@export.command("croissant", help="Write Croissant 1.1 with the fields for responsible AI.")
+def export_(
+    context: typer.Context,
+    release: opt.Release,
+    scan: opt.ScanOrAll = None,
+    *,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    out: opt.Out = None,
+) -> None:
+    """Write what a release, or one scan of it, is, in the format that the command is named after."""
     from verse_data.export.croissant import load_rai, to_croissant
-
-    return to_croissant(found, date=_today(), rai=load_rai(found.release))
-
-
-def _today() -> str:
-    from datetime import UTC, datetime
-
-    return datetime.now(tz=UTC).date().isoformat()
-
-
-def _write(document: dict[str, Any], out: Path | None) -> None:
-    if out is None:
-        print_json(document)
-        return
-    import json
-
+    from verse_data.export.prov import to_prov
+    from verse_data.export.rocrate import to_rocrate
     from verse_data.publishing import write_file
 
-    write_file(out, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
-    note(f"wrote {out}")
+    found = vd.open_release(release, version=version, root=root, make=False).provenance(scan)
+    today = datetime.now(tz=UTC).date().isoformat()
+    if context.info_name == "prov":
+        document = to_prov(found)
+    elif context.info_name == "rocrate":
+        document = to_rocrate(found, date=today)
+    else:
+        document = to_croissant(found, date=today, rai=load_rai(release))
+    if out is None:
+        print_json(document)
+    else:
+        write_file(out, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
+        note(f"wrote {out}")
+
+
+@app.command()
+def cite(
+    release: Annotated[
+        str | None,
+        typer.Argument(
+            help="Name of the release, such as verse19. Without one, the software is cited.",
+            metavar="RELEASE",
+            autocompletion=opt.complete_release,
+        ),
+    ] = None,
+    *,
+    style: Annotated[
+        Any,
+        typer.Option(
+            "--format",
+            help="text, bibtex or ris.",
+            metavar="FORMAT",
+            **opt.one_of("text", "bibtex", "ris"),
+        ),
+    ] = "text",
+    version: opt.Version = None,
+    root: opt.Root = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Say how to cite a release: publications, licence, attribution, version and lock."""
+    style = "json" if as_json else style
+    sys.stdout.write(vd.cite(release, style=style, version=version, root=root))
+
+
+# --- the models -----------------------------------------------------------------------------------
+
+Folder = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="The schemas folder. Default: the package's own."),
+]
+
+
+@schemas.command("list")
+def list_schemas() -> None:
+    """List the schemas by name."""
+    from verse_data.tables.schemas import MODELS
+
+    sys.stdout.write("".join(f"{name}\n" for name in MODELS))
+
+
+@schemas.command()
+def show(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of a schema, such as vertebra.")
+    ],
+) -> None:
+    """Print one schema."""
+    from verse_data.tables.schemas import render
+
+    sys.stdout.write(render(name).decode())
+
+
+@schemas.command()
+def write(folder: Folder = None) -> None:
+    """Generate the schemas of this version from the models."""
+    from verse_data.tables.schemas import MODELS, write
+
+    changed = write(folder or resources.locate("schemas"))
+    sys.stdout.write("".join(f"{path}\n" for path in changed))
+    note(f"{len(changed)} of {len(MODELS)} schemas were written; the others were up to date.")
+
+
+@schemas.command()
+def check(folder: Folder = None) -> None:
+    """Check that schemas are what the models give, and that published ones never changed."""
+    from verse_data.tables.schemas import MODELS, SCHEMA_VERSION, check
+
+    if problems := check(folder):
+        raise ValidationFailed("\n  ".join([f"{len(problems)} schemas are not right:", *problems]))
+    note(f"All {len(MODELS)} schemas of {SCHEMA_VERSION} are right.")

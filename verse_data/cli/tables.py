@@ -1,42 +1,104 @@
-"""``verse-data table``, ``findings``, ``columns`` and ``report``: what the metadata say."""
+"""``verse-data query | table | columns | findings | report | folds | leaks``: what the tables say."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from verse_data.cli import completion, values
+import verse_data as vd
 from verse_data.cli import options as opt
-from verse_data.cli.common import (
-    note,
-    print_json,
-    print_rows,
-    print_table,
-    refuse_condition,
-    rows_of,
-    save_table,
-)
-from verse_data.errors import counted
+from verse_data.cli.common import note, plain_rows, print_json, print_table
+from verse_data.errors import UsageError, ValidationFailed, counted, did_you_mean
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from verse_data.release import Release
     from verse_data.tables.figures import FigureReport
-    from verse_data.tables.grading import Grading
+
+_PRINTED: Final = {
+    "vertebrae": ["scan_id", "level", "grade", "fracture_type", "foreign_material", "grade_status"],
+    "scans": ["scan_id", "subject_id", "split", "age_years", "bmd_mg_cm3", "n_graded"],
+    "subjects": ["subject_id", "split", "age_years", "bmd_mg_cm3"],
+}
+"""Columns that are printed if none are chosen; beside them those that the condition names."""
+
+app = typer.Typer()
+
+# --- rows -----------------------------------------------------------------------------------------
 
 
-def register(app: typer.Typer) -> None:
-    """Add this part's commands to `app`."""
-    app.command("table")(table)
-    app.command("columns")(columns)
-    app.command("findings")(findings)
-    app.command("report")(report)
+@app.command()
+def query(
+    release: opt.Release,
+    where: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="CONDITION",
+            help="Such as \"grade >= 2 and level in ['T12', 'L1']\"; see docs/queries.md. "
+            "Default: all rows.",
+            autocompletion=opt.complete_condition,
+        ),
+    ] = None,
+    *,
+    table: Annotated[
+        Any,
+        typer.Option(
+            metavar="TABLE",
+            help="Which table to ask: vertebrae, scans or subjects.",
+            **opt.one_of(*opt.TABLES),
+        ),
+    ] = "vertebrae",
+    columns: opt.Columns = None,
+    out: opt.TableFile = None,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    offline: opt.Offline = None,
+    as_json: opt.Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, all columns.")] = False,
+) -> None:
+    """Print the rows of a release's table for which a condition is true."""
+    from verse_data.records.lock import is_release_name
+    from verse_data.tables.export import csv_text
+    from verse_data.tables.query import check_condition, columns_used, select
+
+    if where is None and not is_release_name(release):
+        raise UsageError(
+            f"{release!r} is no release. Its name comes first: verse-data query RELEASE {release!r}"
+        )
+    if as_json + as_csv + (out is not None) > 1:
+        raise UsageError("--json, --csv and --out exclude each other. Give one of them.")
+    _check_columns(columns or (), table)
+    if where is not None:
+        check_condition(where, table)
+    opened = vd.open_release(release, version=version, root=root, offline=offline)
+    opened.require_grades(where)
+    whole: pd.DataFrame = getattr(opened, table)
+    rows = select(whole, where)
+    if not (as_json or as_csv or out):
+        note(f"{len(rows):,} of {len(whole):,} {table}")
+        used = columns_used(where) if where else ()
+        columns = columns or list(dict.fromkeys([*_PRINTED[table], *used]))
+    if columns is not None:
+        rows = rows[[name for name in columns if name in rows]]
+    if out is not None:
+        _save(opened, rows, out, table=table, where=where)
+    elif as_json:
+        print_json(plain_rows(rows))
+    elif as_csv:
+        sys.stdout.write(csv_text(rows))
+    else:
+        _print_rows(rows)
 
 
+@app.command()
 def table(
     release: opt.Release,
-    name: opt.TableArgument = "vertebrae",
+    name: opt.Table = "vertebrae",
     *,
     out: opt.TableFile = None,
     where: opt.Where = None,
@@ -46,52 +108,67 @@ def table(
     as_json: opt.Json = False,
 ) -> None:
     """Export a whole table: to a Parquet or CSV file, or as CSV or JSON to stdout."""
-    from verse_data import api
-    from verse_data.errors import UsageError
-    from verse_data.tables.export import csv_text
-
-    if as_json and out is not None:
-        raise UsageError("--json and --out exclude each other. Give one of them.")
-    refuse_condition(name, where)
-    opened = api.open_release(release, version=version, root=root, offline=offline)
-    opened.require_grades(where)
-    rows = rows_of(getattr(opened, name), where)
-    if out is not None:
-        save_table(opened, rows, out, table=name, where=where)
-    elif as_json:
-        print_rows(rows)
-    else:
-        sys.stdout.write(csv_text(rows))
+    where_is: dict[str, Any] = {"version": version, "root": root, "offline": offline}
+    as_csv = not as_json and out is None
+    query(release, where, table=name, out=out, as_json=as_json, as_csv=as_csv, **where_is)
 
 
-def columns(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            help="vertebrae, scans or subjects. Default: all three.",
-            metavar="TABLE",
-            parser=values.one_of(*opt.TABLES),
-            autocompletion=completion.words(*opt.TABLES),
-        ),
-    ] = None,
-    *,
-    as_json: opt.Json = False,
-) -> None:
+def _check_columns(names: Collection[str], table: str) -> None:
+    """Refuse columns that a table does not have, before any file is read."""
+    from verse_data.tables.columns import columns
+
+    known = [column.name for column in columns(table)]
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"The table {table} has no column {name!r}.{did_you_mean(name, known)} "
+                f"Columns: {', '.join(known)}."
+            )
+
+
+def _save(opened: Release, rows: pd.DataFrame, out: Path, *, table: str, where: str | None) -> None:
+    """Write rows to a file, which says what they are if it can."""
+    from verse_data.tables.export import write_table
+
+    about = {"release": opened.name, "version": opened.version, "where": where}
+    about["lock"] = opened.lock.digest
+    if entry := opened.catalog:
+        about |= {"licence": entry.licence, "attribution": entry.attribution}
+    write_table(rows, out, name=table, attributes=about)
+    note(f"{counted(len(rows), f'row of {table} is', f'rows of {table} are')} in {out}")
+
+
+def _print_rows(rows: pd.DataFrame, *, prose: Collection[str] = ()) -> None:
+    """Print rows for a person, missing cells as nothing."""
+
+    def text(cell: Any) -> str:
+        return "" if cell is None else f"{cell:g}" if isinstance(cell, float) else str(cell)
+
+    cells = (map(text, row.values()) for row in plain_rows(rows))
+    print_table(*rows.columns, rows=cells, prose=prose)
+
+
+# --- what they mean, and what is odd in them ------------------------------------------------------
+
+
+@app.command()
+def columns(name: opt.TableOrAll = None, *, as_json: opt.Json = False) -> None:
     """Say what each column of the tables means."""
     from verse_data.tables.columns import describe
 
-    names: list[Any] = [name] if name else list(opt.TABLES)
+    tables: dict[str, Any] = {one: describe(one) for one in opt.TABLES if name in {one, None}}
     if as_json:
-        print_json({one: describe(one) for one in names})
+        print_json(tables)
         return
-    for one in names:
+    for one, rows in tables.items():
         sys.stdout.write(f"{one}\n")
-        rows = [[str(value or "") for value in row.values()] for row in describe(one)]
         heads = ("column", "type", "unit", "meaning", "source")
-        print_table(*heads, rows=rows, prose=("meaning", "source"))
+        cells = ([value or "" for value in row.values()] for row in rows)
+        print_table(*heads, rows=cells, prose=("meaning", "source"))
         sys.stdout.write("\n")
 
 
+@app.command()
 def findings(
     release: opt.Release,
     *,
@@ -101,38 +178,27 @@ def findings(
     as_json: opt.Json = False,
 ) -> None:
     """List every disagreement between the files of a release, and every oddity."""
-    from verse_data import api
-
-    opened = api.open_release(release, version=version, root=root, offline=offline)
+    opened = vd.open_release(release, version=version, root=root, offline=offline)
     found = opened.findings
-    rows = found.to_dict(orient="records")
-    note(counted(len(rows), "finding"))
+    note(counted(len(found), "finding"))
     if as_json:
-        print_json(rows)
-        return
-    for row in rows:
-        about = " ".join(
-            word for word in (row["scan_id"] or row["subject_id"], row["level"]) if word
-        )
-        where = ", ".join(word for word in (row["file"], row["place"]) if word)
-        line = f"{row['severity']:<8} {row['rule']:<28} {about:<28} {row['message']}"
-        sys.stdout.write(line + (f" [{where}]" if where else "") + "\n")
+        print_json(found.to_dict(orient="records"))
+    else:
+        names = ["severity", "rule", "scan_id", "subject_id", "level", "message", "file", "place"]
+        _print_rows(found[names], prose=("message", "file", "place"))
 
 
+@app.command()
 def report(
     release: opt.Release,
     *,
     workbook: Annotated[
         Path | None,
-        typer.Option(
-            "--workbook", metavar="FILE", help="The grading workbook; no release is opened then."
-        ),
+        typer.Option(metavar="FILE", help="The grading workbook; no release is opened then."),
     ] = None,
     patients: Annotated[
         Path | None,
-        typer.Option(
-            "--patients", metavar="FILE", help="CSV with subject_id, sex (F, M) and contrast."
-        ),
+        typer.Option(metavar="FILE", help="CSV with subject_id, sex (F, M) and contrast."),
     ] = None,
     version: opt.Version = None,
     root: opt.Root = None,
@@ -140,30 +206,29 @@ def report(
     as_json: opt.Json = False,
 ) -> None:
     """Compare the published figures of a release with what the data at hand give."""
-    from verse_data.errors import ValidationFailed
     from verse_data.releases.catalog import load_catalog
     from verse_data.tables import figures
     from verse_data.tables.grading import read_grading
 
     entry = load_catalog(release)
+    for path in filter(None, (workbook, patients)):
+        if not path.is_file():
+            raise UsageError(f"There is no file {path}.")
     if not entry.figures:
         note(f"The catalog holds no published figures of {release}.")
-    grading: Grading | None
-    vertebrae = None
-    if workbook is not None:
-        grading = read_grading(_file(workbook))
-    else:
-        from verse_data import api
-
-        opened = api.open_release(release, version=version, root=root, offline=offline)
-        tables = opened.tables
+    if workbook is None:
+        tables = vd.open_release(release, version=version, root=root, offline=offline).tables
         grading, vertebrae = tables.grading, tables.vertebrae
-    known = figures.read_patients(_file(patients)) if patients else ()
+    else:
+        grading, vertebrae = read_grading(workbook), None
+    known = figures.read_patients(patients) if patients else ()
     made = figures.report(entry, grading=grading, vertebrae=vertebrae, patients=known)
     if as_json:
         print_json(made.as_json())
     else:
-        _print_report(made)
+        if made.cells:
+            _print_figures(made)
+        note(*(f"Note: {line}." for line in made.notes))
     if made.count("differs"):
         raise ValidationFailed(
             f"{made.count('differs')} of {len(made.cells)} published figures of {release} differ "
@@ -172,37 +237,134 @@ def report(
         )
 
 
-def _file(path: Path) -> Path:
-    from verse_data.errors import UsageError
-
-    if not path.is_file():
-        raise UsageError(f"There is no file {path}.")
-    return path
-
-
-def _print_report(made: FigureReport) -> None:
-    if made.cells:
-        _print_cells(made)
-    for line in made.notes:
-        note(f"Note: {line}.")
-
-
-def _print_cells(made: FigureReport) -> None:
-    groups = list(dict.fromkeys(cell.group for cell in made.cells))
+def _print_figures(made: FigureReport) -> None:
+    """Print each published figure beside the one that was found, and what is lacking for the others."""
     signs = {"agrees": "=", "differs": "≠", "needs": "?"}
     rows: dict[str, list[str]] = {}
     for cell in made.cells:
         text = f"{cell.expected} {signs[cell.verdict]} {cell.found or ''}"
-        rows.setdefault(cell.title, []).append(text.strip())
-    lines = [[title, *texts] for title, texts in rows.items()]
-    print_table(made.release, *groups, rows=lines, prose=(made.release,))
-    words = [f"{made.count('agrees')} agree", f"{made.count('differs')} differ"]
-    note("Each cell: published = found.")
-    lacking = [cell for cell in made.cells if cell.needs]
-    # What all need together says what the splits need.
-    whole = [cell for cell in lacking if cell.group == "all"]
-    needs = list(dict.fromkeys(cell.needs for cell in whole or lacking))
-    then = ". They need:" if needs else "."
-    note(f"{', '.join(words)}, {made.count('needs')} cannot be computed here (?){then}")
-    for line in needs:
-        note(f"  {line}")
+        rows.setdefault(cell.title, [cell.title]).append(text.strip())
+    groups = dict.fromkeys(cell.group for cell in made.cells)
+    print_table(made.release, *groups, rows=rows.values(), prose=(made.release,))
+    needs = dict.fromkeys(cell.needs for cell in made.cells if cell.needs)
+    note(
+        "Each cell: published = found.",
+        f"{made.count('agrees')} agree, {made.count('differs')} differ, {made.count('needs')} cannot "
+        f"be computed here (?){'. They need:' if needs else '.'}",
+        *(f"  {line}" for line in needs),
+    )
+
+
+# --- patients in folds and splits -----------------------------------------------------------------
+
+
+@app.command()
+def folds(
+    release: opt.Release,
+    *,
+    k: Annotated[
+        int, typer.Option(metavar="N", parser=opt.number(int, 2), help="Number of folds.")
+    ] = 5,
+    seed: Annotated[
+        int,
+        typer.Option(
+            metavar="N", parser=opt.number(int, 0), help="Another seed gives other folds."
+        ),
+    ] = 0,
+    stratify: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            autocompletion=opt.complete_column,
+            help="Column of the vertebrae to balance; may be given several times. "
+            "Default: grade, region and foreign_material.",
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPLIT",
+            help="Only the scans of one published split.",
+            **opt.one_of(*opt.SPLITS),
+        ),
+    ] = None,
+    out: opt.Out = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Check these folds instead of making some."),
+    ] = None,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    offline: opt.Offline = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Divide a release's scans into folds, each patient in one, and print the balance."""
+    if check is not None and out is not None:
+        raise UsageError("--check reads folds and --out writes them; give one of the two.")
+    opened = vd.open_release(release, version=version, root=root, offline=offline)
+    if check is not None:
+        made = opened.read_folds(check, split=split)
+        note(f"{check}: digest {made.digest[:12]} is right, and the folds fit {release}.")
+    else:
+        made = opened.folds(k, seed=seed, stratify=stratify or None, split=split)
+    if out is not None:
+        made.write(out)
+        note(f"Wrote {out}, digest {made.digest[:12]}.")
+    balance = made.balance(*opened.tables_of(split))
+    if as_json:
+        rows = balance.reset_index().to_dict(orient="records")
+        print_json({"digest": made.digest, "folds": made.parts, "balance": rows})
+    else:
+        sys.stdout.write(f"{balance.to_string()}\n")
+
+
+@app.command()
+def leaks(
+    split: Annotated[
+        list[str],
+        typer.Argument(
+            help="A JSON file with a list for each side (also nnU-Net's splits_final.json, a MONAI "
+            "datalist, or folds.json), or SIDE=FILE for each side, with an entry on each line.",
+            metavar="[SIDE=]FILE...",
+        ),
+    ],
+    *,
+    release: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RELEASE",
+            help="Also name the entries that this release does not have.",
+            autocompletion=opt.complete_release,
+        ),
+    ] = None,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    offline: opt.Offline = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Name each patient that sits on two sides of a split; exit with 3 if there is one.
+
+    Entries may be ids or paths, padded or not, of series or subjects, in either layout.
+    """
+    from verse_data.tables.leaks import find_leaks, read_splits
+
+    splits = read_splits(split)
+    scans = None
+    if release is not None:
+        scans = _names(vd.open_release(release, version=version, root=root, offline=offline))
+    reports = {name: find_leaks(sides, scans=scans) for name, sides in splits.items()}
+    if as_json:
+        print_json({name or "split": report for name, report in reports.items()})
+    else:
+        for name, report in reports.items():
+            sys.stdout.write((f"{name}\n" if name else "") + f"{report}\n")
+    if not all(report.is_clean for report in reports.values()):
+        raise typer.Exit(ValidationFailed.exit_code)
+
+
+def _names(release: Release) -> pd.DataFrame:
+    """Return the columns of the table of scans that names alone tell; no file is read for them."""
+    import pandas as pd
+
+    columns = ["scan_id", "subject_id", "series_id", "series_label"]
+    return pd.DataFrame(list(map(vars, release.series.values())), columns=columns)

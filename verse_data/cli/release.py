@@ -1,0 +1,449 @@
+"""``verse-data releases | lock | get | adopt | status | verify | diff | drop``: a release and its files."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import verse_data as vd
+from verse_data import config, progress
+from verse_data.cli import options as opt
+from verse_data.cli.common import (
+    chosen_files,
+    chosen_scans,
+    first,
+    note,
+    print_answer,
+    print_facts,
+    print_json,
+    print_table,
+)
+from verse_data.errors import IntegrityError, UsageError
+
+if TYPE_CHECKING:
+    from verse_data.records.lock import LockedFile, ReleaseLock
+    from verse_data.release import Release
+    from verse_data.releases.dataset import ReleaseDataset
+
+_MOST_LOCK_BYTES = 64 << 20
+
+app = typer.Typer()
+
+
+@app.command()
+def releases(*, root: opt.Root = None, as_json: opt.Json = False) -> None:
+    """List the releases that the catalog knows or that are on this machine."""
+    known = vd.list_releases(root=root)
+    if as_json:
+        print_json(known)
+        return
+    rows = [[one.name, ", ".join(one.versions) or "none", one.title] for one in known]
+    print_table("release", "versions here", "title", rows=rows, prose=("title",))
+
+
+# --- the list of files ----------------------------------------------------------------------------
+
+
+@app.command()
+def lock(
+    release: opt.Release,
+    *,
+    from_tree: Annotated[
+        Path | None,
+        typer.Option(help="Hash this local tree, and adopt its files.", metavar="FOLDER"),
+    ] = None,
+    from_lock: Annotated[
+        str | None,
+        typer.Option(help="Use the lock in this file or at this address.", metavar="FILE|URL"),
+    ] = None,
+    node: Annotated[
+        str | None,
+        typer.Option(help="OSF node to list. Default: the catalog's.", metavar="ID"),
+    ] = None,
+    root: opt.Root = None,
+    check: Annotated[
+        bool, typer.Option(help="Read every file of the tree first, and refuse broken ones.")
+    ] = True,
+    as_json: opt.Json = False,
+) -> None:
+    """Make a version of a release: a list of its files with digests, as a DataLad dataset."""
+    from verse_data.opening import dataset_of
+
+    if sum(source is not None for source in (from_tree, from_lock, node)) > 1:
+        raise UsageError(
+            "--from-tree, --from-lock and --node exclude each other. Give one of them."
+        )
+    dataset = dataset_of(release, config.resolve(root=root))
+    before, version = dataset.versions(), None
+    if from_tree is not None:
+        version = vd.lock_tree(release, from_tree, root=root, check=check).version
+    elif from_lock is not None:
+        version = dataset.publish(_read_lock(from_lock, dataset))
+    elif node is not None or (before and release != "phantom"):
+        version = dataset.publish(_list_node(dataset, node))
+    made = vd.open_release(release, version=version, root=root)
+    facts = {
+        "release": release,
+        "version": made.version,
+        "commit": made.commit,
+        "digest": f"sha256:{made.lock.digest}",
+        "files": len(made.lock.files),
+        "bytes": made.lock.total_bytes,
+        "path": str(dataset.path),
+    }
+    print_answer(facts, as_json=as_json)
+    if before and made.version not in before and not made.index.grading:
+        for file in vd.open_release(release, version=before[-1], root=root).index.grading:
+            again = _command(made, "adopt", shlex.quote(file.path.rpartition("/")[2]))
+            note(
+                f"{before[-1]} lists the grading workbook {file.path}, and {made.version}, which was "
+                f"made now, lists none. Adopt it again: {again}"
+            )
+    if made.gaps:
+        which = _command(made, "verify", "--level", "presence")
+        note(f"{made.gaps:,} files or scans that are expected are not listed. See which: {which}")
+
+
+def _command(opened: Release, *words: str) -> str:
+    """Return what to type next about a release."""
+    from verse_data.releases.commands import command
+
+    return command(opened.files, *words, version=opened.version_for_commands)
+
+
+def _read_lock(place: str, dataset: ReleaseDataset) -> ReleaseLock:
+    """Read a lock from a file or an address."""
+    from verse_data.records.lock import ReleaseLock
+
+    if place.startswith(("http://", "https://")):
+        from verse_data.releases.http import read_url
+
+        data = read_url(place, config=dataset.config, most=_MOST_LOCK_BYTES)
+    else:
+        try:
+            data = Path(place).read_bytes()
+        except OSError as error:
+            raise UsageError(f"{place}: {error.strerror}. Give another lock file.") from error
+    return ReleaseLock.parse(data, name=place)
+
+
+def _list_node(dataset: ReleaseDataset, node: str | None) -> ReleaseLock:
+    """List the OSF node of a release."""
+    from verse_data.releases.catalog import load_catalog, names
+    from verse_data.releases.osf import TRUST_ON_FIRST_USE, walk_node
+
+    if node is None and dataset.name in names():
+        node = load_catalog(dataset.name).osf_node
+    if node is None:
+        raise UsageError(
+            f"The catalog has no OSF node of {dataset.name!r}. Say where it comes from: "
+            f"--from-tree FOLDER, --from-lock FILE, or --node ID"
+        )
+    if not dataset.versions():
+        note(TRUST_ON_FIRST_USE)
+    return walk_node(node, config=dataset.config, release=dataset.name, progress=progress.default())
+
+
+@app.command()
+def diff(
+    release: opt.Release,
+    old: opt.VersionArgument,
+    new: opt.VersionArgument,
+    *,
+    root: opt.Root = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Say what changed from an older version to a newer one: files, and what is in those that are here.
+
+    Labels of masks, cells of the grading workbook and points of centroid files are compared where
+    both versions of the file are on this machine; the others are named.
+    """
+    found = vd.open_release(release, version=new, root=root, make=False).diff(old)
+    if not as_json:
+        sys.stdout.write(f"{found}\n")
+        return
+    files = [
+        {
+            **{name: getattr(change, name) for name in ("kind", "scan_id", "role", "path")},
+            "old_key": change.old and change.old.annex_key,
+            "new_key": change.new and change.new.annex_key,
+        }
+        for change in found.files
+    ]
+    labels = [str(change) for change in found.labels]
+    others = {name: getattr(found, name) for name in ("cells", "points", "not_compared")}
+    print_json({"files": files, "labels": labels, **others})
+
+
+# --- contents -------------------------------------------------------------------------------------
+
+
+@app.command()
+def get(
+    release: opt.Release,
+    *,
+    split: opt.Splits = None,
+    subject: opt.Subjects = None,
+    scan: opt.Scans = None,
+    where: opt.Where = None,
+    role: opt.Roles = None,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs", "-j", metavar="N", parser=opt.number(int, 1, 32), help="Files at a time."
+        ),
+    ] = 8,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    offline: opt.Offline = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would come.")] = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Bring files of a release to this machine, verified; what is here is not fetched again."""
+    if where is not None:
+        from verse_data.tables.query import check_condition
+
+        check_condition(where)  # before a release is opened, and perhaps listed
+    opened = vd.open_release(release, version=version, root=root, offline=offline)
+    scan_ids = chosen_scans(opened, split, subject, scan)
+    if where is not None:
+        note("Fetching what --where looks at: grades, centroids, masks.")
+        rows = opened.fetch_and_select(where, scan_ids=scan_ids, jobs=jobs)
+        scan_ids = list(dict.fromkeys(rows["scan_id"]))
+    files = chosen_files(opened, scan_ids, role)
+    if dry_run:
+        _print_plan(opened, files, as_json=as_json)
+        return
+    report = opened.fetch_files(files, jobs=jobs)
+    needed = opened.needed(files, scan_ids, role)
+    to_adopt = [result.file.path for result in report.to_adopt]
+    if as_json:
+        counts = {name: len(getattr(report, name)) for name in ("fetched", "present", "failed")}
+        failures = [
+            {"path": one.file.path, "error": one.error, "class": one.error_class}
+            for one in report.failed
+        ]
+        volume = {"bytes": report.bytes, "sibling_bytes": report.sibling_bytes}
+        print_json({**counts, **volume, "to_adopt": to_adopt, "failures": failures})
+    else:
+        sys.stdout.write(
+            f"{len(report.fetched):,} fetched ({report.bytes:,} bytes over the network), "
+            f"{len(report.present):,} here before, {len(report.failed):,} failed\n"
+        )
+        # Those that are needed are named by the error.
+        _note_to_adopt(opened, [path for path in to_adopt if path not in needed])
+    report.raise_for_failures(needed=needed)
+
+
+def _print_plan(opened: Release, files: list[LockedFile], *, as_json: bool) -> None:
+    """Print what would come of `files`, and what nobody can send."""
+    from verse_data.releases.status import status as status_of
+
+    nobodys = set(status_of(opened.files, opened.version).to_adopt)
+    to_adopt = [file.path for file in files if file.path in nobodys]
+    coming = {
+        file.path: file for file in files if file.path not in nobodys and not opened.files.has(file)
+    }
+    total = sum({file.annex_key: file.size for file in coming.values()}.values())
+    if as_json:
+        facts = {"files": len(coming), "bytes": total}
+        print_json({**facts, "missing": list(coming), "to_adopt": to_adopt})
+        return
+    sys.stdout.write(f"{len(coming):,} of {len(files):,} files would come, {total:,} bytes\n")
+    _note_to_adopt(opened, to_adopt)
+
+
+def _note_to_adopt(opened: Release, paths: Sequence[str]) -> None:
+    """Say which files have no address, and how they come."""
+    if paths:
+        listed, way = ", ".join(first(paths)), _command(opened, "adopt", "PATH")
+        note(f"{len(paths):,} to adopt, for want of an address ({listed}): {way}")
+
+
+@app.command()
+def adopt(
+    release: opt.Release,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders, files and zips, or addresses of zips.", metavar="PATH|URL..."
+        ),
+    ],
+    *,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Copy files that lie on disk already into a release, by their digests.
+
+    A grading workbook that no version lists yet becomes part of the next version.
+    """
+    from verse_data import adopting
+    from verse_data.opening import dataset_of
+
+    dataset = dataset_of(release, config.resolve(root=root))
+    done = adopting.adopt(dataset, sources, version, progress=progress.default())
+    report = done.report
+    found = {
+        name: [file.path for file in getattr(report, name)] for name in ("new", "known", "missing")
+    }
+    found["unknown"] = report.unknown
+    found["different"] = [
+        f"{one.found} holds sha256 {one.sha256} ({one.size:,} bytes), and {one.file.path} is locked "
+        f"with sha256 {one.file.sha256} ({one.file.size:,} bytes)"
+        for one in report.different
+    ]
+    if not (report.new or report.known):
+        note(f"Nothing of what was given belongs to {release} {done.version}.")
+    if as_json:
+        new = {"path": done.workbook, "version": done.version} if done.workbook else None
+        print_json({**found, "new_workbook": new})
+        return
+    print_facts({name: len(values) for name, values in found.items()})
+    for name in ("different", "unknown", "missing"):
+        note(*first([f"{name}: {value}" for value in found[name]]))
+    note(*(f"not taken as the grading workbook: {reason}" for reason in done.refused.values()))
+    if done.workbook:
+        note(
+            f"No version listed the grading workbook {done.workbook}: it is part of {done.version}, which "
+            f"was made now (lock sha256:{dataset.lock(done.version).digest})."
+        )
+
+
+@app.command()
+def status(
+    release: opt.Release,
+    *,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Say which versions there are, and what of one is on this machine."""
+    from verse_data.releases.status import status as status_of
+
+    opened = vd.open_release(release, version=version, root=root, make=False)
+    found = status_of(opened.files, opened.version)
+    if as_json:
+        totals = {"files": found.files, "here": found.here, "bytes_missing": found.bytes_missing}
+        print_json({**asdict(found), **totals})
+        return
+    sys.stdout.write(f"{found.release} {found.version} (versions: {', '.join(found.versions)})\n")
+    print_facts({"commit": found.commit, "lock": found.lock, "at": found.path})
+    rows = [
+        [one.split, one.role, f"{one.files:,}", f"{one.here:,}", f"{one.bytes - one.bytes_here:,}"]
+        for one in found.shares
+    ]
+    print_table("split", "role", "files", "here", "bytes missing", rows=rows)
+    sys.stdout.write(
+        f"{found.here:,} of {found.files:,} files here, {found.bytes_missing:,} bytes missing\n"
+    )
+    if found.here + len(found.to_adopt) < found.files:
+        note(f"Fetch the rest with: {_command(opened, 'get')}")
+    _note_to_adopt(opened, found.to_adopt)
+
+
+@app.command()
+def verify(
+    release: opt.Release,
+    *,
+    level: Annotated[
+        Any,
+        typer.Option(
+            help="presence, size, hash or content: how closely to look.",
+            metavar="LEVEL",
+            **opt.one_of("presence", "size", "hash", "content"),
+        ),
+    ] = "hash",
+    split: opt.Splits = None,
+    subject: opt.Subjects = None,
+    scan: opt.Scans = None,
+    role: opt.Roles = None,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Check what is here against the lock, and the lock against what the catalog expects.
+
+    Exits with 4 if something here is missing or damaged; gaps of the lock itself are only told.
+    """
+    from verse_data import inspection
+
+    opened = vd.open_release(release, version=version, root=root, offline=True, make=False)
+    found = inspection.verify(
+        opened.files,
+        opened.version,
+        opened.index,
+        level=level,
+        scan_ids=chosen_scans(opened, split, subject, scan),
+        roles=role,
+        derived=opened.config.derived,
+        progress=opened.progress,
+    )
+    if as_json:
+        print_json(found)
+    elif not found:
+        sys.stdout.write("clean: of what was looked at, everything is here as it was locked\n")
+    else:
+        _print_findings(found)
+    if any(not finding.upstream for finding in found):
+        raise typer.Exit(IntegrityError.exit_code)
+
+
+def _print_findings(found: Sequence[Any]) -> None:
+    """Print findings by their rule, with the commands that mend them."""
+    for rule, count in Counter(finding.rule for finding in found).items():
+        same = [finding for finding in found if finding.rule == rule]
+        lines = first([f"{one.path or one.scan_id}: {one.message}" for one in same])
+        lines += [f"mend: {command}" for command in dict.fromkeys(one.command for one in same)]
+        sys.stdout.write(f"{rule}: {count:,}\n" + "".join(f"  {line}\n" for line in lines))
+
+
+@app.command()
+def drop(
+    release: opt.Release,
+    *,
+    split: opt.Splits = None,
+    subject: opt.Subjects = None,
+    scan: opt.Scans = None,
+    role: opt.Roles = None,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    offline: opt.Offline = None,
+    corrupt: Annotated[
+        bool, typer.Option("--corrupt", help="Only contents whose digest is wrong.")
+    ] = False,
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="Do not ask whether they can be had again.")
+    ] = False,
+) -> None:
+    """Remove contents from this machine that can be had again; the lock keeps them in mind."""
+    from verse_data.releases.drop import drop_files
+    from verse_data.releases.verify import verify_files
+
+    opened = vd.open_release(release, version=version, root=root, offline=offline, make=False)
+    scan_ids = chosen_scans(opened, split, subject, scan)
+    files = chosen_files(opened, scan_ids, role)
+    if role is None and scan_ids is not None:
+        # Files of all scans, such as the workbook, were not named.
+        files = [file for file in files if file not in opened.index.grading]
+    if corrupt:
+        found = verify_files(opened.files, files, level="hash", progress=opened.progress)
+        wrong = {finding.path for finding in found if finding.rule != "missing"}
+        files = [file for file in files if file.path in wrong]
+    report = drop_files(
+        opened.files, files, version=opened.version, unchecked=unchecked, damaged=corrupt
+    )
+    sys.stdout.write(f"{len(report.dropped):,} removed ({report.bytes:,} bytes)\n")
+    for kept, what in ((report.shared, "other files have too"), (report.kept, "nobody else has")):
+        if kept:
+            note(*first([f"kept {file.path}: {reason}" for file, reason in kept]))
+            note(f"{len(kept)} kept, which {what}.")
+    if report.kept:
+        raise typer.Exit(IntegrityError.exit_code)
