@@ -17,7 +17,7 @@ from verse_data.errors import counted
 if TYPE_CHECKING:
     from verse_data.records.lock import ReleaseLock
     from verse_data.releases.adopt import AdoptReport
-    from verse_data.releases.dataset import ReleaseDataset
+    from verse_data.releases.repository import Repository
 
 _MOST_LOCK_BYTES = 64 << 20
 
@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command("env")(env)
 
 
-def open_dataset(release: str, root: Path | None) -> ReleaseDataset:
+def open_dataset(release: str, root: Path | None) -> Repository:
     """Return the dataset of a release, which need not exist yet."""
     from verse_data import config
     from verse_data.opening import dataset_of
@@ -48,6 +48,10 @@ def lock(
         str | None,
         typer.Option(help="Use the lock in this file or at this address.", metavar="FILE|URL"),
     ] = None,
+    from_sibling: Annotated[
+        str | None,
+        typer.Option(help="Clone a lab's RIA store, folder or server.", metavar="URL"),
+    ] = None,
     node: Annotated[
         str | None,
         typer.Option(help="OSF node to list. Default: the catalog's.", metavar="ID"),
@@ -62,18 +66,21 @@ def lock(
     """Make a version of a release: a list of its files with digests, as a DataLad dataset."""
     from verse_data import api
     from verse_data.errors import UsageError
-    from verse_data.releases.commands import command
+    from verse_data.releases.history import command
 
     if via is not None:
         note(f"--via {via} has no effect: folders are listed by WaterButler.")
-    if sum(source is not None for source in (from_tree, from_lock, node)) > 1:
+    if sum(source is not None for source in (from_tree, from_lock, from_sibling, node)) > 1:
         raise UsageError(
-            "--from-tree, --from-lock and --node exclude each other. Give one of them."
+            "--from-tree, --from-lock, --from-sibling and --node exclude each other. Give one of them."
         )
     dataset = open_dataset(release, root)
     before = dataset.versions()
     if from_tree is not None:
         opened = api.lock_tree(release, from_tree, root=root, check=check)
+        made, version = opened.lock, opened.version
+    elif from_sibling is not None:
+        opened = api.lock_sibling(release, from_sibling, root=root)
         made, version = opened.lock, opened.version
     elif release == api.PHANTOM and not (from_lock or node):
         opened = api.open_release(release, root=root)
@@ -111,7 +118,7 @@ def lock(
         )
 
 
-def _lost_workbook(dataset: ReleaseDataset, before: Sequence[str], version: str) -> list[str]:
+def _lost_workbook(dataset: Repository, before: Sequence[str], version: str) -> list[str]:
     """Return the workbook of the newest version of `before`, if `version` is new and lists none."""
     from verse_data.tables.index import index_scans
 
@@ -120,7 +127,7 @@ def _lost_workbook(dataset: ReleaseDataset, before: Sequence[str], version: str)
     return [file.path for file in index_scans(dataset.lock(before[-1])).grading[:1]]
 
 
-def _read(place: str, dataset: ReleaseDataset) -> ReleaseLock:
+def _read(place: str, dataset: Repository) -> ReleaseLock:
     """Read a lock from a file or an address."""
     from verse_data.errors import UsageError
     from verse_data.records.lock import ReleaseLock
@@ -139,7 +146,7 @@ def _read(place: str, dataset: ReleaseDataset) -> ReleaseLock:
     return ReleaseLock.parse(data, name=place)
 
 
-def _walk(dataset: ReleaseDataset, *, node: str | None) -> ReleaseLock:
+def _walk(dataset: Repository, *, node: str | None) -> ReleaseLock:
     """List the OSF node of a release."""
     from verse_data import progress
     from verse_data.errors import UsageError, did_you_mean
@@ -224,6 +231,6 @@ def env() -> None:
     """Print what a shell needs for plain datalad and git annex: eval "$(verse-data env)"."""
     import os
 
-    from verse_data.releases.environment import shell_settings
+    from verse_data.releases.git import shell_settings
 
     sys.stdout.write(shell_settings(os.environ))
