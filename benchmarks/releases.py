@@ -27,7 +27,7 @@ from osf_standin import FakeClock, Node, OsfStandin
 
 from verse_data.config import Config
 from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
-from verse_data.releases.git import tool_environment
+from verse_data.releases.environment import tool_environment
 from verse_data.releases.osf import walk_node
 from verse_data.releases.repository import Repository
 

@@ -20,7 +20,7 @@ from support.calls import call
 
 from verse_data.config import Config
 from verse_data.releases.drop import drop_files
-from verse_data.releases.git import tool_environment
+from verse_data.releases.environment import tool_environment
 from verse_data.releases.osf import walk_node
 from verse_data.releases.repository import Repository
 

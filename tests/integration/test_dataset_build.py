@@ -13,7 +13,7 @@ from support.trees import snapshot, write_tree
 
 from verse_data.errors import ContentMissing, SourceChanged, ToolMissing, UsageError
 from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
-from verse_data.releases.git import check_annex
+from verse_data.releases.environment import check_annex
 from verse_data.releases.repository import Repository
 from verse_data.releases.tree import lock_tree
 
@@ -232,7 +232,7 @@ def test_a_failed_build_leaves_nothing(
     home = tmp_path / "releases"
     empty = tmp_path / "empty"
     empty.mkdir()
-    monkeypatch.setattr("verse_data.releases.git.tool_folders", lambda: ())
+    monkeypatch.setattr("verse_data.releases.environment.tool_folders", lambda: ())
 
     monkeypatch.setenv("PATH", str(empty))
     with pytest.raises(ToolMissing, match="git is not installed"):

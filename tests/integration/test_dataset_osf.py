@@ -24,8 +24,8 @@ from verse_data.cli import dataset as commands
 from verse_data.config import Config
 from verse_data.errors import ContentMissing, DownloadCorrupt, Offline, SourceChanged
 from verse_data.records.lock import LockedFile, ReleaseLock
+from verse_data.releases.environment import tool_environment
 from verse_data.releases.fetch import FetchLog
-from verse_data.releases.git import tool_environment
 from verse_data.releases.repository import Repository
 
 ROLES = (

@@ -205,8 +205,16 @@ def test_a_release_is_made_from_a_ria_store(store: str, origin: Repository, tmp_
     assert url == f"ria+file://{tmp_path / 'moved'}"
 
 
-def test_what_only_a_server_has_comes_by_git_annex(store: str, tmp_path: Path) -> None:
-    """The special remote of a RIA store behind HTTP gives contents, and the log and report name it."""
+def test_what_only_a_server_has_comes_by_git_annex(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The special remote of a RIA store behind HTTP gives contents; what is missing or wrong there does not count.
+
+    Here git-annex's own check is switched off in the settings of the user, so that it takes both.
+    """
+    settings = tmp_path / "gitconfig"
+    settings.write_text('[remote "store-storage"]\n\tannex-verify = false\n')
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
     (bare,) = (tmp_path / "store").glob("???/*-*")
     call(bare, "git", "update-server-info")
     handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path / "store")
@@ -214,16 +222,19 @@ def test_what_only_a_server_has_comes_by_git_annex(store: str, tmp_path: Path) -
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"ria+http://127.0.0.1:{server.server_port}#~lab"
         release = vd.lock_sibling("lab", url, root=tmp_path / "b")
-        lost = release.lock.files[0]
-        for content in (tmp_path / "store").rglob(f"{lost.annex_key}/{lost.annex_key}"):
+        lost, wrong = release.lock.files[:2]
+        for file in (lost, wrong):
+            (content,) = (tmp_path / "store").rglob(f"{file.annex_key}/{file.annex_key}")
             content.parent.chmod(0o755)
             content.unlink()
+        content.write_bytes(b"x" * wrong.size)
         report = release.files.fetch(release.lock.files)
         server.shutdown()
 
     assert {result.source for result in report.fetched} == {"store-storage"}
-    assert len(report.fetched) == 14
-    assert [result.file for result in report.to_adopt] == [lost]
+    assert len(report.fetched) == 13
+    assert {result.file for result in report.to_adopt} == {lost, wrong}
+    assert not release.files.has(wrong)
     assert {line["source"] for line in FetchLog(release.files.path).read() if line["ok"]} == {
         "store-storage"
     }

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import verse_data as vd
 from verse_data import progress
 from verse_data.cli import demo
-from verse_data.releases.git import tool_environment
+from verse_data.releases.environment import tool_environment
 
 
 @pytest.fixture(autouse=True, scope="module")

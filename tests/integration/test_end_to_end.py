@@ -19,7 +19,7 @@ from verse_data.opening import list_stores, prune_stores
 from verse_data.phantom import CASES, paint_ct
 from verse_data.phantom import write as write_phantom
 from verse_data.release import Release
-from verse_data.releases.git import tool_environment
+from verse_data.releases.environment import tool_environment
 from verse_data.spine.geometry import apply_affine
 from verse_data.volumes.nifti import write_nifti
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from verse_data.releases.git import tool_environment
+from verse_data.releases.environment import tool_environment
 
 
 def call(folder: Path, *command: str) -> str:

@@ -14,7 +14,7 @@ from verse_data.records.keys import (
     object_path,
     size_and_digest,
 )
-from verse_data.releases.git import tool_environment
+from verse_data.releases.environment import tool_environment
 
 NAMES = (
     "a.nii.gz", "b.json", "c.xlsx", "d.PNG", "a.v1.2.gz", "x.nifti", ".hid", ".hid.gz", "a..gz", "a.b_c",

@@ -49,7 +49,7 @@ DOORS = {
     "zarr": {"volumes/store.py"},
     "nibabel": {"volumes/nifti.py"},
     "datalad": {"releases/siblings.py"},
-    "git_annex": {"releases/git.py"},
+    "git_annex": {"releases/environment.py"},
     "requests": {"releases"},
     "dask": {"volumes/build.py"},
     "distributed": {"volumes/build.py"},

@@ -231,6 +231,6 @@ def env() -> None:
     """Print what a shell needs for plain datalad and git annex: eval "$(verse-data env)"."""
     import os
 
-    from verse_data.releases.git import shell_settings
+    from verse_data.releases.environment import shell_settings
 
     sys.stdout.write(shell_settings(os.environ))

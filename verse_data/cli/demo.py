@@ -105,7 +105,7 @@ def run_demo(
     """Run the demo under `root`; what an earlier run left there is used again."""
     from verse_data import api, config
     from verse_data.progress import silent
-    from verse_data.releases.git import check_annex
+    from verse_data.releases.environment import check_annex
 
     check_annex()
     began, home = time.perf_counter(), config.resolve(root=root).home

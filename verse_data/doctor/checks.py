@@ -19,7 +19,7 @@ from typing import Final, Literal
 
 from verse_data.errors import ToolMissing, VerseDataError, counted
 from verse_data.progress import spell_bytes
-from verse_data.releases.git import Tool, check_annex, check_git
+from verse_data.releases.environment import Tool, check_annex, check_git
 from verse_data.releases.urls import shown_proxy
 
 GB: Final = 1_000_000_000

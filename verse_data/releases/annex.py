@@ -22,7 +22,8 @@ from verse_data.errors import DownloadCorrupt
 from verse_data.locks import key_lock
 from verse_data.records.keys import object_path, other_object_path, size_and_digest
 from verse_data.records.lock import LockedFile
-from verse_data.releases.git import check_annex, check_writable, failure, git, tool_environment
+from verse_data.releases.environment import check_annex, tool_environment
+from verse_data.releases.git import check_writable, failure, git
 
 _OVERRIDES: Final = ("core.fsmonitor=false", "annex.alwayscompact=false")
 _INIT_SECONDS: Final = 600.0
@@ -34,27 +35,24 @@ def require_usable(repository: Path) -> None:
     git(repository, "rev-parse", "--git-dir")
 
 
-def initialise(repository: Path, description: str) -> None:
-    """Make `repository`, which was just built here, one that git-annex knows."""
-    # git-annex puts its hooks where git looks for them.
-    hooks = repository / ".git" / "hooks"
-    hooks.mkdir(exist_ok=True)
+def initialise(repository: Path, description: str, *, hooks: Path = Path("/dev/null")) -> None:
+    """Make `repository` one that git-annex knows; it puts its own hooks into the folder `hooks`.
+
+    Its own way, at the first call, would start the special remotes that a clone's source enabled.
+    """
     options = ("--no-autoenable", "--quiet", description)
     call_annex(repository, "init", *options, settings=[f"core.hooksPath={hooks}"])
 
 
 def ensure_known(repository: Path) -> str:
-    """Return git-annex's id of a repository; let git-annex know a clone that plain git made.
-
-    Its own way, at the first call, would start the special remotes that the clone's source enabled.
-    """
+    """Return git-annex's id of a repository; let git-annex know a clone that plain git made."""
     if uuid := check_writable(repository).get("annex.uuid"):
         return uuid
     locks = repository / ".git" / "verse-data" / "locks"
     with publishing.storage_errors(locks), key_lock(locks, "init", timeout=_INIT_SECONDS):
         # Else another process was first; two at once make git-annex fail.
         if "annex.uuid" not in check_writable(repository):
-            call_annex(repository, "init", "--no-autoenable", "--quiet", "verse-data")
+            initialise(repository, "verse-data")
     return check_writable(repository)["annex.uuid"]
 
 

@@ -1,4 +1,4 @@
-"""git: which program is called, what is around it, and in which folders it reads and writes.
+"""git: in which folders it reads, and in which it writes.
 
 git acts on the configuration of the repository that it works in, and much in there names programs.
 So a folder is *read* by a git that works in an empty repository of a temporary folder, with the
@@ -10,19 +10,15 @@ DataLad makes, with a value that can name no program.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import os
 import re
-import shlex
 import shutil
 import stat
 import subprocess
-import sysconfig
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -31,131 +27,17 @@ from verse_data.errors import (
     IntegrityError,
     PathRefused,
     StorageError,
-    ToolMissing,
     UnsafeInput,
 )
 from verse_data.publishing import storage_errors
+from verse_data.releases.environment import environment_with, tool_environment
 
-# --- the programs, and what is around them --------------------------------------------------------
-
-GIT_FLOOR: Final = (2, 31)
-ANNEX_FLOOR: Final = (10, 20230126)
-"""What DataLad 1.7 asks for."""
-
-AUTHOR_NAME: Final = "verse-data"
-AUTHOR_EMAIL: Final = "verse-data@users.noreply.invalid"
-_IDENTITY: Final = {
-    f"GIT_{role}_{what}": value
-    for role in ("AUTHOR", "COMMITTER")
-    for what, value in (("NAME", AUTHOR_NAME), ("EMAIL", AUTHOR_EMAIL))
-}
-# Every other variable of git's steers it to another repository or program, as when a git hook
-# started us, and is left out.
-_KEPT: Final = r"GIT_(EXEC_PATH|CONFIG_(GLOBAL|SYSTEM|NOSYSTEM|COUNT|KEY_\d+|VALUE_\d+))"
+# --- reading: objects, tags and settings of any folder ---------------------------------------------
 
 
 class GitFailed(StorageError):
     """git ended with an error that has no better name."""
 
-
-class GitDiskFull(GitFailed, DiskFull):
-    """git or git-annex found no room on the disk."""
-
-
-class Tool(NamedTuple):
-    """A program that is there and new enough: where, which version, and the oldest that will do."""
-
-    program: str
-    version: str
-    floor: str
-
-
-def tool_folders() -> tuple[str, ...]:
-    """Return the folders of git-annex and of this environment's programs.
-
-    A Python that is called without activating its environment has neither on PATH. The folder of
-    the ``git_annex`` package holds the program itself, which starts 30 ms sooner than its shim.
-    """
-    spec = importlib.util.find_spec("git_annex")
-    origin = [str(Path(spec.origin).parent)] if spec and spec.origin else []
-    return (*origin, sysconfig.get_path("scripts"))
-
-
-def search_path(environment: Mapping[str, str]) -> str:
-    """Return PATH with :func:`tool_folders` in front, each folder once."""
-    parts = [*tool_folders(), *environment.get("PATH", os.defpath).split(os.pathsep)]
-    return os.pathsep.join(dict.fromkeys(filter(None, parts)))
-
-
-def check_git() -> Tool:
-    """Return git; raise ToolMissing unless one that is new enough can be called."""
-    how = "your system's package manager (apt install git, brew install git)"
-    return _require(search_path(os.environ), "git", ("--version",), GIT_FLOOR, how)
-
-
-def check_annex() -> Tool:
-    """Return git-annex; raise ToolMissing unless git, and one that is new enough, can be called."""
-    check_git()
-    how = "pip install --upgrade git-annex"
-    return _require(search_path(os.environ), "git-annex", ("version", "--raw"), ANNEX_FLOOR, how)
-
-
-@lru_cache(maxsize=8)
-def _require(
-    path: str, name: str, question: tuple[str, ...], floor: tuple[int, ...], how: str
-) -> Tool:
-    program = shutil.which(name, path=path)
-    if program is None:
-        raise ToolMissing(
-            f"{name} is not installed, or not on PATH; releases are kept with it. Install it with {how}."
-        )
-    try:
-        answer = subprocess.run([program, *question], capture_output=True, check=False, text=True)
-    except OSError as error:
-        raise ToolMissing(
-            f"{program} cannot be run: {error.strerror}. Install it with {how}."
-        ) from error
-    version = re.search(r"(\d+)\.(\d+)", answer.stdout)
-    lowest = ".".join(map(str, floor))
-    if version is None or tuple(map(int, version.groups())) < floor:
-        found = version[0] if version else f"of no known version ({answer.stderr.strip()[:200]!r})"
-        raise ToolMissing(
-            f"{name} {found} at {program} is too old; DataLad needs {lowest}. Upgrade it with {how}."
-        )
-    return Tool(program, version[0], lowest)
-
-
-def _environment(kept: str) -> dict[str, str]:
-    """Return this process's environment for git, with no variable of git's but those `kept`."""
-    check_git()
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("GIT_") or re.fullmatch(kept, name)
-    }
-    ours = {"PATH": search_path(environment), "LC_ALL": "C.UTF-8", "GIT_OPTIONAL_LOCKS": "0"}
-    return environment | ours
-
-
-def tool_environment() -> dict[str, str]:
-    """Return the environment for our own calls of git and git-annex that write."""
-    return _environment(_KEPT) | {"GIT_TERMINAL_PROMPT": "0"} | _IDENTITY
-
-
-def shell_settings(environment: Mapping[str, str]) -> str:
-    """Return lines for a POSIX shell that let it call datalad and git-annex on a release."""
-    check_git()
-    answers = [
-        subprocess.run(["git", "config", "--get", name], capture_output=True, check=False, cwd="/")
-        for name in ("user.name", "user.email")
-    ]
-    known = all(answer.stdout.strip() for answer in answers)
-    author = {} if known else {k: v for k, v in _IDENTITY.items() if k not in environment}
-    settings = {"PATH": search_path(environment), **author}
-    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings.items())
-
-
-# --- reading: objects, tags and settings of any folder ---------------------------------------------
 
 _ID: Final = re.compile(r"[0-9a-f]{40}")
 _MOST_BYTES: Final = 128 << 20
@@ -242,12 +124,11 @@ def tags(folder: Path, names: re.Pattern[str]) -> dict[str, str]:
         identity, _, name = line.partition(" refs/tags/")
         found.setdefault(name, identity)
     chosen = {name: text for name, text in found.items() if names.fullmatch(name)}
-    for name, text in chosen.items():
-        if not _ID.fullmatch(text):
-            raise UnsafeInput(
-                f"{folder}: tag {name} holds no SHA-1 name of an object: it is damaged, or of a repository "
-                f"with SHA-256 names, which git-annex does not read. {rebuild(folder)}"
-            )
+    if wrong := [name for name, text in chosen.items() if not _ID.fullmatch(text)]:
+        raise UnsafeInput(
+            f"{folder}: tag {wrong[0]} holds no SHA-1 name of an object: it is damaged, or of a repository "
+            f"with SHA-256 names, which git-annex does not read. {rebuild(folder)}"
+        )
     return chosen
 
 
@@ -256,10 +137,9 @@ def read_objects(folder: Path, names: Sequence[str]) -> list[GitObject | None]:
 
     None where there is no such object, also where a stranger's settings would have git fetch it.
     """
+    asked = "\n".join([*names, ""]).encode(errors="surrogateescape")
     with _reading(folder) as environment:
-        stream = io.BytesIO(
-            _read(environment, "cat-file", "--batch", stdin="\n".join([*names, ""]))
-        )
+        stream = io.BytesIO(_read(folder, environment, "cat-file", "--batch", stdin=asked))
     return [_next_object(stream) for _ in names]
 
 
@@ -280,10 +160,7 @@ def _next_object(stream: io.BytesIO) -> GitObject | None:
 def links(folder: Path, tree: str) -> dict[str, str]:
     """Return the target of each symbolic link in a tree, by path."""
     with _reading(folder) as environment:
-        try:
-            listing = _read(environment, "ls-tree", "-r", "-z", "--full-tree", tree)
-        except GitFailed as error:
-            raise IntegrityError(f"{folder}: {error}. {rebuild(folder)}") from error
+        listing = _read(folder, environment, "ls-tree", "-r", "-z", "--full-tree", tree)
     names = {}
     for row in listing.split(b"\0")[:-1]:
         facts, _, path = row.partition(b"\t")
@@ -309,11 +186,8 @@ def read_config(folder: Path) -> list[tuple[str, str]]:
             f"{config} is over the limit of {_MOST_CONFIG:,} bytes. Nothing was done."
         )
     words = ("config", "--no-includes", "-z", "--file", "-", "--list")
-    with tempfile.TemporaryDirectory(prefix="verse-data-") as home:
-        try:
-            listing = _read(_closed_environment(home), *words, stdin=content)
-        except GitFailed as error:
-            raise UnsafeInput(f"{config}: {error}. Nothing was done.") from error
+    with _reading(folder) as environment:
+        listing = _read(folder, environment, *words, stdin=content)
     pairs = (entry.partition("\n") for entry in listing.decode(errors="replace").split("\0"))
     return [(key, value) for key, _, value in pairs if key]
 
@@ -333,40 +207,51 @@ def _reading(folder: Path) -> Iterator[dict[str, str]]:
         (repository / "refs").mkdir()
         (repository / "HEAD").write_text("ref: refs/heads/main\n")
         (repository / "config").write_text("[core]\n\trepositoryformatversion = 0\n\tbare = true\n")
-        ours = {"GIT_DIR": home, "GIT_OBJECT_DIRECTORY": os.path.realpath(objects)}
-        yield _closed_environment(home) | ours
+        yield environment_with("GIT_EXEC_PATH") | {
+            "HOME": home,
+            "XDG_CONFIG_HOME": home,
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_DIR": home,
+            "GIT_OBJECT_DIRECTORY": os.path.realpath(objects),
+        }
 
 
-def _closed_environment(home: str) -> dict[str, str]:
-    """Return the environment of a git that reads no configuration but that of its repository."""
-    return _environment("GIT_EXEC_PATH") | {
-        "HOME": home,
-        "XDG_CONFIG_HOME": home,
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-    }
+def _read(folder: Path, environment: Mapping[str, str], *words: str, stdin: bytes = b"") -> bytes:
+    """Return what a git that only reads prints."""
+    code, printed, _ = _run(["git", *words], environment, stdin=stdin)
+    if code:
+        raise IntegrityError(
+            f"{folder}: git {words[0]} cannot read it; the dataset is damaged. {rebuild(folder)}"
+        )
+    return printed
 
 
-def _read(environment: Mapping[str, str], *words: str, stdin: str | bytes = b"") -> bytes:
-    """Return what git prints; few objects can print without end, so there is a limit."""
-    with tempfile.TemporaryFile() as given:
-        given.write(stdin.encode(errors="surrogateescape") if isinstance(stdin, str) else stdin)
+def _run(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    stdin: bytes,
+    folder: Path | None = None,
+) -> tuple[int, bytes, bytes]:
+    """Return exit code, output and complaints; few objects can print without end, so there is a limit."""
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as complaint:
+        given.write(stdin)
         given.seek(0)
         with subprocess.Popen(
-            ["git", *words],
-            env=environment, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            command,
+            env=environment, cwd=folder, stdin=given, stdout=subprocess.PIPE, stderr=complaint,
         ) as process:  # fmt: skip
             assert process.stdout
-            found = process.stdout.read(_MOST_BYTES + 1)
-            if len(found) > _MOST_BYTES:
+            printed = process.stdout.read(_MOST_BYTES + 1)
+            if len(printed) > _MOST_BYTES:
                 process.kill()
                 raise UnsafeInput(
-                    f"git {' '.join(words[:1])} gives more than {_MOST_BYTES:,} bytes, which is over the "
-                    f"limit: no release is like this. Nothing of it was used."
+                    f"git printed more than {_MOST_BYTES:,} bytes, which is over the limit: no release is "
+                    f"like this. Nothing of it was used."
                 )
-    if process.returncode:
-        raise GitFailed(f"git {words[0]} cannot read it; it is damaged")
-    return found
+        complaint.seek(0)
+        return process.returncode, printed, complaint.read()
 
 
 # --- writing: in folders whose settings are all known ----------------------------------------------
@@ -393,7 +278,7 @@ _FOLDER: Final = r"(file://)?[^-:][^:]*"
 _SERVER: Final = rf"(https?|ssh|git)://(\w+@)?[\w/]\S*|{_RIA}|\w[\w.@-]*:(?!//)[\w~./][^:\s]*"
 LOCATION: Final = re.compile(f"{_FOLDER}|{_SERVER}", re.ASCII)
 """Where a sibling may be: a folder, or a server by a protocol that starts no program but ssh."""
-_EXPECTED: Final = {
+_SETTINGS: Final = {
     r"core\.repositoryformatversion": "0",
     r"core\.bare": "false",
     r"core\.(filemode|logallrefupdates|ignorecase|precomposeunicode|symlinks)": _BOOLEAN,
@@ -423,6 +308,10 @@ _EXPECTED: Final = {
     r"datalad\.get\.subdataset-source-candidate-.+": r"ria\+(file|ssh|https?)://\S+",
 }
 """Settings by name, and the values that each may have. None of them can name a program of the folder's."""
+# No name holds a line end, which no dot of a name's pattern matches either.
+_EXPECTED: Final = re.compile(
+    "|".join(f"(?:{name})\n(?:{values})" for name, values in _SETTINGS.items()), re.ASCII
+)
 
 
 def check_writable(folder: Path) -> dict[str, str]:
@@ -435,7 +324,7 @@ def check_writable(folder: Path) -> dict[str, str]:
         )
     found = read_config(folder)
     for key, value in found:
-        if not _is_expected(key, value):
+        if not _EXPECTED.fullmatch(f"{key}\n{value}"):
             remedy = f"git config --file {place / 'config'} --unset-all {key}"
             raise UnsafeInput(_refusal(folder, f".git/config sets {key}", remedy))
     # git's own hooks are switched off in our calls; those of git-annex cannot be.
@@ -444,13 +333,6 @@ def check_writable(folder: Path) -> dict[str, str]:
             raise UnsafeInput(_refusal(folder, f".git/hooks holds {hook.name}", f"rm {hook}"))
     refuse_special_files(place, contents=place / "annex" / "objects")
     return dict(found)
-
-
-def _is_expected(key: str, value: str) -> bool:
-    return any(
-        re.fullmatch(name, key, re.ASCII) and re.fullmatch(values, value, re.ASCII)
-        for name, values in _EXPECTED.items()
-    )
 
 
 def _refusal(folder: Path, found: str, remedy: str) -> str:
@@ -463,7 +345,7 @@ def _refusal(folder: Path, found: str, remedy: str) -> str:
     )
 
 
-def git(repository: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
+def git(repository: Path, *arguments: str, stdin: bytes = b"") -> bytes:
     """Call git in a repository that may be written, and return what it printed."""
     check_writable(repository)
     return call_git(repository, *arguments, stdin=stdin)
@@ -475,19 +357,17 @@ def init(folder: Path) -> None:
     call_git(folder.parent, "init", *options, str(folder))
 
 
-def call_git(folder: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
+def call_git(folder: Path, *arguments: str, stdin: bytes = b"") -> bytes:
     """Call git in a folder that is ours, and return what it printed."""
     options = [word for setting in _OVERRIDES for word in ("-c", setting)]
     command = ["git", "--no-pager", "--literal-pathspecs", *options, *arguments]
     # What is no repository shall not lead to one that it happens to lie in.
     ceiling = {"GIT_CEILING_DIRECTORIES": str(folder.resolve().parent)}
-    done = subprocess.run(
-        command,
-        input=stdin, capture_output=True, check=False, cwd=folder, env=tool_environment() | ceiling,
-    )  # fmt: skip
-    if done.returncode:
-        raise failure(folder, f"git {arguments[0]}", done.stderr)
-    return done.stdout
+    environment = tool_environment() | ceiling
+    code, printed, complaint = _run(command, environment, stdin=stdin, folder=folder)
+    if code:
+        raise failure(folder, f"git {arguments[0]}", complaint)
+    return printed
 
 
 _NO_ROOM: Final = ("No space left", "Disk quota exceeded", "Out of diskspace")
@@ -495,12 +375,12 @@ _LEAST_FREE: Final = 64 << 10
 """Bytes with less than which no command that writes goes through."""
 
 
-def failure(repository: Path, command: str, printed: bytes) -> GitFailed:
+def failure(repository: Path, command: str, printed: bytes) -> StorageError:
     """Return the error of a command of git or git-annex that failed, out of what it printed."""
     complaint = printed.decode(errors="replace")
     free = shutil.disk_usage(repository if repository.exists() else repository.parent).free
     if free < _LEAST_FREE or any(words in complaint for words in _NO_ROOM):
-        return GitDiskFull(
+        return DiskFull(
             f"No room left: {command} hit the end of the disk at {repository}; {free:,} bytes free. "
             f"Free some room, or set VERSE_DATA_HOME to a larger disk, and run it again."
         )

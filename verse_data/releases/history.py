@@ -19,7 +19,6 @@ from verse_data.releases import catalog, git
 
 LOCK_PATH: Final = ".verse/lock.json"
 VERSION: Final = re.compile(r"v[1-9][0-9]{0,8}")
-_TARGET: Final = re.compile(rb"object ([0-9a-f]{40})\ntype commit\n")
 _PIN: Final = re.compile(r"sha256:([0-9a-f]{12,64})")
 
 
@@ -34,7 +33,7 @@ class History:
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
-        self._locks: dict[str, ReleaseLock] = {}
+        self._read_before: dict[str, tuple[ReleaseLock, str]] = {}
 
     @property
     def name(self) -> str:
@@ -90,16 +89,24 @@ class History:
 
     def lock(self, version: str | None = None) -> ReleaseLock:
         """Return the lock of a version."""
-        tag = version if version in self._locks else self.resolve(version)
-        if tag not in self._locks:
-            self._locks[tag] = self._read(tag)
-        return self._locks[tag]
+        return self._version(version)[0]
 
-    def _read(self, tag: str) -> ReleaseLock:
-        """Return the lock of a tag, whose own object names the lock's digest."""
-        identity = self._tags()[tag]
-        named, found = git.read_objects(self.path, [identity, f"{identity}:{LOCK_PATH}"])
-        if named is None or found is None or found.type != "blob":
+    def commit(self, version: str | None = None) -> str:
+        """Return the commit id of a version: the same wherever the same locks were published."""
+        return self._version(version)[1]
+
+    def _version(self, version: str | None) -> tuple[ReleaseLock, str]:
+        tag = version if version in self._read_before else self.resolve(version)
+        if tag not in self._read_before:
+            self._read_before[tag] = self._read(tag)
+        return self._read_before[tag]
+
+    def _read(self, tag: str) -> tuple[ReleaseLock, str]:
+        """Return lock and commit id of a tag, whose own object names the lock's digest."""
+        name = self._tags()[tag]
+        names = [name, f"{name}^{{commit}}", f"{name}:{LOCK_PATH}"]
+        named, commit, found = git.read_objects(self.path, names)
+        if named is None or commit is None or found is None or found.type != "blob":
             raise IntegrityError(
                 f"{self.path}: version {tag} holds no {LOCK_PATH}, so it is no release of this package's, or "
                 f"its git objects are damaged. {git.rebuild(self.path)}"
@@ -111,20 +118,7 @@ class History:
                 f"(sha256:{lock.digest[:12]}); the dataset is damaged or was changed. "
                 f"{git.rebuild(self.path)}"
             )
-        return lock
-
-    def commit(self, version: str | None = None) -> str:
-        """Return the commit id of a version: the same wherever the same locks were published."""
-        (named,) = git.read_objects(self.path, [self._tags()[self.resolve(version)]])
-        if named and named.type == "commit":
-            return named.id
-        target = _TARGET.match(named.content) if named and named.type == "tag" else None
-        if target is None:
-            raise IntegrityError(
-                f"{self.path}: the commit of a version is missing; the dataset is damaged. "
-                f"{git.rebuild(self.path)}"
-            )
-        return target[1].decode()
+        return lock, commit.id
 
     def tree_keys(self, version: str | None = None) -> dict[str, str]:
         """Return the annex key of every file of a version by path, out of the git tree itself."""

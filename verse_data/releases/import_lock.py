@@ -7,7 +7,6 @@ beside its place and renamed; of every other the tag comes last.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import secrets
@@ -18,11 +17,12 @@ from pathlib import Path
 from typing import Final
 
 from verse_data import publishing
-from verse_data.errors import UsageError
+from verse_data.errors import StorageError, UsageError
 from verse_data.records.keys import link_target, log_folder
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases import annex, git
-from verse_data.releases.git import AUTHOR_EMAIL, AUTHOR_NAME, GitFailed, check_annex, tags
+from verse_data.releases.environment import AUTHOR_EMAIL, AUTHOR_NAME, check_annex
+from verse_data.releases.git import GitFailed, tags
 from verse_data.releases.history import LOCK_PATH, History
 
 Addresses = Callable[[LockedFile], Sequence[str]]
@@ -84,7 +84,7 @@ def publish(
             if old.digest != lock.digest:
                 _import_beside(path, lock, 1, None, addresses)  # for its addresses alone
             # Whoever published the newest may have been killed before this.
-            _move_work_tree(history, history.commit(newest))
+            _move_work_tree(path, history.commit(newest))
             return version
     if after not in {None, newest}:
         raise NotNewest(
@@ -97,7 +97,7 @@ def publish(
     if not _create_tag(path, lock, number=number, commit=commit):
         # Another process was first with this number: its version comes before ours.
         return publish(history, lock, addresses=addresses, after=after)
-    _move_work_tree(history, commit)
+    _move_work_tree(path, commit)
     return f"v{number}"
 
 
@@ -113,20 +113,18 @@ def require_place(path: Path) -> None:
             f"{path} exists and holds no release. Nothing was written. Move it away, or choose "
             f"another place with --root, and run this again."
         )
-    with publishing.storage_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    with publishing.staging(path) as probe:
+        probe.touch()
 
 
 def finish(repository: Path, commit: str, description: str) -> None:
     """Give a repository whose versions are there its settings, its work tree and git-annex's id."""
     with (repository / ".git" / "config").open("a") as config:
         config.write(_SETTINGS)
-    git.git(repository, "update-ref", "refs/heads/main", commit)
-    git.git(repository, "symbolic-ref", "HEAD", "refs/heads/main")
-    git.git(repository, "reset", "--hard", "--quiet", commit)
-    annex.initialise(repository, description)
+    git.git(repository, "checkout", "--quiet", "--force", "-B", "main", commit)
+    hooks = repository / ".git" / "hooks"
+    hooks.mkdir(exist_ok=True)
+    annex.initialise(repository, description, hooks=hooks)
 
 
 def _build(path: Path, lock: ReleaseLock, addresses: Addresses) -> bool:
@@ -152,22 +150,20 @@ def _import_beside(
         annex.merge(path)
     finally:
         for branch in ("main", "git-annex"):
-            with suppress(GitFailed):
+            with suppress(StorageError):
                 git.git(path, "update-ref", "-d", f"{namespace}/{branch}")
     return commit
 
 
-def _move_work_tree(history: History, commit: str) -> None:
+def _move_work_tree(path: Path, commit: str) -> None:
     """Bring ``main`` and the work tree to `commit`, unless the user has work of their own there.
 
     The version is published before this, and reading it needs no work tree: what fails is left.
     """
-    ours = {history.commit(version) for version in history.versions()}
-    with suppress(GitFailed):
-        head = git.git(history.path, "symbolic-ref", "--quiet", "HEAD").decode().strip()
-        at = git.git(history.path, "rev-parse", "--verify", "--quiet", f"{head}^{{commit}}")
-        if head == "refs/heads/main" and at.decode().strip() in ours:
-            git.git(history.path, "merge", "--ff-only", "--quiet", commit)
+    with suppress(StorageError):
+        head = git.git(path, "symbolic-ref", "--quiet", "HEAD")
+        if head.strip() == b"refs/heads/main":
+            git.git(path, "merge", "--ff-only", "--quiet", commit)
 
 
 def _create_tag(repository: Path, lock: ReleaseLock, *, number: int, commit: str) -> bool:

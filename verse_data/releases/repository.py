@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -120,15 +120,11 @@ class Repository(History):
         drop = command(self, "drop", "--corrupt", version=version)
         return f"{drop} && {bring}" if damaged else bring
 
-    def read(self, file: LockedFile) -> bytes:
-        """Return the content of a small file, hashed.
+    def content(self, file: LockedFile) -> Path:
+        """Return the path of the content of `file`, which is hashed first.
 
         `ContentMissing` if it is not here, `ContentCorrupt` if it is not the locked one.
         """
-        return self.source(file).read()
-
-    def content(self, file: LockedFile) -> Path:
-        """Return the path of the content of `file`, which is hashed first; raise as :meth:`read`."""
         self.source(file).check()
         return self.object_path(file)
 
@@ -188,22 +184,21 @@ class Repository(History):
             If the dataset's git configuration is not as this package writes it; nothing was fetched.
         """
         report = fetch_files(self.store, files, jobs=jobs, config=self.config, progress=progress)
-        left = {result.file.annex_key: result.file for result in (*report.failed, *report.to_adopt)}
-        gave = get_from_servers(self.path, list(left.values())) if left else {}
-        if not gave:
-            return report
-        fetched = [
-            FetchResult(file=result.file, ok=True, sibling_bytes=result.file.size, source=gave[key])
-            for result in (*report.failed, *report.to_adopt)
-            if (key := result.file.annex_key) in gave
+        waiting = (*report.failed, *report.to_adopt)
+        gave = get_from_servers(self.path, [result.file for result in waiting]) if waiting else {}
+
+        def left(results: Sequence[FetchResult]) -> tuple[FetchResult, ...]:
+            return tuple(result for result in results if result.file.annex_key not in gave)
+
+        came = [
+            FetchResult(file=file, ok=True, sibling_bytes=file.size, source=gave[file.annex_key])
+            for file in (result.file for result in waiting if result.file.annex_key in gave)
         ]
-        for result in fetched:
+        for result in came:
             FetchLog(self.path).append(result)
+        fetched = (*report.fetched, *came)
         return replace(
-            report,
-            fetched=(*report.fetched, *fetched),
-            failed=tuple(r for r in report.failed if r.file.annex_key not in gave),
-            to_adopt=tuple(r for r in report.to_adopt if r.file.annex_key not in gave),
+            report, fetched=fetched, failed=left(report.failed), to_adopt=left(report.to_adopt)
         )
 
 
@@ -232,47 +227,34 @@ class Status:
     commit: str
     lock: str
     path: str
+    files: int
+    here: int
+    bytes_missing: int
     shares: tuple[Share, ...]
     to_adopt: tuple[str, ...]
     """Files that are not here, and that neither an address nor a sibling may give."""
     interrupted: int
     """Downloads that were begun and not finished; the next ``get`` goes on with them."""
 
-    @property
-    def files(self) -> int:
-        """Number of locked files."""
-        return sum(share.files for share in self.shares)
-
-    @property
-    def here(self) -> int:
-        """Number of files whose content is here."""
-        return sum(share.here for share in self.shares)
-
-    @property
-    def bytes_missing(self) -> int:
-        """Bytes that are locked and not here."""
-        return sum(share.bytes - share.bytes_here for share in self.shares)
-
 
 def status(repository: Repository, version: str | None = None) -> Status:
     """Count what is here; nothing is read but the names and sizes of files."""
     name = repository.resolve(version)
-    lock, has_siblings = repository.lock(name), bool(repository.siblings())
-    groups: dict[tuple[str, str], list[tuple[LockedFile, bool]]] = defaultdict(list)
-    to_adopt = []
+    lock, siblings_here = repository.lock(name), repository.siblings()
+    here = [file for file in lock.files if repository.has(file)]
+    missing = set(lock.files).difference(here)
+    groups: dict[tuple[str, str], list[LockedFile]] = defaultdict(list)
     for file in lock.files:
-        parsed, here = parse_path(file.path), repository.has(file)
-        groups[split_of(file.path) or "", parsed.role if parsed else "other"].append((file, here))
-        if not (here or has_siblings or repository.addresses(file)):
-            to_adopt.append(file.path)
+        parsed = parse_path(file.path)
+        groups[split_of(file.path) or "", parsed.role if parsed else "other"].append(file)
     shares = tuple(
         Share(
             split=split,
             role=role,
             files=len(files),
-            here=sum(here for _, here in files),
-            bytes=sum(file.size for file, _ in files),
-            bytes_here=sum(file.size for file, here in files if here),
+            here=len(files) - len(missing.intersection(files)),
+            bytes=_total(files),
+            bytes_here=_total(set(files).difference(missing)),
         )
         for (split, role), files in sorted(groups.items())
     )
@@ -283,7 +265,18 @@ def status(repository: Repository, version: str | None = None) -> Status:
         commit=repository.commit(name),
         lock=f"sha256:{lock.digest}",
         path=str(repository.path),
+        files=len(lock.files),
+        here=len(here),
+        bytes_missing=_total(missing),
         shares=shares,
-        to_adopt=tuple(to_adopt),
+        to_adopt=tuple(
+            file.path
+            for file in lock.files
+            if file in missing and not (siblings_here or repository.addresses(file))
+        ),
         interrupted=len(list(repository.store.incoming.glob("*.part"))),
     )
+
+
+def _total(files: Iterable[LockedFile]) -> int:
+    return sum(file.size for file in files)

@@ -11,8 +11,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +22,7 @@ from verse_data.digests import digest_file
 from verse_data.errors import IntegrityError, UnsafeInput, UrlRefused, UsageError, warn
 from verse_data.records.lock import LockedFile
 from verse_data.releases import annex, git
+from verse_data.releases.environment import check_annex, search_path
 from verse_data.releases.history import History
 from verse_data.releases.import_lock import datalad_config, finish, import_version, require_place
 
@@ -98,25 +98,34 @@ def get_from_servers(repository: Path, files: Sequence[LockedFile]) -> dict[str,
     every, store = siblings(repository), annex.ObjectStore(repository)
     # git-annex would read the configuration of those in folders, and work in them.
     aside = [f"remote.{sibling.name}.annex-ignore=true" for sibling in every if sibling.git_folder]
+    options = ("--batch-keys", "--json", "--json-error-messages")
     gave: dict[str, str] = {}
-    for sibling in every:
-        missing = [file for file in files if not store.has(file)]
-        if sibling.git_folder or not missing:
-            continue
-        _refuse_foreign_datalad(repository)
-        log.info("asking sibling %s for %s contents", sibling.name, len(missing))
-        annex.ensure_known(repository)
-        printed = annex.call_annex(
-            *(repository, "get", f"--from={sibling.name}", "--batch-keys", "--json", "--json-error-messages"),
-            stdin="".join(f"{file.annex_key}\n" for file in missing).encode(),
-            settings=("annex.verify=true", *aside),
-            check=False,
-        )  # fmt: skip
-        came = {file.annex_key: sibling.name for file in missing if store.has(file)}
-        if len(came) < len(missing):
-            log.warning("sibling %s: %s", sibling.name, printed[-2000:].decode(errors="replace"))
-        gave |= came
+    for name in [sibling.name for sibling in every if not sibling.git_folder]:
+        missing = {file.annex_key: file for file in files if not store.has(file)}
+        if missing:
+            _refuse_foreign_datalad(repository)
+            annex.ensure_known(repository)
+            log.info("asking sibling %s for %s contents", name, len(missing))
+            printed = annex.call_annex(
+                *(repository, "get", f"--from={name}", *options),
+                stdin="".join(f"{key}\n" for key in missing).encode(),
+                settings=("annex.verify=true", *aside),
+                check=False,
+            )
+            log.debug("sibling %s: %s", name, printed.decode(errors="replace"))
+            gave |= dict.fromkeys(_keep_right(store, missing.values()), name)
     return gave
+
+
+def _keep_right(store: annex.ObjectStore, files: Iterable[LockedFile]) -> list[str]:
+    """Return the keys of what came and is right; remove what is not."""
+    came = [file for file in files if store.has(file)]
+    # Settings of the user's can switch git-annex's own check off.
+    wrong = [f for f in came if digest_file(store.object_path(f)).sha256 != f.sha256]
+    for file in wrong:
+        store.remove(file)
+    annex.record_presence(store.path, {file.annex_key: False for file in wrong})
+    return [file.annex_key for file in came if file not in wrong]
 
 
 def _refuse_foreign_datalad(repository: Path) -> None:
@@ -209,36 +218,30 @@ def _check_versions(history: History, release: str, url: str) -> str:
 
 def _enable_special_remotes(repository: Path, store: str) -> None:
     """Enable the special remote of the RIA store at `store`; name every other, which stays off."""
-    text = b""
-    with suppress(git.GitFailed):  # there is none
-        text = git.git(repository, "cat-file", "blob", "git-annex:remote.log")
-    remotes = {}
-    for line in text.decode(errors="replace").splitlines():
-        uuid, *facts = line.split(" ")
-        remotes[uuid] = dict(fact.split("=", 1) for fact in facts if "=" in fact)
-    ora = [remote for remote in remotes.values() if remote.get("externaltype") == "ora"]
-    here = ora if len(ora) == 1 else [remote for remote in ora if remote.get("url") == store]
-    for remote in remotes.values():
-        name, kind = remote.get("name", ""), remote.get("externaltype") or remote.get("type")
-        if store and remote in here and re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+    remotes = datalad_dataset(repository).repo.get_special_remotes().values()
+    ora = [remote for remote in remotes if remote.get("externaltype") == "ora"]
+    chosen = ora if len(ora) == 1 else [remote for remote in ora if remote.get("url") == store]
+    for remote in remotes:
+        name = remote["name"]
+        if store and remote in chosen and re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
             git.git(repository, "config", f"remote.{name}.ora-url", store)
             annex.call_annex(repository, "enableremote", name)
             # git-annex asks a person whether it is safe: of this type, and at the address that was typed.
             git.git(repository, "config", f"remote.{name}.annex-verified", "verified")
         else:
-            warn(
-                UserWarning(
-                    f"The special remote {name!r} of type {kind} was not enabled: only that of the RIA "
-                    f"store that was named is. If you trust it: git annex enableremote {name}"
-                )
+            kind = remote.get("externaltype") or remote.get("type")
+            text = (
+                f"The special remote {name!r} of type {kind} was not enabled: only that of the RIA "
+                f"store that was named is. If you trust it: git annex enableremote {name}"
             )
+            warn(UserWarning(text))
 
 
 def datalad_dataset(path: Path) -> Any:
     """Return the ``datalad.api.Dataset`` of a folder."""
-    git.check_annex()
+    check_annex()
     # DataLad looks for git-annex on PATH, where a Python without activated environment has none.
-    os.environ["PATH"] = git.search_path(os.environ)
+    os.environ["PATH"] = search_path(os.environ)
     from datalad.api import Dataset
 
     return Dataset(path)
