@@ -125,36 +125,6 @@ def test_what_get_names_in_its_error_it_names_once(tmp_path: Path) -> None:
     assert "to adopt" not in answer.stderr
 
 
-def test_a_lab_shares_contents_through_a_ria_store(dataset: Repository, tmp_path: Path) -> None:
-    """Pushed to a RIA store on disk, contents are got from there by a clone that has no network."""
-    store = f"ria+file://{tmp_path / 'store'}"
-    call(
-        dataset.path,
-        "datalad",
-        "create-sibling-ria",
-        "-s",
-        "lab",
-        "--new-store-ok",
-        "--alias",
-        "phantom",
-        store,
-    )
-    call(dataset.path, "datalad", "push", "--to", "lab")
-    (bare,) = (tmp_path / "store").glob("???/*-*")
-    call(bare, "git", "symbolic-ref", "HEAD", "refs/heads/main")
-    call(bare, "git", "fetch", "-q", str(dataset.path), "--tags")
-
-    clone = tmp_path / "desk" / "phantom"
-    call(tmp_path, "datalad", "clone", f"{store}#~phantom", str(clone))
-    copy = Repository(clone)
-    report = copy.fetch(copy.lock().files)
-
-    assert report.failed == ()
-    assert len(report.fetched) == 10
-    assert all(copy.has(file) for file in copy.lock("v1").files)
-    assert copy.commit("v1") == dataset.commit("v1")
-
-
 def test_what_a_sibling_gave_is_not_said_to_come_from_the_web(
     dataset: Repository, tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -41,7 +41,6 @@ class GitFailed(StorageError):
 
 _ID: Final = re.compile(r"[0-9a-f]{40}")
 _MOST_BYTES: Final = 128 << 20
-_MOST_CONFIG: Final = 1 << 20
 _SMALL: Final = ("config", "packed-refs", "refs/tags")
 """What is read of a git folder, beside its objects."""
 
@@ -112,17 +111,13 @@ def tags(folder: Path, names: re.Pattern[str]) -> dict[str, str]:
             f"{folder}: its references are a reftable, which is not read. Clone it with "
             f"git clone --ref-format=files {folder} ANOTHER_FOLDER"
         )
-    found: dict[str, str] = {}
-    loose, packed = place / "refs" / "tags", place / "packed-refs"
     with storage_errors(place):
-        # In this order, as git does: packing writes the one before it removes the other.
-        for path in loose.iterdir() if loose.is_dir() else ():
-            with suppress(FileNotFoundError, IsADirectoryError):
-                found[path.name] = path.read_text(errors="replace").strip()
+        # Read in this order, as git does: packing writes the one before it removes the other.
+        loose = [_loose_tag(path) for path in (place / "refs" / "tags").glob("*")]
+        packed = place / "packed-refs"
         lines = packed.read_text(errors="replace").splitlines() if packed.is_file() else []
-    for line in lines:
-        identity, _, name = line.partition(" refs/tags/")
-        found.setdefault(name, identity)
+    rows = [line.partition(" refs/tags/") for line in (*lines, *loose)]
+    found = {name: identity for identity, _, name in rows}
     chosen = {name: text for name, text in found.items() if names.fullmatch(name)}
     if wrong := [name for name, text in chosen.items() if not _ID.fullmatch(text)]:
         raise UnsafeInput(
@@ -130,6 +125,14 @@ def tags(folder: Path, names: re.Pattern[str]) -> dict[str, str]:
             f"with SHA-256 names, which git-annex does not read. {rebuild(folder)}"
         )
     return chosen
+
+
+def _loose_tag(path: Path) -> str:
+    """Return the line that a file of ``refs/tags`` would be in ``packed-refs``."""
+    try:
+        return f"{path.read_text(errors='replace').strip()} refs/tags/{path.name}"
+    except (FileNotFoundError, IsADirectoryError):  # packed or removed meanwhile
+        return ""
 
 
 def read_objects(folder: Path, names: Sequence[str]) -> list[GitObject | None]:
@@ -179,15 +182,9 @@ def links(folder: Path, tree: str) -> dict[str, str]:
 def read_config(folder: Path) -> list[tuple[str, str]]:
     """Return each setting of ``.git/config``, as it stands there; what it includes is not followed."""
     config = git_folder(folder) / "config"
-    with storage_errors(config):
-        content = config.read_bytes()[: _MOST_CONFIG + 1]
-    if len(content) > _MOST_CONFIG:
-        raise UnsafeInput(
-            f"{config} is over the limit of {_MOST_CONFIG:,} bytes. Nothing was done."
-        )
-    words = ("config", "--no-includes", "-z", "--file", "-", "--list")
+    words = ("config", "--no-includes", "-z", "--file", str(config), "--list")
     with _reading(folder) as environment:
-        listing = _read(folder, environment, *words, stdin=content)
+        listing = _read(folder, environment, *words)
     pairs = (entry.partition("\n") for entry in listing.decode(errors="replace").split("\0"))
     return [(key, value) for key, _, value in pairs if key]
 

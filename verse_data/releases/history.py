@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Final, Literal
 
 from verse_data import config as configuration
-from verse_data.errors import IntegrityError, UsageError, did_you_mean
+from verse_data.errors import IntegrityError, UsageError
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.names import Role, parse_path
-from verse_data.releases import catalog, git
+from verse_data.releases import git
 
 LOCK_PATH: Final = ".verse/lock.json"
 VERSION: Final = re.compile(r"v[1-9][0-9]{0,8}")
@@ -79,12 +79,9 @@ class History:
                 f"{self.path} is a git repository that holds no version of {self.name}. Move it away, "
                 f"and make the release again: {get}"
             )
-        folders = self.path.parent.iterdir() if self.path.parent.is_dir() else ()
-        names = {*catalog.names(), *(folder.name for folder in folders)}
-        meant = "" if self.name in names else did_you_mean(self.name, names)
         return (
-            f"There is no release {self.name!r} at {self.path}.{meant} Make it with: {get}, if it is a "
-            f"published one; of files of your own: {command(self.path, 'lock', '--from-tree', 'FOLDER')}"
+            f"There is no release {self.name!r} at {self.path}. Make it with: {get}, if it is a published "
+            f"one; of files of your own: {command(self.path, 'lock', '--from-tree', 'FOLDER')}"
         )
 
     def lock(self, version: str | None = None) -> ReleaseLock:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -240,24 +240,19 @@ class Status:
 def status(repository: Repository, version: str | None = None) -> Status:
     """Count what is here; nothing is read but the names and sizes of files."""
     name = repository.resolve(version)
-    lock, siblings_here = repository.lock(name), repository.siblings()
-    here = [file for file in lock.files if repository.has(file)]
-    missing = set(lock.files).difference(here)
-    groups: dict[tuple[str, str], list[LockedFile]] = defaultdict(list)
+    lock, near = repository.lock(name), repository.siblings()
+    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    to_adopt = []
     for file in lock.files:
         parsed = parse_path(file.path)
-        groups[split_of(file.path) or "", parsed.role if parsed else "other"].append(file)
-    shares = tuple(
-        Share(
-            split=split,
-            role=role,
-            files=len(files),
-            here=len(files) - len(missing.intersection(files)),
-            bytes=_total(files),
-            bytes_here=_total(set(files).difference(missing)),
-        )
-        for (split, role), files in sorted(groups.items())
-    )
+        count = counts[split_of(file.path) or "", parsed.role if parsed else "other"]
+        count.update(files=1, bytes=file.size)
+        if repository.has(file):
+            count.update(here=1, bytes_here=file.size)
+        elif not (near or repository.addresses(file)):
+            to_adopt.append(file.path)
+    total = sum(counts.values(), Counter[str]())
+    counted = ("files", "here", "bytes", "bytes_here")
     return Status(
         release=repository.name,
         version=name,
@@ -265,18 +260,13 @@ def status(repository: Repository, version: str | None = None) -> Status:
         commit=repository.commit(name),
         lock=f"sha256:{lock.digest}",
         path=str(repository.path),
-        files=len(lock.files),
-        here=len(here),
-        bytes_missing=_total(missing),
-        shares=shares,
-        to_adopt=tuple(
-            file.path
-            for file in lock.files
-            if file in missing and not (siblings_here or repository.addresses(file))
+        files=total["files"],
+        here=total["here"],
+        bytes_missing=total["bytes"] - total["bytes_here"],
+        shares=tuple(
+            Share(split=split, role=role, **{what: count[what] for what in counted})
+            for (split, role), count in sorted(counts.items())
         ),
+        to_adopt=tuple(to_adopt),
         interrupted=len(list(repository.store.incoming.glob("*.part"))),
     )
-
-
-def _total(files: Iterable[LockedFile]) -> int:
-    return sum(file.size for file in files)
