@@ -13,7 +13,7 @@ import pytest
 from support.calls import call
 from support.trees import write_tree
 
-from verse_data.api import open_release
+from verse_data.api import lock_sibling, open_release
 from verse_data.comparison import compare
 from verse_data.config import resolve
 from verse_data.errors import IntegrityError, UnsafeInput, VerseDataError
@@ -647,6 +647,34 @@ def test_a_folder_that_a_clone_came_from_is_not_worked_in(
     subprocess.run(["git-annex", "move", "--from=origin", "--all"], cwd=clones[1],
                    env=tool_environment(), capture_output=True, check=False)  # fmt: skip
     assert list(markers.iterdir()) != []
+
+
+def test_a_release_is_locked_from_a_strangers_folder_and_nothing_of_it_is_run(
+    release: Repository, markers: Path, tmp_path: Path
+) -> None:
+    """Cloning a sibling in a folder, and getting its contents, leaves its hooks and settings as data."""
+    program(tmp_path / "bin" / "evil", markers)
+    for name in (*HOOKS, *ANNEX_HOOKS):
+        program(release.path / ".git" / "hooks" / name, markers)
+    evil = str(tmp_path / "bin" / "evil")
+    set_all(release.path, {"core.fsmonitor": evil, "core.alternateRefsCommand": evil,
+                           "uploadpack.packObjectsHook": evil, "annex.thawcontent-command": evil,
+                           "annex.post-update-command": evil, "core.sshCommand": evil})  # fmt: skip
+
+    mine = lock_sibling("phantom", str(release.path), root=tmp_path / "mine")
+
+    assert mine.commit == release.commit()
+    assert len(mine.files.fetch(mine.lock.files).fetched) == len(mine.lock.files)
+    assert list(markers.iterdir()) == []
+
+
+def test_a_folder_whose_commits_hold_more_than_the_lock_is_not_cloned(
+    evil: Repository, markers: Path, tmp_path: Path
+) -> None:
+    """Procedures, providers and submodules beside a right lock are refused, and none of them is run."""
+    with pytest.raises(IntegrityError, match="more than the lock says"):
+        lock_sibling("phantom", str(evil.path), root=tmp_path / "mine")
+    assert list(markers.iterdir()) == []
 
 
 PROTOCOL = """echo VERSION 1
