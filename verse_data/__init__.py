@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         list_releases,
         load_split,
         load_table,
+        lock_sibling,
         lock_tree,
         open_release,
     )
@@ -33,6 +34,7 @@ _HOME_OF_NAME = {
     "list_releases": "verse_data.api",
     "load_split": "verse_data.api",
     "load_table": "verse_data.api",
+    "lock_sibling": "verse_data.api",
     "lock_tree": "verse_data.api",
     "open_release": "verse_data.api",
     "Release": "verse_data.release",
@@ -53,6 +55,7 @@ __all__ = [
     "list_releases",
     "load_split",
     "load_table",
+    "lock_sibling",
     "lock_tree",
     "open_release",
     "phantom",

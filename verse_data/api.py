@@ -1,4 +1,4 @@
-"""The front door: `load_split`, `load_table`, `open_release`, `lock_tree`, `list_releases`, `cite`."""
+"""The front door: `load_split`, `load_table`, `open_release`, `lock_tree`, `lock_sibling`, `list_releases`, `cite`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from verse_data.opening import (
     dataset_of,
     known_dataset,
     list_releases,
+    lock_sibling,
     lock_tree,
     open_release,
     release_names,
@@ -25,7 +26,7 @@ from verse_data.opening import (
 from verse_data.progress import Progress
 from verse_data.records.names import SPLITS, Split
 from verse_data.release import Release
-from verse_data.releases.commands import command
+from verse_data.releases.history import command
 from verse_data.serve import (
     PatchOptions,
     ScanOptions,
@@ -54,6 +55,7 @@ __all__ = [
     "list_releases",
     "load_split",
     "load_table",
+    "lock_sibling",
     "lock_tree",
     "open_release",
 ]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import json
 import subprocess
 import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,27 +20,30 @@ from typer.testing import CliRunner
 import verse_data as vd
 from verse_data.api import lock_tree, open_release
 from verse_data.cli.main import app
+from verse_data.errors import IntegrityError, StorageError, UrlRefused, UsageError
 from verse_data.records.keys import log_folder
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.records.lock import ReleaseLock
+from verse_data.releases.fetch import FetchLog
+from verse_data.releases.repository import Repository
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
 
 @pytest.fixture
-def origin(tmp_path: Path) -> ReleaseDataset:
+def origin(tmp_path: Path) -> Repository:
     """Build a release with its contents; none of its files has an address."""
     return lock_tree("lab", write_tree(tmp_path / "tree"), root=tmp_path / "a", check=False).files
 
 
-def clone(origin: ReleaseDataset, root: Path, *options: str) -> ReleaseDataset:
+def clone(origin: Repository, root: Path, *options: str) -> Repository:
     """Clone a release by plain git to where this package looks for it."""
     path = root / "releases" / "lab"
     path.parent.mkdir(parents=True)
     call(root, "git", "clone", "-q", *options, str(origin.path), str(path))
-    return ReleaseDataset(path)
+    return Repository(path)
 
 
-def right(dataset: ReleaseDataset) -> bool:
+def right(dataset: Repository) -> bool:
     """Whether all contents are here, and are the locked ones."""
     return all(
         hashlib.sha256(dataset.content(file).read_bytes()).hexdigest() == file.sha256
@@ -44,14 +51,20 @@ def right(dataset: ReleaseDataset) -> bool:
     )
 
 
-def mark_as_without_links(dataset: ReleaseDataset) -> None:
+def publish_smaller(dataset: Repository) -> None:
+    """Add a version without the first file."""
+    lock = dataset.lock()
+    dataset.publish(ReleaseLock(release=lock.release, source=lock.source, files=lock.files[1:]))
+
+
+def mark_as_without_links(dataset: Repository) -> None:
     """Set what git and git-annex set on a file system without symbolic links."""
     for setting, value in (("annex.crippledfilesystem", "true"), ("core.symlinks", "false")):
         call(dataset.path, "git", "config", setting, value)
     call(dataset.path, "git-annex", "init", "--quiet", "b")
 
 
-def test_get_ends_on_a_file_system_without_links(origin: ReleaseDataset, tmp_path: Path) -> None:
+def test_get_ends_on_a_file_system_without_links(origin: Repository, tmp_path: Path) -> None:
     """What git-annex keeps in its other layout there is found, and what is missing comes."""
     copy = clone(origin, tmp_path / "b", "-c", "core.symlinks=false")
     mark_as_without_links(copy)
@@ -76,13 +89,13 @@ def test_get_ends_on_a_file_system_without_links(origin: ReleaseDataset, tmp_pat
     assert not any(copy.has(file) for file in copy.lock().files)
 
 
-def test_a_bare_sibling_gives_its_contents(origin: ReleaseDataset, tmp_path: Path) -> None:
+def test_a_bare_sibling_gives_its_contents(origin: Repository, tmp_path: Path) -> None:
     """A bare clone keeps contents in git-annex's other layout, under the folder itself."""
     call(tmp_path, "git", "clone", "-q", "--bare", str(origin.path), "bare.git")
     call(tmp_path / "bare.git", "git-annex", "init", "--quiet", "bare")
     call(origin.path, "git", "remote", "add", "bare", str(tmp_path / "bare.git"))
     call(origin.path, "git-annex", "copy", "--quiet", "--to", "bare")
-    copy = clone(ReleaseDataset(tmp_path / "bare.git"), tmp_path / "b")
+    copy = clone(Repository(tmp_path / "bare.git"), tmp_path / "b")
 
     report = copy.fetch(copy.lock().files)
 
@@ -92,7 +105,7 @@ def test_a_bare_sibling_gives_its_contents(origin: ReleaseDataset, tmp_path: Pat
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "link"])
 def test_a_wrong_content_at_a_sibling_is_not_taken(
-    origin: ReleaseDataset, tmp_path: Path, damage: str
+    origin: Repository, tmp_path: Path, damage: str
 ) -> None:
     """Other bytes of the right size, other sizes and links are passed over, and said to be missing."""
     file = origin.lock().files[0]
@@ -118,7 +131,7 @@ def test_a_wrong_content_at_a_sibling_is_not_taken(
 
 
 def test_a_second_sibling_is_asked_where_the_first_is_no_use(
-    origin: ReleaseDataset, tmp_path: Path
+    origin: Repository, tmp_path: Path
 ) -> None:
     """What one sibling has damaged, or may not be read there, comes from the next."""
     good = clone(origin, tmp_path / "good")
@@ -138,7 +151,7 @@ def test_a_second_sibling_is_asked_where_the_first_is_no_use(
 
 
 def test_a_sibling_needs_no_network(
-    origin: ReleaseDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    origin: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Offline, what lies in another folder comes all the same, and no socket is opened."""
     clone(origin, tmp_path / "b")
@@ -148,8 +161,151 @@ def test_a_sibling_needs_no_network(
     assert opened == []
 
 
+@pytest.fixture
+def store(origin: Repository, tmp_path: Path) -> str:
+    """Push the release to a RIA store as a lab does, and return its address."""
+    store = f"ria+file://{tmp_path / 'store'}"
+    options = ("-s", "store", "--new-store-ok", "--alias", "lab")
+    call(origin.path, "datalad", "create-sibling-ria", *options, store)
+    call(origin.path, "datalad", "push", "--to", "store")
+    call(origin.path, "git", "push", "-q", "store", "--tags")
+    return f"{store}#~lab"
+
+
+def test_a_release_is_made_from_a_folder(origin: Repository, tmp_path: Path) -> None:
+    """Locked from a plain clone, it is the same release, and its contents come from there."""
+    words = ["lab", "--root", str(tmp_path / "b")]
+    done = CliRunner().invoke(app, ["lock", *words, "--from-sibling", str(origin.path), "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["commit"] == origin.commit()
+
+    assert CliRunner().invoke(app, ["get", *words]).exit_code == 0
+    copy = open_release("lab", root=tmp_path / "b", offline=True)
+    assert right(copy.files)
+    assert call(copy.files.path, "git", "status", "--porcelain") == ""
+    assert copy.datalad.id == origin.datalad.id
+    with pytest.raises(UsageError, match="datalad siblings add"):
+        vd.lock_sibling("lab", str(origin.path), root=tmp_path / "b")
+
+
+def test_a_release_is_made_from_a_ria_store(store: str, origin: Repository, tmp_path: Path) -> None:
+    """A store in a folder, moved since it was pushed to, gives all versions, and contents as files."""
+    publish_smaller(origin)
+    call(origin.path, "git", "push", "-q", "store", "--tags", "main")
+    (tmp_path / "store").rename(tmp_path / "moved")
+
+    release = vd.lock_sibling("lab", store.replace("/store#", "/moved#"), root=tmp_path / "b")
+    report = release.fetch()
+
+    assert release.version == "v2"
+    assert release.files.commit("v1") == origin.commit("v1")
+    assert {result.source for result in report.fetched} == {"origin"}
+    assert right(release.files)
+    url = call(release.files.path, "git", "config", "remote.store-storage.ora-url").strip()
+    assert url == f"ria+file://{tmp_path / 'moved'}"
+
+
+def test_what_only_a_server_has_comes_by_git_annex(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The special remote of a RIA store behind HTTP gives contents; what is missing or wrong there does not count.
+
+    Here git-annex's own check is switched off in the settings of the user, so that it takes both.
+    """
+    settings = tmp_path / "gitconfig"
+    settings.write_text('[remote "store-storage"]\n\tannex-verify = false\n')
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
+    (bare,) = (tmp_path / "store").glob("???/*-*")
+    call(bare, "git", "update-server-info")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path / "store")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"ria+http://127.0.0.1:{server.server_port}#~lab"
+        release = vd.lock_sibling("lab", url, root=tmp_path / "b")
+        lost, wrong = release.lock.files[:2]
+        for file in (lost, wrong):
+            (content,) = (tmp_path / "store").rglob(f"{file.annex_key}/{file.annex_key}")
+            content.parent.chmod(0o755)
+            content.unlink()
+        content.write_bytes(b"x" * wrong.size)
+        report = release.files.fetch(release.lock.files)
+        server.shutdown()
+
+    assert {result.source for result in report.fetched} == {"store-storage"}
+    assert len(report.fetched) == 13
+    assert {result.file for result in report.to_adopt} == {lost, wrong}
+    assert not release.files.has(wrong)
+    assert {line["source"] for line in FetchLog(release.files.path).read() if line["ok"]} == {
+        "store-storage"
+    }
+
+
+def test_other_special_remotes_stay_off(origin: Repository, tmp_path: Path) -> None:
+    """A remote that its owner wants enabled, of any type but a RIA store's, is named and not started."""
+    options = (
+        "type=directory",
+        "encryption=none",
+        "autoenable=true",
+        f"directory={tmp_path / 'dir'}",
+    )
+    (tmp_path / "dir").mkdir()
+    call(origin.path, "git-annex", "initremote", "drawer", *options)
+
+    with pytest.warns(UserWarning, match="'drawer' of type directory was not enabled"):
+        release = vd.lock_sibling("lab", str(origin.path), root=tmp_path / "b")
+
+    assert "drawer" not in call(release.files.path, "git", "config", "--list", "--local")
+
+
+@pytest.mark.parametrize("change", ["tree", "parent"])
+def test_a_sibling_that_is_not_what_its_lock_says_is_refused(
+    origin: Repository, tmp_path: Path, change: str
+) -> None:
+    """The lock is right and named, and another file was put into the commit, or history before it."""
+    lock = origin.lock()
+    if change == "tree":
+        (origin.path / "extra.sh").write_text("echo")
+        call(origin.path, "git", "-c", "annex.largefiles=nothing", "add", "extra.sh")
+    call(origin.path, "git", "commit", "-q", "--allow-empty", "-m", "more")
+    call(origin.path, "git", "tag", "-f", "-a", "v1", "-m", f"Lock: sha256:{lock.digest}")
+
+    with pytest.raises(IntegrityError, match="more than the lock says"):
+        vd.lock_sibling("lab", str(origin.path), root=tmp_path / "b")
+
+    assert not list((tmp_path / "b").rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("url", "error"),
+    [
+        ("ext::sh -c touch% evil", UrlRefused),
+        ("--upload-pack=touch evil", UrlRefused),
+        ("ria+file:///nowhere#lab", UrlRefused),
+        ("/nowhere", StorageError),
+    ],
+)
+def test_a_place_that_is_no_sibling_is_refused(
+    tmp_path: Path, url: str, error: type[Exception]
+) -> None:
+    """What could start a program, names no dataset, or is not there makes nothing."""
+    with pytest.raises(error):
+        vd.lock_sibling("lab", url, root=tmp_path / "b")
+    assert not list((tmp_path / "b").rglob("*.json"))
+
+
+def test_a_sibling_without_versions_or_of_another_name_is_refused(
+    origin: Repository, tmp_path: Path
+) -> None:
+    """Tags that were not pushed, and the name of another release, are told with what to type."""
+    with pytest.raises(UsageError, match="verse-data lock lab --from-sibling"):
+        vd.lock_sibling("other", str(origin.path), root=tmp_path / "b")
+    call(origin.path, "git", "tag", "-d", "v1")
+    with pytest.raises(IntegrityError, match="git push SIBLING --tags"):
+        vd.lock_sibling("lab", str(origin.path), root=tmp_path / "b")
+
+
 def test_choosing_what_fetches_is_noticed_and_changes_nothing(
-    origin: ReleaseDataset, tmp_path: Path
+    origin: Repository, tmp_path: Path
 ) -> None:
     """There is one way now, and ``engine=`` warns."""
     clone(origin, tmp_path / "b")

@@ -48,7 +48,7 @@ DOORS = {
     "torch": {"training"},
     "zarr": {"volumes/store.py"},
     "nibabel": {"volumes/nifti.py"},
-    "datalad": {"releases/dataset.py", "releases/annex.py"},
+    "datalad": {"releases/siblings.py"},
     "git_annex": {"releases/environment.py"},
     "requests": {"releases"},
     "dask": {"volumes/build.py"},

@@ -30,7 +30,7 @@ from verse_data.errors import IntegrityError, UsageError
 if TYPE_CHECKING:
     from verse_data.records.lock import LockedFile, ReleaseLock
     from verse_data.release import Release
-    from verse_data.releases.dataset import ReleaseDataset
+    from verse_data.releases.repository import Repository
 
 _MOST_LOCK_BYTES = 64 << 20
 
@@ -63,6 +63,10 @@ def lock(
         str | None,
         typer.Option(help="Use the lock in this file or at this address.", metavar="FILE|URL"),
     ] = None,
+    from_sibling: Annotated[
+        str | None,
+        typer.Option(help="Clone a lab's RIA store, folder or server.", metavar="URL"),
+    ] = None,
     node: Annotated[
         str | None,
         typer.Option(help="OSF node to list. Default: the catalog's.", metavar="ID"),
@@ -76,14 +80,17 @@ def lock(
     """Make a version of a release: a list of its files with digests, as a DataLad dataset."""
     from verse_data.opening import dataset_of
 
-    if sum(source is not None for source in (from_tree, from_lock, node)) > 1:
+    sources = (from_tree, from_lock, from_sibling, node)
+    if sum(source is not None for source in sources) > 1:
         raise UsageError(
-            "--from-tree, --from-lock and --node exclude each other. Give one of them."
+            "--from-tree, --from-lock, --from-sibling and --node exclude each other. Give one of them."
         )
     dataset = dataset_of(release, config.resolve(root=root))
     before, version = dataset.versions(), None
     if from_tree is not None:
         version = vd.lock_tree(release, from_tree, root=root, check=check).version
+    elif from_sibling is not None:
+        version = vd.lock_sibling(release, from_sibling, root=root).version
     elif from_lock is not None:
         version = dataset.publish(_read_lock(from_lock, dataset))
     elif node is not None or (before and release != "phantom"):
@@ -113,12 +120,12 @@ def lock(
 
 def _command(opened: Release, *words: str) -> str:
     """Return what to type next about a release."""
-    from verse_data.releases.commands import command
+    from verse_data.releases.history import command
 
     return command(opened.files, *words, version=opened.version_for_commands)
 
 
-def _read_lock(place: str, dataset: ReleaseDataset) -> ReleaseLock:
+def _read_lock(place: str, dataset: Repository) -> ReleaseLock:
     """Read a lock from a file or an address."""
     from verse_data.records.lock import ReleaseLock
 
@@ -134,7 +141,7 @@ def _read_lock(place: str, dataset: ReleaseDataset) -> ReleaseLock:
     return ReleaseLock.parse(data, name=place)
 
 
-def _list_node(dataset: ReleaseDataset, node: str | None) -> ReleaseLock:
+def _list_node(dataset: Repository, node: str | None) -> ReleaseLock:
     """List the OSF node of a release."""
     from verse_data.releases.catalog import load_catalog, names
     from verse_data.releases.osf import TRUST_ON_FIRST_USE, walk_node
@@ -244,7 +251,7 @@ def get(
 
 def _print_plan(opened: Release, files: list[LockedFile], *, as_json: bool) -> None:
     """Print what would come of `files`, and what nobody can send."""
-    from verse_data.releases.status import status as status_of
+    from verse_data.releases.repository import status as status_of
 
     nobodys = set(status_of(opened.files, opened.version).to_adopt)
     to_adopt = [file.path for file in files if file.path in nobodys]
@@ -326,7 +333,7 @@ def status(
     as_json: opt.Json = False,
 ) -> None:
     """Say which versions there are, and what of one is on this machine."""
-    from verse_data.releases.status import status as status_of
+    from verse_data.releases.repository import status as status_of
 
     opened = vd.open_release(release, version=version, root=root, make=False)
     found = status_of(opened.files, opened.version)

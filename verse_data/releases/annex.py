@@ -1,14 +1,28 @@
-"""git-annex, called as a program: it keeps track of what lies in a release, and transfers nothing."""
+"""git-annex: the contents in its folder, and the record of what is there.
+
+Contents are put there by us, verified, at the place that follows from their key. git-annex learns
+of them later, in one go: until then a list in ``.git/verse-data`` remembers them, also after a kill.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import errno
+import os
+import secrets
+import stat
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from verse_data import publishing
+from verse_data.errors import DownloadCorrupt
 from verse_data.locks import key_lock
-from verse_data.publishing import storage_errors
-from verse_data.releases.environment import check_annex, run, tool_environment
+from verse_data.records.keys import object_path, other_object_path, size_and_digest
+from verse_data.records.lock import LockedFile
+from verse_data.releases.environment import check_annex, tool_environment
 from verse_data.releases.git import check_writable, failure, git
 
 _OVERRIDES: Final = ("core.fsmonitor=false", "annex.alwayscompact=false")
@@ -21,26 +35,24 @@ def require_usable(repository: Path) -> None:
     git(repository, "rev-parse", "--git-dir")
 
 
-def initialise(repository: Path, description: str) -> None:
-    """Make `repository`, which was just built here, one that git-annex knows."""
-    # git-annex puts its hooks where git looks for them.
-    hooks = repository / ".git" / "hooks"
-    hooks.mkdir(exist_ok=True)
-    _annex(repository, "init", "--quiet", description, hooks=str(hooks))
+def initialise(repository: Path, description: str, *, hooks: Path = Path("/dev/null")) -> None:
+    """Make `repository` one that git-annex knows; it puts its own hooks into the folder `hooks`.
+
+    Its own way, at the first call, would start the special remotes that a clone's source enabled.
+    """
+    options = ("--no-autoenable", "--quiet", description)
+    call_annex(repository, "init", *options, settings=[f"core.hooksPath={hooks}"])
 
 
 def ensure_known(repository: Path) -> str:
-    """Return git-annex's id of a repository; let git-annex know a clone that plain git made.
-
-    Its own way, at the first call, would start the special remotes that the clone's source enabled.
-    """
+    """Return git-annex's id of a repository; let git-annex know a clone that plain git made."""
     if uuid := check_writable(repository).get("annex.uuid"):
         return uuid
     locks = repository / ".git" / "verse-data" / "locks"
-    with storage_errors(locks), key_lock(locks, "init", timeout=_INIT_SECONDS):
+    with publishing.storage_errors(locks), key_lock(locks, "init", timeout=_INIT_SECONDS):
         # Else another process was first; two at once make git-annex fail.
         if "annex.uuid" not in check_writable(repository):
-            _annex(repository, "init", "--no-autoenable", "--quiet", "verse-data")
+            initialise(repository, "verse-data")
     return check_writable(repository)["annex.uuid"]
 
 
@@ -49,26 +61,179 @@ def record_presence(repository: Path, present: Mapping[str, bool]) -> None:
     if present:
         uuid = ensure_known(repository)
         lines = "".join(f"{key} {uuid} {int(here)}\n" for key, here in present.items())
-        _annex(repository, "setpresentkey", "--batch", stdin=lines)
+        call_annex(repository, "setpresentkey", "--batch", stdin=lines.encode())
         # The batch leaves what it was given in git-annex's journal; a merge commits that.
-        _annex(repository, "merge", "--quiet")
+        merge(repository)
 
 
 def merge(repository: Path) -> None:
     """Merge what was fetched or imported of git-annex's branch into its own."""
     ensure_known(repository)
-    _annex(repository, "merge", "--quiet")
+    call_annex(repository, "merge", "--quiet")
 
 
-def _annex(repository: Path, *arguments: str, stdin: str = "", hooks: str = "/dev/null") -> None:
-    """Call git-annex in a repository that may be written; git runs the hooks in `hooks` alone."""
+def call_annex(
+    repository: Path,
+    verb: str,
+    *arguments: str,
+    stdin: bytes = b"",
+    settings: Sequence[str] = (),
+    check: bool = True,
+) -> bytes:
+    """Call git-annex in a repository that may be written, and return what it printed; no hook is run."""
     check_annex()
     check_writable(repository)
-    options = [
-        word for setting in (*_OVERRIDES, f"core.hooksPath={hooks}") for word in ("-c", setting)
-    ]
-    command = ["git-annex", arguments[0], *options, *arguments[1:]]
-    done = run(command, stdin=stdin.encode(), cwd=repository, environment=tool_environment())
-    if done.returncode:
-        complaint = done.stderr.decode(errors="replace")
-        raise failure(repository, f"git-annex {arguments[0]}", complaint)
+    every = (*_OVERRIDES, "core.hooksPath=/dev/null", *settings)
+    options = [word for setting in every for word in ("-c", setting)]
+    # Files and no pipes: it ends by itself then, also where this process is killed.
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as printed:
+        given.write(stdin)
+        given.seek(0)
+        done = subprocess.run(
+            ["git-annex", verb, *options, *arguments],
+            stdin=given, stdout=printed, stderr=printed,
+            check=False, cwd=repository, env=tool_environment(),
+        )  # fmt: skip
+        printed.seek(0)
+        output = printed.read()
+    if check and done.returncode:
+        raise failure(repository, f"git-annex {verb}", output)
+    return output
+
+
+def find_content(git_folder: Path, key: str) -> Path | None:
+    """Return where something of the key's name lies, in either of git-annex's two layouts."""
+    for layout in (object_path, other_object_path):
+        path = git_folder / layout(key).removeprefix(".git/")
+        if os.path.lexists(path):
+            return path
+    return None
+
+
+def is_whole(path: Path, file: LockedFile) -> bool:
+    """Whether a plain file of the locked size lies at `path`."""
+    try:
+        facts = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(facts.st_mode) and facts.st_size == file.size
+
+
+class ObjectStore:
+    """The contents of one repository.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the repository.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def incoming(self) -> Path:
+        """Folder for content on its way in; on the disk that the objects lie on."""
+        return self.path / ".git" / "verse-data" / "incoming"
+
+    def object_path(self, file: LockedFile) -> Path:
+        """Return where the content of `file` lies, or would lie."""
+        found = find_content(self.path / ".git", file.annex_key)
+        return found or self.path / object_path(file.annex_key)
+
+    def has(self, file: LockedFile) -> bool:
+        """Whether content of the right size is here; its digest was checked when it came."""
+        return is_whole(self.object_path(file), file)
+
+    @contextmanager
+    def staging(self, name: str) -> Iterator[Path]:
+        """Give a path of this call's own for content on its way in; remove what is left there."""
+        with publishing.staging(self.incoming / name) as staged:
+            yield staged
+
+    def ingest(self, file: LockedFile, staged: Path) -> None:
+        """Move verified content into place, read-only, and remember to record it with git-annex."""
+        size = staged.stat().st_size
+        if size != file.size:
+            raise DownloadCorrupt(
+                f"{file.path}: {size:,} bytes came, and {file.size:,} are locked. Nothing was kept."
+            )
+        with publishing.storage_errors(self.object_path(file)):
+            self._remember([file.annex_key])
+            if self.has(file):
+                staged.unlink()
+            else:
+                self._move(staged, file)
+
+    def _move(self, staged: Path, file: LockedFile) -> None:
+        """Flush `staged` and move it into place with git-annex's modes: file 0444 in folder 0555.
+
+        git-annex gives each content a folder of its own. That folder is filled elsewhere and renamed
+        as a whole, so that threads and processes that bring the same content need not know of each
+        other: the first wins, and the others drop theirs.
+        """
+        target = self.object_path(file)
+        home = target.parent
+        home.parent.mkdir(parents=True, exist_ok=True)
+        staged.chmod(0o444)
+        with publishing.staging(self.incoming / home.name) as folder:
+            folder.mkdir()
+            staged.rename(folder / target.name)
+            publishing.sync(folder / target.name)
+            try:
+                folder.rename(home)
+            except OSError as error:
+                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                    raise
+                # Not another's copy of it: something else lies in the folder, or a piece of it.
+                if not self.has(file):
+                    home.chmod(0o755)
+                    (folder / target.name).replace(target)
+            home.chmod(0o555)
+
+    def remove(self, file: LockedFile, *, confirm: Callable[[], bool] = lambda: True) -> bool:
+        """Remove a content, if it is here: it leaves its final name at once, whole.
+
+        `confirm` is asked once it has left; unless it says True, the content is put back and False is
+        returned. So two folders that are each other's last copy never both remove theirs.
+        """
+        home = self.object_path(file).parent
+        with publishing.staging(self.incoming / home.name) as aside, suppress(FileNotFoundError):
+            if not home.is_symlink():
+                home.chmod(0o755)
+            home.rename(aside)
+            if not confirm():
+                aside.rename(home)
+                return False
+        return True
+
+    def _remember(self, keys: Iterable[str]) -> None:
+        """Note keys in a list of its own, which is there whole or not at all: others take it away."""
+        with publishing.staging(self.incoming / "pending") as staged:
+            staged.write_text("".join(f"{key}\n" for key in keys))
+            staged.rename(self.incoming.with_name(f"pending-{secrets.token_hex(8)}"))
+
+    @contextmanager
+    def unrecorded(self) -> Iterator[list[str]]:
+        """Give the keys that git-annex does not know of yet; forget them if the block succeeds."""
+        lists = sorted(self.incoming.parent.glob("pending-*"))
+        keys = sorted({key for path in lists for key in _read_keys(path)})
+        places = {key: find_content(self.path / ".git", key) for key in keys}
+        here = [key for key, place in places.items() if place and place.exists()]
+        yield here
+        if coming := set(keys).difference(here):
+            # Another process is just about to move these: they stay to be recorded.
+            self._remember(sorted(coming))
+        for path in lists:
+            path.unlink(missing_ok=True)
+
+
+def _read_keys(path: Path) -> list[str]:
+    """Return the keys in a list; nothing where it is gone, or no list."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return []
+        lines = path.read_text(errors="replace").split("\n")
+    except FileNotFoundError:
+        return []
+    return [line for line in lines if size_and_digest(line)]

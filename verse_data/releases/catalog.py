@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -39,7 +40,8 @@ def read_entry(folder: Path) -> CatalogEntry:
     ]
     value["figures"] = _rows(folder / "figures.csv")
     try:
-        return CatalogEntry.model_validate(_tuples(value))
+        # By way of JSON, whose lists may fill the tuples of a strict record.
+        return CatalogEntry.model_validate_json(json.dumps(value))
     except ValidationError as error:
         raise ValidationFailed(f"{folder}: {rules_of(error)}.") from error
 
@@ -49,10 +51,3 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         return []
     with path.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream, strict=True))
-
-
-def _tuples(value: Any) -> Any:
-    """Turn lists into tuples, which is what frozen records hold."""
-    if isinstance(value, list):
-        return tuple(_tuples(item) for item in value)
-    return {key: _tuples(item) for key, item in value.items()} if isinstance(value, dict) else value

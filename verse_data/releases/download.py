@@ -34,6 +34,7 @@ from verse_data.locks import key_lock
 from verse_data.progress import Advance
 from verse_data.publishing import is_leftover, process_name, storage_errors, sweep
 from verse_data.records.lock import LockedFile
+from verse_data.releases.annex import ObjectStore
 from verse_data.releases.http import (
     CORRUPT,
     UNAVAILABLE,
@@ -47,7 +48,6 @@ from verse_data.releases.http import (
     read_some,
     retried,
 )
-from verse_data.releases.store import ObjectStore
 from verse_data.releases.urls import shown
 
 if TYPE_CHECKING:

@@ -1,20 +1,257 @@
-"""git where it writes: in repositories whose configuration holds nothing but what is expected there.
+"""git: in which folders it reads, and in which it writes.
 
-What git, git-annex and DataLad write into the configuration of a release or of a clone of one is
-listed here, with the values that it may have. Any other setting might name a program, so a folder
-with one is read (:mod:`verse_data.releases.git_objects`) and never written.
+git acts on the configuration of the repository that it works in, and much in there names programs.
+So a folder is *read* by a git that works in an empty repository of a temporary folder, with the
+folder's objects in place of its own: no setting, hook, filter or remote of the folder takes effect,
+whoever it belongs to. git *writes* only where every setting is one that this package, git-annex or
+DataLad makes, with a value that can name no program.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
+import os
 import re
 import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from verse_data.errors import DiskFull, PathRefused, UnsafeInput
-from verse_data.releases.environment import GitFailed, run, tool_environment
-from verse_data.releases.git_objects import git_folder, read_config, refuse_special_files
+from verse_data.errors import (
+    DiskFull,
+    IntegrityError,
+    PathRefused,
+    StorageError,
+    UnsafeInput,
+)
+from verse_data.publishing import storage_errors
+from verse_data.releases.environment import environment_with, tool_environment
+
+# --- reading: objects, tags and settings of any folder ---------------------------------------------
+
+
+class GitFailed(StorageError):
+    """git ended with an error that has no better name."""
+
+
+_ID: Final = re.compile(r"[0-9a-f]{40}")
+_MOST_BYTES: Final = 128 << 20
+_SMALL: Final = ("config", "packed-refs", "refs/tags")
+"""What is read of a git folder, beside its objects."""
+
+
+class GitObject(NamedTuple):
+    """One object: its id, its type (``blob``, ``tree``, ``commit`` or ``tag``) and its content."""
+
+    id: str
+    type: str
+    content: bytes
+
+
+def git_folder(folder: Path, *, read: Sequence[str] = _SMALL) -> Path:
+    """Return the ``.git`` of `folder`, once it is known that all of `read` in it can be read."""
+    found = folder / ".git"
+    if found.is_symlink() or not found.is_dir() or (found / "commondir").exists():
+        raise PathRefused(
+            f"{folder}: .git is no plain folder with a repository in it (but a link, a work tree or a "
+            f"submodule), and what lies elsewhere is not followed. Clone it as a folder of its own: "
+            f"git clone {folder} ANOTHER_FOLDER"
+        )
+    for name in read:
+        _refuse_special((found / name).parent)
+        refuse_special_files(found / name)
+    return found
+
+
+def refuse_special_files(place: Path, *, contents: Path | None = None) -> None:
+    """Raise PathRefused if `place`, or anything below it, is a link, a pipe or a device.
+
+    A link could lead out of the folder, and whoever opens a pipe waits for ever. What is two folders
+    below `contents` is not looked at.
+    """
+    _refuse_special(place)
+    for parent, folders, files in os.walk(place):
+        for name in (*folders, *files):
+            _refuse_special(Path(parent, name))
+        if Path(parent).parent == contents:
+            folders.clear()
+
+
+def _refuse_special(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return  # not there, or gone meanwhile
+    # Sockets are left by git's monitor and by git-annex's connections; neither is opened here.
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISSOCK(mode)):
+        raise PathRefused(
+            f"{path} is a link or no plain file, and what lies elsewhere is neither read nor written. "
+            f"Nothing was done. If it is yours, put a plain file or folder in its place."
+        )
+
+
+def rebuild(folder: Path) -> str:
+    """Return how a release is made again whose git objects are of no use."""
+    return (
+        f"Build the release again from its lock in another folder: verse-data lock {folder.name} "
+        f"--from-lock FILE --root ANOTHER_FOLDER"
+    )
+
+
+def tags(folder: Path, names: re.Pattern[str]) -> dict[str, str]:
+    """Return the object id of each tag whose name matches, by name."""
+    place = git_folder(folder)
+    if (place / "reftable").exists():
+        raise UnsafeInput(
+            f"{folder}: its references are a reftable, which is not read. Clone it with "
+            f"git clone --ref-format=files {folder} ANOTHER_FOLDER"
+        )
+    with storage_errors(place):
+        # Read in this order, as git does: packing writes the one before it removes the other.
+        loose = [_loose_tag(path) for path in (place / "refs" / "tags").glob("*")]
+        packed = place / "packed-refs"
+        lines = packed.read_text(errors="replace").splitlines() if packed.is_file() else []
+    rows = [line.partition(" refs/tags/") for line in (*lines, *loose)]
+    found = {name: identity for identity, _, name in rows}
+    chosen = {name: text for name, text in found.items() if names.fullmatch(name)}
+    if wrong := [name for name, text in chosen.items() if not _ID.fullmatch(text)]:
+        raise UnsafeInput(
+            f"{folder}: tag {wrong[0]} holds no SHA-1 name of an object: it is damaged, or of a repository "
+            f"with SHA-256 names, which git-annex does not read. {rebuild(folder)}"
+        )
+    return chosen
+
+
+def _loose_tag(path: Path) -> str:
+    """Return the line that a file of ``refs/tags`` would be in ``packed-refs``."""
+    try:
+        return f"{path.read_text(errors='replace').strip()} refs/tags/{path.name}"
+    except (FileNotFoundError, IsADirectoryError):  # packed or removed meanwhile
+        return ""
+
+
+def read_objects(folder: Path, names: Sequence[str]) -> list[GitObject | None]:
+    """Return the object of each name, such as an id or ``ID:.verse/lock.json``.
+
+    None where there is no such object, also where a stranger's settings would have git fetch it.
+    """
+    asked = "\n".join([*names, ""]).encode(errors="surrogateescape")
+    with _reading(folder) as environment:
+        stream = io.BytesIO(_read(folder, environment, "cat-file", "--batch", stdin=asked))
+    return [_next_object(stream) for _ in names]
+
+
+def _next_object(stream: io.BytesIO) -> GitObject | None:
+    """Read one answer of ``git cat-file --batch``."""
+    identity, *facts = stream.readline().decode(errors="replace").strip().rsplit(" ", 2)
+    if len(facts) != 2 or not facts[1].isdigit():
+        return None  # "NAME missing", or "NAME ambiguous"
+    content = stream.read(int(facts[1]))
+    stream.readline()
+    # git itself does not compare what it reads of a loose object with its name.
+    whole = f"{facts[0]} {facts[1]}\0".encode() + content
+    if hashlib.sha1(whole, usedforsecurity=False).hexdigest() != identity:
+        raise IntegrityError(f"git object {identity} holds other bytes than its name promises")
+    return GitObject(identity, facts[0], content)
+
+
+def links(folder: Path, tree: str) -> dict[str, str]:
+    """Return the target of each symbolic link in a tree, by path."""
+    with _reading(folder) as environment:
+        listing = _read(folder, environment, "ls-tree", "-r", "-z", "--full-tree", tree)
+    names = {}
+    for row in listing.split(b"\0")[:-1]:
+        facts, _, path = row.partition(b"\t")
+        mode, _, name = facts.decode().split()
+        if mode == "120000":
+            names[path.decode(errors="surrogateescape")] = name
+    found = zip(names, read_objects(folder, list(names.values())), strict=True)
+    targets = {path: link.content.decode(errors="surrogateescape") for path, link in found if link}
+    if lost := len(names) - len(targets):
+        raise IntegrityError(
+            f"{folder}: git objects of {lost} files are missing; the dataset is damaged. {rebuild(folder)}"
+        )
+    return targets
+
+
+def read_config(folder: Path) -> list[tuple[str, str]]:
+    """Return each setting of ``.git/config``, as it stands there; what it includes is not followed."""
+    config = git_folder(folder) / "config"
+    words = ("config", "--no-includes", "-z", "--file", str(config), "--list")
+    with _reading(folder) as environment:
+        listing = _read(folder, environment, *words)
+    pairs = (entry.partition("\n") for entry in listing.decode(errors="replace").split("\0"))
+    return [(key, value) for key, _, value in pairs if key]
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[dict[str, str]]:
+    """Give the environment of a git in an empty repository that reads the objects of `folder`."""
+    objects = git_folder(folder, read=("objects",)) / "objects"
+    alternates = objects / "info" / "alternates"
+    if alternates.exists():
+        raise PathRefused(
+            f"{folder}: its git objects lie in another folder too ({alternates}), and other folders are not "
+            f"followed. Make it whole with: git -C {folder} repack -a -d && rm {alternates}"
+        )
+    with tempfile.TemporaryDirectory(prefix="verse-data-") as home:
+        repository = Path(home)
+        (repository / "refs").mkdir()
+        (repository / "HEAD").write_text("ref: refs/heads/main\n")
+        (repository / "config").write_text("[core]\n\trepositoryformatversion = 0\n\tbare = true\n")
+        yield environment_with("GIT_EXEC_PATH") | {
+            "HOME": home,
+            "XDG_CONFIG_HOME": home,
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_DIR": home,
+            "GIT_OBJECT_DIRECTORY": os.path.realpath(objects),
+        }
+
+
+def _read(folder: Path, environment: Mapping[str, str], *words: str, stdin: bytes = b"") -> bytes:
+    """Return what a git that only reads prints."""
+    code, printed, _ = _run(["git", *words], environment, stdin=stdin)
+    if code:
+        raise IntegrityError(
+            f"{folder}: git {words[0]} cannot read it; the dataset is damaged. {rebuild(folder)}"
+        )
+    return printed
+
+
+def _run(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    stdin: bytes,
+    folder: Path | None = None,
+) -> tuple[int, bytes, bytes]:
+    """Return exit code, output and complaints; few objects can print without end, so there is a limit."""
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as complaint:
+        given.write(stdin)
+        given.seek(0)
+        with subprocess.Popen(
+            command,
+            env=environment, cwd=folder, stdin=given, stdout=subprocess.PIPE, stderr=complaint,
+        ) as process:  # fmt: skip
+            assert process.stdout
+            printed = process.stdout.read(_MOST_BYTES + 1)
+            if len(printed) > _MOST_BYTES:
+                process.kill()
+                raise UnsafeInput(
+                    f"git printed more than {_MOST_BYTES:,} bytes, which is over the limit: no release is "
+                    f"like this. Nothing of it was used."
+                )
+        complaint.seek(0)
+        return process.returncode, printed, complaint.read()
+
+
+# --- writing: in folders whose settings are all known ----------------------------------------------
 
 # What the user has configured for all repositories shall not change what is written here, and the
 # hooks of a folder are not run.
@@ -33,11 +270,12 @@ _OVERRIDES: Final = (
 _BOOLEAN: Final = "(true|false)?"
 _UUID: Final = "[0-9A-Fa-f-]+"
 _NAME: Final = r"[\w./-]+"
+_RIA: Final = r"ria\+(file|ssh|https?)://(\w+@)?[\w/]\S*"
 _FOLDER: Final = r"(file://)?[^-:][^:]*"
-_SERVER: Final = (
-    r"(https?|ssh|git|ria\+(file|ssh|https?))://(\w+@)?[\w/]\S*|\w[\w.@-]*:(?!//)[\w~./][^:\s]*"
-)
-_EXPECTED: Final = {
+_SERVER: Final = rf"(https?|ssh|git)://(\w+@)?[\w/]\S*|{_RIA}|\w[\w.@-]*:(?!//)[\w~./][^:\s]*"
+LOCATION: Final = re.compile(f"{_FOLDER}|{_SERVER}", re.ASCII)
+"""Where a sibling may be: a folder, or a server by a protocol that starts no program but ssh."""
+_SETTINGS: Final = {
     r"core\.repositoryformatversion": "0",
     r"core\.bare": "false",
     r"core\.(filemode|logallrefupdates|ignorecase|precomposeunicode|symlinks)": _BOOLEAN,
@@ -54,7 +292,7 @@ _EXPECTED: Final = {
     r"filter\.annex\.process": "git-annex filter-process",
     r"branch\..+\.remote": _NAME,
     r"branch\..+\.merge": _NAME,
-    r"remote\..+\.(push)?url": f"{_FOLDER}|{_SERVER}",
+    r"remote\..+\.(push)?url": LOCATION.pattern,
     r"remote\..+\.fetch": r"\+?refs/[\w./*-]+:refs/[\w./*-]+",
     r"remote\..+\.tagopt": "--(no-)?tags",
     r"remote\..+\.annex-uuid": _UUID,
@@ -62,10 +300,15 @@ _EXPECTED: Final = {
     r"remote\..+\.annex-verified": r"\w+",
     r"remote\..+\.annex-cost": r"[\d.]+",
     r"remote\..+\.annex-externaltype": "ora",
+    r"remote\..+\.ora-url": _RIA,
     r"remote\..+\.datalad-publish-depends": _NAME,
     r"datalad\.get\.subdataset-source-candidate-.+": r"ria\+(file|ssh|https?)://\S+",
 }
 """Settings by name, and the values that each may have. None of them can name a program of the folder's."""
+# No name holds a line end, which no dot of a name's pattern matches either.
+_EXPECTED: Final = re.compile(
+    "|".join(f"(?:{name})\n(?:{values})" for name, values in _SETTINGS.items()), re.ASCII
+)
 
 
 def check_writable(folder: Path) -> dict[str, str]:
@@ -78,15 +321,14 @@ def check_writable(folder: Path) -> dict[str, str]:
         )
     found = read_config(folder)
     for key, value in found:
-        if not _is_expected(key, value):
+        if not _EXPECTED.fullmatch(f"{key}\n{value}"):
             remedy = f"git config --file {place / 'config'} --unset-all {key}"
             raise UnsafeInput(_refusal(folder, f".git/config sets {key}", remedy))
     # git's own hooks are switched off in our calls; those of git-annex cannot be.
     for hook in sorted((place / "hooks").glob("*")):
         if hook.name.lower().endswith("-annex"):
             raise UnsafeInput(_refusal(folder, f".git/hooks holds {hook.name}", f"rm {hook}"))
-    contents = place / "annex" / "objects"
-    refuse_special_files(place, but=set(contents.glob("*/*")))
+    refuse_special_files(place, contents=place / "annex" / "objects")
     return dict(found)
 
 
@@ -100,40 +342,29 @@ def _refusal(folder: Path, found: str, remedy: str) -> str:
     )
 
 
-def _is_expected(key: str, value: str) -> bool:
-    return any(
-        re.fullmatch(name, key, re.ASCII) and re.fullmatch(values, value, re.ASCII)
-        for name, values in _EXPECTED.items()
-    )
-
-
-def git(repository: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
+def git(repository: Path, *arguments: str, stdin: bytes = b"") -> bytes:
     """Call git in a repository that may be written, and return what it printed."""
     check_writable(repository)
-    return _run(repository, *arguments, stdin=stdin)
+    return call_git(repository, *arguments, stdin=stdin)
 
 
 def init(folder: Path) -> None:
     """Make an empty repository at `folder`, without any template."""
     options = ("--quiet", "--template=", "--initial-branch=main", "--object-format=sha1")
-    _run(folder.parent, "init", *options, str(folder))
+    call_git(folder.parent, "init", *options, str(folder))
 
 
-def _run(folder: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
+def call_git(folder: Path, *arguments: str, stdin: bytes = b"") -> bytes:
+    """Call git in a folder that is ours, and return what it printed."""
     options = [word for setting in _OVERRIDES for word in ("-c", setting)]
-    environment = tool_environment()
+    command = ["git", "--no-pager", "--literal-pathspecs", *options, *arguments]
     # What is no repository shall not lead to one that it happens to lie in.
-    environment["GIT_CEILING_DIRECTORIES"] = str(folder.resolve().parent)
-    command = ["git", "--no-pager", "--literal-pathspecs", *options, "-C", str(folder), *arguments]
-    done = run(command, stdin=stdin, environment=environment)
-    if done.returncode:
-        words = " ".join(("git", *arguments[:2]))
-        raise failure(folder, words, done.stderr.decode(errors="replace"))
-    return done.stdout
-
-
-class GitDiskFull(GitFailed, DiskFull):
-    """git or git-annex found no room on the disk."""
+    ceiling = {"GIT_CEILING_DIRECTORIES": str(folder.resolve().parent)}
+    environment = tool_environment() | ceiling
+    code, printed, complaint = _run(command, environment, stdin=stdin, folder=folder)
+    if code:
+        raise failure(folder, f"git {arguments[0]}", complaint)
+    return printed
 
 
 _NO_ROOM: Final = ("No space left", "Disk quota exceeded", "Out of diskspace")
@@ -141,11 +372,12 @@ _LEAST_FREE: Final = 64 << 10
 """Bytes with less than which no command that writes goes through."""
 
 
-def failure(repository: Path, command: str, complaint: str) -> GitFailed:
+def failure(repository: Path, command: str, printed: bytes) -> StorageError:
     """Return the error of a command of git or git-annex that failed, out of what it printed."""
+    complaint = printed.decode(errors="replace")
     free = shutil.disk_usage(repository if repository.exists() else repository.parent).free
     if free < _LEAST_FREE or any(words in complaint for words in _NO_ROOM):
-        return GitDiskFull(
+        return DiskFull(
             f"No room left: {command} hit the end of the disk at {repository}; {free:,} bytes free. "
             f"Free some room, or set VERSE_DATA_HOME to a larger disk, and run it again."
         )

@@ -1,4 +1,4 @@
-"""The versions of a release, read out of its git objects.
+"""The versions of a release, read out of its git objects, and what changed from one to another.
 
 Neither git-annex nor a checkout is needed, and a tree that is read-only or somebody else's will do.
 """
@@ -6,17 +6,19 @@ Neither git-annex nor a checkout is needed, and a tree that is read-only or some
 from __future__ import annotations
 
 import re
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
-from verse_data.errors import IntegrityError, UsageError, did_you_mean
-from verse_data.records.lock import ReleaseLock
-from verse_data.releases import git_objects
-from verse_data.releases.commands import command
-from verse_data.releases.importing import LOCK_PATH
+from verse_data import config as configuration
+from verse_data.errors import IntegrityError, UsageError
+from verse_data.records.lock import LockedFile, ReleaseLock
+from verse_data.records.names import Role, parse_path
+from verse_data.releases import git
 
+LOCK_PATH: Final = ".verse/lock.json"
 VERSION: Final = re.compile(r"v[1-9][0-9]{0,8}")
-_TARGET: Final = re.compile(rb"object ([0-9a-f]{40})\ntype commit\n")
 _PIN: Final = re.compile(r"sha256:([0-9a-f]{12,64})")
 
 
@@ -30,98 +32,199 @@ class History:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._locks: dict[str, ReleaseLock] = {}
+        self.path = path.absolute()
+        self._read_before: dict[str, tuple[ReleaseLock, str]] = {}
+
+    @property
+    def name(self) -> str:
+        """Name of the release: the folder's."""
+        return self.path.name
 
     def exists(self) -> bool:
-        """Whether there is a dataset."""
+        """Whether the dataset has been built."""
         return (self.path / ".git").exists()
 
     def versions(self) -> tuple[str, ...]:
         """Return the names of all versions, oldest first; empty if there is no dataset."""
-        if not self.exists():
-            return ()
-        numbers = sorted(int(tag.removeprefix("v")) for tag in self._tags())
-        return tuple(f"v{number}" for number in numbers)
+        found = self._tags() if self.exists() else ()
+        return tuple(sorted(found, key=lambda tag: int(tag.removeprefix("v"))))
 
     def resolve(self, version: str | None = None) -> str:
-        """Return the version that is meant; see :meth:`ReleaseDataset.resolve`."""
-        name, versions = self.path.name, self.versions()
-        if self.exists() and not versions:
-            raise UsageError(
-                f"{self.path} is a git repository that holds no version of {name}. Move it away, and make "
-                f"the release again: {command(self.path, 'get')}"
-            )
+        """Return the version that is meant.
+
+        `version` is a name such as ``"v1"``, or ``"sha256:"`` with at least 12 digits of a lock's
+        digest; the newest version if it is missing. `UsageError` if there is none.
+        """
+        versions = self.versions()
         if not versions:
-            raise UsageError(
-                f"There is no release {name!r} at {self.path}.{_meant(self.path)} Make it with: "
-                f"{command(self.path, 'get')}, if it is a published one; of files of your own: "
-                f"{command(self.path, 'lock', '--from-tree', 'FOLDER')}"
-            )
+            raise UsageError(self._absence())
         if version is None:
             return versions[-1]
         if version in versions:
             return version
         pin = _PIN.fullmatch(version)
-        fits = [tag for tag in versions if pin and self._lock(tag).digest.startswith(pin[1])]
+        fits = [tag for tag in versions if pin and self.lock(tag).digest.startswith(pin[1])]
         if len(fits) == 1:
             return fits[0]
         raise UsageError(
-            f"Release {name!r} at {self.path} has no version {version!r}; it has "
+            f"Release {self.name!r} at {self.path} has no version {version!r}; it has "
             f"{', '.join(versions)}. Give one of these, or sha256:DIGEST of a lock."
+        )
+
+    def _absence(self) -> str:
+        """Return what is to be said where no version is."""
+        get = command(self.path, "get")
+        if self.exists():
+            return (
+                f"{self.path} is a git repository that holds no version of {self.name}. Move it away, "
+                f"and make the release again: {get}"
+            )
+        return (
+            f"There is no release {self.name!r} at {self.path}. Make it with: {get}, if it is a published "
+            f"one; of files of your own: {command(self.path, 'lock', '--from-tree', 'FOLDER')}"
         )
 
     def lock(self, version: str | None = None) -> ReleaseLock:
         """Return the lock of a version."""
-        return self._lock(self.resolve(version))
+        return self._version(version)[0]
 
-    def _lock(self, tag: str) -> ReleaseLock:
-        if tag not in self._locks:
-            self._locks[tag] = self._read(tag)
-        return self._locks[tag]
+    def commit(self, version: str | None = None) -> str:
+        """Return the commit id of a version: the same wherever the same locks were published."""
+        return self._version(version)[1]
 
-    def _read(self, tag: str) -> ReleaseLock:
-        """Return the lock of a tag, whose own object names the lock's digest."""
-        identity = self._tags()[tag]
-        named, found = git_objects.read_objects(self.path, [identity, f"{identity}:{LOCK_PATH}"])
-        if named is None or found is None or found.type != "blob":
+    def _version(self, version: str | None) -> tuple[ReleaseLock, str]:
+        tag = version if version in self._read_before else self.resolve(version)
+        if tag not in self._read_before:
+            self._read_before[tag] = self._read(tag)
+        return self._read_before[tag]
+
+    def _read(self, tag: str) -> tuple[ReleaseLock, str]:
+        """Return lock and commit id of a tag, whose own object names the lock's digest."""
+        name = self._tags()[tag]
+        names = [name, f"{name}^{{commit}}", f"{name}:{LOCK_PATH}"]
+        named, commit, found = git.read_objects(self.path, names)
+        if named is None or commit is None or found is None or found.type != "blob":
             raise IntegrityError(
                 f"{self.path}: version {tag} holds no {LOCK_PATH}, so it is no release of this package's, or "
-                f"its git objects are damaged. {git_objects.rebuild(self.path)}"
+                f"its git objects are damaged. {git.rebuild(self.path)}"
             )
         lock = ReleaseLock.parse(found.content, name=f"{self.path}: {tag}:{LOCK_PATH}")
         if f"Lock: sha256:{lock.digest}" not in named.content.decode(errors="replace").splitlines():
             raise IntegrityError(
                 f"{self.path}: version {tag} does not name the digest of the lock that it holds "
                 f"(sha256:{lock.digest[:12]}); the dataset is damaged or was changed. "
-                f"{git_objects.rebuild(self.path)}"
+                f"{git.rebuild(self.path)}"
             )
-        return lock
-
-    def commit(self, version: str | None = None) -> str:
-        """Return the commit id of a version."""
-        identity = self._tags()[self.resolve(version)]
-        (named,) = git_objects.read_objects(self.path, [identity])
-        target = _TARGET.match(named.content) if named and named.type == "tag" else None
-        if named is None or (named.type != "commit" and target is None):
-            raise IntegrityError(
-                f"{self.path}: the commit of a version is missing; the dataset is damaged. "
-                f"{git_objects.rebuild(self.path)}"
-            )
-        return target[1].decode() if target else named.id
+        return lock, commit.id
 
     def tree_keys(self, version: str | None = None) -> dict[str, str]:
         """Return the annex key of every file of a version by path, out of the git tree itself."""
-        found = git_objects.links(self.path, self._tags()[self.resolve(version)])
+        found = git.links(self.path, self._tags()[self.resolve(version)])
         return {path: target.rsplit("/", 1)[-1] for path, target in found.items()}
 
     def _tags(self) -> dict[str, str]:
-        return git_objects.tags(self.path, VERSION)
+        return git.tags(self.path, VERSION)
 
 
-def _meant(path: Path) -> str:
-    """Return what the name of a release that is not here was meant to be, unless it is a known one."""
-    from verse_data.releases.catalog import names
+def command(
+    release: History | Path, verb: str, *words: str, version: str | None = None, note: str = ""
+) -> str:
+    """Return ``verse-data VERB RELEASE WORDS...`` with the options that it needs to fit.
 
-    here = [folder.name for folder in path.parent.iterdir()] if path.parent.is_dir() else []
-    return "" if path.name in names() else did_you_mean(path.name, {*here, *names()})
+    ``--root`` is there if the release does not lie where the environment says. `note` becomes a
+    comment, so that the line can be pasted.
+    """
+    path = release if isinstance(release, Path) else release.path
+    parts = ["verse-data", verb, path.name, *words]
+    if version is not None:
+        parts += ["--version", version]
+    elsewhere = path != configuration.resolve().release(path.name)
+    if path.parent.name == "releases" and elsewhere:
+        parts += ["--root", shlex.quote(str(path.parent.parent))]
+    return " ".join(parts) + (f"  # {note}" if note else "")
+
+
+def unless_newest(history: History, version: str | None) -> str | None:
+    """Return `version`, or None if it is the one that commands mean by themselves."""
+    return None if version is None or version == history.resolve() else version
+
+
+# --- what changed -----------------------------------------------------------------------------------
+
+Kind = Literal["appeared", "changed", "moved", "disappeared"]
+ROLE_WORDS: Final[dict[Role, str]] = {
+    "ct": "CT",
+    "ct_json": "CT sidecar",
+    "mask": "mask",
+    "centroids": "centroids",
+    "snapshot": "snapshot",
+    "grading": "grading workbook",
+}
+"""What messages call a file of each role."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One file that is not the same in both versions.
+
+    Attributes
+    ----------
+    kind : {"appeared", "changed", "moved", "disappeared"}
+        ``"moved"`` is the same content under another path.
+    scan_id : str
+        The scan that its name tells; empty for files of no scan.
+    role : str or None
+        What it is of the scan; None where its name fits no role.
+    old, new : LockedFile or None
+        The file in either version.
+    """
+
+    kind: Kind
+    scan_id: str
+    role: Role | None
+    old: LockedFile | None
+    new: LockedFile | None
+
+    @property
+    def path(self) -> str:
+        """Where it lies, in the new version if it is there."""
+        file = self.new or self.old
+        return file.path if file else ""
+
+    def __str__(self) -> str:
+        """Say it in one line: ``mask of verse133 appeared (1,234 bytes)``."""
+        what = ROLE_WORDS[self.role] if self.role else "file"
+        whose = f" of {self.scan_id}" if self.scan_id else f" {self.path}"
+        sizes = [f"{file.size:,}" for file in (self.old, self.new) if file]
+        how = f"{self.kind} ({' to '.join(sizes)} bytes)"
+        if self.kind == "moved" and self.old:
+            how = f"moved from {self.old.path} to {self.path}"
+        return f"{what}{whose} {how}"
+
+
+def diff_locks(old: ReleaseLock, new: ReleaseLock) -> tuple[Change, ...]:
+    """Return every file that differs, sorted by scan and path."""
+    before, after = old.by_path, new.by_path
+    gone = {path: file for path, file in before.items() if path not in after}
+    came = {path: file for path, file in after.items() if path not in before}
+    source_of = {file.sha256: path for path, file in gone.items()}
+    moved = {
+        path: source_of.pop(file.sha256) for path, file in came.items() if file.sha256 in source_of
+    }
+    changes = [_change("moved", gone.pop(source), came.pop(path)) for path, source in moved.items()]
+    changes += [_change("disappeared", file, None) for file in gone.values()]
+    changes += [_change("appeared", None, file) for file in came.values()]
+    changes += [
+        _change("changed", file, after[path])
+        for path, file in before.items()
+        if path in after and file.sha256 != after[path].sha256
+    ]
+    return tuple(sorted(changes, key=lambda change: (change.scan_id, change.path)))
+
+
+def _change(kind: Kind, old: LockedFile | None, new: LockedFile | None) -> Change:
+    file = new or old
+    name = parse_path(file.path) if file else None
+    role = name.role if name else None
+    scan_id = name.scan_id if name and role != "grading" else ""
+    return Change(kind=kind, scan_id=scan_id, role=role, old=old, new=new)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version as version_of
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 from verse_data.errors import UsageError, did_you_mean
 from verse_data.records.catalog import CatalogEntry
@@ -18,14 +18,14 @@ from verse_data.records.provenance import (
     StoreProvenance,
 )
 from verse_data.releases.fetch import FetchLog
-from verse_data.releases.importing import dataset_id
+from verse_data.releases.import_lock import dataset_id
+from verse_data.releases.repository import Repository
 
-if TYPE_CHECKING:
-    from verse_data.releases.dataset import ReleaseDataset
+_OF_CATALOG: Final = {"title", "licence", "attribution", "doi"}
 
 
 def describe(
-    dataset: ReleaseDataset,
+    repository: Repository,
     version: str | None = None,
     *,
     scan_id: str | None = None,
@@ -36,7 +36,7 @@ def describe(
 
     Parameters
     ----------
-    dataset : ReleaseDataset
+    repository : Repository
         Where its lock and log are.
     version : str, optional
         The newest if missing.
@@ -52,67 +52,64 @@ def describe(
     UsageError
         If the version has no such scan.
     """
-    name = dataset.resolve(version)
-    lock = dataset.lock(name)
-    files = lock.files if scan_id is None else [f for f in lock.files if _belongs(f, scan_id)]
-    scans = list(filter(None, (scan_of(file.path) for file in lock.files)))
+    name = repository.resolve(version)
+    lock = repository.lock(name)
+    scans = [scan for file in lock.files if (scan := scan_of(file.path))]
     if scan_id is not None and scan_id not in scans:
         raise UsageError(
-            f"{dataset.name} {name} has no scan {scan_id!r}.{did_you_mean(scan_id, scans)} List the "
-            f"scans with: verse-data table {dataset.name} scans"
+            f"{repository.name} {name} has no scan {scan_id!r}.{did_you_mean(scan_id, scans)} "
+            f"List the scans with: verse-data table {repository.name} scans"
         )
-    log = FetchLog(dataset.path).last_fetches()
-    here = [file.path for file in files if dataset.has(file)]
-    shaping = (of_tables(here) if here else set()).union(
-        *(of_stores(here, s.recipe) for s in stores)
+    fetches = FetchLog(repository.path).last_fetches()
+    files = tuple(
+        _describe_file(repository, file, fetches.get(file.annex_key))
+        for file in lock.files
+        if scan_id is None or _belongs(file, scan_id)
     )
+    here = [file.path for file in files if file.here]
+    shaping = of_tables(here) if here else set()
+    known = catalog.model_dump(include=_OF_CATALOG) if catalog else {"title": repository.name}
     return Provenance(
-        release=dataset.name,
+        **(dict.fromkeys(_OF_CATALOG) | known),
+        release=repository.name,
         version=name,
         lock=f"sha256:{lock.digest}",
-        commit=dataset.commit(name),
-        dataset_id=dataset_id(dataset.name),
+        commit=repository.commit(name),
+        dataset_id=dataset_id(repository.name),
         source=lock.source,
-        title=catalog.title if catalog else dataset.name,
-        licence=catalog.licence if catalog else None,
-        attribution=catalog.attribution if catalog else None,
-        doi=catalog.doi if catalog else None,
         citations=tuple(
             Reference(text=one.text, doi=one.doi) for one in (catalog.citations if catalog else ())
         ),
         scan_id=scan_id,
-        files=tuple(_file(dataset, file, log.get(file.annex_key)) for file in files),
+        files=files,
         stores=tuple(stores),
-        packages=versions(shaping),
+        packages=versions(shaping.union(*(of_stores(here, store.recipe) for store in stores))),
     )
 
 
-def _file(dataset: ReleaseDataset, file: LockedFile, line: dict[str, Any] | None) -> FileProvenance:
-    parsed, here = parse_path(file.path), dataset.has(file)
+def _describe_file(
+    repository: Repository, file: LockedFile, fetch: dict[str, Any] | None
+) -> FileProvenance:
+    parsed, here = parse_path(file.path), repository.has(file)
     return FileProvenance(
         path=file.path,
         key=file.annex_key,
         size=file.size,
         sha256=file.sha256,
-        urls=dataset.addresses(file),
+        urls=repository.addresses(file),
         scan_id=scan_of(file.path),
         role=parsed.role if parsed else None,
         here=here,
-        fetched=_fetched(line) if line and here else None,
+        fetched=_read_fetch(fetch) if fetch and here else None,
     )
 
 
-def _fetched(line: dict[str, Any]) -> FetchedFrom | None:
+def _read_fetch(line: dict[str, Any]) -> FetchedFrom | None:
     """Return what a line of the log says; None where it is none of ours."""
     try:
-        return FetchedFrom(
-            time=str(line["time"]),
-            source=line.get("source"),
-            url=line["url"],
-            engine=str(line["engine"]),
-            bytes=int(line["bytes"]) + int(line.get("sibling_bytes") or 0),
-            tries=int(line["tries"]),
-        )
+        came = line["bytes"] + (line.get("sibling_bytes") or 0)
+        known = {name: line.get(name) for name in FetchedFrom.model_fields}
+        return FetchedFrom(**{**known, "bytes": came})
     except (KeyError, TypeError, ValueError):
         return None
 

@@ -1,55 +1,60 @@
-"""Siblings in folders of this machine: contents that another clone or a RIA store has, read as files.
+"""Siblings: other clones of a release, and RIA stores, that contents and whole releases come from.
 
-The folders are the remotes of a clone. git and git-annex are never run in one, for they would act on
-its configuration; a content is found by its key, copied, and counts when its digest is the locked one.
+git and git-annex are never run in a sibling that is a folder of this machine, for they would act on
+its configuration; a content there is found by its key, copied, and counts when its digest is the
+locked one. What only a server has, git-annex fetches from there, and checks.
 """
 
 from __future__ import annotations
 
-import stat
-from collections.abc import Iterator
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote
 
+from verse_data import publishing
 from verse_data.digests import digest_file
-from verse_data.records.keys import object_path, other_object_path
+from verse_data.errors import IntegrityError, UnsafeInput, UrlRefused, UsageError, warn
 from verse_data.records.lock import LockedFile
-from verse_data.releases.git_objects import read_config
+from verse_data.releases import annex, git
+from verse_data.releases.environment import check_annex, search_path
+from verse_data.releases.history import History
+from verse_data.releases.import_lock import datalad_config, finish, import_version, require_place
 
-_RIA: Final = "ria-layout-version"
+log = logging.getLogger("verse_data.siblings")
+
+_RIA_STORE: Final = "ria-layout-version"
+_REMOTE: Final = re.compile(r"remote\.(.+)\.(url|annex-externaltype)")
+_SERVER: Final = re.compile(r"(https?|ssh|git)://.*|\w[\w.@-]*:(?!//).*")
 
 
 @dataclass(frozen=True)
 class Sibling:
-    """Another folder with contents of a release.
+    """Another place with contents of a release.
 
     Attributes
     ----------
     name : str
         The remote's name.
-    git_folder : Path
-        Its ``.git``; the folder itself if the sibling is bare, as in a RIA store.
+    git_folder : Path or None
+        Its ``.git``; the folder itself if the sibling is bare, as in a RIA store; None for a server.
     """
 
     name: str
-    git_folder: Path
+    git_folder: Path | None
 
     def find(self, file: LockedFile) -> Path | None:
-        """Return where the sibling has something of the name and size of `file`; None if it has not."""
-        for layout in (object_path, other_object_path):
-            path = self.git_folder / layout(file.annex_key).removeprefix(".git/")
-            try:
-                facts = path.lstat()
-            except OSError:
-                continue
-            if stat.S_ISREG(facts.st_mode) and facts.st_size == file.size:
-                return path
-        return None
+        """Return where a folder has something of the name and size of `file`; None if it has not."""
+        path = self.git_folder and annex.find_content(self.git_folder, file.annex_key)
+        return path if path and annex.is_whole(path, file) else None
 
     def has(self, file: LockedFile, *, excluding: Path) -> bool:
-        """Whether the sibling has the right content of `file`, in another file than `excluding`."""
+        """Whether a folder has the right content of `file`, in another file than `excluding`."""
         path = self.find(file)
         return (
             path is not None
@@ -59,33 +64,184 @@ class Sibling:
 
 
 def siblings(repository: Path) -> tuple[Sibling, ...]:
-    """Return the remotes of a clone that are folders here, by name; none of them is asked or opened.
+    """Return the siblings that may have contents, by name; none of them is asked or opened.
 
     A remote with ``annex-ignore`` is left out, but for the git side of a RIA store: DataLad sets it
     there because the contents, which lie in the same folder, belong to another remote.
     """
-    found = dict(read_config(repository))
-    return tuple(
-        Sibling(name, folder)
-        for name, url in _urls(found)
-        if (folder := _git_folder(repository, url)) is not None
-        and (found.get(f"remote.{name}.annex-ignore") != "true" or (folder / _RIA).exists())
-    )
-
-
-def _urls(found: dict[str, str]) -> Iterator[tuple[str, str]]:
-    for key, value in sorted(found.items()):
-        if key.startswith("remote.") and key.endswith(".url"):
-            yield key.removeprefix("remote.").removesuffix(".url"), value
+    settings = dict(git.read_config(repository))
+    found = []
+    for key, value in sorted(settings.items()):
+        match = _REMOTE.fullmatch(key)
+        if match is None:
+            continue
+        ignored = settings.get(f"remote.{match[1]}.annex-ignore") == "true"
+        folder = _git_folder(repository, value)
+        if folder and (not ignored or (folder / _RIA_STORE).exists()):
+            found.append(Sibling(match[1], folder))
+        elif not (folder or ignored) and (match[2] != "url" or _SERVER.fullmatch(value)):
+            found.append(Sibling(match[1], None))
+    return tuple(found)
 
 
 def _git_folder(repository: Path, url: str) -> Path | None:
-    if "://" in url.removeprefix("file://"):
-        return None
-    place = repository / (
-        unquote(url.removeprefix("file://")) if url.startswith("file://") else url
-    )
-    for folder in (place / ".git", place):
+    """Return the git folder of a sibling in a folder of this machine; None if there is none."""
+    plain = unquote(url.removeprefix("file://")) if url.startswith("file://") else url
+    for folder in (repository / plain / ".git", repository / plain):
         if (folder / "annex" / "objects").is_dir():
             return folder
     return None
+
+
+def get_from_servers(repository: Path, files: Sequence[LockedFile]) -> dict[str, str]:
+    """Let git-annex fetch contents from siblings on servers; return by key which sibling gave it."""
+    every, store = siblings(repository), annex.ObjectStore(repository)
+    # git-annex would read the configuration of those in folders, and work in them.
+    aside = [f"remote.{sibling.name}.annex-ignore=true" for sibling in every if sibling.git_folder]
+    options = ("--batch-keys", "--json", "--json-error-messages")
+    gave: dict[str, str] = {}
+    for name in [sibling.name for sibling in every if not sibling.git_folder]:
+        missing = {file.annex_key: file for file in files if not store.has(file)}
+        if missing:
+            _refuse_foreign_datalad(repository)
+            annex.ensure_known(repository)
+            log.info("asking sibling %s for %s contents", name, len(missing))
+            printed = annex.call_annex(
+                *(repository, "get", f"--from={name}", *options),
+                stdin="".join(f"{key}\n" for key in missing).encode(),
+                settings=("annex.verify=true", *aside),
+                check=False,
+            )
+            log.debug("sibling %s: %s", name, printed.decode(errors="replace"))
+            gave |= dict.fromkeys(_keep_right(store, missing.values()), name)
+    return gave
+
+
+def _keep_right(store: annex.ObjectStore, files: Iterable[LockedFile]) -> list[str]:
+    """Return the keys of what came and is right; remove what is not."""
+    came = [file for file in files if store.has(file)]
+    # Settings of the user's can switch git-annex's own check off.
+    wrong = [f for f in came if digest_file(store.object_path(f)).sha256 != f.sha256]
+    for file in wrong:
+        store.remove(file)
+    annex.record_presence(store.path, {file.annex_key: False for file in wrong})
+    return [file.annex_key for file in came if file not in wrong]
+
+
+def _refuse_foreign_datalad(repository: Path) -> None:
+    """Refuse a folder whose DataLad settings are not ours: the program of a RIA store acts on them."""
+    config = repository / ".datalad" / "config"
+    if config.exists() and config.read_bytes() != datalad_config(repository.name):
+        raise UnsafeInput(
+            f"{config} is not as this package writes it, so no sibling on a server is asked. If the "
+            f"settings are yours: datalad -C {repository} get ."
+        )
+
+
+def clone(url: str, path: Path) -> None:
+    """Make a release out of a lab's sibling: a RIA store, a clone in a folder, or one on a server.
+
+    Every version is compared with what our own import of its lock gives. Special remotes stay off,
+    but for the one of the RIA store that `url` names.
+    """
+    if not git.LOCATION.fullmatch(url):
+        raise UrlRefused(
+            f"{url!r} is no place of a sibling. Give a folder, an SSH or HTTPS address, or a RIA store "
+            f"such as ria+file:///data/store#~verse19."
+        )
+    require_place(path)
+    if path.exists():
+        raise UsageError(
+            f"{path} holds a release already. Give it the sibling, and get the contents: "
+            f"datalad siblings add -d {path} --name lab --url {url}"
+        )
+    publishing.sweep(path.parent)
+    is_ria, source = url.startswith("ria+"), _git_url(url)
+    with publishing.staging(path) as staged:
+        # Not the objects of a folder as they lie: what comes by git's protocol is checked and whole.
+        options = ("--quiet", "--no-checkout", "--no-local", "--template=", "--origin=origin")
+        log.info("cloning %s", url)
+        git.call_git(path.parent, "clone", *options, "--", source, str(staged))
+        newest = _check_versions(History(staged), path.name, url)
+        if is_ria:
+            # Its contents belong to the special remote of the store, as DataLad has it.
+            git.git(staged, "config", "remote.origin.annex-ignore", "true")
+        finish(staged, newest, f"verse-data {path.name}")
+        _enable_special_remotes(staged, url.partition("#")[0] if is_ria else "")
+        if not publishing.publish_folder(staged, path):
+            raise UsageError(f"{path}: another process made the release meanwhile. Use that one.")
+
+
+def _git_url(url: str) -> str:
+    """Return what git clones from: the repository in a RIA store by DataLad's rules, else `url`."""
+    if not url.startswith("ria+"):
+        return str(Path(url).absolute()) if Path(url).exists() else url
+    from datalad.core.distributed.clone_utils import decode_source_spec
+
+    try:
+        return str(decode_source_spec(url)["giturl"])
+    except ValueError as error:
+        raise UrlRefused(f"{error}. Name the dataset after the store: {url}#~verse19") from error
+
+
+def _check_versions(history: History, release: str, url: str) -> str:
+    """Return the newest commit of a clone all of whose versions are what our import makes of their locks."""
+    versions = history.versions()
+    if not versions or list(versions) != [f"v{number + 1}" for number in range(len(versions))]:
+        raise IntegrityError(
+            f"{url} holds the versions {', '.join(versions) or 'none'}, and all from v1 on are needed. "
+            f"Push its tags first: git push SIBLING --tags"
+        )
+    commit = None
+    with tempfile.TemporaryDirectory(prefix="verse-data-") as folder:
+        scratch = Path(folder) / "scratch"
+        git.init(scratch)
+        for number, version in enumerate(versions, 1):
+            lock = history.lock(version)
+            if lock.release != release:
+                raise UsageError(
+                    f"{url} is release {lock.release!r}, and not {release!r}. Name it as its lock does: "
+                    f"verse-data lock {lock.release} --from-sibling {url}"
+                )
+            commit = import_version(
+                scratch, lock, number, commit, namespace="refs/heads", addresses=lambda _: ()
+            )
+            if commit != history.commit(version):
+                raise IntegrityError(
+                    f"{url}: {version} is commit {history.commit(version)}, and its lock "
+                    f"(sha256:{lock.digest}) gives {commit}: more than the lock says was changed in it. "
+                    f"Nothing was kept. Take its lock alone: verse-data lock {release} --from-lock FILE"
+                )
+    assert commit
+    return commit
+
+
+def _enable_special_remotes(repository: Path, store: str) -> None:
+    """Enable the special remote of the RIA store at `store`; name every other, which stays off."""
+    remotes = datalad_dataset(repository).repo.get_special_remotes().values()
+    ora = [remote for remote in remotes if remote.get("externaltype") == "ora"]
+    chosen = ora if len(ora) == 1 else [remote for remote in ora if remote.get("url") == store]
+    for remote in remotes:
+        name = remote["name"]
+        if store and remote in chosen and re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+            git.git(repository, "config", f"remote.{name}.ora-url", store)
+            annex.call_annex(repository, "enableremote", name)
+            # git-annex asks a person whether it is safe: of this type, and at the address that was typed.
+            git.git(repository, "config", f"remote.{name}.annex-verified", "verified")
+        else:
+            kind = remote.get("externaltype") or remote.get("type")
+            text = (
+                f"The special remote {name!r} of type {kind} was not enabled: only that of the RIA "
+                f"store that was named is. If you trust it: git annex enableremote {name}"
+            )
+            warn(UserWarning(text))
+
+
+def datalad_dataset(path: Path) -> Any:
+    """Return the ``datalad.api.Dataset`` of a folder."""
+    check_annex()
+    # DataLad looks for git-annex on PATH, where a Python without activated environment has none.
+    os.environ["PATH"] = search_path(os.environ)
+    from datalad.api import Dataset
+
+    return Dataset(path)

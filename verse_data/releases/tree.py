@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 from verse_data import publishing
@@ -43,25 +44,29 @@ def lock_tree(folder: Path, *, release: str, progress: Progress = silent) -> Rel
         If a file's name cannot be part of a release.
     """
     check_root(folder)
-    paths = sorted(walk_files(folder), key=lambda path: path.relative_to(folder).as_posix())
-    for path in paths:
-        _check_name(path, folder)
+    found = {path.relative_to(folder).as_posix(): path for path in walk_files(folder)}
+    paths = dict(sorted(found.items()))
+    for name in paths:
+        try:
+            check_path(name)
+        except ValueError as error:
+            raise PathRefused(
+                f"{folder}: {error}. Rename it, or lock a tree without it."
+            ) from error
     with (
         publishing.storage_errors(folder),
-        progress("Hashing files", sum(path.stat().st_size for path in paths), "bytes") as advance,
+        progress(
+            "Hashing files", sum(path.stat().st_size for path in paths.values()), "bytes"
+        ) as advance,
         ThreadPoolExecutor(_WORKERS) as pool,
     ):
-        digests = list(pool.map(lambda path: digest_file(path, advance=advance), paths))
-    files = tuple(
-        LockedFile(
-            path=path.relative_to(folder).as_posix(),
-            size=digest.size,
-            sha256=digest.sha256,
-            md5=digest.md5,
-        )
-        for path, digest in zip(paths, digests, strict=True)
+        digests = list(pool.map(lambda path: digest_file(path, advance=advance), paths.values()))
+    files = zip(paths, map(asdict, digests), strict=True)
+    return ReleaseLock(
+        release=release,
+        source=LockSource(kind="tree"),
+        files=tuple(LockedFile(path=name, **digest) for name, digest in files),
     )
-    return ReleaseLock(release=release, source=LockSource(kind="tree"), files=files)
 
 
 def check_root(folder: Path) -> None:
@@ -118,10 +123,3 @@ def walk_files(folder: Path) -> Iterator[Path]:
 
 def _is_skipped(name: str) -> bool:
     return name.startswith(".") or name in _SKIPPED
-
-
-def _check_name(path: Path, folder: Path) -> None:
-    try:
-        check_path(path.relative_to(folder).as_posix())
-    except ValueError as error:
-        raise PathRefused(f"{folder}: {error}. Rename it, or lock a tree without it.") from error

@@ -1,0 +1,252 @@
+"""A lock becomes a version: one commit and one annotated tag, the same on every machine.
+
+``git fast-import`` writes 1,500 files in well under a second. Author, dates and dataset id are fixed,
+so that the commit id follows from the locks alone. The first version is a folder that is built
+beside its place and renamed; of every other the tag comes last.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from verse_data import publishing
+from verse_data.errors import StorageError, UsageError
+from verse_data.records.keys import link_target, log_folder
+from verse_data.records.lock import LockedFile, ReleaseLock
+from verse_data.releases import annex, git
+from verse_data.releases.environment import AUTHOR_EMAIL, AUTHOR_NAME, check_annex
+from verse_data.releases.git import GitFailed, tags
+from verse_data.releases.history import LOCK_PATH, History
+
+Addresses = Callable[[LockedFile], Sequence[str]]
+
+_FIRST_DAY: Final = 1577836800  # 2020-01-01: a date that says nothing, but does not change either
+_DAY: Final = 86400
+_NAMESPACE: Final = uuid.UUID("6c1f4b0e-4d0f-5c59-9a3e-0d3c5a7c1e19")
+_WEB: Final = "00000000-0000-0000-0000-000000000001"
+_ATTRIBUTES: Final = b"""\
+* annex.backend=SHA256E
+**/.git* annex.largefiles=nothing
+/.datalad/** annex.largefiles=nothing
+/.verse/** annex.largefiles=nothing
+"""
+_SETTINGS: Final = """\
+[annex]
+\tretry = 3
+\tretry-delay = 5
+\tstalldetection = 10KB/30s
+"""
+
+
+class NotNewest(UsageError):
+    """The version that a lock was made from is not the newest any more."""
+
+
+def dataset_id(release: str) -> str:
+    """Return DataLad's id of the dataset of a release: the same everywhere."""
+    return str(uuid.uuid5(_NAMESPACE, release))
+
+
+def datalad_config(release: str) -> bytes:
+    """Return what ``.datalad/config`` holds in every version of a release."""
+    return f'[datalad "dataset"]\n\tid = {dataset_id(release)}\n'.encode()
+
+
+def publish(
+    history: History, lock: ReleaseLock, *, addresses: Addresses, after: str | None = None
+) -> str:
+    """Make `lock` a version, and return its name; see :meth:`Repository.publish`."""
+    path = history.path
+    if lock.release != path.name:
+        raise UsageError(
+            f"The lock is of release {lock.release!r}, and the dataset at {path} is of {path.name!r}. "
+            f"Name the release as the lock does."
+        )
+    check_annex()
+    publishing.sweep(path.parent)
+    if not history.exists():
+        require_place(path)
+        if _build(path, lock, addresses):
+            return "v1"
+    git.check_writable(path)
+    versions = history.versions()
+    newest = versions[-1] if versions else None
+    for version in versions:
+        old = history.lock(version)
+        if old.content() == lock.content():
+            if old.digest != lock.digest:
+                _import_beside(path, lock, 1, None, addresses)  # for its addresses alone
+            # Whoever published the newest may have been killed before this.
+            _move_work_tree(path, history.commit(newest))
+            return version
+    if after not in {None, newest}:
+        raise NotNewest(
+            f"The lock was made from {path.name} {after}, and {newest} is the newest version now. "
+            f"Nothing was written: make it from {newest}."
+        )
+    number = int(newest.removeprefix("v")) + 1 if newest else 1
+    parent = history.commit(newest) if newest else None
+    commit = _import_beside(path, lock, number, parent, addresses)
+    if not _create_tag(path, lock, number=number, commit=commit):
+        # Another process was first with this number: its version comes before ours.
+        return publish(history, lock, addresses=addresses, after=after)
+    _move_work_tree(path, commit)
+    return f"v{number}"
+
+
+def require_place(path: Path) -> None:
+    """Raise one of our errors if no release can be made at `path`: the tools, its folder, what is there.
+
+    `UsageError` if something else lies there, `PermissionDenied` if its folder cannot be written,
+    `ToolMissing` without git or git-annex.
+    """
+    check_annex()
+    if path.exists() and not (path / ".git").exists():
+        raise UsageError(
+            f"{path} exists and holds no release. Nothing was written. Move it away, or choose "
+            f"another place with --root, and run this again."
+        )
+    with publishing.staging(path) as probe:
+        probe.touch()
+
+
+def finish(repository: Path, commit: str, description: str) -> None:
+    """Give a repository whose versions are there its settings, its work tree and git-annex's id."""
+    with (repository / ".git" / "config").open("a") as config:
+        config.write(_SETTINGS)
+    git.git(repository, "checkout", "--quiet", "--force", "-B", "main", commit)
+    hooks = repository / ".git" / "hooks"
+    hooks.mkdir(exist_ok=True)
+    annex.initialise(repository, description, hooks=hooks)
+
+
+def _build(path: Path, lock: ReleaseLock, addresses: Addresses) -> bool:
+    """Build the dataset beside its place and rename it; False if another process was first."""
+    with publishing.staging(path) as staged:
+        git.init(staged)
+        commit = import_version(staged, lock, 1, None, namespace="refs/heads", addresses=addresses)
+        _create_tag(staged, lock, number=1, commit=commit)
+        finish(staged, commit, f"verse-data {lock.release}")
+        return publishing.publish_folder(staged, path)
+
+
+def _import_beside(
+    path: Path, lock: ReleaseLock, number: int, parent: str | None, addresses: Addresses
+) -> str:
+    """Write a version's commit, tell git-annex of its addresses, and return the commit id."""
+    # Refs of this call's own, where git-annex looks for branches to merge.
+    namespace = f"refs/remotes/verse-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        commit = import_version(
+            path, lock, number, parent, namespace=namespace, addresses=addresses
+        )
+        annex.merge(path)
+    finally:
+        for branch in ("main", "git-annex"):
+            with suppress(StorageError):
+                git.git(path, "update-ref", "-d", f"{namespace}/{branch}")
+    return commit
+
+
+def _move_work_tree(path: Path, commit: str) -> None:
+    """Bring ``main`` and the work tree to `commit`, unless the user has work of their own there.
+
+    The version is published before this, and reading it needs no work tree: what fails is left.
+    """
+    with suppress(StorageError):
+        head = git.git(path, "symbolic-ref", "--quiet", "HEAD")
+        if head.strip() == b"refs/heads/main":
+            git.git(path, "merge", "--ff-only", "--quiet", commit)
+
+
+def _create_tag(repository: Path, lock: ReleaseLock, *, number: int, commit: str) -> bool:
+    """Create the annotated tag of a version; return False if another process was first."""
+    text = (
+        f"object {commit}\ntype commit\ntag v{number}\ntagger {_author(number)}\n\n"
+        f"{lock.release} v{number}\n\nLock: sha256:{lock.digest}\n"
+    )
+    made = git.git(repository, "mktag", stdin=text.encode()).decode().strip()
+    try:
+        # Fails if the tag exists: of two processes that publish at once, one is first.
+        git.git(repository, "update-ref", f"refs/tags/v{number}", made, "0" * len(made))
+    except GitFailed:
+        if not tags(repository, re.compile(f"v{number}")):
+            raise
+        return False
+    return True
+
+
+def import_version(
+    repository: Path,
+    lock: ReleaseLock,
+    number: int,
+    parent: str | None,
+    *,
+    namespace: str,
+    addresses: Addresses,
+) -> str:
+    """Write one version's commit and its addresses to branches of `namespace`; return the commit id."""
+    main = _main_commit(lock, number, parent, branch=f"{namespace}/main")
+    addressed = _annex_commit(lock, addresses, branch=f"{namespace}/git-annex")
+    stream = b"".join((*main, *addressed, b"get-mark :1\n"))
+    options = ("--quiet", "--force", "--date-format=raw")
+    return git.git(repository, "fast-import", *options, stdin=stream).decode().strip()
+
+
+def _author(number: int) -> str:
+    return f"{AUTHOR_NAME} <{AUTHOR_EMAIL}> {_FIRST_DAY + (number - 1) * _DAY} +0000"
+
+
+def _main_commit(
+    lock: ReleaseLock, number: int, parent: str | None, *, branch: str
+) -> Iterator[bytes]:
+    message = (
+        f"{lock.release} v{number}\n\n{len(lock.files)} files, {lock.total_bytes} bytes.\n"
+        f"Lock: sha256:{lock.digest}\n\n"
+        f"The date is fixed, so that the commit id follows from the lock alone.\n"
+    )
+    author = _author(number)
+    yield f"commit {branch}\nmark :1\nauthor {author}\ncommitter {author}\n".encode()
+    yield _data(message.encode())
+    if parent:
+        yield f"from {parent}\n".encode()
+    yield b"deleteall\n"
+    yield _file("100644", ".datalad/config", datalad_config(lock.release))
+    yield _file("100644", ".gitattributes", _ATTRIBUTES)
+    yield _file("100644", LOCK_PATH, lock.canonical())
+    for file in lock.files:
+        yield _file("120000", file.path, link_target(file.path, file.annex_key).encode())
+
+
+def _annex_commit(lock: ReleaseLock, addresses: Addresses, *, branch: str) -> Iterator[bytes]:
+    """Give the commit that tells git-annex where each file is on the web.
+
+    Its time stamps are the oldest there can be: whatever git-annex has noted itself is newer.
+    """
+    urls_of: dict[str, dict[str, None]] = {}
+    for file in lock.files:
+        urls_of.setdefault(file.annex_key, {}).update(dict.fromkeys(addresses(file)))
+    yield f"commit {branch}\ncommitter {_author(1)}\n".encode()
+    yield _data(b"addresses\n")
+    for key, urls in urls_of.items():
+        if urls:
+            log = f"{log_folder(key)}/{key}.log"
+            yield _file("100644", log, f"1s 1 {_WEB}\n".encode())
+            yield _file("100644", f"{log}.web", "".join(f"1s 1 {url}\n" for url in urls).encode())
+
+
+def _file(mode: str, path: str, content: bytes) -> bytes:
+    # The paths of a lock hold no control characters.
+    quoted = path.replace("\\", "\\\\").replace('"', '\\"')
+    return f'M {mode} inline "{quoted}"\n'.encode() + _data(content)
+
+
+def _data(content: bytes) -> bytes:
+    return b"data %d\n%b\n" % (len(content), content)

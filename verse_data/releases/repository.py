@@ -1,0 +1,272 @@
+"""A release on this machine: a DataLad dataset whose tags are the versions."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from verse_data import config as configuration
+from verse_data.config import Config
+from verse_data.errors import ContentMissing
+from verse_data.progress import Progress, silent
+from verse_data.records.lock import LockedFile, ReleaseLock
+from verse_data.records.names import parse_path, split_of
+from verse_data.records.source_file import SourceFile
+from verse_data.releases import annex
+from verse_data.releases.adopt import AdoptReport, adopt_sources
+from verse_data.releases.annex import ObjectStore
+from verse_data.releases.fetch import FetchLog, FetchReport, FetchResult, fetch_files, file_urls
+from verse_data.releases.history import History, command
+from verse_data.releases.import_lock import publish
+from verse_data.releases.siblings import Sibling, datalad_dataset, get_from_servers, siblings
+
+
+class Repository(History):
+    """One release as a DataLad dataset.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the dataset; it need not exist yet.
+    config : Config, optional
+        Endpoints, and whether the network may be used; resolved when needed if missing.
+
+    Attributes
+    ----------
+    store : ObjectStore
+        The contents that are here.
+    """
+
+    def __init__(self, path: Path, *, config: Config | None = None) -> None:
+        super().__init__(path)
+        self.store = ObjectStore(self.path)
+        self._config = config
+
+    def __repr__(self) -> str:
+        versions = ", ".join(self.versions()) or "no version"
+        return f"<Repository {self.name} at {self.path}: {versions}>"
+
+    @property
+    def config(self) -> Config:
+        """Endpoints, and whether the network may be used."""
+        return self._config or configuration.resolve()
+
+    @property
+    def datalad(self) -> Any:
+        """The ``datalad.api.Dataset`` of this folder."""
+        return datalad_dataset(self.path)
+
+    def publish(self, lock: ReleaseLock, *, after: str | None = None) -> str:
+        """Make `lock` a version, and return its name.
+
+        The dataset is built, or a commit and a tag are added to it. A lock with the files of an
+        existing version is that version; addresses that are new to it are added. `after` is the
+        version that it was made from: `NotNewest`, a `UsageError`, if another is the newest by then.
+        `UsageError` if it is of another release, `ToolMissing` without git or git-annex.
+        """
+        return publish(self, lock, addresses=self.addresses, after=after)
+
+    def addresses(self, file: LockedFile) -> tuple[str, ...]:
+        """Return every address that gives the content of `file`, the one on OSF first."""
+        return file_urls(file, osf_site=self.config.osf_site)
+
+    def siblings(self) -> tuple[Sibling, ...]:
+        """Return the clones and RIA stores in folders of this machine that may have contents."""
+        return siblings(self.path)
+
+    def object_path(self, file: LockedFile) -> Path:
+        """Return where the content of `file` lies, or would lie."""
+        return self.store.object_path(file)
+
+    def has(self, file: LockedFile) -> bool:
+        """Whether the content of `file` is on this machine."""
+        return self.store.has(file)
+
+    def source(self, file: LockedFile, *, version: str | None = None) -> SourceFile:
+        """Return `file` as it lies here: the one way to what is in it, which checks before it reads.
+
+        `version` is for the command in its errors, where that is not the newest.
+        `ContentMissing` if it is not here.
+        """
+        if not self.has(file):
+            raise ContentMissing(
+                f"{file.path} ({file.size:,} bytes) of {self.name} is locked, but not on this machine "
+                f"(looked in {self.path}). Bring it with: {self._remedy(file, version)}"
+            )
+        name = parse_path(file.path)
+        return SourceFile(
+            self.object_path(file),
+            file.annex_key,
+            name=file.path,
+            release=self.name,
+            scan_id=name.scan_id if name and name.role != "grading" else "",
+            repair=self._remedy(file, version, damaged=True),
+        )
+
+    def _remedy(self, file: LockedFile, version: str | None, *, damaged: bool = False) -> str:
+        """Return what brings a content that is not here, or replaces a damaged one."""
+        name, words = parse_path(file.path), []
+        if name and not damaged:
+            scan = [] if name.role == "grading" else ["--scan", name.scan_id]
+            words = [*scan, "--role", name.role]
+        # For damage no siblings are looked up: this is made for every file that is read.
+        if self.addresses(file) or (not damaged and self.siblings()):
+            bring = command(self, "get", *words, version=version)
+        else:
+            bring = command(self, "adopt", "PATH", version=version, note="it has no address")
+        drop = command(self, "drop", "--corrupt", version=version)
+        return f"{drop} && {bring}" if damaged else bring
+
+    def content(self, file: LockedFile) -> Path:
+        """Return the path of the content of `file`, which is hashed first.
+
+        `ContentMissing` if it is not here, `ContentCorrupt` if it is not the locked one.
+        """
+        self.source(file).check()
+        return self.object_path(file)
+
+    def record_presence(self) -> None:
+        """Tell git-annex of everything that was ingested since it was told last."""
+        with self.store.unrecorded() as keys:
+            annex.record_presence(self.path, dict.fromkeys(keys, True))
+
+    def adopt(
+        self,
+        sources: Sequence[Path | str],
+        version: str | None = None,
+        *,
+        on_difference: Literal["report", "refuse"] = "report",
+        progress: Progress = silent,
+    ) -> AdoptReport:
+        """Copy what lies in `sources`, and belongs to a version, into the dataset.
+
+        `sources` are folders, files, zips, and addresses of zips; they are neither moved nor
+        changed. `on_difference` says what to do about a file that bears a locked name but holds
+        other bytes.
+
+        Raises
+        ------
+        SourceChanged
+            If a file differs and `on_difference` is ``"refuse"``; the other files are adopted.
+        """
+        lock = self.lock(version)
+        annex.require_usable(self.path)
+        try:
+            report = adopt_sources(sources, lock, self.store, config=self.config, progress=progress)
+        finally:
+            self.record_presence()
+        FetchLog(self.path).note("adopted", [file.annex_key for file in report.new])
+        if on_difference == "refuse":
+            report.refuse_differences(self.name)
+        return report
+
+    def fetch(
+        self,
+        files: Sequence[LockedFile],
+        *,
+        jobs: int = 8,
+        progress: Progress = silent,
+    ) -> FetchReport:
+        """Bring contents here, verified; files that are here cost nothing.
+
+        `files` may be of any version. What a sibling in a folder has is copied from there; the rest
+        comes over HTTP, at most `jobs` at a time; what is left then, from siblings on servers.
+        Failures are in the report, not raised.
+
+        Raises
+        ------
+        Offline
+            If something is missing and the network is forbidden; it is listed.
+        UnsafeInput
+            If the dataset's git configuration is not as this package writes it; nothing was fetched.
+        """
+        report = fetch_files(self.store, files, jobs=jobs, config=self.config, progress=progress)
+        waiting = (*report.failed, *report.to_adopt)
+        gave = get_from_servers(self.path, [result.file for result in waiting]) if waiting else {}
+
+        def left(results: Sequence[FetchResult]) -> tuple[FetchResult, ...]:
+            return tuple(result for result in results if result.file.annex_key not in gave)
+
+        came = [
+            FetchResult(file=file, ok=True, sibling_bytes=file.size, source=gave[file.annex_key])
+            for file in (result.file for result in waiting if result.file.annex_key in gave)
+        ]
+        for result in came:
+            FetchLog(self.path).append(result)
+        fetched = (*report.fetched, *came)
+        return replace(
+            report, fetched=fetched, failed=left(report.failed), to_adopt=left(report.to_adopt)
+        )
+
+
+# --- what is here -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Files of one split (empty where none is named) and role (else ``other``): locked, and here."""
+
+    split: str
+    role: str
+    files: int
+    here: int
+    bytes: int
+    bytes_here: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What of one version is on this machine."""
+
+    release: str
+    version: str
+    versions: tuple[str, ...]
+    commit: str
+    lock: str
+    path: str
+    files: int
+    here: int
+    bytes_missing: int
+    shares: tuple[Share, ...]
+    to_adopt: tuple[str, ...]
+    """Files that are not here, and that neither an address nor a sibling may give."""
+    interrupted: int
+    """Downloads that were begun and not finished; the next ``get`` goes on with them."""
+
+
+def status(repository: Repository, version: str | None = None) -> Status:
+    """Count what is here; nothing is read but the names and sizes of files."""
+    name = repository.resolve(version)
+    lock, near = repository.lock(name), repository.siblings()
+    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    to_adopt = []
+    for file in lock.files:
+        parsed = parse_path(file.path)
+        count = counts[split_of(file.path) or "", parsed.role if parsed else "other"]
+        count.update(files=1, bytes=file.size)
+        if repository.has(file):
+            count.update(here=1, bytes_here=file.size)
+        elif not (near or repository.addresses(file)):
+            to_adopt.append(file.path)
+    total = sum(counts.values(), Counter[str]())
+    counted = ("files", "here", "bytes", "bytes_here")
+    return Status(
+        release=repository.name,
+        version=name,
+        versions=repository.versions(),
+        commit=repository.commit(name),
+        lock=f"sha256:{lock.digest}",
+        path=str(repository.path),
+        files=total["files"],
+        here=total["here"],
+        bytes_missing=total["bytes"] - total["bytes_here"],
+        shares=tuple(
+            Share(split=split, role=role, **{what: count[what] for what in counted})
+            for (split, role), count in sorted(counts.items())
+        ),
+        to_adopt=tuple(to_adopt),
+        interrupted=len(list(repository.store.incoming.glob("*.part"))),
+    )
