@@ -20,9 +20,9 @@ from support.calls import call
 
 from verse_data.config import Config
 from verse_data.releases.dataset import ReleaseDataset
-from verse_data.releases.drop import drop_files
 from verse_data.releases.environment import tool_environment
 from verse_data.releases.osf import walk_node
+from verse_data.releases.verify import drop_files
 
 KILLS = 25
 FILES = 6

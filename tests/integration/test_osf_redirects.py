@@ -12,7 +12,7 @@ from osf_standin import FakeClock, Node, OsfStandin, Seen, TlsFront
 
 from verse_data.config import Config
 from verse_data.errors import UrlRefused
-from verse_data.releases.http import Gate, Http, read_url
+from verse_data.releases.http import Http, read_url
 from verse_data.releases.osf import walk_node
 
 TOKEN = "t0ken-canary"
@@ -82,9 +82,9 @@ def test_only_an_address_of_the_api_gets_the_token(
     config = config_of(home, ours.hosts["api"], ours.hosts["site"])
     listing = "/nodes/jtfa5/files/osfstorage/"
 
-    with closing(Http(config, gate=Gate(FakeClock()))) as http:
+    with closing(Http(config, clock=FakeClock(), token=True)) as http:
         for standin in hosts:
-            with http.open(f"{standin.hosts['api']}{listing}", token=True) as response:
+            with http.open(f"{standin.hosts['api']}{listing}") as response:
                 assert response.status_code == 200
 
     assert [seen.token for seen in ours.seen] == [f"Bearer {TOKEN}"]

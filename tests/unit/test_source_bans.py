@@ -76,7 +76,6 @@ UNCHECKED = {
     "records/keys.py": {"object_path"},
     "releases/adopt.py": {"object_path"},
     "releases/dataset.py": {"object_path"},
-    "releases/drop.py": {"object_path"},
     "releases/store.py": {"object_path"},
     "releases/verify.py": {"object_path"},
     # Whether a broken file was replaced, by its times.

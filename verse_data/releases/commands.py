@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from verse_data.records.names import parse_path
 if TYPE_CHECKING:
     from verse_data.records.lock import LockedFile
     from verse_data.releases.dataset import ReleaseDataset
+    from verse_data.releases.siblings import Sibling
 
 
 def command(
@@ -36,23 +38,34 @@ def command(
     return " ".join(parts) + (f"  # {note}" if note else "")
 
 
-def replacement(dataset: ReleaseDataset, file: LockedFile, *, version: str | None = None) -> str:
-    """Return what replaces a damaged content; no git is asked, as this is made for every file read."""
-    drop = command(dataset, "drop", "--corrupt", version=version)
-    if dataset.addresses(file):
-        return f"{drop} && {command(dataset, 'get', version=version)}"
-    bring = command(dataset, "adopt", "PATH", version=version, note="it has no address")
-    return f"{drop} && {bring}"
+def bring(
+    dataset: ReleaseDataset,
+    file: LockedFile,
+    *,
+    version: str | None = None,
+    damaged: bool = False,
+    siblings: Sequence[Sibling] = (),
+    narrow: bool = False,
+) -> str:
+    """Return what brings a content that is not here, or replaces a `damaged` one.
 
-
-def bring(dataset: ReleaseDataset, file: LockedFile, *, version: str | None = None) -> str:
-    """Return what brings a content that is not here."""
-    name = parse_path(file.path)
-    if not (dataset.addresses(file) or dataset.siblings()):
-        return command(dataset, "adopt", "PATH", version=version, note="it has no address")
-    scan = ["--scan", name.scan_id] if name and name.role != "grading" else []
-    role = ["--role", name.role] if name else []
-    return command(dataset, "get", *scan, *role, version=version)
+    `siblings` are those that may have what has no address; `narrow` asks for this file's scan and
+    role alone.
+    """
+    # No git is asked, as this is made for every file that is read.
+    name, words = parse_path(file.path), list[str]()
+    if narrow and name:
+        words = ["--scan", name.scan_id] if name.role != "grading" else []
+        words += ["--role", name.role]
+    line, note = command(dataset, "get", *words, version=version), "it has no address"
+    if not dataset.addresses(file):
+        places = ", ".join(sibling.name for sibling in siblings)
+        note += f"; {places} may have it" if places else ""
+        adopt = command(dataset, "adopt", "PATH", version=version, note=note)
+        line = f"{line} || {adopt}" if places else adopt
+    return (
+        f"{command(dataset, 'drop', '--corrupt', version=version)} && {line}" if damaged else line
+    )
 
 
 def unless_newest(dataset: ReleaseDataset, version: str | None) -> str | None:

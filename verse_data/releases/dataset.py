@@ -15,7 +15,7 @@ from verse_data.records.names import parse_path
 from verse_data.records.source_file import SourceFile
 from verse_data.releases import annex
 from verse_data.releases.adopt import AdoptReport, adopt_sources
-from verse_data.releases.commands import bring, replacement
+from verse_data.releases.commands import bring
 from verse_data.releases.fetch import FetchLog, FetchReport, fetch_files, file_urls
 from verse_data.releases.history import History
 from verse_data.releases.siblings import Sibling, siblings
@@ -129,11 +129,12 @@ class ReleaseDataset:
                 name=file.path,
                 release=self.name,
                 scan_id=name.scan_id if name and name.role != "grading" else "",
-                repair=replacement(self, file, version=version),
+                repair=bring(self, file, version=version, damaged=True),
             )
+        way = bring(self, file, version=version, siblings=self.siblings(), narrow=True)
         raise ContentMissing(
             f"{file.path} ({file.size:,} bytes) of {self.name} is locked, but not on this machine "
-            f"(looked in {self.path}). Bring it with: {bring(self, file, version=version)}"
+            f"(looked in {self.path}). Bring it with: {way}"
         )
 
     def read(self, file: LockedFile) -> bytes:
