@@ -148,9 +148,9 @@ def test_a_field_of_another_type_is_named(osf: OsfStandin, monkeypatch: pytest.M
     unreadable = {answer.question: answer for answer in report().answers}["the same folder, API"]
 
     assert readable.state == "warning"
-    assert readable.wrong == ("attributes.size: int_type in 2 of 2 rows",)
+    assert readable.wrong == ("data.attributes.size: int_type (2 rows)",)
     assert unreadable.state == "problem"
-    assert "not a listing of OSF: attributes.size" in unreadable.fact
+    assert "not a listing of OSF: data.0.attributes.size" in unreadable.fact
 
 
 def test_missing_and_new_fields_are_named_without_values(
@@ -165,7 +165,7 @@ def test_missing_and_new_fields_are_named_without_values(
     change_rows(monkeypatch, change)
     answer = run()
 
-    assert "attributes.kind: missing in 1 of 1 rows" in answer.stdout
+    assert "data.attributes.kind: missing (1 row)" in answer.stdout
     assert "checksum" in answer.stdout
     assert "\x1b" not in answer.stdout
     assert "x" * 100 not in answer.stdout

@@ -258,13 +258,11 @@ class Download:
 
     def _check(self, response: requests.Response, first: bytes, *, whole: bool) -> None:
         """Raise the `Fault` of an answer that cannot be the file, or does not fit what is here."""
-        file, length, encoding, span, kind = (
-            self._file,
-            *(
-                response.headers.get(f"Content-{name}", "").strip().lower()
-                for name in ("Length", "Encoding", "Range", "Type")
-            ),
+        length, encoding, span, kind = (
+            response.headers.get(f"Content-{name}", "").strip().lower()
+            for name in ("Length", "Encoding", "Range", "Type")
         )
+        file = self._file
         part, rest = _RANGE.fullmatch(span), file.size - (0 if whole else self.size)
         fits = part and int(part[1]) == self.size and part[2] in {"*", str(file.size)}
         # A negative or garbled length says nothing; then the bytes are counted.
@@ -295,12 +293,8 @@ class Download:
             why = f"more bytes came than the {self._file.size:,} that are locked"
             raise self._fault(DownloadCorrupt, why, CORRUPT)
         view = memoryview(block)
-        try:
-            while view:
-                view = view[self._stream.write(view) :]
-        except OSError:
-            self._stream.truncate(self.size)
-            raise
+        while view:
+            view = view[self._stream.write(view) :]
         self._count(block)
 
     def _count(self, block: bytes) -> None:

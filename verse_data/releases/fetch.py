@@ -338,7 +338,8 @@ def _explained(dataset: Path, failed: Sequence[FetchResult]) -> list[FetchResult
     def adopt(file: LockedFile) -> str:
         return command(dataset, "adopt", "PATH", version=old.get(file.annex_key))
 
-    if missing := [result.file for result in failed if result.error_class is Offline]:
+    if any(result.error_class is Offline for result in failed):
+        missing = [result.file for result in failed]
         size = sum(file.size for file in missing)
         head = f"{dataset.name}: {len(missing)} files ({size:,} bytes) are not on this machine, and the "
         lines = problems.shown([f"{f.path} ({f.size:,} bytes)" for f in missing], indent="  ")

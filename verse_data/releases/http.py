@@ -315,7 +315,7 @@ class Http:
         """Return the JSON that `url` gives, with retries."""
 
         def once() -> Any:
-            answer = self._read_once(url, _MOST_JSON, "application/json")
+            answer = self.read(url, _MOST_JSON, accept="application/json")
             try:
                 return json.loads(answer)
             except (ValueError, RecursionError) as error:
@@ -325,11 +325,8 @@ class Http:
 
         return self.retry(once)
 
-    def read(self, url: str, most: int) -> bytes:
-        """Return the bytes of an address, at most `most`, with retries."""
-        return self.retry(lambda: self._read_once(url, most))
-
-    def _read_once(self, url: str, most: int, accept: str = "*/*") -> bytes:
+    def read(self, url: str, most: int, *, accept: str = "*/*") -> bytes:
+        """Return the bytes of an address, at most `most`, in one try."""
         answer = b""
         with self.open(url, accept=accept) as response:
             while block := read_some(response, url):
@@ -343,7 +340,7 @@ class Http:
 def read_url(url: str, *, config: Config, most: int) -> bytes:
     """Return the bytes of an address that the user typed, at most `most`, with retries."""
     with closing(Http(config, named=(url,))) as http:
-        return http.read(url, most)
+        return http.retry(lambda: http.read(url, most))
 
 
 def _redirected(here: str, target: str, asked: str) -> str:

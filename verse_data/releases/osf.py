@@ -11,8 +11,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from operator import itemgetter
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
+from operator import attrgetter, itemgetter
+from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from pydantic import (
@@ -25,6 +25,7 @@ from pydantic import (
     ValidationError,
 )
 
+from verse_data import problems
 from verse_data.config import Config
 from verse_data.errors import (
     IntegrityError,
@@ -49,9 +50,7 @@ TRUST_ON_FIRST_USE: Final = (
 _PAGE_SIZE: Final = 100  # the most that the API gives
 _MAX_PAGES: Final = 1000
 _MAX_DEPTH: Final = 32
-_SHOWN: Final = 20
 log = logging.getLogger("verse_data.osf")
-_Model = TypeVar("_Model", bound=BaseModel)
 
 
 def _at(*places: str, **default: Any) -> Any:
@@ -71,6 +70,9 @@ class _Answer(BaseModel):
     """A part of an answer of OSF; fields that are not named here are not read."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+Row = TypeVar("Row", bound=_Answer)
 
 
 class Entry(_Answer):
@@ -101,10 +103,10 @@ class _Linked(_Answer):
     storage: Any = _at("links.upload", "links.move", "links.delete", default=None)
 
 
-class _Page(_Answer):
+class Page(_Answer, Generic[Row]):
     """A page of the API, or a whole listing of WaterButler."""
 
-    data: list[Any]
+    data: list[Row]
     next: str | None = _at("links.next", default=None)
     # Of all pages. API 2.0 and 2.1 say it in different places.
     total: int | None = _at("links.meta.total", "meta.total", default=None)
@@ -143,7 +145,7 @@ class OsfClient:
     def children(self, node: str) -> list[Child]:
         """Return the public components of `node`, sorted by id."""
         url = f"{self._api}/nodes/{node}/children/"
-        children = [_parse(Child, row, url) for row in self._pages(self._other, url, node)]
+        children = self._pages(Page[Child], self._other, url, node)
         return sorted(children, key=lambda child: check_node(child.node))
 
     def storage_root(self, node: str) -> str | None:
@@ -154,9 +156,9 @@ class OsfClient:
         if node in self._roots:
             return self._roots[node]
         url, part = self._api_url(node, ""), f"/resources/{node}/providers/osfstorage/"
-        rows = self._page(self._listing, url, 1, node).data
+        rows = self._page(Page[_Linked], self._listing, url, node, 1).data
         for row in rows:
-            host, found, _ = str(_parse(_Linked, row, url).storage).partition(part)
+            host, found, _ = str(row.storage).partition(part)
             if found:
                 self._roots[node] = f"{host}{part}"
                 return self._roots[node]
@@ -170,25 +172,27 @@ class OsfClient:
         if root is None:
             return []
         url = f"{root}{folder}/" if folder else root
-        answer = self._ask(self.storage, url, node, known=bool(folder))
-        return _entries(answer.data, url)
+        page = self._ask(Page[Entry], self.storage, url, node, known=bool(folder))
+        return _entries(page.data, url)
 
     def api_folder(self, node: str, folder: str) -> list[Entry]:
         """Return the same from the API, page by page: what ``doctor --osf`` compares it with."""
         url = self._api_url(node, folder)
-        return _entries(self._pages(self._listing, url, node, folder), url)
+        return _entries(self._pages(Page[Entry], self._listing, url, node, folder), url)
 
     def _api_url(self, node: str, folder: str) -> str:
         return f"{self._api}/nodes/{node}/files/osfstorage/{f'{folder}/' if folder else ''}"
 
-    def _pages(self, http: Http, url: str, node: str, folder: str = "") -> list[Any]:
+    def _pages(
+        self, model: type[Page[Row]], http: Http, url: str, node: str, folder: str = ""
+    ) -> list[Row]:
         """Return the rows of all pages; a total that changes on the way is an error."""
-        page = self._page(http, url, 1, node, folder)
+        page = self._page(model, http, url, node, 1, known=bool(folder))
         total, rows = page.total, list(page.data)
         for number in range(2, _MAX_PAGES):
             if page.next is None or page.total != total:
                 break
-            page = self._page(http, url, number, node, folder)
+            page = self._page(model, http, url, node, number, known=True)
             rows += page.data
         if page.next is None and page.total == total and total in {None, len(rows)}:
             return rows
@@ -197,33 +201,48 @@ class OsfClient:
             f"lock was made. Run the same command again."
         )
 
-    def _page(self, http: Http, url: str, number: int, node: str, folder: str = "") -> _Page:
+    def _page(
+        self,
+        model: type[Page[Row]],
+        http: Http,
+        url: str,
+        node: str,
+        number: int,
+        *,
+        known: bool = False,
+    ) -> Page[Row]:
         # The address is made here and not taken from `links.next`: so the token can go nowhere
         # else, and a mirror need not rewrite its pages.
         query = urlencode({"page[size]": _PAGE_SIZE, "page": number})
-        known = bool(folder) or number > 1
-        return self._ask(http, f"{url}?{query}", node, known=known)
+        return self._ask(model, http, f"{url}?{query}", node, known=known)
 
-    def _ask(self, http: Http, url: str, node: str, *, known: bool) -> _Page:
+    def _ask(
+        self, model: type[Page[Row]], http: Http, url: str, node: str, *, known: bool
+    ) -> Page[Row]:
         """Return the listing at an address; `known` is one that an earlier answer led to."""
         try:
             answer = http.read_json(url)
         except SourceChanged as error:
-            what = (
-                "changed while it was listed: a folder or page is gone, or is being edited"
-                if known
-                else "cannot be listed: its id is wrong, or it is not public"
-            )
+            what = "cannot be listed: its id is wrong, or it is not public"
+            if known:
+                what = "changed while it was listed: a folder or page is gone, or is being edited"
             raise SourceChanged(
                 f"OSF node {node} {what} ({error}). No lock was made. Run the same command again."
             ) from error
         self.seen.append(answer)
-        return _parse(_Page, answer, url)
+        try:
+            return model.model_validate(answer)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "it"
+            raise NotTheFile(
+                f"{shown(url)}: not a listing of OSF: {where} {rule_of(first)}. Check the endpoint "
+                f"({urlsplit(url).netloc}), or try again later."
+            ) from error
 
 
-def _entries(rows: list[Any], url: str) -> list[Entry]:
-    """Return the rows of one folder as entries, sorted by name."""
-    entries = [_parse(Entry, row, url) for row in rows]
+def _entries(entries: list[Entry], url: str) -> list[Entry]:
+    """Return the entries of one folder, sorted by name."""
     for values in ({entry.id for entry in entries}, {entry.name for entry in entries}):
         if len(values) < len(entries):  # as it happens when pages shift between two requests
             raise SourceChanged(
@@ -232,20 +251,7 @@ def _entries(rows: list[Any], url: str) -> list[Entry]:
             )
     # A folder says things of a file too, and each route others.
     entries = [e if e.kind == "file" else e.model_copy(update=_OF_FILES_ALONE) for e in entries]
-    return sorted(entries, key=lambda entry: entry.name)
-
-
-def _parse(model: type[_Model], value: Any, url: str) -> _Model:
-    """Return `value` as `model`; `NotTheFile` names `url` and the field that is wrong."""
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        raise NotTheFile(
-            f"{shown(url)}: not a listing of OSF: {where} {rule_of(first)}. Check the endpoint "
-            f"({urlsplit(url).netloc}), or try again later."
-        ) from error
+    return sorted(entries, key=attrgetter("name"))
 
 
 class _Listed(NamedTuple):
@@ -343,7 +349,7 @@ def walk_node(
             second = list(_Walk(client, advance).node(node))
     if changed := {row.path for row in {*first} ^ {*second}}:
         raise SourceChanged(
-            f"OSF node {node} changed while it was listed: {_first(changed)}. No lock was made, for "
+            f"OSF node {node} changed while it was listed: {_some(changed)}. No lock was made, for "
             f"it would be of no one state. Run the same command again when the upload is over."
         )
     return _make_lock(node, first, release)
@@ -354,7 +360,7 @@ def _make_lock(node: str, listed: list[_Listed], release: str) -> ReleaseLock:
     rows = [(path, owner, entry) for path, owner, entry in listed if entry and entry.kind == "file"]
     if bare := [p for p, _, e in rows if None in (e.size, e.version, e.sha256)]:
         raise IntegrityError(
-            f"OSF node {node}: no SHA-256, size or version is known of {_first(bare)}. Without them "
+            f"OSF node {node}: no SHA-256, size or version is known of {_some(bare)}. Without them "
             f"no download could be checked. Download the release by hand and lock the folder: "
             f"verse-data lock {release} --from-tree FOLDER"
         )
@@ -372,16 +378,14 @@ def _make_lock(node: str, listed: list[_Listed], release: str) -> ReleaseLock:
     try:
         return ReleaseLock.model_validate({"release": release, "source": source, "files": files})
     except ValidationError as error:
-        problems = error.errors(include_url=False)
+        found_wrong = error.errors(include_url=False)
         reasons = [
             f"{files[int(p['loc'][1])]['path']!r}: {rule_of(p)}" if p["loc"][1:] else rule_of(p)
-            for p in problems
+            for p in found_wrong
         ]
-        kind = PathRefused if problems[0]["loc"][-1:] == ("path",) else ValidationFailed
+        kind = PathRefused if found_wrong[0]["loc"][-1:] == ("path",) else ValidationFailed
         raise kind(f"OSF node {node}: {'; '.join(reasons)}. No lock was made.") from error
 
 
-def _first(names: Iterable[str]) -> str:
-    """Return the first names, and how many more there are."""
-    first, more = sorted(names)[:_SHOWN], len({*names}) - _SHOWN
-    return ", ".join(first) + (f" and {more} more" if more > 0 else "")
+def _some(names: Iterable[str]) -> str:
+    return ", ".join(problems.shown(sorted(names)))

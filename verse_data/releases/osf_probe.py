@@ -22,7 +22,7 @@ from verse_data.config import Config, Limits
 from verse_data.errors import IntegrityError, NotTheFile, SourceChanged, VerseDataError, counted
 from verse_data.releases import catalog
 from verse_data.releases.http import Backoff, Clock, read_some
-from verse_data.releases.osf import Child, Entry, OsfClient, check_node
+from verse_data.releases.osf import Child, Entry, OsfClient, Page, check_node
 from verse_data.releases.urls import download_url, shown
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class _Probe:
     def run(self) -> None:
         """Ask everything that the answers before allow."""
         client, question = self.client, "a folder with files"
-        self._ask("components of the node", self._components, Child)
+        self._ask("components of the node", self._components, Page[Child])
         answered = self._ask("root folder, API", self._root) != "problem"
         if answered and client.storage_root(self.node):
             self._ask(f"{question}, WaterButler", lambda: self._first_files(client.folder))
@@ -142,7 +142,7 @@ class _Probe:
             self._ask("one byte of it", lambda: self._first_byte(file))
 
     def _ask(
-        self, question: str, ask: Callable[[], _Answered], model: type[BaseModel] = Entry
+        self, question: str, ask: Callable[[], _Answered], model: type[BaseModel] = Page[Entry]
     ) -> _State:
         """Ask, note what came and how it differs from what was expected, and return the state."""
         self.client.seen.clear()
@@ -221,19 +221,17 @@ def _hashes(file: Entry) -> _Answered:
 
 def _differences(model: type[BaseModel], answer: Any) -> tuple[list[str], list[str]]:
     """Return what the rows of an answer lack or have of another type, and names that are new in them."""
-    rows = answer.get("data") if isinstance(answer, dict) else None
-    if not isinstance(rows, list):
-        return ["data: no list of rows"], []
     wrong: Counter[str] = Counter()
-    new: set[str] = set()
-    for row in rows:
-        try:
-            model.model_validate(row, strict=True)
-        except ValidationError as error:
-            places = error.errors(include_url=False, include_input=False)
-            wrong.update(f"{'.'.join(map(str, e['loc']))}: {e['type']}" for e in places)
-        attributes = row.get("attributes") if isinstance(row, dict) else None
-        new |= (attributes if isinstance(attributes, dict) else {}).keys() - _KNOWN.split()
+    try:
+        model.model_validate(answer, strict=True)
+    except ValidationError as error:
+        for problem in error.errors(include_url=False, include_input=False):
+            place = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int))
+            wrong[f"{place}: {problem['type']}"] += 1
+    rows = answer.get("data") if isinstance(answer, dict) else None
+    rows = rows if isinstance(rows, list) else []
+    attributes = [row.get("attributes") for row in rows if isinstance(row, dict)]
+    new = {name for each in attributes if isinstance(each, dict) for name in each}
     # Names that are no plain words are escaped and cut: the report is pasted into an issue.
-    names = [ascii(name[:60])[1:-1] for name in sorted(new)[:_SHOWN]]
-    return [f"{what} in {count} of {len(rows)} rows" for what, count in wrong.items()], names
+    names = [ascii(name[:60])[1:-1] for name in sorted(new.difference(_KNOWN.split()))[:_SHOWN]]
+    return [f"{what} ({counted(count, 'row')})" for what, count in wrong.items()], names
