@@ -44,6 +44,7 @@ from verse_data.releases.http import (
     Clock,
     Fault,
     Http,
+    drain,
     read_some,
 )
 from verse_data.releases.store import ObjectStore
@@ -119,6 +120,8 @@ class Servers:
             with self.http(url).open(url, span="0-0") as response:
                 whole = response.status_code == 200
                 text = response.headers.get("Content-Length" if whole else "Content-Range", "")
+                if not whole:
+                    drain(response)
             found = re.fullmatch(r"(?:bytes 0-0/)?([0-9]+)", text.strip())
             return int(found[1]) if found else None
 

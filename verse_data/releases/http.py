@@ -327,14 +327,14 @@ class Http:
 
     def read(self, url: str, most: int, *, accept: str = "*/*") -> bytes:
         """Return the bytes of an address, at most `most`, in one try."""
-        answer = b""
+        answer = bytearray()
         with self.open(url, accept=accept) as response:
             while block := read_some(response, url):
                 answer += block
                 if len(answer) > most:
                     raise NotTheFile(f"{shown(url)}: more than {most:,} bytes. Nothing was kept.")
         check_length(response, url, len(answer))
-        return answer
+        return bytes(answer)
 
 
 def read_url(url: str, *, config: Config, most: int) -> bytes:

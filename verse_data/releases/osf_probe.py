@@ -151,20 +151,11 @@ class _Probe:
             state, fact = ask()
         except VerseDataError as error:
             state, fact, exit_code = "problem", str(error), error.exit_code
-        wrong: dict[str, None] = {}
-        new: dict[str, None] = {}
-        for answer in self.client.seen:
-            for found, more in zip((wrong, new), _differences(model, answer), strict=True):
-                found.update(dict.fromkeys(more))
+        wrong, new = _differences(model, self.client.seen)
         if wrong and state == "ok":
             state = "warning"
         answer = OsfAnswer(
-            question=question,
-            state=state,
-            fact=fact,
-            wrong=tuple(wrong),
-            new=tuple(new),
-            exit_code=exit_code,
+            question=question, state=state, fact=fact, wrong=wrong, new=new, exit_code=exit_code
         )
         self.answers.append(answer)
         return state
@@ -219,19 +210,26 @@ def _hashes(file: Entry) -> _Answered:
     return ("warning", "no md5") if missing else ("ok", "size, version, sha256 and md5 are told")
 
 
-def _differences(model: type[BaseModel], answer: Any) -> tuple[list[str], list[str]]:
-    """Return what the rows of an answer lack or have of another type, and names that are new in them."""
+def _differences(
+    model: type[BaseModel], answers: list[Any]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what the rows of answers lack or have of another type, and names that are new in them."""
     wrong: Counter[str] = Counter()
-    try:
-        model.model_validate(answer, strict=True)
-    except ValidationError as error:
-        for problem in error.errors(include_url=False, include_input=False):
-            place = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int))
-            wrong[f"{place}: {problem['type']}"] += 1
-    rows = answer.get("data") if isinstance(answer, dict) else None
-    rows = rows if isinstance(rows, list) else []
-    attributes = [row.get("attributes") for row in rows if isinstance(row, dict)]
-    new = {name for each in attributes if isinstance(each, dict) for name in each}
+    names: set[str] = set()
+    for answer in answers:
+        try:
+            model.model_validate(answer, strict=True)
+        except ValidationError as error:
+            for problem in error.errors(include_url=False, include_input=False):
+                place = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int))
+                wrong[f"{place}: {problem['type']}"] += 1
+        rows = answer.get("data") if isinstance(answer, dict) else None
+        for row in rows if isinstance(rows, list) else []:
+            attributes = row.get("attributes") if isinstance(row, dict) else None
+            names.update(attributes if isinstance(attributes, dict) else {})
     # Names that are no plain words are escaped and cut: the report is pasted into an issue.
-    names = [ascii(name[:60])[1:-1] for name in sorted(new.difference(_KNOWN.split()))[:_SHOWN]]
-    return [f"{what} ({counted(count, 'row')})" for what, count in wrong.items()], names
+    new = sorted(names.difference(_KNOWN.split()))[:_SHOWN]
+    return (
+        tuple(f"{what} ({counted(count, 'row')})" for what, count in wrong.items()),
+        tuple(ascii(name[:60])[1:-1] for name in new),
+    )

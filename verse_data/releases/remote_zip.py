@@ -48,14 +48,14 @@ class RemoteZip:
         """Return exactly these bytes of the archive that the first answer was of."""
 
         def once() -> bytes:
-            block, span = b"", f"{first}-{end - 1}"
+            block, span = bytearray(), f"{first}-{end - 1}"
             with self._http.open(self._url, span=span, size=end - first) as response:
                 self._check(response, first)
                 while piece := read_some(response, self._url, end - first - len(block)):
                     block += piece
             if len(block) < end - first:
                 raise Fault(Truncated(f"{self._name}: the transfer ended too soon."), UNAVAILABLE)
-            return block
+            return bytes(block)
 
         return self._http.retry(once)
 
