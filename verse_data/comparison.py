@@ -14,9 +14,9 @@ from verse_data.records.centroids import CentroidFile, parse_centroids
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import Role
 from verse_data.records.source_file import SourceFile
-from verse_data.releases.commands import command, unless_newest
-from verse_data.releases.dataset import ReleaseDataset
-from verse_data.releases.diff import ROLE_WORDS, Change, diff_locks
+from verse_data.releases.history import command, unless_newest
+from verse_data.releases.repository import Repository
+from verse_data.releases.history import ROLE_WORDS, Change, diff_locks
 from verse_data.spine.geometry import Grid
 from verse_data.tables.changes import CellChange, PointChange, cell_changes, point_changes
 from verse_data.tables.index import Index, index_scans
@@ -145,7 +145,7 @@ class VersionDiff:
 
 
 def compare(
-    dataset: ReleaseDataset, old: str, new: str, *, derived: Path | None = None
+    dataset: Repository, old: str, new: str, *, derived: Path | None = None
 ) -> VersionDiff:
     """Return what changed between two versions, as deep as the contents that are here allow."""
     return _Comparison(dataset, old, new, derived).run()
@@ -154,7 +154,7 @@ def compare(
 class _Comparison:
     """The contents of two versions, looked into side by side."""
 
-    def __init__(self, dataset: ReleaseDataset, old: str, new: str, derived: Path | None) -> None:
+    def __init__(self, dataset: Repository, old: str, new: str, derived: Path | None) -> None:
         self._dataset, self._derived = dataset, derived
         self._versions = (old, new)
         self._locks = tuple(dataset.lock(version) for version in self._versions)

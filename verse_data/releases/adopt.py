@@ -32,7 +32,7 @@ from verse_data.publishing import storage_errors
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases.http import Backoff, Clock, Http
 from verse_data.releases.remote_zip import NoRanges, RemoteFile, RemoteZip, download_zip
-from verse_data.releases.store import ObjectStore
+from verse_data.releases.annex import ObjectStore
 from verse_data.releases.tree import walk_files
 from verse_data.releases.urls import shown
 

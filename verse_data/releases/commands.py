@@ -12,12 +12,12 @@ from verse_data.records.names import parse_path
 
 if TYPE_CHECKING:
     from verse_data.records.lock import LockedFile
-    from verse_data.releases.dataset import ReleaseDataset
+    from verse_data.releases.repository import Repository
     from verse_data.releases.siblings import Sibling
 
 
 def command(
-    dataset: ReleaseDataset | Path,
+    dataset: Repository | Path,
     verb: str,
     *words: str,
     version: str | None = None,
@@ -39,7 +39,7 @@ def command(
 
 
 def bring(
-    dataset: ReleaseDataset,
+    dataset: Repository,
     file: LockedFile,
     *,
     version: str | None = None,
@@ -68,6 +68,6 @@ def bring(
     )
 
 
-def unless_newest(dataset: ReleaseDataset, version: str | None) -> str | None:
+def unless_newest(dataset: Repository, version: str | None) -> str | None:
     """Return `version`, or None if it is the one that commands mean by themselves."""
     return None if version is None or version == dataset.resolve() else version

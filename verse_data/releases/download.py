@@ -47,7 +47,7 @@ from verse_data.releases.http import (
     drain,
     read_some,
 )
-from verse_data.releases.store import ObjectStore
+from verse_data.releases.annex import ObjectStore
 from verse_data.releases.urls import shown, split_url
 
 if TYPE_CHECKING:

@@ -21,14 +21,14 @@ from verse_data.records.keys import size_and_digest
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import scan_of
 from verse_data.releases import annex
-from verse_data.releases.commands import bring, command, unless_newest
+from verse_data.releases.history import bring, command, unless_newest
 from verse_data.releases.download import Servers
 from verse_data.releases.fetch import FetchLog
 from verse_data.releases.http import Backoff
 from verse_data.releases.urls import shown
 
 if TYPE_CHECKING:
-    from verse_data.releases.dataset import ReleaseDataset
+    from verse_data.releases.repository import Repository
     from verse_data.releases.siblings import Sibling
 
 Level = Literal["presence", "size", "hash", "content"]
@@ -90,7 +90,7 @@ class Verification(tuple[FileFinding, ...]):
 
 
 def verify_files(
-    dataset: ReleaseDataset,
+    dataset: Repository,
     files: Sequence[LockedFile],
     *,
     level: Level = "hash",
@@ -153,7 +153,7 @@ def _difference(path: Path, file: LockedFile, level: Level) -> tuple[str, str] |
     return "corrupt", f"sha256 {sha256[:12]} lies at {path}, and {file.sha256[:12]} is locked"
 
 
-def audit(dataset: ReleaseDataset, version: str | None = None) -> tuple[FileFinding, ...]:
+def audit(dataset: Repository, version: str | None = None) -> tuple[FileFinding, ...]:
     """Check that a version's git tree holds what its lock says, under keys that pin it.
 
     Every key must be SHA256E with size; a URL, VURL or WORM key would accept any content.
@@ -202,7 +202,7 @@ class DropReport:
 
 
 def drop_files(
-    dataset: ReleaseDataset,
+    dataset: Repository,
     files: Sequence[LockedFile],
     *,
     version: str | None = None,
@@ -241,14 +241,14 @@ def drop_files(
     )
 
 
-def _is_removed(dataset: ReleaseDataset, file: LockedFile, holder: Sibling | None) -> bool:
+def _is_removed(dataset: Repository, file: LockedFile, holder: Sibling | None) -> bool:
     return dataset.store.remove(
         file, confirm=lambda: holder is None or holder.find(file) is not None
     )
 
 
 def _needed_by_others(
-    dataset: ReleaseDataset, files: Sequence[LockedFile], version: str | None
+    dataset: Repository, files: Sequence[LockedFile], version: str | None
 ) -> dict[str, str]:
     """Return by key which files that were not named have the same content."""
     named = {(file.annex_key, file.path) for file in files}
@@ -265,7 +265,7 @@ def _needed_by_others(
 
 
 def _held_by_siblings(
-    dataset: ReleaseDataset, files: Mapping[str, LockedFile]
+    dataset: Repository, files: Mapping[str, LockedFile]
 ) -> dict[str, Sibling]:
     """Return by key a sibling in a folder that has the content too."""
     return {
@@ -276,7 +276,7 @@ def _held_by_siblings(
     }
 
 
-def _not_served(dataset: ReleaseDataset, files: Sequence[LockedFile]) -> dict[str, str]:
+def _not_served(dataset: Repository, files: Sequence[LockedFile]) -> dict[str, str]:
     """Return by key why no address gives a content any more; those that one gives are absent."""
     if files and dataset.config.offline:
         raise Offline(
