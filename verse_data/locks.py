@@ -7,11 +7,9 @@ every process is told that it holds the lock.
 from __future__ import annotations
 
 import errno
-import hashlib
 import inspect
 import logging
 import os
-import re
 import socket
 import time
 import warnings
@@ -39,29 +37,24 @@ def key_lock(
 ) -> Iterator[None]:
     """Hold a lock across threads and processes; `LockTimeout` after `timeout` s, or if `stop` says so."""
     folder.mkdir(parents=True, exist_ok=True)
-    plain = re.fullmatch(r"[A-Za-z0-9._-]{1,120}", key)
-    path = folder / f"{key if plain else hashlib.sha256(key.encode()).hexdigest()}.lock"
+    path = folder / f"{key}.lock"
     lock = filelock.FileLock(path, thread_local=False, **_STRICT)
-    held = _acquire(lock, path, timeout, stop)
     try:
-        if held:
-            # The note is for a person who waits; the lock holds without it.
-            with suppress(OSError):
-                path.write_text(
-                    f"process {os.getpid()} on {socket.gethostname()} since {time.ctime()}"
-                )
+        _acquire(lock, path, timeout, stop)
+        # The note is for a person who waits; the lock holds without it.
+        with suppress(OSError):
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()} since {time.ctime()}")
         yield
     finally:
-        if held:
-            lock.release(force=True)
+        lock.release(force=True)
 
 
 def _acquire(
     lock: filelock.BaseFileLock, path: Path, timeout: float, stop: Callable[[], bool]
-) -> bool:
-    """Wait for the lock; False where the file system has none."""
+) -> None:
+    """Wait for the lock; warn where the file system has none."""
     end = time.monotonic() + timeout
-    while True:
+    while not lock.is_locked:
         try:
             lock.acquire(timeout=min(timeout, _PATIENCE), poll_interval=_POLL)
         except filelock.Timeout as error:
@@ -69,9 +62,9 @@ def _acquire(
             with suppress(OSError):
                 holder = path.read_text()[:200] or holder
             if stop() or time.monotonic() >= end:
-                why = f"{holder} has held it for more than {timeout:g} s"
                 raise LockTimeout(
-                    f"{path}: {why}. Wait for that process to end, or end it, and run this again."
+                    f"{path}: {holder} has held it for more than {timeout:g} s. Wait for that process "
+                    f"to end, or end it, and run this again."
                 ) from error
             log.info("Waiting for %s, held by %s", path, holder)
         except (OSError, NotImplementedError) as error:
@@ -80,6 +73,4 @@ def _acquire(
             why = "several processes may do the same work; the result is right all the same"
             text = f"{path.parent}: this file system knows no locks, so {why}."
             warnings.warn(text, RuntimeWarning, stacklevel=2)
-            return False
-        else:
-            return True
+            return

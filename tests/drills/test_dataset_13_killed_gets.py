@@ -19,10 +19,10 @@ from osf_standin.server import PIECE
 from support.calls import call
 
 from verse_data.config import Config
-from verse_data.releases.drop import drop_files
 from verse_data.releases.environment import tool_environment
 from verse_data.releases.osf import walk_node
 from verse_data.releases.repository import Repository
+from verse_data.releases.verify import drop_files
 
 KILLS = 25
 FILES = 6

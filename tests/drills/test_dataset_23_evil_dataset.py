@@ -19,11 +19,11 @@ from verse_data.config import resolve
 from verse_data.errors import IntegrityError, UnsafeInput, VerseDataError
 from verse_data.inspection import verify
 from verse_data.records.lock import ReleaseLock
-from verse_data.releases.drop import drop_files
 from verse_data.releases.environment import tool_environment
 from verse_data.releases.provenance import describe
 from verse_data.releases.repository import Repository, status
 from verse_data.releases.tree import lock_tree
+from verse_data.releases.verify import drop_files
 
 HOOKS = (
     "post-checkout", "post-merge", "pre-commit", "post-commit", "pre-push", "post-receive",

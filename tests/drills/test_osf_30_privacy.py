@@ -20,6 +20,7 @@ import verse_data
 from verse_data.api import lock_tree
 from verse_data.config import Config
 from verse_data.errors import VerseDataError
+from verse_data.releases.annex import ObjectStore
 from verse_data.releases.fetch import FetchResult, fetch_each
 from verse_data.releases.http import Backoff
 from verse_data.releases.osf import walk_node
@@ -109,7 +110,7 @@ def test_secrets_of_the_user_and_of_the_server_get_nowhere(home: Path):
             results: list[FetchResult] = []
             quick = Backoff(tries=2, first=0.001, most=0.01)
             fetch_each(
-                dataset.store,
+                ObjectStore(home / "faults" / mode),  # empty, so that each fault is met
                 lock.files[:1],
                 config=config,
                 jobs=1,

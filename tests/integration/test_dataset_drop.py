@@ -13,9 +13,8 @@ from typer.testing import CliRunner, Result
 from verse_data.api import lock_tree
 from verse_data.cli.main import app
 from verse_data.records.lock import LockedFile, ReleaseLock
-from verse_data.releases.drop import drop_files
 from verse_data.releases.repository import Repository
-from verse_data.releases.verify import verify_files
+from verse_data.releases.verify import drop_files, verify_files
 
 SPLITS = {"900": "training", "901": "training", "902": "validation"}
 

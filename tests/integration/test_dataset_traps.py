@@ -17,15 +17,17 @@ from support.calls import call
 from support.trees import write_tree
 
 from verse_data.config import Config, resolve
-from verse_data.errors import SourceChanged, StorageError, UsageError
+from verse_data.errors import SourceChanged, StorageError, UsageError, VerseDataError
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases import annex, import_lock
 from verse_data.releases.adopt import copy_and_hash
-from verse_data.releases.drop import StillServed, drop_files
+from verse_data.releases.download import Servers
+from verse_data.releases.http import Backoff
 from verse_data.releases.osf import walk_node
 from verse_data.releases.provenance import describe
 from verse_data.releases.repository import Repository
 from verse_data.releases.tree import lock_tree
+from verse_data.releases.verify import drop_files
 
 CT = b"\x1f\x8b" + bytes(range(256)) * 20
 
@@ -161,20 +163,27 @@ def test_a_server_that_fails_for_a_moment_keeps_nothing_from_a_drop(lab: Lab) ->
 
 
 def test_a_server_that_stays_down_is_not_asked_file_after_file(lab: Lab) -> None:
-    """After three files it is left alone, and other servers are still asked."""
-    file = lab.dataset.lock().files[0]
-    urls = lab.dataset.addresses(file)
+    """After four files it is left alone, and other servers are still asked."""
+    (url,) = lab.dataset.addresses(lab.dataset.lock().files[0])
     lab.osf.play("unavailable")
     lab.osf.seen.clear()
+    reasons: list[str] = []
 
-    with closing(StillServed(lab.dataset.config, clock=FakeClock())) as served:
-        reasons = [served.refusal(file, urls) for _ in range(5)]
-        elsewhere = served.refusal(file, (*urls, f"{lab.osf.hosts['api']}/gone"))
+    def ask(address: str) -> None:
+        with pytest.raises(VerseDataError) as caught:
+            servers.size_offered(address)
+        reasons.append(str(caught.value))
 
-    assert ["503" in str(reason) for reason in reasons] == [True] * 3 + [False] * 2
-    assert "was not asked" in str(reasons[4])
-    assert "404" in str(elsewhere)
-    assert lab.osf.count("bucket") == 3 * 4
+    servers = Servers(lab.dataset.config, clock=FakeClock(), backoff=Backoff(tries=3))
+    with closing(servers):
+        for _ in range(6):
+            ask(url)
+        ask(f"{lab.osf.hosts['api']}/gone")
+
+    assert ["503" in reason for reason in reasons] == [True] * 4 + [False] * 3
+    assert "not asked for" in reasons[5]
+    assert "404" in reasons[6]
+    assert lab.osf.count("bucket") == 4 * 3
 
 
 def test_provenance_does_not_claim_an_earlier_fetch_for_what_was_adopted(

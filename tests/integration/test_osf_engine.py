@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -483,18 +484,20 @@ def test_a_disk_that_fills_up_midway_keeps_what_can_be_resumed(
 
 def test_an_interruption_ends_all_waits_and_keeps_what_came(place: Place):
     """Whoever stops the call does not wait for a server's Retry-After."""
-    place.osf.nodes["jtfa5"].delete("readme.txt")
     for path in (CT, CTD):
         match = f"/{place.lock.by_path[path].file_id}/"
         place.osf.play("throttle", host="site", seconds=600, match=match)
+    unserved = LockedFile(path="grades.xlsx", size=3, sha256="0" * 64)
 
     def stop(result: FetchResult) -> None:
-        del result
+        assert result.file == unserved
+        while not place.osf.count("site"):
+            time.sleep(0.01)
         raise KeyboardInterrupt
 
     timer = threading.Timer(300.0, os._exit, (99,))
     timer.start()
-    files = [place.lock.by_path[path] for path in (CT, CTD, "readme.txt")]
+    files = [place.lock.by_path[CT], place.lock.by_path[CTD], unserved]
     with pytest.raises(KeyboardInterrupt):
         fetch_each(place.store, files, config=place.config, jobs=6, on_result=stop)
     timer.cancel()

@@ -12,7 +12,7 @@ from osf_standin import FakeClock, Node, OsfStandin, Seen, TlsFront
 
 from verse_data.config import Config
 from verse_data.errors import UrlRefused
-from verse_data.releases.http import Gate, Http, read_url
+from verse_data.releases.http import Http, read_url
 from verse_data.releases.osf import walk_node
 
 TOKEN = "t0ken-canary"
@@ -44,22 +44,6 @@ def taken_along(seen: list[Seen]) -> set[str]:
     return {name for one in seen for name in one.headers if name in private}
 
 
-def test_the_token_stays_behind_where_the_api_leads_elsewhere(
-    hosts: tuple[OsfStandin, OsfStandin], home: Path
-):
-    """A listing that another host gives is taken from there, and the host is told of nobody."""
-    ours, elsewhere = hosts
-    ours.moved["api"] = elsewhere.hosts["api"]
-    config = config_of(home, ours.hosts["api"], ours.hosts["site"])
-
-    lock = walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
-
-    assert [file.path for file in lock.files] == ["rawdata/sub-verse004_ct.nii.gz"]
-    assert {seen.token for seen in ours.seen if seen.host == "api"} == {f"Bearer {TOKEN}"}
-    assert elsewhere.count("api") > 0
-    assert taken_along(elsewhere.seen) == set()
-
-
 def test_a_cookie_of_one_answer_is_not_shown_at_the_next(
     hosts: tuple[OsfStandin, OsfStandin], home: Path
 ):
@@ -82,9 +66,9 @@ def test_only_an_address_of_the_api_gets_the_token(
     config = config_of(home, ours.hosts["api"], ours.hosts["site"])
     listing = "/nodes/jtfa5/files/osfstorage/"
 
-    with closing(Http(config, gate=Gate(FakeClock()))) as http:
+    with closing(Http(config, clock=FakeClock(), token=True)) as http:
         for standin in hosts:
-            with http.open(f"{standin.hosts['api']}{listing}", token=True) as response:
+            with http.open(f"{standin.hosts['api']}{listing}") as response:
                 assert response.status_code == 200
 
     assert [seen.token for seen in ours.seen] == [f"Bearer {TOKEN}"]

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import pytest
 from osf_standin import FakeClock, Node, OsfStandin, Seen
-from osf_standin.server import forbidden_sockets
 
 from verse_data.config import Config
 from verse_data.errors import (
     IntegrityError,
     NetworkError,
     NotTheFile,
-    Offline,
     PathRefused,
     RateLimited,
     SourceChanged,
@@ -252,15 +250,6 @@ def test_a_server_that_asks_for_an_hour_is_not_asked_again(osf: OsfStandin, conf
     assert list(config.home.parent.iterdir()) == []
 
 
-def test_the_token_goes_to_the_api_alone(osf: OsfStandin, config: Config):
-    """WaterButler never sees the token, and neither does a host that the API redirects to."""
-    config = replace(config, osf_token="s3cret")
-    walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
-    tokens = {(seen.host, seen.token) for seen in osf.seen}
-    assert tokens == {("api", "Bearer s3cret"), ("storage", None)}
-    assert "s3cret" not in repr(config)
-
-
 @pytest.mark.parametrize(
     ("prepare", "error", "text"),
     [
@@ -319,13 +308,3 @@ def test_a_listing_of_another_shape_is_refused(osf: OsfStandin, config: Config):
     osf.nodes["jtfa5"].find("many").id = "not-an-id"
     with pytest.raises(NotTheFile, match="24 hex digits"):
         walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
-
-
-def test_offline_no_socket_is_opened(config: Config, monkeypatch: pytest.MonkeyPatch):
-    """A walk that is told to stay offline says so and opens nothing."""
-    with (
-        forbidden_sockets(monkeypatch) as tried,
-        pytest.raises(Offline, match="VERSE_DATA_OFFLINE"),
-    ):
-        walk_node("jtfa5", config=replace(config, offline=True), release="lab")
-    assert tried == []

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from email.utils import formatdate
+from pathlib import Path
 
 import pytest
 from osf_standin import FakeClock
 
-from verse_data.releases.http import Backoff, Gate, Window, retry_after
+from verse_data.config import Config
+from verse_data.errors import RateLimited
+from verse_data.releases.http import UNAVAILABLE, Backoff, Fault, Gate, Http, retry_after
 
 
 def test_a_window_lets_through_no_more_than_its_limit_in_any_period():
     """Of 20 requests at 3 a second, no four begin within a second."""
     clock = FakeClock()
-    window, begun = Window(3, 1.0, clock), []
+    gate, begun = Gate(clock, [(3, 1.0)]), []
     for _ in range(20):
-        with window.place():
-            begun.append(clock.monotonic())
-            clock.sleep(0.1)
+        gate.request()
+        begun.append(clock.monotonic())
+        clock.sleep(0.1)
     assert all(later - earlier >= 1.0 for earlier, later in zip(begun, begun[3:], strict=False))
     assert begun[-1] - begun[0] < 20 / 3 * 1.2
 
@@ -27,11 +31,11 @@ def test_a_window_lets_through_no_more_than_its_limit_in_any_period():
 def test_a_window_counts_the_requests_of_all_threads():
     """Eight threads share one window."""
     clock = FakeClock()
-    window, begun = Window(5, 60.0, clock), []
+    gate, begun = Gate(clock, [(5, 60.0)]), []
 
     def ask(_: int) -> None:
-        with window.place():
-            begun.append(clock.monotonic())
+        gate.request()
+        begun.append(clock.monotonic())
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(ask, range(40)))
@@ -46,8 +50,35 @@ def test_a_closed_gate_holds_every_request_back():
     gate = Gate(clock)
     gate.close_for(30.0)
     gate.close_for(10.0)
-    with gate.request():
-        assert clock.monotonic() == pytest.approx(1030.0)
+    gate.request()
+    assert clock.monotonic() == pytest.approx(1030.0)
+
+
+class Interrupted(Exception):
+    """Somebody would have slept."""
+
+
+class SleeplessClock(FakeClock):
+    """A clock that says when somebody would have to wait."""
+
+    def sleep(self, seconds: float) -> None:
+        """Say that somebody would have to wait."""
+        raise Interrupted(seconds)
+
+
+def test_the_wait_that_one_thread_is_told_holds_all(home: Path):
+    """After one request is asked to come back in 30 s, any other thread's has to wait too."""
+    config = Config(home=home, offline=False, osf_api="https://api.invalid", osf_site="https://a")
+    http = Http(config, clock=SleeplessClock())
+    http.gate.request()
+
+    def throttled() -> None:
+        raise Fault(RateLimited("come back later"), UNAVAILABLE, 30.0)
+
+    with closing(http), pytest.raises(Interrupted):
+        http.retry(throttled)
+    with pytest.raises(Interrupted):
+        http.gate.request()
 
 
 def test_back_off_grows_is_jittered_and_ends():

@@ -8,8 +8,8 @@ import pytest
 
 from verse_data.errors import UrlRefused
 from verse_data.records.lock import LockedFile
-from verse_data.releases.fetch import download_url, file_urls
-from verse_data.releases.urls import check_url, shown
+from verse_data.releases.fetch import file_urls
+from verse_data.releases.urls import check_url, download_url, shown
 
 PUBLIC = ("https://api.osf.io/v2", "https://osf.io")
 LOOPBACK = ("http://127.0.0.1:8000/v2", "http://127.0.0.1:8001")

@@ -76,7 +76,6 @@ UNCHECKED = {
     "records/keys.py": {"object_path"},
     "releases/adopt.py": {"object_path"},
     "releases/repository.py": {"object_path"},
-    "releases/drop.py": {"object_path"},
     "releases/annex.py": {"object_path"},
     "releases/siblings.py": {"object_path"},
     "releases/verify.py": {"object_path"},

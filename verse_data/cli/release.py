@@ -431,8 +431,7 @@ def drop(
     ] = False,
 ) -> None:
     """Remove contents from this machine that can be had again; the lock keeps them in mind."""
-    from verse_data.releases.drop import drop_files
-    from verse_data.releases.verify import verify_files
+    from verse_data.releases.verify import drop_files, verify_files
 
     opened = vd.open_release(release, version=version, root=root, offline=offline, make=False)
     scan_ids = chosen_scans(opened, split, subject, scan)

@@ -21,9 +21,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import takewhile
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from verse_data.config import Config
 from verse_data.errors import ArchiveRefused, SourceChanged, UsageError, VerseDataError
@@ -31,13 +31,12 @@ from verse_data.progress import Advance, Progress, silent
 from verse_data.publishing import storage_errors
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases.annex import ObjectStore
-from verse_data.releases.http import Backoff, Clock
+from verse_data.releases.http import Backoff, Clock, Http
+from verse_data.releases.remote_zip import NoRanges, RemoteFile, RemoteZip, download_zip
 from verse_data.releases.tree import walk_files
+from verse_data.releases.urls import shown
 
-if TYPE_CHECKING:
-    from verse_data.releases.remote_zip import RemoteZip
-
-_log: Final = logging.getLogger(__name__)
+log: Final = logging.getLogger("verse_data.adopt")
 
 _WORKERS: Final = 4
 _BLOCK: Final = 1 << 20
@@ -108,6 +107,110 @@ class AdoptReport:
         )
 
 
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+class _Candidate(NamedTuple):
+    """A file in a source, and what writes its content to a path and returns size and SHA-256."""
+
+    name: str
+    size: int
+    write: Callable[[Path, Advance], tuple[int, str]]
+
+
+class _Adoption:
+    """One call: what is wanted, and what was found so far. Lists are appended to by threads."""
+
+    def __init__(self, lock: ReleaseLock, store: ObjectStore, progress: Progress) -> None:
+        self.store, self.progress, self.report, self._lock = store, progress, AdoptReport(), lock
+        # Far more than this no archive of the release can hold.
+        self.budget = 2 * lock.total_bytes + _SLACK
+        self._by_content: dict[tuple[int, str], list[LockedFile]] = defaultdict(list)
+        self._by_name: dict[str, list[LockedFile]] = defaultdict(list)
+        for file in lock.files:
+            self._by_content[file.size, file.sha256].append(file)
+            self._by_name[_base(file.path)].append(file)
+
+    def take(
+        self,
+        title: str,
+        found: Iterable[_Candidate],
+        *,
+        source: str = "",
+        budget: float = float("inf"),
+    ) -> None:
+        """Read what has a locked size or name, as only that can be worth it; keep what is locked."""
+        sizes = {size for size, _ in self._by_content}
+        chosen = []
+        for one in found:
+            if one.size in sizes or _base(one.name) in self._by_name:
+                chosen.append(one)
+            else:
+                self.report.unknown.append(one.name)
+        total = sum(one.size for one in chosen)
+        if total > budget:
+            raise ArchiveRefused(
+                f"{source}: its members of locked names or sizes hold {total:,} bytes, and a release "
+                f"of {self._lock.total_bytes:,} bytes cannot need more than {budget:,}. Nothing was "
+                f"taken from it."
+            )
+        if chosen:
+            with (
+                self.progress(title, total, "bytes") as advance,
+                ThreadPoolExecutor(_WORKERS) as pool,
+            ):
+                list(pool.map(partial(self._take_one, advance), chosen))
+
+    def _take_one(self, advance: Advance, found: _Candidate) -> None:
+        with self.store.staging("adopted") as staged:
+            size, sha256 = found.write(staged, advance)
+            if matches := self._by_content.get((size, sha256)):
+                self._keep(staged, matches)
+            elif namesake := self._namesake(found.name):
+                self.report.different.append(Difference(found.name, size, sha256, namesake))
+            else:
+                self.report.unknown.append(found.name)
+
+    def _keep(self, staged: Path, matches: Sequence[LockedFile]) -> None:
+        # One content has several keys where it bears several extensions.
+        missing = {file.annex_key: file for file in matches if not self.store.has(file)}
+        for number, file in enumerate(missing.values(), start=1):
+            with self.store.staging(file.annex_key) as own:
+                if number < len(missing):
+                    shutil.copyfile(staged, own)
+                self.store.ingest(file, own if number < len(missing) else staged)
+        for file in matches:
+            (self.report.new if file.annex_key in missing else self.report.known).append(file)
+
+    def _namesake(self, name: str) -> LockedFile | None:
+        """Return the locked file of a name: that whose path it ends in, else one of its base name."""
+        same = self._by_name.get(_base(name), [])
+        whole = (file for file in same if f"/{name}".endswith(f"/{file.path}"))
+        return next(whole, same[0] if same else None)
+
+    def is_here(self, info: zipfile.ZipInfo) -> bool:
+        """Whether a member's name, size and checksum are those of a content that is here."""
+        file = self._namesake(info.filename)
+        if file is None or file.size != info.file_size or not self.store.has(file):
+            return False
+        same = zlib.crc32(self.store.object_path(file).read_bytes()) == info.CRC
+        if same:
+            self.report.known.append(file)
+        return same
+
+    def finish(self) -> AdoptReport:
+        """Return the report, sorted so that it does not hang on the order of threads."""
+        # One content may be locked under several paths, and lie in the sources several times.
+        report, by_path = self.report, attrgetter("path")
+        report.known = sorted({*report.known} - {*report.new}, key=by_path)
+        report.new = sorted({*report.new}, key=by_path)
+        report.different.sort(key=lambda difference: difference.found)
+        report.unknown.sort()
+        report.missing = [file for file in self._lock.files if not self.store.has(file)]
+        return report
+
+
 def adopt_sources(
     sources: Iterable[Path | str],
     lock: ReleaseLock,
@@ -125,15 +228,27 @@ def adopt_sources(
     """
     sources = list(sources)
     check_sources(sources)
-    zips = [source for source in sources if _is_address(source) or _is_zip(Path(source))]
     adoption = _Adoption(lock, store, progress)
-    adoption.take_files([Path(source) for source in sources if source not in zips])
+    zips = [source for source in sources if _is_address(source) or _is_zip(Path(source))]
+    adoption.take(
+        "Adopting files",
+        (
+            _Candidate(
+                path.relative_to(place.parent).as_posix(),
+                path.stat().st_size,
+                partial(copy_and_hash, path),
+            )
+            for place in (Path(source) for source in sources if source not in zips)
+            for path in (walk_files(place) if place.is_dir() else [place])
+        ),
+    )
     for source in zips:
         if _is_address(source):
-            _take_remote(str(source), adoption, config=config, clock=clock, backoff=backoff)
+            with closing(Http(config, clock=clock, backoff=backoff, named=(str(source),))) as http:
+                _take_remote_zip(adoption, str(source), http)
         else:
             with storage_errors(Path(source)):
-                adoption.take_zip(str(source), partial(_open, source))
+                _take_zip(adoption, str(source), partial(io.FileIO, source))
     return adoption.finish()
 
 
@@ -142,6 +257,14 @@ def check_sources(sources: Iterable[Path | str]) -> None:
     for source in sources:
         if not _is_address(source) and not Path(source).exists():
             raise UsageError(f"{source} does not exist. Give a folder, a file or a zip to adopt.")
+
+
+def _is_address(source: Path | str) -> bool:
+    return isinstance(source, str) and source.startswith(("http://", "https://"))
+
+
+def _is_zip(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() == ".zip"
 
 
 def copy_and_hash(source: Path, target: Path, advance: Advance) -> tuple[int, str]:
@@ -179,175 +302,6 @@ def _is_cloned(reader: BinaryIO, writer: BinaryIO) -> bool:
     return True
 
 
-def _is_address(source: Path | str) -> bool:
-    return isinstance(source, str) and source.startswith(("http://", "https://"))
-
-
-def _is_zip(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() == ".zip"
-
-
-class _Found(NamedTuple):
-    """A file in a source, and what writes its content to a path and returns size and SHA-256."""
-
-    name: str
-    size: int
-    write: Callable[[Path, Advance], tuple[int, str]]
-
-
-class _Adoption:
-    """One call: what is wanted, and what was found so far. Lists are appended to by threads."""
-
-    def __init__(self, lock: ReleaseLock, store: ObjectStore, progress: Progress) -> None:
-        self.store, self.progress, self.report = store, progress, AdoptReport()
-        # Far more than this no archive of the release can hold.
-        self.budget = 2 * lock.total_bytes + _SLACK
-        self._lock = lock
-        self._sizes = {file.size for file in lock.files}
-        self._by_content: dict[tuple[int, str], list[LockedFile]] = defaultdict(list)
-        self._by_name: dict[str, list[LockedFile]] = defaultdict(list)
-        for file in lock.files:
-            self._by_content[file.size, file.sha256].append(file)
-            self._by_name[_base(file.path)].append(file)
-
-    def take_files(self, places: Sequence[Path]) -> None:
-        """Take all files at and under `places`, each of which is read once."""
-        found = [
-            _Found(
-                path.relative_to(place.parent).as_posix(),
-                path.stat().st_size,
-                partial(copy_and_hash, path),
-            )
-            for place in places
-            for path in (walk_files(place) if place.is_dir() else [place])
-        ]
-        self._take("Adopting files", self._chosen(found))
-
-    def take_zip(
-        self, name: str, open_zip: Callable[[], _ZipReader], remote: RemoteZip | None = None
-    ) -> None:
-        """Take the members of a zip; each thread opens it for itself."""
-        own = threading.local()
-
-        def archive() -> zipfile.ZipFile:
-            if not hasattr(own, "archive"):
-                reader = stack.enter_context(open_zip())
-                with _damage_refused(name):
-                    own.archive = stack.enter_context(zipfile.ZipFile(reader))
-            return own.archive  # type: ignore[no-any-return]
-
-        def inflate(info: zipfile.ZipInfo, path: Path, advance: Advance) -> tuple[int, str]:
-            with _damage_refused(f"{name}, member {info.filename!r}"), path.open("wb") as target:
-                if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-                    raise zipfile.BadZipFile("it is neither stored nor deflated")
-                with archive().open(info) as member:
-                    return _hash(member, advance, into=target)
-
-        with ExitStack() as stack:
-            infos = [info for info in archive().infolist() if not info.is_dir()]
-            if remote:
-                remote.starts = sorted([*(i.header_offset for i in infos), archive().start_dir])
-                # Over the network it pays to compare the checksums of what is here first.
-                infos = [info for info in infos if not self._is_here(info)]
-            found = [
-                _Found(_printable(i.filename), i.file_size, partial(inflate, i)) for i in infos
-            ]
-            chosen = self._chosen(found)
-            total = sum(one.size for one in chosen)
-            if total > self.budget:
-                raise ArchiveRefused(
-                    f"{name}: its members of locked names or sizes hold {total:,} bytes, and a release "
-                    f"of {self._lock.total_bytes:,} bytes cannot need more than {self.budget:,}. "
-                    f"Nothing was taken from it."
-                )
-            self._take("Adopting the archive", chosen)
-
-    def finish(self) -> AdoptReport:
-        """Return the report, sorted so that it does not hang on the order of threads."""
-        # One content may be locked under several paths, and lie in the sources several times.
-        report = self.report
-        new = {file.path: file for file in report.new}
-        known = {file.path: file for file in report.known if file.path not in new}
-        report.new, report.known = ([each[path] for path in sorted(each)] for each in (new, known))
-        report.different.sort(key=lambda difference: difference.found)
-        report.unknown.sort()
-        report.missing = [file for file in self._lock.files if not self.store.has(file)]
-        return report
-
-    def _chosen(self, found: Iterable[_Found]) -> list[_Found]:
-        """Return what has a locked size or name; only that can be worth reading."""
-        chosen = []
-        for one in found:
-            if one.size in self._sizes or _base(one.name) in self._by_name:
-                chosen.append(one)
-            else:
-                self.report.unknown.append(one.name)
-        return chosen
-
-    def _namesake(self, name: str) -> LockedFile | None:
-        """Return the file of this base name whose path shares the most trailing parts with `name`."""
-        parts = name.split("/")[::-1]
-
-        def shared(file: LockedFile) -> int:
-            pairs = zip(parts, file.path.split("/")[::-1], strict=False)
-            return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-
-        return max(self._by_name.get(parts[0], ()), key=shared, default=None)
-
-    def _is_here(self, info: zipfile.ZipInfo) -> bool:
-        file = self._namesake(info.filename)
-        if file is None or file.size != info.file_size or not self.store.has(file):
-            return False
-        crc = 0
-        with self.store.object_path(file).open("rb") as stream:
-            while block := stream.read(_BLOCK):
-                crc = zlib.crc32(block, crc)
-        if crc == info.CRC:
-            self.report.known.append(file)
-        return crc == info.CRC
-
-    def _take(self, title: str, chosen: Sequence[_Found]) -> None:
-        if chosen:
-            with (
-                self.progress(title, sum(one.size for one in chosen), "bytes") as advance,
-                ThreadPoolExecutor(_WORKERS) as pool,
-            ):
-                list(pool.map(partial(self._take_one, advance), chosen))
-
-    def _take_one(self, advance: Advance, found: _Found) -> None:
-        with self.store.staging("adopted") as staged:
-            size, sha256 = found.write(staged, advance)
-            matches = self._by_content.get((size, sha256))
-            if matches:
-                self._keep(staged, matches)
-            elif namesake := self._namesake(found.name):
-                self.report.different.append(Difference(found.name, size, sha256, namesake))
-            else:
-                self.report.unknown.append(found.name)
-
-    def _keep(self, staged: Path, matches: Sequence[LockedFile]) -> None:
-        # One content has several keys where it bears several extensions.
-        missing = {file.annex_key: file for file in matches if not self.store.has(file)}
-        *twins, last = missing.values() or (None,)
-        for file in twins:
-            with self.store.staging(file.annex_key) as twin:
-                shutil.copyfile(staged, twin)
-                self.store.ingest(file, twin)
-        if last:
-            self.store.ingest(last, staged)
-        for file in matches:
-            (self.report.new if file.annex_key in missing else self.report.known).append(file)
-
-
-def _base(name: str) -> str:
-    return name.rpartition("/")[2]
-
-
-def _printable(name: str) -> str:
-    """Return a member's name as it may be shown: without line ends, escapes, or turns of direction."""
-    return "".join(letter if letter.isprintable() else "?" for letter in name)
-
-
 class _ZipReader(io.BufferedReader):
     """A zip as a file that hands out no more at once than a directory may have."""
 
@@ -358,8 +312,50 @@ class _ZipReader(io.BufferedReader):
         return super().read(size)
 
 
-def _open(path: Path | str) -> _ZipReader:
-    return _ZipReader(io.FileIO(path))
+def _take_zip(
+    adoption: _Adoption,
+    name: str,
+    open_zip: Callable[[], io.RawIOBase],
+    remote: RemoteZip | None = None,
+) -> None:
+    """Take the members of a zip; each thread opens it for itself."""
+    own = threading.local()
+
+    def archive() -> zipfile.ZipFile:
+        if not hasattr(own, "archive"):
+            buffer = _RANGE if remote else io.DEFAULT_BUFFER_SIZE
+            reader = opened.enter_context(_ZipReader(open_zip(), buffer))
+            with _damage_refused(name):
+                own.archive = opened.enter_context(zipfile.ZipFile(reader))
+        return own.archive  # type: ignore[no-any-return]
+
+    def inflate(info: zipfile.ZipInfo, path: Path, advance: Advance) -> tuple[int, str]:
+        with _damage_refused(f"{name}, member {info.filename!r}"), path.open("wb") as target:
+            if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+                raise zipfile.BadZipFile("it is neither stored nor deflated")
+            with archive().open(info) as member:
+                return _hash(member, advance, into=target)
+
+    with ExitStack() as opened:
+        members = [info for info in archive().infolist() if not info.is_dir()]
+        if remote:
+            remote.starts = sorted([*(i.header_offset for i in members), archive().start_dir])
+            # Over the network it pays to compare the checksums of what is here first.
+            members = [info for info in members if not adoption.is_here(info)]
+        adoption.take(
+            "Adopting the archive",
+            # Names without line ends, escapes, or turns of direction, as they are shown to people.
+            (
+                _Candidate(
+                    "".join(letter if letter.isprintable() else "?" for letter in info.filename),
+                    info.file_size,
+                    partial(inflate, info),
+                )
+                for info in members
+            ),
+            source=name,
+            budget=adoption.budget,
+        )
 
 
 @contextmanager
@@ -380,23 +376,16 @@ def _damage_refused(name: str) -> Iterator[None]:
         ) from error
 
 
-def _take_remote(
-    url: str, adoption: _Adoption, *, config: Config, clock: Clock | None, backoff: Backoff | None
-) -> None:
+def _take_remote_zip(adoption: _Adoption, url: str, http: Http) -> None:
     """Take the members of a zip at an address, by ranges where its server gives them."""
-    from verse_data.releases.remote_zip import NoRanges, RemoteZip, RemoteZipFile  # HTTP
-
-    with closing(RemoteZip(url, config, clock, backoff)) as remote:
-        try:
-            remote.learn()
-        except NoRanges:
-            _log.info("%s: no ranges, so the whole archive is downloaded", remote.name)
-        else:
-            adoption.take_zip(
-                remote.name, lambda: _ZipReader(RemoteZipFile(remote), _RANGE), remote
-            )
-            return
-        with adoption.store.staging("archive.zip") as whole:
-            with adoption.progress("Downloading the archive", 0, "bytes") as advance:
-                remote.download(whole, most=adoption.budget, advance=advance)
-            adoption.take_zip(remote.name, partial(_open, whole))
+    try:
+        remote = RemoteZip(url, http)
+    except NoRanges:
+        log.info("%s: no ranges, so the whole archive is downloaded", shown(url))
+    else:
+        _take_zip(adoption, shown(url), lambda: RemoteFile(remote), remote)
+        return
+    with adoption.store.staging("archive.zip") as whole:
+        with adoption.progress("Downloading the archive", 0, "bytes") as advance:
+            download_zip(url, http, whole, most=adoption.budget, advance=advance)
+        _take_zip(adoption, shown(url), partial(io.FileIO, whole))

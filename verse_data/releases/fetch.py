@@ -6,15 +6,16 @@ import json
 import logging
 import os
 import stat
+from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from verse_data import __version__
+from verse_data import __version__, problems
 from verse_data.config import Config
 from verse_data.errors import (
     ContentMissing,
@@ -33,15 +34,14 @@ from verse_data.records.lock import LockedFile
 from verse_data.releases import annex
 from verse_data.releases.adopt import copy_and_hash
 from verse_data.releases.annex import ObjectStore
-from verse_data.releases.download import Download, Downloads
+from verse_data.releases.download import Download, Servers, prepare
 from verse_data.releases.history import History, command
 from verse_data.releases.http import Backoff, Clock
 from verse_data.releases.siblings import Sibling, siblings
-from verse_data.releases.urls import shown
+from verse_data.releases.urls import download_url, shown
 
 log = logging.getLogger("verse_data.fetch")
 
-_SHOWN: Final = 20
 # The source of what came from a web address; every other name is that of a sibling.
 WEB: Final = "web"
 
@@ -56,9 +56,9 @@ class FetchResult:
     error_class: type[VerseDataError] | None = None
     bytes: int = 0  # that came over the web for it, wasted ones included
     sibling_bytes: int = 0  # that came from a sibling in a folder (another clone, a RIA store)
-    source: str | None = None  # "web", or the sibling's name; None if nobody was asked
+    source: str | None = None  # "web", or the sibling's name; None if nobody was asked, as where
+    # another process had fetched it when its turn came
     url: str | None = None  # that gave the content or was tried last, without credentials
-    waited: bool = False  # whether another process had fetched it when its turn came
     tries: int = 1
     seconds: float = 0.0
 
@@ -101,22 +101,14 @@ class FetchReport:
     def raise_for_failures(self, *, needed: Container[str] = ()) -> None:
         """Raise the error of the files that did not come, if there are any."""
         failed = [*self.failed, *(r for r in self.to_adopt if r.file.path in needed)]
-        if not failed:
-            return
-        classes = {result.error_class or NetworkError for result in failed}
-        kind = classes.pop() if len(classes) == 1 else NetworkError
-        here = len(self.fetched) + len(self.present)
-        asked = len(self.failed) + len(self.to_adopt) + here
-        kept = "; the others are in place" if here and here + len(failed) == asked else ""
-        head = f"{len(failed)} of {asked} files could not be fetched{kept}:"
-        raise kind("\n".join([head, *_some(str(result.error) for result in failed)]))
-
-
-def _some(lines: Iterable[str]) -> list[str]:
-    """Return the first 20 of `lines`, set in, and how many more there are."""
-    every = [f"  {line}" for line in lines]
-    more = [f"  and {len(every) - _SHOWN} more"] if len(every) > _SHOWN else []
-    return every[:_SHOWN] + more
+        if failed:
+            classes = {result.error_class or NetworkError for result in failed}
+            kind = classes.pop() if len(classes) == 1 else NetworkError
+            others = [*self.present, *self.fetched, *self.failed, *self.to_adopt]
+            kept = "; what came is in place" if self.fetched else ""
+            head = f"{len(failed)} of {len(others)} files could not be fetched{kept}:"
+            lines = problems.shown([result.error for result in failed], indent="  ")
+            raise kind("\n".join([head, *lines]))
 
 
 class FetchLog:
@@ -131,28 +123,20 @@ class FetchLog:
 
     def append(self, result: FetchResult) -> None:
         """Add what became of one file; addresses hold no credentials."""
-        line = {
+        facts = {name: value for name, value in vars(result).items() if name != "file"}
+        facts |= {
             "path": result.file.path,
             "key": result.file.annex_key,
-            "ok": result.ok,
-            "verified": result.ok,
-            "source": result.source,
-            "url": result.url,
-            "bytes": result.bytes,
-            "sibling_bytes": result.sibling_bytes,
-            "tries": result.tries,
-            "seconds": round(result.seconds, 3),
             "engine": "http" if result.source in {None, WEB} else "copy",
-            "error": result.error,
+            "seconds": round(result.seconds, 3),
             "error_class": result.error_class and result.error_class.__name__,
             "verse_data": __version__,
         }
-        self._write([line])
+        self._write([facts])
 
     def note(self, event: Literal["dropped", "adopted"], keys: Iterable[str]) -> None:
         """Add that the contents of `keys` left this machine, or came from its own disk."""
-        if lines := [{"key": key, "event": event} for key in keys]:
-            self._write(lines)
+        self._write([{"key": key, "event": event} for key in keys])
 
     def _write(self, lines: list[dict[str, Any]]) -> None:
         now = {"time": datetime.now(tz=UTC).isoformat(timespec="seconds")}
@@ -171,37 +155,22 @@ class FetchLog:
         """Return by key the line of the fetch that brought the content that lies here, if known."""
         last: dict[str, dict[str, Any]] = {}
         for line in self.read():
+            key = str(line.get("key"))
             if line.get("event"):
-                last.pop(str(line.get("key")), None)
+                last.pop(key, None)
             elif line.get("ok") and (line.get("bytes") or line.get("sibling_bytes")):
-                last[str(line.get("key"))] = line
+                last[key] = line
         return last
 
     def read(self) -> list[dict[str, Any]]:
         """Return all lines, oldest first, but for what is none, such as one that a kill cut short."""
-        try:
-            if not stat.S_ISREG(self.path.lstat().st_mode):
-                return []
-            lines = self.path.read_bytes().split(b"\n")
-        except OSError:
-            return []
-        return [line for text in lines if isinstance(line := _parsed(text), dict)]
-
-
-def _parsed(text: bytes) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def download_url(site: str, file_id: str, version: int) -> str:
-    """Return the address of exactly one version of a file on OSF.
-
-    It holds the id and not the guid, which exists only for some files. The address that it leads to
-    lives for a minute and must never be kept.
-    """
-    return f"{site}/download/{file_id}/?version={version}"
+        found = []
+        with suppress(OSError):
+            if stat.S_ISREG(self.path.lstat().st_mode):
+                for text in self.path.read_bytes().split(b"\n"):
+                    with suppress(ValueError, RecursionError):
+                        found.append(json.loads(text))
+        return [line for line in found if isinstance(line, dict)]
 
 
 def file_urls(file: LockedFile, *, osf_site: str) -> tuple[str, ...]:
@@ -234,6 +203,7 @@ def fetch_files(
         results.append(result)
         FetchLog(store.path).append(result)
 
+    near = siblings(store.path)
     with progress("Fetching files", _total(missing), "bytes") as advance:
         try:
             fetch_each(
@@ -243,20 +213,18 @@ def fetch_files(
                 jobs=jobs,
                 on_result=keep,
                 advance=advance,
-                near=siblings(store.path),
+                near=near,
             )
         finally:
             with store.unrecorded() as keys:
                 annex.record_presence(store.path, dict.fromkeys(keys, True))
-    failed = _with_way_out(store.path, [result for result in results if not result.ok])
-    if any(result.error_class is Offline for result in failed):
-        raise Offline(_describe_missing(store.path, [result.file for result in failed]))
-    size = spell_bytes(_total(result.file for result in results if result.ok))
-    came = counted(sum(result.ok for result in results), "file")
-    conclude(progress, f"{size} in {came} at {store.path}")
+    failed = _explained(store.path, [result for result in results if not result.ok])
+    came = [result for result in results if result.ok]
+    size = spell_bytes(_total(result.file for result in came))
+    conclude(progress, f"{size} in {counted(len(came), 'file')} at {store.path}")
     return FetchReport(
-        present=(*present, *(result.file for result in results if result.waited)),
-        fetched=tuple(result for result in results if result.ok and not result.waited),
+        present=(*present, *(result.file for result in came if not result.source)),
+        fetched=tuple(result for result in came if result.source),
         failed=tuple(result for result in failed if result.error_class is not ContentMissing),
         to_adopt=tuple(result for result in failed if result.error_class is ContentMissing),
     )
@@ -283,116 +251,109 @@ def fetch_each(
 
     Whatever happens, also a kill, a file is at its final name whole and right, or not at all.
     """
-    groups: dict[str, list[LockedFile]] = {}
+    twins: dict[str, list[LockedFile]] = defaultdict(list)
     for file in files:
-        groups.setdefault(file.annex_key, []).append(file)
-    far = [file for file in files if not any(sibling.find(file) for sibling in near)]
-    shared = Downloads(config, store, jobs=jobs, advance=advance, clock=clock, backoff=backoff)
-    with closing(shared) as call, ThreadPoolExecutor(jobs) as pool:
+        twins[file.annex_key].append(file)
+    servers = Servers(config, clock=clock, backoff=backoff)
+    # Closed first, also after an interruption: then what still runs ends soon.
+    with ThreadPoolExecutor(jobs) as pool, closing(servers):
         if not config.offline:
-            call.prepare(_total(file for file in far if not store.has(file)))
-        pending = {
-            pool.submit(_fetch_one, call, group[0], near): group for group in groups.values()
-        }
+            far = (file for file in files if not any(sibling.find(file) for sibling in near))
+            prepare(store.incoming, _total(file for file in far if not store.has(file)))
+        pending = [
+            pool.submit(_fetch_one, servers, store, same, near, advance) for same in twins.values()
+        ]
         try:
             for future in as_completed(pending):
-                result = future.result()
-                on_result(result)
-                # Another file of the same content: the cost is counted once.
-                for twin in pending[future][1:]:
-                    error = result.error and result.error.replace(result.file.path, twin.path, 1)
-                    on_result(
-                        replace(result, file=twin, error=error, bytes=0, sibling_bytes=0, tries=0)
-                    )
+                for result in future.result():
+                    on_result(result)
         finally:
-            # Also after an interruption: what still runs shall end soon, and nothing new is begun.
             for future in pending:
                 future.cancel()
-            call.clock.wake()
 
 
-def _fetch_one(call: Downloads, file: LockedFile, near: Sequence[Sibling]) -> FetchResult:
-    """Bring one file here; every error of ours becomes a result."""
-    start, error = call.clock.monotonic(), None
-    download = Download(call, file, file_urls(file, osf_site=call.config.osf_site))
-    source = None
+def _fetch_one(
+    servers: Servers,
+    store: ObjectStore,
+    files: Sequence[LockedFile],
+    near: Sequence[Sibling],
+    advance: Advance,
+) -> list[FetchResult]:
+    """Bring the one content of `files` here; every error of ours becomes their results."""
+    start, file, error = servers.clock.monotonic(), files[0], None
+    urls = file_urls(file, osf_site=servers.config.osf_site)
+    download, source = Download(servers, store, file, urls, advance), None
     try:
-        source = next((each.name for each in near if _is_copied(call, file, each)), None)
-        if not source:
+        copies = (sibling.name for sibling in near if _is_copied(store, file, sibling, advance))
+        if not (source := next(copies, None)):
             download.run()
     except VerseDataError as caught:
         error = caught
-    kept = (
-        f" {download.size:,} of {file.size:,} bytes are kept; the same command goes on from there."
-    )
-    return FetchResult(
+    kept = ""
+    if download.size:
+        kept = f" {download.size:,} of {file.size:,} bytes are kept; the same command goes on from there."
+    first = FetchResult(
         file=file,
         ok=error is None,
-        error=f"{file.path}: {error}{kept if download.size else ''}" if error else None,
         error_class=type(error) if error else None,
         bytes=download.received,
         sibling_bytes=file.size if source else 0,
         source=source or (WEB if download.tries else None),
         url=shown(download.url) if download.tries else None,
-        waited=error is None and not (download.tries or source),
         tries=download.tries,
-        seconds=call.clock.monotonic() - start,
+        seconds=servers.clock.monotonic() - start,
     )
+    # The cost of a content is counted once.
+    others = [replace(first, file=twin, bytes=0, sibling_bytes=0, tries=0) for twin in files[1:]]
+    return [
+        replace(each, error=f"{each.file.path}: {error}{kept}" if error else None)
+        for each in (first, *others)
+    ]
 
 
-def _is_copied(call: Downloads, file: LockedFile, sibling: Sibling) -> bool:
+def _is_copied(store: ObjectStore, file: LockedFile, sibling: Sibling, advance: Advance) -> bool:
     """Copy a sibling's file, if it has one that can be read and whose content is the locked one."""
     path = sibling.find(file)
     if path is None or not os.access(path, os.R_OK):
         return False
-    with call.store.staging(path.name) as staged:
-        size, sha256 = copy_and_hash(path, staged, advance=call.advance)
+    with store.staging(path.name) as staged:
+        size, sha256 = copy_and_hash(path, staged, advance)
         if (size, sha256) == (file.size, file.sha256):
-            call.store.ingest(file, staged)
+            store.ingest(file, staged)
             return True
     log.warning("%s: sibling %s has other content in its place", file.path, sibling.name)
-    call.advance(-size)
+    advance(-size)
     return False
 
 
-def _last_versions(dataset: Path) -> dict[str, str]:
-    """Return by key the last version that lists a content, but for those that the newest lists."""
+def _explained(dataset: Path, failed: Sequence[FetchResult]) -> list[FetchResult]:
+    """Add to each error what else brings the file; raise `Offline` for all that needs the network."""
     history = History(dataset)
-    every = {v: {file.annex_key for file in history.lock(v).files} for v in history.versions()}
-    newest = list(every.values())[-1] if every else set()
-    return {key: version for version, keys in every.items() for key in keys - newest}
+    versions = history.versions() if failed else ()
+    # The last version that has a content, where it is not the newest.
+    last = {file.annex_key: v for v in versions for file in history.lock(v).files}
+    old = {key: version for key, version in last.items() if version != versions[-1]}
 
+    def adopt(file: LockedFile) -> str:
+        return command(dataset, "adopt", "PATH", version=old.get(file.annex_key))
 
-def _describe_missing(dataset: Path, missing: Sequence[LockedFile]) -> str:
-    """Say which files are missing, how much that is, and what brings exactly these."""
-    last = _last_versions(dataset)
-    version = next((last[file.annex_key] for file in missing if file.annex_key in last), None)
-    size = sum(file.size for file in missing)
-    head = (
-        f"{dataset.name}: {len(missing)} files ({size:,} bytes) are not on this machine, and the "
-        f"network is forbidden (offline):"
-    )
-    tail = (
-        f"Without --offline, offline=True and VERSE_DATA_OFFLINE=1, they come with: "
-        f"{command(dataset, 'get', version=version)}; or bring them: "
-        f"{command(dataset, 'adopt', 'PATH', version=version)}"
-    )
-    lines = _some(f"{file.path} ({file.size:,} bytes)" for file in missing)
-    return "\n".join([head, *lines, tail])
-
-
-def _with_way_out(dataset: Path, failed: Sequence[FetchResult]) -> list[FetchResult]:
-    """Add how to bring a file that the network will not, and whether later versions lack it."""
-    last, added = _last_versions(dataset) if failed else {}, []
+    if any(result.error_class is Offline for result in failed):
+        missing = [result.file for result in failed]
+        size = sum(file.size for file in missing)
+        head = f"{dataset.name}: {len(missing)} files ({size:,} bytes) are not on this machine, and the "
+        lines = problems.shown([f"{f.path} ({f.size:,} bytes)" for f in missing], indent="  ")
+        get = command(dataset, "get", version=old.get(missing[0].annex_key))
+        tail = (
+            f"Without --offline, offline=True and VERSE_DATA_OFFLINE=1, they come with: {get}; or "
+            f"bring them: {adopt(missing[0])}"
+        )
+        raise Offline("\n".join([f"{head}network is forbidden (offline):", *lines, tail]))
+    explained = []
     for result in failed:
-        text, old = str(result.error), last.get(result.file.annex_key)
-        if old and result.error_class is SourceChanged:
-            text += (
-                f" Versions of {dataset.name} after {old} no longer have this content either: its "
-                f"source took it away, and it was not fetched here before."
-            )
+        text, since = str(result.error), old.get(result.file.annex_key)
+        if since and result.error_class is SourceChanged:
+            text += f" Versions of {dataset.name} after {since} no longer have this content either."
         if result.error_class in {ContentMissing, DownloadCorrupt, NotTheFile, SourceChanged}:
-            way = command(dataset, "adopt", "PATH", version=old)
-            text += f" If you have the file from elsewhere: {way}"
-        added.append(replace(result, error=text))
-    return added
+            text += f" If you have the file from elsewhere: {adopt(result.file)}"
+        explained.append(replace(result, error=text))
+    return explained

@@ -1,4 +1,4 @@
-"""HTTP: pace, retries, and answers that must come at a rate and end by a deadline.
+"""HTTP: pace, retries, and answers that must come at a rate and by a deadline.
 
 requests and urllib3 open a socket when they are imported (they look whether there is IPv6), so they
 are imported where a session is made: whoever needs no network can import this module.
@@ -11,13 +11,12 @@ import logging
 import random
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http.client import HTTPResponse
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urljoin
 
@@ -43,20 +42,20 @@ log = logging.getLogger("verse_data.http")
 # How often a kind of fault may happen before it is final. Corrupt: what was kept does not go with
 # what came, so it is thrown away and asked for anew, once. Wrong: another page in place of the file,
 # from a portal or in a passing fault of the site. Stalled: a server that is slow stays slow.
-FINAL, CORRUPT, WRONG, STALLED, UNAVAILABLE = 1, 2, 3, 3, 10
+CORRUPT, WRONG, STALLED, UNAVAILABLE = 2, 3, 3, 10
 # Seconds. A server that asks for more gets its wish: we stop, and say when to come back.
 LONGEST_WAIT: Final = 900.0
-_MOST_REDIRECTS, _SHORT_BODY, _MOST_JSON = 5, 64 << 10, 32 << 20
-_WANTS_JSON: Final = {"Accept": "application/json"}
+HOURLY: Final = (3600, 3600.0)  # requests, seconds: what OSF allows of downloads
+_MOST_REDIRECTS, _MOST_CONNECTIONS, _SHORT_BODY, _MOST_JSON = 5, 32, 64 << 10, 32 << 20
 _HEADERS: Final = {"User-Agent": f"verse-data/{__version__}", "Accept-Encoding": "identity"}
 _random: Final = random.SystemRandom()  # not the shared one, which training may have seeded
 _Result = TypeVar("_Result")
 
 
 class Fault(Exception):
-    """One request failed: the error if no further try helps, the tries it has, the wait asked for."""
+    """A request failed in a way that may pass: the error, the tries it has, the wait asked for."""
 
-    def __init__(self, error: VerseDataError, tries: int = FINAL, after: float = 0.0) -> None:
+    def __init__(self, error: VerseDataError, tries: int, after: float = 0.0) -> None:
         super().__init__(str(error))
         self.error, self.tries, self.after = error, tries, after
 
@@ -81,50 +80,31 @@ class Clock:
         self.stopped.set()
 
 
-SystemClock = Clock
-
-
-class Window:
-    """At most `limit` requests in any `period`, counted as the server counts them."""
-
-    def __init__(self, limit: int, period: float, clock: Clock) -> None:
-        self._clock, self._period = clock, period
-        self._free_at: SimpleQueue[float] = SimpleQueue()
-        for _ in range(limit):
-            self._free_at.put(clock.monotonic())
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Wait for a free place, and hold it for the time of the request."""
-        free_at = self._free_at.get()
-        try:
-            if (wait := free_at - self._clock.monotonic()) > 0:
-                self._clock.sleep(wait)
-            yield
-        finally:
-            # From the end on: the server saw this request earlier, and sees the next one later.
-            self._free_at.put(self._clock.monotonic() + self._period)
-
-
 class Gate:
-    """The shared brake: when one thread is told to come back later, all threads wait."""
+    """When requests may leave: so many in any period, and none while a server asks all to wait.
 
-    def __init__(self, clock: Clock, windows: Sequence[Window] = ()) -> None:
-        self.clock, self._windows = clock, windows
-        self._not_before, self._lock = clock.monotonic(), threading.Lock()
+    `limits` are pairs of a number of requests and the seconds in which no more may leave.
+    """
 
-    @contextmanager
-    def request(self) -> Iterator[None]:
+    def __init__(self, clock: Clock, limits: Sequence[tuple[int, float]] = ()) -> None:
+        self.clock, self._lock, self._not_before = clock, threading.Lock(), clock.monotonic()
+        # When the newest requests left; the oldest of a full window says when the next one may.
+        self._windows = [(deque[float](maxlen=count), period) for count, period in limits]
+
+    def request(self) -> None:
         """Wait until a request may leave, and count it."""
-        with ExitStack() as places:
-            for window in self._windows:
-                places.enter_context(window.place())
-            self.wait()
-            yield
+        with self._lock:
+            leaves = self.clock.monotonic()
+            for times, period in self._windows:
+                if len(times) == times.maxlen:
+                    leaves = max(leaves, times[0] + period)
+            for times, _ in self._windows:
+                times.append(leaves)
+        self.wait(leaves)
 
-    def wait(self) -> None:
-        """Wait while the brake is on."""
-        while (wait := self._not_before - self.clock.monotonic()) > 0:
+    def wait(self, until: float = 0.0) -> None:
+        """Wait `until` a moment, and while any thread was told to come back later."""
+        while (wait := max(until, self._not_before) - self.clock.monotonic()) > 0:
             self.clock.sleep(wait)
 
     def close_for(self, seconds: float) -> None:
@@ -191,14 +171,14 @@ def _watched(read: Callable[[Any], int | None], limits: Limits, deadline: float)
     return readinto
 
 
-def _watching_adapter(limits: Limits, call: threading.local, connections: int) -> Any:
+def _watching_adapter(limits: Limits, call: threading.local) -> Any:
     """Return an adapter of requests whose answers are watched; `call.deadline` is its thread's."""
     from requests.adapters import HTTPAdapter
 
     def response_class(*arguments: Any, **options: Any) -> Any:
         response: Any = HTTPResponse(*arguments, **options)
-        socket = response.fp.raw
-        socket.readinto = _watched(socket.readinto, limits, call.deadline)
+        stream = response.fp.raw
+        stream.readinto = _watched(stream.readinto, limits, call.deadline)
         return response
 
     class Adapter(HTTPAdapter):
@@ -212,23 +192,34 @@ def _watching_adapter(limits: Limits, call: threading.local, connections: int) -
 
     # Retries are ours: urllib3's end with the headers, sleep where nothing wakes them, each thread
     # for itself, and know nothing of what was kept.
-    return Adapter(pool_connections=8, pool_maxsize=connections, max_retries=0)
+    return Adapter(pool_maxsize=_MOST_CONNECTIONS, max_retries=0)
 
 
 class Http:
-    """A session for all threads: addresses that may be opened, those `named` too, and the pace."""
+    """A session for all threads: which addresses it opens (`named` too), how fast, and how often.
+
+    With `token`, addresses of the API are sent the user's.
+    """
 
     def __init__(
-        self, config: Config, *, gate: Gate, named: tuple[str, ...] = (), connections: int = 16
+        self,
+        config: Config,
+        *,
+        clock: Clock | None = None,
+        limits: Sequence[tuple[int, float]] = (),
+        backoff: Backoff | None = None,
+        named: tuple[str, ...] = (),
+        token: bool = False,
     ) -> None:
         config.require_network()
         import requests
 
-        self.config, self.gate = config, gate
+        self.gate, self._backoff = Gate(clock or Clock(), limits), backoff or Backoff()
+        self._limits, self._api = config.limits, f"{config.osf_api}/"
+        self._token = config.osf_token if token else None
         self._named = (config.osf_api, config.osf_site, *named)
         self._call, self._environment = threading.local(), requests.Session()
-        self._ways: dict[str, dict[str, Any]] = {}
-        self._adapter = _watching_adapter(config.limits, self._call, connections)
+        self._adapter = _watching_adapter(config.limits, self._call)
 
     def close(self) -> None:
         """Close all connections."""
@@ -236,27 +227,25 @@ class Http:
 
     @contextmanager
     def open(
-        self,
-        url: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        token: bool = False,
-        size: int = 0,
+        self, url: str, *, span: str = "", accept: str = "*/*", size: int = 0
     ) -> Iterator[requests.Response]:
-        """Follow `url` to its 200 or 206 and give it, its body of `size` unread; `Fault` if none."""
-        sent = {**_HEADERS, **(headers or {})}
+        """Follow `url` to its 200 or 206 and give it, its body unread.
+
+        `span` are the bytes that are asked for, such as "5-"; with `size` of them, the deadline is later.
+        """
+        headers = {**_HEADERS, "Accept": accept}
+        if span:
+            headers["Range"] = f"bytes={span}"
         # Only an address of the API gets the token, and none that a redirect leads to.
-        if token and self.config.osf_token and url.startswith(f"{self.config.osf_api}/"):
-            sent["Authorization"] = f"Bearer {self.config.osf_token}"
+        if self._token and url.startswith(self._api):
+            headers["Authorization"] = f"Bearer {self._token}"
         here = url
         for hop in range(_MOST_REDIRECTS + 1):
-            self.gate.wait()
             # A download counts once, however many hosts it leads over.
-            with ExitStack() if hop else self.gate.request():
-                response = self._send(here, sent, size)
+            self.gate.wait() if hop else self.gate.request()
+            response = self._send(here, headers, size)
             try:
-                target = response.headers.get("Location") if response.is_redirect else None
-                if target is None:
+                if not response.is_redirect:
                     _check_status(response, url, redirected=hop > 0)
                     yield response
                     return
@@ -264,81 +253,141 @@ class Http:
             finally:
                 # Puts a connection back if its answer was read to the end, else drops it.
                 response.close()
-            sent.pop("Authorization", None)
-            here = _redirected(here, target, url)
-        text = f"{shown(url)}: more than {_MOST_REDIRECTS} redirects. Try again later."
-        raise Fault(ServerUnavailable(text))
+            headers.pop("Authorization", None)
+            here = _redirected(here, response.headers["Location"], url)
+        raise ServerUnavailable(
+            f"{shown(url)}: more than {_MOST_REDIRECTS} redirects. Try again later."
+        )
 
     def _send(self, url: str, headers: Mapping[str, str], size: int) -> requests.Response:
         import requests
         import urllib3
 
-        limits, proxy = self.config.limits, None
+        # Proxies and certificates as the environment names them.
+        ways = self._environment.merge_environment_settings(
+            url, proxies={}, stream=True, verify=None, cert=None
+        )
+        proxy = requests.utils.select_proxy(url, ways["proxies"])
         try:
-            host = split_url(url).netloc
-            if host not in self._ways:
-                # Proxies and certificates as the environment names them.
-                named = self._environment.merge_environment_settings(url, {}, None, None, None)
-                self._ways[host] = {**named, "stream": True}
-            ways = self._ways[host]
-            proxy = requests.utils.select_proxy(url, ways["proxies"])
             check_url(url, named=self._named, proxied=proxy is not None)
-            self._call.deadline = time.monotonic() + limits.total + size / limits.slowest
+        except ServerUnavailable as error:
+            raise Fault(error, STALLED) from error
+        limits = self._limits
+        self._call.deadline = time.monotonic() + limits.total + size / limits.slowest
+        try:
             # Straight to the adapter: a session would add cookies and credentials of ~/.netrc, and
             # read the bodies of redirects without an end.
             request = requests.Request("GET", url, headers=headers).prepare()
             response: requests.Response = self._adapter.send(
                 request, timeout=(limits.connect, limits.idle), **ways
             )
-        except (UrlRefused, ServerUnavailable) as error:
-            raise Fault(error, FINAL if isinstance(error, UrlRefused) else STALLED) from error
         except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
             # Those of requests are OSErrors.
             raise _unreachable(error, url, proxy) from error
         return response
 
+    def retry(self, once: Callable[[], _Result], *, kept: Callable[[], int] = int) -> _Result:
+        """Call `once` until it succeeds or must be given up; counts anew where more bytes are `kept`."""
+        alike: Counter[int] = Counter()
+        tried = 0
+        while True:
+            tried, before = tried + 1, kept()
+            try:
+                return once()
+            except Fault as caught:
+                fault = caught
+            if kept() > before and fault.tries != STALLED:
+                alike.clear()
+            alike[fault.tries] += 1
+            same, after = alike[fault.tries], fault.after
+            if tried >= self._backoff.tries or same >= fault.tries or after > LONGEST_WAIT:
+                tries = f" Tried {tried} times." if tried > 1 else ""
+                raise type(fault.error)(f"{fault.error}{tries}") from fault
+            wait = self._backoff.wait(same)
+            if after:
+                # Every thread of this session waits; the jitter comes on top, never earlier.
+                self.gate.close_for(after)
+                wait = after + min(wait, 1.0)
+            log.info("%s Try %d in %.1f s.", fault.error, tried + 1, wait)
+            self.gate.clock.sleep(wait)
+
+    def read_json(self, url: str) -> Any:
+        """Return the JSON that `url` gives, with retries."""
+
+        def once() -> Any:
+            answer = self.read(url, _MOST_JSON, accept="application/json")
+            try:
+                return json.loads(answer)
+            except (ValueError, RecursionError) as error:
+                # A page of the web site, or half an answer under status 200: both were seen to pass.
+                text = f"{shown(url)}: not JSON, begins with {answer[:16]!r}. Check the endpoint."
+                raise Fault(NotTheFile(text), WRONG) from error
+
+        return self.retry(once)
+
+    def read(self, url: str, most: int, *, accept: str = "*/*") -> bytes:
+        """Return the bytes of an address, at most `most`, in one try."""
+        answer = bytearray()
+        with self.open(url, accept=accept) as response:
+            while block := read_some(response, url):
+                answer += block
+                if len(answer) > most:
+                    raise NotTheFile(f"{shown(url)}: more than {most:,} bytes. Nothing was kept.")
+        check_length(response, url, len(answer))
+        return bytes(answer)
+
+
+def read_url(url: str, *, config: Config, most: int) -> bytes:
+    """Return the bytes of an address that the user typed, at most `most`, with retries."""
+    with closing(Http(config, named=(url,))) as http:
+        return http.retry(lambda: http.read(url, most))
+
 
 def _redirected(here: str, target: str, asked: str) -> str:
-    """Return where a redirect leads, or raise the `Fault` of one that is not followed."""
-    where = shown(asked)
+    """Return where a redirect leads; an error if it is not followed."""
     try:
         url = urljoin(here, target)
         parts = split_url(url)
     except ValueError as error:
-        raise Fault(UrlRefused(f"{where} leads to no address. Nothing was sent.")) from error
+        raise UrlRefused(f"{shown(asked)} leads to no address. Nothing was sent.") from error
     if parts.path.rstrip("/").endswith("/login"):
         why = f"leads to a log-in page at {parts.hostname}: it is not public, or not any more"
-        raise Fault(NotTheFile(f"{where} {why}."))
+        raise NotTheFile(f"{shown(asked)} {why}.")
     if parts.scheme == "http" and split_url(here).scheme == "https":
-        raise Fault(UrlRefused(f"{where} leads from https to plain http. Nothing was sent."))
+        raise UrlRefused(f"{shown(asked)} leads from https to plain http. Nothing was sent.")
     return url
+
+
+_GONE: Final = "the server no longer has it. On OSF a deleted file is gone in all its versions"
+_HIDDEN: Final = "it is not public, or not any more"
+# Error, tries and reason of each status; a fault that has one try is final.
+_FAULTS: Final[dict[int, tuple[type[VerseDataError], int, str]]] = {
+    401: (SourceChanged, 1, _HIDDEN),
+    403: (SourceChanged, 1, _HIDDEN),
+    404: (SourceChanged, 1, _GONE),
+    410: (SourceChanged, 1, _GONE),
+    416: (Truncated, CORRUPT, "no bytes beyond those that are here"),
+    429: (RateLimited, UNAVAILABLE, "too many requests"),
+    500: (ServerUnavailable, UNAVAILABLE, "a fault of the server, or maintenance"),
+}
 
 
 def _check_status(response: requests.Response, url: str, *, redirected: bool) -> None:
     """Raise the `Fault` of an answer to `url` that does not bring the file."""
     status, after = response.status_code, retry_after(response.headers)
-    where = f"{shown(url)}: status {status}"
-    when = "" if after is None else f" The server asks to come back in {after:,.0f} s."
-    if status == 429:
-        text = f"{where}, too many requests.{when} Run the same command again then."
-        raise Fault(RateLimited(text), UNAVAILABLE, after or 0.0)
-    if status >= 500 or status in {408, 425}:
-        calm = b"maintenance_mode" in drain(response)
-        why = "OSF is under maintenance" if calm else "a fault of the server"
-        text = f"{where}, {why}.{when} Run the same command again later."
-        raise Fault(ServerUnavailable(text), UNAVAILABLE, after or 0.0)
+    if status in {200, 206}:
+        return
+    kind = 500 if status > 500 or status in {408, 425} else status
+    other = (NotTheFile, 1, "no answer to a download; check the address")
+    error, tries, why = _FAULTS.get(kind, other)
     if redirected and status in {400, 401, 403}:
         # A signed address lives for a minute; the next try is given a new one.
-        why = f"from {shown(response.url)}; a signed address ran out"
-        raise Fault(ServerUnavailable(f"{where} {why}."), WRONG)
-    if status == 416:
-        raise Fault(Truncated(f"{where}: no bytes beyond those that are here."), CORRUPT)
-    if status in {401, 403, 404, 410}:
-        gone = "the server no longer has it. On OSF a deleted file is gone in all its versions"
-        why = gone if status >= 404 else "it is not public, or not any more"
-        raise Fault(SourceChanged(f"{where}: {why}."))
-    if status not in {200, 206}:
-        raise Fault(NotTheFile(f"{where}, which is no answer to a download. Check the address."))
+        why = f"from {shown(response.url)}, a signed address ran out"
+        error, tries = ServerUnavailable, WRONG
+    text = f"{shown(url)}: status {status}: {why}."
+    if after is not None:
+        text += f" The server asks to come back in {after:,.0f} s. Run the same command again then."
+    raise Fault(error(text), tries, after or 0.0)
 
 
 def _unreachable(error: Exception, url: str, proxy: str | None) -> Fault:
@@ -346,16 +395,16 @@ def _unreachable(error: Exception, url: str, proxy: str | None) -> Fault:
     from requests import exceptions
 
     where = shown(url) + (f" through the proxy {shown_proxy(proxy)}" if proxy else "")
-    if isinstance(error, exceptions.SSLError):
-        hint = "Check this machine's clock and proxy"
-        return Fault(ServerUnavailable(f"{where}: the certificate was not accepted. {hint}."))
     if isinstance(error, (exceptions.InvalidURL, exceptions.InvalidSchema)):
         hint = " Check how the proxy is written, such as http://host:3128." if proxy else ""
-        return Fault(UrlRefused(f"{where} cannot be opened. Nothing was sent.{hint}"))
-    late, name = isinstance(error, exceptions.Timeout), type(error).__name__
-    what = "no answer in time" if late else "it cannot be reached, or hung up"
-    text = f"{where}: {what} ({name}). Check the network, or try later."
-    return Fault(ServerUnavailable(text), STALLED if late else UNAVAILABLE)
+        return Fault(UrlRefused(f"{where} cannot be opened. Nothing was sent.{hint}"), 1)
+    tries, what = UNAVAILABLE, "it cannot be reached, or hung up"
+    if isinstance(error, exceptions.SSLError):
+        tries, what = 1, "its certificate was not accepted"
+    elif isinstance(error, exceptions.Timeout):
+        tries, what = STALLED, "no answer in time"
+    hint = "Check the network, clock and proxy of this machine"
+    return Fault(ServerUnavailable(f"{where}: {what} ({type(error).__name__}). {hint}."), tries)
 
 
 def read_some(response: requests.Response, url: str, most: int = 256 << 10) -> bytes:
@@ -374,78 +423,17 @@ def read_some(response: requests.Response, url: str, most: int = 256 << 10) -> b
         raise Fault(Truncated(f"{shown(url)}: {why}."), kind) from error
 
 
-def drain(response: requests.Response) -> bytes:
+def check_length(response: requests.Response, url: str, size: int) -> None:
+    """Raise the `Fault` of an answer that ended before the length that it told."""
+    length = response.headers.get("Content-Length", "")
+    if length.isdigit() and int(length) != size:
+        text = f"{shown(url)}: {size:,} of {length} bytes came."
+        raise Fault(Truncated(text), UNAVAILABLE)
+
+
+def drain(response: requests.Response) -> None:
     """Read a short answer, so that its connection can be used again."""
     import urllib3
 
     with suppress(urllib3.exceptions.HTTPError, OSError, ValueError):
-        return bytes(response.raw.read(_SHORT_BODY, decode_content=False))
-    return b""
-
-
-def retried(
-    http: Http, once: Callable[[], _Result], *, backoff: Backoff, kept: Callable[[], int] = int
-) -> _Result:
-    """Call `once` until it succeeds or must be given up; counts anew where more bytes are `kept`."""
-    alike: Counter[int] = Counter()
-    tried = 0
-    while True:
-        tried, before = tried + 1, kept()
-        try:
-            return once()
-        except Fault as fault:
-            if kept() > before and fault.tries != STALLED:
-                alike.clear()
-            alike[fault.tries] += 1
-            pause(http, fault, tried, backoff, alike=alike[fault.tries])
-
-
-def pause(http: Http, fault: Fault, tried: int, backoff: Backoff, *, alike: int = 0) -> None:
-    """Wait before the next try, or raise the error if there is none after `tried` and `alike` ones."""
-    alike, after = alike or tried, fault.after
-    if tried >= backoff.tries or alike >= fault.tries or after > LONGEST_WAIT:
-        raise type(fault.error)(
-            f"{fault.error} Tried {tried} times." if tried > 1 else str(fault.error)
-        ) from fault
-    wait = backoff.wait(alike)
-    if after:
-        # Every thread of this session waits; the jitter comes on top, never earlier.
-        http.gate.close_for(after)
-        wait = after + min(wait, 1.0)
-    log.info("%s Try %d in %.1f s.", fault.error, tried + 1, wait)
-    http.gate.clock.sleep(wait)
-
-
-def read_json(http: Http, url: str, *, backoff: Backoff, token: bool = False) -> Any:
-    """Return the JSON that `url` gives, with retries."""
-
-    def once() -> Any:
-        answer = _read_once(http, url, _MOST_JSON, token=token, headers=_WANTS_JSON)
-        try:
-            return json.loads(answer)
-        except (ValueError, RecursionError) as error:
-            # A page of the web site, or half an answer under status 200: both were seen to pass.
-            text = f"{shown(url)}: not JSON, begins with {answer[:16]!r}. Check the endpoint."
-            raise Fault(NotTheFile(text), WRONG) from error
-
-    return retried(http, once, backoff=backoff)
-
-
-def read_url(url: str, *, config: Config, most: int) -> bytes:
-    """Return the bytes of an address that the user typed, at most `most`, with retries."""
-    with closing(Http(config, gate=Gate(Clock()), named=(url,))) as http:
-        return retried(http, lambda: _read_once(http, url, most), backoff=Backoff())
-
-
-def _read_once(http: Http, url: str, most: int, **options: Any) -> bytes:
-    answer = bytearray()
-    with http.open(url, **options) as response:
-        while block := read_some(response, url):
-            answer += block
-            if len(answer) > most:
-                why = f"more than {most:,} bytes. Nothing was kept"
-                raise Fault(NotTheFile(f"{shown(url)}: {why}."))
-    length = response.headers.get("Content-Length", "")
-    if length.isdigit() and int(length) != len(answer):
-        raise Fault(Truncated(f"{shown(url)}: {len(answer)} of {length} bytes came."), UNAVAILABLE)
-    return bytes(answer)
+        response.raw.read(_SHORT_BODY, decode_content=False)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import closing
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
+from operator import attrgetter, itemgetter
+from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from pydantic import (
@@ -23,6 +25,7 @@ from pydantic import (
     ValidationError,
 )
 
+from verse_data import problems
 from verse_data.config import Config
 from verse_data.errors import (
     IntegrityError,
@@ -34,9 +37,9 @@ from verse_data.errors import (
 )
 from verse_data.progress import Advance, Progress, silent
 from verse_data.records.base import rule_of
-from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
+from verse_data.records.lock import ReleaseLock
 from verse_data.releases import catalog
-from verse_data.releases.http import Backoff, Clock, Gate, Http, SystemClock, Window, read_json
+from verse_data.releases.http import HOURLY, Backoff, Clock, Http
 from verse_data.releases.urls import shown
 
 TRUST_ON_FIRST_USE: Final = (
@@ -47,9 +50,7 @@ TRUST_ON_FIRST_USE: Final = (
 _PAGE_SIZE: Final = 100  # the most that the API gives
 _MAX_PAGES: Final = 1000
 _MAX_DEPTH: Final = 32
-_SHOWN: Final = 20
-_log = logging.getLogger("verse_data.releases.osf")
-_Model = TypeVar("_Model", bound=BaseModel)
+log = logging.getLogger("verse_data.osf")
 
 
 def _at(*places: str, **default: Any) -> Any:
@@ -69,6 +70,9 @@ class _Answer(BaseModel):
     """A part of an answer of OSF; fields that are not named here are not read."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+Row = TypeVar("Row", bound=_Answer)
 
 
 class Entry(_Answer):
@@ -99,10 +103,10 @@ class _Linked(_Answer):
     storage: Any = _at("links.upload", "links.move", "links.delete", default=None)
 
 
-class _Page(_Answer):
+class Page(_Answer, Generic[Row]):
     """A page of the API, or a whole listing of WaterButler."""
 
-    data: list[Any]
+    data: list[Row]
     next: str | None = _at("links.next", default=None)
     # Of all pages. API 2.0 and 2.1 say it in different places.
     total: int | None = _at("links.meta.total", "meta.total", default=None)
@@ -118,38 +122,30 @@ def check_node(node: str) -> str:
 class OsfClient:
     """Reads listings at the pace that OSF allows to people without an account.
 
-    `observe` is called with each answer before it is parsed.
+    `seen` are the answers so far, as they came.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        *,
-        clock: Clock,
-        backoff: Backoff | None = None,
-        observe: Callable[[Any], None] = lambda _: None,
-    ) -> None:
-        self._api, self._backoff, self._observe = config.osf_api, backoff or Backoff(), observe
+    def __init__(self, config: Config, *, clock: Clock, backoff: Backoff | None = None) -> None:
+        self._api = config.osf_api
+        self.seen: list[Any] = []
         self._roots: dict[str, str] = {}
-        listing = [Window(3, 1.0, clock), Window(75, 60.0, clock)]
-        other = [Window(10, 1.0, clock), Window(100, 3600.0, clock)]
+        listing, other = [(3, 1.0), (75, 60.0)], [(10, 1.0), (100, 3600.0)]
         if config.osf_token:
             # Those limits do not apply to a person with a token.
-            listing = other = [Window(10, 1.0, clock)]
-        self._listing = Http(config, gate=Gate(clock, listing))
-        self._other = Http(config, gate=Gate(clock, other))
-        self._storage = Http(config, gate=Gate(clock, [Window(3600, 3600.0, clock)]))
+            listing = other = [(10, 1.0)]
+        self._listing = Http(config, clock=clock, limits=listing, backoff=backoff, token=True)
+        self._other = Http(config, clock=clock, limits=other, backoff=backoff, token=True)
+        self.storage = Http(config, clock=clock, limits=[HOURLY], backoff=backoff)
 
     def close(self) -> None:
         """Close all connections."""
-        for http in (self._listing, self._other, self._storage):
+        for http in (self._listing, self._other, self.storage):
             http.close()
 
     def children(self, node: str) -> list[Child]:
         """Return the public components of `node`, sorted by id."""
         url = f"{self._api}/nodes/{node}/children/"
-        rows = [row for page in self._pages(self._other, url, node) for row in page]
-        children = [_parse(Child, row, url) for row in rows]
+        children = self._pages(Page[Child], self._other, url, node)
         return sorted(children, key=lambda child: check_node(child.node))
 
     def storage_root(self, node: str) -> str | None:
@@ -160,9 +156,9 @@ class OsfClient:
         if node in self._roots:
             return self._roots[node]
         url, part = self._api_url(node, ""), f"/resources/{node}/providers/osfstorage/"
-        rows = self._page(self._listing, url, 1, node).data
+        rows = self._page(Page[_Linked], self._listing, url, node, 1).data
         for row in rows:
-            host, found, _ = str(_parse(_Linked, row, url).storage).partition(part)
+            host, found, _ = str(row.storage).partition(part)
             if found:
                 self._roots[node] = f"{host}{part}"
                 return self._roots[node]
@@ -176,65 +172,77 @@ class OsfClient:
         if root is None:
             return []
         url = f"{root}{folder}/" if folder else root
-        answer = self._ask(self._storage, url, node, known=bool(folder), token=False)
-        return _entries(_parse(_Page, answer, url).data, url)
+        page = self._ask(Page[Entry], self.storage, url, node, known=bool(folder))
+        return _entries(page.data, url)
 
     def api_folder(self, node: str, folder: str) -> list[Entry]:
         """Return the same from the API, page by page: what ``doctor --osf`` compares it with."""
         url = self._api_url(node, folder)
-        pages = self._pages(self._listing, url, node, folder)
-        return _entries([row for page in pages for row in page], url)
+        return _entries(self._pages(Page[Entry], self._listing, url, node, folder), url)
 
     def _api_url(self, node: str, folder: str) -> str:
         return f"{self._api}/nodes/{node}/files/osfstorage/{f'{folder}/' if folder else ''}"
 
-    def _pages(self, http: Http, url: str, node: str, folder: str = "") -> Iterator[list[Any]]:
-        """Yield the rows of each page; a total that changes on the way is an error."""
-        seen, total = 0, None
-        for number in range(1, _MAX_PAGES):
-            page = self._page(http, url, number, node, folder)
-            seen += len(page.data)
-            total = page.total if total is None else total
-            if page.total != total:
+    def _pages(
+        self, model: type[Page[Row]], http: Http, url: str, node: str, folder: str = ""
+    ) -> list[Row]:
+        """Return the rows of all pages; a total that changes on the way is an error."""
+        page = self._page(model, http, url, node, 1, known=bool(folder))
+        total, rows = page.total, list(page.data)
+        for number in range(2, _MAX_PAGES):
+            if page.next is None or page.total != total:
                 break
-            yield page.data
-            if page.next is None:
-                if total is not None and total != seen:
-                    break
-                return
+            page = self._page(model, http, url, node, number, known=True)
+            rows += page.data
+        if page.next is None and page.total == total and total in {None, len(rows)}:
+            return rows
         raise SourceChanged(
-            f"{shown(url)}: the listing changed while it was read ({seen} of {total} entries). No "
+            f"{shown(url)}: the listing changed while it was read ({len(rows)} of {total} entries). No "
             f"lock was made. Run the same command again."
         )
 
-    def _page(self, http: Http, url: str, number: int, node: str, folder: str = "") -> _Page:
+    def _page(
+        self,
+        model: type[Page[Row]],
+        http: Http,
+        url: str,
+        node: str,
+        number: int,
+        *,
+        known: bool = False,
+    ) -> Page[Row]:
         # The address is made here and not taken from `links.next`: so the token can go nowhere
         # else, and a mirror need not rewrite its pages.
         query = urlencode({"page[size]": _PAGE_SIZE, "page": number})
-        known = bool(folder) or number > 1
-        answer = self._ask(http, f"{url}?{query}", node, known=known, token=True)
-        return _parse(_Page, answer, url)
+        return self._ask(model, http, f"{url}?{query}", node, known=known)
 
-    def _ask(self, http: Http, url: str, node: str, *, known: bool, token: bool) -> Any:
-        """Return the JSON at an address; `known` is one that an earlier answer led to."""
+    def _ask(
+        self, model: type[Page[Row]], http: Http, url: str, node: str, *, known: bool
+    ) -> Page[Row]:
+        """Return the listing at an address; `known` is one that an earlier answer led to."""
         try:
-            answer = read_json(http, url, backoff=self._backoff, token=token)
+            answer = http.read_json(url)
         except SourceChanged as error:
-            if not known:
-                raise SourceChanged(
-                    f"OSF node {node} cannot be listed: {error} Check its id, and that it is public."
-                ) from error
+            what = "cannot be listed: its id is wrong, or it is not public"
+            if known:
+                what = "changed while it was listed: a folder or page is gone, or is being edited"
             raise SourceChanged(
-                f"OSF node {node} changed while it was listed: a folder or page is gone, or is being edited "
-                f"({error}). No lock was made. Run the same command again."
+                f"OSF node {node} {what} ({error}). No lock was made. Run the same command again."
             ) from error
-        self._observe(answer)
-        return answer
+        self.seen.append(answer)
+        try:
+            return model.model_validate(answer)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "it"
+            raise NotTheFile(
+                f"{shown(url)}: not a listing of OSF: {where} {rule_of(first)}. Check the endpoint "
+                f"({urlsplit(url).netloc}), or try again later."
+            ) from error
 
 
-def _entries(rows: list[Any], url: str) -> list[Entry]:
-    """Return the rows of one folder as entries, sorted by name."""
-    entries = [_parse(Entry, row, url) for row in rows]
+def _entries(entries: list[Entry], url: str) -> list[Entry]:
+    """Return the entries of one folder, sorted by name."""
     for values in ({entry.id for entry in entries}, {entry.name for entry in entries}):
         if len(values) < len(entries):  # as it happens when pages shift between two requests
             raise SourceChanged(
@@ -243,20 +251,7 @@ def _entries(rows: list[Any], url: str) -> list[Entry]:
             )
     # A folder says things of a file too, and each route others.
     entries = [e if e.kind == "file" else e.model_copy(update=_OF_FILES_ALONE) for e in entries]
-    return sorted(entries, key=lambda entry: entry.name)
-
-
-def _parse(model: type[_Model], value: Any, url: str) -> _Model:
-    """Return `value` as `model`; `NotTheFile` names `url` and the field that is wrong."""
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        raise NotTheFile(
-            f"{shown(url)}: not a listing of OSF: {where} {rule_of(first)}. Check the endpoint "
-            f"({urlsplit(url).netloc}), or try again later."
-        ) from error
+    return sorted(entries, key=attrgetter("name"))
 
 
 class _Listed(NamedTuple):
@@ -267,31 +262,29 @@ class _Listed(NamedTuple):
     entry: Entry | None
 
 
-class _Round:
+class _Walk:
     """One walk over a node: its folders, then its components, each below a folder of its title."""
 
     def __init__(self, client: OsfClient, advance: Advance) -> None:
         self._client, self._advance = client, advance
         self._seen: set[str] = set()
-        self.listed: list[_Listed] = []
 
-    def read(self, node: str, prefix: str = "", depth: int = 1) -> list[_Listed]:
-        """List a node and everything below it."""
+    def node(self, node: str, prefix: str = "", depth: int = 1) -> Iterator[_Listed]:
+        """Yield everything in a node and below it."""
         self._seen.add(node)
-        self._folder(node, "", prefix, depth)
+        yield from self._folder(node, "", prefix, depth)
         # A component that is linked in two places is listed once.
-        children = [c for c in self._client.children(node) if c.node not in self._seen]
+        children = [child for child in self._client.children(node) if child.node not in self._seen]
         self._seen.update(child.node for child in children)
-        names = [re.sub(r"[^A-Za-z0-9.-]+", "_", child.title).strip("._") for child in children]
-        names = [name or child.node for name, child in zip(names, children, strict=True)]
-        folded = [name.casefold() for name in names]
+        titles = [re.sub(r"[^A-Za-z0-9.-]+", "_", child.title).strip("._") for child in children]
+        names = [title or child.node for title, child in zip(titles, children, strict=True)]
+        alike = Counter(name.casefold() for name in names)
         for child, name in zip(children, names, strict=True):
-            unique = name if folded.count(name.casefold()) == 1 else f"{name}_{child.node}"
-            self.listed.append(_Listed(f"{prefix}{unique}/", child.node, None))
-            self.read(child.node, f"{prefix}{unique}/", depth + 1)
-        return self.listed
+            unique = name if alike[name.casefold()] == 1 else f"{name}_{child.node}"
+            yield _Listed(f"{prefix}{unique}/", child.node, None)
+            yield from self.node(child.node, f"{prefix}{unique}/", depth + 1)
 
-    def _folder(self, node: str, folder: str, prefix: str, depth: int) -> None:
+    def _folder(self, node: str, folder: str, prefix: str, depth: int) -> Iterator[_Listed]:
         if depth > _MAX_DEPTH:
             raise PathRefused(f"{node}: folders lie more than {_MAX_DEPTH} deep. No lock was made.")
         entries = self._client.folder(node, folder)
@@ -299,12 +292,11 @@ class _Round:
         for entry in entries:
             path = f"{prefix}{entry.name}"
             if "/" in entry.name:
-                raise PathRefused(
-                    f"OSF node {node}: {path!r}: a name holds a slash. No lock was made."
-                )
-            self.listed.append(_Listed(path, node, entry))
+                text = f"OSF node {node}: {path!r}: a name holds a slash. No lock was made."
+                raise PathRefused(text)
+            yield _Listed(path, node, entry)
             if entry.kind == "folder":
-                self._folder(node, entry.id, f"{path}/", depth + 1)
+                yield from self._folder(node, entry.id, f"{path}/", depth + 1)
 
 
 def walk_node(
@@ -345,19 +337,19 @@ def walk_node(
         If the network failed for good.
     """
     check_node(node)
-    with closing(OsfClient(config, clock=clock or SystemClock())) as client:
-        _log.info("listing OSF node %s", node)
+    with closing(OsfClient(config, clock=clock or Clock())) as client:
+        log.info("listing OSF node %s", node)
         with progress(f"Listing OSF node {node}", 0, "items") as advance:
-            first = _Round(client, advance).read(node)
+            first = list(_Walk(client, advance).node(node))
         # The second round makes the result a snapshot: every folder is read in round one before
         # any is read in round two, so if both say the same, the whole tree stood so between them.
-        _log.info("listing OSF node %s again: %d files and folders", node, len(first))
+        log.info("listing OSF node %s again: %d files and folders", node, len(first))
         folders = 1 + sum(row.entry is None or row.entry.kind == "folder" for row in first)
         with progress(f"Listing OSF node {node} again, to compare", folders, "items") as advance:
-            second = _Round(client, advance).read(node)
+            second = list(_Walk(client, advance).node(node))
     if changed := {row.path for row in {*first} ^ {*second}}:
         raise SourceChanged(
-            f"OSF node {node} changed while it was listed: {_first(changed)}. No lock was made, for "
+            f"OSF node {node} changed while it was listed: {_some(changed)}. No lock was made, for "
             f"it would be of no one state. Run the same command again when the upload is over."
         )
     return _make_lock(node, first, release)
@@ -368,41 +360,32 @@ def _make_lock(node: str, listed: list[_Listed], release: str) -> ReleaseLock:
     rows = [(path, owner, entry) for path, owner, entry in listed if entry and entry.kind == "file"]
     if bare := [p for p, _, e in rows if None in (e.size, e.version, e.sha256)]:
         raise IntegrityError(
-            f"OSF node {node}: no SHA-256, size or version is known of {_first(bare)}. Without them "
+            f"OSF node {node}: no SHA-256, size or version is known of {_some(bare)}. Without them "
             f"no download could be checked. Download the release by hand and lock the folder: "
             f"verse-data lock {release} --from-tree FOLDER"
         )
-    files = [_locked_file(path, owner, entry) for path, owner, entry in rows]
+    found: list[dict[str, Any]] = [
+        {"path": path, "node": owner, "file_id": entry.id, "file_version": entry.version}
+        | entry.model_dump(include={"size", "sha256", "md5"})
+        for path, owner, entry in rows
+    ]
     if release in catalog.names():  # what lies elsewhere; its digests are in the catalog
-        fields, there = {"path", "size", "sha256", "md5", "urls"}, {file.path for file in files}
+        fields, there = {"path", "size", "sha256", "md5", "urls"}, {path for path, _, _ in rows}
         extras = [x for x in catalog.load_catalog(release).supplements if x.path not in there]
-        files += [LockedFile.model_validate(extra.model_dump(include=fields)) for extra in extras]
+        found += [extra.model_dump(include=fields) for extra in extras]
+    files = tuple(sorted(found, key=itemgetter("path")))
+    source = {"kind": "osf", "node": node}
     try:
-        return ReleaseLock(
-            release=release,
-            source=LockSource(kind="osf", node=node),
-            files=tuple(sorted(files, key=lambda file: file.path)),
-        )
+        return ReleaseLock.model_validate({"release": release, "source": source, "files": files})
     except ValidationError as error:
-        reasons = "; ".join(rule_of(problem) for problem in error.errors(include_url=False))
-        raise ValidationFailed(f"OSF node {node}: no lock was made: {reasons}.") from error
+        found_wrong = error.errors(include_url=False)
+        reasons = [
+            f"{files[int(p['loc'][1])]['path']!r}: {rule_of(p)}" if p["loc"][1:] else rule_of(p)
+            for p in found_wrong
+        ]
+        kind = PathRefused if found_wrong[0]["loc"][-1:] == ("path",) else ValidationFailed
+        raise kind(f"OSF node {node}: {'; '.join(reasons)}. No lock was made.") from error
 
 
-def _locked_file(path: str, node: str, entry: Entry) -> LockedFile:
-    fields = {"path": path, "node": node, "file_id": entry.id, "file_version": entry.version}
-    try:
-        return LockedFile.model_validate(
-            fields | {"size": entry.size, "sha256": entry.sha256, "md5": entry.md5}
-        )
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise (PathRefused if where == "path" else ValidationFailed)(
-            f"OSF node {node}: {path!r}: {where}: {rule_of(problem)}. No lock was made."
-        ) from error
-
-
-def _first(names: Iterable[str]) -> str:
-    """Return the first names, and how many more there are."""
-    first, more = sorted(names)[:_SHOWN], len({*names}) - _SHOWN
-    return ", ".join(first) + (f" and {more} more" if more > 0 else "")
+def _some(names: Iterable[str]) -> str:
+    return ", ".join(problems.shown(sorted(names)))

@@ -10,22 +10,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from verse_data.config import Config
 from verse_data.errors import ArchiveRefused, NotTheFile, SourceChanged, Truncated
 from verse_data.progress import Advance
-from verse_data.releases.http import (
-    STALLED,
-    UNAVAILABLE,
-    WRONG,
-    Backoff,
-    Clock,
-    Fault,
-    Gate,
-    Http,
-    SystemClock,
-    read_some,
-    retried,
-)
+from verse_data.releases.http import UNAVAILABLE, WRONG, Fault, Http, check_length, read_some
 from verse_data.releases.urls import shown
 
 if TYPE_CHECKING:
@@ -40,23 +27,13 @@ class NoRanges(NotTheFile):
 
 
 class RemoteZip:
-    """A zip at an address, by ranges or whole. Safe for threads."""
+    """The bytes of a zip at an address, asked for when they are read. Safe for threads."""
 
-    def __init__(
-        self, url: str, config: Config, clock: Clock | None, backoff: Backoff | None
-    ) -> None:
-        self.name, self.size, self.starts = shown(url), 0, list[int]()
-        self._url, self._tail, self._backoff = url, b"", backoff or Backoff()
-        self._etag: str | None = None
-        self._http = Http(config, gate=Gate(clock or SystemClock()), named=(url,))
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._http.close()
-
-    def learn(self) -> None:
-        """Read the first byte, whose answer says how many there are, and the tail."""
-        self._ask(0, 1)
+    def __init__(self, url: str, http: Http) -> None:
+        self.size, self.starts = 0, list[int]()
+        self._url, self._name, self._http = url, shown(url), http
+        self._tail, self._etag = b"", ""
+        self._ask(0, 1)  # whose answer says how many there are
         self._tail = self._ask(max(0, self.size - _TAIL), self.size)
 
     def read(self, first: int, most: int) -> bytes:
@@ -68,59 +45,33 @@ class RemoteZip:
         return self._ask(first, min(end, first + most)) if first < end else b""
 
     def _ask(self, first: int, end: int) -> bytes:
-        """Return exactly these bytes; a broken connection is taken up again where it broke."""
-        block = bytearray()
-        retried(self._http, lambda: self._ask_for_rest(first, end, block), backoff=self._backoff)
-        return bytes(block)
+        """Return exactly these bytes of the archive that the first answer was of."""
 
-    def _ask_for_rest(self, first: int, end: int, block: bytearray) -> None:
-        first += len(block)
-        headers = {"Range": f"bytes={first}-{end - 1}"}
-        with self._http.open(self._url, headers=headers, size=end - first) as response:
-            self._recognise(response, first)
-            while first < end and (piece := read_some(response, self._url, end - first)):
-                block += piece
-                first += len(piece)
-        if first < end:
-            raise Fault(Truncated(f"{self.name}: the transfer ended too soon."), UNAVAILABLE)
+        def once() -> bytes:
+            block, span = bytearray(), f"{first}-{end - 1}"
+            with self._http.open(self._url, span=span, size=end - first) as response:
+                self._check(response, first)
+                while piece := read_some(response, self._url, end - first - len(block)):
+                    block += piece
+            if len(block) < end - first:
+                raise Fault(Truncated(f"{self._name}: the transfer ended too soon."), UNAVAILABLE)
+            return bytes(block)
 
-    def _recognise(self, response: requests.Response, first: int) -> None:
-        """Learn size and ETag of the archive from its first answer; refuse another archive."""
+        return self._http.retry(once)
+
+    def _check(self, response: requests.Response, first: int) -> None:
         part = response.headers.get("Content-Range", "").strip()
         place = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", part)
         if response.status_code != 206 or place is None or int(place[1]) != first:
-            raise Fault(NoRanges(f"{self.name}: the server gives no parts of the archive."))
-        facts = int(place[2]), response.headers.get("ETag")
+            raise NoRanges(f"{self._name}: the server gives no parts of the archive.")
+        facts = int(place[2]), response.headers.get("ETag", "")
         if not self.size:
             self.size, self._etag = facts
         if facts != (self.size, self._etag):
-            raise Fault(SourceChanged(f"{self.name}: it changed while it was read. Run it again."))
-
-    def download(self, target: Path, *, most: int, advance: Advance) -> None:
-        """Write all of the archive, at most so many bytes, to `target`; its members are checked later."""
-        retried(self._http, lambda: self._whole(target, most, advance), backoff=self._backoff)
-
-    def _whole(self, target: Path, most: int, advance: Advance) -> None:
-        size = 0
-        with self._http.open(self._url, size=most) as response, target.open("wb") as stream:
-            length = response.headers.get("Content-Length", "")
-            while block := read_some(response, self._url):
-                if not size and not block.startswith(b"PK"):
-                    text = f"{self.name}: no zip was sent, first bytes {block[:16]!r}. Nothing was kept."
-                    raise Fault(NotTheFile(text), WRONG)
-                size += len(block)
-                if size > most:
-                    raise ArchiveRefused(
-                        f"{self.name}: more than {most:,} bytes, which is beyond what the release "
-                        f"needs. Nothing was kept."
-                    )
-                stream.write(block)
-                advance(len(block))
-        if length.isdigit() and size != int(length):
-            raise Fault(Truncated(f"{self.name}: {size:,} of {length} bytes came."), STALLED)
+            raise SourceChanged(f"{self._name}: it changed while it was read. Run it again.")
 
 
-class RemoteZipFile(io.RawIOBase):
+class RemoteFile(io.RawIOBase):
     """A remote zip as a file."""
 
     def __init__(self, remote: RemoteZip) -> None:
@@ -148,3 +99,25 @@ class RemoteZipFile(io.RawIOBase):
         buffer[: len(block)] = block
         self._at += len(block)
         return len(block)
+
+
+def download_zip(url: str, http: Http, target: Path, *, most: int, advance: Advance) -> None:
+    """Write all of the archive, at most so many bytes, to `target`; its members are checked later."""
+
+    def once() -> None:
+        size = 0
+        with http.open(url, size=most) as response, target.open("wb") as stream:
+            while block := read_some(response, url):
+                if not size and not block.startswith(b"PK"):
+                    text = f"{shown(url)}: no zip was sent, first bytes {block[:16]!r}."
+                    raise Fault(NotTheFile(text), WRONG)
+                size += stream.write(block)
+                advance(len(block))
+                if size > most:
+                    raise ArchiveRefused(
+                        f"{shown(url)}: more than {most:,} bytes, which is beyond what the "
+                        f"release needs. Nothing was kept."
+                    )
+        check_length(response, url, size)
+
+    http.retry(once)

@@ -92,9 +92,10 @@ class Repository(History):
         `ContentMissing` if it is not here.
         """
         if not self.has(file):
+            way = self.remedy(file, version, siblings=self.siblings(), narrow=True)
             raise ContentMissing(
                 f"{file.path} ({file.size:,} bytes) of {self.name} is locked, but not on this machine "
-                f"(looked in {self.path}). Bring it with: {self._remedy(file, version)}"
+                f"(looked in {self.path}). Bring it with: {way}"
             )
         name = parse_path(file.path)
         return SourceFile(
@@ -103,22 +104,37 @@ class Repository(History):
             name=file.path,
             release=self.name,
             scan_id=name.scan_id if name and name.role != "grading" else "",
-            repair=self._remedy(file, version, damaged=True),
+            repair=self.remedy(file, version, damaged=True),
         )
 
-    def _remedy(self, file: LockedFile, version: str | None, *, damaged: bool = False) -> str:
-        """Return what brings a content that is not here, or replaces a damaged one."""
-        name, words = parse_path(file.path), []
-        if name and not damaged:
-            scan = [] if name.role == "grading" else ["--scan", name.scan_id]
-            words = [*scan, "--role", name.role]
-        # For damage no siblings are looked up: this is made for every file that is read.
-        if self.addresses(file) or (not damaged and self.siblings()):
-            bring = command(self, "get", *words, version=version)
-        else:
-            bring = command(self, "adopt", "PATH", version=version, note="it has no address")
-        drop = command(self, "drop", "--corrupt", version=version)
-        return f"{drop} && {bring}" if damaged else bring
+    def remedy(
+        self,
+        file: LockedFile,
+        version: str | None = None,
+        *,
+        damaged: bool = False,
+        siblings: Sequence[Sibling] = (),
+        narrow: bool = False,
+    ) -> str:
+        """Return what brings a content that is not here, or replaces a `damaged` one.
+
+        `siblings` are those that may have what has no address; `narrow` asks for this file's scan and
+        role alone.
+        """
+        # No git is asked, as this is made for every file that is read.
+        name, words = parse_path(file.path), list[str]()
+        if narrow and name:
+            words = ["--scan", name.scan_id] if name.role != "grading" else []
+            words += ["--role", name.role]
+        line, note = command(self, "get", *words, version=version), "it has no address"
+        if not self.addresses(file):
+            places = ", ".join(sibling.name for sibling in siblings)
+            note += f"; {places} may have it" if places else ""
+            adopt = command(self, "adopt", "PATH", version=version, note=note)
+            line = f"{line} || {adopt}" if places else adopt
+        return (
+            f"{command(self, 'drop', '--corrupt', version=version)} && {line}" if damaged else line
+        )
 
     def content(self, file: LockedFile) -> Path:
         """Return the path of the content of `file`, which is hashed first.

@@ -92,3 +92,12 @@ def _addresses(host: str, *, literal: bool = False) -> tuple[Any, ...]:
         ) from error
     found = [ipaddress.ip_address(str(row[4][0]).partition("%")[0]) for row in rows]
     return tuple(getattr(address, "ipv4_mapped", None) or address for address in found)
+
+
+def download_url(site: str, file_id: str, version: int) -> str:
+    """Return the address of exactly one version of a file on OSF.
+
+    It holds the id and not the guid, which exists only for some files. The address that it leads to
+    lives for a minute and must never be kept.
+    """
+    return f"{site}/download/{file_id}/?version={version}"

@@ -1,25 +1,35 @@
-"""Is what lies here what is locked? Each answer that is no says which command mends it."""
+"""Is what lies here what is locked? And making room: contents go that can be had again.
+
+Each answer that is no says which command repairs it.
+"""
 
 from __future__ import annotations
 
 import stat
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from verse_data.digests import digest_file
-from verse_data.errors import UsageError, VerseDataError, counted
-from verse_data.progress import Advance, Progress, silent
+from verse_data.errors import Offline, UsageError, VerseDataError, counted
+from verse_data.progress import Progress, silent
 from verse_data.records.keys import size_and_digest
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import scan_of
-from verse_data.releases.history import command
+from verse_data.releases import annex
+from verse_data.releases.download import Servers
+from verse_data.releases.fetch import FetchLog
+from verse_data.releases.history import command, unless_newest
+from verse_data.releases.http import Backoff
+from verse_data.releases.urls import shown
 
 if TYPE_CHECKING:
     from verse_data.releases.repository import Repository
+    from verse_data.releases.siblings import Sibling
 
 Level = Literal["presence", "size", "hash", "content"]
 LEVELS: Final[tuple[Level, ...]] = ("presence", "size", "hash", "content")
@@ -28,7 +38,9 @@ Inspect = Callable[[LockedFile], None]
 """Raises one of our errors if the content of a file cannot be used."""
 
 _WORKERS: Final = 4
+_ASKED_AT_ONCE: Final = 8
 _SHOWN: Final = 5
+_PATIENCE: Final = Backoff(tries=4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,24 +108,23 @@ def verify_files(
             f"There is no level {level!r} of checking; levels are {', '.join(LEVELS)}."
         )
     deep = level in {"hash", "content"}
-    mend = _Mends(dataset, version)
+    typed, near = unless_newest(dataset, version), dataset.siblings()
+    words = ("--from-tree", "FOLDER") if dataset.lock(version).source.kind == "tree" else ()
+    note = "the locked bytes are like this; a mended upload makes a new version"
+    lock_again = command(dataset, "lock", *words, note=note)
 
-    def found(file: LockedFile) -> FileFinding | None:
-        path = dataset.object_path(file)
-        wrong = _shallow(path, file, by_size=level != "presence")
-        if wrong or not deep:
-            advance(file.size if deep else 1)
+    def check(file: LockedFile) -> FileFinding | None:
+        wrong = _difference(dataset.object_path(file), file, level)
+        advance(file.size if deep else 1)
         if wrong:
-            rule, message = wrong
-            command = mend.bring(file) if rule == "missing" else mend.again(file)
-            return _finding(rule, file.path, message, command)
-        if deep and (damage := _damage(path, file, advance)):
-            return _finding("corrupt", file.path, damage, mend.again(file))
+            damaged = wrong[0] != "missing"
+            line = dataset.remedy(file, typed, damaged=damaged, siblings=near)
+            return _finding(*wrong, file.path, line)
         try:
             if inspect and level == "content":
                 inspect(file)
         except VerseDataError as error:
-            return _finding("unusable", file.path, str(error), mend.other_content())
+            return _finding("unusable", str(error), file.path, lock_again)
         return None
 
     total = sum(file.size for file in files) if deep else len(files)
@@ -121,72 +132,25 @@ def verify_files(
         progress(f"Verifying {level}", total, "bytes" if deep else "items") as advance,
         ThreadPoolExecutor(_WORKERS if deep else 1) as pool,
     ):
-        return tuple(filter(None, pool.map(found, files)))
+        return tuple(filter(None, pool.map(check, files)))
 
 
-def _shallow(path: Path, file: LockedFile, *, by_size: bool) -> tuple[str, str] | None:
-    """Return rule and message if what lies at `path` cannot be the content, by name and size."""
+def _difference(path: Path, file: LockedFile, level: Level) -> tuple[str, str] | None:
+    """Return rule and message if what lies at `path` is not the content, as far as `level` looks."""
     try:
         facts = path.lstat()
     except OSError:
         return "missing", f"{file.size:,} bytes are locked, and are not on this machine"
-    if by_size and facts.st_size != file.size:
+    if not stat.S_ISREG(facts.st_mode):
+        return "wrong-size", f"{path} is no regular file"
+    if level != "presence" and facts.st_size != file.size:
         return "wrong-size", f"{facts.st_size:,} bytes lie at {path}, and {file.size:,} are locked"
-    return None if stat.S_ISREG(facts.st_mode) else ("wrong-size", f"{path} is no regular file")
-
-
-def _damage(path: Path, file: LockedFile, advance: Advance) -> str | None:
-    """Return what is wrong with the bytes at `path`."""
     try:
-        sha256 = digest_file(path, advance=advance).sha256
+        if level in {"presence", "size"} or (sha256 := digest_file(path).sha256) == file.sha256:
+            return None
     except OSError as error:
-        return f"{path}: {error.strerror}"
-    if sha256 == file.sha256:
-        return None
-    return f"sha256 {sha256[:12]} lies at {path}, and {file.sha256[:12]} is locked"
-
-
-class _Mends:
-    """The commands that mend files of one version; git is asked once, not for each file."""
-
-    def __init__(self, dataset: Repository, version: str | None) -> None:
-        lock = dataset.lock()
-        self._dataset = dataset
-        self._newest = dataset.resolve()
-        self._version = version or self._newest
-        self._kept = {file.annex_key for file in lock.files}
-        self._siblings = ", ".join(sibling.name for sibling in dataset.siblings())
-        self._from_tree = lock.source.kind == "tree"
-
-    def bring(self, file: LockedFile) -> str:
-        """Return what brings a content that is not here."""
-        get, served = self._line("get"), self._dataset.addresses(file)
-        if served and file.annex_key in self._kept:
-            return get
-        if served:
-            why = f"{self._newest} lacks it: if OSF no longer has it, adopt a copy"
-        elif self._siblings:
-            why = f"it has no address; {self._siblings} may have it"
-        else:
-            return self._line("adopt", "PATH", note="it has no address")
-        return f"{get} || {self._line('adopt', 'PATH', note=why)}"
-
-    def again(self, file: LockedFile) -> str:
-        """Return what replaces a content that is damaged."""
-        return f"{self._line('drop', '--corrupt')} && {self.bring(file)}"
-
-    def other_content(self) -> str:
-        """Return what may help where the locked bytes themselves are no use."""
-        if self._version != self._newest:
-            line = command(self._dataset, "diff", self._version, self._newest)
-            return f"{line}  # is the file better in {self._newest}?"
-        words = ("--from-tree", "FOLDER") if self._from_tree else ()
-        note = "the locked bytes are like this; a mended upload makes a new version"
-        return command(self._dataset, "lock", *words, note=note)
-
-    def _line(self, verb: str, *words: str, note: str = "") -> str:
-        version = None if self._version == self._newest else self._version
-        return command(self._dataset, verb, *words, version=version, note=note)
+        return "corrupt", f"{path}: {error.strerror}"
+    return "corrupt", f"sha256 {sha256[:12]} lies at {path}, and {file.sha256[:12]} is locked"
 
 
 def audit(dataset: Repository, version: str | None = None) -> tuple[FileFinding, ...]:
@@ -202,17 +166,140 @@ def audit(dataset: Repository, version: str | None = None) -> tuple[FileFinding,
         key, wanted = tree.get(path), locked.get(path)
         if key == wanted:
             continue
+        message = f"the tree holds key {key}, and the lock says {wanted}"
         if key is not None and size_and_digest(key) is None:
             message = f"key {key!r} does not pin size and SHA-256"
-        elif wanted is None:
-            message = f"the tree holds it (key {key}), and the lock does not"
-        else:
-            message = f"the tree holds key {key}, and the lock says {wanted}"
-        rule = "not-in-lock" if wanted is None else "wrong-key"
-        found.append(_finding(rule, path, message, rebuild))
+        rule = "wrong-key" if wanted else "not-in-lock"
+        found.append(_finding(rule, message, path, rebuild))
     return tuple(found)
 
 
-def _finding(rule: str, path: str, message: str, command: str) -> FileFinding:
+def _finding(rule: str, message: str, path: str, command: str) -> FileFinding:
     scan_id = scan_of(path) or ""
     return FileFinding(rule=rule, path=path, scan_id=scan_id, message=message, command=command)
+
+
+@dataclass(frozen=True)
+class DropReport:
+    """What became of one call of ``drop``.
+
+    Attributes
+    ----------
+    dropped : tuple of LockedFile
+        Files whose contents were removed.
+    shared, kept : tuple of (LockedFile, str)
+        Files whose contents stay, and why: other files have them too; no other copy was found.
+    """
+
+    dropped: tuple[LockedFile, ...]
+    shared: tuple[tuple[LockedFile, str], ...] = ()
+    kept: tuple[tuple[LockedFile, str], ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Room that was made."""
+        return sum(file.size for file in {file.annex_key: file for file in self.dropped}.values())
+
+
+def drop_files(
+    dataset: Repository,
+    files: Sequence[LockedFile],
+    *,
+    version: str | None = None,
+    unchecked: bool = False,
+    damaged: bool = False,
+) -> DropReport:
+    """Remove the contents of `files`, which are of `version`, from this machine.
+
+    A content goes only if every file that has it is among `files`: those of their own version, and
+    those of the newest; and if an address or a sibling still has it. That is not asked if
+    `unchecked`; of what is known to be `damaged` neither is, for nobody loses anything.
+    """
+    here = {file.annex_key: file for file in files if dataset.object_path(file).exists()}
+    if not here:
+        return DropReport(())
+    annex.require_usable(dataset.path)
+    shared = {} if damaged else _needed_by_others(dataset, files, version)
+    gone = {key: file for key, file in here.items() if key not in shared}
+    held: dict[str, Sibling] = {}
+    kept: dict[str, str] = {}
+    if not (unchecked or damaged):
+        held = _held_by_siblings(dataset, gone)
+        kept = _not_served(dataset, [file for key, file in gone.items() if key not in held])
+        gone = {key: file for key, file in gone.items() if key not in kept}
+    # In this order: what git-annex believes to be here must be here, whenever this is interrupted.
+    annex.record_presence(dataset.path, dict.fromkeys(gone, False))
+    FetchLog(dataset.path).note("dropped", gone)
+    # A sibling that had it too may have removed it meanwhile: then it is put back.
+    back = [key for key, file in gone.items() if not _is_removed(dataset, file, held.get(key))]
+    annex.record_presence(dataset.path, dict.fromkeys(back, True))
+    kept |= dict.fromkeys(back, "its other copy, at a sibling, was removed meanwhile")
+    return DropReport(
+        tuple(file for key, file in gone.items() if key not in kept),
+        shared=tuple((file, shared[key]) for key, file in here.items() if key in shared),
+        kept=tuple((file, kept[key]) for key, file in here.items() if key in kept),
+    )
+
+
+def _is_removed(dataset: Repository, file: LockedFile, holder: Sibling | None) -> bool:
+    return dataset.store.remove(
+        file, confirm=lambda: holder is None or holder.find(file) is not None
+    )
+
+
+def _needed_by_others(
+    dataset: Repository, files: Sequence[LockedFile], version: str | None
+) -> dict[str, str]:
+    """Return by key which files that were not named have the same content."""
+    named = {(file.annex_key, file.path) for file in files}
+    others: dict[str, dict[str, None]] = defaultdict(dict)
+    for lock in (dataset.lock(version), dataset.lock()):
+        for file in lock.files:
+            if (file.annex_key, file.path) not in named:
+                others[file.annex_key][file.path] = None
+    return {
+        key: f"it is also the content of {first}, which was not named"
+        + (f", and of {len(more)} more" if more else "")
+        for key, (first, *more) in others.items()
+    }
+
+
+def _held_by_siblings(dataset: Repository, files: Mapping[str, LockedFile]) -> dict[str, Sibling]:
+    """Return by key a sibling in a folder that has the content too."""
+    return {
+        key: sibling
+        for sibling in dataset.siblings()
+        for key, file in files.items()
+        if sibling.has(file, excluding=dataset.object_path(file))
+    }
+
+
+def _not_served(dataset: Repository, files: Sequence[LockedFile]) -> dict[str, str]:
+    """Return by key why no address gives a content any more; those that one gives are absent."""
+    if files and dataset.config.offline:
+        raise Offline(
+            f"{dataset.name}: whether {len(files)} files can be had again cannot be asked, since the "
+            f"network is forbidden (offline). Allow it, or say --unchecked to remove them regardless."
+        )
+    if not files:
+        return {}
+
+    def refusal(file: LockedFile) -> str | None:
+        why = "it has no address."
+        for url in dataset.addresses(file):
+            try:
+                if servers.size_offered(url) == file.size:
+                    return None
+                why = f"{shown(url)} does not offer {file.size:,} bytes any more."
+            except VerseDataError as error:
+                why = str(error)
+        # Of nothing, nothing is lost.
+        return f"no other copy of it was found: {why}" if file.size else None
+
+    servers = Servers(dataset.config, backoff=_PATIENCE)
+    # In this order, so that an interruption wakes the threads that wait for a server.
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool, closing(servers):
+        reasons = list(pool.map(refusal, files))
+    return {
+        file.annex_key: why for file, why in zip(files, reasons, strict=True) if why is not None
+    }
