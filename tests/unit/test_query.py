@@ -250,7 +250,7 @@ def test_definitions_name_their_sources(table: pd.DataFrame) -> None:
         ("grade >= 2 level == 'T1'", 12, ["cannot go on"]),
         ("(grade >= 2", 1, ["stops too early"]),
         ("1 < 2", 1, ["a column is expected"]),
-        ("grade == 1 in [1]", 10, ["cannot be part of a chain"]),
+        ("grade == 1 in [1]", 10, ["a column is expected before in"]),
         ("missing(grade, level)", 1, ["takes one column"]),
         ("missing(2)", 1, ["takes one column"]),
         ("len(scan_id) > 4", 1, ["a column is expected"]),
@@ -288,7 +288,7 @@ def test_refusal_points_at_the_place(
 
 def test_definition_says_which_column_a_table_lacks() -> None:
     """On a table without grades, a definition is refused by the name of the column."""
-    with pytest.raises(QueryRefused, match=r"fracture\.any needs the column grade"):
+    with pytest.raises(QueryRefused, match="no column grade"):
         select(pd.DataFrame({"scan_id": ["verse004"]}), "fracture.any")
 
 

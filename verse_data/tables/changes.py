@@ -144,14 +144,9 @@ def _cells(taken: GradedRow) -> dict[tuple[str, str], Any]:
         found[level, "grade"] = f"{level}_fx-g", row.grades.get(level)
         found[level, "fracture_type"] = f"{level}_fx-s", _shape(row.shapes.get(level))
     return {
-        place: _as_it_stands(taken, heading) if heading in taken.bad else value
+        place: taken.source.cells.get(heading) if heading in taken.bad else value
         for place, (heading, value) in found.items()
     }
-
-
-def _as_it_stands(taken: GradedRow, heading: str) -> Any:
-    cell = taken.source.cells.get(heading)
-    return cell.value if cell else None
 
 
 def _shape(code: Any) -> Any:
