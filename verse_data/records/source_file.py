@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from verse_data.errors import (
@@ -39,39 +40,37 @@ class SourceFile:
         """Refuse keys that bytes cannot be compared with."""
         if not self.name:
             object.__setattr__(self, "name", self.path.name)
-        if size_and_digest(self.key) is None:
+        _ = self._locked
+
+    @cached_property
+    def _locked(self) -> tuple[int, str]:
+        found = size_and_digest(self.key)
+        if found is None:
             raise UsageError(
                 f"{self.name}: its key {self.key!r} holds no SHA-256, so its bytes could not "
                 f"be checked. Give a git-annex key such as SHA256E-s<bytes>--<digest>.nii.gz."
             )
+        return found
 
     @property
     def size(self) -> int:
         """Bytes that the key promises."""
-        return self._locked()[0]
+        return self._locked[0]
 
     @property
     def sha256(self) -> str:
         """Digest that the key promises."""
-        return self._locked()[1]
-
-    def _locked(self) -> tuple[int, str]:
-        found = size_and_digest(self.key)
-        assert found  # it was a key when this was made
-        return found
+        return self._locked[1]
 
     def read(self) -> bytes:
         """Return the content of a small file, or raise ContentCorrupt if it is not the locked one."""
         with self._reading(), self.path.open("rb") as stream:
+            # Of a file that is too long, no more is kept in memory.
             data = stream.read(self.size + 1)
-            digest = hashlib.sha256(data)
-            size = len(data)
-            # Too long: no more of it is kept, and its digest is still said.
-            while size > self.size and (block := stream.read(1 << 20)):
-                digest.update(block)
-                size += len(block)
-        self._compare(size, digest.hexdigest(), ContentCorrupt)
-        return data
+        if (len(data), hashlib.sha256(data).hexdigest()) == self._locked:
+            return data
+        self.check()
+        return self.read()  # it was replaced by the right one meanwhile
 
     def check(self) -> None:
         """Hash the whole file; raise as :meth:`read` does."""
@@ -108,16 +107,12 @@ class SourceFile:
         with self._reading(), self.path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        self._compare(size, digest, kind)
-
-    def _compare(self, size: int, digest: str, kind: type[IntegrityError]) -> None:
-        if (size, digest) == (self.size, self.sha256):
-            return
-        raise kind(
-            f"{self}: {self.path} ({size:,} bytes) has SHA-256 {digest[:12]} where "
-            f"{self.sha256[:12]} is locked ({self.size:,} bytes). Nothing of it was used. "
-            f"{f'Replace it: {self.repair}' if self.repair else 'Get it again from its source.'}"
-        )
+        if (size, digest) != self._locked:
+            raise kind(
+                f"{self}: {self.path} ({size:,} bytes) has SHA-256 {digest[:12]} where "
+                f"{self.sha256[:12]} is locked ({self.size:,} bytes). Nothing of it was used. "
+                f"{f'Replace it: {self.repair}' if self.repair else 'Get it again from its source.'}"
+            )
 
     def __str__(self) -> str:
         """Return what messages call the file, its release and its scan."""
