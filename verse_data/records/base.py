@@ -52,7 +52,7 @@ class Record(BaseModel):
     )
 
 
-def described(description: str, *, source: str, **extra: Any) -> Any:
+def described(description: str, source: str, **extra: Any) -> Any:
     """Return the description of a field for ``Annotated``: its meaning, and the file it comes from.
 
     Also `unit`; `dtype` of the column, where the annotation does not say it; `words`, the known

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, field_validator
+from pydantic import TypeAdapter, ValidationError, field_validator
 
 from verse_data.errors import UsageError, ValidationFailed
 from verse_data.problems import shown
@@ -25,19 +25,17 @@ _FARTHEST: Final = 1e6
 """No image has as many voxels along an axis; world positions farther out would not be finite."""
 
 
-def _position(axis: str) -> Any:
-    return described(f"Position along the {axis} axis", source=_SOURCE, unit="voxel")
+def _position(axis: str, alias: str) -> Any:
+    return described(f"Position along the {axis} axis", _SOURCE, unit="voxel", alias=alias)
 
 
 class Centroid(Record):
     """Centre of one vertebral body (of the whole mask for C1)."""
 
-    label: Annotated[
-        int, described("Mask label of the vertebra; T13 is 28", source=_SOURCE, ge=1, le=28)
-    ]
-    x: Annotated[float, Field(alias="X"), _position("first")]
-    y: Annotated[float, Field(alias="Y"), _position("second")]
-    z: Annotated[float, Field(alias="Z"), _position("third")]
+    label: int = described("Mask label of the vertebra; T13 is 28", _SOURCE, ge=1, le=28)
+    x: float = _position("first", "X")
+    y: float = _position("second", "Y")
+    z: float = _position("third", "Z")
 
     @field_validator("label")
     @classmethod
@@ -75,17 +73,13 @@ _POINTS: Final = TypeAdapter(list[Centroid])
 class CentroidFile(Record):
     """All points of one scan."""
 
-    direction: Annotated[
-        str | None,
-        described("Axis codes of the grid, such as PIR; null in MICCAI files", source=_SOURCE),
-    ]
-    points: Annotated[
-        tuple[Centroid, ...], described("One point a vertebra, no label twice", source=_SOURCE)
-    ]
-    unplaced: Annotated[
-        tuple[int, ...],
-        described("Labels whose entry holds NaN, and so has no position", source=_SOURCE),
-    ] = ()
+    direction: str | None = described(
+        "Axis codes of the grid, such as PIR; null in MICCAI files", _SOURCE
+    )
+    points: tuple[Centroid, ...] = described("One point a vertebra, no label twice", _SOURCE)
+    unplaced: tuple[int, ...] = described(
+        "Labels whose entry holds NaN, and so has no position", _SOURCE, default=()
+    )
 
     @property
     def frame(self) -> Literal["voxel", "isotropic"]:

@@ -6,7 +6,7 @@ Source: supplement E1 of Löffler et al. 2020 (ryai190138_AppendixE1.xlsx).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import model_validator
 
@@ -62,30 +62,23 @@ class GradingRow(Record):
     assessed. ``"x"`` stands for foreign material, in place of a grade.
     """
 
-    series_id: Annotated[str, _e1("Series, from verse_ID", "verse_ID", pattern=_ID)]
-    subject_id: Annotated[str, _e1("Person, from subject_ID", "subject_ID", pattern=_ID)]
-    split: Annotated[Split, _e1("Published split", "dataset")]
-    age_years: Annotated[float, _e1("Age at the scan", "age_ct", unit="year", gt=0, le=120)]
-    ct_device: Annotated[Literal[1, 2, 3, 4, 5], _e1("Code of the CT device", "CT_device")]
-    resolution_mm: Annotated[float, _e1("Largest voxel edge", "Res", unit="mm", gt=0, le=10)]
-    bmd_mg_cm3: Annotated[
-        float,
-        _e1("Lumbar bone mineral density; 0 occurs", "BMD", unit="mg/cm3", ge=0, le=600),
-    ]
-    t_score: Annotated[
-        float | None, _e1("Lower DXA T-score of spine and hip", "DXA T-value", ge=-10, le=10)
-    ]
-    series_number: Annotated[int, _e1("The k of 'k of n'", "CT_image_series", ge=1, le=9)]
-    series_count: Annotated[int, _e1("The n of 'k of n'", "CT_image_series", ge=1, le=9)]
-    n_vertebrae: Annotated[int, _e1("Vertebrae wholly in the scan", "N_vertebrae", ge=1, le=26)]
-    foreign_material: Annotated[
-        int | None, _e1(f"Number of x, {_CELL}", "foreign_material", ge=0, le=18)
-    ]
-    n_fractures: Annotated[
-        int | None, _e1(f"Number of grades above 0, {_CELL}", "N_Fx", ge=0, le=18)
-    ]
-    grades: Annotated[Mapping[str, Mark], _e1("Genant grade 0-3 or x, by level", "*_fx-g")]
-    shapes: Annotated[Mapping[str, Mark], _e1("Shape code 0-3 or x, by level", "*_fx-s")]
+    series_id: str = _e1("Series, from verse_ID", "verse_ID", pattern=_ID)
+    subject_id: str = _e1("Person, from subject_ID", "subject_ID", pattern=_ID)
+    split: Split = _e1("Published split", "dataset")
+    age_years: float = _e1("Age at the scan", "age_ct", unit="year", gt=0, le=120)
+    ct_device: Literal[1, 2, 3, 4, 5] = _e1("Code of the CT device", "CT_device")
+    resolution_mm: float = _e1("Largest voxel edge", "Res", unit="mm", gt=0, le=10)
+    bmd_mg_cm3: float = _e1(
+        "Lumbar bone mineral density; 0 occurs", "BMD", unit="mg/cm3", ge=0, le=600
+    )
+    t_score: float | None = _e1("Lower DXA T-score of spine and hip", "DXA T-value", ge=-10, le=10)
+    series_number: int = _e1("The k of 'k of n'", "CT_image_series", ge=1, le=9)
+    series_count: int = _e1("The n of 'k of n'", "CT_image_series", ge=1, le=9)
+    n_vertebrae: int = _e1("Vertebrae wholly in the scan", "N_vertebrae", ge=1, le=26)
+    foreign_material: int | None = _e1(f"Number of x, {_CELL}", "foreign_material", ge=0, le=18)
+    n_fractures: int | None = _e1(f"Number of grades above 0, {_CELL}", "N_Fx", ge=0, le=18)
+    grades: Mapping[str, Mark] = _e1("Genant grade 0-3 or x, by level", "*_fx-g")
+    shapes: Mapping[str, Mark] = _e1("Shape code 0-3 or x, by level", "*_fx-s")
 
     @model_validator(mode="after")
     def _keeps_the_rules(self) -> GradingRow:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import combinations, count
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -44,8 +44,8 @@ _says = partial(described, source="make_folds")
 class FoldPart(Record):
     """One fold."""
 
-    subjects: Annotated[tuple[str, ...], _says("Persons of the fold, sorted")]
-    scans: Annotated[tuple[str, ...], _says("Their CT series, sorted")]
+    subjects: tuple[str, ...] = _says("Persons of the fold, sorted")
+    scans: tuple[str, ...] = _says("Their CT series, sorted")
 
 
 class Folds(Record):
@@ -56,15 +56,15 @@ class Folds(Record):
 
     model_config = ConfigDict(populate_by_name=True, title="FoldsFile")
 
-    schema_version: Annotated[Literal["1.0.0"], _says("Version of this format")] = "1.0.0"
-    kind: Annotated[Literal["verse-data folds"], _says("What the file is")] = KIND
-    release: Annotated[str | None, _says("Name of the release")]
-    lock: Annotated[str | None, _says("Digest of the release's lock, as sha256:HEX")]
-    k: Annotated[int, _says("Number of folds", ge=2)]
-    seed: Annotated[int, _says("Seed of the division")]
-    stratify: Annotated[tuple[str, ...], _says("Columns that are balanced")]
-    parts: Annotated[tuple[FoldPart, ...], _says("The folds, numbered from 0", alias="folds")]
-    digest: Annotated[str, _says("SHA-256 (hex) of all other fields in canonical JSON")] = ""
+    schema_version: Literal["1.0.0"] = _says("Version of this format", default="1.0.0")
+    kind: Literal["verse-data folds"] = _says("What the file is", default=KIND)
+    release: str | None = _says("Name of the release")
+    lock: str | None = _says("Digest of the release's lock, as sha256:HEX")
+    k: int = _says("Number of folds", ge=2)
+    seed: int = _says("Seed of the division")
+    stratify: tuple[str, ...] = _says("Columns that are balanced")
+    parts: tuple[FoldPart, ...] = _says("The folds, numbered from 0", alias="folds")
+    digest: str = _says("SHA-256 (hex) of all other fields in canonical JSON", default="")
 
     @model_validator(mode="after")
     def _complete(self) -> Folds:
