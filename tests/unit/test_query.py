@@ -229,7 +229,6 @@ def test_definitions_name_their_sources(table: pd.DataFrame) -> None:
         ("grade >= 2 || level == 'T1'", 12, ["'||' is not", "Write or."]),
         ("grade => 2", 7, ["'=>' is not", "Write >=."]),
         ("grade =< 2", 7, ["'=<' is not", "Write <=."]),
-        ("grade > = 2", 7, ["'> =' is not", "Write >=."]),
         ("grade <> 2", 7, ["'<>' is not", "Write !=."]),
         ("grade === 2", 7, ["'===' is not", "Write == to compare."]),
         ("grade !== 2", 7, ["'!==' is not", "Write !=."]),

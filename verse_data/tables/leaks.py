@@ -31,12 +31,36 @@ NUMBER_RULE: Final = (
     "Numbers up to 399 name a series, so 201 and 253 are one patient, verse401; "
     "400 and up name a patient. To mean a gl scan, write gl004."
 )
-HEADINGS: Final = (
-    *("scan_id", "scan", "series_id", "series", "subject_id", "subject", "participant_id"),
-    *("patient_id", "patient", "verse_id", "verse", "image", "images", "img", "ct"),
-    *("image_path", "path", "file_path", "filepath", "file_name", "filename", "file", "files"),
-    *("case_id", "case", "name", "id", "ids"),
-)
+HEADINGS: Final = [
+    "scan_id",
+    "scan",
+    "series_id",
+    "series",
+    "subject_id",
+    "subject",
+    "participant_id",
+    "patient_id",
+    "patient",
+    "verse_id",
+    "verse",
+    "image",
+    "images",
+    "img",
+    "ct",
+    "image_path",
+    "path",
+    "file_path",
+    "filepath",
+    "file_name",
+    "filename",
+    "file",
+    "files",
+    "case_id",
+    "case",
+    "name",
+    "id",
+    "ids",
+]
 """Headings of the column that holds the entries, the first that is there; in small letters."""
 _NOT_ENTRIES: Final = frozenset({"fold", "label", "mask", "seg", "segmentation"})
 _INDEX: Final = re.compile(r"(unnamed: ?[0-9]+)?")
@@ -244,10 +268,7 @@ class _Patients:
             return self._found({f"verse{int(number[1]):03d}"}, is_number=True)
         if not names:
             return _Reading(None, "holds no id such as verse004, sub-verse004 or gl003")
-        last = parts[-1].lower()
-        stem = re.split(r"[._]", last, maxsplit=1)[0].removeprefix("sub-")
-        by_number = stem not in self._subject_of and bool(_SUB_NUMBER.match(last))
-        return self._found(names, is_number=by_number)
+        return self._found(names)
 
     def _names(self, part: str, *, short: bool, of_release: bool) -> set[str]:
         for name in (part, part.split(".", maxsplit=1)[0]):
@@ -257,8 +278,7 @@ class _Patients:
         file = parse_path(part)
         if file is not None and file.subject_id:
             return self._in_file_name(file)
-        number = _SUB_NUMBER.match(part.lower())
-        if number:
+        if number := _SUB_NUMBER.match(part.lower()):
             return {f"verse{int(number[1]):03d}"}
         ids = (_OF_RELEASE.findall(part) if of_release else []) + _ID.findall(part)
         found = _SHORT_ID.match(part) if short and not _RELEASE_THEN_ID.match(part) else None
@@ -288,12 +308,11 @@ class _Patients:
             return _Reading(None, f"names several patients: {', '.join(sorted(subjects))}")
         subject = subjects.pop()
         problem = ""
-        if self._known is not None and subject not in self._known:
-            problem = f"reads as patient {subject}, whom the release does not have"
-        elif self._known is None and not _CANONICAL.fullmatch(subject):
+        if self._known is not None:
+            if subject not in self._known:
+                problem = f"reads as patient {subject}, whom the release does not have"
+        elif not _CANONICAL.fullmatch(subject) or subject == "verse000":
             problem = f"reads as {subject}, which is no id of VerSe such as verse004 or gl003"
-        elif self._known is None and is_number and subject == "verse000":
-            problem = "reads as verse000, and VerSe has no number 0; is it a row's number?"
         return _Reading(subject, problem, is_number)
 
 

@@ -65,16 +65,20 @@ _PLACE: Final = {level: place for place, level in enumerate(LEVELS)}
 
 # What other languages say, and what is meant.
 _INSTEAD: Final = {
-    **dict.fromkeys(["===", "="], "Write == to compare."),
-    **dict.fromkeys(["!==", "<>", "=!", "\u2260"], "Write !=."),
-    **dict.fromkeys(["=>", "> =", "\u2265"], "Write >=."),
-    **dict.fromkeys(["=<", "< =", "\u2264"], "Write <=."),
-    **dict.fromkeys(["&&", "&"], "Write and."),
-    **dict.fromkeys(["||", "|"], "Write or."),
-    "~": "Write not.",
-    "!": "Write not, or != to compare.",
-    "#": "A query has no comments.",
-    "\\": "Texts in a query have no escapes.",
+    sign: text
+    for signs, text in (
+        ("=== =", "Write == to compare."),
+        ("!== <> =! \u2260", "Write !=."),
+        ("=> \u2265", "Write >=."),
+        ("=< \u2264", "Write <=."),
+        ("&& &", "Write and."),
+        ("|| |", "Write or."),
+        ("~", "Write not."),
+        ("!", "Write not, or != to compare."),
+        ("#", "A query has no comments."),
+        ("\\", "Texts in a query have no escapes."),
+    )
+    for sign in signs.split()
 }
 _CONSTANTS: Final = {
     "true": "Write True.",
