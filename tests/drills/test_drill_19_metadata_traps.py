@@ -267,12 +267,12 @@ def _cell_beside(path: Path) -> None:
     change_page(path, lambda page: page.cell(3, 50, 7))
 
 
-@structure(r"row 1, column N_vertebrae: this column is missing")
+@structure(r"row 1, column N_vertebrae: is missing")
 def _missing_column(path: Path) -> None:
     change_page(path, lambda page: page.delete_cols(10))
 
 
-@structure(r"sheet VerSe_dataset, row 2, column M: merged cells at M2:N2")
+@structure(r"sheet VerSe_dataset, column M2:N2: merged cells")
 def _merged(path: Path) -> None:
     change_page(path, lambda page: page.merge_cells("M2:N2"))
 

@@ -13,8 +13,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from verse_data.errors import SheetRefused, ValidationFailed
 from verse_data.problems import Problem, raise_problems
@@ -28,7 +29,9 @@ MAX_XLSX_BYTES, MAX_CSV_BYTES = 32 << 20, 8 << 20
 
 _KEPT: Final = ("SYSTEMROOT",)
 """All of the environment that the child sees: Python does not start on Windows without it."""
-_REMEDY: Final = "Open it in a spreadsheet program, export the sheet as CSV, and use that."
+_REMEDY: Final = (
+    "Get it again from its source; or open it in a spreadsheet program and export the sheet as CSV."
+)
 _MEND: Final = (
     "Mend these cells and read it again. The 48 headings are those of supplement E1 of "
     "Löffler et al. 2020."
@@ -127,15 +130,13 @@ def _pages(data: bytes, name: str) -> Iterator[tuple[str, list[str], _Cells]]:
         ) from None
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-        raise SheetRefused(
-            f"{name}: the process that read it ended with {done.returncode}: {last[0][:200]}. {_REMEDY}"
-        )
-    answer = json.loads(done.stdout)
+        answer: dict[str, Any] = {
+            "refused": f"its reader ended with {done.returncode}: {last[0][:200]}"
+        }
+    else:
+        answer = json.loads(done.stdout)
     if "unreadable" in answer:
-        raise ValidationFailed(
-            f"{name}: not a readable .xlsx workbook ({answer['unreadable']}). Get it again from its "
-            f"source, or export the sheet as CSV."
-        )
+        raise ValidationFailed(f"{name}: no readable workbook ({answer['unreadable']}). {_REMEDY}")
     if "refused" in answer:
         raise SheetRefused(f"{name}: {answer['refused']}. {_REMEDY}")
     for title, merged, rows in answer["sheets"]:
@@ -155,28 +156,25 @@ def _headings(cells: _Cells) -> dict[int, str]:
 def _sheet(title: str, merged: list[str], cells: _Cells, name: str) -> Sheet:
     """Return the sheet with these cells; raise unless its headings are the 48 known ones, in any order."""
     headings, letters = _headings(cells), dict[str, str]()
-    places = [(1, "", heading, "this column is missing") for heading in COLUMNS]
+    problem, problems = partial(Problem, file=name, sheet=title), list[Problem]()
     for column, heading in headings.items():
         here = letters_of(column)
         if heading in letters:
-            places.append((1, heading, here, f"stands in column {letters[heading]} already"))
+            rule = f"stands in column {letters[heading]} already"
+            problems.append(problem(row=1, column=here, value=heading, rule=rule))
         elif heading not in COLUMNS:
-            places.append((1, heading, here, "is no column of the grading table; take it out"))
+            rule = "is no column of the grading table; take it out"
+            problems.append(problem(row=1, column=here, value=heading, rule=rule))
         letters[heading] = here
-    places = [place for place in places if place[2] not in letters]
-    for area in merged:
-        first = re.match(r"([A-Z]+)([0-9]+)", area)
-        rule = f"merged cells at {area}: only the first of them has a value; take the merge apart"
-        places.append((int(first[2]), "", first[1], rule) if first else (1, "", area, rule))
+    absent = [heading for heading in COLUMNS if heading not in letters]
+    problems += [problem(row=1, column=heading, rule="is missing") for heading in absent]
+    only_first = "merged cells: only the first of them has a value; take the merge apart"
+    problems += [problem(column=area, rule=only_first) for area in merged]
     # The value of a cell without a heading may be a person's name, and is not repeated.
-    places += [
-        (row, "", letters_of(column), "a cell beside the columns that have a heading")
+    problems += [
+        problem(row=row, column=letters_of(column), rule="a cell beside the columns with a heading")
         for row, filled in cells.items()
         for column in sorted(filled.keys() - headings.keys())
-    ]
-    problems = [
-        Problem(file=name, sheet=title, row=row, column=column, value=value or None, rule=rule)
-        for row, value, column, rule in places
     ]
     raise_problems(problems, what=name, then=_MEND)
     rows = (
