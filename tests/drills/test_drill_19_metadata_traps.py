@@ -20,8 +20,7 @@ from tests.support import workbooks
 from tests.support.workbooks import Row, row
 from verse_data.errors import ValidationFailed
 from verse_data.records.centroids import parse_centroids
-from verse_data.records.grading import COLUMNS, SHEET
-from verse_data.records.tables import parse_ct_sidecar
+from verse_data.records.tables import COLUMNS, SHEET, parse_ct_sidecar
 from verse_data.spine.levels import GRADED_LEVELS
 from verse_data.tables.grading import examine, read_grading
 from verse_data.tables.workbook import read_sheet

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import verse_data as vd
 from verse_data.api import lock_tree, open_release
 from verse_data.cli.main import app
-from verse_data.records.keys import log_folder
+from verse_data.records.source_file import log_folder
 from verse_data.releases.dataset import ReleaseDataset
 
 pytestmark = pytest.mark.usefixtures("one_core")

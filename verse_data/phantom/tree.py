@@ -19,7 +19,7 @@ from verse_data.phantom.plan import SeriesPlan, SubjectPlan
 from verse_data.phantom.render import Rendered, render
 from verse_data.progress import Progress, silent
 from verse_data.publishing import publish_folder, staging
-from verse_data.records.grading import DEVICES
+from verse_data.records.tables import DEVICES
 from verse_data.spine.geometry import AxisMap, axcodes, voxel_sizes
 from verse_data.volumes.nifti import write_nifti
 

@@ -1,16 +1,140 @@
-"""Rows of the tables ``scans``, ``vertebrae`` and ``subjects``, of the user's table of patients, and ``_ct.json``."""
+"""Rows of the grading workbook, the three tables and the user's table of patients, and ``_ct.json``.
+
+The rules of a row of the workbook hold on all its 160 rows. It is supplement E1 of Löffler et al.
+2020 (ryai190138_AppendixE1.xlsx).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import ValidationError, model_validator
 
 from verse_data.errors import ValidationFailed
 from verse_data.records.base import Record, described, read_json, rules_of
-from verse_data.records.grading import DEVICES
 from verse_data.records.names import Split
-from verse_data.spine.levels import Region
+from verse_data.spine.levels import GRADED_LEVELS, Region
+
+SHEET: Final = "VerSe_dataset"
+SCAN_COLUMNS: Final = (
+    "verse_ID", "subject_ID", "dataset", "age_ct", "CT_device", "Res", "BMD", "DXA T-value",
+    "CT_image_series", "N_vertebrae", "foreign_material", "N_Fx",
+)  # fmt: skip
+COLUMNS: Final = (
+    SCAN_COLUMNS
+    + tuple(f"{x}_fx-g" for x in GRADED_LEVELS)
+    + tuple(f"{x}_fx-s" for x in GRADED_LEVELS)
+)
+"""The 48 columns of the sheet, in order."""
+
+SPLIT_OF_DATASET: Final[dict[str, Split]] = {
+    "training": "training",
+    "validation public": "validation",
+    "test secret": "test",
+}
+DEVICES: Final = {
+    1: "Brilliance 64",
+    2: "iCT 256",
+    3: "IQon Spectral CT",
+    4: "SOMATOM Definition AS+",
+    5: "SOMATOM Definition AS",
+}
+"""Model names of the workbook's device codes, as the ``_ct.json`` files write them."""
+
+FRACTURE_TYPES: Final = ("none", "wedge", "biconcave", "crush")
+"""Name of each shape code 0 to 3."""
+
+Grade = Literal[0, 1, 2, 3]
+Mark = Grade | Literal["x"]
+
+
+def _workbook(description: str, column: str, **rules: Any) -> Any:
+    return described(description, source=f"grading workbook, {column}", **rules)
+
+
+_ID: Final = r"^verse[0-9]{3}$"
+_CELL: Final = "where the cell holds a number"
+
+
+class GradingRow(Record):
+    """What the workbook says of one CT series.
+
+    ``grades`` and ``shapes`` hold the filled cells alone: a level that is not there was not
+    assessed. ``"x"`` stands for foreign material, in place of a grade.
+    """
+
+    series_id: str = _workbook("Series, from verse_ID", "verse_ID", pattern=_ID)
+    subject_id: str = _workbook("Person, from subject_ID", "subject_ID", pattern=_ID)
+    split: Split = _workbook("Published split", "dataset")
+    age_years: float = _workbook("Age at the scan", "age_ct", unit="year", gt=0, le=120)
+    ct_device: Literal[1, 2, 3, 4, 5] = _workbook("Code of the CT device", "CT_device")
+    resolution_mm: float = _workbook("Largest voxel edge", "Res", unit="mm", gt=0, le=10)
+    bmd_mg_cm3: float = _workbook(
+        "Lumbar bone mineral density; 0 occurs", "BMD", unit="mg/cm3", ge=0, le=600
+    )
+    t_score: float | None = _workbook(
+        "Lower DXA T-score of spine and hip", "DXA T-value", ge=-10, le=10
+    )
+    series_number: int = _workbook("The k of 'k of n'", "CT_image_series", ge=1, le=9)
+    series_count: int = _workbook("The n of 'k of n'", "CT_image_series", ge=1, le=9)
+    n_vertebrae: int = _workbook("Vertebrae wholly in the scan", "N_vertebrae", ge=1, le=26)
+    foreign_material: int | None = _workbook(
+        f"Number of x, {_CELL}", "foreign_material", ge=0, le=18
+    )
+    n_fractures: int | None = _workbook(f"Number of grades above 0, {_CELL}", "N_Fx", ge=0, le=18)
+    grades: Mapping[str, Mark] = _workbook("Genant grade 0-3 or x, by level", "*_fx-g")
+    shapes: Mapping[str, Mark] = _workbook("Shape code 0-3 or x, by level", "*_fx-s")
+
+    @model_validator(mode="after")
+    def _keeps_the_rules(self) -> GradingRow:
+        broken = [f"{columns[0]}: {rule}" for columns, rule in self.broken_rules(may_lack_t12=True)]
+        if broken:
+            raise ValueError("; ".join(broken))
+        return self
+
+    def broken_rules(self, *, may_lack_t12: bool) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Yield each broken rule between cells after the columns that it looks at, the one to mend first.
+
+        Some spines have no T12, and may lack it between graded neighbours.
+        """
+        grades, shapes = self.grades, self.shapes
+        for level in GRADED_LEVELS:
+            if rule := _pair_rule(grades.get(level), shapes.get(level)):
+                yield (f"{level}_fx-s", f"{level}_fx-g"), rule
+        # A level with a shape alone is reported above, and no gap.
+        filled = [level for level in GRADED_LEVELS if level in grades or level in shapes]
+        places = [GRADED_LEVELS.index(level) for level in filled]
+        for level in GRADED_LEVELS[places[0] : places[-1]] if places else ():
+            if level not in filled and not (level == "T12" and may_lack_t12):
+                rule = "blank between graded levels; they form one run without a gap"
+                yield (f"{level}_fx-g", f"{level}_fx-s"), rule
+        marks = list(grades.values())
+        counts = (
+            ("foreign_material", self.foreign_material, marks.count("x"), "cells with x"),
+            ("N_Fx", self.n_fractures, sum(m in {1, 2, 3} for m in marks), "grades above 0"),
+        )
+        for column, stated, counted, what in counts:
+            if stated not in {None, counted}:
+                looked_at = (column, *(f"{level}_fx-g" for level in GRADED_LEVELS))
+                yield looked_at, f"the row has {counted} {what}"
+        # Before validation, a cell that is bad in itself has left None.
+        if self.series_number and self.series_number > self.series_count:
+            yield ("CT_image_series",), "k of n with k above n"
+        if self.series_count == 1 and self.subject_id != self.series_id:
+            rule = "a subject's only series has the subject's number as verse_ID"
+            yield ("subject_ID", "verse_ID"), rule
+
+
+def _pair_rule(grade: Mark | None, shape: Mark | None) -> str | None:
+    if (grade is None) != (shape is None):
+        return "grade without shape" if shape is None else "shape without grade"
+    if (grade == "x") != (shape == "x"):
+        return "x stands for grade and shape alike"
+    if (grade == 0) != (shape == 0):
+        return "grade 0 goes with shape 0, and grades 1 to 3 with shapes 1 to 3"
+    return None
+
 
 _NAME: Final = "file name"
 _E1: Final = "grading workbook"

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from verse_data.records.keys import link_target, log_folder
 from verse_data.records.lock import LockedFile, ReleaseLock
+from verse_data.records.source_file import link_target, log_folder
 from verse_data.releases.environment import AUTHOR_EMAIL, AUTHOR_NAME, GitFailed
 from verse_data.releases.git import git
 from verse_data.releases.git_objects import tags

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from verse_data import publishing
 from verse_data.errors import DownloadCorrupt
-from verse_data.records.keys import object_path, other_object_path, size_and_digest
 from verse_data.records.lock import LockedFile
+from verse_data.records.source_file import object_path, other_object_path, size_and_digest
 
 
 class ObjectStore:

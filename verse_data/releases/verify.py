@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final, Literal
 from verse_data.digests import digest_file
 from verse_data.errors import UsageError, VerseDataError, counted
 from verse_data.progress import Advance, Progress, silent
-from verse_data.records.keys import size_and_digest
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import scan_of
+from verse_data.records.source_file import size_and_digest
 from verse_data.releases.commands import command
 
 if TYPE_CHECKING:

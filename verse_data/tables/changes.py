@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from verse_data.records.centroids import CentroidFile
-from verse_data.records.grading import FRACTURE_TYPES
+from verse_data.records.tables import FRACTURE_TYPES
 from verse_data.spine.geometry import Grid, apply_affine
 from verse_data.spine.levels import GRADED_LEVELS, LEVEL_OF_LABEL, LEVELS
 from verse_data.tables.checks import row_scan_id

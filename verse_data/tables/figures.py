@@ -34,8 +34,7 @@ import pandas as pd
 from verse_data.errors import ValidationFailed
 from verse_data.problems import Problem, raise_problems, shown
 from verse_data.records.catalog import CatalogEntry, PublishedFigure
-from verse_data.records.grading import FRACTURE_TYPES
-from verse_data.records.tables import PatientRow
+from verse_data.records.tables import FRACTURE_TYPES, PatientRow
 from verse_data.tables.grading import Grading
 
 Verdict = Literal["agrees", "differs", "needs"]

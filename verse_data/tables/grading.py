@@ -14,9 +14,10 @@ from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from verse_data.errors import counted
 from verse_data.problems import Problem, raise_problems
 from verse_data.records.base import rule_of
-from verse_data.records.grading import SPLIT_OF_DATASET, GradingRow
+from verse_data.records.tables import SPLIT_OF_DATASET, GradingRow
 from verse_data.spine.levels import GRADED_LEVELS
 from verse_data.tables.workbook import Sheet, SheetRow, read_sheet
 
@@ -87,8 +88,10 @@ def examine(sheet: Sheet, *, without_t12: Collection[str] = ()) -> tuple[Grading
     rows = [read_cells(sheet, source, problems) for source in sheet.rows]
     for graded in rows:
         excused = graded.row.series_id in without_t12
-        for heading, rule in graded.row.broken_rules(may_lack_t12=excused, bad=graded.bad):
-            problems.append(_problem(sheet, graded.source, heading, rule))
+        for headings, rule in graded.row.broken_rules(may_lack_t12=excused):
+            # What a cell that is bad in itself means is not known.
+            if graded.bad.isdisjoint(headings):
+                problems.append(_problem(sheet, graded.source, headings[0], rule))
     for graded, heading, rule in _between_rows(rows):
         problems.append(_problem(sheet, graded.source, heading, rule))
     if not rows:
@@ -162,34 +165,33 @@ def _between_rows(rows: Sequence[GradedRow]) -> _Seen:
             persons[graded.row.subject_id].append(graded)
     strays = sum("subject_ID" in graded.bad for graded in rows)
     for subject, own in persons.items():
-        for heading, field in _SHARED:
-            good = [graded for graded in own if heading not in graded.bad]
-            for graded in good[1:]:
-                head = getattr(good[0].row, field)
-                if getattr(graded.row, field) != head:
-                    rule = f"row {good[0].number} says {head!r} for the same subject {subject}"
-                    yield graded, heading, rule
-        yield from _counted(subject, own, strays)
+        yield from _of_one_person(subject, own, strays)
 
 
-def _part(graded: GradedRow) -> tuple[int, int]:
-    return graded.row.series_number, graded.row.series_count
-
-
-def _counted(subject: str, own: list[GradedRow], strays: int) -> _Seen:
-    """Yield what is wrong with a subject's 'k of n'; `strays` rows are of unknown persons."""
+def _of_one_person(subject: str, own: list[GradedRow], strays: int) -> _Seen:
+    """Yield where a person's rows differ, or are not 1 to n of n; `strays` rows are of unknown persons."""
+    for heading, field in _SHARED:
+        good = [graded for graded in own if heading not in graded.bad]
+        for graded in good[1:]:
+            head = getattr(good[0].row, field)
+            if getattr(graded.row, field) != head:
+                rule = f"row {good[0].number} says {head!r} for the same subject {subject}"
+                yield graded, heading, rule
     seen: dict[int, int] = {}
     for graded in own:
         if "CT_image_series" in graded.bad:
             continue
         number, count = _part(graded)
-        if not len(own) <= count <= len(own) + strays:
-            rule = f"subject {subject} has {len(own)} {'row' if len(own) == 1 else 'rows'}"
-            yield graded, "CT_image_series", rule
-        elif number in seen:
+        rule = f"subject {subject} has {counted(len(own), 'row')}"
+        if number in seen:
             rule = f"row {seen[number]} says so of subject {subject} already"
+        if number in seen or not len(own) <= count <= len(own) + strays:
             yield graded, "CT_image_series", rule
         seen[number] = graded.number
+
+
+def _part(graded: GradedRow) -> tuple[int, int]:
+    return graded.row.series_number, graded.row.series_count
 
 
 def _identifier(value: Any) -> str:

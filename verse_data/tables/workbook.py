@@ -19,8 +19,8 @@ from typing import Any, Final, NamedTuple
 
 from verse_data.errors import SheetRefused, ValidationFailed
 from verse_data.problems import Problem, raise_problems
-from verse_data.records.grading import COLUMNS, SHEET
 from verse_data.records.source_file import SourceFile
+from verse_data.records.tables import COLUMNS, SHEET
 from verse_data.tables.workbook_child import MAX_COLUMNS, MAX_ROWS
 
 TIMEOUT_SECONDS: Final = 60.0
