@@ -1,16 +1,14 @@
 """The ``where=`` language: conditions over the documented columns of a table.
 
-The language is described in ``docs/queries.md``. Text is never run: its words go through an
-allow-list before Python's own parser sees them, which also keeps that parser away from inputs on
-which it warns, recurses deeply or backtracks. One walk over the syntax tree then refuses what the
-language lacks, and evaluates the rest as NumPy masks.
+The language is described in ``docs/queries.md``. Text is never run: an allow-list of words comes
+before Python's own parser, which it also keeps from warnings and deep recursion. One walk over the
+syntax tree then refuses what the language lacks, and evaluates the rest as NumPy masks.
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
-import keyword
 import operator
 import re
 import unicodedata
@@ -80,33 +78,26 @@ _INSTEAD: Final = {
     )
     for sign in signs.split()
 }
-_CONSTANTS: Final = {
-    "true": "Write True.",
-    "false": "Write False.",
-    **dict.fromkeys(["null", "nan", "na"], "Write missing(column) to ask for missing values."),
-}
-_SIGNS: Final = "|".join(
-    re.escape(sign) + ("(?!=)" if sign in {"!", "="} else "")  # not the start of != and ==
-    for sign in sorted(_INSTEAD, key=len, reverse=True)
-)
+_SIGNS: Final = "|".join(map(re.escape, sorted(_INSTEAD, key=len, reverse=True)))
 _TEXT: Final = r"""(?:'[^'\\\r\n]*'|"[^"\\\r\n]*")"""
 _NUMBER: Final = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _NAME: Final = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
 _WORD: Final = re.compile(
     rf"""(?P<blank>[ \t\r\n]+)
+    |(?P<pair>[=!<>]=(?!=))
     |(?P<foreign>{_SIGNS})
     |(?P<prefixed>{_NAME}(?=['"]))
     |(?P<word>(?:and|or|not|in|True|False)(?![\w.]))
     |(?P<capitals>(?i:and|or|not|in)(?![\w.]))
-    |(?P<none>(?:None|is)(?![\w.]))
-    |(?P<keyword>(?:{"|".join(keyword.kwlist)})(?![\w.]))
+    |(?P<small>(?:true|false|TRUE|FALSE)(?![\w.]))
+    |(?P<none>(?:(?i:none|null|nan|na)|is)(?![\w.]))
     |(?P<name>{_NAME})
     |(?P<texts>{_TEXT}[ \t\r\n]*{_TEXT})
     |(?P<text>{_TEXT})
     |(?P<unended>['"].*)
     |(?P<number>{_NUMBER}(?![\w.]))
     |(?P<unspaced>{_NUMBER})
-    |(?P<sign>[=!<>]=|[<>()\[\],-])
+    |(?P<sign>[<>()\[\],-])
     |(?P<exotic>[^\x00-\x7f])
     |(?P<other>.)""",
     re.VERBOSE | re.ASCII | re.DOTALL,
@@ -116,8 +107,8 @@ _REFUSED: Final = {
     "foreign": "{word!r} is not part of the query language. {instead}",
     "prefixed": "{word!r} stands before a text; write the text alone, in quotes.",
     "capitals": "write {small} in small letters.",
-    "none": "write missing(column) to ask whether a value is missing.",
-    "keyword": "{word!r} is not a word of the query language.",
+    "small": "Write True and False so.",
+    "none": "Write missing(column) to ask whether a value is missing.",
     "texts": "two texts without a comma between them.",
     "unended": "a text that does not end, or has a backslash.",
     "unprintable": "a text with characters that cannot be printed.",
@@ -182,12 +173,11 @@ def check_condition(where: str, table: TableName = "vertebrae") -> None:
 @lru_cache(maxsize=256)
 def _parse(where: str) -> tuple[str, ast.expr]:
     """Return `where` on one line, and its syntax tree; both are only read."""
-    if len(where) > MAX_LENGTH:
+    if not where.strip() or len(where) > MAX_LENGTH:
         raise QueryRefused(
-            f"The query is too long: the limit is {MAX_LENGTH:,} characters. Select in two steps."
+            f"The query is empty or too long: the limit is {MAX_LENGTH:,} characters. Leave it out to "
+            f"select every row, or select in two steps."
         )
-    if not where.strip():
-        raise QueryRefused("The query is empty. Leave it out to select every row.")
     _check_words(where)
     # On one line, with each blank where one was: positions stay the user's.
     line = re.sub(r"[\t\r\n]", " ", where).rstrip()
@@ -237,7 +227,7 @@ def _span(line: str, first: ast.expr, last: ast.expr | None = None) -> tuple[int
 def _refuse(where: str, start: int, end: int, problem: str) -> NoReturn:
     """Raise :class:`QueryRefused` with `problem` and a line that points at the place."""
     # What is not printable could steer the terminal that shows the error.
-    line = re.sub(r"[\t\r\n]", " ", where)
+    line = re.sub(r"\s", " ", where)
     shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in line)
     first, last = max(start - 60, 0), min(end + 60, len(shown))
     caret = " " * (start - first) + "^" * (end - start)
@@ -270,11 +260,9 @@ class _Column:
         more = ", …" if self.vocabulary[40:] else ""
         return f"Known: {', '.join(map(str, self.vocabulary[:40]))}{more}."
 
-    def operand(self, value: Any) -> float | str:
+    def operand(self, value: Any) -> Any:
         """Return `value` as the data have it."""
-        if self.kind == "level":
-            return _PLACE[value]
-        return str(value) if self.kind == "text" else float(value)
+        return _PLACE[value] if self.kind == "level" else value
 
 
 class _Query:
@@ -310,8 +298,9 @@ class _Query:
                     self._refuse(f"{column}: compare it with something: {column.example}.", node)
                 truth = _truth(column.data, column.known)
             case _:
-                problem = "a condition is expected here; missing(column), the only function, takes one column."
-                self._refuse(problem, node)
+                self._refuse(
+                    "a condition is expected; missing(), the only function, takes one column.", node
+                )
         return truth
 
     def _compare(self, left: ast.expr, symbol: ast.cmpop, right: ast.expr) -> Truth:
@@ -328,7 +317,7 @@ class _Query:
         operands = [
             self._column(side).data
             if isinstance(side, ast.Name)
-            else self._value(side, first, ordered=ordered)
+            else self._value(side, first, ordered)
             for side in sides
         ]
         if ordered and first.kind in {"text", "boolean"}:
@@ -336,8 +325,8 @@ class _Query:
         if ordered and first.vocabulary and len(columns) == 1:
             every = np.array([first.operand(value) for value in first.vocabulary])
             if not compare(*(every if part is first.data else part for part in operands)).any():
-                problem = f"nothing that {first.name} can hold satisfies this. {first.choices}"
-                self._refuse(problem, *sides)
+                nothing = f"nothing that {first.name} can hold satisfies this. {first.choices}"
+                self._refuse(nothing, *sides)
         return _truth(compare(*operands), first.known & last.known)
 
     def _member(self, left: ast.expr, values: ast.expr, *, invert: bool) -> Truth:
@@ -346,14 +335,16 @@ class _Query:
         if not isinstance(values, ast.List | ast.Tuple) or not values.elts:
             self._refuse("a list of values is expected after in, such as ['T12', 'L1'].", values)
         column = self._column(left)
-        listed = [self._value(value, column) for value in values.elts]
-        return _truth(pd.Index(column.data).isin(listed) ^ invert, column.known)
+        held = pd.Index(column.data).isin(
+            [self._value(v, column, ordered=False) for v in values.elts]
+        )
+        return _truth(held ^ invert, column.known)
 
     def _definition(self, node: ast.Attribute) -> ast.expr:
         name = self.line[slice(*_span(self.line, node))]
         if name not in DEFINITIONS:
-            guess, known = _nearest(name, DEFINITIONS), ", ".join(DEFINITIONS)
-            self._refuse(f"there is no definition {name}.{guess} Definitions: {known}.", node)
+            known = f"{_nearest(name, DEFINITIONS)} Definitions: {', '.join(DEFINITIONS)}."
+            self._refuse(f"there is no definition {name}.{known}", node)
         condition = ast.parse(DEFINITIONS[name].expression, mode="eval").body
         for part in ast.walk(condition):
             # What does not fit is pointed at by the name that the user wrote.
@@ -377,12 +368,10 @@ class _Query:
             self._refuse(f"{problem} Columns: {', '.join(names)}.", node)
         column: Any = self._table[names[name]]
         if isinstance(column, pd.DataFrame):
-            raise UsageError(
-                f"The table has several columns named {name}. Rename them to query it."
-            )
+            raise UsageError(f"There are several columns named {name}: rename them to query it.")
         return _read(name, column)
 
-    def _value(self, node: ast.expr, column: _Column, *, ordered: bool = False) -> Any:
+    def _value(self, node: ast.expr, column: _Column, ordered: bool) -> Any:  # noqa: FBT001
         """Return a value as the column's data have it; refuse one that no row can hold."""
         try:
             value = ast.literal_eval(node)
@@ -396,9 +385,8 @@ class _Query:
         if column.kind == "any":
             return False
         if kind != ("text" if column.kind == "level" else column.kind):
-            self._refuse(
-                f"{column}, and {value!r} is not: write, for example, {column.example}.", node
-            )
+            example = f"write, for example, {column.example}."
+            self._refuse(f"{column}, and {value!r} is not: {example}", node)
         # An inequality needs no number of the vocabulary.
         closed = column.vocabulary and not (ordered and kind == "number")
         if closed and value not in column.vocabulary:
@@ -451,11 +439,12 @@ def _documented() -> dict[tuple[str, str], tuple[Value, ...]]:
 
 def _hint(name: str, names: Iterable[str]) -> str:
     """Return what to write in place of a name that is no column of the table, or nothing."""
-    for table in MODELS:
-        if any(name == column.name for column in columns(table)):
-            return f" The table of {table} has it: load_table({table!r}, where=...), or --table {table}."
-    if name.lower() in _CONSTANTS:
-        return f" {_CONSTANTS[name.lower()]}"
+    holders = [table for table in MODELS if name in {column.name for column in columns(table)}]
+    if holders:
+        (table, *_) = holders
+        return (
+            f" The table of {table} has it: load_table({table!r}, where=...), or --table {table}."
+        )
     if any(name in texts for texts in (LEVELS, *_documented().values())):
         return f" Texts stand in quotes: {name!r}."
     return _nearest(name, [*names, *DEFINITIONS])
