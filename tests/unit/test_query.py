@@ -205,7 +205,7 @@ def test_definitions_name_their_sources(table: pd.DataFrame) -> None:
         ("grade >= 'two'", 10, ["grade is a number"]),
         ("grade == True", 10, ["grade is a number"]),
         ("foreign_material == 1", 21, ["true or false"]),
-        ("level >= 'T14'", 10, ["'T14' is no level", "T12, T13, L1"]),
+        ("level >= 'T14'", 10, ["'T14' is no value of level", "T12, T13, L1"]),
         ("level == 19", 10, ["vertebral level"]),
         ("split == 'train'", 10, ["Did you mean training?"]),
         ("grade == 7", 10, ["7 is no value of grade", "Known: 0, 1, 2, 3."]),
@@ -310,7 +310,7 @@ def test_nothing_and_other_types_are_refused(table: pd.DataFrame, where: object)
 
 def test_limits_are_told(table: pd.DataFrame) -> None:
     """Length, nesting and number of parts have limits, and the error says which."""
-    with pytest.raises(QueryRefused, match="limit is 4,000"):
+    with pytest.raises(QueryRefused, match="limit of 4,000"):
         select(table, "grade >= 2 or " * 400 + "grade >= 2")
     with pytest.raises(QueryRefused, match="levels of nesting"):
         select(table, "(" * 21 + "grade >= 2" + ")" * 21)

@@ -1,8 +1,7 @@
 """The ``where=`` language: conditions over the documented columns of a table.
 
-The language is described in ``docs/queries.md``. Text is never run: an allow-list of words comes
-before Python's own parser, which it also keeps from warnings and deep recursion. One walk over the
-syntax tree then refuses what the language lacks, and evaluates the rest as NumPy masks.
+``docs/queries.md`` describes it. Text is never run: an allow-list of words comes before Python's own
+parser; a walk over the syntax tree refuses what the language lacks, and evaluates the rest by NumPy.
 """
 
 from __future__ import annotations
@@ -175,8 +174,7 @@ def _parse(where: str) -> tuple[str, ast.expr]:
     """Return `where` on one line, and its syntax tree; both are only read."""
     if not where.strip() or len(where) > MAX_LENGTH:
         raise QueryRefused(
-            f"The query is empty or too long: the limit is {MAX_LENGTH:,} characters. Leave it out to "
-            f"select every row, or select in two steps."
+            f"The query is empty, or over the limit of {MAX_LENGTH:,} characters: select in two steps."
         )
     _check_words(where)
     # On one line, with each blank where one was: positions stay the user's.
@@ -256,9 +254,8 @@ class _Column:
 
     @property
     def choices(self) -> str:
-        """Return the first 40 values of the vocabulary, in words."""
-        more = ", …" if self.vocabulary[40:] else ""
-        return f"Known: {', '.join(map(str, self.vocabulary[:40]))}{more}."
+        """Return the values of the vocabulary, in words."""
+        return f"Known: {', '.join(map(str, self.vocabulary))}."
 
     def operand(self, value: Any) -> Any:
         """Return `value` as the data have it."""
@@ -298,9 +295,8 @@ class _Query:
                     self._refuse(f"{column}: compare it with something: {column.example}.", node)
                 truth = _truth(column.data, column.known)
             case _:
-                self._refuse(
-                    "a condition is expected; missing(), the only function, takes one column.", node
-                )
+                problem = "a condition is expected; missing(), the only function, takes one column."
+                self._refuse(problem, node)
         return truth
 
     def _compare(self, left: ast.expr, symbol: ast.cmpop, right: ast.expr) -> Truth:
@@ -390,9 +386,8 @@ class _Query:
         # An inequality needs no number of the vocabulary.
         closed = column.vocabulary and not (ordered and kind == "number")
         if closed and value not in column.vocabulary:
-            what = "level" if column.kind == "level" else f"value of {column.name}"
             guess = "" if kind == "number" else _nearest(value, map(str, column.vocabulary))
-            self._refuse(f"{value!r} is no {what}.{guess} {column.choices}", node)
+            self._refuse(f"{value!r} is no value of {column.name}.{guess} {column.choices}", node)
         return column.operand(value)
 
     def _refuse(self, problem: str, first: ast.expr, last: ast.expr | None = None) -> NoReturn:
@@ -400,7 +395,6 @@ class _Query:
 
 
 def _truth(outcome: Any, known: Mask) -> Truth:
-    """Return `outcome` where it is `known`."""
     truth: Truth = np.where(outcome, np.int8(1), np.int8(-1)) * known
     return truth
 
@@ -439,9 +433,8 @@ def _documented() -> dict[tuple[str, str], tuple[Value, ...]]:
 
 def _hint(name: str, names: Iterable[str]) -> str:
     """Return what to write in place of a name that is no column of the table, or nothing."""
-    holders = [table for table in MODELS if name in {column.name for column in columns(table)}]
-    if holders:
-        (table, *_) = holders
+    table = next((t for t in MODELS if name in {column.name for column in columns(t)}), None)
+    if table:
         return (
             f" The table of {table} has it: load_table({table!r}, where=...), or --table {table}."
         )
