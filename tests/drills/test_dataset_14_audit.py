@@ -9,7 +9,7 @@ import pytest
 from support.calls import call
 from support.trees import write_tree
 
-from verse_data.records.keys import size_and_digest
+from verse_data.records.source_file import size_and_digest
 from verse_data.releases.repository import Repository
 from verse_data.releases.tree import lock_tree
 from verse_data.releases.verify import audit

@@ -19,8 +19,8 @@ from verse_data.api import lock_tree
 from verse_data.cli.main import app
 from verse_data.errors import ContentMissing, UsageError, ValidationFailed
 from verse_data.phantom import write
-from verse_data.records.grading import SHEET
 from verse_data.records.lock import ReleaseLock
+from verse_data.records.tables import SHEET
 from verse_data.releases.repository import Repository
 
 NAME = "phantom_grading.xlsx"

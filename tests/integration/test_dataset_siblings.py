@@ -21,8 +21,8 @@ import verse_data as vd
 from verse_data.api import lock_tree, open_release
 from verse_data.cli.main import app
 from verse_data.errors import IntegrityError, StorageError, UrlRefused, UsageError
-from verse_data.records.keys import log_folder
 from verse_data.records.lock import ReleaseLock
+from verse_data.records.source_file import log_folder
 from verse_data.releases.fetch import FetchLog
 from verse_data.releases.repository import Repository
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verse_data.records.centroids import Centroid, CentroidFile
-from verse_data.records.grading import GradingRow
+from verse_data.records.tables import GradingRow
 from verse_data.spine.geometry import Grid
 from verse_data.spine.levels import GRADED_LEVELS, LABEL_OF_LEVEL, LEVELS
 from verse_data.tables.checks import scan_findings

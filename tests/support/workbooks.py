@@ -11,7 +11,7 @@ from typing import Any
 
 import openpyxl
 
-from verse_data.records.grading import COLUMNS, SHEET
+from verse_data.records.tables import COLUMNS, SHEET
 from verse_data.spine.levels import GRADED_LEVELS
 
 Row = dict[str, Any]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from verse_data.records.keys import (
+from verse_data.records.source_file import (
     annex_key,
     key_extension,
     link_target,

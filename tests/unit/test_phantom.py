@@ -19,8 +19,8 @@ from verse_data import phantom
 from verse_data.errors import DiskFull, UsageError
 from verse_data.phantom import shapes, spec
 from verse_data.records.centroids import CentroidFile, parse_centroids
-from verse_data.records.grading import COLUMNS
 from verse_data.records.names import parse_path, split_of
+from verse_data.records.tables import COLUMNS
 from verse_data.spine.geometry import AxisMap, axcodes, voxel_sizes
 from verse_data.spine.levels import GRADED_LEVELS, LABEL_OF_LEVEL, LEVEL_OF_LABEL
 from verse_data.volumes.nifti import (

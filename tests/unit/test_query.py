@@ -205,7 +205,7 @@ def test_definitions_name_their_sources(table: pd.DataFrame) -> None:
         ("grade >= 'two'", 10, ["grade is a number"]),
         ("grade == True", 10, ["grade is a number"]),
         ("foreign_material == 1", 21, ["true or false"]),
-        ("level >= 'T14'", 10, ["'T14' is no level", "T12, T13, L1"]),
+        ("level >= 'T14'", 10, ["'T14' is no value of level", "T12, T13, L1"]),
         ("level == 19", 10, ["vertebral level"]),
         ("split == 'train'", 10, ["Did you mean training?"]),
         ("grade == 7", 10, ["7 is no value of grade", "Known: 0, 1, 2, 3."]),
@@ -229,14 +229,13 @@ def test_definitions_name_their_sources(table: pd.DataFrame) -> None:
         ("grade >= 2 || level == 'T1'", 12, ["'||' is not", "Write or."]),
         ("grade => 2", 7, ["'=>' is not", "Write >=."]),
         ("grade =< 2", 7, ["'=<' is not", "Write <=."]),
-        ("grade > = 2", 7, ["'> =' is not", "Write >=."]),
         ("grade <> 2", 7, ["'<>' is not", "Write !=."]),
         ("grade === 2", 7, ["'===' is not", "Write == to compare."]),
         ("grade !== 2", 7, ["'!==' is not", "Write !=."]),
         ("grade \u2265 2", 7, ["Write >=."]),
         ("!foreign_material", 1, ["Write not, or != to compare"]),
         ("OR grade > 1", 1, ["write or in small letters"]),
-        ("foreign_material == true", 21, ["no column true", "Write True."]),
+        ("foreign_material == true", 21, ["Write True and False"]),
         ("grade != NULL", 10, ["Write missing(column)"]),
         ("level == T12", 10, ["no column T12", "Texts stand in quotes: 'T12'"]),
         ("fracture_any", 1, ["Did you mean fracture.any?"]),
@@ -250,7 +249,7 @@ def test_definitions_name_their_sources(table: pd.DataFrame) -> None:
         ("grade >= 2 level == 'T1'", 12, ["cannot go on"]),
         ("(grade >= 2", 1, ["stops too early"]),
         ("1 < 2", 1, ["a column is expected"]),
-        ("grade == 1 in [1]", 10, ["cannot be part of a chain"]),
+        ("grade == 1 in [1]", 10, ["a column is expected before in"]),
         ("missing(grade, level)", 1, ["takes one column"]),
         ("missing(2)", 1, ["takes one column"]),
         ("len(scan_id) > 4", 1, ["a column is expected"]),
@@ -266,7 +265,7 @@ def test_definitions_name_their_sources(table: pd.DataFrame) -> None:
         ("grade >= 2x", 10, ["runs on"]),
         ("level == b'T1'", 10, ["before a text"]),
         ("level == 'T1", 10, ["does not end"]),
-        ("lambda: 1", 1, ["not a word"]),
+        ("lambda: 1", 7, ["':' is not part"]),
         ("scan_id == 'a\tb'", 12, ["cannot be printed"]),
         ("grade\n>=\t'two'", 10, ["grade is a number"]),
     ],
@@ -288,7 +287,7 @@ def test_refusal_points_at_the_place(
 
 def test_definition_says_which_column_a_table_lacks() -> None:
     """On a table without grades, a definition is refused by the name of the column."""
-    with pytest.raises(QueryRefused, match=r"fracture\.any needs the column grade"):
+    with pytest.raises(QueryRefused, match="no column grade"):
         select(pd.DataFrame({"scan_id": ["verse004"]}), "fracture.any")
 
 
@@ -311,7 +310,7 @@ def test_nothing_and_other_types_are_refused(table: pd.DataFrame, where: object)
 
 def test_limits_are_told(table: pd.DataFrame) -> None:
     """Length, nesting and number of parts have limits, and the error says which."""
-    with pytest.raises(QueryRefused, match="limit is 4,000"):
+    with pytest.raises(QueryRefused, match="limit of 4,000"):
         select(table, "grade >= 2 or " * 400 + "grade >= 2")
     with pytest.raises(QueryRefused, match="levels of nesting"):
         select(table, "(" * 21 + "grade >= 2" + ")" * 21)

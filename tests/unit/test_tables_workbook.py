@@ -226,7 +226,7 @@ def test_counts_are_recomputed(tmp_path: Path) -> None:
 
     wrong = row(4, foreign_material=0, N_Fx=2)
     with pytest.raises(
-        ValidationFailed, match=r"column L \(N_Fx\): '2': the row has 1 grades above 0"
+        ValidationFailed, match=r"column L \(N_Fx\): 2: the row has 1 grades above 0"
     ):
         read_grading(workbooks.write_csv(tmp_path / "b.csv", [wrong]))
 

@@ -23,7 +23,7 @@ from verse_data.phantom.shapes import SACRUM, Grid, Vertebra, distance, local, p
 from verse_data.phantom.spec import DEFAULT_SUBJECTS, SeriesSpec, SubjectSpec, subjects
 from verse_data.progress import Progress, silent
 from verse_data.publishing import publish_folder, staging
-from verse_data.records.grading import DEVICES
+from verse_data.records.tables import DEVICES
 from verse_data.spine.geometry import AxisMap, axcodes, voxel_sizes
 from verse_data.spine.levels import LABEL_OF_LEVEL
 from verse_data.volumes.nifti import write_nifti

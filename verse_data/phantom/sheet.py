@@ -14,7 +14,7 @@ from openpyxl import Workbook
 from openpyxl.worksheet.worksheet import Worksheet
 
 from verse_data.phantom.spec import SeriesSpec, SubjectSpec
-from verse_data.records.grading import COLUMNS, SHEET, SPLIT_OF_DATASET
+from verse_data.records.tables import COLUMNS, SHEET, SPLIT_OF_DATASET
 from verse_data.spine.levels import GRADED_LEVELS
 
 NAME: Final = "phantom_grading.xlsx"

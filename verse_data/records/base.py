@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from verse_data.errors import ValidationFailed
+from verse_data.problems import shown
 
 LIMIT_BYTES: Final = 8 << 20
-_SHOWN: Final = 20
 _OBJECT: Final = "must be an object with fields"
 _RULES: Final = {
     "missing": "is missing",
@@ -52,7 +52,7 @@ class Record(BaseModel):
     )
 
 
-def described(description: str, *, source: str, **extra: Any) -> Any:
+def described(description: str, source: str, **extra: Any) -> Any:
     """Return the description of a field for ``Annotated``: its meaning, and the file it comes from.
 
     Also `unit`; `dtype` of the column, where the annotation does not say it; `words`, the known
@@ -73,8 +73,7 @@ def rules_of(error: ValidationError, *, joint: str = "; ") -> str:
     """Return the rules that a record breaks, each after the name of its field, and no value."""
     problems = error.errors(include_url=False, include_input=False)
     lines = [f"{'.'.join(map(str, p['loc']))[:60] or 'all'}: {rule_of(p)}" for p in problems]
-    more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-    return joint.join([*lines[:_SHOWN], *more])
+    return joint.join(shown(lines))
 
 
 def read_json(data: bytes, *, name: str, allow_nan: bool = False, limit: int = LIMIT_BYTES) -> Any:

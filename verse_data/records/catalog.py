@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cached_property, partial
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
 from verse_data.records.base import Record, described
 from verse_data.records.names import Role, Split
@@ -23,11 +23,11 @@ Requirement = Literal["workbook", "vertebrae", "sex", "contrast"]
 class ExpectedSeries(Record):
     """One CT series that the release is known to hold."""
 
-    scan_id: Annotated[str, _field("CT series")]
-    subject_id: Annotated[str, _field("Person")]
-    series_label: Annotated[str | None, _field("Value of the split- entity")]
-    split: Annotated[Split, _field("Published split")]
-    series: Annotated[str, _field("'k of n'", pattern=r"^[0-9] of [0-9]$")]
+    scan_id: str = _field("CT series")
+    subject_id: str = _field("Person")
+    series_label: str | None = _field("Value of the split- entity")
+    split: Split = _field("Published split")
+    series: str = _field("'k of n'", pattern="^[0-9] of [0-9]$")
 
     @property
     def series_id(self) -> str:
@@ -38,46 +38,43 @@ class ExpectedSeries(Record):
 class Supplement(Record):
     """A file that belongs to the release but lies elsewhere, such as a journal's supplement."""
 
-    path: Annotated[str, _field("Path that it gets in the release")]
-    size: Annotated[int, _field("Size", unit="byte", ge=0)]
-    sha256: Annotated[str, _field("SHA-256, lower-case hex", pattern=_HEX64)]
-    md5: Annotated[str | None, _field("MD5, lower-case hex", pattern=_HEX32)] = None
-    urls: Annotated[tuple[str, ...], _field("Where it has been published")] = ()
-    title: Annotated[str, _field("What it is")] = ""
+    path: str = _field("Path that it gets in the release")
+    size: int = _field("Size", unit="byte", ge=0)
+    sha256: str = _field("SHA-256, lower-case hex", pattern=_HEX64)
+    md5: str | None = _field("MD5, lower-case hex", default=None, pattern=_HEX32)
+    urls: tuple[str, ...] = _field("Where it has been published", default=())
+    title: str = _field("What it is", default="")
 
 
 class KnownGap(Record):
     """A file that the source is known to lack, although the release had it."""
 
-    scan_id: Annotated[str, _field("CT series")]
-    roles: Annotated[tuple[Role, ...], _field("What is missing")]
-    note: Annotated[str, _field("Evidence")] = ""
+    scan_id: str = _field("CT series")
+    roles: tuple[Role, ...] = _field("What is missing")
+    note: str = _field("Evidence", default="")
 
 
 class ProseClaim(Record):
     """What the running text of the publication says, and its own table or data may not."""
 
-    figure: Annotated[Literal["commonest_shape"], _field("What it is about")]
-    says: Annotated[str, _field("Its value")]
-    text: Annotated[str, _field("The claim in words")]
+    figure: Literal["commonest_shape"] = _field("What it is about")
+    says: str = _field("Its value")
+    text: str = _field("The claim in words")
 
 
 class Citation(Record):
     """A publication that users of the release cite."""
 
-    authors: Annotated[
-        tuple[str, ...],
-        _field(
-            "Family name, comma, given names; 'others' at the end if there are more", min_length=1
-        ),
-    ]
-    title: Annotated[str, _field("Title of the article")]
-    journal: Annotated[str, _field("Name of the journal")]
-    year: Annotated[int, _field("Year of publication", ge=1900)]
-    volume: Annotated[str | None, _field("Volume")] = None
-    number: Annotated[str | None, _field("Issue")] = None
-    pages: Annotated[str | None, _field("Pages, or article number")] = None
-    doi: Annotated[str, _field("DOI without address", pattern=r"^10\.[0-9]{4,9}/\S+$")]
+    authors: tuple[str, ...] = _field(
+        "Family name, comma, given names; 'others' at the end if there are more", min_length=1
+    )
+    title: str = _field("Title of the article")
+    journal: str = _field("Name of the journal")
+    year: int = _field("Year of publication", ge=1900)
+    volume: str | None = _field("Volume", default=None)
+    number: str | None = _field("Issue", default=None)
+    pages: str | None = _field("Pages, or article number", default=None)
+    doi: str = _field("DOI without address", pattern=r"^10\.[0-9]{4,9}/\S+$")
 
     @property
     def text(self) -> str:
@@ -100,35 +97,35 @@ def _short(name: str) -> str:
 class PublishedFigure(Record):
     """One cell of a published table."""
 
-    figure: Annotated[str, _field("Name of the row, such as fractures")]
-    group: Annotated[Literal["all", "training", "validation", "test"], _field("Column")]
-    expected: Annotated[str, _field("The number as printed", pattern=r"^\d+(\.\d+)?$")]
-    needs: Annotated[Requirement, _field("What it takes to recompute it")]
-    title: Annotated[str, _field("The row's heading")]
+    figure: str = _field("Name of the row, such as fractures")
+    group: Literal["all", "training", "validation", "test"] = _field("Column")
+    expected: str = _field("The number as printed", pattern=r"^\d+(\.\d+)?$")
+    needs: Requirement = _field("What it takes to recompute it")
+    title: str = _field("The row's heading")
 
 
 class CatalogEntry(Record):
     """All that is known of one release."""
 
-    name: Annotated[str, _field("Name of the release", pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-    title: Annotated[str, _field("One line")]
-    osf_node: Annotated[str | None, _field("OSF node that holds the files")] = None
-    osf_parent: Annotated[str | None, _field("OSF node that holds the DOI, and no files")] = None
-    doi: Annotated[str | None, _field("DOI of the data")] = None
-    licence: Annotated[str, _field("SPDX identifier of the data's licence")]
-    attribution: Annotated[str, _field("Line that redistributed copies must carry")]
-    creators: Annotated[
-        tuple[str, ...], _field("Who made the data, written like the authors of a citation")
-    ] = ()
-    citations: Annotated[tuple[Citation, ...], _field("Publications to cite")] = ()
-    roots: Annotated[dict[Split, tuple[str, ...]], _field("Folder names known for each split")]
-    expected: Annotated[tuple[ExpectedSeries, ...], _field("The series of the release")] = ()
-    supplements: Annotated[tuple[Supplement, ...], _field("Files from elsewhere")] = ()
-    known_gaps: Annotated[tuple[KnownGap, ...], _field("Files that the source lacks")] = ()
-    figures: Annotated[tuple[PublishedFigure, ...], _field("Published numbers")] = ()
-    prose: Annotated[
-        tuple[ProseClaim, ...], _field("What the publication's text says beside its numbers")
-    ] = ()
+    name: str = _field("Name of the release", pattern="^[a-z0-9][a-z0-9_-]*$")
+    title: str = _field("One line")
+    osf_node: str | None = _field("OSF node that holds the files", default=None)
+    osf_parent: str | None = _field("OSF node that holds the DOI, and no files", default=None)
+    doi: str | None = _field("DOI of the data", default=None)
+    licence: str = _field("SPDX identifier of the data's licence")
+    attribution: str = _field("Line that redistributed copies must carry")
+    creators: tuple[str, ...] = _field(
+        "Who made the data, written like the authors of a citation", default=()
+    )
+    citations: tuple[Citation, ...] = _field("Publications to cite", default=())
+    roots: dict[Split, tuple[str, ...]] = _field("Folder names known for each split")
+    expected: tuple[ExpectedSeries, ...] = _field("The series of the release", default=())
+    supplements: tuple[Supplement, ...] = _field("Files from elsewhere", default=())
+    known_gaps: tuple[KnownGap, ...] = _field("Files that the source lacks", default=())
+    figures: tuple[PublishedFigure, ...] = _field("Published numbers", default=())
+    prose: tuple[ProseClaim, ...] = _field(
+        "What the publication's text says beside its numbers", default=()
+    )
 
     @cached_property
     def subject_of_series(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError, 
 from verse_data.digests import canonical_json
 from verse_data.errors import ValidationFailed
 from verse_data.records.base import Record, read_json, rules_of
-from verse_data.records.keys import annex_key
+from verse_data.records.source_file import annex_key
 
 SCHEMA_VERSION: Final = "1.0.0"
 _RELEASE: Final = r"^[a-z0-9][a-z0-9_-]{0,63}$"

@@ -1,4 +1,4 @@
-"""File names of VerSe, in both layouts, to and from their parts.
+"""What the file names of VerSe say, in both layouts.
 
 The subject-based layout writes ``sub-verse401_split-verse253_seg-vert_msk.nii.gz``, the MICCAI
 layout ``verse253_seg.nii.gz`` (VerSe'19) or ``verse400_verse090_CT-iso_seg.nii.gz`` (VerSe'20).
@@ -12,8 +12,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final, Literal
-
-from verse_data.errors import UsageError
 
 Role = Literal["ct", "ct_json", "mask", "centroids", "snapshot", "grading"]
 Split = Literal["training", "validation", "test"]
@@ -47,14 +45,14 @@ _ROLES: Final[dict[tuple[str, str], Role]] = {
     ("seg-vert", "snp.png"): "snapshot",
 }
 """Role of each marker and suffix of the subject-based layout."""
-_SUFFIXES: Final = {role: suffix for (_, suffix), role in _ROLES.items()}
+_SUFFIXES: Final = "|".join(dict.fromkeys(re.escape(suffix) for _, suffix in _ROLES))
 # VerSe knows `split-` and `dir-`, never together; `ses-` and `ce-` occur in the same group's other
 # data. A scan's id names them in this order, whatever order a file name uses.
 _ORDER: Final = ("ses", "split", "dir", "ce")
 
 _SUBJECT_BASED: Final = re.compile(
     r"(?P<sub>sub-)?(?P<subject>[A-Za-z0-9]+)(?P<entities>(?:_[A-Za-z0-9]+-[A-Za-z0-9]+)*?)"
-    rf"(?:_(?P<marker>seg-[a-z]+))?_(?P<suffix>{'|'.join(map(re.escape, _SUFFIXES.values()))})"
+    rf"(?:_(?P<marker>seg-[a-z]+))?_(?P<suffix>{_SUFFIXES})"
 )
 _MICCAI: Final = re.compile(
     r"(?P<first>verse\d{3}|gl\d{3})(?:_(?P<second>verse\d{3}))?(?P<rest>[_-].*)?",
@@ -63,6 +61,13 @@ _MICCAI: Final = re.compile(
 _MICCAI_DIRECTION: Final = re.compile(
     r"[_-]CT[_-](ax|sag|iso)(?![A-Za-z])", re.IGNORECASE | re.ASCII
 )
+# Of what follows the id in a MICCAI name, the middle is irregular and the end is not.
+_MICCAI_ROLES: Final[dict[Role, str]] = {
+    "mask": r"([_.-].*)?_seg\.nii\.gz",
+    "ct": r"([_-]ct([_-](ax|sag|iso))?)?\.nii\.gz",
+    "centroids": r"[_.-].*ctd\.json",
+    "snapshot": r"([_.-].*)?\.png",
+}
 _GRADING: Final = re.compile(
     r".*\.xlsx|.*(appendixe1|grading|scores).*\.csv", re.IGNORECASE | re.ASCII
 )
@@ -78,17 +83,12 @@ class FileName:
     """The parts of one file name."""
 
     role: Role
-    extension: str
     subject_id: str
     """Label of the person, such as ``"verse401"``; empty for the grading workbook."""
     series_label: str | None = None
     """Value of the name's ``split-`` entity, where a subject has several series."""
     entities: Entities = ()
     """All after the subject, in the name's order, unknown ones too; without ``seg-``."""
-    marker: str = ""
-    """The ``seg-`` part of the suffix, such as ``"seg-vert"``."""
-    prefixed: bool = True
-    """Whether it starts with ``sub-``; the wiki of VerSe'20 shows snapshots without it."""
     layout: Layout = "subject"
 
     @property
@@ -101,15 +101,6 @@ class FileName:
     def series_id(self) -> str:
         """Name of the series alone, the key that is the same in both layouts and in the workbook."""
         return self.series_label or self.subject_id
-
-    def format(self) -> str:
-        """Return the file's name in the subject-based layout; a grading workbook has none."""
-        if self.role == "grading":
-            raise UsageError("A grading workbook has no file name in the subject-based layout.")
-        entities = [f"{key}-{value}" for key, value in self.entities]
-        marker = [self.marker] if self.marker else []
-        name = "_".join([self.subject_id, *entities, *marker, _SUFFIXES[self.role]])
-        return ("sub-" if self.prefixed else "") + name
 
 
 def _rank(key: str) -> int:
@@ -126,7 +117,7 @@ def parse_path(path: str) -> FileName | None:
     """
     name = path.rsplit("/", 1)[-1]
     if _GRADING.fullmatch(name):
-        return FileName(role="grading", extension=name[name.rindex(".") :], subject_id="")
+        return FileName(role="grading", subject_id="")
     return _subject_based(name) or _miccai(name)
 
 
@@ -142,12 +133,9 @@ def _subject_based(name: str) -> FileName | None:
         return None
     return FileName(
         role=role,
-        extension=match["suffix"][match["suffix"].index(".") :],
         subject_id=match["subject"],
         series_label=entities.get("split"),
         entities=tuple(entities.items()),
-        marker=match["marker"] or "",
-        prefixed=match["sub"] is not None,
     )
 
 
@@ -156,10 +144,14 @@ def _miccai(name: str) -> FileName | None:
     if match is None:
         return None
     tail = name[match.end("second" if match["second"] else "first") :]
-    found = _miccai_role(tail)
-    if found is None:
+    roles = (
+        role
+        for role, end in _MICCAI_ROLES.items()
+        if re.fullmatch(end, tail, re.IGNORECASE | re.ASCII | re.DOTALL)
+    )
+    role = next(roles, None)
+    if role is None:
         return None
-    role, marker, extension = found
     first = match["first"].lower()
     series = match["second"].lower() if match["second"] else None
     if series is None and first in SUBJECT_OF_SERIES:
@@ -171,29 +163,11 @@ def _miccai(name: str) -> FileName | None:
         entities = (("dir", direction[1].lower()),)
     return FileName(
         role=role,
-        extension=extension,
         subject_id=first,
         series_label=series,
         entities=entities,
-        marker=marker,
         layout="miccai",
     )
-
-
-def _miccai_role(tail: str) -> tuple[Role, str, str] | None:
-    """Tell the role from what follows the id; the middle is irregular, the end is not."""
-    lower = tail.lower()
-    if tail and tail[0] not in "_-.":
-        return None
-    if lower.endswith("_seg.nii.gz"):
-        return "mask", "seg-vert", ".nii.gz"
-    if lower.endswith(".nii.gz") and re.fullmatch(r"([_-]ct([_-](ax|sag|iso))?)?\.nii\.gz", lower):
-        return "ct", "", ".nii.gz"
-    if lower.endswith("ctd.json"):
-        return "centroids", "seg-subreg", ".json"
-    if lower.endswith(".png"):
-        return "snapshot", "seg-vert", ".png"
-    return None
 
 
 def scan_of(path: str) -> str | None:

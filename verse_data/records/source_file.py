@@ -1,13 +1,21 @@
-"""One locked file on this machine: what is parsed of it is compared with its lock first."""
+"""One locked file: git-annex's name of its content, and its bytes, compared with it before use.
+
+A key is ``SHA256E-s<size>--<sha256><extension>``. Its rules and those of where contents lie are
+git-annex's own (``Backend/Hash.hs``, ``Annex/DirHashes.hs``); a test compares them with
+``git annex calckey`` and ``examinekey``.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 from verse_data.errors import (
     FILE_FAULTS,
@@ -18,7 +26,58 @@ from verse_data.errors import (
     VolumeCorrupt,
 )
 from verse_data.publishing import storage_errors
-from verse_data.records.keys import size_and_digest
+
+_EXTENSION_PARTS: Final = 2
+_EXTENSION_LENGTH: Final = 4
+_LETTERS: Final = "0123456789zqjxkmvwgpfZQJXKMVWGPF"
+_KEY: Final = re.compile(r"SHA256E-s(?P<size>0|[1-9]\d*)--(?P<sha256>[0-9a-f]{64})(\.[^/]*)?")
+
+
+def key_extension(path: str) -> str:
+    """Return the part of a file's name that its key keeps, such as ``".nii.gz"``; case is kept."""
+    # Up to two trailing parts of at most four alphanumeric characters; bytes, where not ASCII.
+    name = path.rsplit("/", 1)[-1].lstrip(".")
+    kept: list[str] = []
+    for part in reversed(name.split(".")[1:]):
+        if len(part.encode()) > _EXTENSION_LENGTH:
+            break
+        if all(letter.isalnum() or not letter.isascii() for letter in part):
+            kept.append(part)
+    return "".join(f".{part}" for part in reversed(kept[:_EXTENSION_PARTS]) if part)
+
+
+def annex_key(path: str, *, size: int, sha256: str) -> str:
+    """Return the key of the content with this size and digest under the name `path`."""
+    return f"SHA256E-s{size}--{sha256}{key_extension(path)}"
+
+
+def size_and_digest(key: str) -> tuple[int, str] | None:
+    """Return size in bytes and SHA-256 of a key, or None if it is not a SHA256E key with size."""
+    match = _KEY.fullmatch(key)
+    return (int(match["size"]), match["sha256"]) if match else None
+
+
+def object_path(key: str) -> str:
+    """Return where git-annex keeps the content of `key`, relative to the work tree, with ``/``."""
+    word = int.from_bytes(hashlib.md5(key.encode(), usedforsecurity=False).digest()[:4], "little")
+    a, b, c, d = (_LETTERS[(word >> shift) & 31] for shift in (0, 6, 12, 18))
+    return f".git/annex/objects/{b}{a}/{d}{c}/{key}/{key}"
+
+
+def other_object_path(key: str) -> str:
+    """Return where git-annex keeps it instead on a file system without links, and in a bare repository."""
+    return f".git/annex/objects/{log_folder(key)}/{key}/{key}"
+
+
+def link_target(path: str, key: str) -> str:
+    """Return the target of the symbolic link that stands for a locked file in the work tree."""
+    return "../" * path.count("/") + object_path(key)
+
+
+def log_folder(key: str) -> str:
+    """Return the folder of the logs of `key` on the ``git-annex`` branch."""
+    digest = hashlib.md5(key.encode(), usedforsecurity=False).hexdigest()
+    return f"{digest[:3]}/{digest[3:6]}"
 
 
 @dataclass(frozen=True)
@@ -39,39 +98,37 @@ class SourceFile:
         """Refuse keys that bytes cannot be compared with."""
         if not self.name:
             object.__setattr__(self, "name", self.path.name)
-        if size_and_digest(self.key) is None:
+        _ = self._locked
+
+    @cached_property
+    def _locked(self) -> tuple[int, str]:
+        found = size_and_digest(self.key)
+        if found is None:
             raise UsageError(
                 f"{self.name}: its key {self.key!r} holds no SHA-256, so its bytes could not "
                 f"be checked. Give a git-annex key such as SHA256E-s<bytes>--<digest>.nii.gz."
             )
+        return found
 
     @property
     def size(self) -> int:
         """Bytes that the key promises."""
-        return self._locked()[0]
+        return self._locked[0]
 
     @property
     def sha256(self) -> str:
         """Digest that the key promises."""
-        return self._locked()[1]
-
-    def _locked(self) -> tuple[int, str]:
-        found = size_and_digest(self.key)
-        assert found  # it was a key when this was made
-        return found
+        return self._locked[1]
 
     def read(self) -> bytes:
         """Return the content of a small file, or raise ContentCorrupt if it is not the locked one."""
         with self._reading(), self.path.open("rb") as stream:
+            # Of a file that is too long, no more is kept in memory.
             data = stream.read(self.size + 1)
-            digest = hashlib.sha256(data)
-            size = len(data)
-            # Too long: no more of it is kept, and its digest is still said.
-            while size > self.size and (block := stream.read(1 << 20)):
-                digest.update(block)
-                size += len(block)
-        self._compare(size, digest.hexdigest(), ContentCorrupt)
-        return data
+        if (len(data), hashlib.sha256(data).hexdigest()) == self._locked:
+            return data
+        self.check()
+        return self.read()  # it was replaced by the right one meanwhile
 
     def check(self) -> None:
         """Hash the whole file; raise as :meth:`read` does."""
@@ -108,16 +165,12 @@ class SourceFile:
         with self._reading(), self.path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        self._compare(size, digest, kind)
-
-    def _compare(self, size: int, digest: str, kind: type[IntegrityError]) -> None:
-        if (size, digest) == (self.size, self.sha256):
-            return
-        raise kind(
-            f"{self}: {self.path} ({size:,} bytes) has SHA-256 {digest[:12]} where "
-            f"{self.sha256[:12]} is locked ({self.size:,} bytes). Nothing of it was used. "
-            f"{f'Replace it: {self.repair}' if self.repair else 'Get it again from its source.'}"
-        )
+        if (size, digest) != self._locked:
+            raise kind(
+                f"{self}: {self.path} ({size:,} bytes) has SHA-256 {digest[:12]} where "
+                f"{self.sha256[:12]} is locked ({self.size:,} bytes). Nothing of it was used. "
+                f"{f'Replace it: {self.repair}' if self.repair else 'Get it again from its source.'}"
+            )
 
     def __str__(self) -> str:
         """Return what messages call the file, its release and its scan."""

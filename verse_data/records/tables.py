@@ -1,16 +1,140 @@
-"""Rows of the tables ``scans``, ``vertebrae`` and ``subjects``, of the user's table of patients, and ``_ct.json``."""
+"""Rows of the grading workbook, the three tables and the user's table of patients, and ``_ct.json``.
+
+The rules of a row of the workbook hold on all its 160 rows. It is supplement E1 of Löffler et al.
+2020 (ryai190138_AppendixE1.xlsx).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from verse_data.errors import ValidationFailed
 from verse_data.records.base import Record, described, read_json, rules_of
-from verse_data.records.grading import DEVICES
 from verse_data.records.names import Split
-from verse_data.spine.levels import Region
+from verse_data.spine.levels import GRADED_LEVELS, Region
+
+SHEET: Final = "VerSe_dataset"
+SCAN_COLUMNS: Final = (
+    "verse_ID", "subject_ID", "dataset", "age_ct", "CT_device", "Res", "BMD", "DXA T-value",
+    "CT_image_series", "N_vertebrae", "foreign_material", "N_Fx",
+)  # fmt: skip
+COLUMNS: Final = (
+    SCAN_COLUMNS
+    + tuple(f"{x}_fx-g" for x in GRADED_LEVELS)
+    + tuple(f"{x}_fx-s" for x in GRADED_LEVELS)
+)
+"""The 48 columns of the sheet, in order."""
+
+SPLIT_OF_DATASET: Final[dict[str, Split]] = {
+    "training": "training",
+    "validation public": "validation",
+    "test secret": "test",
+}
+DEVICES: Final = {
+    1: "Brilliance 64",
+    2: "iCT 256",
+    3: "IQon Spectral CT",
+    4: "SOMATOM Definition AS+",
+    5: "SOMATOM Definition AS",
+}
+"""Model names of the workbook's device codes, as the ``_ct.json`` files write them."""
+
+FRACTURE_TYPES: Final = ("none", "wedge", "biconcave", "crush")
+"""Name of each shape code 0 to 3."""
+
+Grade = Literal[0, 1, 2, 3]
+Mark = Grade | Literal["x"]
+
+
+def _workbook(description: str, column: str, **rules: Any) -> Any:
+    return described(description, source=f"grading workbook, {column}", **rules)
+
+
+_ID: Final = r"^verse[0-9]{3}$"
+_CELL: Final = "where the cell holds a number"
+
+
+class GradingRow(Record):
+    """What the workbook says of one CT series.
+
+    ``grades`` and ``shapes`` hold the filled cells alone: a level that is not there was not
+    assessed. ``"x"`` stands for foreign material, in place of a grade.
+    """
+
+    series_id: str = _workbook("Series, from verse_ID", "verse_ID", pattern=_ID)
+    subject_id: str = _workbook("Person, from subject_ID", "subject_ID", pattern=_ID)
+    split: Split = _workbook("Published split", "dataset")
+    age_years: float = _workbook("Age at the scan", "age_ct", unit="year", gt=0, le=120)
+    ct_device: Literal[1, 2, 3, 4, 5] = _workbook("Code of the CT device", "CT_device")
+    resolution_mm: float = _workbook("Largest voxel edge", "Res", unit="mm", gt=0, le=10)
+    bmd_mg_cm3: float = _workbook(
+        "Lumbar bone mineral density; 0 occurs", "BMD", unit="mg/cm3", ge=0, le=600
+    )
+    t_score: float | None = _workbook(
+        "Lower DXA T-score of spine and hip", "DXA T-value", ge=-10, le=10
+    )
+    series_number: int = _workbook("The k of 'k of n'", "CT_image_series", ge=1, le=9)
+    series_count: int = _workbook("The n of 'k of n'", "CT_image_series", ge=1, le=9)
+    n_vertebrae: int = _workbook("Vertebrae wholly in the scan", "N_vertebrae", ge=1, le=26)
+    foreign_material: int | None = _workbook(
+        f"Number of x, {_CELL}", "foreign_material", ge=0, le=18
+    )
+    n_fractures: int | None = _workbook(f"Number of grades above 0, {_CELL}", "N_Fx", ge=0, le=18)
+    grades: Mapping[str, Mark] = _workbook("Genant grade 0-3 or x, by level", "*_fx-g")
+    shapes: Mapping[str, Mark] = _workbook("Shape code 0-3 or x, by level", "*_fx-s")
+
+    @model_validator(mode="after")
+    def _keeps_the_rules(self) -> GradingRow:
+        broken = [f"{columns[0]}: {rule}" for columns, rule in self.broken_rules(may_lack_t12=True)]
+        if broken:
+            raise ValueError("; ".join(broken))
+        return self
+
+    def broken_rules(self, *, may_lack_t12: bool) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Yield each broken rule between cells after the columns that it looks at, the one to mend first.
+
+        Some spines have no T12, and may lack it between graded neighbours.
+        """
+        grades, shapes = self.grades, self.shapes
+        for level in GRADED_LEVELS:
+            if rule := _pair_rule(grades.get(level), shapes.get(level)):
+                yield (f"{level}_fx-s", f"{level}_fx-g"), rule
+        # A level with a shape alone is reported above, and no gap.
+        filled = [level for level in GRADED_LEVELS if level in grades or level in shapes]
+        places = [GRADED_LEVELS.index(level) for level in filled]
+        for level in GRADED_LEVELS[places[0] : places[-1]] if places else ():
+            if level not in filled and not (level == "T12" and may_lack_t12):
+                rule = "blank between graded levels; they form one run without a gap"
+                yield (f"{level}_fx-g", f"{level}_fx-s"), rule
+        marks = list(grades.values())
+        counts = (
+            ("foreign_material", self.foreign_material, marks.count("x"), "cells with x"),
+            ("N_Fx", self.n_fractures, sum(m in {1, 2, 3} for m in marks), "grades above 0"),
+        )
+        for column, stated, counted, what in counts:
+            if stated not in {None, counted}:
+                looked_at = (column, *(f"{level}_fx-g" for level in GRADED_LEVELS))
+                yield looked_at, f"the row has {counted} {what}"
+        # Before validation, a cell that is bad in itself has left None.
+        if self.series_number and self.series_number > self.series_count:
+            yield ("CT_image_series",), "k of n with k above n"
+        if self.series_count == 1 and self.subject_id != self.series_id:
+            rule = "a subject's only series has the subject's number as verse_ID"
+            yield ("subject_ID", "verse_ID"), rule
+
+
+def _pair_rule(grade: Mark | None, shape: Mark | None) -> str | None:
+    if (grade is None) != (shape is None):
+        return "grade without shape" if shape is None else "shape without grade"
+    if (grade == "x") != (shape == "x"):
+        return "x stands for grade and shape alike"
+    if (grade == 0) != (shape == 0):
+        return "grade 0 goes with shape 0, and grades 1 to 3 with shapes 1 to 3"
+    return None
+
 
 _NAME: Final = "file name"
 _E1: Final = "grading workbook"
@@ -84,68 +208,49 @@ PublishedSplit = Annotated[
 class ScanRecord(Record):
     """What is known of one CT series."""
 
-    scan_id: Annotated[str, described("CT series: file name without sub- and suffix", source=_NAME)]
+    scan_id: str = described("CT series: file name without sub- and suffix", _NAME)
     subject_id: SubjectId
-    series_id: Annotated[
-        str, described("Series alone, as the workbook's verse_ID numbers it", source=_NAME)
-    ]
-    series_label: Annotated[
-        str | None,
-        described(
-            "Value of the name's split- entity; tells series of one subject apart", source=_NAME
-        ),
-    ]
-    series: Annotated[
-        str | None,
-        described(
-            "Which of the subject's series: 'k of n'",
-            source=f"{_E1}, CT_image_series; else catalog",
-        ),
-    ]
-    split: Annotated[
-        Split | None,
-        described(
-            "Published split", source="folder name; else workbook, catalog", dtype="category"
-        ),
-    ]
+    series_id: str = described("Series alone, as the workbook's verse_ID numbers it", _NAME)
+    series_label: str | None = described(
+        "Value of the name's split- entity; tells series of one subject apart", _NAME
+    )
+    series: str | None = described(
+        "Which of the subject's series: 'k of n'", f"{_E1}, CT_image_series; else catalog"
+    )
+    split: Split | None = described(
+        "Published split", "folder name; else workbook, catalog", dtype="category"
+    )
     age_years: Age
     ct_device: Device
-    ct_manufacturer: Annotated[str | None, described("Maker of the CT device", source=_CT_JSON)]
-    kvp: Annotated[float | None, described("Tube voltage", unit="kV", source="_ct.json, KVP")]
-    resolution_mm: Annotated[
-        float | None, described("Largest voxel edge as published", unit="mm", source=f"{_E1}, Res")
-    ]
+    ct_manufacturer: str | None = described("Maker of the CT device", _CT_JSON)
+    kvp: float | None = described("Tube voltage", "_ct.json, KVP", unit="kV")
+    resolution_mm: float | None = described(
+        "Largest voxel edge as published", f"{_E1}, Res", unit="mm"
+    )
     bmd_mg_cm3: Density
     t_score: TScore
-    shape_i: Annotated[int | None, _size("first")]
-    shape_j: Annotated[int | None, _size("second")]
-    shape_k: Annotated[int | None, _size("third")]
-    spacing_i: Annotated[float | None, _edge("first")]
-    spacing_j: Annotated[float | None, _edge("second")]
-    spacing_k: Annotated[float | None, _edge("third")]
-    axcodes: Annotated[
-        str | None, described("Directions of the voxel axes, such as PIR", source=_GRID)
-    ]
-    mask_dtype: Annotated[str | None, described("Number type of the mask on disk", source=_MASK)]
-    n_vertebrae: Annotated[
-        int | None,
-        described(
-            "Vertebrae wholly in the scan, as published",
-            source=f"{_E1}, N_vertebrae",
-            dtype="Int16",
-        ),
-    ]
-    n_mask_labels: Annotated[int | None, _counted("Vertebrae in the mask")]
-    n_centroids: Annotated[int | None, _counted("Points in the centroid file")]
-    n_graded: Annotated[int | None, _counted("Levels with a grade")]
-    n_fractured: Annotated[int | None, _counted("Levels of grade 1 to 3")]
-    n_foreign_material: Annotated[int | None, _counted("Levels marked x")]
-    max_grade: Annotated[int | None, _counted("Highest grade of the scan", "Int8")]
-    has_ct: Annotated[bool, _listed("a CT")]
-    has_ct_json: Annotated[bool, _listed("a _ct.json")]
-    has_mask: Annotated[bool, _listed("a vertebra mask")]
-    has_centroids: Annotated[bool, _listed("a centroid file")]
-    has_grading: Annotated[bool, described("The workbook has a row of the series", source=_E1)]
+    shape_i: int | None = _size("first")
+    shape_j: int | None = _size("second")
+    shape_k: int | None = _size("third")
+    spacing_i: float | None = _edge("first")
+    spacing_j: float | None = _edge("second")
+    spacing_k: float | None = _edge("third")
+    axcodes: str | None = described("Directions of the voxel axes, such as PIR", _GRID)
+    mask_dtype: str | None = described("Number type of the mask on disk", _MASK)
+    n_vertebrae: int | None = described(
+        "Vertebrae wholly in the scan, as published", f"{_E1}, N_vertebrae", dtype="Int16"
+    )
+    n_mask_labels: int | None = _counted("Vertebrae in the mask")
+    n_centroids: int | None = _counted("Points in the centroid file")
+    n_graded: int | None = _counted("Levels with a grade")
+    n_fractured: int | None = _counted("Levels of grade 1 to 3")
+    n_foreign_material: int | None = _counted("Levels marked x")
+    max_grade: int | None = _counted("Highest grade of the scan", "Int8")
+    has_ct: bool = _listed("a CT")
+    has_ct_json: bool = _listed("a _ct.json")
+    has_mask: bool = _listed("a vertebra mask")
+    has_centroids: bool = _listed("a centroid file")
+    has_grading: bool = described("The workbook has a row of the series", _E1)
 
 
 class VertebraRecord(Record):
@@ -155,74 +260,42 @@ class VertebraRecord(Record):
     mask, or a point in the centroid file.
     """
 
-    scan_id: Annotated[str, described("CT series", source=_NAME)]
+    scan_id: str = described("CT series", _NAME)
     subject_id: SubjectId
     split: PublishedSplit
-    level: Annotated[
-        Level,
-        described(
-            "Level, ordered from C1 down to L6; T13 lies between T12 and L1",
-            source=_LABELS,
-            dtype="level",
-        ),
-    ]
-    label: Annotated[
-        int,
-        described("Integer in masks and centroid files; T13 is 28", source=_LABELS, dtype="Int16"),
-    ]
-    region: Annotated[
-        Region, described("cervical, thoracic or lumbar", source=_LABELS, dtype="category")
-    ]
-    grade: Annotated[
-        Literal[0, 1, 2, 3] | None,
-        described(
-            "Genant grade; missing means not assessed, never healthy",
-            source=f"{_E1}, *_fx-g",
-            dtype="Int8",
-        ),
-    ]
-    fracture_type: Annotated[
-        FractureType | None,
-        described("Genant shape of the fracture", source=f"{_E1}, *_fx-s", dtype="category"),
-    ]
-    foreign_material: Annotated[
-        bool | None,
-        described(
-            "True where the sheet has x (implant, cement), False where it has a grade",
-            source=f"{_E1}, *_fx-g",
-        ),
-    ]
-    grade_status: Annotated[
-        GradeStatus,
-        described(
-            "graded; foreign_material (x); not_assessed (seen, but no grade); no_mask (graded or x, "
-            "but the mask lacks it)",
-            source="join of workbook, mask and centroids",
-            dtype="category",
-        ),
-    ]
-    has_mask: Annotated[
-        bool | None,
-        described(
-            "The mask has the label; missing if the mask is not on this machine", source=_MASK
-        ),
-    ]
-    has_centroid: Annotated[
-        bool | None,
-        described(
-            "The centroid file has a point; missing if the file is not on this machine", source=_CTD
-        ),
-    ]
-    centroid_i: Annotated[float | None, _index("first")]
-    centroid_j: Annotated[float | None, _index("second")]
-    centroid_k: Annotated[float | None, _index("third")]
-    centroid_x: Annotated[float | None, _place("to the right")]
-    centroid_y: Annotated[float | None, _place("to the front")]
-    centroid_z: Annotated[float | None, _place("upwards")]
-    voxels: Annotated[int | None, described("Voxels of the label", unit="voxel", source=_MASK)]
-    volume_mm3: Annotated[
-        float | None, described("Volume of the label", unit="mm3", source=f"{_MASK}, affine")
-    ]
+    level: Level = described(
+        "Level, ordered from C1 down to L6; T13 lies between T12 and L1", _LABELS, dtype="level"
+    )
+    label: int = described("Integer in masks and centroid files; T13 is 28", _LABELS, dtype="Int16")
+    region: Region = described("cervical, thoracic or lumbar", _LABELS, dtype="category")
+    grade: Literal[0, 1, 2, 3] | None = described(
+        "Genant grade; missing means not assessed, never healthy", f"{_E1}, *_fx-g", dtype="Int8"
+    )
+    fracture_type: FractureType | None = described(
+        "Genant shape of the fracture", f"{_E1}, *_fx-s", dtype="category"
+    )
+    foreign_material: bool | None = described(
+        "True where the sheet has x (implant, cement), False where it has a grade", f"{_E1}, *_fx-g"
+    )
+    grade_status: GradeStatus = described(
+        "graded; foreign_material (x); not_assessed (seen, but no grade); no_mask (graded or x, but the mask lacks it)",
+        "join of workbook, mask and centroids",
+        dtype="category",
+    )
+    has_mask: bool | None = described(
+        "The mask has the label; missing if the mask is not on this machine", _MASK
+    )
+    has_centroid: bool | None = described(
+        "The centroid file has a point; missing if the file is not on this machine", _CTD
+    )
+    centroid_i: float | None = _index("first")
+    centroid_j: float | None = _index("second")
+    centroid_k: float | None = _index("third")
+    centroid_x: float | None = _place("to the right")
+    centroid_y: float | None = _place("to the front")
+    centroid_z: float | None = _place("upwards")
+    voxels: int | None = described("Voxels of the label", _MASK, unit="voxel")
+    volume_mm3: float | None = described("Volume of the label", f"{_MASK}, affine", unit="mm3")
     bmd_mg_cm3: Density
     age_years: Age
 
@@ -245,51 +318,40 @@ class SubjectRecord(Record):
 
     subject_id: SubjectId
     split: PublishedSplit
-    n_scans: Annotated[int, _counted("CT series of the person")]
+    n_scans: int = _counted("CT series of the person")
     age_years: Age
     ct_device: Device
-    bmd_mg_cm3: Annotated[
-        float | None, described("Lumbar bone mineral density", unit="mg/cm3", source=f"{_E1}, BMD")
-    ]
+    bmd_mg_cm3: float | None = described(
+        "Lumbar bone mineral density", f"{_E1}, BMD", unit="mg/cm3"
+    )
     t_score: TScore
-    n_levels: Annotated[int, _counted("Different levels over all series")]
-    n_graded: Annotated[int, _counted("Different levels with a grade")]
-    n_fractured: Annotated[int, _counted("Different levels of grade 1 to 3")]
-    n_foreign_material: Annotated[int, _counted("Different levels marked x")]
-    max_grade: Annotated[int | None, _counted("Highest grade of the person", "Int8")]
-    has_foreign_material: Annotated[bool, described("Any level is marked x", source="counted")]
+    n_levels: int = _counted("Different levels over all series")
+    n_graded: int = _counted("Different levels with a grade")
+    n_fractured: int = _counted("Different levels of grade 1 to 3")
+    n_foreign_material: int = _counted("Different levels marked x")
+    max_grade: int | None = _counted("Highest grade of the person", "Int8")
+    has_foreign_material: bool = described("Any level is marked x", "counted")
 
 
 class PatientRow(Record):
     """A row of the optional patient table: what the published workbook does not hold."""
 
-    subject_id: Annotated[str, described("Person, such as verse004", source=_PATIENTS)]
-    sex: Annotated[Sex | None, described("F or M", source=_PATIENTS)]
-    contrast: Annotated[
-        Contrast | None,
-        described("Contrast phase: none, arterial or portal_venous", source=_PATIENTS),
-    ]
+    subject_id: str = described("Person, such as verse004", _PATIENTS)
+    sex: Sex | None = described("F or M", _PATIENTS)
+    contrast: Contrast | None = described(
+        "Contrast phase: none, arterial or portal_venous", _PATIENTS
+    )
 
 
 class CtSidecar(Record):
     """A ``_ct.json`` file of VerSe'19; all values are texts."""
 
-    dataset: Annotated[
-        str, described("Name and DOI of the data set", source=_CT_JSON, max_length=200)
-    ]
-    kvp: Annotated[
-        str,
-        Field(alias="KVP"),
-        described("Tube voltage", unit="kV", source=_CT_JSON, pattern=r"^[0-9]{2,3}(\.[0-9]+)?$"),
-    ]
-    manufacturer: Annotated[
-        str, Field(alias="Manufacturer"), described("Maker", source=_CT_JSON, max_length=64)
-    ]
-    model: Annotated[
-        str,
-        Field(alias="ManufacturerModelName"),
-        described("Model", source=_CT_JSON, max_length=64),
-    ]
+    dataset: str = described("Name and DOI of the data set", _CT_JSON, max_length=200)
+    kvp: str = described(
+        "Tube voltage", _CT_JSON, unit="kV", pattern=r"^[0-9]{2,3}(\.[0-9]+)?$", alias="KVP"
+    )
+    manufacturer: str = described("Maker", _CT_JSON, max_length=64, alias="Manufacturer")
+    model: str = described("Model", _CT_JSON, max_length=64, alias="ManufacturerModelName")
 
     @property
     def device(self) -> str:

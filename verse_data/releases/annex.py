@@ -20,8 +20,8 @@ from typing import Final
 from verse_data import publishing
 from verse_data.errors import DownloadCorrupt
 from verse_data.locks import key_lock
-from verse_data.records.keys import object_path, other_object_path, size_and_digest
 from verse_data.records.lock import LockedFile
+from verse_data.records.source_file import object_path, other_object_path, size_and_digest
 from verse_data.releases.environment import check_annex, tool_environment
 from verse_data.releases.git import check_writable, failure, git
 

@@ -18,8 +18,8 @@ from typing import Final
 
 from verse_data import publishing
 from verse_data.errors import StorageError, UsageError
-from verse_data.records.keys import link_target, log_folder
 from verse_data.records.lock import LockedFile, ReleaseLock
+from verse_data.records.source_file import link_target, log_folder
 from verse_data.releases import annex, git
 from verse_data.releases.environment import AUTHOR_EMAIL, AUTHOR_NAME, check_annex
 from verse_data.releases.git import GitFailed, tags

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from verse_data.records.centroids import CentroidFile
-from verse_data.records.grading import FRACTURE_TYPES
+from verse_data.records.tables import FRACTURE_TYPES
 from verse_data.spine.geometry import Grid, apply_affine
 from verse_data.spine.levels import GRADED_LEVELS, LEVEL_OF_LABEL, LEVELS
 from verse_data.tables.checks import row_scan_id
@@ -144,14 +144,9 @@ def _cells(taken: GradedRow) -> dict[tuple[str, str], Any]:
         found[level, "grade"] = f"{level}_fx-g", row.grades.get(level)
         found[level, "fracture_type"] = f"{level}_fx-s", _shape(row.shapes.get(level))
     return {
-        place: _as_it_stands(taken, heading) if heading in taken.bad else value
+        place: taken.source.cells.get(heading) if heading in taken.bad else value
         for place, (heading, value) in found.items()
     }
-
-
-def _as_it_stands(taken: GradedRow, heading: str) -> Any:
-    cell = taken.source.cells.get(heading)
-    return cell.value if cell else None
 
 
 def _shape(code: Any) -> Any:

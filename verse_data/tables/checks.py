@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from verse_data.errors import counted
-from verse_data.records.grading import DEVICES, GradingRow
 from verse_data.records.names import Role
+from verse_data.records.tables import DEVICES, GradingRow
 from verse_data.spine.geometry import Grid, apply_affine
 from verse_data.spine.levels import GRADED_LEVELS, LABEL_OF_LEVEL, LEVEL_OF_LABEL, LEVELS
 from verse_data.tables.anatomy import disorders

@@ -23,43 +23,37 @@ import io
 import re
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from decimal import ROUND_HALF_UP, Decimal
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import pandas as pd
 
 from verse_data.errors import ValidationFailed
-from verse_data.problems import SHOWN, Problem, raise_problems
+from verse_data.problems import Problem, raise_problems, shown
 from verse_data.records.catalog import CatalogEntry, PublishedFigure
-from verse_data.records.grading import FRACTURE_TYPES, GradingRow
-from verse_data.records.tables import PatientRow
+from verse_data.records.tables import FRACTURE_TYPES, PatientRow
 from verse_data.tables.grading import Grading
 
 Verdict = Literal["agrees", "differs", "needs"]
 
-_LIMIT: Final = 8 << 20
 _NAMES: Final = {
-    "subject_id": "subject_id",
     "subject_ID": "subject_id",
-    "sex": "sex",
     "Sex": "sex",
-    "contrast": "contrast",
     "Contrast Enhancement": "contrast",
+    **{name: name for name in ("subject_id", "sex", "contrast")},
 }
 _SUBJECT: Final = re.compile(
     r"(?:(?:sub-)?(verse[0-9]{3}|gl[0-9]{3})|(?!0+(?:\.|$))([0-9]{1,3})(?:\.0)?)"
 )
-_CONTRASTS: Final = ("none", "arterial", "portal_venous")
-_WORDS: Final = {
-    "sex": {"F": "F", "M": "M"},
-    "contrast": {
-        **{word: word for word in _CONTRASTS},
-        **dict(zip(("ce-no", "ce-art", "ce-pv"), _CONTRASTS, strict=True)),
-    },
+_SEXES: Final = {"F": "F", "M": "M"}
+_CONTRASTS: Final = {
+    **{word: word for word in ("none", "arterial", "portal_venous")},
+    "ce-no": "none",
+    "ce-art": "arterial",
+    "ce-pv": "portal_venous",
 }
 _THEN: Final = "The columns are documented in verse_data.tables.figures."
 
@@ -91,101 +85,65 @@ class FigureReport:
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain values."""
-        return {
-            "release": self.release,
-            "counts": {verdict: self.count(verdict) for verdict in ("agrees", "differs", "needs")},
-            "cells": [asdict(cell) for cell in self.cells],
-            "notes": list(self.notes),
-        }
+        counts = {verdict: self.count(verdict) for verdict in ("agrees", "differs", "needs")}
+        return {"release": self.release, "counts": counts, **asdict(self)}
 
 
-class _Missing(Exception):
-    """A figure cannot be computed; the text says what it needs."""
+_Found = tuple[Any, dict[str, str]]
+"""A Counter of the figures of one column of the published table, and what some of them still need."""
 
 
-class _Group:
-    """What is at hand for one column of the published table: a split, or all."""
-
-    def __init__(
-        self,
-        name: str,
-        entry: CatalogEntry,
-        grading: Grading | None,
-        vertebrae: pd.DataFrame | None,
-        patients: dict[str, PatientRow],
-    ) -> None:
-        self._graded, self._patients = grading is not None, patients
-        graded = [row.row for row in grading.rows] if grading else []
-        self._series = [row for row in graded if name in {"all", row.split}]
-        expected = {one.scan_id for one in entry.expected if name in {"all", one.split}}
-        self._points = vertebrae
-        if vertebrae is not None:
-            points = vertebrae[vertebrae["has_centroid"].fillna(value=False).astype(bool)]
-            self._points = points if name == "all" else points[points["split"] == name]
-            expected -= set(self._points["scan_id"])
-        self._without_points = len(expected)
-
-    def series(self) -> list[GradingRow]:
-        if not self._graded:
-            raise _Missing("the grading workbook: --workbook FILE")
-        return self._series
-
-    def persons(self) -> list[GradingRow]:
-        """Return the first row of each subject: the paper's means are over patients."""
-        return list({row.subject_id: row for row in reversed(self.series())}.values())
-
-    def values(self, column: str) -> list[float]:
-        values = [float(getattr(row, column)) for row in self.persons()]
-        if len(values) < 2:
-            raise _Missing("at least two patients in this column")
-        return values
-
-    def with_value(self, column: str, value: str) -> int:
-        """Count the persons whose sex or contrast is `value`."""
-        patients = [self._patients.get(row.subject_id) for row in self.persons()]
-        values = [getattr(patient, column, None) for patient in patients]
-        if None in values:
-            raise _Missing(f"{column} of {values.count(None)} patients: --patients FILE")
-        return values.count(value)
-
-    def device(self, code: int) -> int:
-        return sum(row.ct_device == code for row in self.persons())
-
-    def grades(self, *wanted: object) -> int:
-        return sum(grade in wanted for row in self.series() for grade in row.grades.values())
-
-    def region(self, name: str) -> int:
-        """Count the vertebrae of a region: the table has them, the workbook no cervical levels."""
-        if self._points is None or self._without_points:
-            raise _Missing(
-                f"the centroid files of {self._without_points} scans: "
-                f"verse-data get RELEASE --role centroids"
-            )
-        return int((self._points["region"] == name).sum())
+def _figures(
+    group: str,
+    entry: CatalogEntry,
+    grading: Grading | None,
+    vertebrae: pd.DataFrame | None,
+    patients: dict[str, PatientRow],
+) -> _Found:
+    """Compute every figure of a split, or of all."""
+    found, needs = _regions(group, entry, vertebrae)
+    if grading is None:
+        needed = dict.fromkeys(
+            ("workbook", "sex", "contrast"), "the grading workbook: --workbook FILE"
+        )
+        return found, needs | needed
+    rows = [graded.row for graded in grading.rows if group in {"all", graded.row.split}]
+    grades = Counter(str(grade) for row in rows for grade in row.grades.values())
+    found.update({f"grade_{grade}": number for grade, number in grades.items()})
+    found["fractures"] = grades["1"] + grades["2"] + grades["3"]
+    found["foreign_material"] = grades["x"]
+    found.update(scans=len(rows), vertebrae=sum(row.n_vertebrae for row in rows))
+    # The paper's means are over patients: of each, the first row counts.
+    persons = list({row.subject_id: row for row in reversed(rows)}.values())
+    found["patients"] = len(persons)
+    found.update(f"device_{row.ct_device}" for row in persons)
+    for name, field in (("age", "age_years"), ("bmd", "bmd_mg_cm3")):
+        values = [getattr(row, field) for row in persons]
+        # The deviation is that of a sample, as printed.
+        for what, compute in (("mean", statistics.fmean), ("sd", statistics.stdev)):
+            found[f"{name}_{what}"] = compute(values) if len(values) > 1 else None
+    for column in ("sex", "contrast"):
+        said = [getattr(patients.get(row.subject_id), column, None) for row in persons]
+        found.update(f"{column}_{value}" for value in said)
+        if None in said:
+            needs[column] = f"{column} of {said.count(None)} patients: --patients FILE"
+    found["women"] = found["sex_F"]
+    return found, needs
 
 
-# How each figure of the catalog is recomputed; standard deviations of a sample (n - 1), as printed.
-_COMPUTE: Final[dict[str, Callable[[_Group], float]]] = {
-    "scans": lambda group: len(group.series()),
-    "patients": lambda group: len(group.persons()),
-    "women": lambda group: group.with_value("sex", "F"),
-    "vertebrae": lambda group: sum(row.n_vertebrae for row in group.series()),
-    **{name: partial(_Group.region, name=name) for name in ("cervical", "thoracic", "lumbar")},
-    "fractures": lambda group: group.grades(1, 2, 3),
-    "grade_1": lambda group: group.grades(1),
-    "grade_2": lambda group: group.grades(2),
-    "grade_3": lambda group: group.grades(3),
-    "foreign_material": lambda group: group.grades("x"),
-    "age_mean": lambda group: statistics.fmean(group.values("age_years")),
-    "age_sd": lambda group: statistics.stdev(group.values("age_years")),
-    "bmd_mean": lambda group: statistics.fmean(group.values("bmd_mg_cm3")),
-    "bmd_sd": lambda group: statistics.stdev(group.values("bmd_mg_cm3")),
-    **{
-        f"contrast_{phase}": partial(_Group.with_value, column="contrast", value=phase)
-        for phase in _CONTRASTS
-    },
-    **{f"device_{code}": partial(_Group.device, code=code) for code in range(1, 6)},
-}
+def _regions(group: str, entry: CatalogEntry, vertebrae: pd.DataFrame | None) -> _Found:
+    """Count vertebrae by region: the table has them all, the workbook no cervical levels."""
+    found, needs = Counter[Any](), dict[str, str]()
+    lacking = {one.scan_id for one in entry.expected if group in {"all", one.split}}
+    if vertebrae is not None:
+        points = vertebrae[vertebrae["has_centroid"].fillna(value=False).astype(bool)]
+        points = points if group == "all" else points[points["split"] == group]
+        found.update(points["region"])
+        lacking -= set(points["scan_id"])
+    if vertebrae is None or lacking:
+        files = f"the centroid files of {len(lacking)} scans"
+        needs["vertebrae"] = f"{files}: verse-data get RELEASE --role centroids"
+    return found, needs
 
 
 def report(
@@ -202,51 +160,37 @@ def report(
     """
     known = {row.subject_id: row for row in patients}
     names = dict.fromkeys(figure.group for figure in entry.figures)
-    groups = {name: _Group(name, entry, grading, vertebrae, known) for name in names}
+    groups = {name: _figures(name, entry, grading, vertebrae, known) for name in names}
     cells = tuple(_cell(figure, groups[figure.group]) for figure in entry.figures)
-    return FigureReport(
-        entry.name, cells, (*_strangers(known, entry), *_contradictions(entry, grading))
-    )
+    notes = (*_strangers(known, entry), *_contradictions(entry, grading))
+    return FigureReport(entry.name, cells, notes)
 
 
-def _cell(figure: PublishedFigure, group: _Group) -> FigureCell:
-    found, verdict, needs = None, "needs", f"a rule for {figure.figure} in this version"
-    if figure.figure in _COMPUTE:
-        try:
-            found = _as_printed(_COMPUTE[figure.figure](group), figure.expected)
-            verdict, needs = "agrees" if found == figure.expected else "differs", ""
-        except _Missing as missing:
-            needs = str(missing)
-    return FigureCell(
-        figure=figure.figure,
-        group=figure.group,
-        title=figure.title,
-        expected=figure.expected,
-        found=found,
-        verdict=verdict,  # type: ignore[arg-type]
-        needs=needs,
-    )
-
-
-def _as_printed(value: float, like: str) -> str:
-    """Round to as many digits as `like` shows, halves up, as papers do."""
-    digits = len(like.partition(".")[2])
-    exact = Decimal(repr(value))
-    return str(exact.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP))
+def _cell(figure: PublishedFigure, of_group: _Found) -> FigureCell:
+    found, needs = of_group
+    parts = (figure.figure, figure.group, figure.title, figure.expected)
+    needed = needs.get(figure.needs)
+    if needed or found[figure.figure] is None:
+        needed = needed or "at least two patients in this column"
+        return FigureCell(*parts, found=None, verdict="needs", needs=needed)
+    # As many digits as printed, halves up, as papers do.
+    digit = Decimal(1).scaleb(-len(figure.expected.partition(".")[2]))
+    value = str(Decimal(repr(found[figure.figure])).quantize(digit, rounding=ROUND_HALF_UP))
+    return FigureCell(*parts, value, "agrees" if value == figure.expected else "differs")
 
 
 def _strangers(patients: Iterable[str], entry: CatalogEntry) -> Iterator[str]:
     """Yield a line for the patients whom the release does not have, if it is known whole."""
     persons = entry.subject_of_series
-    strangers = [name for name in patients if persons and name not in set(persons.values())]
+    strangers = [
+        f"{name} (a series of {persons[name]})" if name in persons else name
+        for name in patients
+        if persons and name not in set(persons.values())
+    ]
     if strangers:
-        shown = [
-            f"{name} (a series of {persons[name]})" if name in persons else name
-            for name in strangers[:SHOWN]
-        ]
         yield (
             f"{len(strangers)} subjects of the patient table are not in {entry.name}, and count for "
-            f"nothing: {', '.join(shown)}{', ...' if strangers[SHOWN:] else ''}"
+            f"nothing: {', '.join(shown(strangers))}"
         )
 
 
@@ -254,10 +198,8 @@ def _contradictions(entry: CatalogEntry, grading: Grading | None) -> Iterator[st
     """Yield each claim of the publication's text that its whole workbook contradicts."""
     if grading is None or len(grading.rows) < len(entry.expected):
         return
-    shapes: Counter[object] = Counter(
-        shape for graded in grading.rows for shape in graded.row.shapes.values()
-    )
-    counts = {name: shapes[code] for code, name in enumerate(FRACTURE_TYPES) if code}
+    shapes = Counter(shape for graded in grading.rows for shape in graded.row.shapes.values())
+    counts = {name: shapes[code] for code, name in enumerate(FRACTURE_TYPES) if code}  # type: ignore[index]
     ranked = sorted(counts, key=lambda name: -counts[name])
     for claim in entry.prose:
         if claim.figure == "commonest_shape" and claim.says != ranked[0]:
@@ -267,79 +209,66 @@ def _contradictions(entry: CatalogEntry, grading: Grading | None) -> Iterator[st
 
 def read_patients(path: Path) -> tuple[PatientRow, ...]:
     """Read a patient table: one row a subject, in the order of first appearance."""
-    name, ((_, heading), *lines) = path.name, _lines(path)
-    places = {_NAMES[word]: place for place, word in enumerate(heading) if word in _NAMES}
-    if "subject_id" not in places or len(places) < 2:
-        found = ", ".join(map(repr, heading[:20]))
-        raise ValidationFailed(
-            f"{name}, row 1: a column subject_id, and one of sex and contrast, are needed; "
-            f"the columns are {found}. {_THEN}"
-        )
-    if len(places) < sum(word in _NAMES for word in heading):
-        raise ValidationFailed(f"{name}, row 1: a column occurs twice. {_THEN}")
-    problems: list[Problem] = []
-    rows: dict[str, tuple[int, PatientRow]] = {}
-    for number, fields in lines:
-        if len(fields) != len(heading):
-            rule = f"{len(fields)} fields where the heading has {len(heading)}"
+    name, problems = path.name, list[Problem]()
+    people: dict[str, dict[str, str | None]] = {}
+    first: dict[str, int] = {}
+    columns, rows = _rows(path)
+    for number, row in rows:
+        if None in row or None in row.values():
+            rule = "more or fewer fields than the heading has"
             problems.append(Problem(file=name, row=number, rule=rule))
             continue
-        row = {column: fields[place] for column, place in places.items()}
-        patient = _patient(name, number, row, problems)
-        if patient is None:
+        values = {column: _value(column, row[heading]) for column, heading in columns.items()}
+        bad = [
+            Problem(file=name, row=number, column=column, value=text, rule=_RULES[column])
+            for column, heading in columns.items()
+            if values[column] is None and ((text := row[heading]) or column == "subject_id")
+        ]
+        problems += bad
+        if bad:
             continue
-        first, known = rows.setdefault(patient.subject_id, (number, patient))
-        merged = _merged(known, patient)
-        if merged is None:
-            rule = f"row {first} says otherwise of {patient.subject_id}"
+        subject = str(values["subject_id"])
+        known = people.setdefault(subject, {"sex": None, "contrast": None})
+        first.setdefault(subject, number)
+        said = {column: value for column, value in values.items() if value is not None}
+        if any(known.get(column) not in {None, value} for column, value in said.items()):
+            rule = f"row {first[subject]} says otherwise of {subject}"
             problems.append(Problem(file=name, row=number, rule=rule))
         else:
-            rows[patient.subject_id] = (first, merged)
+            known |= said
     raise_problems(problems, what=name, then=_THEN)
-    return tuple(patient for _, patient in rows.values())
+    return tuple(PatientRow.model_validate(values) for values in people.values())
 
 
-def _merged(one: PatientRow, other: PatientRow) -> PatientRow | None:
-    """Return what two rows of one subject say together, or None if they contradict each other."""
-    sex, contrast = one.sex or other.sex, one.contrast or other.contrast
-    if other.sex not in {sex, None} or other.contrast not in {contrast, None}:
-        return None
-    return PatientRow(subject_id=one.subject_id, sex=sex, contrast=contrast)
+_RULES: Final = {
+    "subject_id": "is no subject such as verse004 or 4",
+    "sex": f"is none of {', '.join(_SEXES)}",
+    "contrast": f"is none of {', '.join(_CONTRASTS)}",
+}
 
 
-def _patient(
-    file: str, number: int, row: dict[str, str], problems: list[Problem]
-) -> PatientRow | None:
-    """Read one row; add to `problems` what is wrong with it."""
-    values: dict[str, Any] = {"sex": None, "contrast": None}
-    before = len(problems)
-    for column, text in row.items():
-        if column == "subject_id":
-            match, rule = _SUBJECT.fullmatch(text), "is no subject such as verse004 or 4"
-            values[column] = (match[1] or f"verse{int(match[2]):03d}") if match else None
-        else:
-            values[column] = _WORDS[column].get(text)
-            rule = f"is none of {', '.join(_WORDS[column])}"
-        if values[column] is None and (text or column == "subject_id"):
-            problem = Problem(file=file, row=number, column=column, value=text, rule=rule)
-            problems.append(problem)
-    return PatientRow(**values) if len(problems) == before else None
+def _value(column: str, text: str) -> str | None:
+    """Return what a field says, or None where it is empty or bad."""
+    if column != "subject_id":
+        return (_SEXES if column == "sex" else _CONTRASTS).get(text)
+    match = _SUBJECT.fullmatch(text)
+    return (match[1] or f"verse{int(match[2]):03d}") if match else None
 
 
-def _lines(path: Path) -> list[tuple[int, list[str]]]:
-    """Return the number and the fields of each line that is not empty, of which there is one."""
-    name, data = path.name, path.read_bytes()
-    if len(data) > _LIMIT:
-        raise ValidationFailed(f"{name}: {len(data):,} bytes are over the limit of {_LIMIT:,}.")
+def _rows(path: Path) -> tuple[dict[str, str], list[tuple[int, dict[Any, Any]]]]:
+    """Return the heading of each known column, and the number and fields of each row."""
     try:
-        text = data.decode("utf-8-sig")
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        lines = [(reader.line_num, fields) for fields in reader if any(fields)]
-    except UnicodeDecodeError as error:
-        found = f"byte {error.start} is {data[error.start]:#04x}"
-        raise ValidationFailed(f"{name}: not UTF-8: {found}. Save it as CSV UTF-8.") from None
-    except csv.Error as error:
-        raise ValidationFailed(f"{name}: not CSV: {error}. {_THEN}") from None
-    if not lines:
-        raise ValidationFailed(f"{name}: the file is empty. {_THEN}")
-    return lines
+        text = path.read_text(encoding="utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        rows = [(reader.line_num, row) for row in reader if any(row.values())]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValidationFailed(f"{path.name}: no CSV file in UTF-8: {error}. {_THEN}") from None
+    headings = [heading for heading in reader.fieldnames or () if heading in _NAMES]
+    columns = {_NAMES[heading]: heading for heading in headings}
+    if "subject_id" not in columns or not 1 < len(columns) == len(headings):
+        found = ", ".join(map(repr, (reader.fieldnames or ())[:20])) or "none: the file is empty"
+        raise ValidationFailed(
+            f"{path.name}, row 1: a column subject_id, and one of sex and contrast, are needed, each "
+            f"once; the columns are {found}. {_THEN}"
+        )
+    return columns, rows

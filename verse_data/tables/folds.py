@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from copy import deepcopy
 from functools import partial
 from itertools import combinations, count
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +21,16 @@ from pydantic import ConfigDict, ValidationError, model_validator
 
 from verse_data.digests import canonical_json, sha256_of_json
 from verse_data.errors import IntegrityError, UsageError, ValidationFailed, counted, did_you_mean
+from verse_data.problems import shown
 from verse_data.publishing import storage_errors, write_file
-from verse_data.records.base import Record, described, read_json, rule_of
+from verse_data.records.base import Record, described, read_json, rules_of
 
 STRATIFY: Final = ("grade", "region", "foreign_material")
 """Columns of the vertebrae that folds are balanced over, each and jointly."""
 KIND: Final = "verse-data folds"
 """What a folds file says that it is."""
 _SCHEMA_VERSION: Final = "1.0.0"
-_SHOWN_FOLDS, _SHOWN_NAMES = 10, 20
-_MOST_VALUES, _JOINT = 64, "joint"
+_SHOWN, _MOST_VALUES, _JOINT = 20, 64, "joint"
 # A single value weighs more than a combination: figures are reported by grade, region and so on.
 _PRIORITY, _SCALE = 4, 1 << 20
 _SHAKES, _PAIRS_SHAKEN, _SWAPS_OF_A_SHAKE = 100, 4000, 3
@@ -45,8 +44,8 @@ _says = partial(described, source="make_folds")
 class FoldPart(Record):
     """One fold."""
 
-    subjects: Annotated[tuple[str, ...], _says("Persons of the fold, sorted")]
-    scans: Annotated[tuple[str, ...], _says("Their CT series, sorted")]
+    subjects: tuple[str, ...] = _says("Persons of the fold, sorted")
+    scans: tuple[str, ...] = _says("Their CT series, sorted")
 
 
 class Folds(Record):
@@ -57,15 +56,15 @@ class Folds(Record):
 
     model_config = ConfigDict(populate_by_name=True, title="FoldsFile")
 
-    schema_version: Annotated[Literal["1.0.0"], _says("Version of this format")] = "1.0.0"
-    kind: Annotated[Literal["verse-data folds"], _says("What the file is")] = KIND
-    release: Annotated[str | None, _says("Name of the release")]
-    lock: Annotated[str | None, _says("Digest of the release's lock, as sha256:HEX")]
-    k: Annotated[int, _says("Number of folds", ge=2)]
-    seed: Annotated[int, _says("Seed of the division")]
-    stratify: Annotated[tuple[str, ...], _says("Columns that are balanced")]
-    parts: Annotated[tuple[FoldPart, ...], _says("The folds, numbered from 0", alias="folds")]
-    digest: Annotated[str, _says("SHA-256 (hex) of all other fields in canonical JSON")] = ""
+    schema_version: Literal["1.0.0"] = _says("Version of this format", default="1.0.0")
+    kind: Literal["verse-data folds"] = _says("What the file is", default=KIND)
+    release: str | None = _says("Name of the release")
+    lock: str | None = _says("Digest of the release's lock, as sha256:HEX")
+    k: int = _says("Number of folds", ge=2)
+    seed: int = _says("Seed of the division")
+    stratify: tuple[str, ...] = _says("Columns that are balanced")
+    parts: tuple[FoldPart, ...] = _says("The folds, numbered from 0", alias="folds")
+    digest: str = _says("SHA-256 (hex) of all other fields in canonical JSON", default="")
 
     @model_validator(mode="after")
     def _complete(self) -> Folds:
@@ -111,29 +110,32 @@ class Folds(Record):
 
     def __repr__(self) -> str:
         of = f" of {self.release}" if self.release else ""
-        sizes = [
-            f"  fold {n}: {counted(len(part.subjects), 'subject')}, {counted(len(part.scans), 'scan')}"
-            for n, part in enumerate(self.parts)
-        ]
-        more = [f"  and {len(sizes) - _SHOWN_FOLDS} more"] * (len(sizes) > _SHOWN_FOLDS)
         over = ", ".join(self.stratify) or "nothing"
         head = f"<Folds{of}: k={self.k}, seed={self.seed}, balanced over {over}, digest {self.digest[:12]}>"
-        return "\n".join([head, *sizes[:_SHOWN_FOLDS], *more])
+        sizes = [
+            f"fold {n}: {counted(len(part.subjects), 'subject')}, {counted(len(part.scans), 'scan')}"
+            for n, part in enumerate(self.parts)
+        ]
+        return "\n".join([head, *shown(sizes, indent="  ")])
 
     __str__ = __repr__
 
     def check(self, scans: pd.DataFrame) -> None:
         """Raise ValidationFailed unless the folds divide exactly the scans of a table."""
         # Two maps: a scan and its subject often have one name, and may lie in different folds here.
-        owner = _owners(scans)
-        of_scan, of_subject = self._fold_of("scans"), self._fold_of("subjects")
-        both = sorted(of_scan.keys() & owner.keys())
-        moved = [scan for scan in both if of_subject.get(owner[scan]) != of_scan[scan]]
+        owner, of_scan, of_subject = (
+            _owners(scans),
+            self._fold_of("scans"),
+            self._fold_of("subjects"),
+        )
         problems = {
             "only in the folds": of_scan.keys() - owner.keys(),
             "only in the release": owner.keys() - of_scan.keys(),
-            "of another subject in the release": [s for s in moved if owner[s] not in of_subject],
-            "in another fold than their subject": [s for s in moved if owner[s] in of_subject],
+            "not in the fold of their subject": {
+                scan
+                for scan in of_scan.keys() & owner.keys()
+                if of_subject.get(owner[scan]) != of_scan[scan]
+            },
             "subjects without a scan in the release": of_subject.keys() - set(owner.values()),
         }
         lines = [f"{what}: {_listed(sorted(names))}" for what, names in problems.items() if names]
@@ -179,18 +181,16 @@ class Folds(Record):
             If it was changed since it was written: its digest is another.
         """
         folds = parse_folds(Path(path))
-        if folds.release and release and folds.release != release:
-            raise ValidationFailed(
-                f"The folds were made of the release {folds.release}, and this is {release}. "
-                f"Open {folds.release}, or make folds of {release}."
-            )
-        if folds.lock and lock and folds.lock != lock:
-            raise ValidationFailed(
-                f"The folds were made of another version of {release or 'the release'}: its lock is "
-                f"{folds.lock}, and this one's is {lock}, so files differ. Open the release with "
-                f"version={folds.lock!r}, or make the folds again. To use them all the same, "
-                f"Folds.read(path, release.scans) checks scans and patients alone."
-            )
+        for what, made_of, given in (
+            ("release", folds.release, release),
+            ("lock", folds.lock, lock),
+        ):
+            if made_of and given and made_of != given:
+                raise ValidationFailed(
+                    f"{path}: the folds were made of another {what}: {made_of}, and this one's is "
+                    f"{given}. Open that one (a lock by version={made_of!r}), or make the folds again. "
+                    f"Folds.read(path, release.scans) checks scans and patients alone."
+                )
         folds.check(scans)
         return folds
 
@@ -238,11 +238,12 @@ def make_folds(
     subjects.sort(key=lambda subject: hashlib.sha256(f"{seed}/{subject}".encode()).digest())
     weights = [1 if axis == _JOINT else _PRIORITY for axis in counts.columns.get_level_values(0)]
     found = _divide(counts.loc[subjects].to_numpy(), np.array(weights), parts=k, seed=seed)
-    owners, fold_of, parts = _owners(scans), dict(zip(subjects, found, strict=True)), []
-    for n in range(k):
-        people = sorted(subject for subject in subjects if fold_of[subject] == n)
-        names = sorted(scan for scan, owner in owners.items() if fold_of[owner] == n)
-        parts.append(FoldPart(subjects=tuple(people), scans=tuple(names)))
+    table = pd.DataFrame(_owners(scans).items(), columns=["scan", "subject"])
+    fold = table["subject"].map(dict(zip(subjects, found, strict=True)))
+    parts = [
+        FoldPart(subjects=tuple(sorted({*part["subject"]})), scans=tuple(sorted(part["scan"])))
+        for part in (table[fold == number] for number in range(k))
+    ]
     return Folds(k=k, seed=seed, stratify=stratify, parts=tuple(parts), release=release, lock=lock)
 
 
@@ -260,29 +261,17 @@ def parse_folds(path: Path) -> Folds:
             f"{path}: schema_version is {value.get('schema_version')!r}, and this package reads "
             f"{_SCHEMA_VERSION!r}. Upgrade verse-data, or make the folds again with this one."
         )
-    said = value.pop("digest", None)
-    digest = digest_of(value, name=str(path))
-    if said != digest:
-        raise IntegrityError(
-            f"{path}: its content has the digest {digest[:12]}, and it says {str(said)[:12]!r}: "
-            f"it was changed after it was written. Take it from where it came from, or make it again."
-        )
     try:
-        return Folds.model_validate_json(data)
+        folds = Folds.model_validate_json(data)
     except ValidationError as error:
-        rules = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {rule_of(e)}" for e in error.errors()]
-        raise ValidationFailed(f"{path}: {'; '.join(rules[:_SHOWN_NAMES])}.") from None
-
-
-def digest_of(value: Any, *, name: str) -> str:
-    """Return the SHA-256 (hex) of a JSON value; refuse texts that are no UTF-8, such as half a pair."""
-    try:
-        return sha256_of_json(value)
-    except UnicodeEncodeError as error:
-        found = f"U+{ord(error.object[error.start]):04X}"
-        raise ValidationFailed(f"{name}: a text holds {found}, which is no character.") from None
-    except RecursionError:
-        raise ValidationFailed(f"{name}: nested too deeply.") from None
+        raise ValidationFailed(f"{path}: {rules_of(error)}.") from None
+    if value.get("digest") != folds.digest:
+        raise IntegrityError(
+            f"{path}: its content has the digest {folds.digest[:12]}, and it says "
+            f"{str(value.get('digest'))[:12]!r}: it was changed after it was written. Take it from "
+            f"where it came from, or make it again."
+        )
+    return folds
 
 
 def column_names(stratify: Any) -> tuple[str, ...]:
@@ -303,8 +292,7 @@ def _whole_number(name: str, value: Any) -> int:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-    return ", ".join(names[:_SHOWN_NAMES]) + more
+    return ", ".join(shown(names))
 
 
 def _owners(scans: pd.DataFrame) -> dict[str, str]:
@@ -325,50 +313,35 @@ def _counts(scans: pd.DataFrame, vertebrae: pd.DataFrame, stratify: Sequence[str
     if "scan_id" not in vertebrae.columns:
         raise UsageError("The table of vertebrae has no column scan_id, which folds need.")
     owner = _owners(scans)
-    subjects = sorted(set(owner.values()))
-    rows = vertebrae[vertebrae["scan_id"].astype(str).isin(owner.keys())]
-    whose = [owner[scan] for scan in rows["scan_id"].astype(str)]
-    words = {name: _words(rows, name) for name in dict.fromkeys(stratify)}
+    whose = vertebrae["scan_id"].astype(str).map(owner)
+    rows, whose = vertebrae[whose.notna()], whose.dropna()
+    words = {name: _words(rows, name) for name in stratify}
     if len(words) > 1:
         words[_JOINT] = [", ".join(row) for row in zip(*words.values(), strict=True)]
-    place = {subject: number for number, subject in enumerate(subjects)}
-    axes = [("size", subjects, ["subjects"] * len(subjects))]
-    axes += [("size", list(owner.values()), ["scans"] * len(owner))]
-    axes += [(axis, whose, said) for axis, said in words.items()]
-    kinds: list[tuple[str, str]] = []
-    counts: list[_Whole] = []
-    for axis, people, said in axes:
-        values = sorted(set(said))
-        column = {value: number for number, value in enumerate(values)}
-        kinds += [(axis, value) for value in values]
-        counts.append(np.zeros((len(subjects), len(values)), dtype=np.int64))
-        for subject, value in zip(people, said, strict=True):
-            counts[-1][place[subject], column[value]] += 1
-    columns = pd.MultiIndex.from_tuples(kinds, names=["axis", "value"])
-    return pd.DataFrame(np.concatenate(counts, axis=1), index=subjects, columns=columns)
+    scans_of = pd.Series(owner).value_counts()
+    counts = {"size": pd.DataFrame({"subjects": 1, "scans": scans_of}, scans_of.index)}
+    for axis, values in words.items():
+        counts[axis] = pd.get_dummies(pd.Series(values), dtype=int).groupby(whose.to_numpy()).sum()
+    table = pd.concat(counts, axis="columns", names=["axis", "value"]).sort_index()
+    return table.fillna(0).astype(np.int64)
 
 
 def _words(rows: pd.DataFrame, name: str) -> list[str]:
     """Return the values of a column as words, with ``missing`` for what is missing."""
-    refused = f"Folds cannot be stratified by {name!r}:"
     if name not in rows.columns:
         known = list(map(str, rows.columns))
-        hint = f"{did_you_mean(name, known)} Columns: {', '.join(known)}."
-        raise UsageError(f"{refused} no such column.{hint}")
-    column = rows[name].astype(object)
-    if (several := column.nunique()) > _MOST_VALUES:
-        advice = "Choose columns such as grade, region, foreign_material."
-        raise UsageError(
-            f"{refused} it has {several:,} different values, over {_MOST_VALUES}. {advice}"
-        )
-    truth = [
-        str(value).lower() if isinstance(value, bool | np.bool_) else value for value in column
-    ]
-    return ["missing" if pd.isna(value) else str(value) for value in truth]
+        problem = f"no such column.{did_you_mean(name, known)} Columns: {', '.join(known)}."
+    elif (several := rows[name].nunique()) > _MOST_VALUES:
+        problem = f"it has {several:,} different values, over {_MOST_VALUES}."
+    else:
+        column = rows[name].astype(object)
+        truth = [str(v).lower() if isinstance(v, bool | np.bool_) else v for v in column]
+        return ["missing" if pd.isna(value) else str(value) for value in truth]
+    raise UsageError(f"Folds cannot be stratified by {name!r}: {problem}")
 
 
-class _Division:
-    """Subjects (by number) in parts, and how uneven their counts are.
+class _Shares:
+    """How far the parts of a division are from an equal share of each count.
 
     The cost is a sum of squares: for each count, the distance of each part from an equal share,
     weighted so that rare counts matter as much as frequent ones.
@@ -376,73 +349,75 @@ class _Division:
 
     def __init__(self, counts: _Whole, priority: _Whole, parts: int) -> None:
         totals = counts.sum(axis=0)
-        self._parts = parts
         self._weights = np.maximum(_SCALE // np.maximum(totals, 1) * priority, 1)
+        # Per part and kind: parts * count - total, which is 0 at an equal share.
+        self._empty = np.tile(-totals, (parts, 1))
         # The last subject is nobody, and in every part: a move is a swap with nobody.
         self._steps = parts * np.vstack([counts, np.zeros_like(totals)])
         self._weighted = self._steps // parts * self._weights
         self._square = (self._weighted * self._steps).sum(axis=1)
         # Floating point is much faster here, and exact: whole numbers far below 2**53.
         self._factors = self._weighted.astype(np.float64), 2.0 * self._steps
-        self.part = np.zeros(len(self._steps), dtype=np.int64)
-        # Per part and kind: parts * count - total, which is 0 at an equal share.
-        self._off = np.tile(-totals, (parts, 1))
-        # The heavy ones first, each to the part where it costs least.
-        for subject in np.argsort(-self._square[:-1], kind="stable"):
-            self.part[subject] = np.argmin(self._off @ self._weighted[subject])
-            self._off[self.part[subject]] += self._steps[subject]
         # Of a division in which no count differs by more than one.
         self.least_cost = int((totals % parts * (parts - totals % parts) * parts) @ self._weights)
-        self.settle()
 
-    def swap(self, first: int, one: int, second: int, other: int) -> None:
-        """Bring `first` from part `one` to `other`, and `second` the other way."""
-        step = self._steps[first] - self._steps[second]
-        self._off[one] -= step
-        self._off[other] += step
-        self.part[first], self.part[second] = other, one
+    def place(self) -> _Whole:
+        """Return the part of each subject: the heavy ones first, each to where it costs least."""
+        part, off = np.zeros(len(self._steps), dtype=np.int64), self._empty.copy()
+        for subject in np.argsort(-self._square[:-1], kind="stable"):
+            part[subject] = np.argmin(off @ self._weighted[subject])
+            off[part[subject]] += self._steps[subject]
+        return part
 
-    def settle(self) -> None:
-        """Take the best move or swap between two parts, for any two, until none helps."""
-        while sum(self._settle_pair(*pair) for pair in combinations(range(self._parts), 2)):
-            pass
-        self.cost = int((self._off**2 @ self._weights).sum())
+    def settle(self, part: _Whole) -> int:
+        """Take the best move or swap between two parts, for any two, until none helps; return the cost."""
+        off, helped = self._empty.copy(), True
+        np.add.at(off, part, self._steps)
+        while helped:
+            helped = False
+            for one, other in combinations(range(len(off)), 2):
+                while swap := self._best_swap(part, off, one, other):
+                    step = self._steps[swap[0]] - self._steps[swap[1]]
+                    off[one] -= step
+                    off[other] += step
+                    part[swap[0]], part[swap[1]] = other, one
+                    helped = True
+        return int((off**2 @ self._weights).sum())
 
-    def _settle_pair(self, one: int, other: int) -> bool:
+    def _best_swap(self, part: _Whole, off: _Whole, one: int, other: int) -> tuple[int, int] | None:
+        """Return the subjects whose swap lowers the cost most, or None if no swap lowers it."""
         nobody = len(self._steps) - 1
-        for taken in count():
-            a, b = (
-                np.append((self.part[:-1] == part).nonzero()[0][:_MEMBERS], nobody)
-                for part in (one, other)
-            )
-            # The change of cost of each swap, divided by 2 * parts, which all share.
-            pull = self._off[other] - self._off[one]
-            leave = self._square[a] + self._weighted[a] @ pull
-            come = self._square[b] - self._weighted[b] @ pull
-            both = (self._factors[0][a] @ self._factors[1][b].T).astype(np.int64)
-            change = leave[:, None] + come - both
-            # A part never loses its last subject.
-            change[:-1, -1] *= len(a) > 2
-            change[-1, :-1] *= len(b) > 2
-            first, second = divmod(int(np.argmin(change)), len(b))
-            if change[first, second] >= 0:
-                return taken > 0
-            self.swap(a[first], one, b[second], other)
-        return False
+        a, b = (
+            np.append((part[:-1] == side).nonzero()[0][:_MEMBERS], nobody) for side in (one, other)
+        )
+        # The change of cost of each swap, divided by 2 * parts, which all share.
+        pull = off[other] - off[one]
+        leave = self._square[a] + self._weighted[a] @ pull
+        come = self._square[b] - self._weighted[b] @ pull
+        both = (self._factors[0][a] @ self._factors[1][b].T).astype(np.int64)
+        change = leave[:, None] + come - both
+        # A part never loses its last subject.
+        change[:-1, -1] *= len(a) > 2
+        change[-1, :-1] *= len(b) > 2
+        first, second = divmod(int(np.argmin(change)), len(b))
+        return (int(a[first]), int(b[second])) if change[first, second] < 0 else None
 
 
 def _divide(counts: _Whole, priority: _Whole, *, parts: int, seed: int) -> _Whole:
     """Return the part of each subject: shaken and settled again while that may help."""
-    best = _Division(counts, priority, parts)
+    shares = _Shares(counts, priority, parts)
+    best = shares.place()
+    cost = shares.settle(best)
     digests = (hashlib.sha256(f"{seed}/{number}".encode()).hexdigest() for number in count())
     drawn = (int(digest[:16], 16) % len(counts) for digest in digests)
     for _ in range(min(_SHAKES, len(counts), _PAIRS_SHAKEN // (parts * (parts - 1)))):
-        if best.cost == best.least_cost:
+        if cost == shares.least_cost:
             break
-        trial = deepcopy(best)
+        trial = best.copy()
         for _ in range(_SWAPS_OF_A_SHAKE):
-            first, second = next(drawn), next(drawn)
-            trial.swap(first, trial.part[first], second, trial.part[second])
-        trial.settle()
-        best = min(trial, best, key=lambda division: division.cost)
-    return best.part[:-1]
+            pair = [next(drawn), next(drawn)]
+            trial[pair] = trial[pair[::-1]]
+        found = shares.settle(trial)
+        if found <= cost:
+            best, cost = trial, found
+    return best[:-1]

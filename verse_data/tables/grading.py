@@ -10,25 +10,21 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from verse_data.errors import counted
 from verse_data.problems import Problem, raise_problems
-from verse_data.records.grading import SPLIT_OF_DATASET, GradingRow
-from verse_data.records.names import Split
+from verse_data.records.base import rule_of
+from verse_data.records.tables import SPLIT_OF_DATASET, GradingRow
 from verse_data.spine.levels import GRADED_LEVELS
-from verse_data.tables.workbook import Cell, Sheet, SheetRow, read_sheet
+from verse_data.tables.workbook import Sheet, SheetRow, read_sheet
 
 _REMEDY: Final = "Mend these cells in the file, or get it again from its source, and read it again."
-_NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]{0,8})(\.[0-9]{1,17})?")
 _SERIES: Final = re.compile(r"([1-9]) of ([1-9])")
-_COUNT: Final = re.compile(r'=COUNTIF\(\$?M\$?([0-9]+):\$?AD\$?\1,\s*"(x|>0)"\)')
-_KINDS: Final = {
-    "text": "is text",
-    "boolean": "is a truth value",
-    "formula": "is a formula",
-    "error": "is an error value",
-    "date": "is a date",
-}
+_COUNTS: Final = {"foreign_material": "x", "N_Fx": ">0"}
+"""What the workbook's own formulas count in the grades of their row."""
 _SHARED: Final = (
     ("dataset", "split"),
     ("age_ct", "age_years"),
@@ -38,12 +34,8 @@ _SHARED: Final = (
 )
 """Values of the person, which all series of one subject repeat."""
 
-Parse = Callable[[Cell | None], Any]
-"""Returns the value of a cell, or raises `_Bad`."""
-
-
-class _Bad(Exception):
-    """A cell breaks the rule of its column; the text is the rule."""
+Parse = Callable[[Any], Any]
+"""Returns what a cell says (None is a blank), or raises ValueError with the rule of its column."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +88,10 @@ def examine(sheet: Sheet, *, without_t12: Collection[str] = ()) -> tuple[Grading
     rows = [read_cells(sheet, source, problems) for source in sheet.rows]
     for graded in rows:
         excused = graded.row.series_id in without_t12
-        for heading, rule in graded.row.broken_rules(may_lack_t12=excused, bad=graded.bad):
-            problems.append(_problem(sheet, graded.source, heading, rule))
+        for headings, rule in graded.row.broken_rules(may_lack_t12=excused):
+            # What a cell that is bad in itself means is not known.
+            if graded.bad.isdisjoint(headings):
+                problems.append(_problem(sheet, graded.source, headings[0], rule))
     for graded, heading, rule in _between_rows(rows):
         problems.append(_problem(sheet, graded.source, heading, rule))
     if not rows:
@@ -108,13 +102,12 @@ def examine(sheet: Sheet, *, without_t12: Collection[str] = ()) -> tuple[Grading
 
 
 def _problem(sheet: Sheet, row: SheetRow, heading: str, rule: str) -> Problem:
-    cell = row.cells.get(heading)
     return Problem(
         file=sheet.file,
         sheet=sheet.sheet,
         row=row.number,
         column=sheet.column(heading),
-        value=cell.value if cell else None,
+        value=row.cells.get(heading),
         rule=rule,
     )
 
@@ -124,21 +117,23 @@ def read_cells(sheet: Sheet, source: SheetRow, problems: list[Problem]) -> Grade
     bad: set[str] = set()
 
     def take(heading: str, parse: Parse) -> Any:
-        cell = source.cells.get(heading)
-        if cell is None and heading in sheet.blank:
+        value = source.cells.get(heading)
+        if value is None and heading in sheet.blank:
             return None
-        value, rule = None, ""
+        if heading in _COUNTS and isinstance(value, str):
+            # What the workbook's own formula counts is counted again; a CSV file has other row numbers.
+            row = source.number if sheet.sheet else "([0-9]+)"
+            formula = rf'=COUNTIF\(\$?M\$?{row}:\$?AD\$?{row},\s*"{_COUNTS[heading]}"\)'
+            value = None if re.fullmatch(formula, value) else value
         try:
-            value = parse(cell)
-        except _Bad as broken:
-            rule = str(broken)
-        formula = _COUNT.fullmatch(cell.value) if cell and cell.kind == "formula" else None
-        if formula and int(formula[1]) != source.number:
-            rule = rule or f"counts the grades of row {int(formula[1])}, not of its own"
-        if rule:
-            bad.add(heading)
-            problems.append(_problem(sheet, source, heading, rule))
-        return value
+            return parse(value)
+        except ValidationError as error:
+            rule = rule_of(error.errors()[0])
+        except ValueError as error:
+            rule = str(error)
+        bad.add(heading)
+        problems.append(_problem(sheet, source, heading, rule))
+        return None
 
     number, count = take("CT_image_series", _k_of_n) or (None, None)
     values = {field: take(heading, parse) for field, heading, parse in FIELDS}
@@ -170,129 +165,92 @@ def _between_rows(rows: Sequence[GradedRow]) -> _Seen:
             persons[graded.row.subject_id].append(graded)
     strays = sum("subject_ID" in graded.bad for graded in rows)
     for subject, own in persons.items():
-        for heading, field in _SHARED:
-            good = [graded for graded in own if heading not in graded.bad]
-            for graded in good[1:]:
-                head = getattr(good[0].row, field)
-                if getattr(graded.row, field) != head:
-                    rule = f"row {good[0].number} says {head!r} for the same subject {subject}"
-                    yield graded, heading, rule
-        yield from _counted(subject, own, strays)
+        yield from _of_one_person(subject, own, strays)
+
+
+def _of_one_person(subject: str, own: list[GradedRow], strays: int) -> _Seen:
+    """Yield where a person's rows differ, or are not 1 to n of n; `strays` rows are of unknown persons."""
+    for heading, field in _SHARED:
+        good = [graded for graded in own if heading not in graded.bad]
+        for graded in good[1:]:
+            head = getattr(good[0].row, field)
+            if getattr(graded.row, field) != head:
+                rule = f"row {good[0].number} says {head!r} for the same subject {subject}"
+                yield graded, heading, rule
+    seen: dict[int, int] = {}
+    for graded in own:
+        if "CT_image_series" in graded.bad:
+            continue
+        number, count = _part(graded)
+        rule = f"subject {subject} has {counted(len(own), 'row')}"
+        if number in seen:
+            rule = f"row {seen[number]} says so of subject {subject} already"
+        if number in seen or not len(own) <= count <= len(own) + strays:
+            yield graded, "CT_image_series", rule
+        seen[number] = graded.number
 
 
 def _part(graded: GradedRow) -> tuple[int, int]:
     return graded.row.series_number, graded.row.series_count
 
 
-def _counted(subject: str, own: list[GradedRow], strays: int) -> _Seen:
-    """Yield what is wrong with a subject's 'k of n'; `strays` rows are of unknown persons."""
-    seen: dict[int, int] = {}
-    for graded in own:
-        if "CT_image_series" in graded.bad:
-            continue
-        number, count = _part(graded)
-        if not len(own) <= count <= len(own) + strays:
-            rule = f"subject {subject} has {len(own)} {'row' if len(own) == 1 else 'rows'}"
-            yield graded, "CT_image_series", rule
-        elif number in seen:
-            rule = f"row {seen[number]} says so of subject {subject} already"
-            yield graded, "CT_image_series", rule
-        seen[number] = graded.number
+def _identifier(value: Any) -> str:
+    if type(value) is not int or not 0 < value < 1000:
+        raise ValueError("is no whole number from 1 to 999")
+    return f"verse{value:03d}"
 
 
-def _number(low: float, high: float, *, whole: bool = False) -> Parse:
-    """Parse a number from `low` to `high`; a CSV field must be a plain decimal number."""
-
-    def parse(cell: Cell | None) -> float:
-        if cell is None:
-            raise _Bad("the cell is empty, and a number is needed")
-        if cell.kind != "number" and not (cell.kind == "raw" and _NUMBER.fullmatch(cell.value)):
-            raise _Bad(f"{_KINDS.get(cell.kind, 'is not a plain number')} where a number is needed")
-        value = float(cell.value)
-        if whole and (value != int(value) or str(value) == "-0.0"):
-            raise _Bad("is not a whole number")
-        if not low <= value <= high:
-            raise _Bad(f"is not {'one of' if whole else 'within'} {low:g} to {high:g}")
-        return int(value) if whole else value
-
-    return parse
+def _split(value: Any) -> str:
+    if value not in SPLIT_OF_DATASET:
+        raise ValueError(f"is not one of {', '.join(map(repr, SPLIT_OF_DATASET))}")
+    return SPLIT_OF_DATASET[value]
 
 
-def _identifier(cell: Cell | None) -> str:
-    return f"verse{_number(1, 999, whole=True)(cell):03d}"
-
-
-def _text(cell: Cell | None) -> str:
-    if cell is None or cell.kind not in {"text", "raw"}:
-        raise _Bad("a text is needed")
-    return str(cell.value)
-
-
-def _split(cell: Cell | None) -> Split:
-    word = _text(cell)
-    if word not in SPLIT_OF_DATASET:
-        raise _Bad(f"is not one of {', '.join(map(repr, SPLIT_OF_DATASET))}")
-    return SPLIT_OF_DATASET[word]
-
-
-def _k_of_n(cell: Cell | None) -> tuple[int, int]:
-    match = _SERIES.fullmatch(_text(cell))
+def _k_of_n(value: Any) -> tuple[int, int]:
+    match = _SERIES.fullmatch(str(value))
     if match is None:
-        raise _Bad("is not of the form '1 of 2'")
+        raise ValueError("is not of the form '1 of 2'")
     return int(match[1]), int(match[2])
 
 
-def _t_score(cell: Cell | None) -> Any:
-    if cell and cell.kind in {"text", "raw"} and cell.value == "n/a":
-        return None
-    try:
-        return _number(-10, 10)(cell)
-    except _Bad as bad:
-        raise _Bad(f"{bad}; or write n/a") from None
+def _t_score(value: Any) -> Any:
+    if value is None:
+        raise ValueError("the cell is empty: write a number, or n/a")
+    return None if value == "n/a" else _by_model("t_score")(value)
 
 
-def _count(what: str) -> Parse:
-    """Parse a count: the workbook's own formula, which is recomputed, or a number, or nothing."""
+def _mark(value: Any) -> Any:
+    """Return the grade or shape code in a cell, ``"x"``, or None for not assessed."""
+    if value in {None, "x"} or (type(value) is int and 0 <= value <= 3):
+        return value
+    raise ValueError("only 0, 1, 2, 3, x or an empty cell may stand here")
 
-    def parse(cell: Cell | None) -> Any:
-        if cell is None:
-            return None
-        if cell.kind in {"formula", "raw"} and (match := _COUNT.fullmatch(cell.value)):
-            if match[2] == what:
-                return None
-            raise _Bad(f"counts {match[2]!r} where {what!r} is to be counted")
-        if cell.kind == "formula":
-            raise _Bad("is a formula other than the workbook's own COUNTIF")
-        return _number(0, 18, whole=True)(cell)
+
+def _by_model(field: str) -> Parse:
+    """Return what checks a cell by the rules that the model has for `field`."""
+    info = GradingRow.model_fields[field]
+    kind: Any = Annotated[info.annotation, info]
+    adapter = TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+    def parse(value: Any) -> Any:
+        if type(value) is bool:
+            raise ValueError("is a truth value where a number is needed")
+        return adapter.validate_python(value)
 
     return parse
-
-
-def _mark(cell: Cell | None) -> Any:
-    """Return the grade or shape code in a cell, ``"x"``, or None for not assessed."""
-    if cell is None:
-        return None
-    if cell.kind in {"text", "raw"} and cell.value == "x":
-        return "x"
-    rule = "only 0, 1, 2, 3, x or an empty cell may stand here"
-    try:
-        return _number(0, 3, whole=True)(cell)
-    except _Bad as bad:
-        plain = cell.kind in {"number", "text", "raw"}
-        raise _Bad(rule if plain else f"{bad}; {rule}") from None
 
 
 FIELDS: Final[tuple[tuple[str, str, Parse], ...]] = (
     ("series_id", "verse_ID", _identifier),
     ("subject_id", "subject_ID", _identifier),
     ("split", "dataset", _split),
-    ("age_years", "age_ct", _number(0.5, 120)),
-    ("ct_device", "CT_device", _number(1, 5, whole=True)),
-    ("resolution_mm", "Res", _number(0.1, 10)),
-    ("bmd_mg_cm3", "BMD", _number(0, 600)),
+    ("age_years", "age_ct", _by_model("age_years")),
+    ("ct_device", "CT_device", _by_model("ct_device")),
+    ("resolution_mm", "Res", _by_model("resolution_mm")),
+    ("bmd_mg_cm3", "BMD", _by_model("bmd_mg_cm3")),
     ("t_score", "DXA T-value", _t_score),
-    ("n_vertebrae", "N_vertebrae", _number(1, 26, whole=True)),
-    ("foreign_material", "foreign_material", _count("x")),
-    ("n_fractures", "N_Fx", _count(">0")),
+    ("n_vertebrae", "N_vertebrae", _by_model("n_vertebrae")),
+    ("foreign_material", "foreign_material", _by_model("foreign_material")),
+    ("n_fractures", "N_Fx", _by_model("n_fractures")),
 )
 """Field of the record, heading of the column, and what may stand there."""

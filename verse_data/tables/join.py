@@ -8,8 +8,15 @@ from typing import Any, Final
 
 from verse_data.records.catalog import ExpectedSeries
 from verse_data.records.centroids import Centroid
-from verse_data.records.grading import DEVICES, FRACTURE_TYPES, GradingRow
-from verse_data.records.tables import GradeStatus, ScanRecord, SubjectRecord, VertebraRecord
+from verse_data.records.tables import (
+    DEVICES,
+    FRACTURE_TYPES,
+    GradeStatus,
+    GradingRow,
+    ScanRecord,
+    SubjectRecord,
+    VertebraRecord,
+)
 from verse_data.spine.geometry import apply_affine
 from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS, region
 from verse_data.tables.sources import ScanSources, levels_of

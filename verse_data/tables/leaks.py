@@ -7,24 +7,23 @@ datalists, nnU-Net's ``splits_final.json`` or our ``folds.json``.
 from __future__ import annotations
 
 import csv
-import io
-import math
 import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from verse_data.errors import UsageError, ValidationFailed, counted
+from verse_data.problems import shown
 from verse_data.publishing import storage_errors
 from verse_data.records.base import read_json
 from verse_data.records.names import FileName, parse_path
-from verse_data.tables.folds import KIND, digest_of, parse_folds
+from verse_data.tables.folds import KIND, parse_folds
 from verse_data.tables.splits import subject_of_series
 
 NUMBER_RULE: Final = (
@@ -32,16 +31,39 @@ NUMBER_RULE: Final = (
     "Numbers up to 399 name a series, so 201 and 253 are one patient, verse401; "
     "400 and up name a patient. To mean a gl scan, write gl004."
 )
-HEADINGS: Final = (
-    *("scan_id", "scan", "series_id", "series", "subject_id", "subject", "participant_id"),
-    *("patient_id", "patient", "verse_id", "verse", "image", "images", "img", "ct"),
-    *("image_path", "path", "file_path", "filepath", "file_name", "filename", "file", "files"),
-    *("case_id", "case", "name", "id", "ids"),
-)
+HEADINGS: Final = [
+    "scan_id",
+    "scan",
+    "series_id",
+    "series",
+    "subject_id",
+    "subject",
+    "participant_id",
+    "patient_id",
+    "patient",
+    "verse_id",
+    "verse",
+    "image",
+    "images",
+    "img",
+    "ct",
+    "image_path",
+    "path",
+    "file_path",
+    "filepath",
+    "file_name",
+    "filename",
+    "file",
+    "files",
+    "case_id",
+    "case",
+    "name",
+    "id",
+    "ids",
+]
 """Headings of the column that holds the entries, the first that is there; in small letters."""
 _NOT_ENTRIES: Final = frozenset({"fold", "label", "mask", "seg", "segmentation"})
 _INDEX: Final = re.compile(r"(unnamed: ?[0-9]+)?")
-_SHOWN: Final = 20
 
 # Digits are those of ASCII: int() would read those of other alphabets, and hide that they differ.
 _START: Final = r"(?<![^\W_])"
@@ -111,20 +133,14 @@ class LeakReport:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{side} {number}" for side, number in self.patients.items())
-        leaking = counted(len(self.leaks), "patient sits", "patients sit")
-        unplaced = counted(len(self.unknown), "entry", "entries")
-        lines = [
-            f"Patients: {counts}.",
-            f"{leaking} on two sides:" if self.leaks else "No patient sits on two sides.",
-            *(f"  {leak}" for leak in self.leaks),
-            *([f"{unplaced} could not be placed:"] if self.unknown else []),
-            *(f"  {entry}" for entry in self.unknown),
-        ]
-        # Entries are somebody's file: what is not printable could steer the terminal.
-        return "\n".join(
-            "".join(letter if letter.isprintable() else "\ufffd" for letter in line)
-            for line in [*lines, *self.notes]
-        )
+        lines = [f"Patients: {counts}.", "No patient sits on two sides."]
+        if self.leaks:
+            leaking = counted(len(self.leaks), "patient sits", "patients sit")
+            lines[1:] = [f"{leaking} on two sides:", *(f"  {leak}" for leak in self.leaks)]
+        if self.unknown:
+            lines.append(f"{counted(len(self.unknown), 'entry', 'entries')} could not be placed:")
+            lines += [f"  {entry}" for entry in self.unknown]
+        return "\n".join([*lines, *self.notes])
 
 
 def find_leaks(
@@ -153,25 +169,22 @@ def find_leaks(
     """
     if len(split) < 2:
         raise UsageError("A split has at least two sides, such as {'train': [...], 'val': [...]}.")
-    listed: Sides = {}
     for side, entries in split.items():
         if isinstance(entries, str | bytes | Mapping):
             kind = type(entries).__name__
             raise UsageError(f"The side {side!r} is a {kind}; give a list of ids or paths.")
-        listed[side] = list(entries)
-    patients = _Patients(scans)
-    patients.learn(entry for entries in listed.values() for entry in entries)
+    listed = {_printable(side): list(entries) for side, entries in split.items()}
+    patients = _Patients(scans, [entry for entries in listed.values() for entry in entries])
     found: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     unknown, numbers = [], False
     for side, entries in listed.items():
         for entry in entries:
-            given = str(entry)[:500].encode("utf-8", "backslashreplace").decode()
             reading = patients.read(entry)
             numbers |= reading.is_number
             if reading.subject_id is not None:
-                found[reading.subject_id][side].append(given)
+                found[reading.subject_id][side].append(_printable(entry))
             if reading.problem:
-                unknown.append(Unknown(side, given, reading.problem))
+                unknown.append(Unknown(side, _printable(entry), reading.problem))
     leaks = tuple(
         Leak(subject, {side: tuple(entries) for side, entries in sides.items()})
         for subject, sides in sorted(found.items())
@@ -179,6 +192,11 @@ def find_leaks(
     )
     counts = {side: sum(side in sides for sides in found.values()) for side in listed}
     return LeakReport(leaks, tuple(unknown), counts, (NUMBER_RULE,) if numbers else ())
+
+
+def _printable(value: object) -> str:
+    """Return a name or entry of somebody's file as text that cannot steer the terminal."""
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in str(value)[:500])
 
 
 def assert_no_leak(
@@ -200,18 +218,17 @@ def assert_no_leak(
     report = find_leaks(split, scans=scans)
     if report.is_clean:
         return
-    leaking, unplaced = counted(len(report.leaks), "patient"), len(report.unknown)
-    heading = f"The split is not clean: {leaking} on two sides, "
-    lines = [f"{heading}{counted(unplaced, 'entry', 'entries')} that could not be placed."]
-    for things in (report.leaks, report.unknown):
-        lines += [f"  {thing}" for thing in things[:_SHOWN]]
-        lines += [f"  and {len(things) - _SHOWN} more"] * (len(things) > _SHOWN)
-    advice = "Put each patient on one side, or let release.folds() group them."
-    raise ValidationFailed("\n".join([*lines, *report.notes, advice]))
+    leaking = counted(len(report.leaks), "patient")
+    unplaced = counted(len(report.unknown), "entry", "entries")
+    lines = [
+        f"The split is not clean: {leaking} on two sides, {unplaced} that could not be placed."
+    ]
+    lines += [*shown(report.leaks, indent="  "), *shown(report.unknown, indent="  "), *report.notes]
+    lines.append("Put each patient on one side, or let release.folds() group them.")
+    raise ValidationFailed("\n".join(lines))
 
 
-@dataclass(frozen=True)
-class _Reading:
+class _Reading(NamedTuple):
     """The person that an entry names, if it names one; what is wrong with it, if anything is."""
 
     subject_id: str | None
@@ -222,18 +239,15 @@ class _Reading:
 class _Patients:
     """Who is behind an entry; with a table of scans, by its own names, whatever they look like."""
 
-    def __init__(self, scans: pd.DataFrame | None) -> None:
+    def __init__(self, scans: pd.DataFrame | None, entries: Iterable[object]) -> None:
         self._subject_of = subject_of_series()
-        self._known: frozenset[str] | None = None
+        self._known: set[str] | None = None
         if scans is not None:
             self._subject_of |= _names_in(scans)
-            self._known = frozenset(scans["subject_id"].dropna().astype(str))
-
-    def learn(self, entries: Iterable[object]) -> None:
-        """Take from names such as ``verse902_split-verse951`` whose series a series is."""
+            self._known = set(scans["subject_id"].dropna().astype(str))
+        # Names such as verse902_split-verse951 tell whose series a series is; what is known stays.
         for entry in entries:
             for subject, series in _SERIES.findall(_as_text(entry) or ""):
-                # What VerSe's own list or the release says stays.
                 self._subject_of.setdefault(series.lower(), subject.lower())
 
     def read(self, entry: object) -> _Reading:
@@ -254,10 +268,7 @@ class _Patients:
             return self._found({f"verse{int(number[1]):03d}"}, is_number=True)
         if not names:
             return _Reading(None, "holds no id such as verse004, sub-verse004 or gl003")
-        last = parts[-1].lower()
-        stem = re.split(r"[._]", last, maxsplit=1)[0].removeprefix("sub-")
-        by_number = stem not in self._subject_of and bool(_SUB_NUMBER.match(last))
-        return self._found(names, is_number=by_number)
+        return self._found(names)
 
     def _names(self, part: str, *, short: bool, of_release: bool) -> set[str]:
         for name in (part, part.split(".", maxsplit=1)[0]):
@@ -267,8 +278,7 @@ class _Patients:
         file = parse_path(part)
         if file is not None and file.subject_id:
             return self._in_file_name(file)
-        number = _SUB_NUMBER.match(part.lower())
-        if number:
+        if number := _SUB_NUMBER.match(part.lower()):
             return {f"verse{int(number[1]):03d}"}
         ids = (_OF_RELEASE.findall(part) if of_release else []) + _ID.findall(part)
         found = _SHORT_ID.match(part) if short and not _RELEASE_THEN_ID.match(part) else None
@@ -298,12 +308,11 @@ class _Patients:
             return _Reading(None, f"names several patients: {', '.join(sorted(subjects))}")
         subject = subjects.pop()
         problem = ""
-        if self._known is not None and subject not in self._known:
-            problem = f"reads as patient {subject}, whom the release does not have"
-        elif self._known is None and not _CANONICAL.fullmatch(subject):
+        if self._known is not None:
+            if subject not in self._known:
+                problem = f"reads as patient {subject}, whom the release does not have"
+        elif not _CANONICAL.fullmatch(subject) or subject == "verse000":
             problem = f"reads as {subject}, which is no id of VerSe such as verse004 or gl003"
-        elif self._known is None and is_number and subject == "verse000":
-            problem = "reads as verse000, and VerSe has no number 0; is it a row's number?"
         return _Reading(subject, problem, is_number)
 
 
@@ -311,25 +320,22 @@ def _names_in(scans: pd.DataFrame) -> dict[str, str]:
     """Return the subject of every name, in small letters, that a table of scans has for one."""
     owners: defaultdict[str, set[str]] = defaultdict(set)
     for column in ("subject_id", "scan_id", "series_id", "series_label"):
-        if column in scans:
-            rows = pd.DataFrame({"name": scans[column], "subject": scans["subject_id"]}).dropna()
-            for name, subject in rows.astype(str).itertuples(index=False):
-                # The 2 of split-2 only counts the series of a subject.
-                if column != "series_label" or re.search(r"[A-Za-z]|[0-9]{3}", name):
-                    owners[name.lower()].add(subject)
+        for name, subject in zip(scans.get(column, ()), scans["subject_id"], strict=False):
+            # The 2 of split-2 only counts the series of a subject.
+            counts = column == "series_label" and not re.search(r"[A-Za-z]|[0-9]{3}", str(name))
+            if pd.notna(name) and pd.notna(subject) and not counts:
+                owners[str(name).lower()].add(str(subject))
     # What several subjects have names nobody.
     return {name: subjects.pop() for name, subjects in owners.items() if len(subjects) == 1}
 
 
 def _as_text(entry: object) -> str | None:
-    if isinstance(entry, bool | np.bool_):
-        return None
-    if isinstance(entry, int | np.integer):
-        return str(int(entry))
-    if isinstance(entry, float | np.floating):
-        return str(int(entry)) if math.isfinite(entry) and entry == int(entry) else None
     if isinstance(entry, os.PathLike):
         entry = os.fspath(entry)
+    if isinstance(entry, bool):
+        return None
+    if isinstance(entry, Real):
+        return f"{float(entry):.0f}" if float(entry).is_integer() else None
     return entry.strip().replace("\\", "/") if isinstance(entry, str) else None
 
 
@@ -340,17 +346,14 @@ def read_splits(specs: Sequence[str]) -> dict[str, Sides]:
     objects) or our ``folds.json``; a file of a side has an entry on each line.
     """
     pairs = [spec.partition("=") for spec in specs]
-    if len(specs) >= 2 and all(side and path for side, _, path in pairs):
-        if len({side for side, _, _ in pairs}) < len(pairs):
-            raise UsageError("Two files are given for one side; give each side its own file.")
-        return {"": {side: [*_read_list(_bytes(path), name=path)] for side, _, path in pairs}}
+    if len({side for side, _, path in pairs if side and path}) == len(specs) > 1:
+        return {"": {side: _read_list(path) for side, _, path in pairs}}
     if len(specs) != 1:
         raise UsageError(
-            "Give one JSON file, or each side with its list: train=train.txt val=val.txt"
+            "Give one JSON file, or each side once with its list: train=train.txt val=val.txt"
         )
-    path = specs[0]
+    (path,) = specs
     value = read_json(_bytes(path), name=path)
-    digest_of(value, name=path)  # refuses what could not be printed
     if isinstance(value, dict) and value.get("kind") == KIND:
         parts = parse_folds(Path(path)).parts
         return {"": {f"fold {number}": list(part.scans) for number, part in enumerate(parts)}}
@@ -379,19 +382,15 @@ def _sides(value: Mapping[str, Any], path: str) -> Sides:
     """
     sides: Sides = {}
     for side, items in value.items():
-        if not isinstance(items, list):
-            continue
-        if not items:
+        if items == []:
             sides.setdefault(side, [])
-        for item in items:
-            fold = item.get("fold") if isinstance(item, dict) else None
-            if isinstance(fold, bool | list | dict) or (isinstance(fold, float) and fold % 1):
-                raise ValidationFailed(
-                    f"{path}: the fold {fold!r} of an entry of {side or 'the list'!r} is neither a "
-                    f"whole number nor a name."
-                )
-            number = int(fold) if isinstance(fold, float) else fold
-            name = side if fold is None else f"{side} fold {number}".strip()
+        for item in items if isinstance(items, list) else ():
+            name, fold = side, item.get("fold") if isinstance(item, dict) else None
+            if isinstance(fold, bool | list | dict):
+                raise ValidationFailed(f"{path}: the fold {fold!r} is neither a number nor a name.")
+            if fold is not None:
+                number = f"{fold:g}" if isinstance(fold, float) else fold
+                name = f"{side} fold {number}".strip()
             sides.setdefault(name or "no fold", []).extend(_entries(item))
     if len(sides) < 2:
         found = ", ".join(map(repr, sides if "" in value else value)) or "nothing"
@@ -403,47 +402,40 @@ def _entries(item: Any) -> list[object]:
     """Return the entries of one item; of a datalist's object, its image or images."""
     if isinstance(item, dict):
         by_name = {key.lower(): value for key, value in item.items()}
-        texts = (v for k, v in by_name.items() if k not in _NOT_ENTRIES and isinstance(v, str))
-        named = next((by_name[key] for key in HEADINGS if key in by_name), None)
-        item = next(texts, None) if named is None else named
+        texts = [v for k, v in by_name.items() if k not in _NOT_ENTRIES and isinstance(v, str)]
+        named = [by_name[key] for key in HEADINGS if key in by_name]
+        item = next(iter(named + texts), None)
     # The channels of one image stand in a list.
     return list(item) if isinstance(item, list) and item else [item]
 
 
-def _read_list(data: bytes, *, name: str) -> list[str]:
-    """Return the entries of a text: the column that its heading names, or the first of each line.
+def _read_list(path: str) -> list[object]:
+    """Return the entries of a file: the column that its heading names, or the first of each line.
 
     Empty lines and those with ``#`` in front are left out; comma, semicolon or tab divide columns.
     """
     try:
-        lines = data.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise ValidationFailed(f"{name}: not UTF-8 text with an entry on each line.") from None
-    lines = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not lines:
+        lines = _bytes(path).decode("utf-8-sig").splitlines()
+        lines = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        mark = next((mark for mark in "\t;" if lines and mark in lines[0]), ",")
+        rows = list(csv.reader(lines, delimiter=mark, strict=False))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValidationFailed(f"{path}: no UTF-8 text or CSV, an entry a line: {error}.") from None
+    if not rows:
         return []
-    mark = next((mark for mark in "\t;" if mark in lines[0]), ",")
-    try:
-        table = csv.reader(io.StringIO("\n".join(lines), newline=""), delimiter=mark)
-        rows = [[cell.strip() for cell in row] for row in table]
-    except csv.Error as error:
-        raise ValidationFailed(f"{name}: not a list or CSV file: {error}.") from None
+    rows = [[cell.strip() for cell in row] for row in rows]
     first = [cell.lower() for cell in rows[0]]
     column = next((first.index(heading) for heading in HEADINGS if heading in first), None)
     if column is not None:
         return [row[column] if column < len(row) else "" for row in rows[1:]]
-    advice = "(in pandas, to_csv(index=False))"
-    if len(first) > 1 and (_INDEX.fullmatch(first[0]) or not re.search(r"[0-9]", "".join(first))):
-        shown = ", ".join(repr(cell[:40]) for cell in rows[0][:20])
-        raise ValidationFailed(
-            f"{name}: none of its headings ({shown}) says which column holds the scans or patients. "
-            f"Name that column scan_id, subject_id, verse_ID or image; a column of row numbers is "
-            f"best left out {advice}."
-        )
     entries = [row[0] for row in rows]
-    if len(first) > 1 and len(rows) > 1 and entries == [str(place) for place in range(len(rows))]:
+    numbered = len(rows) > 1 and entries == [str(place) for place in range(len(rows))]
+    is_heading = _INDEX.fullmatch(first[0]) or not re.search(r"[0-9]", "".join(first))
+    if len(first) > 1 and (numbered or is_heading):
+        headings = ", ".join(repr(cell[:40]) for cell in rows[0][:20])
         raise ValidationFailed(
-            f"{name}: its first column counts 0, 1, 2 and so on: row numbers, not patients. "
-            f"Write it without them {advice}, or with a heading such as scan_id."
+            f"{path}: none of its headings ({headings}) says which column holds the scans or patients, "
+            f"and a column that counts 0, 1, 2 is one of row numbers. Name the column scan_id, "
+            f"subject_id, verse_ID or image; leave row numbers out (in pandas, to_csv(index=False))."
         )
-    return entries
+    return [*entries]

@@ -1,20 +1,17 @@
 """The ``where=`` language: conditions over the documented columns of a table.
 
-The language is described in ``docs/queries.md``. Text is never run: its words go through an
-allow-list before Python's own parser sees them, which also keeps that parser away from inputs on
-which it warns, recurses deeply or backtracks. One walk over the syntax tree then refuses what the
-language lacks, and evaluates the rest as NumPy masks.
+``docs/queries.md`` describes it. Text is never run: an allow-list of words comes before Python's own
+parser; a walk over the syntax tree refuses what the language lacks, and evaluates the rest by NumPy.
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
-import keyword
 import operator
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Final, NoReturn
@@ -30,7 +27,7 @@ from verse_data.tables.columns import MODELS, TableName, columns, to_frame
 from verse_data.tables.definitions import DEFINITIONS
 
 MAX_LENGTH: Final = 4000  # characters: a list of all 160 series of VerSe'19 fits
-MAX_NODES: Final = 400  # columns, values and conditions
+MAX_VALUES: Final = 400  # columns and values
 MAX_DEPTH: Final = 20  # brackets open at once, and `not` or `-` in a row
 
 Value = bool | int | float | str
@@ -60,46 +57,46 @@ _KIND_OF: Final = {
     **dict.fromkeys(["b", "bool", "boolean"], "boolean"),
     **dict.fromkeys(["str", "string", "empty"], "text"),
 }
-_COUNTED: Final = (ast.BoolOp, ast.Compare, ast.Attribute, ast.Name, ast.Constant)
 _BIGGEST: Final = 2.0**53  # beyond it, float64 no longer tells whole numbers apart
-_POSITION: Final = {level: position for position, level in enumerate(LEVELS)}
-_ABSENT: Final = -2  # the code of a text that no row has; -1 is that of a missing one
+_PLACE: Final = {level: place for place, level in enumerate(LEVELS)}
 
 # What other languages say, and what is meant.
 _INSTEAD: Final = {
-    **dict.fromkeys(["===", "="], "Write == to compare."),
-    **dict.fromkeys(["!==", "<>", "=!", "\u2260"], "Write !=."),
-    **dict.fromkeys(["=>", "> =", "\u2265"], "Write >=."),
-    **dict.fromkeys(["=<", "< =", "\u2264"], "Write <=."),
-    **dict.fromkeys(["&&", "&"], "Write and."),
-    **dict.fromkeys(["||", "|"], "Write or."),
-    "~": "Write not.",
-    "!": "Write not, or != to compare.",
-    "#": "A query has no comments.",
-    "\\": "Texts in a query have no escapes.",
+    sign: text
+    for signs, text in (
+        ("=== =", "Write == to compare."),
+        ("!== <> =! \u2260", "Write !=."),
+        ("=> \u2265", "Write >=."),
+        ("=< \u2264", "Write <=."),
+        ("&& &", "Write and."),
+        ("|| |", "Write or."),
+        ("~", "Write not."),
+        ("!", "Write not, or != to compare."),
+        ("#", "A query has no comments."),
+        ("\\", "Texts in a query have no escapes."),
+    )
+    for sign in signs.split()
 }
-_SIGNS: Final = "|".join(
-    re.escape(sign) + ("(?!=)" if sign in {"!", "="} else "")  # not the start of != and ==
-    for sign in sorted(_INSTEAD, key=len, reverse=True)
-)
+_SIGNS: Final = "|".join(map(re.escape, sorted(_INSTEAD, key=len, reverse=True)))
 _TEXT: Final = r"""(?:'[^'\\\r\n]*'|"[^"\\\r\n]*")"""
 _NUMBER: Final = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _NAME: Final = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
 _WORD: Final = re.compile(
     rf"""(?P<blank>[ \t\r\n]+)
+    |(?P<pair>[=!<>]=(?!=))
     |(?P<foreign>{_SIGNS})
     |(?P<prefixed>{_NAME}(?=['"]))
     |(?P<word>(?:and|or|not|in|True|False)(?![\w.]))
     |(?P<capitals>(?i:and|or|not|in)(?![\w.]))
-    |(?P<none>(?:None|is)(?![\w.]))
-    |(?P<keyword>(?:{"|".join(keyword.kwlist)})(?![\w.]))
+    |(?P<small>(?:true|false|TRUE|FALSE)(?![\w.]))
+    |(?P<none>(?:(?i:none|null|nan|na)|is)(?![\w.]))
     |(?P<name>{_NAME})
     |(?P<texts>{_TEXT}[ \t\r\n]*{_TEXT})
     |(?P<text>{_TEXT})
     |(?P<unended>['"].*)
     |(?P<number>{_NUMBER}(?![\w.]))
     |(?P<unspaced>{_NUMBER})
-    |(?P<sign>[=!<>]=|[<>()\[\],-])
+    |(?P<sign>[<>()\[\],-])
     |(?P<exotic>[^\x00-\x7f])
     |(?P<other>.)""",
     re.VERBOSE | re.ASCII | re.DOTALL,
@@ -109,8 +106,8 @@ _REFUSED: Final = {
     "foreign": "{word!r} is not part of the query language. {instead}",
     "prefixed": "{word!r} stands before a text; write the text alone, in quotes.",
     "capitals": "write {small} in small letters.",
-    "none": "write missing(column) to ask whether a value is missing.",
-    "keyword": "{word!r} is not a word of the query language.",
+    "small": "Write True and False so.",
+    "none": "Write missing(column) to ask whether a value is missing.",
     "texts": "two texts without a comma between them.",
     "unended": "a text that does not end, or has a backslash.",
     "unprintable": "a text with characters that cannot be printed.",
@@ -121,6 +118,7 @@ _REFUSED: Final = {
         "== != < <= > >=, in, and, or, not, ( ), [ ] and missing()."
     ),
     "deep": f"more than {MAX_DEPTH} levels of nesting.",
+    "many": f"more than {MAX_VALUES} columns and values.",
 }
 
 
@@ -174,18 +172,16 @@ def check_condition(where: str, table: TableName = "vertebrae") -> None:
 @lru_cache(maxsize=256)
 def _parse(where: str) -> tuple[str, ast.expr]:
     """Return `where` on one line, and its syntax tree; both are only read."""
-    if len(where) > MAX_LENGTH:
+    if not where.strip() or len(where) > MAX_LENGTH:
         raise QueryRefused(
-            f"The query is too long: the limit is {MAX_LENGTH:,} characters. Select in two steps."
+            f"The query is empty, or over the limit of {MAX_LENGTH:,} characters: select in two steps."
         )
-    if not where.strip():
-        raise QueryRefused("The query is empty. Leave it out to select every row.")
     _check_words(where)
     # On one line, with each blank where one was: positions stay the user's.
     line = re.sub(r"[\t\r\n]", " ", where).rstrip()
     start = len(line) - len(line.lstrip())
     try:
-        tree = ast.parse(line[start:], mode="eval").body
+        return line, ast.parse(line[start:], mode="eval").body
     except SyntaxError as error:
         # Python gives no place where the text ends before the expression does.
         place = min(start + (error.offset or MAX_LENGTH + 1) - 1, len(line))
@@ -193,26 +189,22 @@ def _parse(where: str) -> tuple[str, ast.expr]:
         if place < len(line):
             problem = "the query cannot go on like this here, or stops too early."
         _refuse(line, place, place + 1, problem)
-    except (ValueError, RecursionError, MemoryError):
-        _refuse(line, start, len(line), "the query cannot be parsed.")
-    parts = [part for part in ast.walk(tree) if isinstance(part, _COUNTED)]
-    if len(parts) > MAX_NODES:
-        problem = f"more than {MAX_NODES} columns, values and conditions."
-        _refuse(line, *_span(line, parts[MAX_NODES]), problem)
-    return line, tree
 
 
 def _check_words(where: str) -> None:
-    depth = run = 0
+    depth = run = values = 0
     for match in _WORD.finditer(where):
         kind, word = str(match.lastgroup), match.group()
         if kind == "blank":
             continue
         depth += (word in {"(", "["}) - (word in {")", "]"})
         run = run + 1 if word in {"not", "-"} else 0
+        values += kind in {"name", "text", "number"}
         if depth > MAX_DEPTH or run > MAX_DEPTH:
             kind = "deep"
-        if kind == "text" and not word.isprintable():
+        elif values > MAX_VALUES:
+            kind = "many"
+        elif kind == "text" and not word.isprintable():
             kind = "unprintable"
         if kind in _REFUSED:
             unicode = f"U+{ord(word[0]):04X} ({unicodedata.name(word[0], 'unnamed')})"
@@ -233,7 +225,7 @@ def _span(line: str, first: ast.expr, last: ast.expr | None = None) -> tuple[int
 def _refuse(where: str, start: int, end: int, problem: str) -> NoReturn:
     """Raise :class:`QueryRefused` with `problem` and a line that points at the place."""
     # What is not printable could steer the terminal that shows the error.
-    line = re.sub(r"[\t\r\n]", " ", where)
+    line = re.sub(r"\s", " ", where)
     shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in line)
     first, last = max(start - 60, 0), min(end + 60, len(shown))
     caret = " " * (start - first) + "^" * (end - start)
@@ -244,13 +236,12 @@ def _refuse(where: str, start: int, end: int, problem: str) -> NoReturn:
 
 @dataclass(frozen=True)
 class _Column:
-    """A column in a form that compares."""
+    """A column in a form that compares: numbers as float64, levels as places along the spine."""
 
     name: str
-    kind: str
+    kind: str  # of _KINDS, or "any" where there is no table
     data: npt.NDArray[Any]
     known: Mask
-    codes: Mapping[Any, int] | None = None  # of texts and levels, as which they are compared
     vocabulary: tuple[Value, ...] = ()  # where the documentation lists all that it can hold
 
     def __str__(self) -> str:
@@ -261,16 +252,14 @@ class _Column:
         """Return a condition on the column."""
         return _KINDS[self.kind][1].format(self.name)
 
-    def code(self, value: Value) -> Value:
-        """Return `value` as the data have it."""
-        return value if self.codes is None else self.codes.get(value, _ABSENT)
+    @property
+    def choices(self) -> str:
+        """Return the values of the vocabulary, in words."""
+        return f"Known: {', '.join(map(str, self.vocabulary))}."
 
-    def coded_as(self, other: _Column) -> npt.NDArray[Any]:
-        """Return the data in the codes of `other`: those of two columns mean different texts."""
-        if self.kind != "text" or self is other:
-            return self.data
-        codes: npt.NDArray[Any] = np.array([*map(other.code, self.codes or ()), -1])[self.data]
-        return codes
+    def operand(self, value: Any) -> Any:
+        """Return `value` as the data have it."""
+        return _PLACE[value] if self.kind == "level" else value
 
 
 class _Query:
@@ -287,14 +276,11 @@ class _Query:
         """Return for each row whether a condition is true."""
         truth: Truth
         match node:
-            case ast.BoolOp(op=ast.And(), values=parts):
-                truth = np.minimum.reduce([self.truth(part) for part in parts])
-            case ast.BoolOp(values=parts):
-                truth = np.maximum.reduce([self.truth(part) for part in parts])
+            case ast.BoolOp(op=word, values=parts):
+                join = np.minimum if isinstance(word, ast.And) else np.maximum
+                truth = join.reduce([self.truth(part) for part in parts])
             case ast.UnaryOp(op=ast.Not(), operand=part):
                 truth = -self.truth(part)
-            case ast.Compare(left=left, ops=[ast.In() | ast.NotIn() as word], comparators=[values]):
-                truth = self._member(left, word, values)
             case ast.Compare(left=left, ops=operators, comparators=sides):
                 pairs = zip([left, *sides], operators, sides, strict=False)
                 truth = np.minimum.reduce([self._compare(*pair) for pair in pairs])
@@ -309,14 +295,14 @@ class _Query:
                     self._refuse(f"{column}: compare it with something: {column.example}.", node)
                 truth = _truth(column.data, column.known)
             case _:
-                problem = "a condition is expected here; missing(column), the only function, takes one column."
+                problem = "a condition is expected; missing(), the only function, takes one column."
                 self._refuse(problem, node)
         return truth
 
     def _compare(self, left: ast.expr, symbol: ast.cmpop, right: ast.expr) -> Truth:
-        sides, compare = (left, right), _OPERATORS.get(type(symbol))
-        if compare is None:
-            self._refuse("'in' cannot be part of a chain; join two conditions with and.", *sides)
+        if isinstance(symbol, ast.In | ast.NotIn):
+            return self._member(left, right, invert=isinstance(symbol, ast.NotIn))
+        sides, compare = (left, right), _OPERATORS[type(symbol)]
         columns = [self._column(side) for side in sides if isinstance(side, ast.Name)]
         if not columns:
             self._refuse("a column is expected on one side of a comparison.", *sides)
@@ -325,36 +311,36 @@ class _Query:
             self._refuse(f"{first} and {last}: they cannot be compared.", *sides)
         ordered = not isinstance(symbol, ast.Eq | ast.NotEq)
         operands = [
-            self._column(side).coded_as(first)
+            self._column(side).data
             if isinstance(side, ast.Name)
-            else self._code(side, first, ordered=ordered)
+            else self._value(side, first, ordered)
             for side in sides
         ]
         if ordered and first.kind in {"text", "boolean"}:
             self._refuse(f"{first}, which has no order: use ==, != or in.", *sides)
         if ordered and first.vocabulary and len(columns) == 1:
-            every = np.array([first.code(value) for value in first.vocabulary])
-            tried = (every if isinstance(operand, np.ndarray) else operand for operand in operands)
-            if not compare(*tried).any():
-                self._refuse(
-                    f"nothing that {first.name} can hold satisfies this. {_known(first)}", *sides
-                )
+            every = np.array([first.operand(value) for value in first.vocabulary])
+            if not compare(*(every if part is first.data else part for part in operands)).any():
+                nothing = f"nothing that {first.name} can hold satisfies this. {first.choices}"
+                self._refuse(nothing, *sides)
         return _truth(compare(*operands), first.known & last.known)
 
-    def _member(self, left: ast.expr, word: ast.cmpop, values: ast.expr) -> Truth:
+    def _member(self, left: ast.expr, values: ast.expr, *, invert: bool) -> Truth:
         if not isinstance(left, ast.Name):
             self._refuse("a column is expected before in.", left)
         if not isinstance(values, ast.List | ast.Tuple) or not values.elts:
             self._refuse("a list of values is expected after in, such as ['T12', 'L1'].", values)
         column = self._column(left)
-        codes = [self._code(value, column) for value in values.elts]
-        return _truth(np.isin(column.data, codes, invert=isinstance(word, ast.NotIn)), column.known)
+        held = pd.Index(column.data).isin(
+            [self._value(v, column, ordered=False) for v in values.elts]
+        )
+        return _truth(held ^ invert, column.known)
 
     def _definition(self, node: ast.Attribute) -> ast.expr:
         name = self.line[slice(*_span(self.line, node))]
         if name not in DEFINITIONS:
-            guess, known = _nearest(name, DEFINITIONS), ", ".join(DEFINITIONS)
-            self._refuse(f"there is no definition {name}.{guess} Definitions: {known}.", node)
+            known = f"{_nearest(name, DEFINITIONS)} Definitions: {', '.join(DEFINITIONS)}."
+            self._refuse(f"there is no definition {name}.{known}", node)
         condition = ast.parse(DEFINITIONS[name].expression, mode="eval").body
         for part in ast.walk(condition):
             # What does not fit is pointed at by the name that the user wrote.
@@ -363,29 +349,25 @@ class _Query:
 
     def _column(self, node: ast.Name, *, compared: bool = True) -> _Column:
         if node.id not in self.columns:
-            self.columns[node.id] = self._find(node, self._table)
+            self.columns[node.id] = self._find(node)
         column = self.columns[node.id]
         if compared and column.kind == "other":
             self._refuse(f"{column}.", node)
         return column
 
-    def _find(self, node: ast.Name, table: pd.DataFrame | None) -> _Column:
-        if table is None:
+    def _find(self, node: ast.Name) -> _Column:
+        if self._table is None:
             return _Column(node.id, "any", np.zeros(0, bool), np.zeros(0, bool))
-        name, names = node.id, {str(column): column for column in table.columns}
+        name, names = node.id, {str(column): column for column in self._table.columns}
         if name not in names:
-            problem = f"this table has no column {name}."
-            if (asked := self.line[slice(*_span(self.line, node))]) != name:
-                problem = f"{asked} needs the column {name}, which this table does not have."
-            self._refuse(f"{problem}{_hint(name, names)} Columns: {', '.join(names)}.", node)
-        column: Any = table[names[name]]
+            problem = f"this table has no column {name}.{_hint(name, names)}"
+            self._refuse(f"{problem} Columns: {', '.join(names)}.", node)
+        column: Any = self._table[names[name]]
         if isinstance(column, pd.DataFrame):
-            raise UsageError(
-                f"The table has several columns named {name}. Rename them to query it."
-            )
+            raise UsageError(f"There are several columns named {name}: rename them to query it.")
         return _read(name, column)
 
-    def _code(self, node: ast.expr, column: _Column, *, ordered: bool = False) -> Value:
+    def _value(self, node: ast.expr, column: _Column, ordered: bool) -> Any:  # noqa: FBT001
         """Return a value as the column's data have it; refuse one that no row can hold."""
         try:
             value = ast.literal_eval(node)
@@ -399,30 +381,22 @@ class _Query:
         if column.kind == "any":
             return False
         if kind != ("text" if column.kind == "level" else column.kind):
-            self._refuse(
-                f"{column}, and {value!r} is not: write, for example, {column.example}.", node
-            )
+            example = f"write, for example, {column.example}."
+            self._refuse(f"{column}, and {value!r} is not: {example}", node)
         # An inequality needs no number of the vocabulary.
         closed = column.vocabulary and not (ordered and kind == "number")
         if closed and value not in column.vocabulary:
-            what = "level" if column.kind == "level" else f"value of {column.name}"
             guess = "" if kind == "number" else _nearest(value, map(str, column.vocabulary))
-            self._refuse(f"{value!r} is no {what}.{guess} {_known(column)}", node)
-        return column.code(value)
+            self._refuse(f"{value!r} is no value of {column.name}.{guess} {column.choices}", node)
+        return column.operand(value)
 
     def _refuse(self, problem: str, first: ast.expr, last: ast.expr | None = None) -> NoReturn:
         _refuse(self.line, *_span(self.line, first, last), problem)
 
 
 def _truth(outcome: Any, known: Mask) -> Truth:
-    """Return `outcome` where it is `known`."""
     truth: Truth = np.where(outcome, np.int8(1), np.int8(-1)) * known
     return truth
-
-
-def _known(column: _Column) -> str:
-    more = ", …" if column.vocabulary[40:] else ""
-    return f"Known: {', '.join(map(str, column.vocabulary[:40]))}{more}."
 
 
 def _read(name: str, column: pd.Series) -> _Column:
@@ -438,15 +412,14 @@ def _read(name: str, column: pd.Series) -> _Column:
         vocabulary = (*vocabulary, *sorted(held - set(vocabulary)))
     if kind == "other":
         return _Column(name, kind, known, known)
-    if kind in {"number", "boolean"}:
+    if kind != "text":
         data = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        return _Column(name, kind, data, ~np.isnan(data), None, vocabulary)
+        return _Column(name, kind, data, ~np.isnan(data), vocabulary)
     codes, texts = (column.cat.codes.to_numpy(), words) if category else pd.factorize(column)
     if name == "level" or (category and column.cat.ordered and set() < {*words} <= {*LEVELS}):
-        places = np.array([*(_POSITION.get(text, -1) for text in texts), -1])[codes]
-        return _Column(name, "level", places, places >= 0, _POSITION, LEVELS)
-    by_text = {text: code for code, text in enumerate(texts)}
-    return _Column(name, kind, codes, known, by_text, vocabulary)
+        places = np.array([*map(_PLACE.get, texts), None], dtype=np.float64)[codes]
+        return _Column(name, "level", places, ~np.isnan(places), LEVELS)
+    return _Column(name, kind, np.array([*texts, ""], dtype=object)[codes], known, vocabulary)
 
 
 @cache
@@ -460,13 +433,11 @@ def _documented() -> dict[tuple[str, str], tuple[Value, ...]]:
 
 def _hint(name: str, names: Iterable[str]) -> str:
     """Return what to write in place of a name that is no column of the table, or nothing."""
-    for table in MODELS:
-        if any(name == column.name for column in columns(table)):
-            return f" The table of {table} has it: load_table({table!r}, where=...), or --table {table}."
-    if name.lower() in {"true", "false"}:
-        return f" Write {name.capitalize()}."
-    if name.lower() in {"null", "nan", "na"}:
-        return " Write missing(column) to ask whether a value is missing."
+    table = next((t for t in MODELS if name in {column.name for column in columns(t)}), None)
+    if table:
+        return (
+            f" The table of {table} has it: load_table({table!r}, where=...), or --table {table}."
+        )
     if any(name in texts for texts in (LEVELS, *_documented().values())):
         return f" Texts stand in quotes: {name!r}."
     return _nearest(name, [*names, *DEFINITIONS])

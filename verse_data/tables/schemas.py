@@ -33,7 +33,7 @@ MODELS: Final[dict[str, tuple[str, str]]] = {
     "centroid": ("records.centroids.Centroid", "centroid JSON"),
     "centroids": ("records.centroids.CentroidFile", "centroid JSON"),
     "ct_sidecar": ("records.tables.CtSidecar", "_ct.json"),
-    "grading_row": ("records.grading.GradingRow", "grading workbook"),
+    "grading_row": ("records.tables.GradingRow", "grading workbook"),
     "catalog_entry": ("records.catalog.CatalogEntry", "catalog"),
     "release_lock": ("records.lock.ReleaseLock", "lock"),
     "store_manifest": ("records.manifest.StoreManifest", "manifest of a store"),

@@ -1,66 +1,59 @@
-"""Reads the grading workbook, an .xlsx in a limited child process or a CSV export, as typed cells."""
+"""Reads the grading workbook, an .xlsx in a limited child process or a CSV export, as plain values."""
 
 from __future__ import annotations
 
-import codecs
 import csv
 import importlib.util
 import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from verse_data.errors import SheetRefused, ValidationFailed
 from verse_data.problems import Problem, raise_problems
-from verse_data.records.grading import COLUMNS, SHEET
 from verse_data.records.source_file import SourceFile
+from verse_data.records.tables import COLUMNS, SHEET
 from verse_data.tables.workbook_child import MAX_COLUMNS, MAX_ROWS
 
 TIMEOUT_SECONDS: Final = 60.0
 """For a child that waits; one that works is ended by its own limit of 20 s of processor time."""
 MAX_XLSX_BYTES, MAX_CSV_BYTES = 32 << 20, 8 << 20
 
-_FIRST: Final = set(COLUMNS[:3])
-"""Headings that tell the data sheet from others, when it was renamed."""
 _KEPT: Final = ("SYSTEMROOT",)
 """All of the environment that the child sees: Python does not start on Windows without it."""
-_REMEDY: Final = "Open it in a spreadsheet program, export the sheet as CSV, and use that."
-_MEND: Final = "Mend these cells and read it again."
+_REMEDY: Final = (
+    "Get it again from its source; or open it in a spreadsheet program and export the sheet as CSV."
+)
+_MEND: Final = (
+    "Mend these cells and read it again. The 48 headings are those of supplement E1 of "
+    "Löffler et al. 2020."
+)
 _BLANK: Final = frozenset({"DXA T-value"})
 """What the workbook says ``n/a`` in: pandas writes such a cell as an empty field."""
-_SEPARATORS: Final = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]{0,8})(\.[0-9]{1,17})?")
+"""A number of a CSV file; all else is text, and no signs, blanks or exponents are guessed at."""
 _CHILD: Final = Path(__file__).with_name("workbook_child.py")
 _log = logging.getLogger("verse_data.tables.workbook")
 
-Kind = Literal["number", "text", "boolean", "formula", "error", "date", "raw", "odd"]
-
-
-class Cell(NamedTuple):
-    """One filled cell; "raw" is a CSV field, "odd" what no spreadsheet writes, such as ``0_2``."""
-
-    kind: Kind
-    value: Any
+Value = int | float | bool | str
+"""Of a cell: whole numbers are int; formulas, dates and error values are text."""
+_Cells = dict[int, dict[int, Value]]
+"""Filled cells by row and column number."""
 
 
 class SheetRow(NamedTuple):
     """One row with anything in it: its number in the file, and its filled cells by heading."""
 
     number: int
-    cells: dict[str, Cell]
-
-
-class _Page(NamedTuple):
-    """One sheet of a workbook as read: its cells by row and column number."""
-
-    title: str
-    merged: list[str]
-    rows: dict[int, dict[int, Cell]]
+    cells: dict[str, Value]
 
 
 @dataclass(frozen=True)
@@ -96,13 +89,19 @@ def parse_sheet(data: bytes, *, name: str) -> Sheet:
 
     Raises SheetRefused beyond a limit, and ValidationFailed for what is no such table.
     """
-    if data[:2] == b"PK":
-        return _data_sheet(_pages(data, name), name)
-    if name.lower().endswith(".csv") or _is_text(data[:4096]):
-        return _read_csv(data, name)
-    raise ValidationFailed(
-        f"{name}: neither an .xlsx workbook nor a CSV file. Get it again from its source, or export the sheet as CSV."
-    )
+    if data[:2] != b"PK":
+        return _sheet("", [], _csv_cells(data, name), name)
+    pages = [*_pages(data, name)]
+    chosen = [page for page in pages if page[0] == SHEET] or [
+        page for page in pages if {*COLUMNS[:3]} <= {*_headings(page[2]).values()}
+    ]
+    if len(chosen) != 1:
+        listed = ", ".join(repr(title) for title, *_ in chosen or pages) or "none"
+        raise ValidationFailed(
+            f"{name}: {len(chosen) or 'no'} sheets have the headings of the gradings; its sheets are "
+            f"{listed}. Keep the one that holds, and call it {SHEET!r}."
+        )
+    return _sheet(*chosen[0], name)
 
 
 def _check_size(size: int, limit: int, *, name: str) -> None:
@@ -110,17 +109,8 @@ def _check_size(size: int, limit: int, *, name: str) -> None:
         raise SheetRefused(f"{name}: {size:,} bytes are over the limit of {limit:,}.")
 
 
-def _is_text(head: bytes) -> bool:
-    """Tell whether a file that starts with `head` is text; it may end within a letter."""
-    try:
-        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
-    except UnicodeDecodeError:
-        return False
-    return bool(text) and "\0" not in text
-
-
-def _pages(data: bytes, name: str) -> list[_Page]:
-    """Run the child on the bytes of a workbook and return its sheets."""
+def _pages(data: bytes, name: str) -> Iterator[tuple[str, list[str], _Cells]]:
+    """Run the child on the bytes of a workbook and yield title, merged areas and cells of its sheets."""
     specs = [importlib.util.find_spec(name) for name in ("openpyxl", "et_xmlfile", "defusedxml")]
     # The child finds its three packages in these folders, and looks nowhere else.
     folders = sorted({str(Path(spec.origin).parents[1]) for spec in specs if spec and spec.origin})
@@ -140,91 +130,59 @@ def _pages(data: bytes, name: str) -> list[_Page]:
         ) from None
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-        raise SheetRefused(
-            f"{name}: the process that read it ended with {done.returncode}: {last[0][:200]}. {_REMEDY}"
-        )
-    answer = json.loads(done.stdout)
+        answer: dict[str, Any] = {
+            "refused": f"its reader ended with {done.returncode}: {last[0][:200]}"
+        }
+    else:
+        answer = json.loads(done.stdout)
     if "unreadable" in answer:
-        raise ValidationFailed(
-            f"{name}: not a readable .xlsx workbook ({answer['unreadable']}). Get it again from its "
-            f"source, or export the sheet as CSV."
-        )
+        raise ValidationFailed(f"{name}: no readable workbook ({answer['unreadable']}). {_REMEDY}")
     if "refused" in answer:
         raise SheetRefused(f"{name}: {answer['refused']}. {_REMEDY}")
-    return [
-        _Page(title, merged, {n: {c: Cell(k, v) for c, k, v in cells} for n, cells in rows})
-        for title, merged, rows in answer["sheets"]
-    ]
+    for title, merged, rows in answer["sheets"]:
+        cells = {row: {column: _whole(value) for column, value in filled} for row, filled in rows}
+        yield title, merged, cells
 
 
-def _data_sheet(pages: list[_Page], name: str) -> Sheet:
-    """Return the sheet with the gradings: the one of that name, or else of its headings."""
-    chosen = [page for page in pages if page.title == SHEET] or [
-        page for page in pages if set(_headings(page).values()) >= _FIRST
-    ]
-    listed = ", ".join(repr(page.title) for page in chosen or pages) or "none"
-    if not chosen:
-        raise ValidationFailed(
-            f"{name}: no sheet {SHEET!r} with the gradings; its sheets are {listed}."
-        )
-    if len(chosen) > 1:
-        raise ValidationFailed(
-            f"{name}: {len(chosen)} sheets have the headings of the gradings: {listed}. "
-            f"Keep the one that holds, or call it {SHEET!r}."
-        )
-    (page,) = chosen
-    headings = _headings(page)
-    letters = _checked_letters(headings, file=name, sheet=page.title)
-    raise_problems([*_structure(page, headings, name)], what=name, then=_MEND)
-    rows = tuple(
-        SheetRow(number, {headings[column]: cell for column, cell in cells.items()})
-        for number, cells in page.rows.items()
-        if number > 1
-    )
-    return Sheet(name, page.title, letters, rows)
+def _whole(value: Value) -> Value:
+    is_whole = isinstance(value, float) and value.is_integer() and str(value) != "-0.0"
+    return int(value) if is_whole else value
 
 
-def _headings(page: _Page) -> dict[int, str]:
-    return {
-        column: cell.value if cell.kind == "text" else repr(cell.value)
-        for column, cell in page.rows.get(1, {}).items()
-    }
+def _headings(cells: _Cells) -> dict[int, str]:
+    return {column: str(value) for column, value in cells.get(1, {}).items()}
 
 
-def _structure(page: _Page, headings: dict[int, str], name: str) -> Iterator[Problem]:
-    """Yield each merge, and each filled cell without a heading, whose value may be a person's name."""
-    for area in page.merged:
-        first = area.partition(":")[0]
-        letters = first.rstrip("0123456789")
-        rule = f"merged cells at {area}: only the first of them has a value; take the merge apart"
-        row = int(first.removeprefix(letters))
-        yield Problem(file=name, sheet=page.title, row=row, column=letters, rule=rule)
-    for row, cells in page.rows.items():
-        for column in sorted(cells.keys() - headings.keys()):
-            letters, rule = letters_of(column), "a cell beside the columns that have a heading"
-            yield Problem(file=name, sheet=page.title, row=row, column=letters, rule=rule)
-
-
-def _checked_letters(headings: dict[int, str], *, file: str, sheet: str) -> dict[str, str]:
-    """Return the letters of each heading; raise unless they are the 48 known ones, in any order."""
-    problems, letters = [], dict[str, str]()
+def _sheet(title: str, merged: list[str], cells: _Cells, name: str) -> Sheet:
+    """Return the sheet with these cells; raise unless its headings are the 48 known ones, in any order."""
+    headings, letters = _headings(cells), dict[str, str]()
+    problem, problems = partial(Problem, file=name, sheet=title), list[Problem]()
     for column, heading in headings.items():
-        here = Problem(
-            file=file, sheet=sheet, row=1, column=letters_of(column), value=heading, rule=""
-        )
+        here = letters_of(column)
         if heading in letters:
-            problems.append(replace(here, rule=f"stands in column {letters[heading]} already"))
+            rule = f"stands in column {letters[heading]} already"
+            problems.append(problem(row=1, column=here, value=heading, rule=rule))
         elif heading not in COLUMNS:
-            problems.append(replace(here, rule="is no column of the grading table; take it out"))
-        letters[heading] = here.column
+            rule = "is no column of the grading table; take it out"
+            problems.append(problem(row=1, column=here, value=heading, rule=rule))
+        letters[heading] = here
+    absent = [heading for heading in COLUMNS if heading not in letters]
+    problems += [problem(row=1, column=heading, rule="is missing") for heading in absent]
+    only_first = "merged cells: only the first of them has a value; take the merge apart"
+    problems += [problem(column=area, rule=only_first) for area in merged]
+    # The value of a cell without a heading may be a person's name, and is not repeated.
     problems += [
-        Problem(file=file, sheet=sheet, row=1, column=heading, rule="this column is missing")
-        for heading in COLUMNS
-        if heading not in letters
+        problem(row=row, column=letters_of(column), rule="a cell beside the columns with a heading")
+        for row, filled in cells.items()
+        for column in sorted(filled.keys() - headings.keys())
     ]
-    then = "The 48 headings are those of supplement E1 of Löffler et al. 2020."
-    raise_problems(problems, what=file, then=then)
-    return letters
+    raise_problems(problems, what=name, then=_MEND)
+    rows = (
+        SheetRow(row, {headings[column]: value for column, value in filled.items()})
+        for row, filled in cells.items()
+        if row > 1
+    )
+    return Sheet(name, title, letters, tuple(rows), frozenset() if title else _BLANK)
 
 
 def letters_of(column: int) -> str:
@@ -236,49 +194,40 @@ def letters_of(column: int) -> str:
     return letters
 
 
-def _read_csv(data: bytes, name: str) -> Sheet:
-    """Return the sheet in a CSV file, without the index column of a pandas export."""
+def _csv_cells(data: bytes, name: str) -> _Cells:
+    """Return the cells of a CSV file, without the index column of a pandas export; row 1 is the heading."""
     _check_size(len(data), MAX_CSV_BYTES, name=name)
+    if data.count(b"\n") + data.count(b"\r") > 2 * MAX_ROWS:
+        raise SheetRefused(f"{name}: beyond the limit of {MAX_ROWS:,} rows.")
     try:
         text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        lines = [(reader.line_num, fields) for fields in reader if any(fields)]
+    except (UnicodeDecodeError, csv.Error) as error:
         raise ValidationFailed(
-            f"{name}: not UTF-8: byte {error.start} is {data[error.start]:#04x}. Save it as CSV UTF-8."
+            f"{name}: neither an .xlsx workbook nor a CSV file in UTF-8: {error}. Get it again from its "
+            f"source, or export the sheet as CSV UTF-8."
         ) from None
-    (_, first), *lines = [*_csv_lines(text, name)] or [(1, [])]
-    if not first:
-        raise ValidationFailed(f"{name}: the file is empty.")
-    for sign, called in _SEPARATORS.items():
-        if len(first) == 1 and first[0].count(sign) >= len(COLUMNS) - 1:
-            raise ValidationFailed(
-                f"{name}, row 1: fields are separated by {called} ({sign!r}). Export the sheet again "
-                f"with commas between fields and points in numbers."
-            )
-    index = int(first[0] in {"", "Unnamed: 0"} and first[1:2] == [COLUMNS[0]])
-    letters = _checked_letters(dict(enumerate(first[index:], start=1 + index)), file=name, sheet="")
-    problems, rows = [], []
-    for number, fields in lines:
-        if len(fields) != len(first):
-            rule = f"{len(fields)} fields where the heading has {len(first)}"
-            problems.append(Problem(file=name, row=number, rule=rule))
-            continue
-        pairs = list(zip(first, fields, strict=True))[index:]
-        if cells := {heading: Cell("raw", field) for heading, field in pairs if field}:
-            rows.append(SheetRow(number, cells))
-    raise_problems(problems, what=name, then="Export it again; a text with a comma needs quotes.")
-    return Sheet(name, "", letters, tuple(rows), _BLANK)
-
-
-def _csv_lines(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line number and fields of each record that is not blank."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        for fields in reader:
-            if reader.line_num > MAX_ROWS or len(fields) > MAX_COLUMNS:
-                raise SheetRefused(
-                    f"{name}: beyond the limits of {MAX_ROWS:,} rows and {MAX_COLUMNS} columns."
-                )
-            if any(fields):
-                yield reader.line_num, fields
-    except csv.Error as error:
-        raise ValidationFailed(f"{name}: line {reader.line_num}: not CSV: {error}.") from None
+    if any(len(fields) > MAX_COLUMNS for _, fields in lines):
+        raise SheetRefused(f"{name}: beyond the limit of {MAX_COLUMNS} columns.")
+    first = lines[0][1] if lines else []
+    if len(first) < 2:
+        raise ValidationFailed(
+            f"{name}, row 1: fields are separated by no comma, or the file is empty. Export the sheet "
+            f"again with commas between fields and points in numbers."
+        )
+    uneven = [
+        Problem(file=name, row=row, rule=f"{len(fields)} fields where the heading has {len(first)}")
+        for row, fields in lines
+        if len(fields) != len(first)
+    ]
+    raise_problems(uneven, what=name, then="Export it again; a text with a comma needs quotes.")
+    index = int(first[0] in {"", "Unnamed: 0"} and first[1] == COLUMNS[0])
+    return {
+        row if place else 1: {
+            column: _whole(float(field)) if _NUMBER.fullmatch(field) else field
+            for column, field in enumerate(fields[index:], start=1 + index)
+            if field
+        }
+        for place, (row, fields) in enumerate(lines)
+    }
