@@ -21,7 +21,6 @@ from verse_data.records.lock import LockedFile
 from verse_data.records.names import scan_of
 from verse_data.records.source_file import size_and_digest
 from verse_data.releases import annex
-from verse_data.releases.commands import command
 from verse_data.releases.download import Servers
 from verse_data.releases.fetch import FetchLog
 from verse_data.releases.history import command, unless_newest
