@@ -144,10 +144,10 @@ def _is_named_so(name: str) -> bool:
 
 def _check_cells(path: Path, dataset: ReleaseDataset, lock: ReleaseLock) -> None:
     """Raise one of our errors unless `path` holds gradings of scans of the release, all of them right."""
-    from verse_data.tables.build import may_lack_t12
+    from verse_data.tables.assemble import may_lack_t12
     from verse_data.tables.grading import check_sheet
     from verse_data.tables.index import index_scans
-    from verse_data.tables.sources import read_sources
+    from verse_data.tables.join import read_sources
 
     scans, sheet = index_scans(lock).scans, _read(path)
     series = {scan.series_id for scan in scans}

@@ -14,10 +14,8 @@ from support.calls import call
 from support.trees import write_tree
 
 from verse_data.api import open_release
-from verse_data.comparison import compare
 from verse_data.config import resolve
 from verse_data.errors import IntegrityError, UnsafeInput, VerseDataError
-from verse_data.inspection import verify
 from verse_data.records.lock import ReleaseLock
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.drop import drop_files
@@ -25,6 +23,8 @@ from verse_data.releases.environment import tool_environment
 from verse_data.releases.provenance import describe
 from verse_data.releases.status import status
 from verse_data.releases.tree import lock_tree
+from verse_data.tables.changes import compare
+from verse_data.tables.check import verify
 
 HOOKS = (
     "post-checkout", "post-merge", "pre-commit", "post-commit", "pre-push", "post-receive",

@@ -21,9 +21,9 @@ from verse_data.errors import ValidationFailed, VolumeCorrupt
 from verse_data.records.tables import ScanRecord, VertebraRecord
 from verse_data.releases.catalog import load_catalog
 from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS
-from verse_data.tables.build import Tables, build_tables
+from verse_data.tables.assemble import Tables, build_tables
 from verse_data.tables.columns import MODELS, columns
-from verse_data.tables.path_index import index_paths
+from verse_data.tables.index import index_scans
 from verse_data.volumes.nifti import write_nifti
 
 TEN_TO_FOUR = [17, 18, 19, 20, 21, 22, 23]
@@ -467,13 +467,15 @@ def test_miccai_names_join_by_series(tmp_path: Path) -> None:
     assert made.vertebrae.set_index("level").loc["L1", "grade"] == 2
 
 
-def test_root_names_of_the_catalog_say_the_split() -> None:
+def test_root_names_of_the_catalog_say_the_split(tmp_path: Path) -> None:
     """A folder that the catalog knows as a root gives the split, whatever it is called."""
     entry = load_catalog("phantom").model_copy(update={"roots": {"test": ("part-three",)}})
-    path = "part-three/rawdata/sub-verse004/sub-verse004_ct.nii.gz"
+    write_scan(tmp_path, "verse004", [20])
+    (tmp_path / "dataset-verse19training").rename(tmp_path / "part-three")
+    lock = locked(tmp_path)
 
-    assert index_paths([path], catalog=entry).scans[0].split == "test"
-    assert index_paths([path]).scans[0].split is None
+    assert index_scans(lock, catalog=entry).scans[0].split == "test"
+    assert index_scans(lock).scans[0].split is None
 
 
 def test_a_series_that_was_named_like_a_person_is_grouped_as_published(tmp_path: Path) -> None:

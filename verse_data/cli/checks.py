@@ -47,7 +47,7 @@ def verify(
     Exits with 4 if something here is missing or damaged; gaps of the lock itself are only told.
     """
     from verse_data import api, progress
-    from verse_data.inspection import verify as check
+    from verse_data.tables.check import verify as check
 
     opened = api.open_release(release, version=version, root=root, offline=True, make=False)
     scan_ids = chosen_scans(opened, splits=split, subjects=subject, scans=scan)
@@ -110,8 +110,8 @@ def diff(
     both versions of the file are on this machine; the others are named.
     """
     from verse_data.cli.dataset import open_dataset
-    from verse_data.comparison import compare
     from verse_data.config import resolve
+    from verse_data.tables.changes import compare
 
     dataset = open_dataset(release, root)
     found = compare(

@@ -126,7 +126,7 @@ def say_losses(console: Console, losses: Sequence[float]) -> None:
 
 def say_release(console: Console, release: Release, progress: Progress) -> None:
     """Hash what the dataset holds again; print how much is as locked, and what identifies it."""
-    from verse_data.inspection import verify
+    from verse_data.tables.check import verify
 
     found = verify(release.files, release.version, release.index, level="hash", progress=progress)
     files, wrong = release.lock.files, {finding.path for finding in found if finding.path}
