@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import pandas as pd
 
 from verse_data.errors import FILE_FAULTS, ValidationFailed
-from verse_data.problems import shown
+from verse_data.problems import raise_faults
 from verse_data.progress import Progress, silent
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.tables.columns import to_frame
 from verse_data.tables.findings import (
-    FINDING_COLUMNS,
     Finding,
     broken_finding,
     grading_findings,
@@ -80,19 +79,13 @@ class Tables:
 
         A broken file of one split is no reason not to use another; what is used must be whole.
         """
-        for file in self.broken:
-            if graded and not file.scan_id:
-                raise type(file.error)(str(file.error))
+        raise_faults([file.error for file in self.broken if graded and not file.scan_id])
         used = [f for f in self.broken if f.scan_id and (scan_ids is None or f.scan_id in scan_ids)]
-        if used:
-            errors = [file.error for file in used]
-            # FILE_FAULTS has the gravest first.
-            gravest = next(e for fault in FILE_FAULTS for e in errors if isinstance(e, fault))
-            then = (
-                "Scans whose files are all sound can be used without these: choose them by split "
-                f"or by id. All broken files: {listing}"
-            )
-            raise type(gravest)("\n".join([*shown(errors), then]))
+        then = (
+            "Scans whose files are all sound can be used without these: choose them by split or by "
+            f"id. All broken files: {listing}"
+        )
+        raise_faults([file.error for file in used], then=then)
         return self
 
 
@@ -101,7 +94,7 @@ def build_tables(
     content: Content,
     *,
     catalog: CatalogEntry | None,
-    derived: Path,
+    derived: Path | None,
     progress: Progress = silent,
 ) -> Tables:
     """Read, check and join the metadata of a release.
@@ -168,7 +161,7 @@ def _findings_frame(findings: Iterable[Finding]) -> pd.DataFrame:
     """Return findings as texts, each once, in the order of scan, then as found; the rest last."""
     rows = [asdict(finding) for finding in dict.fromkeys(findings)]
     rows.sort(key=lambda row: (row["scan_id"] == "", row["scan_id"]))
-    return pd.DataFrame(rows, columns=list(FINDING_COLUMNS), dtype="string")
+    return pd.DataFrame(rows, columns=[field.name for field in fields(Finding)], dtype="string")
 
 
 def _no_workbook(index: Index) -> Finding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,28 +11,37 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from verse_data.errors import UnsafeInput, ValidationFailed
-from verse_data.records.centroids import CentroidFile
+from verse_data.errors import FILE_FAULTS, IntegrityError, VerseDataError
+from verse_data.problems import raise_faults, shown
+from verse_data.progress import silent
 from verse_data.records.grading import FRACTURE_TYPES, GradingRow
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import Role
+from verse_data.records.source_file import SourceFile
 from verse_data.releases.commands import command, unless_newest
 from verse_data.releases.dataset import ReleaseDataset
 from verse_data.releases.diff import ROLE_WORDS, Change, diff_locks
-from verse_data.spine.geometry import Grid, apply_affine
+from verse_data.spine.geometry import apply_affine
 from verse_data.spine.levels import GRADED_LEVELS, LEVEL_OF_LABEL, LEVELS
 from verse_data.tables.findings import row_scan_id
 from verse_data.tables.grading import check_sheet
-from verse_data.tables.index import Index, index_scans, read_centroids
+from verse_data.tables.index import index_scans
+from verse_data.tables.join import ScanSources, read_sources
 from verse_data.tables.workbook import read_locked_sheet
 
-_SHOWN: Final = 5
 _NO_CELLS: Final = {
     "series_number", "series_count", "grades", "shapes",
     # Counts of the row's own grades, which a workbook writes as formulas and a CSV as numbers.
     "foreign_material", "n_fractures",
 }  # fmt: skip
 """Fields of a row that are compared in another way, or not at all."""
+
+
+_SAME: Final[dict[Role, str]] = {
+    "mask": "every label has as many voxels",
+    "centroids": "every point is the same",
+    "grading": "every cell says the same",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +64,7 @@ class LabelChange:
             )
             if levels
         ]
-        return f"mask of {self.scan_id} {'; '.join(parts) or 'has the same voxel counts'}"
+        return f"mask of {self.scan_id} {'; '.join(parts)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,23 +110,24 @@ class PointChange:
     scan_id, level : str
         Whose it is; `level` is empty for ``"axes"``.
     kind : {"appeared", "moved", "disappeared", "axes"}
-        ``"axes"`` says that the points were written for other axes, and cannot be compared here.
+        ``"axes"`` says that positions cannot be compared: no volume here has the points' axes.
     distance : float or None
         How far it moved.
-    unit : {"mm", "voxels"}
-        Of `distance`: voxels where no volume on this machine tells their size.
+    unit : {"mm"}
+        Of `distance`.
     """
 
     scan_id: str
     level: str
     kind: Literal["appeared", "moved", "disappeared", "axes"]
     distance: float | None = None
-    unit: Literal["mm", "voxels"] = "mm"
+    unit: Literal["mm"] = "mm"
 
     def __str__(self) -> str:
         """Say it in one line: ``verse004 T12: centroid moved 3.2 mm``."""
         if self.kind == "axes":
-            return f"{self.scan_id}: centroids are written for other axes; distances are not known"
+            why = "no volume here has the axes that its centroids are written for"
+            return f"{self.scan_id}: {why}; distances are not known"
         place = f"{self.scan_id} {self.level}: centroid {self.kind}"
         if self.distance is None:
             return place
@@ -131,7 +141,7 @@ class NotCompared:
 
     Attributes
     ----------
-    role, scan_id, path
+    role, scan_id, path : str
         Which file; `scan_id` is empty for the workbook.
     version : str
         The version whose content is not here, or not readable.
@@ -141,7 +151,7 @@ class NotCompared:
         What brings it; empty where it is here.
     """
 
-    role: Role
+    role: Role | None
     scan_id: str
     path: str
     version: str
@@ -165,6 +175,8 @@ class VersionDiff:
         Cells of the grading workbook, if it is here in both versions.
     points : tuple of PointChange
         Points of centroid files that changed, of those that are here in both versions.
+    same : tuple of str
+        What is said of files of which only the bytes changed, and nothing that they say.
     not_compared : tuple of NotCompared
         Masks, centroid files and workbooks that changed and could not be looked into.
     """
@@ -175,28 +187,17 @@ class VersionDiff:
     labels: tuple[LabelChange, ...]
     cells: tuple[CellChange, ...]
     points: tuple[PointChange, ...]
+    same: tuple[str, ...]
     not_compared: tuple[NotCompared, ...]
 
     def lines(self) -> list[str]:
         """Return every change in one line, and last what was not compared."""
-        changes = (*self.files, *self.labels, *self.cells, *self.points)
-        return [*map(str, changes), *self._same(), *self._gaps()]
-
-    def _same(self) -> Iterator[str]:
-        """Yield the files of which only the bytes changed, and nothing that they say."""
-        gaps = {gap.path for gap in self.not_compared}
-        moved = {point.scan_id for point in self.points}
-        for change in self.files:
-            if change.kind != "changed" or change.path in gaps:
-                continue
-            if change.role == "grading" and not self.cells:
-                yield f"grading workbook {change.path}: every cell says the same"
-            if change.role == "centroids" and change.scan_id not in moved:
-                yield f"centroids of {change.scan_id}: every point is the same"
+        changes = (*self.files, *self.labels, *self.cells, *self.points, *self.same)
+        return [*map(str, changes), *self._gaps()]
 
     def _gaps(self) -> Iterator[str]:
         roles = Counter(
-            (gap.version, gap.command, ROLE_WORDS[gap.role])
+            (gap.version, gap.command, ROLE_WORDS[gap.role or "ct"])
             for gap in self.not_compared
             if not gap.reason
         )
@@ -212,50 +213,30 @@ class VersionDiff:
         return "\n".join(self.lines()) or "no difference"
 
     def __repr__(self) -> str:
-        lines = self.lines()
-        more = [f"  and {len(lines) - _SHOWN:,} more; print() shows all"] * (len(lines) > _SHOWN)
-        shown = [f"  {line}" for line in lines[:_SHOWN]] or ["  no difference"]
-        return "\n".join([f"<VersionDiff {self.old} to {self.new}>", *shown, *more])
+        lines = shown(self.lines() or ["no difference"], indent="  ")
+        return "\n".join([f"<VersionDiff {self.old} to {self.new}>", *lines])
 
 
 def compare(
     dataset: ReleaseDataset, old: str, new: str, *, derived: Path | None = None
 ) -> VersionDiff:
-    """Return what changed between two versions, as deep as the contents that are here allow.
-
-    Compared is what was published: the locked files themselves.
-    """
-    versions = (old, new)
-    locks = [dataset.lock(version) for version in versions]
-    indexes = [index_scans(lock) for lock in locks]
-    files = diff_locks(*locks)
-    pairs: list[tuple[Role, str, list[LockedFile]]] = [
-        (change.role, change.scan_id, [file for file in (change.old, change.new) if file])
-        for change in files
-        if change.kind == "changed" and change.role in ("mask", "centroids")
-    ]
-    books = [file for index in indexes for file in index.grading[:1]]
-    if len({book.sha256 for book in books}) > 1:
-        pairs.append(("grading", "", books))
-    readers = [
-        _readers(dataset, version, index, derived)
-        for version, index in zip(versions, indexes, strict=True)
-    ]
+    """Return what changed between two versions, as deep as the contents that are here allow."""
+    files = diff_locks(dataset.lock(old), dataset.lock(new))
+    changed = [change for change in files if change.kind == "changed" and change.role in _SAME]
+    before, gaps = _contents(dataset, old, changed, derived)
+    after, more_gaps = _contents(dataset, new, changed, derived)
+    gaps += more_gaps
+    lost = {gap.path for gap in gaps}
     found: list[Any] = []
-    gaps: list[NotCompared] = []
-    for role, scan_id, pair in pairs:
-        said = []
-        for file, version, read in zip(pair, versions, readers, strict=True):
-            gap = partial(NotCompared, role=role, scan_id=scan_id, path=file.path, version=version)
-            if not dataset.has(file):
-                gaps.append(gap(command=_bring(dataset, file, role, version)))
-                continue
-            try:
-                said.append(read[role](file))
-            except (ValidationFailed, UnsafeInput) as error:
-                gaps.append(gap(reason=str(error)))
-        if len(said) == len(pair):
-            found += _DIFFERENCES[role](scan_id, *said)
+    same: list[str] = []
+    for change in changed:
+        # A second file of a role is not what the scan is read from.
+        if change.role and change.path not in lost and change.path in before.keys() & after.keys():
+            contents = before[change.path], after[change.path]
+            differences = list(_DIFFERENCES[change.role](change.scan_id, *contents))
+            found += differences
+            if not differences:
+                same.append(f"{ROLE_WORDS[change.role]} {change.path}: {_SAME[change.role]}")
     return VersionDiff(
         old=old,
         new=new,
@@ -263,53 +244,72 @@ def compare(
         labels=tuple(change for change in found if isinstance(change, LabelChange)),
         cells=tuple(change for change in found if isinstance(change, CellChange)),
         points=tuple(change for change in found if isinstance(change, PointChange)),
+        same=tuple(same),
         not_compared=tuple(gaps),
     )
 
 
-def _bring(dataset: ReleaseDataset, file: LockedFile, role: Role, version: str) -> str:
-    typed = unless_newest(dataset, version)
+def _contents(
+    dataset: ReleaseDataset, version: str, changed: Sequence[Change], derived: Path | None
+) -> tuple[dict[str, Any], list[NotCompared]]:
+    """Return what the changed files of one version say, by path, and those that say nothing here."""
+    lock, typed = dataset.lock(version), unless_newest(dataset, version)
+    index = index_scans(lock)
+    paths = {change.path for change in changed}
+    scans = [s for s in index.scans if paths & {file.path for file in s.files.values()}]
+
+    def content(file: LockedFile) -> SourceFile | None:
+        return dataset.source(file, version=typed) if dataset.has(file) else None
+
+    said: dict[str, Any] = {}
+    faults: dict[str, VerseDataError] = {}
+    for sources in read_sources(scans, content, derived=derived, progress=silent):
+        said |= {file.path: sources for file in sources.scan.files.values()}
+        faults |= {file.path: file.error for file in sources.broken}
+    for file in index.grading:
+        if file.path in paths and (book := content(file)):
+            try:
+                series = {scan.series_id for scan in index.scans}
+                grading = check_sheet(read_locked_sheet(book), without_t12=series)
+                said[file.path] = {graded.row.series_id: graded.row for graded in grading.rows}
+            except FILE_FAULTS as error:
+                faults[file.path] = error
+    raise_faults([error for error in faults.values() if isinstance(error, IntegrityError)])
+    gaps = []
+    for change in changed:
+        file, fault = lock.by_path[change.path], faults.get(change.path)
+        if fault or not dataset.has(file):
+            gaps.append(
+                NotCompared(
+                    role=change.role,
+                    scan_id=change.scan_id,
+                    path=file.path,
+                    version=version,
+                    reason=str(fault) if fault else "",
+                    command="" if fault else _bring(dataset, file, change.role, typed),
+                )
+            )
+    return said, gaps
+
+
+def _bring(dataset: ReleaseDataset, file: LockedFile, role: Any, version: str | None) -> str:
     if dataset.addresses(file) or dataset.siblings():
-        return command(dataset, "get", "--role", role, version=typed)
-    return command(dataset, "adopt", "PATH", version=typed)
+        return command(dataset, "get", "--role", role, version=version)
+    return command(dataset, "adopt", "PATH", version=version)
 
 
-def _readers(
-    dataset: ReleaseDataset, version: str, index: Index, derived: Path | None
-) -> dict[Role, Callable[[LockedFile], Any]]:
-    """Return what reads a file of one version, by role."""
-    from verse_data.volumes.mask_facts import header_facts, mask_facts
-
-    source = partial(dataset.source, version=unless_newest(dataset, version))
-
-    def voxels(file: LockedFile) -> dict[str, int]:
-        labels = mask_facts(source(file), derived=derived).labels
-        return {LEVEL_OF_LABEL.get(n, str(n)): labels[n].voxels for n in sorted(labels)}
-
-    def placed(file: LockedFile) -> tuple[CentroidFile, Grid | None]:
-        scan = next((s for s in index.scans if s.files.get("centroids") == file), None)
-        volumes = [scan.files.get(role) for role in ("mask", "ct")] if scan else []
-        here = next((volume for volume in volumes if volume and dataset.has(volume)), None)
-        grid = Grid.of(header_facts(source(here), derived=derived)) if here else None
-        return read_centroids(source(file)), grid
-
-    def rows(file: LockedFile) -> dict[str, GradingRow]:
-        series = {scan.series_id for scan in index.scans}
-        grading = check_sheet(read_locked_sheet(source(file)), without_t12=series)
-        return {graded.row.series_id: graded.row for graded in grading.rows}
-
-    return {"mask": voxels, "centroids": placed, "grading": rows}
-
-
-def _label_changes(
-    scan_id: str, before: dict[str, int], after: dict[str, int]
-) -> Iterator[LabelChange]:
-    yield LabelChange(
-        scan_id=scan_id,
-        appeared=tuple(level for level in after if level not in before),
-        disappeared=tuple(level for level in before if level not in after),
-        resized=tuple(x for x in before if x in after and before[x] != after[x]),
+def _label_changes(scan_id: str, old: ScanSources, new: ScanSources) -> Iterator[LabelChange]:
+    before, after = (
+        {LEVEL_OF_LABEL.get(label, str(label)): facts.voxels for label, facts in found.items()}
+        for found in (side.mask.labels if side.mask else {} for side in (old, new))
     )
+    if before != after:
+        yield LabelChange(
+            scan_id=scan_id,
+            appeared=tuple(level for level in after if level not in before),
+            disappeared=tuple(level for level in before if level not in after),
+            resized=tuple(x for x in before if x in after and before[x] != after[x]),
+        )
 
 
 def _cell_changes(
@@ -341,33 +341,26 @@ def _cells(row: GradingRow) -> dict[tuple[str, str], Any]:
     return found
 
 
-_Placed = tuple[CentroidFile, Grid | None]
-
-
-def _point_changes(scan_id: str, old: _Placed, new: _Placed) -> Iterator[PointChange]:
+def _point_changes(scan_id: str, old: ScanSources, new: ScanSources) -> Iterator[PointChange]:
     """Yield what differs between two centroid files of one scan, in spine order."""
     sides = (old, new)
-    before, after = ({p.level: np.array(p.point) for p in file.points} for file, _ in sides)
-    directions = {file.direction for file, _ in sides}
-    unit: Literal["mm", "voxels"] | None = "voxels" if len(directions) == 1 else None
-    if directions == {None}:
-        unit = "mm"  # MICCAI's frame has voxels of 1 mm
-    elif all(grid and grid.axcodes == file.direction for file, grid in sides):
-        before, after = (
-            {level: apply_affine(grid.affine, point) for level, point in points.items()}
-            for points, (_, grid) in zip((before, after), sides, strict=True)
-            if grid
-        )
-        unit = "mm"
+    affines = [side.grid.affine for side in sides if side.grid and side.placed]
+    if {side.centroids.direction for side in sides if side.centroids} == {None}:
+        affines = [np.eye(4)] * 2  # MICCAI's frame has voxels of 1 mm
+    known = len(affines) == len(sides)
+    before, after = (
+        {level: apply_affine(affine, point.point) for level, point in side.points.items()}
+        for side, affine in zip(sides, affines if known else [np.eye(4)] * 2, strict=True)
+    )
     change = partial(PointChange, scan_id=scan_id)
     for level in LEVELS:
         if level in before and level in after:
             moved = round(float(np.linalg.norm(after[level] - before[level])), 4)
-            if moved and unit:
-                yield change(level=level, kind="moved", distance=moved, unit=unit)
+            if moved and known:
+                yield change(level=level, kind="moved", distance=moved)
         elif level in after or level in before:
             yield change(level=level, kind="appeared" if level in after else "disappeared")
-    if unit is None:
+    if not known:
         yield change(level="", kind="axes")
 
 

@@ -5,9 +5,8 @@ A rule is a generator that yields what it saw: rule, role of the file, level, me
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal
 
@@ -20,7 +19,7 @@ from verse_data.records.names import Role, parse_path
 from verse_data.spine.geometry import Grid, apply_affine
 from verse_data.spine.levels import GRADED_LEVELS, LABEL_OF_LEVEL, LEVEL_OF_LABEL, LEVELS
 from verse_data.tables.grading import Grading
-from verse_data.tables.index import Index, ScanFiles, base_name, folder_split
+from verse_data.tables.index import Index, ScanFiles, base_name, folder_split, grouped
 from verse_data.tables.join import BrokenFile, ScanSources
 
 Severity = Literal["error", "warning", "note"]
@@ -73,7 +72,6 @@ class Finding:
     place: str = ""
 
 
-FINDING_COLUMNS: Final = tuple(field.name for field in fields(Finding))
 _Seen = Iterator[tuple[str, Role | None, str, str]]
 
 
@@ -107,7 +105,7 @@ def index_findings(index: Index) -> Iterator[Finding]:
             message = "the name fits no role of either layout; the file is left alone"
             yield Finding(rule="unknown-file", severity="note", file=file.path, message=message)
     yield from _subject_findings(index)
-    series = _grouped(index.scans, lambda scan: scan.series_id)
+    series = grouped(index.scans, lambda scan: scan.series_id)
     for name in sorted(index.shared_series):
         listed = ", ".join(scan.scan_id for scan in series[name])
         message = (
@@ -143,23 +141,14 @@ def _name_findings(scan: ScanFiles, index: Index) -> Iterator[Finding]:
         yield _of(scan, "subject-differs", message)
 
 
-def _grouped(
-    scans: Iterable[ScanFiles], key: Callable[[ScanFiles], str]
-) -> dict[str, list[ScanFiles]]:
-    groups: defaultdict[str, list[ScanFiles]] = defaultdict(list)
-    for scan in scans:
-        groups[key(scan)].append(scan)
-    return groups
-
-
 def _subject_findings(index: Index) -> Iterator[Finding]:
     """Yield names of subjects that differ in case alone, and subjects that lie in several splits."""
-    for same in _grouped(index.scans, lambda scan: scan.subject_id.lower()).values():
+    for same in grouped(index.scans, lambda scan: scan.subject_id.lower()).values():
         names = list(dict.fromkeys(scan.subject_id for scan in same))
         if len(names) > 1:
             message = f"{' and '.join(names)} differ in case alone, and count as different subjects"
             yield Finding(rule="subject-spelled-twice", subject_id=names[0], message=message)
-    for subject, own in _grouped(index.scans, lambda scan: scan.subject_id).items():
+    for subject, own in grouped(index.scans, lambda scan: scan.subject_id).items():
         first: dict[str, str] = {}
         for scan in own:
             if scan.split:
@@ -229,25 +218,49 @@ def grading_findings(grading: Grading, index: Index) -> Iterator[Finding]:
             yield _of(scan, "scan-without-grading", message, file=sheet.file)
 
 
-def _odd(row: GradingRow) -> Iterator[tuple[str, str, str]]:
-    """Yield heading, rule and message of what the paper excludes or does not name."""
+def _odd(row: GradingRow) -> list[tuple[str, str, str]]:
+    """Return heading, rule and message of what the paper excludes or does not name."""
     age, filled = row.age_years, len(row.grades)
     vertebrae = counted(row.n_vertebrae, "vertebra", "vertebrae")
-    if age < YOUNGEST_YEARS:
-        message = f"{age:g} years; the paper included patients older than {YOUNGEST_YEARS}"
-        yield "age_ct", "age-below-30", message
-    if row.bmd_mg_cm3 == 0:
-        message = "a density of 0: measured, or a stand-in for missing; the source does not say"
-        yield "BMD", "bmd-zero", message
-    if row.resolution_mm not in RESOLUTIONS_MM:
-        yield "Res", "resolution-unlisted", f"{row.resolution_mm:g} mm; the paper names 1, 2, 3 mm"
-    if not filled:
-        yield "T1_fx-g", "no-graded-level", "no level of this series was graded"
-    if row.n_vertebrae < filled:
-        message = f"{vertebrae}, and {counted(filled, 'level')} with a grade or x"
-        yield "N_vertebrae", "fewer-vertebrae-than-grades", message
-    if "L4" in row.grades and "L5" not in row.grades:
-        yield "L5_fx-g", "ends-at-l4", "L4 is graded and L5 is blank: not assessed, or not there"
+    rules = (
+        (
+            age < YOUNGEST_YEARS,
+            "age_ct",
+            "age-below-30",
+            f"{age:g} years; the paper included patients older than {YOUNGEST_YEARS}",
+        ),
+        (
+            row.bmd_mg_cm3 == 0,
+            "BMD",
+            "bmd-zero",
+            "a density of 0: measured, or a stand-in for missing; the source does not say",
+        ),
+        (
+            row.resolution_mm not in RESOLUTIONS_MM,
+            "Res",
+            "resolution-unlisted",
+            f"{row.resolution_mm:g} mm; the paper names 1, 2, 3 mm",
+        ),
+        (
+            not filled,
+            "T1_fx-g",
+            "no-graded-level",
+            "no level of this series was graded",
+        ),
+        (
+            row.n_vertebrae < filled,
+            "N_vertebrae",
+            "fewer-vertebrae-than-grades",
+            f"{vertebrae}, and {counted(filled, 'level')} with a grade or x",
+        ),
+        (
+            "L4" in row.grades and "L5" not in row.grades,
+            "L5_fx-g",
+            "ends-at-l4",
+            "L4 is graded and L5 is blank: not assessed, or not there",
+        ),
+    )
+    return [(heading, rule, message) for is_odd, heading, rule, message in rules if is_odd]
 
 
 # --- the files of one scan ------------------------------------------------------------------------

@@ -12,12 +12,12 @@ import pandas as pd
 
 from verse_data.errors import UsageError, counted
 from verse_data.problems import shown
-from verse_data.tables.columns import Column, columns
+from verse_data.tables.columns import columns
 from verse_data.tables.index import ScanFiles
 
 _CHOOSING: Final = ["scan_id", "level"]
 _BLANK: Final = {"", "NA", "N/A", "NaN", "nan", "None", "null", "<NA>"}
-_TRUTH: Final = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+_TRUTH: Final = {"true": "1", "false": "0"}
 _ROUNDING: Final = 0.01
 """How far a measure may be off, in its unit: files of tables are often rounded to two digits."""
 
@@ -31,17 +31,18 @@ def own_rows(given: pd.DataFrame, own: pd.DataFrame, *, version: str) -> pd.Data
         pd.Index(rows["scan_id"].astype(str) + " " + rows["level"].astype(str))
         for rows in (given, own)
     )
-    unknown, repeated = wanted[~wanted.isin(known)], wanted[wanted.duplicated()].unique()
-    if len(unknown):
+    unknown = list(wanted[~wanted.isin(known)])
+    repeated = list(wanted[wanted.duplicated()].unique())
+    if unknown:
         raise UsageError(
             f"{counted(len(unknown), 'vertebra', 'vertebrae')} that {version} does not have: "
-            f"{_listed(unknown)}. Rows of another version are served with that version; else take "
+            f"{'; '.join(shown(unknown))}. Rows of another version are served with that version; else take "
             f"the rows of this one, out of release.vertebrae or release.select(…)."
         )
-    if len(repeated):
+    if repeated:
         raise UsageError(
             f"{counted(len(repeated), 'vertebra is', 'vertebrae are')} given more than once: "
-            f"{_listed(repeated)}. Give each once, with rows.drop_duplicates(['scan_id', 'level']). "
+            f"{'; '.join(shown(repeated))}. Give each once, with rows.drop_duplicates(['scan_id', 'level']). "
             f"To draw some more often than others: "
             f"dataset.loader(sampler=BalancedSampler(dataset, grade_weights=…)), or "
             f"torch.utils.data.Subset(dataset, numbers) with repeated numbers."
@@ -70,63 +71,47 @@ def _refuse_contradictions(
 ) -> None:
     """Raise `UsageError` for the values of `given` that are not what `own` says."""
     found = [
-        (row, f"{place}: {column.name} is {value}, not {_shown(column, said)}")
-        for column in columns("vertebrae")
-        if column.name not in _CHOOSING and column.name in given and column.name in own
-        for row, (place, value, said) in enumerate(
-            zip(places, given[column.name], own[column.name], strict=True)
-        )
-        if _contradicts(column, value, said)
+        (row, f"{place}: {name} is {value}, not {'blank' if _plain(said) is None else said}")
+        for name in (column.name for column in columns("vertebrae"))
+        if name not in _CHOOSING and name in given and name in own
+        for row, (place, value, said) in enumerate(zip(places, given[name], own[name], strict=True))
+        if _contradicts(name, value, said)
     ]
     if found:
         rows = len({row for row, _ in found})
         words = [words for _, words in sorted(found, key=lambda item: item[0])]
         raise UsageError(
             f"{counted(rows, 'given row')} with {counted(len(found), 'value')} that {version} does "
-            f"not have: {_listed(words)}. Rows of another version are served with that version, "
-            f"open_release(…, version=…). To serve these with what {version} says of them, give "
-            f"rows[{choosing!r}]."
+            f"not have: {'; '.join(shown(words))}. Rows of another version are served with that "
+            f"version, open_release(…, version=…). To serve these with what {version} says of them, "
+            f"give rows[{choosing!r}]."
         )
 
 
-def _listed(words: Collection[str]) -> str:
-    return "; ".join(shown(list(words)))
-
-
-def _shown(column: Column, value: Any) -> str:
-    return "blank" if _plain(column, value) is None else str(value)
-
-
-def _plain(column: Column, value: Any) -> str | bool | float | None:
-    """Return `value` as what its column holds, whichever type a file has made of it."""
+def _plain(value: object) -> str | float | None:
+    """Return `value` as a number, if a file may have made one of it, or as a text; None for a blank."""
     text = str(value).strip()
     if text in _BLANK:
         return None
-    if column.dtype in {"string", "category"}:
-        return text
-    if column.dtype == "boolean":
-        return _TRUTH.get(text.lower(), text)
     try:
-        return float(text)
+        return float(_TRUTH.get(text.lower(), text))
     except ValueError:
         return text
 
 
-def _contradicts(column: Column, value: object, own: object) -> bool:
+def _contradicts(column: str, value: object, own: object) -> bool:
     """Whether the given `value` is another than the version's own; a blank claims nothing."""
-    found, said = _plain(column, value), _plain(column, own)
+    found, said = _plain(value), _plain(own)
     if found is None or found == said:
         return False
-    if column.name == "grade_status":
+    if column == "grade_status":
         # What could be said before workbook or mask were on the machine; their own columns tell.
         return found != "not_assessed" and said != "no_mask"
-    if column.name == "split":
+    if column == "split":
         return said is not None  # where nothing is published, a split is the user's own column
-    if column.dtype == "Float64" and isinstance(found, float) and isinstance(said, float):
+    if isinstance(found, float) and isinstance(said, float):
         return not abs(found - said) <= _ROUNDING + 1e-6 * abs(said)
-    # A file makes the number 1 of the name 001.
-    was_name = isinstance(said, str) and said.isdecimal() and not isinstance(value, str)
-    return not (was_name and float(str(said)) == value)
+    return True
 
 
 def with_scan_ids(given: pd.DataFrame, known: Collection[str]) -> pd.DataFrame:

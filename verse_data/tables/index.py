@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, TypeVar
 
 from verse_data.errors import ValidationFailed
 from verse_data.records.base import LIMIT_BYTES
@@ -21,6 +21,9 @@ Content = Callable[[LockedFile], SourceFile | None]
 """Gives a locked file as it lies on this machine, or None if it does not."""
 
 _GRADING_NAME: Final = re.compile(r"appendixe1|grading|scores")
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class ScanFiles:
     """Second files of a role; the first by path is used."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Index:
     """All scans of a lock, sorted by id, and what else it lists."""
 
@@ -47,14 +50,11 @@ class Index:
     """Files whose names fit no role."""
     catalog: CatalogEntry | None = None
 
-    def __repr__(self) -> str:
-        return f"<Index: {len(self.scans):,} scans>"
-
     @cached_property
     def shared_series(self) -> frozenset[str]:
         """Series of several scans, whose names differ in ``ses-``, ``ce-``, ``dir-``."""
-        counts = Counter(scan.series_id for scan in self.scans)
-        return frozenset(series for series, count in counts.items() if count > 1)
+        series = grouped(self.scans, lambda scan: scan.series_id)
+        return frozenset(name for name, scans in series.items() if len(scans) > 1)
 
 
 def scan_file(scan: ScanFiles, role: Role, content: Content) -> SourceFile | None:
@@ -103,6 +103,14 @@ def index_scans(lock: ReleaseLock, *, catalog: CatalogEntry | None = None) -> In
         tuple(unknown),
         catalog,
     )
+
+
+def grouped(things: Iterable[_T], key: Callable[[_T], str]) -> dict[str, list[_T]]:
+    """Return `things` by what `key` says of them, in their order."""
+    groups: defaultdict[str, list[_T]] = defaultdict(list)
+    for thing in things:
+        groups[key(thing)].append(thing)
+    return groups
 
 
 def base_name(path: str) -> str:

@@ -6,7 +6,6 @@ Nothing here assumes that grades, mask and centroids agree; where they differ is
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from verse_data.records.names import Role
 from verse_data.records.source_file import SourceFile
 from verse_data.records.tables import (
     CtSidecar,
-    GradeStatus,
     ScanRecord,
     SubjectRecord,
     VertebraRecord,
@@ -31,7 +29,14 @@ from verse_data.records.tables import (
 )
 from verse_data.spine.geometry import Grid, apply_affine
 from verse_data.spine.levels import LABEL_OF_LEVEL, LEVEL_OF_LABEL, LEVELS, region
-from verse_data.tables.index import Content, ScanFiles, read_centroids, read_small, scan_file
+from verse_data.tables.index import (
+    Content,
+    ScanFiles,
+    grouped,
+    read_centroids,
+    read_small,
+    scan_file,
+)
 
 if TYPE_CHECKING:
     from verse_data.volumes.mask_facts import HeaderFacts, MaskFacts
@@ -50,6 +55,10 @@ class BrokenFile:
     subject_id: str
     path: str
     error: VerseDataError
+
+
+def _levels(labels: Iterable[int]) -> set[str]:
+    return {LEVEL_OF_LABEL[label] for label in labels if label in LEVEL_OF_LABEL}
 
 
 @dataclass(frozen=True)
@@ -88,28 +97,19 @@ class ScanSources:
     @cached_property
     def mask_levels(self) -> set[str]:
         """Levels whose label the mask has; none if it is not read."""
-        return levels_of(self.mask.labels) if self.mask else set()
+        return _levels(self.mask.labels) if self.mask else set()
 
     @property
     def lacks_t12(self) -> bool | None:
         """Whether mask or centroids skip T12; None if neither is read."""
         if self.centroids is None and self.mask is None:
             return None
-        return skips_t12(self.mask_levels | set(self.points))
-
-
-def levels_of(labels: Iterable[int]) -> set[str]:
-    """Return the levels of those `labels` that name one."""
-    return {LEVEL_OF_LABEL[label] for label in labels if label in LEVEL_OF_LABEL}
-
-
-def skips_t12(levels: set[str]) -> bool:
-    """Tell whether `levels` hold T11 and L1, and no T12 between them."""
-    return {"T11", "L1"} <= levels and "T12" not in levels
+        levels = self.mask_levels | self.points.keys()
+        return {"T11", "L1"} <= levels and "T12" not in levels
 
 
 def read_sources(
-    scans: Sequence[ScanFiles], content: Content, *, derived: Path, progress: Progress
+    scans: Sequence[ScanFiles], content: Content, *, derived: Path | None, progress: Progress
 ) -> list[ScanSources]:
     """Read centroid files, ``_ct.json`` files, mask facts and CT headers of all `scans`."""
     found: list[ScanSources] = []
@@ -123,7 +123,7 @@ def read_sources(
     return found
 
 
-def _read_scan(scan: ScanFiles, content: Content, derived: Path) -> ScanSources:
+def _read_scan(scan: ScanFiles, content: Content, derived: Path | None) -> ScanSources:
     from verse_data.volumes.mask_facts import header_facts, mask_facts
 
     found: dict[str, Any] = {}
@@ -158,9 +158,11 @@ def _split(sources: ScanSources, row: GradingRow | None) -> Any:
 
 def vertebra_records(sources: ScanSources, row: GradingRow | None) -> list[VertebraRecord]:
     """Return one record for each level of a scan that anything speaks of, in spine order."""
-    graded = set(row.grades) if row else set()
-    unplaced = levels_of(sources.centroids.unplaced) if sources.centroids else set()
-    known = graded | sources.mask_levels | unplaced | set(sources.points)
+    known = sources.mask_levels | sources.points.keys()
+    if row:
+        known |= row.grades.keys()
+    if sources.centroids:
+        known |= _levels(sources.centroids.unplaced)
     return [_vertebra(sources, row, level) for level in LEVELS if level in known]
 
 
@@ -170,9 +172,10 @@ def _vertebra(sources: ScanSources, row: GradingRow | None, level: str) -> Verte
     known |= {"scan_id": scan.scan_id, "subject_id": scan.subject_id}
     known |= {"level": level, "label": LABEL_OF_LEVEL[level], "region": region(level)}
     known["split"] = _split(sources, row)
+    has_mask = None
     if sources.mask:
         facts = sources.mask.labels.get(known["label"])
-        known["has_mask"] = facts is not None
+        has_mask = known["has_mask"] = facts is not None
         if facts and grid:
             known |= {"voxels": facts.voxels, "volume_mm3": facts.voxels * grid.voxel_mm3}
     if sources.centroids:
@@ -184,28 +187,22 @@ def _vertebra(sources: ScanSources, row: GradingRow | None, level: str) -> Verte
             known |= {f"centroid_{a}": v for a, v in zip("xyz", world, strict=True)}
     if row:
         known |= {"bmd_mg_cm3": row.bmd_mg_cm3, "age_years": row.age_years}
-        known |= _assessment(row, level)
-    known["grade_status"] = _status(known)
-    return VertebraRecord(**known)
+    return VertebraRecord(**known | _assessment(row, level, has_mask=has_mask))
 
 
-def _assessment(row: GradingRow, level: str) -> dict[str, Any]:
+def _assessment(row: GradingRow | None, level: str, *, has_mask: bool | None) -> dict[str, Any]:
     """Return what the workbook says of one vertebra; x is foreign material, a blank nothing."""
-    mark = row.grades.get(level)
-    if mark is None:
-        return {}
-    if mark == "x":
-        return {"foreign_material": True}
-    shape = FRACTURE_TYPES[int(row.shapes[level])]
-    return {"grade": mark, "fracture_type": shape, "foreign_material": False}
-
-
-def _status(known: dict[str, Any]) -> GradeStatus:
-    if known["foreign_material"] is None:
-        return "not_assessed"
-    if known["has_mask"] is False:
-        return "no_mask"
-    return "foreign_material" if known["foreign_material"] else "graded"
+    mark = row.grades.get(level) if row else None
+    if row is None or mark is None:
+        return {"grade_status": "not_assessed"}
+    is_foreign = mark == "x"
+    status = "foreign_material" if is_foreign else "graded"
+    found = {"foreign_material": is_foreign, "grade_status": status}
+    if has_mask is False:
+        found["grade_status"] = "no_mask"
+    if not is_foreign:
+        found |= {"grade": mark, "fracture_type": FRACTURE_TYPES[int(row.shapes[level])]}
+    return found
 
 
 def scan_record(
@@ -253,13 +250,9 @@ def subject_records(
     scans: Iterable[ScanRecord], vertebrae: Iterable[VertebraRecord]
 ) -> list[SubjectRecord]:
     """Return one record for each subject; a level that several series show counts once."""
-    series: defaultdict[str, list[ScanRecord]] = defaultdict(list)
-    for scan in scans:
-        series[scan.subject_id].append(scan)
-    seen: defaultdict[str, list[VertebraRecord]] = defaultdict(list)
-    for vertebra in vertebrae:
-        seen[vertebra.subject_id].append(vertebra)
-    return [_subject(subject, series[subject], seen[subject]) for subject in sorted(series)]
+    series = grouped(scans, lambda scan: scan.subject_id)
+    seen = grouped(vertebrae, lambda vertebra: vertebra.subject_id)
+    return [_subject(subject, series[subject], seen.get(subject, [])) for subject in sorted(series)]
 
 
 def _subject(
