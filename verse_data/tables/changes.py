@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -227,23 +227,23 @@ def compare(
     after, more_gaps = _contents(dataset, new, changed, derived)
     gaps += more_gaps
     lost = {gap.path for gap in gaps}
-    found: list[Any] = []
+    found: defaultdict[Role, list[Any]] = defaultdict(list)
     same: list[str] = []
     for change in changed:
         # A second file of a role is not what the scan is read from.
         if change.role and change.path not in lost and change.path in before.keys() & after.keys():
             contents = before[change.path], after[change.path]
             differences = list(_DIFFERENCES[change.role](change.scan_id, *contents))
-            found += differences
+            found[change.role] += differences
             if not differences:
                 same.append(f"{ROLE_WORDS[change.role]} {change.path}: {_SAME[change.role]}")
     return VersionDiff(
         old=old,
         new=new,
         files=files,
-        labels=tuple(change for change in found if isinstance(change, LabelChange)),
-        cells=tuple(change for change in found if isinstance(change, CellChange)),
-        points=tuple(change for change in found if isinstance(change, PointChange)),
+        labels=tuple(found["mask"]),
+        cells=tuple(found["grading"]),
+        points=tuple(found["centroids"]),
         same=tuple(same),
         not_compared=tuple(gaps),
     )

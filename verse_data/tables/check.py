@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from verse_data.errors import FILE_FAULTS, ValidationFailed, VerseDataError, VolumeCorrupt, counted
+from verse_data.errors import FILE_FAULTS, ValidationFailed, VerseDataError, VolumeCorrupt
 from verse_data.problems import raise_faults
 from verse_data.progress import Progress, silent
 from verse_data.records.lock import LockedFile, ReleaseLock
@@ -62,7 +62,7 @@ def check_tree(lock: ReleaseLock, folder: Path, *, progress: Progress = silent) 
             check_workbook(read_locked_sheet(content(file)), index.scans, content)
         except FILE_FAULTS as error:
             faults.append(error)
-    head = f"{counted(len(faults), 'problem')} in the tree; nothing was written:"
+    head = f"{len(faults)} problems in the tree; nothing was written:" if len(faults) > 1 else ""
     raise_faults(faults, head=head)
 
 

@@ -119,7 +119,7 @@ def index_findings(index: Index) -> Iterator[Finding]:
 
 def _name_findings(scan: ScanFiles, index: Index) -> Iterator[Finding]:
     """Yield where name and folder of a scan's files contradict each other, or the catalog."""
-    for role, file in scan.files.items():
+    for file in scan.files.values():
         name, split = parse_path(file.path), folder_split(file.path, index.catalog)
         if split not in {scan.split, None}:
             message = f"lies in a folder of {split}, the scan's other files in {scan.split}"
@@ -128,10 +128,9 @@ def _name_findings(scan: ScanFiles, index: Index) -> Iterator[Finding]:
         if name and folder.startswith("sub-") and folder != f"sub-{name.subject_id}":
             message = f"is named after {name.subject_id}, but lies in {folder}"
             yield _of(scan, "wrong-folder", message, file=file.path)
-        for spare in scan.spare:
-            if (other := parse_path(spare.path)) and other.role == role:
-                message = f"a second {role} of this scan; {file.path} is used"
-                yield _of(scan, "second-file", message, file=spare.path)
+    for role, file in scan.spare:
+        message = f"a second {role} of this scan; {scan.files[role].path} is used"
+        yield _of(scan, "second-file", message, file=file.path)
     named = scan.scan_id.partition("_")[0]
     if named != scan.subject_id:
         message = (

@@ -36,7 +36,7 @@ class ScanFiles:
     series_id: str
     split: Split | None
     files: dict[Role, LockedFile]
-    spare: tuple[LockedFile, ...] = ()
+    spare: tuple[tuple[Role, LockedFile], ...] = ()
     """Second files of a role; the first by path is used."""
 
 
@@ -156,7 +156,6 @@ def _scan(group: _Group, catalog: CatalogEntry | None) -> ScanFiles:
     if known:
         split, subject = split or known.split, known.subject_id
     # MICCAI snapshots come in pairs; of everything else a scan has one.
-    spare = [f for own, f in group if own.role != "snapshot" and files[own.role] is not f]
-    return ScanFiles(
-        name.scan_id, subject, name.series_label, name.series_id, split, files, tuple(spare)
-    )
+    rest = ((own.role, file) for own, file in group if files[own.role] is not file)
+    spare = tuple((role, file) for role, file in rest if role != "snapshot")
+    return ScanFiles(name.scan_id, subject, name.series_label, name.series_id, split, files, spare)
