@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 _THREADS: Final = 4
 _OF_ROW: Final = ("age_years", "resolution_mm", "bmd_mg_cm3", "t_score", "n_vertebrae")
 _OF_SUBJECT: Final = ("split", "age_years", "ct_device", "bmd_mg_cm3", "t_score")
-_AXES: Final = ("i", "j", "k")
 
 
 @dataclass(frozen=True)
@@ -181,13 +180,17 @@ def _vertebra(sources: ScanSources, row: GradingRow | None, level: str) -> Verte
     if sources.centroids:
         known["has_centroid"] = point is not None
     if point and sources.placed:
-        known |= {f"centroid_{a}": v for a, v in zip(_AXES, point.point, strict=True)}
+        known |= _by_axis("centroid", "ijk", point.point)
         if grid:
             world = apply_affine(grid.affine, point.point).tolist()
-            known |= {f"centroid_{a}": v for a, v in zip("xyz", world, strict=True)}
+            known |= _by_axis("centroid", "xyz", world)
     if row:
         known |= {"bmd_mg_cm3": row.bmd_mg_cm3, "age_years": row.age_years}
     return VertebraRecord(**known | _assessment(row, level, has_mask=has_mask))
+
+
+def _by_axis(name: str, axes: str, values: Iterable[float]) -> dict[str, float]:
+    return {f"{name}_{axis}": value for axis, value in zip(axes, values, strict=True)}
 
 
 def _assessment(row: GradingRow | None, level: str, *, has_mask: bool | None) -> dict[str, Any]:
@@ -220,8 +223,7 @@ def scan_record(
         known |= {"ct_device": sidecar.device, "ct_manufacturer": sidecar.manufacturer}
         known["kvp"] = float(sidecar.kvp)
     if grid:
-        known |= {f"shape_{a}": n for a, n in zip(_AXES, grid.shape, strict=True)}
-        known |= {f"spacing_{a}": mm for a, mm in zip(_AXES, grid.spacing, strict=True)}
+        known |= _by_axis("shape", "ijk", grid.shape) | _by_axis("spacing", "ijk", grid.spacing)
         known["axcodes"] = grid.axcodes
     if sources.mask:
         known |= {"mask_dtype": sources.mask.dtype, "n_mask_labels": len(sources.mask.labels)}
@@ -229,19 +231,18 @@ def scan_record(
         known["n_centroids"] = len(sources.centroids.points)
     if row:
         known |= {name: getattr(row, name) for name in _OF_ROW}
-        known |= {"ct_device": DEVICES[row.ct_device], **_counts(row)}
+        known |= {"ct_device": DEVICES[row.ct_device], **_counts([*row.grades.values()])}
         known["series"] = f"{row.series_number} of {row.series_count}"
     return ScanRecord(**known)
 
 
-def _counts(row: GradingRow) -> dict[str, Any]:
-    """Return how many levels of a scan have what grade."""
-    marks = list(row.grades.values())
+def _counts(marks: Sequence[Any]) -> dict[str, Any]:
+    """Return how many levels have what grade, and how many an x."""
     grades = [mark for mark in marks if mark != "x"]
     return {
         "n_graded": len(grades),
         "n_fractured": sum(grade > 0 for grade in grades),
-        "n_foreign_material": marks.count("x"),
+        "n_foreign_material": len(marks) - len(grades),
         "max_grade": max(grades, default=None),
     }
 
@@ -249,32 +250,25 @@ def _counts(row: GradingRow) -> dict[str, Any]:
 def subject_records(
     scans: Iterable[ScanRecord], vertebrae: Iterable[VertebraRecord]
 ) -> list[SubjectRecord]:
-    """Return one record for each subject; a level that several series show counts once."""
+    """Return one record for each subject, by name."""
     series = grouped(scans, lambda scan: scan.subject_id)
     seen = grouped(vertebrae, lambda vertebra: vertebra.subject_id)
-    return [_subject(subject, series[subject], seen.get(subject, [])) for subject in sorted(series)]
+    return [_subject(name, own, seen.get(name, [])) for name, own in sorted(series.items())]
 
 
 def _subject(
     subject: str, scans: list[ScanRecord], vertebrae: list[VertebraRecord]
 ) -> SubjectRecord:
-    known: dict[str, Any] = {}
+    known: dict[str, Any] = {"subject_id": subject, "n_scans": len(scans)}
     for name in _OF_SUBJECT:
         said = (getattr(scan, name) for scan in scans)
         known[name] = next((value for value in said if value is not None), None)
+    # A level that several series show counts once, with its highest grade.
     grades: dict[str, int] = {}
     for vertebra in vertebrae:
         if vertebra.grade is not None:
             grades[vertebra.level] = max(vertebra.grade, grades.get(vertebra.level, 0))
-    foreign = {v.level for v in vertebrae if v.foreign_material}
-    return SubjectRecord(
-        subject_id=subject,
-        n_scans=len(scans),
-        n_levels=len({v.level for v in vertebrae}),
-        n_graded=len(grades),
-        n_fractured=sum(grade > 0 for grade in grades.values()),
-        n_foreign_material=len(foreign),
-        max_grade=max(grades.values(), default=None),
-        has_foreign_material=bool(foreign),
-        **known,
-    )
+    foreign = {vertebra.level for vertebra in vertebrae if vertebra.foreign_material}
+    known |= _counts([*grades.values(), *("x" for _ in foreign)])
+    known["n_levels"] = len({vertebra.level for vertebra in vertebrae})
+    return SubjectRecord(**known, has_foreign_material=bool(foreign))
