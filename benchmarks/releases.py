@@ -27,7 +27,7 @@ from osf_standin import FakeClock, Node, OsfStandin
 
 from verse_data.config import Config
 from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.repository import Repository
 from verse_data.releases.environment import tool_environment
 from verse_data.releases.osf import walk_node
 
@@ -74,7 +74,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def plain_get(dataset: ReleaseDataset, jobs: int) -> None:
+def plain_get(dataset: Repository, jobs: int) -> None:
     """Get everything with `datalad get`, its start included, as a person would."""
     environment = tool_environment() | {
         "GIT_CONFIG_COUNT": "1",
@@ -85,7 +85,7 @@ def plain_get(dataset: ReleaseDataset, jobs: int) -> None:
     subprocess.run(command, cwd=dataset.path, env=environment, check=True, capture_output=True)
 
 
-def fetch(dataset: ReleaseDataset, jobs: int) -> None:
+def fetch(dataset: Repository, jobs: int) -> None:
     """Get everything."""
     dataset.fetch(dataset.lock().files, jobs=jobs).raise_for_failures()
 
@@ -120,11 +120,11 @@ def main() -> None:
 def registering(home: Path, count: int, times: dict[str, list[float]]) -> None:
     """Measure the way from a lock to a dataset, and from a tag to keys."""
     lock = made_up_lock(count)
-    dataset = ReleaseDataset(home / "lab")
+    dataset = Repository(home / "lab")
     times["lock of all files to dataset, s"].append(seconds(lambda: dataset.publish(lock)))
-    keys = seconds(lambda: ReleaseDataset(dataset.path).tree_keys("v1"))
+    keys = seconds(lambda: Repository(dataset.path).tree_keys("v1"))
     times["path to key of a tag, ms"].append(1000 * keys)
-    read = seconds(lambda: ReleaseDataset(dataset.path).lock("v1"))
+    read = seconds(lambda: Repository(dataset.path).lock("v1"))
     times["lock of a tag, read and checked, ms"].append(1000 * read)
     find = ["git-annex", "find", "--branch=v1", "--anything", "--format=${key} ${file}\\n"]
     plain = seconds(
@@ -148,8 +148,8 @@ def getting(home: Path, count: int, times: dict[str, list[float]]) -> None:
         lock = walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
         few = ReleaseLock(release="lab", source=lock.source, files=lock.files[:40])
 
-        def fresh(name: str, of: ReleaseLock) -> ReleaseDataset:
-            dataset = ReleaseDataset(home / name / "lab", config=config)
+        def fresh(name: str, of: ReleaseLock) -> Repository:
+            dataset = Repository(home / name / "lab", config=config)
             dataset.publish(of)
             return dataset
 

@@ -15,12 +15,12 @@ from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.names import parse_path
 from verse_data.records.source_file import SourceFile
 from verse_data.releases.adopt import check_sources
-from verse_data.releases.publish import NotNewest
+from verse_data.releases.import_lock import NotNewest
 from verse_data.releases.tree import lock_tree, walk_files
 
 if TYPE_CHECKING:
     from verse_data.releases.adopt import AdoptReport
-    from verse_data.releases.dataset import ReleaseDataset
+    from verse_data.releases.repository import Repository
     from verse_data.tables.workbook import Sheet
 
 
@@ -54,7 +54,7 @@ class Adoption:
 
 
 def adopt(
-    dataset: ReleaseDataset,
+    dataset: Repository,
     sources: Sequence[Source],
     version: str | None = None,
     *,
@@ -92,7 +92,7 @@ def adopt(
 
 
 def _new_workbook(
-    dataset: ReleaseDataset, sources: Sequence[Source], version: str, newest: str
+    dataset: Repository, sources: Sequence[Source], version: str, newest: str
 ) -> tuple[LockedFile | None, dict[str, str]]:
     """Return the workbook in `sources` that `version` can take in, and why other tables are none."""
     lock = dataset.lock(version)
@@ -142,7 +142,7 @@ def _is_named_so(name: str) -> bool:
     return parsed is not None and parsed.role == "grading"
 
 
-def _check_cells(path: Path, dataset: ReleaseDataset, lock: ReleaseLock) -> None:
+def _check_cells(path: Path, dataset: Repository, lock: ReleaseLock) -> None:
     """Raise one of our errors unless `path` holds gradings of scans of the release, all of them right."""
     from verse_data.tables.check import check_workbook
     from verse_data.tables.index import index_scans
@@ -177,7 +177,7 @@ def _read(path: Path) -> Sheet:
 
 
 def _refuse_older(
-    path: Path, file: LockedFile, dataset: ReleaseDataset, version: str, newest: str
+    path: Path, file: LockedFile, dataset: Repository, version: str, newest: str
 ) -> NoReturn:
     """Raise `UsageError` for a workbook that is given for `version`; say what `newest` makes of it."""
     lock = dataset.lock(newest)
@@ -190,7 +190,7 @@ def _refuse_older(
     )
 
 
-def _check_place(path: Path, file: LockedFile, dataset: ReleaseDataset, lock: ReleaseLock) -> None:
+def _check_place(path: Path, file: LockedFile, dataset: Repository, lock: ReleaseLock) -> None:
     """Raise `UsageError` unless the workbook at `path` would be the one of the release."""
     from verse_data.tables.index import index_scans
 
@@ -221,7 +221,7 @@ def _check_place(path: Path, file: LockedFile, dataset: ReleaseDataset, lock: Re
     )
 
 
-def _holds_gradings(file: LockedFile, dataset: ReleaseDataset) -> bool:
+def _holds_gradings(file: LockedFile, dataset: Repository) -> bool:
     """Whether a locked table is a grading workbook; one that cannot be looked at counts as one."""
     from verse_data.tables.workbook import read_locked_sheet
 
@@ -239,7 +239,7 @@ def _with(lock: ReleaseLock, file: LockedFile) -> ReleaseLock:
     return ReleaseLock(release=lock.release, source=lock.source, files=files)
 
 
-def write_phantom(dataset: ReleaseDataset, progress: Progress) -> None:
+def write_phantom(dataset: Repository, progress: Progress) -> None:
     """Write the phantom's files, lock them if there is no lock, and adopt what is not here."""
     from verse_data import phantom
 
@@ -251,7 +251,7 @@ def write_phantom(dataset: ReleaseDataset, progress: Progress) -> None:
         dataset.adopt([tree], progress=progress)
 
 
-def restore_phantom(dataset: ReleaseDataset, lock: ReleaseLock, progress: Progress) -> None:
+def restore_phantom(dataset: Repository, lock: ReleaseLock, progress: Progress) -> None:
     """Write the phantom's files again where some are not here: no address has them."""
     from verse_data.phantom.patients import DEFAULT_SUBJECTS, subjects
 

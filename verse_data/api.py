@@ -25,7 +25,7 @@ from verse_data.opening import (
 from verse_data.progress import Progress
 from verse_data.records.names import SPLITS, Split
 from verse_data.release import Release
-from verse_data.releases.commands import command
+from verse_data.releases.history import command
 from verse_data.serve import (
     PatchOptions,
     ScanOptions,

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from verse_data.errors import ContentMissing
 from verse_data.records.catalog import CatalogEntry
-from verse_data.releases.commands import command, unless_newest
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.history import command, unless_newest
+from verse_data.releases.repository import Repository
 from verse_data.tables.index import Index, index_scans
 
 _E1: Final = (
@@ -24,7 +24,7 @@ _HOLDS: Final = "fracture grades, foreign material, bone density, ages"
 class Workbook:
     """Whether the grades of a version are here or can be had, and the errors where they are not."""
 
-    files: ReleaseDataset
+    files: Repository
     version: str
     index: Index
     catalog: CatalogEntry | None

@@ -18,10 +18,10 @@ from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import ReleaseLock, is_release_name
 from verse_data.release import Release
 from verse_data.releases import catalog
-from verse_data.releases.commands import command
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.history import command
+from verse_data.releases.repository import Repository
 from verse_data.releases.osf import TRUST_ON_FIRST_USE, walk_node
-from verse_data.releases.publish import require_place
+from verse_data.releases.import_lock import require_place
 from verse_data.releases.tree import check_series
 from verse_data.releases.tree import lock_tree as hash_tree
 
@@ -112,12 +112,12 @@ def _contents(settings: config.Config) -> dict[str, frozenset[str]]:
     }
 
 
-def _datasets(settings: config.Config) -> list[ReleaseDataset]:
+def _datasets(settings: config.Config) -> list[Repository]:
     """Return the releases on this machine, by name."""
     places = [place for place in (settings.releases, settings.home / "releases") if place.is_dir()]
     names = sorted({path.name for place in places for path in place.iterdir()})
     names = [name for name in names if is_release_name(name)]  # and no half-built one
-    found = (ReleaseDataset(settings.release(name), config=settings) for name in names)
+    found = (Repository(settings.release(name), config=settings) for name in names)
     return [dataset for dataset in found if dataset.exists()]
 
 
@@ -182,7 +182,7 @@ def open_release(
     )
 
 
-def known_dataset(name: str, settings: config.Config) -> ReleaseDataset:
+def known_dataset(name: str, settings: config.Config) -> Repository:
     """Return the dataset of a release that is in the catalog or on this machine."""
     dataset = dataset_of(name, settings)
     if name not in catalog.names() and not dataset.exists():
@@ -195,7 +195,7 @@ def known_dataset(name: str, settings: config.Config) -> ReleaseDataset:
 
 
 def make_release(
-    dataset: ReleaseDataset,
+    dataset: Repository,
     entry: CatalogEntry | None,
     version: str | None = None,
     *,
@@ -218,7 +218,7 @@ def make_release(
 
 
 def _make_first(
-    dataset: ReleaseDataset, entry: CatalogEntry | None, pin: str | None, progress: Progress
+    dataset: Repository, entry: CatalogEntry | None, pin: str | None, progress: Progress
 ) -> None:
     """Write the phantom, or lock what OSF lists."""
     if dataset.name == PHANTOM:
@@ -254,14 +254,14 @@ class TrustOnFirstUse(UserWarning):
         )
 
 
-def _bring_lock(dataset: ReleaseDataset, version: str | None) -> str:
+def _bring_lock(dataset: Repository, version: str | None) -> str:
     return (
         f"Bring the lock of {version} from a machine that has it: "
         f"{command(dataset, 'lock', '--from-lock', 'FILE')}. Or leave the version out."
     )
 
 
-def _not_here(dataset: ReleaseDataset, entry: CatalogEntry | None) -> str:
+def _not_here(dataset: Repository, entry: CatalogEntry | None) -> str:
     title = f" ({entry.title})" if entry else ""
     return (
         f"{dataset.name}{title} is not on this machine: nothing of it, not even the list of "
@@ -340,7 +340,7 @@ def settle(*, root: Root = None, offline: bool | None = None) -> config.Config:
     return config.resolve(root=root, offline=offline)
 
 
-def dataset_of(name: str, settings: config.Config) -> ReleaseDataset:
+def dataset_of(name: str, settings: config.Config) -> Repository:
     """Return the dataset of a release, which need not exist yet."""
     if not isinstance(name, str) or not is_release_name(name):
         raise UsageError(
@@ -362,4 +362,4 @@ def dataset_of(name: str, settings: config.Config) -> ReleaseDataset:
                 f"where an earlier version kept it. Remove one of them."
             )
         )
-    return ReleaseDataset(place, config=settings)
+    return Repository(place, config=settings)

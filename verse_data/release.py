@@ -25,8 +25,8 @@ from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.names import Role
 from verse_data.records.source_file import SourceFile
-from verse_data.releases.commands import command, unless_newest
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.history import command, unless_newest
+from verse_data.releases.repository import Repository
 from verse_data.releases.fetch import FetchReport
 from verse_data.stores import VOLUME_ROLES, Stores, make_recipe, no_shared_store
 from verse_data.tables.index import Index, ScanFiles, index_scans
@@ -56,7 +56,7 @@ class Release:
 
     Parameters
     ----------
-    dataset : ReleaseDataset
+    dataset : Repository
         Where its contents are.
     version : str
         A version that `dataset` has.
@@ -70,7 +70,7 @@ class Release:
 
     def __init__(
         self,
-        dataset: ReleaseDataset,
+        dataset: Repository,
         *,
         version: str,
         config: Config,

@@ -29,8 +29,8 @@ from verse_data.errors import (
 from verse_data.progress import Progress
 from verse_data.records.names import Role
 from verse_data.records.source_file import SourceFile
-from verse_data.releases.commands import command, unless_newest
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.history import command, unless_newest
+from verse_data.releases.repository import Repository
 from verse_data.tables.index import ScanFiles, read_centroids, scan_file
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ VOLUME_ROLES: tuple[Role, ...] = ("ct", "mask", "centroids")
 class Stores:
     """Where the stores of one version are, and what they are made from."""
 
-    files: ReleaseDataset
+    files: Repository
     version: str
     config: Config
     licence: str

@@ -19,7 +19,7 @@ from osf_standin.server import PIECE
 from support.calls import call
 
 from verse_data.config import Config
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.repository import Repository
 from verse_data.releases.drop import drop_files
 from verse_data.releases.environment import tool_environment
 from verse_data.releases.osf import walk_node
@@ -66,8 +66,8 @@ for line in sys.stdin:
 OURS = """
 import sys
 from pathlib import Path
-from verse_data.releases.dataset import ReleaseDataset
-dataset = ReleaseDataset(Path(sys.argv[1]))
+from verse_data.releases.repository import Repository
+dataset = Repository(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
 dataset.fetch(dataset.lock().files, jobs=2)
@@ -83,7 +83,7 @@ with urllib.request.urlopen(sys.argv[2]) as response, open(sys.argv[1], "wb") as
 
 
 @pytest.fixture
-def place(home: Path) -> Iterator[tuple[OsfStandin, ReleaseDataset]]:
+def place(home: Path) -> Iterator[tuple[OsfStandin, Repository]]:
     """Serve a node, and build its dataset."""
     node = Node("jtfa5")
     for number in range(FILES):
@@ -93,7 +93,7 @@ def place(home: Path) -> Iterator[tuple[OsfStandin, ReleaseDataset]]:
         config = Config(
             home=home, offline=False, osf_api=osf.hosts["api"], osf_site=osf.hosts["site"]
         )
-        dataset = ReleaseDataset(home / "lab", config=config)
+        dataset = Repository(home / "lab", config=config)
         dataset.publish(walk_node("jtfa5", config=config, release="lab", clock=FakeClock()))
         yield osf, dataset
 
@@ -134,12 +134,12 @@ def kill_when(
             (os.kill if alone else os.killpg)(child.pid, signal.SIGKILL)
 
 
-def has_begun(dataset: ReleaseDataset) -> bool:
+def has_begun(dataset: Repository) -> bool:
     """Whether the first bytes of a file have come."""
     return any(path.stat().st_size for path in dataset.store.incoming.glob("*.mine"))
 
 
-def test_killed_gets_leave_nothing_wrong(place: tuple[OsfStandin, ReleaseDataset]) -> None:
+def test_killed_gets_leave_nothing_wrong(place: tuple[OsfStandin, Repository]) -> None:
     """After each kill no object is wrong; our own get ends it, fsck is clean, the bytes are right."""
     osf, dataset = place
     files, dice = dataset.lock().files, random.Random(13)
@@ -174,7 +174,7 @@ def test_killed_gets_leave_nothing_wrong(place: tuple[OsfStandin, ReleaseDataset
 
 
 def test_our_own_get_goes_on_after_a_kill_of_it_alone(
-    place: tuple[OsfStandin, ReleaseDataset], monkeypatch: pytest.MonkeyPatch
+    place: tuple[OsfStandin, Repository], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next call is not locked out, and costs at most half again."""
     osf, dataset = place
@@ -194,7 +194,7 @@ def test_our_own_get_goes_on_after_a_kill_of_it_alone(
 
 
 def test_control_a_killed_plain_download_leaves_a_wrong_file(
-    place: tuple[OsfStandin, ReleaseDataset], tmp_path: Path
+    place: tuple[OsfStandin, Repository], tmp_path: Path
 ) -> None:
     """A download to the final name, killed on its way, leaves a file that is not the locked one."""
     osf, dataset = place

@@ -10,7 +10,7 @@ from support.calls import call
 from support.trees import write_tree
 
 from verse_data.records.keys import size_and_digest
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.repository import Repository
 from verse_data.releases.tree import lock_tree
 from verse_data.releases.verify import audit
 
@@ -24,27 +24,27 @@ LOOSE = (
 
 
 @pytest.fixture
-def dataset(tmp_path: Path) -> ReleaseDataset:
+def dataset(tmp_path: Path) -> Repository:
     """Build a small release."""
-    dataset = ReleaseDataset(tmp_path / "phantom")
+    dataset = Repository(tmp_path / "phantom")
     dataset.publish(lock_tree(write_tree(tmp_path / "tree"), release="phantom"))
     return dataset
 
 
-def move_tag(dataset: ReleaseDataset) -> None:
+def move_tag(dataset: Repository) -> None:
     """Make the newest commit v1, as somebody does who wants it to pass for the locked one."""
     words = f"Lock: sha256:{dataset.lock().digest}"
     call(dataset.path, "git", "tag", "--force", "--annotate", "--message", words, "v1")
 
 
-def test_every_key_of_a_release_pins_its_content(dataset: ReleaseDataset) -> None:
+def test_every_key_of_a_release_pins_its_content(dataset: Repository) -> None:
     """All keys in the tree of the tag are SHA256E with size, and the ones that the lock says."""
     assert all(size_and_digest(key) for key in dataset.tree_keys("v1").values())
     assert audit(dataset, "v1") == ()
 
 
 @pytest.mark.parametrize("key", LOOSE)
-def test_a_key_that_accepts_other_content_is_found(dataset: ReleaseDataset, key: str) -> None:
+def test_a_key_that_accepts_other_content_is_found(dataset: Repository, key: str) -> None:
     """A tree with one loose key, as `addurl --fast` makes it, is one finding with path and key."""
     path = dataset.lock().files[0].path
     (dataset.path / path).unlink()
@@ -52,13 +52,13 @@ def test_a_key_that_accepts_other_content_is_found(dataset: ReleaseDataset, key:
     call(dataset.path, "git", "-c", "core.hooksPath=/dev/null", "commit", "-qam", "loose")
     move_tag(dataset)
 
-    (finding,) = audit(ReleaseDataset(dataset.path), "v1")
+    (finding,) = audit(Repository(dataset.path), "v1")
 
     assert (finding.rule, finding.path) == ("wrong-key", path)
     assert "does not pin size and SHA-256" in finding.message
 
 
-def test_control_git_annex_itself_is_content_with_loose_keys(dataset: ReleaseDataset) -> None:
+def test_control_git_annex_itself_is_content_with_loose_keys(dataset: Repository) -> None:
     """git-annex accepts a key without digest, and stores whatever it is given under it."""
     (dataset.path / "page.html").write_text("<html>an error page</html>")
     key = "URL--http&c%%example.org%ct.nii.gz"
@@ -69,7 +69,7 @@ def test_control_git_annex_itself_is_content_with_loose_keys(dataset: ReleaseDat
     assert stored.read_text().startswith("<html>")
 
 
-def test_a_file_that_the_lock_does_not_know_is_found(dataset: ReleaseDataset) -> None:
+def test_a_file_that_the_lock_does_not_know_is_found(dataset: Repository) -> None:
     """A file smuggled into the tree of a tag is a finding."""
     key = dataset.lock().files[0].annex_key
     (dataset.path / "extra.nii.gz").symlink_to(f".git/annex/objects/00/00/{key}/{key}")
@@ -77,6 +77,6 @@ def test_a_file_that_the_lock_does_not_know_is_found(dataset: ReleaseDataset) ->
     call(dataset.path, "git", "-c", "core.hooksPath=/dev/null", "commit", "-qm", "extra")
     move_tag(dataset)
 
-    (finding,) = audit(ReleaseDataset(dataset.path), "v1")
+    (finding,) = audit(Repository(dataset.path), "v1")
 
     assert (finding.rule, finding.path) == ("not-in-lock", "extra.nii.gz")

@@ -17,11 +17,11 @@ from verse_data.api import open_release
 from verse_data.config import resolve
 from verse_data.errors import IntegrityError, UnsafeInput, VerseDataError
 from verse_data.records.lock import ReleaseLock
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.repository import Repository
 from verse_data.releases.drop import drop_files
 from verse_data.releases.environment import tool_environment
 from verse_data.releases.provenance import describe
-from verse_data.releases.status import status
+from verse_data.releases.repository import status
 from verse_data.releases.tree import lock_tree
 from verse_data.tables.changes import compare
 from verse_data.tables.check import verify
@@ -55,9 +55,9 @@ def program(path: Path, markers: Path, *, then: str = "") -> None:
 @pytest.fixture
 def evil(
     tmp_path: Path, home: Path, markers: Path, monkeypatch: pytest.MonkeyPatch
-) -> ReleaseDataset:
+) -> Repository:
     """Build a release, clone it, and put into the clone all that a stranger could."""
-    good = ReleaseDataset(tmp_path / "phantom")
+    good = Repository(tmp_path / "phantom")
     tree = write_tree(tmp_path / "tree")
     good.publish(lock_tree(tree, release="phantom"))
     good.adopt([tree])
@@ -96,7 +96,7 @@ def evil(
         )
     for marker in markers.iterdir():
         marker.unlink()
-    return ReleaseDataset(path, config=resolve())
+    return Repository(path, config=resolve())
 
 
 def smaller(lock: ReleaseLock) -> ReleaseLock:
@@ -104,7 +104,7 @@ def smaller(lock: ReleaseLock) -> ReleaseLock:
     return ReleaseLock(release=lock.release, source=lock.source, files=lock.files[1:])
 
 
-def steps(evil: ReleaseDataset, tree: Path) -> list[Callable[[], object]]:
+def steps(evil: Repository, tree: Path) -> list[Callable[[], object]]:
     """Return a call of every public function that touches a dataset."""
     lock = evil.lock()
     release = open_release("phantom", offline=True)
@@ -134,7 +134,7 @@ def steps(evil: ReleaseDataset, tree: Path) -> list[Callable[[], object]]:
 
 @pytest.mark.filterwarnings("ignore::verse_data.errors.IncompleteTable")
 def test_no_public_function_runs_the_datasets_own_code(
-    evil: ReleaseDataset, markers: Path, tmp_path: Path
+    evil: Repository, markers: Path, tmp_path: Path
 ) -> None:
     """Procedures, hooks, configuration, submodules, providers and helpers of a stranger stay data."""
     for step in steps(evil, tmp_path / "tree"):
@@ -175,7 +175,7 @@ def set_all(folder: Path, settings: dict[str, str]) -> None:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build a release with its contents, once; tests change copies of it."""
     folder = tmp_path_factory.mktemp("built")
-    dataset = ReleaseDataset(folder / "phantom")
+    dataset = Repository(folder / "phantom")
     tree = write_tree(folder / "tree")
     dataset.publish(lock_tree(tree, release="phantom"))
     dataset.adopt([tree])
@@ -183,18 +183,18 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def release(built: Path, tmp_path: Path, home: Path) -> ReleaseDataset:
+def release(built: Path, tmp_path: Path, home: Path) -> Repository:
     """Give a release with its contents, as a stranger might hand it on."""
     path = home / "releases" / "phantom"
     shutil.copytree(built / "phantom", path, symlinks=True)
     shutil.copytree(built / "tree", tmp_path / "tree")
-    return ReleaseDataset(path, config=resolve())
+    return Repository(path, config=resolve())
 
 
 @pytest.mark.parametrize("lost", ["v1:.verse/lock.json", "v1^{commit}", "v1^{tree}", "v1^{tag}"])
 @pytest.mark.parametrize("way", FETCHERS)
 def test_a_missing_object_is_not_fetched_as_the_folder_wants(
-    release: ReleaseDataset, markers: Path, monkeypatch: pytest.MonkeyPatch, way: str, lost: str
+    release: Repository, markers: Path, monkeypatch: pytest.MonkeyPatch, way: str, lost: str
 ) -> None:
     """Reading a folder with a promisor remote starts none of its programs; plain git, the control, does."""
     program(markers.parent / "bin" / "git-remote-evil", markers)
@@ -215,7 +215,7 @@ def test_a_missing_object_is_not_fetched_as_the_folder_wants(
         "remote.origin.promisor": "true",
         "protocol.allow": "always",
     })  # fmt: skip
-    fresh = ReleaseDataset(release.path, config=resolve())
+    fresh = Repository(release.path, config=resolve())
     lock_file = release.path / ".verse" / "lock.json"
     steps: list[Callable[[], object]] = [
         fresh.versions, fresh.lock, fresh.commit, fresh.tree_keys, lambda: status(fresh),
@@ -274,7 +274,7 @@ PROGRAMS = {
 }
 
 
-def writing(dataset: ReleaseDataset, tree: Path, lock: ReleaseLock) -> list[Callable[[], object]]:
+def writing(dataset: Repository, tree: Path, lock: ReleaseLock) -> list[Callable[[], object]]:
     """Return a call of each function that writes to a dataset without its fourth file: each has work."""
     return [
         lambda: drop_files(dataset, lock.files[:2], unchecked=True),
@@ -287,7 +287,7 @@ def writing(dataset: ReleaseDataset, tree: Path, lock: ReleaseLock) -> list[Call
 
 @pytest.mark.parametrize("setting", PROGRAMS)
 def test_a_folder_with_a_setting_of_its_own_is_read_and_never_written(
-    release: ReleaseDataset, markers: Path, tmp_path: Path, setting: str
+    release: Repository, markers: Path, tmp_path: Path, setting: str
 ) -> None:
     """What drops, fetches, adopts or publishes refuses the folder by the setting's name; reading goes on."""
     program(tmp_path / "bin" / "evil", markers)
@@ -298,7 +298,7 @@ def test_a_folder_with_a_setting_of_its_own_is_read_and_never_written(
     (release.path / ".git" / "info" / "attributes").write_text("* filter=evil\n")
     (release.path / ".git" / "evil-config").write_text(f"[core]\n\thooksPath = {markers}\n")
     set_all(release.path, {setting.format(**fill): PROGRAMS[setting].format(**fill)})
-    fresh = ReleaseDataset(release.path, config=resolve())
+    fresh = Repository(release.path, config=resolve())
 
     for step in writing(fresh, tmp_path / "tree", lock):
         with pytest.raises(UnsafeInput, match=r"\.git/config sets ") as caught:
@@ -368,18 +368,18 @@ def to_sha256(folder: Path) -> None:
      to_linked_tags, to_a_reftable, to_sha256],
 )  # fmt: skip
 def test_a_repository_that_is_not_all_in_its_folder_is_refused(
-    release: ReleaseDataset, change: Callable[[Path], None]
+    release: Repository, change: Callable[[Path], None]
 ) -> None:
     """Git folders, objects and references elsewhere, or of a kind that is not read, are one clear refusal."""
     change(release.path)
 
     with pytest.raises(UnsafeInput, match=r"phantom(: (its |tag |\.git )|/\.git/\S+ is a link)"):
-        ReleaseDataset(release.path, config=resolve()).lock()
+        Repository(release.path, config=resolve()).lock()
 
 
 @pytest.mark.parametrize("name", ["annex", "annex/objects", "verse-data", "hooks", "refs/heads"])
 def test_nothing_is_written_where_a_link_leads(
-    release: ReleaseDataset, tmp_path: Path, name: str
+    release: Repository, tmp_path: Path, name: str
 ) -> None:
     """A part of .git that is a link is read past or refused, and what it leads to stays as it is."""
     lock, linked = release.lock(), release.path / ".git" / name
@@ -403,7 +403,7 @@ def test_nothing_is_written_where_a_link_leads(
     ["verse-data/fetch-log.jsonl", "logs/refs/heads/git-annex", "annex/index", "refs/heads/main"],
 )
 def test_no_file_elsewhere_is_appended_to(
-    release: ReleaseDataset, tmp_path: Path, name: str
+    release: Repository, tmp_path: Path, name: str
 ) -> None:
     """A file in .git that is a link, such as one to the user's profile, is not written through."""
     lock, linked = release.lock(), release.path / ".git" / name
@@ -427,7 +427,7 @@ WRITTEN_PIPES = ("HEAD", "index", "refs/heads/main", "annex/index", "annex/merge
 
 @pytest.mark.parametrize("name", [*READ_PIPES, *WRITTEN_PIPES, "verse-data/fetch-log.jsonl"])
 def test_a_pipe_in_the_place_of_a_file_makes_nobody_wait(
-    release: ReleaseDataset, tmp_path: Path, name: str
+    release: Repository, tmp_path: Path, name: str
 ) -> None:
     """Nothing opens what is no plain file: reading refuses it where it would, and writing everywhere."""
     lock, place = release.lock(), release.path / ".git" / name
@@ -437,7 +437,7 @@ def test_a_pipe_in_the_place_of_a_file_makes_nobody_wait(
         place.rename(tmp_path / "aside")
     place.unlink(missing_ok=True)
     os.mkfifo(place)
-    fresh = ReleaseDataset(release.path, config=resolve())
+    fresh = Repository(release.path, config=resolve())
 
     if name in READ_PIPES:
         with pytest.raises(UnsafeInput, match="no plain file"):
@@ -460,7 +460,7 @@ def loose(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("part", [":.verse/lock.json", "^{commit}", "^{tree}", "^{tag}"])
-def test_objects_that_were_exchanged_are_noticed(release: ReleaseDataset, part: str) -> None:
+def test_objects_that_were_exchanged_are_noticed(release: Repository, part: str) -> None:
     """An object of one version in the place of another's is an error: git itself, the control, prints it."""
     release.publish(smaller(release.lock()))
     loose(release.path)
@@ -473,22 +473,22 @@ def test_objects_that_were_exchanged_are_noticed(release: ReleaseDataset, part: 
     right = release.lock("v1").canonical()
 
     with pytest.raises(IntegrityError):
-        ReleaseDataset(release.path, config=resolve()).lock("v1")
+        Repository(release.path, config=resolve()).lock("v1")
 
     printed = call(release.path, "git", "cat-file", "-p", "v1:.verse/lock.json")
     assert printed.encode() != right
 
 
-def test_a_name_of_a_version_in_other_digits_is_no_version(release: ReleaseDataset) -> None:
+def test_a_name_of_a_version_in_other_digits_is_no_version(release: Repository) -> None:
     """Digits of other scripts, and numbers without end, are tags of the user's own."""
     tag = (release.path / ".git" / "refs" / "tags" / "v1").read_text()
     packed = release.path / ".git" / "packed-refs"
     packed.write_text(f"{tag.strip()} refs/tags/v1\u0663\n{tag.strip()} refs/tags/v{'9' * 5000}\n")
 
-    assert ReleaseDataset(release.path, config=resolve()).versions() == ("v1",)
+    assert Repository(release.path, config=resolve()).versions() == ("v1",)
 
 
-def test_a_tree_that_lists_itself_over_and_over_is_refused(release: ReleaseDataset) -> None:
+def test_a_tree_that_lists_itself_over_and_over_is_refused(release: Repository) -> None:
     """A few small trees that list a thousand million files do not fill the memory."""
 
     def tree(rows: str) -> str:
@@ -505,11 +505,11 @@ def test_a_tree_that_lists_itself_over_and_over_is_refused(release: ReleaseDatas
     call(release.path, "git", "tag", "-f", "v1", commit)
 
     with pytest.raises(IntegrityError, match="lists more than"):
-        ReleaseDataset(release.path, config=resolve()).tree_keys("v1")
+        Repository(release.path, config=resolve()).tree_keys("v1")
 
 
 def test_a_content_folder_that_is_a_link_changes_nothing_elsewhere(
-    release: ReleaseDataset, tmp_path: Path
+    release: Repository, tmp_path: Path
 ) -> None:
     """Where a content's own folder is a link, dropping removes the link, and no mode of what it leads to."""
     file = release.lock().files[0]
@@ -526,12 +526,12 @@ def test_a_content_folder_that_is_a_link_changes_nothing_elsewhere(
     assert len(list((tmp_path / "private").iterdir())) == 1
 
 
-def test_other_references_do_not_matter(release: ReleaseDataset) -> None:
+def test_other_references_do_not_matter(release: Repository) -> None:
     """Tags of the user's own, leftovers of a git that was killed, and packed tags leave versions as they are."""
     tags = release.path / ".git" / "refs" / "tags"
     (tags / "v2.lock").write_text("")
     (tags / "mine").write_text("ref: refs/heads/main\n")
-    fresh = ReleaseDataset(release.path, config=resolve())
+    fresh = Repository(release.path, config=resolve())
     assert fresh.versions() == ("v1",)
     (tags / "v2.lock").unlink()
     call(release.path, "git", "pack-refs", "--all")
@@ -539,7 +539,7 @@ def test_other_references_do_not_matter(release: ReleaseDataset) -> None:
     assert fresh.commit() == call(release.path, "git", "rev-parse", "v1^{commit}").strip()
 
 
-def test_an_object_that_would_fill_the_memory_is_not_read(release: ReleaseDataset) -> None:
+def test_an_object_that_would_fill_the_memory_is_not_read(release: Repository) -> None:
     """A lock that inflates to far more than any release's is refused by its size, unread."""
     bomb = release.path.parent / "bomb"
     with bomb.open("wb") as stream:
@@ -554,11 +554,11 @@ def test_an_object_that_would_fill_the_memory_is_not_read(release: ReleaseDatase
     call(release.path, "git", "tag", "-f", "v1", commit)
 
     with pytest.raises(UnsafeInput, match="over the limit"):
-        ReleaseDataset(release.path, config=resolve()).lock()
+        Repository(release.path, config=resolve()).lock()
 
 
 def test_a_work_tree_that_is_a_repository_itself_is_not_written_to(
-    release: ReleaseDataset, markers: Path, tmp_path: Path
+    release: Repository, markers: Path, tmp_path: Path
 ) -> None:
     """Where .git lacks a part, git would take the folder itself, and its configuration, for the repository."""
     lock = release.lock()
@@ -570,7 +570,7 @@ def test_a_work_tree_that_is_a_repository_itself_is_not_written_to(
          str(tmp_path / "bin" / "evil"))  # fmt: skip
     (release.path / ".git" / "HEAD").unlink()
 
-    for step in writing(ReleaseDataset(release.path, config=resolve()), tmp_path / "tree", lock):
+    for step in writing(Repository(release.path, config=resolve()), tmp_path / "tree", lock):
         with suppress(VerseDataError):
             step()
 
@@ -579,7 +579,7 @@ def test_a_work_tree_that_is_a_repository_itself_is_not_written_to(
 
 
 def test_hooks_of_git_in_a_clean_folder_are_not_run(
-    release: ReleaseDataset, markers: Path, tmp_path: Path
+    release: Repository, markers: Path, tmp_path: Path
 ) -> None:
     """Writing goes on in a folder whose configuration is as it should be, without the hooks in it."""
     for name in HOOKS:
@@ -599,7 +599,7 @@ def test_hooks_of_git_in_a_clean_folder_are_not_run(
 
 @pytest.mark.parametrize("hook", ANNEX_HOOKS)
 def test_a_folder_with_a_hook_of_git_annex_is_not_written(
-    release: ReleaseDataset, markers: Path, tmp_path: Path, hook: str
+    release: Repository, markers: Path, tmp_path: Path, hook: str
 ) -> None:
     """git-annex would run it, wherever git is told to look for hooks; so nothing is written there."""
     lock = release.lock()
@@ -614,7 +614,7 @@ def test_a_folder_with_a_hook_of_git_annex_is_not_written(
     assert [file for file in lock.files if not release.has(file)] == [lock.files[3]]
 
 
-def test_control_git_annex_runs_its_hooks(release: ReleaseDataset, markers: Path) -> None:
+def test_control_git_annex_runs_its_hooks(release: Repository, markers: Path) -> None:
     """Its own drop runs a stranger's hooks also with core.hooksPath elsewhere."""
     for name in ANNEX_HOOKS:
         program(release.path / ".git" / "hooks" / name, markers)
@@ -625,7 +625,7 @@ def test_control_git_annex_runs_its_hooks(release: ReleaseDataset, markers: Path
 
 
 def test_a_folder_that_a_clone_came_from_is_not_worked_in(
-    release: ReleaseDataset, markers: Path, tmp_path: Path
+    release: Repository, markers: Path, tmp_path: Path
 ) -> None:
     """A remote in a folder gives its contents as files: nothing that its own configuration names is run.
 
@@ -641,7 +641,7 @@ def test_a_folder_that_a_clone_came_from_is_not_worked_in(
     evil = str(tmp_path / "bin" / "evil")
     set_all(release.path, {"core.fsmonitor": evil, "annex.thawcontent-command": evil,
                            "annex.freezecontent-command": evil, "uploadpack.packObjectsHook": evil})  # fmt: skip
-    dataset = ReleaseDataset(clones[0], config=resolve())
+    dataset = Repository(clones[0], config=resolve())
 
     report = dataset.fetch(files)
     assert {result.source for result in report.fetched} == {"origin"}
@@ -674,7 +674,7 @@ def test_a_remote_that_enables_itself_is_not_started(
     """
     program(tmp_path / "bin" / "git-annex-remote-evil", markers, then=PROTOCOL)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    good, tree = ReleaseDataset(tmp_path / "phantom"), write_tree(tmp_path / "tree")
+    good, tree = Repository(tmp_path / "phantom"), write_tree(tmp_path / "tree")
     good.publish(lock_tree(tree, release="phantom"))
     evil = ("initremote", "evil", "type=external", "externaltype=evil", "encryption=none")
     call(good.path, "git-annex", *evil, "autoenable=true")
@@ -683,7 +683,7 @@ def test_a_remote_that_enables_itself_is_not_started(
         call(tmp_path, "git", "clone", "-q", str(good.path), str(clone))
     for marker in markers.iterdir():
         marker.unlink()
-    dataset = ReleaseDataset(clones[0], config=resolve())
+    dataset = Repository(clones[0], config=resolve())
     files = dataset.lock().files
 
     assert len(dataset.adopt([tree]).new) == len(files)
@@ -696,7 +696,7 @@ def test_a_remote_that_enables_itself_is_not_started(
     assert [marker.name for marker in markers.iterdir()] == ["bin-git-annex-remote-evil"]
 
 
-def test_control_familiar_commands_do_run_it(evil: ReleaseDataset, markers: Path) -> None:
+def test_control_familiar_commands_do_run_it(evil: Repository, markers: Path) -> None:
     """DataLad's run-procedure runs the stranger's script, and plain git its monitor and hooks."""
     environment = tool_environment() | {"DATALAD_LOG_LEVEL": "error"}
     for command in (

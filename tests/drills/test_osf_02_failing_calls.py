@@ -21,7 +21,7 @@ from verse_data.errors import StorageError
 from verse_data.records.lock import LockedFile
 from verse_data.releases.fetch import FetchResult, fetch_each
 from verse_data.releases.osf import walk_node
-from verse_data.releases.store import ObjectStore
+from verse_data.releases.annex import ObjectStore
 
 CALLS = ("rename", "replace", "unlink", "mkdir", "chmod", "fsync", "stat", "lstat")
 ERRNOS = {

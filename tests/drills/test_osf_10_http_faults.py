@@ -32,7 +32,7 @@ from verse_data.records.lock import LockedFile
 from verse_data.releases.fetch import FetchResult, fetch_each
 from verse_data.releases.http import Backoff, read_url
 from verse_data.releases.osf import walk_node
-from verse_data.releases.store import ObjectStore
+from verse_data.releases.annex import ObjectStore
 
 # What the fault is, the class it ends in (None: it is got over), and the exit code.
 TABLE: dict[str, tuple[type[VerseDataError] | None, int]] = {

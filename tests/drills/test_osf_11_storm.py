@@ -16,7 +16,7 @@ from verse_data.config import Config
 from verse_data.errors import ServerUnavailable
 from verse_data.releases.fetch import FetchResult, fetch_each
 from verse_data.releases.osf import walk_node
-from verse_data.releases.store import ObjectStore
+from verse_data.releases.annex import ObjectStore
 
 
 def node_of(count: int) -> Node:

@@ -19,7 +19,7 @@ from verse_data.config import Config
 from verse_data.records.lock import LockedFile
 from verse_data.releases.fetch import file_urls
 from verse_data.releases.osf import walk_node
-from verse_data.releases.store import ObjectStore
+from verse_data.releases.annex import ObjectStore
 
 SIZE = 1_200_000
 KILLS = 30
@@ -33,7 +33,7 @@ from pathlib import Path
 from verse_data.config import Config
 from verse_data.records.lock import LockedFile
 from verse_data.releases.fetch import fetch_each
-from verse_data.releases.store import ObjectStore
+from verse_data.releases.annex import ObjectStore
 
 def largest(place):
     sizes = [0]

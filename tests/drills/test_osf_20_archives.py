@@ -22,7 +22,7 @@ from verse_data.errors import ArchiveRefused
 from verse_data.progress import Advance
 from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
 from verse_data.releases.adopt import AdoptReport, adopt_sources
-from verse_data.releases.store import ObjectStore
+from verse_data.releases.annex import ObjectStore
 
 NAME = "rawdata/sub-verse004/sub-verse004_ct.nii.gz"
 BODY = random.Random(1).randbytes(20_000)

@@ -20,7 +20,7 @@ import verse_data
 from verse_data.api import lock_tree
 from verse_data.config import Config
 from verse_data.errors import VerseDataError
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.repository import Repository
 from verse_data.releases.fetch import FetchResult, fetch_each
 from verse_data.releases.http import Backoff
 from verse_data.releases.osf import walk_node
@@ -101,7 +101,7 @@ def test_secrets_of_the_user_and_of_the_server_get_nowhere(home: Path):
         )
         texts.append(repr(config))
         lock = walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
-        dataset = ReleaseDataset(config.releases / "lab", config=config)
+        dataset = Repository(config.releases / "lab", config=config)
         dataset.publish(lock)
         for mode in MODES:
             osf.faults.clear()

@@ -21,7 +21,7 @@ from verse_data.errors import ContentMissing, UsageError, ValidationFailed
 from verse_data.phantom import write
 from verse_data.records.grading import SHEET
 from verse_data.records.lock import ReleaseLock
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.repository import Repository
 
 NAME = "phantom_grading.xlsx"
 
@@ -173,7 +173,7 @@ def test_two_that_are_adopted_at_once_become_one(book: Path) -> None:
     def take(source: Path) -> str:
         start.wait()
         try:
-            return adopting.adopt(ReleaseDataset(place), [source]).version
+            return adopting.adopt(Repository(place), [source]).version
         except UsageError as error:
             return str(error)
 

@@ -13,7 +13,7 @@ from support.trees import snapshot, write_tree
 
 from verse_data.errors import ContentMissing, SourceChanged, ToolMissing, UsageError
 from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.repository import Repository
 from verse_data.releases.environment import check_annex
 from verse_data.releases.tree import lock_tree
 
@@ -25,9 +25,9 @@ def tree(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def dataset(tmp_path: Path, tree: Path) -> ReleaseDataset:
+def dataset(tmp_path: Path, tree: Path) -> Repository:
     """Build the dataset of the small release, with its contents."""
-    dataset = ReleaseDataset(tmp_path / "releases" / "phantom")
+    dataset = Repository(tmp_path / "releases" / "phantom")
     dataset.publish(lock_tree(tree, release="phantom"))
     dataset.adopt([tree], on_difference="refuse")
     return dataset
@@ -38,7 +38,7 @@ def smaller(lock: ReleaseLock) -> ReleaseLock:
     return ReleaseLock(release=lock.release, source=lock.source, files=lock.files[1:])
 
 
-def test_git_annex_and_datalad_are_content(dataset: ReleaseDataset, tree: Path) -> None:
+def test_git_annex_and_datalad_are_content(dataset: Repository, tree: Path) -> None:
     """Status is clean, fsck finds nothing, DataLad gets every file, and the tree shows the bytes."""
     assert call(dataset.path, "git", "status", "--porcelain") == ""
     assert "fail" not in call(dataset.path, "git-annex", "fsck", "--quiet")
@@ -54,7 +54,7 @@ def test_odd_letters_in_names_arrive_as_they_are(tmp_path: Path) -> None:
     paths = sorted(['a "b" c.txt', '"whole".txt', 'M 100644 "x', "ä 'ö'.txt", " blank/$x `y`.txt"])
     files = tuple(LockedFile(path=path, size=1, sha256="0" * 64) for path in paths)
     lock = ReleaseLock(release="phantom", source=LockSource(kind="tree"), files=files)
-    dataset = ReleaseDataset(tmp_path / "releases" / "phantom")
+    dataset = Repository(tmp_path / "releases" / "phantom")
 
     dataset.publish(lock)
 
@@ -66,7 +66,7 @@ def test_odd_letters_in_names_arrive_as_they_are(tmp_path: Path) -> None:
 def test_adopting_leaves_the_source_as_it_was(tmp_path: Path, tree: Path) -> None:
     """Contents, modes and names of the user's files do not change; objects are read-only copies."""
     before = snapshot(tree)
-    dataset = ReleaseDataset(tmp_path / "releases" / "phantom")
+    dataset = Repository(tmp_path / "releases" / "phantom")
     dataset.publish(lock_tree(tree, release="phantom"))
 
     report = dataset.adopt([tree])
@@ -82,7 +82,7 @@ def test_adopting_leaves_the_source_as_it_was(tmp_path: Path, tree: Path) -> Non
 
 def test_adopting_tells_new_known_different_and_unknown_apart(tmp_path: Path, tree: Path) -> None:
     """A file is taken by its content; a namesake with other bytes is reported with both digests."""
-    dataset = ReleaseDataset(tmp_path / "releases" / "phantom")
+    dataset = Repository(tmp_path / "releases" / "phantom")
     lock = lock_tree(tree, release="phantom")
     dataset.publish(lock)
     renamed = tree / "elsewhere.nii.gz"
@@ -106,7 +106,7 @@ def test_adopting_tells_new_known_different_and_unknown_apart(tmp_path: Path, tr
         dataset.adopt([tree], on_difference="refuse")
 
 
-def test_reading_needs_neither_git_annex_nor_a_checkout(dataset: ReleaseDataset) -> None:
+def test_reading_needs_neither_git_annex_nor_a_checkout(dataset: Repository) -> None:
     """The tree of a tag gives the keys that the lock gives."""
     lock = dataset.lock("v1")
 
@@ -115,7 +115,7 @@ def test_reading_needs_neither_git_annex_nor_a_checkout(dataset: ReleaseDataset)
     assert dataset.resolve(f"sha256:{lock.digest[:12]}") == "v1"
 
 
-def test_the_commit_id_is_the_same_everywhere(dataset: ReleaseDataset, tmp_path: Path) -> None:
+def test_the_commit_id_is_the_same_everywhere(dataset: Repository, tmp_path: Path) -> None:
     """Another home, user, date, time zone, locale and git configuration give the same commit ids."""
     lock = dataset.lock()
     locks = [tmp_path / "1.json", tmp_path / "2.json"]
@@ -128,9 +128,9 @@ def test_the_commit_id_is_the_same_everywhere(dataset: ReleaseDataset, tmp_path:
     )
     script = (
         "import sys; from pathlib import Path\n"
-        "from verse_data.releases.dataset import ReleaseDataset\n"
+        "from verse_data.releases.repository import Repository\n"
         "from verse_data.records.lock import ReleaseLock\n"
-        "d = ReleaseDataset(Path(sys.argv[1]))\n"
+        "d = Repository(Path(sys.argv[1]))\n"
         "for name in sys.argv[2:]: d.publish(ReleaseLock.parse(Path(name).read_bytes()))\n"
         "print(d.commit('v1'), d.commit('v2'))\n"
     )
@@ -150,7 +150,7 @@ def test_the_commit_id_is_the_same_everywhere(dataset: ReleaseDataset, tmp_path:
     assert answer.stderr == ""
 
 
-def test_publishing_twice_is_one_version(dataset: ReleaseDataset) -> None:
+def test_publishing_twice_is_one_version(dataset: Repository) -> None:
     """The same files make no new version, also with other addresses, which are added."""
     lock = dataset.lock()
     urls = {"urls": ("https://example.org/ct",)}
@@ -165,7 +165,7 @@ def test_publishing_twice_is_one_version(dataset: ReleaseDataset) -> None:
     )
 
 
-def test_a_second_version_moves_the_work_tree_and_keeps_the_first(dataset: ReleaseDataset) -> None:
+def test_a_second_version_moves_the_work_tree_and_keeps_the_first(dataset: Repository) -> None:
     """v2 without a file: the tree follows, and v1 still gives the file."""
     lock = dataset.lock()
     lost = lock.files[0]
@@ -179,7 +179,7 @@ def test_a_second_version_moves_the_work_tree_and_keeps_the_first(dataset: Relea
     assert "unused" not in call(dataset.path, "git-annex", "unused", "--quiet")
 
 
-def test_work_of_the_user_in_the_tree_is_kept(dataset: ReleaseDataset) -> None:
+def test_work_of_the_user_in_the_tree_is_kept(dataset: Repository) -> None:
     """A commit that the user made on main is not thrown away by a new version."""
     (dataset.path / "notes.txt").write_text("mine")
     call(dataset.path, "datalad", "save", "-m", "notes")
@@ -192,20 +192,20 @@ def test_work_of_the_user_in_the_tree_is_kept(dataset: ReleaseDataset) -> None:
 
 
 def test_a_clone_gets_contents_and_is_the_same_release(
-    dataset: ReleaseDataset, tmp_path: Path
+    dataset: Repository, tmp_path: Path
 ) -> None:
     """`datalad clone` and `datalad get` work, and the clone reads as the release."""
     clone = tmp_path / "clones" / "phantom"
     call(tmp_path, "datalad", "clone", str(dataset.path), str(clone))
     call(clone, "datalad", "get", "dataset-phantomtraining/rawdata")
 
-    copy = ReleaseDataset(clone)
+    copy = Repository(clone)
 
     assert copy.commit("v1") == dataset.commit("v1")
     assert [copy.has(file) for file in copy.lock().files].count(True) == 6
 
 
-def test_missing_content_is_named_with_the_command(dataset: ReleaseDataset) -> None:
+def test_missing_content_is_named_with_the_command(dataset: Repository) -> None:
     """A locked file that is not here is an error with path, size and what to type."""
     ghost = LockedFile(path="a/b_ct.nii.gz", size=1_234_567, sha256="0" * 64)
 
@@ -216,14 +216,14 @@ def test_missing_content_is_named_with_the_command(dataset: ReleaseDataset) -> N
         dataset.content(ghost)
 
 
-def test_unknown_versions_are_usage_errors(dataset: ReleaseDataset, tmp_path: Path) -> None:
+def test_unknown_versions_are_usage_errors(dataset: Repository, tmp_path: Path) -> None:
     """A version or release that does not exist is named beside those that do."""
     with pytest.raises(UsageError, match="has no version 'v7'; it has v1"):
         dataset.lock("v7")
     with pytest.raises(UsageError, match="verse-data lock nothing"):
-        ReleaseDataset(tmp_path / "nothing").resolve()
+        Repository(tmp_path / "nothing").resolve()
     with pytest.raises(UsageError, match="is of release 'phantom'"):
-        ReleaseDataset(tmp_path / "other").publish(dataset.lock())
+        Repository(tmp_path / "other").publish(dataset.lock())
 
 
 def test_a_failed_build_leaves_nothing(
@@ -238,7 +238,7 @@ def test_a_failed_build_leaves_nothing(
 
     monkeypatch.setenv("PATH", str(empty))
     with pytest.raises(ToolMissing, match="git is not installed"):
-        ReleaseDataset(home / "phantom").publish(lock)
+        Repository(home / "phantom").publish(lock)
     (empty / "git").symlink_to("/usr/bin/git")
     with pytest.raises(ToolMissing, match="pip install --upgrade git-annex"):
         check_annex()
@@ -246,14 +246,14 @@ def test_a_failed_build_leaves_nothing(
     assert not home.exists()
 
 
-def test_a_tree_of_another_user_can_be_read(dataset: ReleaseDataset) -> None:
+def test_a_tree_of_another_user_can_be_read(dataset: Repository) -> None:
     """A dataset that belongs to somebody else gives its locks and contents; nothing is trusted for good."""
     if os.geteuid() != 0:
         pytest.skip("only root can give files away")
     for folder, names, files in os.walk(dataset.path):
         for name in (".", *names, *files):
             os.chown(Path(folder) / name, 65534, 65534, follow_symlinks=False)
-    fresh = ReleaseDataset(dataset.path)
+    fresh = Repository(dataset.path)
 
     assert fresh.content(fresh.lock().files[0]).is_file()
     control = subprocess.run(

@@ -15,7 +15,7 @@ import verse_data as vd
 from verse_data.cli import dataset as commands
 from verse_data.errors import Offline, SourceChanged, UsageError, ValidationFailed
 from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.repository import Repository
 
 
 def verse_data(*words: str | Path) -> Result:
@@ -32,7 +32,7 @@ def test_lock_a_tree_and_hand_the_lock_on(tmp_path: Path, home: Path) -> None:
     first = json.loads(
         verse_data("lock", "phantom", "--from-tree", tree, "--no-check", "--json").stdout
     )
-    dataset = ReleaseDataset(home / "releases" / "phantom")
+    dataset = Repository(home / "releases" / "phantom")
     handed = tmp_path / "lock.json"
     handed.write_bytes(dataset.lock().canonical())
     second = verse_data(
@@ -108,7 +108,7 @@ def test_a_tree_that_changes_under_the_lock_is_an_error(tmp_path: Path, home: Pa
     """A file that differs from what was just locked is an error, not a quiet difference."""
     tree = write_tree(tmp_path / "tree")
     verse_data("lock", "phantom", "--from-tree", tree, "--no-check")
-    dataset = ReleaseDataset(home / "releases" / "phantom")
+    dataset = Repository(home / "releases" / "phantom")
     (tree / dataset.lock().files[0].path).write_text("changed")
 
     with pytest.raises(SourceChanged, match="changed since it was locked"):

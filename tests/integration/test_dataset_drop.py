@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from verse_data.api import lock_tree
 from verse_data.cli.main import app
 from verse_data.records.lock import LockedFile, ReleaseLock
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.repository import Repository
 from verse_data.releases.drop import drop_files
 from verse_data.releases.verify import verify_files
 
@@ -26,7 +26,7 @@ def drop(*words: str) -> Result:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, home: Path) -> ReleaseDataset:
+def lab(tmp_path: Path, home: Path) -> Repository:
     """Lock three scans in two splits, and a workbook; all sidecars and two masks have equal bytes."""
     del home
     tree = write_tree(tmp_path / "tree")
@@ -45,7 +45,7 @@ def lab(tmp_path: Path, home: Path) -> ReleaseDataset:
     return lock_tree("lab", tree, check=False).files
 
 
-def missing(lab: ReleaseDataset) -> set[str]:
+def missing(lab: Repository) -> set[str]:
     """Return the names of the files whose content is not here."""
     files = lab.lock().files
     return {file.path.rpartition("/")[2] for file in files if not lab.has(file)}
@@ -76,7 +76,7 @@ def names(number: str, *ends: str) -> set[str]:
     ],
 )  # fmt: skip
 def test_a_content_goes_only_when_all_files_that_have_it_were_named(
-    lab: ReleaseDataset, words: list[str], gone: set[str]
+    lab: Repository, words: list[str], gone: set[str]
 ) -> None:
     """A scan, split or role takes neither the workbook nor what another scan has in equal bytes."""
     done = drop(*words, "--unchecked")
@@ -85,13 +85,13 @@ def test_a_content_goes_only_when_all_files_that_have_it_were_named(
     assert missing(lab) == gone
 
 
-def test_everything_goes_when_everything_was_named(lab: ReleaseDataset) -> None:
+def test_everything_goes_when_everything_was_named(lab: Repository) -> None:
     """Without a choice, all contents of the version leave."""
     assert drop("--unchecked").exit_code == 0
     assert len(missing(lab)) == len(lab.lock().files)
 
 
-def test_what_is_kept_for_another_file_is_named(lab: ReleaseDataset) -> None:
+def test_what_is_kept_for_another_file_is_named(lab: Repository) -> None:
     """The note says which file has it too, and the way it ends is no failure."""
     done = drop("--scan", "verse900", "--unchecked")
 
@@ -101,10 +101,10 @@ def test_what_is_kept_for_another_file_is_named(lab: ReleaseDataset) -> None:
     assert "1 kept, which other files have too." in done.stderr
 
 
-def test_a_checked_drop_keeps_what_others_have_too(lab: ReleaseDataset, tmp_path: Path) -> None:
+def test_a_checked_drop_keeps_what_others_have_too(lab: Repository, tmp_path: Path) -> None:
     """With a copy of everything in another clone, still only what was named goes."""
     call(tmp_path, "git", "clone", "-q", str(lab.path), "other")
-    other = ReleaseDataset(tmp_path / "other")
+    other = Repository(tmp_path / "other")
     assert other.fetch(lab.lock().files).failed == ()
     call(lab.path, "git", "remote", "add", "other", str(tmp_path / "other"))
 
@@ -120,7 +120,7 @@ def test_a_checked_drop_keeps_what_others_have_too(lab: ReleaseDataset, tmp_path
 
 
 def test_a_sibling_that_is_this_very_folder_is_no_other_copy(
-    lab: ReleaseDataset, tmp_path: Path
+    lab: Repository, tmp_path: Path
 ) -> None:
     """Contents that a clone shares by a link, and damaged ones, do not count as copies."""
     call(tmp_path, "git", "clone", "-q", str(lab.path), "linked")
@@ -128,7 +128,7 @@ def test_a_sibling_that_is_this_very_folder_is_no_other_copy(
     call(lab.path, "git", "remote", "add", "linked", str(tmp_path / "linked"))
     assert drop("--scan", "verse900", "--role", "ct").exit_code == 4
     (tmp_path / "linked" / ".git" / "annex").unlink()
-    other = ReleaseDataset(tmp_path / "linked")
+    other = Repository(tmp_path / "linked")
     file = next(file for file in lab.lock().files if file.path.endswith("900_ct.nii.gz"))
     assert other.fetch([file]).failed == ()
     spoil(other, file)
@@ -140,11 +140,11 @@ def test_a_sibling_that_is_this_very_folder_is_no_other_copy(
 
 
 def test_clones_that_are_each_others_copy_never_both_drop(
-    lab: ReleaseDataset, tmp_path: Path
+    lab: Repository, tmp_path: Path
 ) -> None:
     """Two folders that name each other as siblings, dropped at the same moment, keep each content in one."""
     call(tmp_path, "git", "clone", "-q", str(lab.path), "other")
-    other = ReleaseDataset(tmp_path / "other")
+    other = Repository(tmp_path / "other")
     files = lab.lock().files
     assert other.fetch(files).failed == ()
     call(lab.path, "git", "remote", "add", "other", str(other.path))
@@ -161,10 +161,10 @@ def test_clones_that_are_each_others_copy_never_both_drop(
         assert names == missing
 
 
-def test_one_inode_is_one_copy(lab: ReleaseDataset, tmp_path: Path) -> None:
+def test_one_inode_is_one_copy(lab: Repository, tmp_path: Path) -> None:
     """A sibling whose contents are hard links to these ones is no second copy of them."""
     call(tmp_path, "git", "clone", "-q", str(lab.path), "linked")
-    linked = ReleaseDataset(tmp_path / "linked")
+    linked = Repository(tmp_path / "linked")
     for file in {file.annex_key: file for file in lab.lock().files}.values():
         place = linked.object_path(file)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +174,7 @@ def test_one_inode_is_one_copy(lab: ReleaseDataset, tmp_path: Path) -> None:
     assert drop_files(lab, lab.lock().files).dropped == ()
 
 
-def spoil(dataset: ReleaseDataset, file: LockedFile) -> None:
+def spoil(dataset: Repository, file: LockedFile) -> None:
     """Flip one bit of a content."""
     path = dataset.object_path(file)
     path.chmod(0o644)
@@ -183,7 +183,7 @@ def spoil(dataset: ReleaseDataset, file: LockedFile) -> None:
     path.write_bytes(content)
 
 
-def test_a_damaged_content_goes_with_all_that_have_it(lab: ReleaseDataset) -> None:
+def test_a_damaged_content_goes_with_all_that_have_it(lab: Repository) -> None:
     """What is wrong is of use to no file, also not to those that were not named."""
     file = next(file for file in lab.lock().files if file.path.endswith("901_seg-vert_msk.nii.gz"))
     spoil(lab, file)
@@ -193,7 +193,7 @@ def test_a_damaged_content_goes_with_all_that_have_it(lab: ReleaseDataset) -> No
     assert missing(lab) == names("901", "seg-vert_msk.nii.gz") | names("902", "seg-vert_msk.nii.gz")
 
 
-def test_an_old_version_keeps_what_the_newest_has_under_another_name(lab: ReleaseDataset) -> None:
+def test_an_old_version_keeps_what_the_newest_has_under_another_name(lab: Repository) -> None:
     """A file that was renamed is dropped by its new name; by its old one it is still needed."""
     lock = lab.lock()
     old = next(file for file in lock.files if file.path.endswith("902_ct.nii.gz"))
@@ -206,7 +206,7 @@ def test_an_old_version_keeps_what_the_newest_has_under_another_name(lab: Releas
     assert drop_files(lab, [new], unchecked=True).dropped == (new,)
 
 
-def test_a_kill_between_leaves_whole_contents_or_none(lab: ReleaseDataset) -> None:
+def test_a_kill_between_leaves_whole_contents_or_none(lab: Repository) -> None:
     """A content leaves its final name whole, so what is at one is right at any moment."""
     files = lab.lock().files
     lab.store.remove(files[0])

@@ -24,7 +24,7 @@ from verse_data.cli import dataset as commands
 from verse_data.config import Config
 from verse_data.errors import ContentMissing, DownloadCorrupt, Offline, SourceChanged
 from verse_data.records.lock import LockedFile, ReleaseLock
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.repository import Repository
 from verse_data.releases.environment import tool_environment
 from verse_data.releases.fetch import FetchLog
 
@@ -53,7 +53,7 @@ class Lab:
 
     osf: OsfStandin
     node: Node
-    dataset: ReleaseDataset
+    dataset: Repository
 
     def call(self, *words: str | Path) -> Result:
         """Call a command of these parts."""
@@ -78,7 +78,7 @@ def lab(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     with OsfStandin(node) as osf:
         for name, value in osf.environment.items():
             monkeypatch.setenv(name, value)
-        lab = Lab(osf, node, ReleaseDataset(home / "releases" / "lab"))
+        lab = Lab(osf, node, Repository(home / "releases" / "lab"))
         assert lab.lock()["version"] == "v1"
         yield lab
 
@@ -202,7 +202,7 @@ def test_offline_opens_no_socket_and_lists_what_is_missing(
     """Without the network: reading works, and getting says what is missing and how much it is."""
     monkeypatch.setenv("VERSE_DATA_OFFLINE", "1")
     with forbidden_sockets(monkeypatch) as opened:
-        dataset = ReleaseDataset(lab.dataset.path)
+        dataset = Repository(lab.dataset.path)
         files = dataset.lock().files
         with pytest.raises(Offline, match=r"16 files \(48,032 bytes\).*offline") as caught:
             dataset.fetch(files)
@@ -218,8 +218,8 @@ def test_offline_opens_no_socket_and_lists_what_is_missing(
 GET_ALL = """
 import sys
 from pathlib import Path
-from verse_data.releases.dataset import ReleaseDataset
-dataset = ReleaseDataset(Path(sys.argv[1]))
+from verse_data.releases.repository import Repository
+dataset = Repository(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
 report = dataset.fetch(dataset.lock().files, jobs=2)

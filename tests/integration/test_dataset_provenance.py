@@ -21,7 +21,7 @@ from verse_data.export.rocrate import FILE_NAME, to_rocrate
 from verse_data.records.lock import ReleaseLock
 from verse_data.records.provenance import FetchedFrom, Provenance, StoreProvenance
 from verse_data.releases.catalog import load_catalog
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.repository import Repository
 from verse_data.releases.fetch import FetchLog, FetchResult
 from verse_data.releases.provenance import describe
 from verse_data.releases.tree import lock_tree
@@ -30,12 +30,12 @@ URL = "https://osf.io/download/5ffca086e80d370320a594cc/?version=2"
 
 
 @pytest.fixture
-def dataset(tmp_path: Path, home: Path) -> ReleaseDataset:
+def dataset(tmp_path: Path, home: Path) -> Repository:
     """Build a small release with addresses, one of whose files has been fetched."""
     lock = lock_tree(write_tree(tmp_path / "tree"), release="verse19")
     update = {"file_id": "5ffca086e80d370320a594cc", "file_version": 2, "node": "jtfa5"}
     files = tuple(file.model_copy(update=update) for file in lock.files)
-    dataset = ReleaseDataset(home / "releases" / "verse19")
+    dataset = Repository(home / "releases" / "verse19")
     dataset.publish(ReleaseLock(release=lock.release, source=lock.source, files=files))
     dataset.adopt([tmp_path / "tree"])
     result = FetchResult(file=files[0], ok=True, bytes=files[0].size, url=URL, tries=2, seconds=0.1)
@@ -44,13 +44,13 @@ def dataset(tmp_path: Path, home: Path) -> ReleaseDataset:
 
 
 @pytest.fixture
-def provenance(dataset: ReleaseDataset) -> Provenance:
+def provenance(dataset: Repository) -> Provenance:
     """Describe the whole release, with one store."""
     store = StoreProvenance(fingerprint="f" * 64, recipe={"spacing": None, "codec": "lz4"})
     return describe(dataset, catalog=load_catalog("verse19"), stores=[store])
 
 
-def test_provenance_pins_release_and_scan(dataset: ReleaseDataset) -> None:
+def test_provenance_pins_release_and_scan(dataset: Repository) -> None:
     """Lock, commit, key, address and the fetch of each file are told, of all or of one scan."""
     catalog = load_catalog("verse19")
     whole, scan = describe(dataset, catalog=catalog), describe(dataset, scan_id="verse900")
@@ -70,7 +70,7 @@ def test_provenance_pins_release_and_scan(dataset: ReleaseDataset) -> None:
         describe(dataset, scan_id="verse999")
 
 
-def test_a_log_line_that_was_cut_short_is_passed_over(dataset: ReleaseDataset) -> None:
+def test_a_log_line_that_was_cut_short_is_passed_over(dataset: Repository) -> None:
     """A kill or a full disk may cut the log within a letter, and a message hold any kind of line end."""
     log, file = FetchLog(dataset.path), dataset.lock().files[1]
     before = log.read()
@@ -89,7 +89,7 @@ def test_a_log_line_that_was_cut_short_is_passed_over(dataset: ReleaseDataset) -
         '{"key": "KEY", "ok": true, "bytes": 1, "url": 2, "engine": [], "tries": 1, "time": 0}', "[" * 200_000, "7",
     ],
 )  # fmt: skip
-def test_lines_of_another_program_say_nothing(dataset: ReleaseDataset, line: str) -> None:
+def test_lines_of_another_program_say_nothing(dataset: Repository, line: str) -> None:
     """Whatever else stands in the log of fetches, provenance is told without it."""
     log, file = FetchLog(dataset.path), dataset.lock().files[1]
     before = describe(dataset)
@@ -118,7 +118,7 @@ def test_prov_is_read_by_the_reference_library(provenance: Provenance) -> None:
 
 
 def test_rocrate_is_read_by_the_reference_library(
-    provenance: Provenance, tmp_path: Path, dataset: ReleaseDataset
+    provenance: Provenance, tmp_path: Path, dataset: Repository
 ) -> None:
     """`rocrate` reads the crate at the root of the dataset: files, licence, citations."""
     root = tmp_path / "crate"
@@ -173,7 +173,7 @@ def test_a_broken_rai_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         load_rai("verse19")
 
 
-def test_the_command_line_prints_and_writes(dataset: ReleaseDataset, tmp_path: Path) -> None:
+def test_the_command_line_prints_and_writes(dataset: Repository, tmp_path: Path) -> None:
     """`provenance` is text or JSON; each export goes to stdout or to a file."""
     app = typer.Typer()
     commands.register(app)

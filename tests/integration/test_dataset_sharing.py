@@ -15,25 +15,25 @@ from verse_data.cli.main import app
 from verse_data.errors import ContentMissing
 from verse_data.export.prov import to_prov
 from verse_data.records.lock import ReleaseLock
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.repository import Repository
 from verse_data.releases.fetch import FetchLog
 from verse_data.releases.provenance import describe
-from verse_data.releases.status import status
+from verse_data.releases.repository import status
 from verse_data.releases.tree import lock_tree
 from verse_data.releases.verify import verify_files
 
 
 @pytest.fixture
-def dataset(tmp_path: Path) -> ReleaseDataset:
+def dataset(tmp_path: Path) -> Repository:
     """Build a small release with its contents."""
     tree = write_tree(tmp_path / "tree", subjects=2)
-    dataset = ReleaseDataset(tmp_path / "home" / "phantom")
+    dataset = Repository(tmp_path / "home" / "phantom")
     dataset.publish(lock_tree(tree, release="phantom"))
     dataset.adopt([tree])
     return dataset
 
 
-def second_version(dataset: ReleaseDataset) -> str:
+def second_version(dataset: Repository) -> str:
     """Publish a version without the first file."""
     lock = dataset.lock()
     return dataset.publish(
@@ -42,14 +42,14 @@ def second_version(dataset: ReleaseDataset) -> str:
 
 
 def test_a_bundle_is_cloned_and_updated_by_fast_forward(
-    dataset: ReleaseDataset, tmp_path: Path
+    dataset: Repository, tmp_path: Path
 ) -> None:
     """A bundle holds all versions; the next one brings a clone from v1 to v2 without a merge commit."""
     refs = ("main", "git-annex", "--tags")
     call(dataset.path, "git", "bundle", "create", "-q", str(tmp_path / "1.bundle"), *refs)
     clone = tmp_path / "lab" / "phantom"
     call(tmp_path, "datalad", "clone", str(tmp_path / "1.bundle"), str(clone))
-    copy = ReleaseDataset(clone)
+    copy = Repository(clone)
     assert (copy.versions(), copy.commit("v1")) == (("v1",), dataset.commit("v1"))
 
     assert second_version(dataset) == "v2"
@@ -65,7 +65,7 @@ def test_a_bundle_is_cloned_and_updated_by_fast_forward(
 
 
 def test_a_clone_says_get_where_a_sibling_may_have_the_contents(
-    dataset: ReleaseDataset, tmp_path: Path
+    dataset: Repository, tmp_path: Path
 ) -> None:
     """Cloned from a folder, get is the way; cloned from a bundle, which holds no contents, adopt is."""
     bundle = tmp_path / "1.bundle"
@@ -74,7 +74,7 @@ def test_a_clone_says_get_where_a_sibling_may_have_the_contents(
     clones = []
     for name, source in (("desk", dataset.path), ("usb", bundle)):
         call(tmp_path, "datalad", "clone", str(source), str(tmp_path / name / "phantom"))
-        clones.append(ReleaseDataset(tmp_path / name / "phantom"))
+        clones.append(Repository(tmp_path / name / "phantom"))
     sibling, alone = clones
 
     assert [[found.name for found in clone.siblings()] for clone in clones] == [["origin"], []]
@@ -97,7 +97,7 @@ def test_two_files_of_one_content_fail_under_their_own_names(tmp_path: Path) -> 
     paths[1].write_bytes(paths[0].read_bytes())
     release = make_release("lab", tree, root=tmp_path / "home", check=False)
     lock = release.files.lock()
-    empty = ReleaseDataset(tmp_path / "empty" / "lab")
+    empty = Repository(tmp_path / "empty" / "lab")
     empty.publish(lock)
     twins = [file for file in lock.files if file.path.endswith("_ct.json")]
 
@@ -116,7 +116,7 @@ def test_what_get_names_in_its_error_it_names_once(tmp_path: Path) -> None:
     """Files that were asked for by role and cannot come stand in the error, and not in a note as well."""
     tree = write_tree(tmp_path / "tree", subjects=2)
     made = make_release("lab", tree, root=tmp_path / "home", check=False)
-    ReleaseDataset(tmp_path / "empty" / "releases" / "lab").publish(made.files.lock())
+    Repository(tmp_path / "empty" / "releases" / "lab").publish(made.files.lock())
 
     words = ["get", "lab", "--role", "ct", "--root", str(tmp_path / "empty")]
     answer = CliRunner().invoke(app, words)
@@ -126,7 +126,7 @@ def test_what_get_names_in_its_error_it_names_once(tmp_path: Path) -> None:
     assert "to adopt" not in answer.stderr
 
 
-def test_a_lab_shares_contents_through_a_ria_store(dataset: ReleaseDataset, tmp_path: Path) -> None:
+def test_a_lab_shares_contents_through_a_ria_store(dataset: Repository, tmp_path: Path) -> None:
     """Pushed to a RIA store on disk, contents are got from there by a clone that has no network."""
     store = f"ria+file://{tmp_path / 'store'}"
     call(
@@ -147,7 +147,7 @@ def test_a_lab_shares_contents_through_a_ria_store(dataset: ReleaseDataset, tmp_
 
     clone = tmp_path / "desk" / "phantom"
     call(tmp_path, "datalad", "clone", f"{store}#~phantom", str(clone))
-    copy = ReleaseDataset(clone)
+    copy = Repository(clone)
     report = copy.fetch(copy.lock().files)
 
     assert report.failed == ()
@@ -157,7 +157,7 @@ def test_a_lab_shares_contents_through_a_ria_store(dataset: ReleaseDataset, tmp_
 
 
 def test_what_a_sibling_gave_is_not_said_to_come_from_the_web(
-    dataset: ReleaseDataset, tmp_path: Path
+    dataset: Repository, tmp_path: Path
 ) -> None:
     """Log, report, provenance and PROV name the sibling; no address, and no bytes over the network."""
     ids = {"file_id": "5ffca086e80d370320a594cc", "file_version": 1, "node": "jtfa5"}
@@ -168,7 +168,7 @@ def test_what_a_sibling_gave_is_not_said_to_come_from_the_web(
     )  # now each has an address as well
     clone = tmp_path / "desk" / "phantom"
     call(tmp_path, "datalad", "clone", str(dataset.path), str(clone))
-    copy = ReleaseDataset(clone)
+    copy = Repository(clone)
     wanted = tuple(file.model_copy(update=ids) for file in copy.lock().files)
 
     report = copy.fetch(wanted)
@@ -194,8 +194,8 @@ def test_two_processes_that_publish_at_once_make_one_dataset(tmp_path: Path) -> 
     script = (
         "import sys; from pathlib import Path\n"
         "from verse_data.records.lock import ReleaseLock\n"
-        "from verse_data.releases.dataset import ReleaseDataset\n"
-        "print(ReleaseDataset(Path(sys.argv[1])).publish(ReleaseLock.parse(Path(sys.argv[2]).read_bytes())))\n"
+        "from verse_data.releases.repository import Repository\n"
+        "print(Repository(Path(sys.argv[1])).publish(ReleaseLock.parse(Path(sys.argv[2]).read_bytes())))\n"
     )
     import sys
 
@@ -204,11 +204,11 @@ def test_two_processes_that_publish_at_once_make_one_dataset(tmp_path: Path) -> 
 
     assert [process.communicate()[0] for process in processes] == ["v1\n"] * 4
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["phantom"]
-    assert ReleaseDataset(tmp_path / "home" / "phantom").versions() == ("v1",)
+    assert Repository(tmp_path / "home" / "phantom").versions() == ("v1",)
 
 
 def test_two_processes_that_extend_at_once_make_two_versions(
-    dataset: ReleaseDataset, tmp_path: Path
+    dataset: Repository, tmp_path: Path
 ) -> None:
     """Two different new locks become v2 and v3, in either order; neither is lost."""
     import threading
@@ -221,7 +221,7 @@ def test_two_processes_that_extend_at_once_make_two_versions(
     got: list[str] = []
     threads = [
         threading.Thread(
-            target=lambda new=new: got.append(ReleaseDataset(dataset.path).publish(new))
+            target=lambda new=new: got.append(Repository(dataset.path).publish(new))
         )
         for new in news
     ]
@@ -231,7 +231,7 @@ def test_two_processes_that_extend_at_once_make_two_versions(
         thread.join()
 
     assert sorted(got) == ["v2", "v3"]
-    fresh = ReleaseDataset(dataset.path)
+    fresh = Repository(dataset.path)
     assert {fresh.lock(version).digest for version in got} == {new.digest for new in news}
     parents = call(dataset.path, "git", "rev-list", "--first-parent", "v3").split()
     assert parents == [fresh.commit("v3"), fresh.commit("v2"), fresh.commit("v1")]

@@ -17,26 +17,26 @@ import verse_data as vd
 from verse_data.api import lock_tree, open_release
 from verse_data.cli.main import app
 from verse_data.records.keys import log_folder
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.repository import Repository
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
 
 @pytest.fixture
-def origin(tmp_path: Path) -> ReleaseDataset:
+def origin(tmp_path: Path) -> Repository:
     """Build a release with its contents; none of its files has an address."""
     return lock_tree("lab", write_tree(tmp_path / "tree"), root=tmp_path / "a", check=False).files
 
 
-def clone(origin: ReleaseDataset, root: Path, *options: str) -> ReleaseDataset:
+def clone(origin: Repository, root: Path, *options: str) -> Repository:
     """Clone a release by plain git to where this package looks for it."""
     path = root / "releases" / "lab"
     path.parent.mkdir(parents=True)
     call(root, "git", "clone", "-q", *options, str(origin.path), str(path))
-    return ReleaseDataset(path)
+    return Repository(path)
 
 
-def right(dataset: ReleaseDataset) -> bool:
+def right(dataset: Repository) -> bool:
     """Whether all contents are here, and are the locked ones."""
     return all(
         hashlib.sha256(dataset.content(file).read_bytes()).hexdigest() == file.sha256
@@ -44,14 +44,14 @@ def right(dataset: ReleaseDataset) -> bool:
     )
 
 
-def mark_as_without_links(dataset: ReleaseDataset) -> None:
+def mark_as_without_links(dataset: Repository) -> None:
     """Set what git and git-annex set on a file system without symbolic links."""
     for setting, value in (("annex.crippledfilesystem", "true"), ("core.symlinks", "false")):
         call(dataset.path, "git", "config", setting, value)
     call(dataset.path, "git-annex", "init", "--quiet", "b")
 
 
-def test_get_ends_on_a_file_system_without_links(origin: ReleaseDataset, tmp_path: Path) -> None:
+def test_get_ends_on_a_file_system_without_links(origin: Repository, tmp_path: Path) -> None:
     """What git-annex keeps in its other layout there is found, and what is missing comes."""
     copy = clone(origin, tmp_path / "b", "-c", "core.symlinks=false")
     mark_as_without_links(copy)
@@ -76,13 +76,13 @@ def test_get_ends_on_a_file_system_without_links(origin: ReleaseDataset, tmp_pat
     assert not any(copy.has(file) for file in copy.lock().files)
 
 
-def test_a_bare_sibling_gives_its_contents(origin: ReleaseDataset, tmp_path: Path) -> None:
+def test_a_bare_sibling_gives_its_contents(origin: Repository, tmp_path: Path) -> None:
     """A bare clone keeps contents in git-annex's other layout, under the folder itself."""
     call(tmp_path, "git", "clone", "-q", "--bare", str(origin.path), "bare.git")
     call(tmp_path / "bare.git", "git-annex", "init", "--quiet", "bare")
     call(origin.path, "git", "remote", "add", "bare", str(tmp_path / "bare.git"))
     call(origin.path, "git-annex", "copy", "--quiet", "--to", "bare")
-    copy = clone(ReleaseDataset(tmp_path / "bare.git"), tmp_path / "b")
+    copy = clone(Repository(tmp_path / "bare.git"), tmp_path / "b")
 
     report = copy.fetch(copy.lock().files)
 
@@ -92,7 +92,7 @@ def test_a_bare_sibling_gives_its_contents(origin: ReleaseDataset, tmp_path: Pat
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "link"])
 def test_a_wrong_content_at_a_sibling_is_not_taken(
-    origin: ReleaseDataset, tmp_path: Path, damage: str
+    origin: Repository, tmp_path: Path, damage: str
 ) -> None:
     """Other bytes of the right size, other sizes and links are passed over, and said to be missing."""
     file = origin.lock().files[0]
@@ -118,7 +118,7 @@ def test_a_wrong_content_at_a_sibling_is_not_taken(
 
 
 def test_a_second_sibling_is_asked_where_the_first_is_no_use(
-    origin: ReleaseDataset, tmp_path: Path
+    origin: Repository, tmp_path: Path
 ) -> None:
     """What one sibling has damaged, or may not be read there, comes from the next."""
     good = clone(origin, tmp_path / "good")
@@ -138,7 +138,7 @@ def test_a_second_sibling_is_asked_where_the_first_is_no_use(
 
 
 def test_a_sibling_needs_no_network(
-    origin: ReleaseDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    origin: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Offline, what lies in another folder comes all the same, and no socket is opened."""
     clone(origin, tmp_path / "b")
@@ -149,7 +149,7 @@ def test_a_sibling_needs_no_network(
 
 
 def test_choosing_what_fetches_is_noticed_and_changes_nothing(
-    origin: ReleaseDataset, tmp_path: Path
+    origin: Repository, tmp_path: Path
 ) -> None:
     """There is one way now: ``engine=`` warns, and ``--engine`` leaves a note."""
     clone(origin, tmp_path / "b")

@@ -21,7 +21,7 @@ from verse_data.errors import SourceChanged, StorageError, UsageError
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases import annex, publish
 from verse_data.releases.adopt import copy_and_hash
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.repository import Repository
 from verse_data.releases.drop import StillServed, drop_files
 from verse_data.releases.osf import walk_node
 from verse_data.releases.provenance import describe
@@ -36,7 +36,7 @@ class Lab:
 
     osf: OsfStandin
     node: Node
-    dataset: ReleaseDataset
+    dataset: Repository
 
     def lock(self) -> ReleaseLock:
         """Walk the node."""
@@ -53,7 +53,7 @@ def lab(home: Path) -> Iterator[Lab]:
         config = Config(
             home=home, offline=False, osf_api=osf.hosts["api"], osf_site=osf.hosts["site"]
         )
-        lab = Lab(osf, node, ReleaseDataset(home / "releases" / "lab", config=config))
+        lab = Lab(osf, node, Repository(home / "releases" / "lab", config=config))
         lab.dataset.publish(lab.lock())
         yield lab
 
@@ -71,7 +71,7 @@ def to_link(path: Path) -> None:
     path.symlink_to("nowhere")
 
 
-def right(dataset: ReleaseDataset, file: LockedFile) -> bool:
+def right(dataset: Repository, file: LockedFile) -> bool:
     """Whether the locked content is at its final name, and is a file of its own there."""
     path = dataset.object_path(file)
     return not path.is_symlink() and hashlib.sha256(path.read_bytes()).hexdigest() == file.sha256
@@ -205,12 +205,12 @@ def test_a_folder_in_the_way_is_refused_and_no_repository_around_it_is_written(
     before = sorted(place.parent.iterdir())
 
     with pytest.raises(UsageError, match="holds no release"):
-        ReleaseDataset(place).publish(lock)
+        Repository(place).publish(lock)
     (place / ".git").mkdir()
     (tmp_path / "phantom").symlink_to(place)
     for spelling in (place, tmp_path / "phantom"):
         with pytest.raises(UsageError, match="no version of phantom"):
-            ReleaseDataset(spelling).lock()
+            Repository(spelling).lock()
 
     assert call(tmp_path, "git", "for-each-ref") == ""
     assert sorted(place.parent.iterdir()) == before
@@ -220,7 +220,7 @@ def test_publishing_again_ends_what_a_kill_left_undone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that died between the tag and the work tree left a version; the next call moves the tree."""
-    dataset = ReleaseDataset(tmp_path / "phantom")
+    dataset = Repository(tmp_path / "phantom")
     lock = lock_tree(write_tree(tmp_path / "tree"), release="phantom")
     dataset.publish(lock)
     less = ReleaseLock(release=lock.release, source=lock.source, files=lock.files[1:])
@@ -304,7 +304,7 @@ def test_presence_is_told_by_many_at_once_without_an_error(lab: Lab) -> None:
 
 def test_many_at_once_make_a_plain_clone_known(tmp_path: Path) -> None:
     """The first calls on a clone by plain git, at the same moment, set it up once, and all succeed."""
-    origin = ReleaseDataset(tmp_path / "phantom")
+    origin = Repository(tmp_path / "phantom")
     origin.publish(lock_tree(write_tree(tmp_path / "tree"), release="phantom"))
     clone, together = tmp_path / "clone", threading.Barrier(6)
     call(tmp_path, "git", "clone", "-q", str(origin.path), str(clone))

@@ -33,7 +33,7 @@ from verse_data.errors import (
     UsageError,
 )
 from verse_data.phantom import write as write_phantom
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.repository import Repository
 from verse_data.volumes.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -223,7 +223,7 @@ def test_the_phantom_is_written_on_the_spot(written: Written, home: Path) -> Non
 
     done = verse_data("status", "phantom", "--json")
 
-    commit = ReleaseDataset(first).commit()
+    commit = Repository(first).commit()
     assert json.loads(done.stdout)["commit"] == commit
     assert [path.name for path in (home / "releases").iterdir()] == ["phantom"]
 

@@ -12,7 +12,7 @@ import pytest
 
 from verse_data.digests import digest_file
 from verse_data.records.lock import LockedFile
-from verse_data.releases.store import ObjectStore
+from verse_data.releases.annex import ObjectStore
 
 NOBODY = 65534
 

@@ -29,7 +29,7 @@ from verse_data.progress import Advance
 from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
 from verse_data.releases.adopt import adopt_sources
 from verse_data.releases.http import Backoff
-from verse_data.releases.store import ObjectStore
+from verse_data.releases.annex import ObjectStore
 
 NOISE = random.Random(20)
 FILES = {

@@ -36,7 +36,7 @@ from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases.fetch import FetchResult, fetch_each
 from verse_data.releases.http import Backoff
 from verse_data.releases.osf import walk_node
-from verse_data.releases.store import ObjectStore
+from verse_data.releases.annex import ObjectStore
 
 QUICK = Backoff(first=0.001, most=0.01)
 

@@ -17,7 +17,7 @@ from osf_standin import OsfStandin
 from verse_data.config import Config
 from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
 from verse_data.releases import adopt, remote_zip
-from verse_data.releases.store import ObjectStore
+from verse_data.releases.annex import ObjectStore
 
 NAMES = st.from_regex(r"[a-zé-]{1,8}(/[a-z0-9_.]{1,8}[a-z0-9]){0,3}", fullmatch=True)
 BODIES = st.binary(max_size=3000) | st.binary(min_size=1, max_size=9).map(lambda part: part * 1500)

@@ -18,7 +18,7 @@ from typing import Any
 from verse_data import config
 from verse_data.cli.main import run
 from verse_data.config import HOME_VARIABLE
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.repository import Repository
 
 RELEASE = "lab"
 PARTS = (0.0, 0.4, 0.95)
@@ -56,7 +56,7 @@ def command(words: list[str], log: Path, *, unforeseen: bool = False) -> int:
 
 def state() -> dict[str, Any]:
     """Return which files of the release are here, what is wrong, and what was left on its way in."""
-    dataset = ReleaseDataset(config.resolve().releases / RELEASE)
+    dataset = Repository(config.resolve().releases / RELEASE)
     beside = [path.name for path in dataset.path.parent.glob(".*")]
     if not dataset.path.exists():
         return {"here": [], "wrong": beside, "left": []}
@@ -121,7 +121,7 @@ def naive(small: Path, before: Path, sources: Path) -> dict[str, Any]:
     home = small / "home"
     os.environ[HOME_VARIABLE] = str(home)
     start_from(before, home)
-    dataset = ReleaseDataset(config.resolve().releases / RELEASE)
+    dataset = Repository(config.resolve().releases / RELEASE)
     files = dataset.lock().files
     resize(small, files[0].size * 3 // 2)
     for file in files:

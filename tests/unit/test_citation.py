@@ -27,7 +27,7 @@ from verse_data.export.citation import (
 )
 from verse_data.records.catalog import Citation
 from verse_data.releases.catalog import load_catalog
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.repository import Repository
 from verse_data.releases.tree import lock_tree
 
 ROOT = Path(__file__).parents[2]
@@ -43,9 +43,9 @@ PAPERS = {
 }
 
 
-def locked_here(name: str, tmp_path: Path, home: Path) -> ReleaseDataset:
+def locked_here(name: str, tmp_path: Path, home: Path) -> Repository:
     """Lock a tree of small files as the release `name`."""
-    dataset = ReleaseDataset(home / "releases" / name)
+    dataset = Repository(home / "releases" / name)
     dataset.publish(lock_tree(write_tree(tmp_path / name), release=name))
     return dataset
 

@@ -29,7 +29,7 @@ from verse_data.doctor.checks import (
     shared_memory_check,
 )
 from verse_data.doctor.places import disk_check, folder_check, release_checks
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.repository import Repository
 from verse_data.releases.tree import lock_tree
 
 GB = 10**9
@@ -98,7 +98,7 @@ def test_a_server_that_hangs_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -
 def test_releases_and_stores_have_sizes(tmp_path: Path, home: Path) -> None:
     """Version, lock, files here and bytes; a release that is broken hides no other."""
     tree = write_tree(tmp_path / "tree")
-    dataset = ReleaseDataset(home / "releases" / "lab")
+    dataset = Repository(home / "releases" / "lab")
     dataset.publish(lock_tree(tree, release="lab"))
     dataset.adopt([tree / "dataset-phantomtraining" / "rawdata"])
     (home / "releases" / "broken" / ".git").mkdir(parents=True)
@@ -121,7 +121,7 @@ def test_a_release_of_version_0_1_is_found_where_it_lies(tmp_path: Path) -> None
     settings = replace(resolve(root=tmp_path / "cache"), data=tmp_path / "data")
     for folder, name in (("cache", "old"), ("data", "new")):
         lock = lock_tree(write_tree(tmp_path / name, subjects=1), release=name)
-        ReleaseDataset(tmp_path / folder / "releases" / name).publish(lock)
+        Repository(tmp_path / folder / "releases" / name).publish(lock)
 
     found = by_name(tuple(release_checks(settings)))
 

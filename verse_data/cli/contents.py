@@ -17,7 +17,7 @@ from verse_data.cli.common import SHOWN, note, print_json, print_table, refuse_c
 if TYPE_CHECKING:
     from verse_data.records.lock import LockedFile
     from verse_data.release import Release
-    from verse_data.releases.dataset import ReleaseDataset
+    from verse_data.releases.repository import Repository
 
 
 def register(app: typer.Typer) -> None:
@@ -99,10 +99,10 @@ def get(
     report.raise_for_failures(needed=needed)
 
 
-def name_unserved(dataset: ReleaseDataset, version: str, paths: Sequence[str]) -> None:
+def name_unserved(dataset: Repository, version: str, paths: Sequence[str]) -> None:
     """Say which files have no address, and how they come."""
     if paths:
-        from verse_data.releases.commands import command, unless_newest
+        from verse_data.releases.history import command, unless_newest
 
         shown = ", ".join(paths[:SHOWN]) + (", ..." if len(paths) > SHOWN else "")
         way = command(dataset, "adopt", "PATH", version=unless_newest(dataset, version))
@@ -133,8 +133,8 @@ def status(
 ) -> None:
     """Say which versions there are, and what of one is on this machine."""
     from verse_data import api
-    from verse_data.releases.commands import command, unless_newest
-    from verse_data.releases.status import status as count
+    from verse_data.releases.history import command, unless_newest
+    from verse_data.releases.repository import status as count
 
     opened = api.open_release(release, version=version, root=root, make=False).files
     found = count(opened, version)

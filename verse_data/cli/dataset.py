@@ -17,7 +17,7 @@ from verse_data.errors import counted
 if TYPE_CHECKING:
     from verse_data.records.lock import ReleaseLock
     from verse_data.releases.adopt import AdoptReport
-    from verse_data.releases.dataset import ReleaseDataset
+    from verse_data.releases.repository import Repository
 
 _MOST_LOCK_BYTES = 64 << 20
 
@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command("env")(env)
 
 
-def open_dataset(release: str, root: Path | None) -> ReleaseDataset:
+def open_dataset(release: str, root: Path | None) -> Repository:
     """Return the dataset of a release, which need not exist yet."""
     from verse_data import config
     from verse_data.opening import dataset_of
@@ -62,7 +62,7 @@ def lock(
     """Make a version of a release: a list of its files with digests, as a DataLad dataset."""
     from verse_data import api
     from verse_data.errors import UsageError
-    from verse_data.releases.commands import command
+    from verse_data.releases.history import command
 
     if via is not None:
         note(f"--via {via} has no effect: folders are listed by WaterButler.")
@@ -111,7 +111,7 @@ def lock(
         )
 
 
-def _lost_workbook(dataset: ReleaseDataset, before: Sequence[str], version: str) -> list[str]:
+def _lost_workbook(dataset: Repository, before: Sequence[str], version: str) -> list[str]:
     """Return the workbook of the newest version of `before`, if `version` is new and lists none."""
     from verse_data.tables.index import index_scans
 
@@ -120,7 +120,7 @@ def _lost_workbook(dataset: ReleaseDataset, before: Sequence[str], version: str)
     return [file.path for file in index_scans(dataset.lock(before[-1])).grading[:1]]
 
 
-def _read(place: str, dataset: ReleaseDataset) -> ReleaseLock:
+def _read(place: str, dataset: Repository) -> ReleaseLock:
     """Read a lock from a file or an address."""
     from verse_data.errors import UsageError
     from verse_data.records.lock import ReleaseLock
@@ -139,7 +139,7 @@ def _read(place: str, dataset: ReleaseDataset) -> ReleaseLock:
     return ReleaseLock.parse(data, name=place)
 
 
-def _walk(dataset: ReleaseDataset, *, node: str | None) -> ReleaseLock:
+def _walk(dataset: Repository, *, node: str | None) -> ReleaseLock:
     """List the OSF node of a release."""
     from verse_data import progress
     from verse_data.errors import UsageError, did_you_mean

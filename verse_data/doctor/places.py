@@ -19,8 +19,8 @@ from verse_data.errors import DiskFull, PermissionDenied, VerseDataError, counte
 from verse_data.progress import spell_bytes
 from verse_data.records.lock import is_release_name
 from verse_data.releases import catalog
-from verse_data.releases.commands import command
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.history import command
+from verse_data.releases.repository import Repository
 from verse_data.releases.osf_probe import reach_osf
 from verse_data.releases.urls import shown
 from verse_data.volumes.cache import cache_size, leftover_size
@@ -115,7 +115,7 @@ def release_checks(settings: Config) -> Iterator[Check]:
     places = [place for place in (settings.releases, settings.home / "releases") if place.is_dir()]
     names = sorted({path.name for place in places for path in place.iterdir()})
     names = [name for name in names if is_release_name(name)]
-    datasets = [ReleaseDataset(settings.release(name), config=settings) for name in names]
+    datasets = [Repository(settings.release(name), config=settings) for name in names]
     datasets = [dataset for dataset in datasets if dataset.exists()]
     if not datasets:
         yield ok("releases", f"none is here; the catalog knows {', '.join(catalog.names())}")
@@ -127,7 +127,7 @@ def release_checks(settings: Config) -> Iterator[Check]:
             yield warning(f"release {dataset.name}", fact, remedy)
 
 
-def _release(dataset: ReleaseDataset) -> Check:
+def _release(dataset: Repository) -> Check:
     version = dataset.resolve()
     lock = dataset.lock(version)
     here = {file.annex_key: file.size for file in lock.files if dataset.has(file)}

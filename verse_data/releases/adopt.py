@@ -31,7 +31,7 @@ from verse_data.progress import Advance, Progress, silent
 from verse_data.publishing import storage_errors
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases.http import Backoff, Clock
-from verse_data.releases.store import ObjectStore
+from verse_data.releases.annex import ObjectStore
 from verse_data.releases.tree import walk_files
 
 if TYPE_CHECKING:

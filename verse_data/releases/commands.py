@@ -11,11 +11,11 @@ from verse_data.records.names import parse_path
 
 if TYPE_CHECKING:
     from verse_data.records.lock import LockedFile
-    from verse_data.releases.dataset import ReleaseDataset
+    from verse_data.releases.repository import Repository
 
 
 def command(
-    dataset: ReleaseDataset | Path,
+    dataset: Repository | Path,
     verb: str,
     *words: str,
     version: str | None = None,
@@ -36,7 +36,7 @@ def command(
     return " ".join(parts) + (f"  # {note}" if note else "")
 
 
-def replacement(dataset: ReleaseDataset, file: LockedFile, *, version: str | None = None) -> str:
+def replacement(dataset: Repository, file: LockedFile, *, version: str | None = None) -> str:
     """Return what replaces a damaged content; no git is asked, as this is made for every file read."""
     drop = command(dataset, "drop", "--corrupt", version=version)
     if dataset.addresses(file):
@@ -45,7 +45,7 @@ def replacement(dataset: ReleaseDataset, file: LockedFile, *, version: str | Non
     return f"{drop} && {bring}"
 
 
-def bring(dataset: ReleaseDataset, file: LockedFile, *, version: str | None = None) -> str:
+def bring(dataset: Repository, file: LockedFile, *, version: str | None = None) -> str:
     """Return what brings a content that is not here."""
     name = parse_path(file.path)
     if not (dataset.addresses(file) or dataset.siblings()):
@@ -55,6 +55,6 @@ def bring(dataset: ReleaseDataset, file: LockedFile, *, version: str | None = No
     return command(dataset, "get", *scan, *role, version=version)
 
 
-def unless_newest(dataset: ReleaseDataset, version: str | None) -> str | None:
+def unless_newest(dataset: Repository, version: str | None) -> str | None:
     """Return `version`, or None if it is the one that commands mean by themselves."""
     return None if version is None or version == dataset.resolve() else version

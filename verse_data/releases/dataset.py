@@ -15,14 +15,14 @@ from verse_data.records.names import parse_path
 from verse_data.records.source_file import SourceFile
 from verse_data.releases import annex
 from verse_data.releases.adopt import AdoptReport, adopt_sources
-from verse_data.releases.commands import bring, replacement
+from verse_data.releases.history import bring, replacement
 from verse_data.releases.fetch import FetchLog, FetchReport, fetch_files, file_urls
 from verse_data.releases.history import History
 from verse_data.releases.siblings import Sibling, siblings
-from verse_data.releases.store import ObjectStore
+from verse_data.releases.annex import ObjectStore
 
 
-class ReleaseDataset:
+class Repository:
     """One release as a DataLad dataset.
 
     Parameters
@@ -47,7 +47,7 @@ class ReleaseDataset:
         self._config = config
 
     def __repr__(self) -> str:
-        return f"<ReleaseDataset {self.name} at {self.path}: {', '.join(self.versions()) or 'no version'}>"
+        return f"<Repository {self.name} at {self.path}: {', '.join(self.versions()) or 'no version'}>"
 
     @property
     def name(self) -> str:
@@ -95,7 +95,7 @@ class ReleaseDataset:
         version that it was made from: `NotNewest`, a `UsageError`, if another is the newest by then.
         `UsageError` if it is of another release, `ToolMissing` without git or git-annex.
         """
-        from verse_data.releases.publish import publish
+        from verse_data.releases.import_lock import publish
 
         return publish(self.history, lock, addresses=self.addresses, after=after)
 

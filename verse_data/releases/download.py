@@ -47,7 +47,7 @@ from verse_data.releases.http import (
     read_some,
     retried,
 )
-from verse_data.releases.store import ObjectStore
+from verse_data.releases.annex import ObjectStore
 from verse_data.releases.urls import shown
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from verse_data.releases.http import Backoff, Clock, Gate, Http, SystemClock, Wi
 from verse_data.releases.urls import shown, split_url
 
 if TYPE_CHECKING:
-    from verse_data.releases.dataset import ReleaseDataset
+    from verse_data.releases.repository import Repository
     from verse_data.releases.siblings import Sibling
 
 _WORKERS: Final = 8
@@ -53,7 +53,7 @@ class DropReport:
 
 
 def drop_files(
-    dataset: ReleaseDataset,
+    dataset: Repository,
     files: Sequence[LockedFile],
     *,
     version: str | None = None,
@@ -93,14 +93,14 @@ def drop_files(
     return DropReport(dropped, shared=with_reason(shared), kept=with_reason(lost))
 
 
-def _is_removed(dataset: ReleaseDataset, file: LockedFile, holder: Sibling | None) -> bool:
+def _is_removed(dataset: Repository, file: LockedFile, holder: Sibling | None) -> bool:
     return dataset.store.remove(
         file, confirm=lambda: holder is None or holder.find(file) is not None
     )
 
 
 def _needed_by_others(
-    dataset: ReleaseDataset, files: Sequence[LockedFile], version: str | None
+    dataset: Repository, files: Sequence[LockedFile], version: str | None
 ) -> dict[str, str]:
     """Return by key which files that were not named have the same content."""
     named = {(file.annex_key, file.path) for file in files}
@@ -116,7 +116,7 @@ def _needed_by_others(
     }
 
 
-def _held_by_siblings(dataset: ReleaseDataset, files: Sequence[LockedFile]) -> dict[str, Sibling]:
+def _held_by_siblings(dataset: Repository, files: Sequence[LockedFile]) -> dict[str, Sibling]:
     """Return by key a sibling in a folder that has the content too."""
     return {
         file.annex_key: sibling
@@ -126,7 +126,7 @@ def _held_by_siblings(dataset: ReleaseDataset, files: Sequence[LockedFile]) -> d
     }
 
 
-def _not_served(dataset: ReleaseDataset, files: Sequence[LockedFile]) -> dict[str, str]:
+def _not_served(dataset: Repository, files: Sequence[LockedFile]) -> dict[str, str]:
     """Return by key why no address gives a content any more; those that one gives are absent."""
     if not files:
         return {}

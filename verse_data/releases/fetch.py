@@ -32,12 +32,12 @@ from verse_data.publishing import storage_errors
 from verse_data.records.lock import LockedFile
 from verse_data.releases import annex
 from verse_data.releases.adopt import copy_and_hash
-from verse_data.releases.commands import command
+from verse_data.releases.history import command
 from verse_data.releases.download import Download, Downloads
 from verse_data.releases.history import History
 from verse_data.releases.http import Backoff, Clock
 from verse_data.releases.siblings import Sibling, siblings
-from verse_data.releases.store import ObjectStore
+from verse_data.releases.annex import ObjectStore
 from verse_data.releases.urls import shown
 
 log = logging.getLogger("verse_data.fetch")
@@ -221,7 +221,7 @@ def fetch_files(
     config: Config,
     progress: Progress,
 ) -> FetchReport:
-    """Bring `files` into the dataset of `store`; see :meth:`ReleaseDataset.fetch`."""
+    """Bring `files` into the dataset of `store`; see :meth:`Repository.fetch`."""
     if not isinstance(jobs, int) or jobs < 1:
         raise UsageError(f"jobs={jobs!r}: at least one file has to be fetched at a time.")
     present = [file for file in files if store.has(file)]

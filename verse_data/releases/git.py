@@ -2,7 +2,7 @@
 
 What git, git-annex and DataLad write into the configuration of a release or of a clone of one is
 listed here, with the values that it may have. Any other setting might name a program, so a folder
-with one is read (:mod:`verse_data.releases.git_objects`) and never written.
+with one is read (:mod:`verse_data.releases.git`) and never written.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 from verse_data.errors import DiskFull, PathRefused, UnsafeInput
 from verse_data.releases.environment import GitFailed, run, tool_environment
-from verse_data.releases.git_objects import git_folder, read_config, refuse_special_files
+from verse_data.releases.git import git_folder, read_config, refuse_special_files
 
 # What the user has configured for all repositories shall not change what is written here, and the
 # hooks of a folder are not run.

@@ -12,8 +12,8 @@ from typing import Final
 from verse_data.errors import IntegrityError, UsageError, did_you_mean
 from verse_data.records.lock import ReleaseLock
 from verse_data.releases import git_objects
-from verse_data.releases.commands import command
-from verse_data.releases.importing import LOCK_PATH
+from verse_data.releases.history import command
+from verse_data.releases.import_lock import LOCK_PATH
 
 VERSION: Final = re.compile(r"v[1-9][0-9]{0,8}")
 _TARGET: Final = re.compile(rb"object ([0-9a-f]{40})\ntype commit\n")
@@ -45,7 +45,7 @@ class History:
         return tuple(f"v{number}" for number in numbers)
 
     def resolve(self, version: str | None = None) -> str:
-        """Return the version that is meant; see :meth:`ReleaseDataset.resolve`."""
+        """Return the version that is meant; see :meth:`Repository.resolve`."""
         name, versions = self.path.name, self.versions()
         if self.exists() and not versions:
             raise UsageError(

@@ -16,7 +16,7 @@ from verse_data.records.keys import link_target, log_folder
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases.environment import AUTHOR_EMAIL, AUTHOR_NAME, GitFailed
 from verse_data.releases.git import git
-from verse_data.releases.git_objects import tags
+from verse_data.releases.git import tags
 
 LOCK_PATH: Final = ".verse/lock.json"
 _FIRST_DAY: Final = 1577836800  # 2020-01-01: a date that says nothing, but does not change either

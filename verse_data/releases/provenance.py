@@ -18,14 +18,14 @@ from verse_data.records.provenance import (
     StoreProvenance,
 )
 from verse_data.releases.fetch import FetchLog
-from verse_data.releases.importing import dataset_id
+from verse_data.releases.import_lock import dataset_id
 
 if TYPE_CHECKING:
-    from verse_data.releases.dataset import ReleaseDataset
+    from verse_data.releases.repository import Repository
 
 
 def describe(
-    dataset: ReleaseDataset,
+    dataset: Repository,
     version: str | None = None,
     *,
     scan_id: str | None = None,
@@ -36,7 +36,7 @@ def describe(
 
     Parameters
     ----------
-    dataset : ReleaseDataset
+    dataset : Repository
         Where its lock and log are.
     version : str, optional
         The newest if missing.
@@ -87,7 +87,7 @@ def describe(
     )
 
 
-def _file(dataset: ReleaseDataset, file: LockedFile, line: dict[str, Any] | None) -> FileProvenance:
+def _file(dataset: Repository, file: LockedFile, line: dict[str, Any] | None) -> FileProvenance:
     parsed, here = parse_path(file.path), dataset.has(file)
     return FileProvenance(
         path=file.path,

@@ -19,7 +19,7 @@ from verse_data.records.lock import ReleaseLock
 from verse_data.releases import annex, git
 from verse_data.releases.environment import GitFailed, check_annex
 from verse_data.releases.history import History
-from verse_data.releases.importing import Addresses, create_tag, import_addresses, import_version
+from verse_data.releases.import_lock import Addresses, create_tag, import_addresses, import_version
 
 _SETTINGS: Final = """\
 [annex]
@@ -36,7 +36,7 @@ class NotNewest(UsageError):
 def publish(
     history: History, lock: ReleaseLock, *, addresses: Addresses, after: str | None = None
 ) -> str:
-    """Make `lock` a version, and return its name; see :meth:`ReleaseDataset.publish`."""
+    """Make `lock` a version, and return its name; see :meth:`Repository.publish`."""
     path = history.path
     if lock.release != path.name:
         raise UsageError(

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from verse_data.digests import digest_file
 from verse_data.records.keys import object_path, other_object_path
 from verse_data.records.lock import LockedFile
-from verse_data.releases.git_objects import read_config
+from verse_data.releases.git import read_config
 
 _RIA: Final = "ria-layout-version"
 

@@ -10,7 +10,7 @@ from verse_data.records.lock import LockedFile
 from verse_data.records.names import parse_path, split_of
 
 if TYPE_CHECKING:
-    from verse_data.releases.dataset import ReleaseDataset
+    from verse_data.releases.repository import Repository
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Status:
         return sum(share.bytes - share.bytes_here for share in self.shares)
 
 
-def status(dataset: ReleaseDataset, version: str | None = None) -> Status:
+def status(dataset: Repository, version: str | None = None) -> Status:
     """Count what is here; nothing is read but the names and sizes of files."""
     name = dataset.resolve(version)
     lock, siblings = dataset.lock(name), dataset.siblings()

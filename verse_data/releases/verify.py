@@ -16,10 +16,10 @@ from verse_data.progress import Advance, Progress, silent
 from verse_data.records.keys import size_and_digest
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import scan_of
-from verse_data.releases.commands import command
+from verse_data.releases.history import command
 
 if TYPE_CHECKING:
-    from verse_data.releases.dataset import ReleaseDataset
+    from verse_data.releases.repository import Repository
 
 Level = Literal["presence", "size", "hash", "content"]
 LEVELS: Final[tuple[Level, ...]] = ("presence", "size", "hash", "content")
@@ -78,7 +78,7 @@ class Verification(tuple[FileFinding, ...]):
 
 
 def verify_files(
-    dataset: ReleaseDataset,
+    dataset: Repository,
     files: Sequence[LockedFile],
     *,
     level: Level = "hash",
@@ -149,7 +149,7 @@ def _damage(path: Path, file: LockedFile, advance: Advance) -> str | None:
 class _Mends:
     """The commands that mend files of one version; git is asked once, not for each file."""
 
-    def __init__(self, dataset: ReleaseDataset, version: str | None) -> None:
+    def __init__(self, dataset: Repository, version: str | None) -> None:
         lock = dataset.lock()
         self._dataset = dataset
         self._newest = dataset.resolve()
@@ -189,7 +189,7 @@ class _Mends:
         return command(self._dataset, verb, *words, version=version, note=note)
 
 
-def audit(dataset: ReleaseDataset, version: str | None = None) -> tuple[FileFinding, ...]:
+def audit(dataset: Repository, version: str | None = None) -> tuple[FileFinding, ...]:
     """Check that a version's git tree holds what its lock says, under keys that pin it.
 
     Every key must be SHA256E with size; a URL, VURL or WORM key would accept any content.

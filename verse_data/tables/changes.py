@@ -18,9 +18,9 @@ from verse_data.records.grading import FRACTURE_TYPES, GradingRow
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import Role
 from verse_data.records.source_file import SourceFile
-from verse_data.releases.commands import command, unless_newest
-from verse_data.releases.dataset import ReleaseDataset
-from verse_data.releases.diff import ROLE_WORDS, Change, diff_locks
+from verse_data.releases.history import command, unless_newest
+from verse_data.releases.repository import Repository
+from verse_data.releases.history import ROLE_WORDS, Change, diff_locks
 from verse_data.spine.geometry import apply_affine
 from verse_data.spine.levels import GRADED_LEVELS, LEVEL_OF_LABEL, LEVELS
 from verse_data.tables.findings import row_scan_id
@@ -218,7 +218,7 @@ class VersionDiff:
 
 
 def compare(
-    dataset: ReleaseDataset, old: str, new: str, *, derived: Path | None = None
+    dataset: Repository, old: str, new: str, *, derived: Path | None = None
 ) -> VersionDiff:
     """Return what changed between two versions, as deep as the contents that are here allow."""
     files = diff_locks(dataset.lock(old), dataset.lock(new))
@@ -250,7 +250,7 @@ def compare(
 
 
 def _contents(
-    dataset: ReleaseDataset, version: str, changed: Sequence[Change], derived: Path | None
+    dataset: Repository, version: str, changed: Sequence[Change], derived: Path | None
 ) -> tuple[dict[str, Any], list[NotCompared]]:
     """Return what the changed files of one version say, by path, and those that say nothing here."""
     lock, typed = dataset.lock(version), unless_newest(dataset, version)
@@ -292,7 +292,7 @@ def _contents(
     return said, gaps
 
 
-def _bring(dataset: ReleaseDataset, file: LockedFile, role: Any, version: str | None) -> str:
+def _bring(dataset: Repository, file: LockedFile, role: Any, version: str | None) -> str:
     if dataset.addresses(file) or dataset.siblings():
         return command(dataset, "get", "--role", role, version=version)
     return command(dataset, "adopt", "PATH", version=version)

@@ -14,8 +14,8 @@ from verse_data.progress import Progress, silent
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.names import Role, parse_path, scan_of
 from verse_data.records.source_file import SourceFile
-from verse_data.releases.commands import command, unless_newest
-from verse_data.releases.dataset import ReleaseDataset
+from verse_data.releases.history import command, unless_newest
+from verse_data.releases.repository import Repository
 from verse_data.releases.verify import FileFinding, Level, Verification, audit, verify_files
 from verse_data.spine.geometry import Grid
 from verse_data.tables.assemble import may_lack_t12
@@ -143,7 +143,7 @@ def inspect_content(
 
 
 def verify(
-    dataset: ReleaseDataset,
+    dataset: Repository,
     version: str,
     index: Index,
     *,
@@ -184,7 +184,7 @@ def verify(
     )
 
 
-def _upstream(dataset: ReleaseDataset, version: str, index: Index) -> list[FileFinding]:
+def _upstream(dataset: Repository, version: str, index: Index) -> list[FileFinding]:
     """Return where the lock itself is not what the catalog expects."""
     if dataset.lock(version).source.kind == "tree":
         line = command(dataset, "lock", "--from-tree", "FOLDER", note="once the files are there")
