@@ -21,7 +21,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from verse_data.spine.levels import region
-from verse_data.tables.checks import row_scan_id
+from verse_data.tables.findings import row_scan_id
 from verse_data.tables.folds import STRATIFY, FoldPart, Folds, make_folds
 from verse_data.tables.grading import read_grading
 

@@ -22,7 +22,7 @@ from tests.support import workbooks
 from tests.support.releases import locked, source_of, write_scan
 from verse_data.releases.catalog import load_catalog
 from verse_data.spine.levels import LABEL_OF_LEVEL
-from verse_data.tables.build import Tables, build_tables
+from verse_data.tables.assemble import Tables, build_tables
 from verse_data.tables.grading import read_grading
 from verse_data.tables.query import select
 

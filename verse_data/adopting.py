@@ -144,28 +144,20 @@ def _is_named_so(name: str) -> bool:
 
 def _check_cells(path: Path, dataset: Repository, lock: ReleaseLock) -> None:
     """Raise one of our errors unless `path` holds gradings of scans of the release, all of them right."""
-    from verse_data.tables.build import may_lack_t12
-    from verse_data.tables.grading import check_sheet
+    from verse_data.tables.check import check_workbook
     from verse_data.tables.index import index_scans
-    from verse_data.tables.sources import read_sources
 
-    scans, sheet = index_scans(lock).scans, _read(path)
+    def content(file: LockedFile) -> SourceFile | None:
+        return dataset.source(file) if dataset.has(file) else None
+
+    scans = index_scans(lock).scans
+    grading = check_workbook(_read(path), scans, content, derived=dataset.config.derived)
     series = {scan.series_id for scan in scans}
-    grading = check_sheet(sheet, without_t12=series)
     if not series & {graded.row.series_id for graded in grading.rows}:
         raise UsageError(
             f"{path} has {counted(len(grading.rows), 'row')}, and none of a scan of {dataset.name}, such "
             f"as {next(iter(sorted(series)), 'verse004')}. Is it the workbook of another release?"
         )
-    try:
-        check_sheet(sheet)
-    except ValidationFailed:
-        # A spine without T12 is no gap in the grades; only masks and centroids tell which it is.
-        def content(file: LockedFile) -> SourceFile | None:
-            return dataset.source(file) if dataset.has(file) else None
-
-        sources = read_sources(scans, content, derived=dataset.config.derived, progress=silent)
-        check_sheet(sheet, without_t12=may_lack_t12(sources))
 
 
 def _read(path: Path) -> Sheet:

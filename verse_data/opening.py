@@ -315,7 +315,7 @@ def lock_tree(
     check_series(Path(folder), name)
     lock = hash_tree(Path(folder), release=name, progress=show)
     if check:
-        check_tree({file.path: Path(folder) / file.path for file in lock.files}, progress=show)
+        check_tree(lock, Path(folder), progress=show)
     version = dataset.publish(lock)
     dataset.adopt([Path(folder)], version, on_difference="refuse", progress=show)
     return open_release(name, version=version, root=root, progress=show)

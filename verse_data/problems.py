@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from verse_data.errors import ValidationFailed, counted
+from verse_data.errors import FILE_FAULTS, ValidationFailed, VerseDataError, counted
 
 SHOWN: Final = 20
 
@@ -48,3 +48,10 @@ def raise_problems(problems: Sequence[Problem], *, what: str, then: str) -> None
     if problems:
         head = f"{what}: {counted(len(problems), 'problem')}:"
         raise ValidationFailed("\n".join([head, *shown(problems, indent="  "), then]))
+
+
+def raise_faults(errors: Sequence[VerseDataError], *, head: str = "", then: str = "") -> None:
+    """Raise one error for all `errors` of files, of the gravest kind, or return if there are none."""
+    if errors:
+        gravest = next(e for kind in FILE_FAULTS for e in errors if isinstance(e, kind))
+        raise type(gravest)("\n".join(filter(None, [head, *shown(errors), then])))

@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-    from verse_data.comparison import VersionDiff
     from verse_data.export.citation import Style
     from verse_data.records.provenance import Provenance
     from verse_data.releases.verify import Level, Verification
-    from verse_data.tables.build import Tables
+    from verse_data.tables.assemble import Tables
+    from verse_data.tables.changes import VersionDiff
     from verse_data.tables.folds import Folds
     from verse_data.training import PatchDataset, ScanDataset, VertebraDataset
     from verse_data.volumes.recipe import Recipe, ScanSource
@@ -131,7 +131,10 @@ class Release:
     @property
     def gaps(self) -> int:
         """How many files of scans, or whole scans, the lock lacks; :attr:`findings` names them."""
-        return sum(f.rule in {"missing-file", "missing-scan"} for f in self.index.findings)
+        from verse_data.tables.findings import index_findings
+
+        rules = (finding.rule for finding in index_findings(self.index))
+        return sum(rule in {"missing-file", "missing-scan"} for rule in rules)
 
     @cached_property
     def workbook(self) -> Workbook:
@@ -211,7 +214,7 @@ class Release:
         VersionDiff
             Files, labels, cells and points that differ, and what could not be compared.
         """
-        from verse_data.comparison import compare
+        from verse_data.tables.changes import compare
 
         old = self.files.resolve(other)
         return compare(self.files, old, self.version, derived=self.config.derived)
@@ -423,7 +426,7 @@ class Release:
         Verification
             A tuple of findings, each with the command that mends it; empty means clean.
         """
-        from verse_data.inspection import verify
+        from verse_data.tables.check import verify
 
         return verify(
             self.files,
@@ -844,7 +847,7 @@ class Release:
         return here, tuple((path, *_identity(path)) for path in broken)
 
     def _build_tables(self, here: Collection[str]) -> Tables:
-        from verse_data.tables.build import build_tables
+        from verse_data.tables.assemble import build_tables
 
         def content(file: LockedFile) -> SourceFile | None:
             if file.path not in here:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -30,7 +31,7 @@ from verse_data.records.names import Role
 from verse_data.records.source_file import SourceFile
 from verse_data.releases.history import command, unless_newest
 from verse_data.releases.repository import Repository
-from verse_data.tables.index import ScanFiles
+from verse_data.tables.index import ScanFiles, read_centroids, scan_file
 
 if TYPE_CHECKING:
     from verse_data.volumes.recipe import CentroidPoint, Recipe, ScanSource, StoreKeys
@@ -64,11 +65,8 @@ class Stores:
                 f"See what is missing upstream: {command(self.files, 'findings')}"
             )
         version = unless_newest(self.files, self.version)
-        files = {
-            role: self.files.source(scan.files[role], version=version)
-            for role in VOLUME_ROLES
-            if role in scan.files
-        }
+        content = partial(self.files.source, version=version)
+        files = {role: file for role in VOLUME_ROLES if (file := scan_file(scan, role, content))}
         points, axes = _centroids(files.get("centroids"))
         return ScanSource(
             scan_id=scan.scan_id,
@@ -197,10 +195,9 @@ def _centroids(file: SourceFile | None) -> tuple[tuple[CentroidPoint, ...], str 
     Files without a direction (MICCAI's 1 mm frame) are left out here, those with one that is not
     the CT's are left out of the store; the table of findings names both.
     """
-    from verse_data.records.centroids import parse_centroids
     from verse_data.volumes.recipe import CentroidPoint
 
-    said = parse_centroids(file.read(), name=file.name) if file else None
+    said = read_centroids(file) if file else None
     if said is None or said.direction is None:
         return (), None
     return tuple(CentroidPoint(point.label, point.point) for point in said.points), said.direction

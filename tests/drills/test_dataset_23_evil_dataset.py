@@ -14,16 +14,16 @@ from support.calls import call
 from support.trees import write_tree
 
 from verse_data.api import lock_sibling, open_release
-from verse_data.comparison import compare
 from verse_data.config import resolve
 from verse_data.errors import IntegrityError, UnsafeInput, VerseDataError
-from verse_data.inspection import verify
 from verse_data.records.lock import ReleaseLock
 from verse_data.releases.environment import tool_environment
 from verse_data.releases.provenance import describe
 from verse_data.releases.repository import Repository, status
 from verse_data.releases.tree import lock_tree
 from verse_data.releases.verify import drop_files
+from verse_data.tables.changes import compare
+from verse_data.tables.check import verify
 
 HOOKS = (
     "post-checkout", "post-merge", "pre-commit", "post-commit", "pre-push", "post-receive",

@@ -6,20 +6,18 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import openpyxl
 import pytest
 from typer.testing import CliRunner
 
 import verse_data as vd
-from tests.support.workbooks import row, write_csv, write_xlsx
 from verse_data.api import lock_tree
 from verse_data.cli.main import app
 from verse_data.phantom import write
 from verse_data.records.centroids import parse_centroids
 from verse_data.release import Release
-from verse_data.tables.changes import cell_changes, point_changes
-from verse_data.tables.workbook import read_sheet
 
 BOOK = "phantom_grading.xlsx"
 FIRST = "dataset-phantomtraining/derivatives/sub-verse901/sub-verse901_seg-subreg_ctd.json"
@@ -131,7 +129,7 @@ def test_bytes_that_say_the_same_are_told_so(tree: Path) -> None:
 
     assert found.cells == found.points == ()
     assert f"grading workbook {BOOK}: every cell says the same" in str(found)
-    assert "centroids of verse901: every point is the same" in str(found)
+    assert f"centroids {FIRST}: every point is the same" in str(found)
 
 
 def test_what_is_not_here_is_named(tree: Path) -> None:
@@ -150,34 +148,57 @@ def test_what_is_not_here_is_named(tree: Path) -> None:
     assert "verse-data adopt phantom PATH --version v1" in diff()
 
 
-def test_a_broken_workbook_is_compared_as_far_as_its_cells_go(tree: Path, tmp_path: Path) -> None:
-    """A cell that breaks a rule is shown as it stands; rows that came or went are named."""
-    old = write_xlsx(tmp_path / "old.xlsx", [row(4, BMD="high"), row(5)])
-    new = write_csv(tmp_path / "new.csv", [row(4), row(401, part="1 of 2", subject=400)])
+def test_rows_that_came_or_went_are_named(tree: Path, tmp_path: Path) -> None:
+    """A row of a series that only one of the workbooks has is one change."""
+    change_cells(tree, (903, "verse_ID", 999), (903, "subject_ID", 999))
 
-    lines = [str(change) for change in cell_changes(read_sheet(old), read_sheet(new))]
-
-    assert lines == [
-        "verse004: bmd_mg_cm3 high -> 80.25",
-        "verse400_split-verse401: row of the grading workbook appeared",
-        "verse005: row of the grading workbook disappeared",
+    assert [str(cell) for cell in locked(tree).diff("v1").cells] == [
+        "verse999: row of the grading workbook appeared",
+        "verse903: row of the grading workbook disappeared",
     ]
+
+
+def test_a_broken_workbook_is_named_with_its_bad_cell(tree: Path) -> None:
+    """A workbook that breaks a rule is not compared; the reason says sheet, row, column and value."""
     change_cells(tree, (901, "L1_fx-g", 7))
-    assert "verse901 L1: grade 3 -> 7" in str(locked(tree).diff("v1"))
+
+    (gap,) = locked(tree).diff("v1").not_compared
+
+    assert (gap.role, gap.version) == ("grading", "v2")
+    assert "column Y (L1_fx-g): 7" in gap.reason
 
 
-def test_points_of_unknown_grids_are_compared_in_voxels() -> None:
-    """Where no volume is here, distances are in voxels; other axes are not compared; MICCAI's frame is mm."""
+def test_points_without_a_grid_have_no_distance(tree: Path) -> None:
+    """Where no volume is here, and where the points are written for other axes, none is made up."""
 
-    def file(direction: list[str] | None, x: float) -> bytes:
-        head = [{"direction": direction}] if direction else []
-        return json.dumps([*head, {"label": 19, "X": x, "Y": 2, "Z": 3}]).encode()
+    def move(entries: list[dict[str, float]]) -> None:
+        entries[1]["X"] += 2.5
 
-    def lines(old: bytes, new: bytes) -> list[str]:
-        parsed = [parse_centroids(data, name="x") for data in (old, new)]
-        return [str(change) for change in point_changes("verse004", *parsed)]
+    def turn(entries: list[dict[str, Any]]) -> None:
+        entries[0]["direction"] = ["L", "A", "S"]
 
-    pir, las = ["P", "I", "R"], ["L", "A", "S"]
-    assert lines(file(pir, 1), file(pir, 3.5)) == ["verse004 T12: centroid moved 2.5 voxels"]
-    assert lines(file(None, 1), file(None, 3.5)) == ["verse004 T12: centroid moved 2.5 mm"]
-    assert "other axes" in lines(file(pir, 1), file(las, 1))[0]
+    change_points(tree, move)
+    newer = locked(tree)
+    change_points(tree, turn)
+    assert [point.kind for point in locked(tree).diff("v2").points] == ["axes"]
+
+    for file in newer.locked(["verse901"], roles=("ct", "mask")):
+        newer.files.object_path(file).parent.chmod(0o755)
+        newer.files.object_path(file).unlink()
+
+    (unknown,) = newer.diff("v1").points
+    assert "distances are not known" in str(unknown)
+
+
+def test_points_of_miccai_files_are_compared_in_mm(tree: Path) -> None:
+    """Without a direction, points lie in a frame with voxels of 1 mm."""
+    change_points(tree, lambda entries: entries.pop(0))
+    locked(tree)
+
+    def move(entries: list[dict[str, float]]) -> None:
+        entries[0]["X"] += 2.5
+
+    change_points(tree, move)
+    (moved,) = locked(tree).diff("v2").points
+
+    assert str(moved).endswith("centroid moved 2.5 mm")

@@ -9,12 +9,10 @@ from hypothesis import strategies as st
 
 from verse_data.records.centroids import Centroid, CentroidFile
 from verse_data.records.tables import GradingRow
-from verse_data.spine.geometry import Grid
 from verse_data.spine.levels import GRADED_LEVELS, LABEL_OF_LEVEL, LEVELS
-from verse_data.tables.checks import scan_findings
+from verse_data.tables.findings import scan_findings
 from verse_data.tables.index import ScanFiles
-from verse_data.tables.join import scan_record, subject_records, vertebra_records
-from verse_data.tables.sources import ScanSources
+from verse_data.tables.join import ScanSources, scan_record, subject_records, vertebra_records
 from verse_data.volumes.mask_facts import LabelFacts, MaskFacts
 
 AFFINE = (
@@ -88,10 +86,7 @@ def test_the_join_loses_and_invents_nothing(
     sources = ScanSources(
         scan=ScanFiles("verse004", "verse004", None, "verse004", "training", {}),
         centroids=None if pointed is None else centroids(pointed),
-        sidecar=None,
         mask=mask,
-        grid=Grid.of(mask) if mask else None,
-        ct_grid=None,
     )
     row = None if pairs is None else grading(pairs)
     records = vertebra_records(sources, row)

@@ -13,7 +13,7 @@ from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.source_file import SourceFile
 from verse_data.releases.tree import lock_tree
-from verse_data.tables.build import Tables, build_tables
+from verse_data.tables.assemble import Tables, build_tables
 from verse_data.volumes.nifti import write_nifti
 
 SHAPE = (12, 60, 6)

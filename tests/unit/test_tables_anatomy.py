@@ -11,7 +11,7 @@ import pytest
 from tests.support.releases import centre, tables, write_scan
 from verse_data import phantom
 from verse_data.spine.levels import LABEL_OF_LEVEL
-from verse_data.tables.anatomy import disorders
+from verse_data.tables.findings import disorders
 
 T10_TO_L4 = ("T10", "T11", "T12", "L1", "L2", "L3", "L4")
 
@@ -43,15 +43,15 @@ def test_two_levels_that_bear_each_others_name_are_found(
     one: str, other: str, levels: list[str]
 ) -> None:
     """Wherever they lie, each step back is told with the level that it leads to."""
-    assert [found.level for found in disorders(swapped(one, other))] == levels
+    assert [level for level, _ in disorders(swapped(one, other))] == levels
 
 
 def test_a_spine_that_is_labelled_upside_down_is_found_once() -> None:
     """No step turns back, but the whole runs from foot to head; two levels are enough to tell."""
     upside_down = column(T10_TO_L4, np.full(6, 180))
 
-    (found,) = disorders(upside_down)
-    assert "from foot to head" in found.message
+    ((_, message),) = disorders(upside_down)
+    assert "from foot to head" in message
     assert len([*disorders({level: upside_down[level] for level in ("T10", "T11")})]) == 1
 
 
@@ -59,7 +59,7 @@ def test_a_thirteenth_thoracic_vertebra_below_lumbar_ones_is_found() -> None:
     """T13 belongs between T12 and L1, although its label is the highest."""
     lumbar = column(("L1", "L2", "L3", "T13"), np.zeros(3))
 
-    assert [found.level for found in disorders(lumbar)] == ["L1"]
+    assert [level for level, _ in disorders(lumbar)] == ["L1"]
     assert not [*disorders(column(("T12", "T13", "L1", "L2"), np.zeros(3)))]
 
 
@@ -67,7 +67,7 @@ def test_two_levels_in_one_place_are_found() -> None:
     """A step of no length leads nowhere."""
     straight = column(T10_TO_L4, np.zeros(6))
 
-    assert [f.level for f in disorders(straight | {"L1": straight["T12"]})] == ["L1"]
+    assert [level for level, _ in disorders(straight | {"L1": straight["T12"]})] == ["L1"]
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ from verse_data.errors import ValidationFailed, VolumeCorrupt
 from verse_data.records.tables import ScanRecord, VertebraRecord
 from verse_data.releases.catalog import load_catalog
 from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS
-from verse_data.tables.build import Tables, build_tables
+from verse_data.tables.assemble import Tables, build_tables
 from verse_data.tables.columns import MODELS, columns
-from verse_data.tables.path_index import index_paths
+from verse_data.tables.index import index_scans
 from verse_data.volumes.nifti import write_nifti
 
 TEN_TO_FOUR = [17, 18, 19, 20, 21, 22, 23]
@@ -349,6 +349,41 @@ def test_a_row_may_skip_t12_while_nothing_tells_whether_the_spine_has_it(release
         tables(release).sound()
 
 
+def test_a_broken_workbook_matters_where_grades_do(release: Path) -> None:
+    """What needs no grades is sound without the workbook; what needs them names its bad cell."""
+    workbooks.write_csv(release / "grading.csv", [row(4, **{"L1_fx-g": 7})])
+    made = tables(release)
+
+    assert made.sound(graded=False) is made
+    with pytest.raises(ValidationFailed, match="L1_fx-g"):
+        made.sound()
+
+
+def test_a_row_without_a_scan_is_a_finding_unless_the_catalog_tells_that_it_is_missing(
+    release: Path,
+) -> None:
+    """Each gap is listed once: as a scan that is expected, or else as a row that has none."""
+    workbooks.write_csv(release / "grading.csv", [row(4), row(5)])
+
+    assert found(tables(release).findings, "grading-without-scan") == [("verse005", "")]
+    expected = tables(release, catalog=load_catalog("verse19")).findings
+    assert not found(expected, "grading-without-scan")
+    assert ("verse005", "") in found(expected, "missing-scan")
+
+
+def test_limits_of_the_paper_include_their_ends(tmp_path: Path) -> None:
+    """An age of 30 is named by no finding, and a point without a place counts as a vertebra."""
+    points = [{"label": 20, "X": float("nan"), "Y": 2.5, "Z": 2.5}]
+    write_scan(tmp_path / "tree", "verse004", [20], points=points)
+    write_scan(tmp_path / "tree", "verse005", [20])
+    rows = [row(4, age_ct=30, N_vertebrae=1), row(5, age_ct=29.5)]
+    workbooks.write_csv(tmp_path / "tree" / "grading.csv", rows)
+    made = tables(tmp_path / "tree").findings
+
+    assert found(made, "age-below-30") == [("verse005", "")]
+    assert found(made, "n-vertebrae-differs") == [("verse005", "")]
+
+
 def test_two_different_workbooks_are_an_error(release: Path) -> None:
     """A release with two gradings does not choose one in silence; a copy of the same is no harm."""
     (release / "copy_grading.csv").write_bytes((release / "grading.csv").read_bytes())
@@ -467,13 +502,15 @@ def test_miccai_names_join_by_series(tmp_path: Path) -> None:
     assert made.vertebrae.set_index("level").loc["L1", "grade"] == 2
 
 
-def test_root_names_of_the_catalog_say_the_split() -> None:
+def test_root_names_of_the_catalog_say_the_split(tmp_path: Path) -> None:
     """A folder that the catalog knows as a root gives the split, whatever it is called."""
     entry = load_catalog("phantom").model_copy(update={"roots": {"test": ("part-three",)}})
-    path = "part-three/rawdata/sub-verse004/sub-verse004_ct.nii.gz"
+    write_scan(tmp_path, "verse004", [20])
+    (tmp_path / "dataset-verse19training").rename(tmp_path / "part-three")
+    lock = locked(tmp_path)
 
-    assert index_paths([path], catalog=entry).scans[0].split == "test"
-    assert index_paths([path]).scans[0].split is None
+    assert index_scans(lock, catalog=entry).scans[0].split == "test"
+    assert index_scans(lock).scans[0].split is None
 
 
 def test_a_series_that_was_named_like_a_person_is_grouped_as_published(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.support.workbooks import row
 from verse_data import resources
 from verse_data.errors import UsageError
 from verse_data.tables import schemas
-from verse_data.tables.build import Tables
+from verse_data.tables.assemble import Tables
 from verse_data.tables.columns import MODELS, columns
 from verse_data.tables.export import csv_text, write_table
 

@@ -380,10 +380,10 @@ def verify(
 
     Exits with 4 if something here is missing or damaged; gaps of the lock itself are only told.
     """
-    from verse_data import inspection
+    from verse_data.tables import check
 
     opened = vd.open_release(release, version=version, root=root, offline=True, make=False)
-    found = inspection.verify(
+    found = check.verify(
         opened.files,
         opened.version,
         opened.index,

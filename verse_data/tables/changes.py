@@ -1,25 +1,69 @@
-"""What changed from one grading workbook to another, cell by cell, and in centroid files, point by point."""
+"""Two versions of a release compared: files, labels of masks, cells of the workbook, centroids."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 
-from verse_data.records.centroids import CentroidFile
-from verse_data.records.tables import FRACTURE_TYPES
-from verse_data.spine.geometry import Grid, apply_affine
+from verse_data.errors import FILE_FAULTS, IntegrityError, VerseDataError
+from verse_data.problems import raise_faults, shown
+from verse_data.progress import silent
+from verse_data.records.lock import LockedFile
+from verse_data.records.names import Role
+from verse_data.records.source_file import SourceFile
+from verse_data.records.tables import FRACTURE_TYPES, GradingRow
+from verse_data.releases.history import ROLE_WORDS, Change, command, diff_locks, unless_newest
+from verse_data.releases.repository import Repository
+from verse_data.spine.geometry import apply_affine
 from verse_data.spine.levels import GRADED_LEVELS, LEVEL_OF_LABEL, LEVELS
-from verse_data.tables.checks import row_scan_id
-from verse_data.tables.grading import FIELDS, GradedRow, read_cells
-from verse_data.tables.workbook import Sheet
+from verse_data.tables.findings import row_scan_id
+from verse_data.tables.grading import check_sheet
+from verse_data.tables.index import index_scans
+from verse_data.tables.join import ScanSources, read_sources
+from verse_data.tables.workbook import read_locked_sheet
 
-Kind = Literal["appeared", "changed", "disappeared"]
+_NO_CELLS: Final = {
+    "series_number", "series_count", "grades", "shapes",
+    # Counts of the row's own grades, which a workbook writes as formulas and a CSV as numbers.
+    "foreign_material", "n_fractures",
+}  # fmt: skip
+"""Fields of a row that are compared in another way, or not at all."""
 
-_COUNTS: Final = {"foreign_material", "N_Fx"}
-"""Counts of the row's own grades, which a workbook writes as formulas and a CSV export as numbers."""
+
+_SAME: Final[dict[Role, str]] = {
+    "mask": "every label has as many voxels",
+    "centroids": "every point is the same",
+    "grading": "every cell says the same",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelChange:
+    """Levels whose voxels changed in a mask that both versions have here, in spine order."""
+
+    scan_id: str
+    appeared: tuple[str, ...]
+    disappeared: tuple[str, ...]
+    resized: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Say it in one line, in names of levels."""
+        parts = [
+            f"{words} {', '.join(levels)}"
+            for words, levels in (
+                ("now has", self.appeared),
+                ("no longer has", self.disappeared),
+                ("redrew", self.resized),
+            )
+            if levels
+        ]
+        return f"mask of {self.scan_id} {'; '.join(parts)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +87,7 @@ class CellChange:
     scan_id: str
     level: str
     column: str
-    kind: Kind
+    kind: Literal["appeared", "changed", "disappeared"]
     old: Any = None
     new: Any = None
 
@@ -65,23 +109,24 @@ class PointChange:
     scan_id, level : str
         Whose it is; `level` is empty for ``"axes"``.
     kind : {"appeared", "moved", "disappeared", "axes"}
-        ``"axes"`` says that the points were written for other axes, and cannot be compared here.
+        ``"axes"`` says that positions cannot be compared: no volume here has the points' axes.
     distance : float or None
         How far it moved.
-    unit : {"mm", "voxels"}
-        Of `distance`: voxels where no volume on this machine tells their size.
+    unit : {"mm"}
+        Of `distance`.
     """
 
     scan_id: str
     level: str
     kind: Literal["appeared", "moved", "disappeared", "axes"]
     distance: float | None = None
-    unit: Literal["mm", "voxels"] = "mm"
+    unit: Literal["mm"] = "mm"
 
     def __str__(self) -> str:
         """Say it in one line: ``verse004 T12: centroid moved 3.2 mm``."""
         if self.kind == "axes":
-            return f"{self.scan_id}: centroids are written for other axes; distances are not known"
+            why = "no volume here has the axes that its centroids are written for"
+            return f"{self.scan_id}: {why}; distances are not known"
         place = f"{self.scan_id} {self.level}: centroid {self.kind}"
         if self.distance is None:
             return place
@@ -89,122 +134,236 @@ class PointChange:
         return f"{place} {shown} {self.unit}"
 
 
-def cell_changes(old: Sheet, new: Sheet) -> Iterator[CellChange]:
-    """Yield what differs between two workbooks by scan and cell, in the order of the newer one."""
-    before, after = _rows(old), _rows(new)
-    for series in [*after, *(series for series in before if series not in after)]:
-        if series in before and series in after:
-            yield from _row_changes(before[series], after[series])
-            continue
-        kind: Kind = "appeared" if series in after else "disappeared"
-        row = after.get(series) or before[series]
-        yield CellChange(scan_id=_scan_id(row), level="", column="row", kind=kind)
+@dataclass(frozen=True, kw_only=True)
+class NotCompared:
+    """One file that changed, and could not be looked into.
+
+    Attributes
+    ----------
+    role, scan_id, path : str
+        Which file; `scan_id` is empty for the workbook.
+    version : str
+        The version whose content is not here, or not readable.
+    reason : str
+        Why it is not readable; empty where it is not here.
+    command : str
+        What brings it; empty where it is here.
+    """
+
+    role: Role | None
+    scan_id: str
+    path: str
+    version: str
+    reason: str = ""
+    command: str = ""
 
 
-def _rows(sheet: Sheet) -> dict[str, GradedRow]:
-    """Return the rows of a sheet by series; one whose series is no number, or a second one, by its place."""
-    rows: dict[str, GradedRow] = {}
-    for source in sheet.rows:
-        taken = read_cells(sheet, source, [])
-        name = f"row {taken.number}" if "verse_ID" in taken.bad else taken.row.series_id
-        rows[f"{name}, row {taken.number}" if name in rows else name] = taken
-    return rows
+@dataclass(frozen=True, kw_only=True, repr=False)
+class VersionDiff:
+    """What changed from one version to another.
+
+    Attributes
+    ----------
+    old, new : str
+        The two versions.
+    files : tuple of Change
+        Every file that is not the same.
+    labels : tuple of LabelChange
+        Masks that changed, of those that are here in both versions.
+    cells : tuple of CellChange
+        Cells of the grading workbook, if it is here in both versions.
+    points : tuple of PointChange
+        Points of centroid files that changed, of those that are here in both versions.
+    same : tuple of str
+        What is said of files of which only the bytes changed, and nothing that they say.
+    not_compared : tuple of NotCompared
+        Masks, centroid files and workbooks that changed and could not be looked into.
+    """
+
+    old: str
+    new: str
+    files: tuple[Change, ...]
+    labels: tuple[LabelChange, ...]
+    cells: tuple[CellChange, ...]
+    points: tuple[PointChange, ...]
+    same: tuple[str, ...]
+    not_compared: tuple[NotCompared, ...]
+
+    def lines(self) -> list[str]:
+        """Return every change in one line, and last what was not compared."""
+        changes = (*self.files, *self.labels, *self.cells, *self.points, *self.same)
+        return [*map(str, changes), *self._gaps()]
+
+    def _gaps(self) -> Iterator[str]:
+        roles = Counter(
+            (gap.version, gap.command, ROLE_WORDS[gap.role or "ct"])
+            for gap in self.not_compared
+            if not gap.reason
+        )
+        for (version, line, word), count in roles.items():
+            what = f"not compared, for want of the contents of {version}: {word} ({count:,})"
+            yield f"{what}. Bring them: {line}"
+        for gap in self.not_compared:
+            if gap.reason:
+                yield f"not compared: {gap.path} of {gap.version}: {gap.reason}"
+
+    def __str__(self) -> str:
+        """Say everything, a line each."""
+        return "\n".join(self.lines()) or "no difference"
+
+    def __repr__(self) -> str:
+        lines = shown(self.lines() or ["no difference"], indent="  ")
+        return "\n".join([f"<VersionDiff {self.old} to {self.new}>", *lines])
 
 
-def _scan_id(taken: GradedRow) -> str:
-    if "verse_ID" in taken.bad:
-        return f"row {taken.number}"
-    unsure = {"subject_ID", "CT_image_series"} & taken.bad
-    return taken.row.series_id if unsure else row_scan_id(taken.row)
+def compare(dataset: Repository, old: str, new: str, *, derived: Path | None = None) -> VersionDiff:
+    """Return what changed between two versions, as deep as the contents that are here allow."""
+    files = diff_locks(dataset.lock(old), dataset.lock(new))
+    changed = [change for change in files if change.kind == "changed" and change.role in _SAME]
+    before, gaps = _contents(dataset, old, changed, derived)
+    after, more_gaps = _contents(dataset, new, changed, derived)
+    gaps += more_gaps
+    lost = {gap.path for gap in gaps}
+    found: defaultdict[Role, list[Any]] = defaultdict(list)
+    same: list[str] = []
+    for change in changed:
+        # A second file of a role is not what the scan is read from.
+        if change.role and change.path not in lost and change.path in before.keys() & after.keys():
+            contents = before[change.path], after[change.path]
+            differences = list(_DIFFERENCES[change.role](change.scan_id, *contents))
+            found[change.role] += differences
+            if not differences:
+                same.append(f"{ROLE_WORDS[change.role]} {change.path}: {_SAME[change.role]}")
+    return VersionDiff(
+        old=old,
+        new=new,
+        files=files,
+        labels=tuple(found["mask"]),
+        cells=tuple(found["grading"]),
+        points=tuple(found["centroids"]),
+        same=tuple(same),
+        not_compared=tuple(gaps),
+    )
 
 
-def _row_changes(old: GradedRow, new: GradedRow) -> Iterator[CellChange]:
-    before, after = _cells(old), _cells(new)
-    for level, column in before:
-        values = before[level, column], after[level, column]
-        if values[0] != values[1]:
-            yield CellChange(
-                scan_id=_scan_id(new),
-                level=level,
-                column=column,
-                kind="changed",
-                old=values[0],
-                new=values[1],
+def _contents(
+    dataset: Repository, version: str, changed: Sequence[Change], derived: Path | None
+) -> tuple[dict[str, Any], list[NotCompared]]:
+    """Return what the changed files of one version say, by path, and those that say nothing here."""
+    lock, typed = dataset.lock(version), unless_newest(dataset, version)
+    index = index_scans(lock)
+    paths = {change.path for change in changed}
+    scans = [s for s in index.scans if paths & {file.path for file in s.files.values()}]
+
+    def content(file: LockedFile) -> SourceFile | None:
+        return dataset.source(file, version=typed) if dataset.has(file) else None
+
+    said: dict[str, Any] = {}
+    faults: dict[str, VerseDataError] = {}
+    for sources in read_sources(scans, content, derived=derived, progress=silent):
+        said |= {file.path: sources for file in sources.scan.files.values()}
+        faults |= {file.path: file.error for file in sources.broken}
+    for file in index.grading:
+        if file.path in paths and (book := content(file)):
+            try:
+                series = {scan.series_id for scan in index.scans}
+                grading = check_sheet(read_locked_sheet(book), without_t12=series)
+                said[file.path] = {graded.row.series_id: graded.row for graded in grading.rows}
+            except FILE_FAULTS as error:
+                faults[file.path] = error
+    raise_faults([error for error in faults.values() if isinstance(error, IntegrityError)])
+    gaps = []
+    for change in changed:
+        file, fault = lock.by_path[change.path], faults.get(change.path)
+        if fault or not dataset.has(file):
+            gaps.append(
+                NotCompared(
+                    role=change.role,
+                    scan_id=change.scan_id,
+                    path=file.path,
+                    version=version,
+                    reason=str(fault) if fault else "",
+                    command="" if fault else _bring(dataset, file, change.role, typed),
+                )
             )
+    return said, gaps
 
 
-def _cells(taken: GradedRow) -> dict[tuple[str, str], Any]:
-    """Return the value of each cell of a row by level and column; of a bad cell what stands there."""
-    row, found = taken.row, dict[tuple[str, str], tuple[str, Any]]()
-    for field, heading, _ in FIELDS:
-        if heading not in _COUNTS:
-            found["", field] = heading, getattr(row, field)
-    found["", "series"] = "CT_image_series", f"{row.series_number} of {row.series_count}"
+def _bring(dataset: Repository, file: LockedFile, role: Any, version: str | None) -> str:
+    if dataset.addresses(file) or dataset.siblings():
+        return command(dataset, "get", "--role", role, version=version)
+    return command(dataset, "adopt", "PATH", version=version)
+
+
+def _label_changes(scan_id: str, old: ScanSources, new: ScanSources) -> Iterator[LabelChange]:
+    before, after = (
+        {LEVEL_OF_LABEL.get(label, str(label)): facts.voxels for label, facts in found.items()}
+        for found in (side.mask.labels if side.mask else {} for side in (old, new))
+    )
+    if before != after:
+        yield LabelChange(
+            scan_id=scan_id,
+            appeared=tuple(level for level in after if level not in before),
+            disappeared=tuple(level for level in before if level not in after),
+            resized=tuple(x for x in before if x in after and before[x] != after[x]),
+        )
+
+
+def _cell_changes(
+    _: str, before: dict[str, GradingRow], after: dict[str, GradingRow]
+) -> Iterator[CellChange]:
+    """Yield what differs between two workbooks by scan and cell, in the order of the newer one."""
+    for series in dict.fromkeys([*after, *before]):
+        scan_id = row_scan_id(after.get(series) or before[series])
+        change = partial(CellChange, scan_id=scan_id)
+        if series not in before or series not in after:
+            came = series in after
+            yield change(level="", column="row", kind="appeared" if came else "disappeared")
+            continue
+        was = _cells(before[series])
+        for (level, column), value in _cells(after[series]).items():
+            old = was[level, column]
+            if value != old:
+                yield change(level=level, column=column, kind="changed", old=old, new=value)
+
+
+def _cells(row: GradingRow) -> dict[tuple[str, str], Any]:
+    """Return the value of each cell of a row by level and column."""
+    found = {("", name): value for name, value in row if name not in _NO_CELLS}
+    found["", "series"] = f"{row.series_number} of {row.series_count}"
     for level in GRADED_LEVELS:
-        found[level, "grade"] = f"{level}_fx-g", row.grades.get(level)
-        found[level, "fracture_type"] = f"{level}_fx-s", _shape(row.shapes.get(level))
-    return {
-        place: taken.source.cells.get(heading) if heading in taken.bad else value
-        for place, (heading, value) in found.items()
-    }
+        shape = row.shapes.get(level)
+        found[level, "grade"] = row.grades.get(level)
+        found[level, "fracture_type"] = FRACTURE_TYPES[shape] if isinstance(shape, int) else shape
+    return found
 
 
-def _shape(code: Any) -> Any:
-    return FRACTURE_TYPES[code] if isinstance(code, int) else code
-
-
-def point_changes(
-    scan_id: str,
-    old: CentroidFile,
-    new: CentroidFile,
-    *,
-    grids: tuple[Grid | None, Grid | None] = (None, None),
-) -> Iterator[PointChange]:
+def _point_changes(scan_id: str, old: ScanSources, new: ScanSources) -> Iterator[PointChange]:
     """Yield what differs between two centroid files of one scan, in spine order."""
-    before, after, unit = _positions(old, new, grids)
+    sides = (old, new)
+    affines = [side.grid.affine for side in sides if side.grid and side.placed]
+    if {side.centroids.direction for side in sides if side.centroids} == {None}:
+        affines = [np.eye(4)] * 2  # MICCAI's frame has voxels of 1 mm
+    known = len(affines) == len(sides)
+    before, after = (
+        {level: apply_affine(affine, point.point) for level, point in side.points.items()}
+        for side, affine in zip(sides, affines if known else [np.eye(4)] * 2, strict=True)
+    )
+    change = partial(PointChange, scan_id=scan_id)
     for level in LEVELS:
         if level in before and level in after:
-            if unit is None:
-                continue
-            moved = round(float(np.linalg.norm(np.subtract(after[level], before[level]))), 4)
-            if moved:
-                yield PointChange(
-                    scan_id=scan_id, level=level, kind="moved", distance=moved, unit=unit
-                )
-        elif level in after:
-            yield PointChange(scan_id=scan_id, level=level, kind="appeared")
-        elif level in before:
-            yield PointChange(scan_id=scan_id, level=level, kind="disappeared")
-    if unit is None:
-        yield PointChange(scan_id=scan_id, level="", kind="axes")
+            moved = round(float(np.linalg.norm(after[level] - before[level])), 4)
+            if moved and known:
+                yield change(level=level, kind="moved", distance=moved)
+        elif level in after or level in before:
+            yield change(level=level, kind="appeared" if level in after else "disappeared")
+    if not known:
+        yield change(level="", kind="axes")
 
 
-_Points = Mapping[str, tuple[float, float, float]]
-
-
-def _positions(
-    old: CentroidFile, new: CentroidFile, grids: tuple[Grid | None, Grid | None]
-) -> tuple[_Points, _Points, Literal["mm", "voxels"] | None]:
-    """Return the points of both by level, and their common unit; None if they have none."""
-    files = (old, new)
-    before, after = ({LEVEL_OF_LABEL[p.label]: p.point for p in file.points} for file in files)
-    if old.direction is None and new.direction is None:
-        return before, after, "mm"  # MICCAI's frame has voxels of 1 mm
-    if None in {old.direction, new.direction}:
-        return before, after, None
-    if all(
-        grid is not None and grid.axcodes == file.direction
-        for file, grid in zip(files, grids, strict=True)
-    ):
-        placed = [
-            {level: _world(grid, point) for level, point in points.items()}
-            for points, grid in zip((before, after), grids, strict=True)
-            if grid is not None
-        ]
-        return placed[0], placed[1], "mm"
-    return before, after, "voxels" if old.direction == new.direction else None
-
-
-def _world(grid: Grid, point: tuple[float, float, float]) -> tuple[float, float, float]:
-    x, y, z = apply_affine(grid.affine, point).tolist()
-    return (x, y, z)
+_DIFFERENCES: Final[dict[Role, Callable[..., Iterator[Any]]]] = {
+    "mask": _label_changes,
+    "centroids": _point_changes,
+    "grading": _cell_changes,
+}
+"""Yields what differs between two contents, by role."""

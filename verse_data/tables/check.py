@@ -1,135 +1,204 @@
-"""Checks a local tree before it becomes a release: metadata and volumes, all problems at once."""
+"""Are files what their names say: those of a local tree before it is locked, and those of a release."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
-from verse_data.errors import (
-    FILE_FAULTS,
-    IntegrityError,
-    UnsafeInput,
-    ValidationFailed,
-    VerseDataError,
-    VolumeCorrupt,
-)
-from verse_data.problems import shown
+from verse_data.errors import FILE_FAULTS, ValidationFailed, VerseDataError, VolumeCorrupt
+from verse_data.problems import raise_faults
 from verse_data.progress import Progress, silent
-from verse_data.records.centroids import parse_centroids
-from verse_data.records.names import Role
-from verse_data.records.tables import parse_ct_sidecar
-from verse_data.tables.grading import read_grading
-from verse_data.tables.path_index import index_paths
-from verse_data.tables.scan_paths import PathIndex, ScanPaths
-from verse_data.tables.sources import check_json_size, levels_of, skips_t12
+from verse_data.records.lock import LockedFile, ReleaseLock
+from verse_data.records.names import Role, parse_path, scan_of
+from verse_data.records.source_file import SourceFile
+from verse_data.releases.history import command, unless_newest
+from verse_data.releases.repository import Repository
+from verse_data.releases.verify import FileFinding, Level, Verification, audit, verify_files
+from verse_data.spine.geometry import Grid
+from verse_data.tables.assemble import may_lack_t12
+from verse_data.tables.findings import index_findings
+from verse_data.tables.grading import Grading, check_sheet
+from verse_data.tables.index import Content, Index, ScanFiles, index_scans, read_centroids
+from verse_data.tables.join import read_sidecar, read_sources
+from verse_data.tables.workbook import Sheet, read_locked_sheet
 
-_THREADS = 4
+_THREADS: Final = 4
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+_PNG_END: Final = b"IEND\xaeB`\x82"
+_FATAL: Final = {"wrong-folder", "subject-in-two-splits", "subject-spelled-twice"}
+"""Findings with which no tree becomes a release."""
 
 
-def check_tree(files: Mapping[str, Path], *, progress: Progress = silent) -> PathIndex:
-    """Check every file of a local tree, and return which file belongs to which scan.
+def check_tree(lock: ReleaseLock, folder: Path, *, progress: Progress = silent) -> None:
+    """Check every file of a local tree, and raise one error for all that is wrong.
 
     Checked are names, JSON files, the grading workbook, and each volume: its header, its stream
-    to the checked end, its labels, and that mask and CT lie on one grid.
+    to the checked end, and that mask and CT lie on one grid.
     """
-    index = index_paths(files)
-    problems: list[VerseDataError] = []
-    _check_names(index, problems)
-    without_t12: set[str] = set()
+
+    def content(file: LockedFile) -> SourceFile:
+        return SourceFile(folder / file.path, file.annex_key, name=file.path)
+
+    index = index_scans(lock)
+    faults: list[VerseDataError] = [
+        ValidationFailed(f"{found.file or found.subject_id}: {found.message}.")
+        for found in index_findings(index)
+        if found.rule in _FATAL
+    ]
+    if not index.scans:
+        why = "No file of the tree has a name of VerSe's layouts, such as"
+        faults.append(ValidationFailed(f"{why} rawdata/sub-verse004/sub-verse004_ct.nii.gz."))
     # Inflating leaves the interpreter free; few threads, since each holds a whole volume.
     threads = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
     with threads, progress("Checking files", len(index.scans), "items") as advance:
-        checked = threads.map(lambda scan: _check_scan(scan, files), index.scans)
-        for scan, (labels, broken) in zip(index.scans, checked, strict=True):
-            problems += broken
-            if skips_t12(levels_of(labels)):
-                without_t12.add(scan.series_id)
+        for found in threads.map(lambda scan: _faults(scan, content), index.scans):
+            faults += found
             advance(1)
-    for path in index.grading:
+    for file in index.grading:
         try:
-            read_grading(files[path], name=path, without_t12=without_t12)
+            check_workbook(read_locked_sheet(content(file)), index.scans, content)
         except FILE_FAULTS as error:
-            problems.append(error)
-    _raise(problems)
-    return index
+            faults.append(error)
+    head = f"{len(faults)} problems in the tree; nothing was written:" if len(faults) > 1 else ""
+    raise_faults(faults, head=head)
 
 
-def _check_names(index: PathIndex, problems: list[VerseDataError]) -> None:
-    fatal = {"wrong-folder", "subject-in-two-splits", "subject-spelled-twice"}
-    problems += [
-        ValidationFailed(f"{finding.file or finding.subject_id}: {finding.message}.")
-        for finding in index.findings
-        if finding.rule in fatal
-    ]
-    if not index.scans:
-        problems.append(
-            ValidationFailed(
-                "No file of the tree has a name of VerSe's layouts, such as rawdata/sub-verse004/sub-verse004_ct.nii.gz."
-            )
-        )
+def _faults(scan: ScanFiles, content: Callable[[LockedFile], SourceFile]) -> list[VerseDataError]:
+    """Return what is wrong with the files of one scan."""
+    from verse_data.volumes.nifti import check_pair, read_image, read_mask
 
-
-def _check_scan(
-    scan: ScanPaths, files: Mapping[str, Path]
-) -> tuple[set[int], list[VerseDataError]]:
-    """Check the files of one scan; return the labels that it shows, and what is wrong."""
-    from verse_data.volumes.nifti import check_pair, read_header, read_image, read_mask
-
-    headers: dict[str, Any] = {}
-    labels: set[int] = set()
-    problems: list[VerseDataError] = []
-    for role, path in scan.paths.items():
+    faults: list[VerseDataError] = []
+    grids: dict[str, Grid] = {}
+    for role, file in scan.files.items():
+        source = content(file)
         try:
             if role in {"ct", "mask"}:
-                headers[role] = read_header(files[path], name=path)
-            if role == "ct":
-                read_image(files[path], name=path)
-            elif role == "mask":
-                labels |= _labels(read_mask(files[path], name=path).array)
-            else:
-                labels |= _check_json(role, path, files[path])
+                read = read_image if role == "ct" else read_mask
+                with source.checked():
+                    volume = read(source.path, name=source.name, sha256=source.sha256)
+                grids[role] = Grid.of(volume)
+            elif role != "snapshot":
+                inspect_content(source)
         except FILE_FAULTS as error:
-            problems.append(error)
-    if "ct" in headers and "mask" in headers:
+            faults.append(error)
+    if len(grids) > 1:
         try:
-            check_pair(headers["ct"], headers["mask"], name=scan.paths["mask"])
+            check_pair(grids["ct"], grids["mask"], name=scan.files["mask"].path)
         except FILE_FAULTS as error:
-            problems.append(error)
-    return labels, problems
+            faults.append(error)
+    return faults
 
 
-def _labels(mask: npt.NDArray[np.uint8]) -> set[int]:
-    """Return the labels in a mask; plane by plane, since counting widens each voxel to 8 bytes."""
-    counts = np.zeros(256, dtype=np.int64)
-    for k in range(mask.shape[2]):
-        counts += np.bincount(mask[:, :, k].ravel(order="K"), minlength=256)
-    return {int(label) for label in np.flatnonzero(counts) if label}
+def check_workbook(
+    sheet: Sheet, scans: Sequence[ScanFiles], content: Content, *, derived: Path | None = None
+) -> Grading:
+    """Return the rows of a workbook of `scans`, or raise ValidationFailed for all that is wrong.
+
+    A spine without T12 is no gap in the grades; masks and centroids are read only if one has it.
+    """
+    check_sheet(sheet, without_t12={scan.series_id for scan in scans})
+    try:
+        return check_sheet(sheet)
+    except ValidationFailed:
+        sources = read_sources(scans, content, derived=derived, progress=silent)
+        return check_sheet(sheet, without_t12=may_lack_t12(sources))
 
 
-def _check_json(role: Role, path: str, file: Path) -> set[int]:
-    if role not in {"centroids", "ct_json"}:
-        return set()
-    check_json_size(file.stat().st_size, name=path)
-    data = file.read_bytes()
-    if role == "ct_json":
-        parse_ct_sidecar(data, name=path)
-        return set()
-    return {point.label for point in parse_centroids(data, name=path).points}
+def _role(path: str) -> Role | None:
+    name = parse_path(path)
+    return name.role if name else None
 
 
-def _raise(problems: list[VerseDataError]) -> None:
-    """Raise one error for all problems, of the class that weighs most."""
-    if not problems:
-        return
-    branches = (VolumeCorrupt, IntegrityError, UnsafeInput, ValidationFailed)
-    kind = next(k for k in branches if any(isinstance(problem, k) for problem in problems))
-    if len(problems) == 1:
-        raise problems[0]
-    head = f"{len(problems)} problems in the tree; nothing was written:"
-    raise kind("\n".join([head, *shown(problems)]))
+def inspect_content(
+    file: SourceFile, *, derived: Path | None = None, without_t12: Collection[str] = ()
+) -> None:
+    """Raise one of our errors if the content of a file cannot be used for what its name says.
+
+    Series in `without_t12` may have a blank T12 between graded levels of the workbook.
+    """
+    role = _role(file.name)
+    if role == "ct":
+        from verse_data.volumes.nifti import read_image
+
+        with file.checked():
+            read_image(file.path, name=file.name, sha256=file.sha256)
+    elif role == "mask":
+        from verse_data.volumes.mask_facts import mask_facts
+
+        if not mask_facts(file, derived=derived).labels:
+            raise ValidationFailed(f"{file.name}: the mask holds no label at all.")
+    elif role == "centroids":
+        read_centroids(file)
+    elif role == "ct_json":
+        read_sidecar(file)
+    elif role == "grading":
+        check_sheet(read_locked_sheet(file), without_t12=without_t12)
+    elif role == "snapshot" and file.name.lower().endswith(".png"):
+        data = file.read()
+        if not (data.startswith(_PNG) and data.rstrip(b"\0").endswith(_PNG_END)):
+            raise VolumeCorrupt(f"{file.name}: not a whole PNG image.")
+
+
+def verify(
+    dataset: Repository,
+    version: str,
+    index: Index,
+    *,
+    level: Level = "hash",
+    scan_ids: Collection[str] | None = None,
+    roles: Collection[Role] | None = None,
+    derived: Path | None = None,
+    progress: Progress = silent,
+) -> Verification:
+    """Return everything that is not as it should be; nothing means clean.
+
+    ``"content"`` inflates every volume to its checked end, and reads its labels. With `scan_ids` or
+    `roles`, files of no scan and the version as a whole are left out. `index` has the version's
+    scans, compared with what the catalog expects; `derived` is the folder of facts measured before.
+    """
+    whole, typed = scan_ids is None and roles is None, unless_newest(dataset, version)
+    series = {scan.series_id for scan in index.scans}
+
+    def is_chosen(path: str) -> bool:
+        by_role = _role(path) in roles if roles is not None else _role(path) is not None
+        return by_role and (scan_ids is None or scan_of(path) in scan_ids)
+
+    def inspect(file: LockedFile) -> None:
+        source = dataset.source(file, version=typed)
+        inspect_content(source, derived=derived, without_t12=series)
+
+    files = [file for file in dataset.lock(version).files if whole or is_chosen(file.path)]
+    found = verify_files(
+        dataset, files, level=level, inspect=inspect, version=version, progress=progress
+    )
+    upstream = () if roles is not None else _upstream(dataset, version, index)
+    return Verification(
+        (
+            *(audit(dataset, version) if whole else ()),
+            *found,
+            *(gap for gap in upstream if scan_ids is None or gap.scan_id in scan_ids),
+        )
+    )
+
+
+def _upstream(dataset: Repository, version: str, index: Index) -> list[FileFinding]:
+    """Return where the lock itself is not what the catalog expects."""
+    if dataset.lock(version).source.kind == "tree":
+        line = command(dataset, "lock", "--from-tree", "FOLDER", note="once the files are there")
+    else:
+        line = command(dataset, "lock", note="a later walk finds what has come back")
+    return [
+        FileFinding(
+            rule=found.rule,
+            path=found.file,
+            scan_id=found.scan_id,
+            message=found.message,
+            command=line,
+            upstream=True,
+        )
+        for found in index_findings(index)
+        if found.severity == "warning"
+    ]

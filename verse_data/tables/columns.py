@@ -9,7 +9,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Literal
 
@@ -28,19 +28,13 @@ MODELS: Final[dict[TableName, type[Record]]] = {
 }
 
 
-_LABELS: Final = tuple(sorted(LEVEL_OF_LABEL))
 _WORKBOOK: Final = "grading workbook"
 # These are made of grades; their source says how, and not from which file.
-_FROM_GRADES: Final = frozenset(
-    [
-        "grade_status",
-        "n_graded",
-        "n_fractured",
-        "n_foreign_material",
-        "max_grade",
-        "has_foreign_material",
-    ]
-)
+_FROM_GRADES: Final = {
+    "grade_status", "n_graded", "n_fractured", "n_foreign_material", "max_grade",
+    "has_foreign_material",
+}  # fmt: skip
+_DTYPES: Final = {str: "string", bool: "boolean", float: "Float64", int: "Int64"}
 
 
 @dataclass(frozen=True)
@@ -56,12 +50,6 @@ class Column:
     ordered: bool = False
     numbers: tuple[int, ...] = ()  # all that a column of grades or labels can hold; empty if open
 
-    @property
-    def needs_workbook(self) -> bool:
-        """Whether the grading workbook alone says what stands in it."""
-        alone = self.source.startswith(_WORKBOOK) and "; else" not in self.source
-        return alone or self.name in _FROM_GRADES
-
 
 @cache
 def columns(table: TableName) -> tuple[Column, ...]:
@@ -73,14 +61,17 @@ def columns(table: TableName) -> tuple[Column, ...]:
 
 def _column(name: str, info: Any) -> Column:
     extra = info.json_schema_extra
-    bare, literals = _bare_type(info.annotation)
-    words = literals if bare is str else ()
-    dtype = (
-        extra.get("dtype") or {str: "string", bool: "boolean", float: "Float64", int: "Int64"}[bare]
-    )
-    categories = {"level": LEVELS, "category": words or tuple(extra.get("words", ()))}.get(
-        dtype, ()
-    )
+    options = [part for part in typing.get_args(info.annotation) if part is not types.NoneType]
+    is_literal = typing.get_origin(info.annotation) is Literal
+    bare = options[0] if options and not is_literal else info.annotation
+    values = typing.get_args(bare)  # of a literal
+    kind = type(values[0]) if values else bare
+    dtype = extra.get("dtype") or _DTYPES[kind]
+    categories: tuple[str, ...] = ()
+    if dtype == "level":
+        categories = LEVELS
+    elif dtype == "category":
+        categories = values or tuple(extra.get("words", ()))
     return Column(
         name=name,
         dtype="category" if dtype == "level" else dtype,
@@ -89,33 +80,28 @@ def _column(name: str, info: Any) -> Column:
         source=extra["source"],
         categories=categories,
         ordered=dtype == "level",
-        numbers=_LABELS if name == "label" else literals if bare is int else (),
+        numbers=tuple(sorted(LEVEL_OF_LABEL)) if name == "label" else values if kind is int else (),
     )
-
-
-def _bare_type(annotation: Any) -> tuple[type, tuple[Any, ...]]:
-    """Return the type of an optional annotation, and the values of a literal one."""
-    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
-        annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
-    if typing.get_origin(annotation) is Literal:
-        values = typing.get_args(annotation)
-        return type(values[0]), tuple(values)
-    return annotation, ()
 
 
 @cache
 def workbook_columns() -> frozenset[str]:
     """Return the names of the columns that nothing but the grading workbook fills."""
-    return frozenset(c.name for table in MODELS for c in columns(table) if c.needs_workbook)
+
+    def is_filled_by_it(column: Column) -> bool:
+        alone = column.source.startswith(_WORKBOOK) and "; else" not in column.source
+        return alone or column.name in _FROM_GRADES
+
+    return frozenset(c.name for table in MODELS for c in columns(table) if is_filled_by_it(c))
 
 
 def to_frame(table: TableName, records: Sequence[Record]) -> pd.DataFrame:
     """Return `records` as a DataFrame with the documented columns and types; missing is ``<NA>``."""
-    series: dict[str, pd.Series[Any]] = {}
+    frame = {}
     for column in columns(table):
         values = [getattr(record, column.name) for record in records]
-        series[column.name] = pd.Series(values, dtype=_pandas_type(column, values))
-    return pd.DataFrame(series)
+        frame[column.name] = pd.Series(values, dtype=_pandas_type(column, values))
+    return pd.DataFrame(frame)
 
 
 def _pandas_type(column: Column, values: Sequence[Any]) -> Any:
@@ -128,11 +114,5 @@ def _pandas_type(column: Column, values: Sequence[Any]) -> Any:
 
 def describe(table: TableName) -> list[Mapping[str, Any]]:
     """Return the columns of `table` as plain rows, for documentation and export."""
-    rows = map(asdict, columns(table))
-    return [
-        {
-            "column": row["name"],
-            **{key: row[key] for key in ("dtype", "unit", "description", "source")},
-        }
-        for row in rows
-    ]
+    named = ("dtype", "unit", "description", "source")
+    return [{"column": c.name} | {key: getattr(c, key) for key in named} for c in columns(table)]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import pandas as pd
 
 from verse_data.errors import UsageError
-from verse_data.publishing import staging, storage_errors, sync_file, write_file
+from verse_data.publishing import storage_errors, write_file
 from verse_data.tables.columns import MODELS, columns
 
 DECIMALS: Final = 6  # of a number that is written as text
@@ -25,23 +26,17 @@ def csv_text(table: pd.DataFrame) -> str:
     spreadsheets write "this is text". Numbers have six decimals at most, nanometres: ``-1.7``, where
     arithmetic left ``-1.7000000000000028``. Parquet keeps them to the last bit.
     """
-    safe = table.round(DECIMALS)
-    quoting: Literal[0, 2] = csv.QUOTE_MINIMAL
-    for name in safe.columns:
-        cells = safe[name].astype(object)
-        texts = [value for value in cells if isinstance(value, str)]
-        if any(text.startswith(_FORMULA_STARTS) for text in texts):
-            safe[name] = [_as_text(value) for value in cells]
-        # Before Python 3.13, csv leaves a lone carriage return unquoted, and readers end the row.
-        if any("\r" in text for text in texts):
-            quoting = csv.QUOTE_NONNUMERIC
-    text: str = safe.to_csv(index=False, lineterminator="\n", quoting=quoting)
+
+    def as_text(value: Any) -> Any:
+        is_formula = isinstance(value, str) and value.startswith(_FORMULA_STARTS)
+        return f"'{value}" if is_formula else value
+
+    safe = table.round(DECIMALS).astype(object).map(as_text)
+    text: str = safe.to_csv(index=False, lineterminator="\n")
+    # Before Python 3.13, csv leaves a lone carriage return unquoted, and readers end the row.
+    if "\r" in text:
+        text = safe.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     return text
-
-
-def _as_text(value: Any) -> Any:
-    is_formula = isinstance(value, str) and value.startswith(_FORMULA_STARTS)
-    return f"'{value}" if is_formula else value
 
 
 def write_table(
@@ -53,35 +48,28 @@ def write_table(
     `attributes`, such as release, version, lock digest and licence.
     """
     ending = path.suffix.lower()
-    if ending == ".csv":
-        with storage_errors(path):
-            write_file(path, csv_text(table).encode())
-    elif ending == ".parquet":
-        _write_parquet(table, path, name, attributes or {})
-    else:
+    if ending not in {".csv", ".parquet"}:
         raise UsageError(f"{path}: a table is written as .parquet or .csv, told by the ending.")
+    is_csv = ending == ".csv"
+    content = csv_text(table).encode() if is_csv else _parquet(table, name, attributes or {})
+    with storage_errors(path):
+        write_file(path, content)
     return path
 
 
-def _write_parquet(
-    table: pd.DataFrame, path: Path, name: str, attributes: Mapping[str, Any]
-) -> None:
+def _parquet(table: pd.DataFrame, name: str, attributes: Mapping[str, Any]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    about: dict[str, dict[str, str]] = {}
+    for column in columns(name) if name in MODELS else ():
+        about[column.name] = {"description": column.description, "source": column.source}
+        if column.unit:
+            about[column.name]["unit"] = column.unit
     arrow = pa.Table.from_pandas(table, preserve_index=False)
-    known = {column.name: column for column in columns(name)} if name in MODELS else {}
-    fields = []
-    for field in arrow.schema:
-        column = known.get(field.name)
-        about = {"description": column.description, "source": column.source} if column else {}
-        if column and column.unit:
-            about["unit"] = column.unit
-        fields.append(field.with_metadata(about))
-    own = {b"verse_data": json.dumps({"table": name, **attributes}, default=str).encode()}
-    metadata = {**(arrow.schema.metadata or {}), **own}
-    with staging(path) as staged:
-        with staged.open("wb") as stream:
-            pq.write_table(arrow.cast(pa.schema(fields, metadata=metadata)), stream)
-            sync_file(stream)
-        staged.replace(path)
+    fields = [field.with_metadata(about.get(field.name, {})) for field in arrow.schema]
+    own = json.dumps({"table": name, **attributes}, default=str)
+    metadata = {**(arrow.schema.metadata or {}), b"verse_data": own.encode()}
+    stream = io.BytesIO()
+    pq.write_table(arrow.cast(pa.schema(fields, metadata=metadata)), stream)
+    return stream.getvalue()

@@ -1,12 +1,46 @@
-"""Findings: what a reader of the tables should know, kept and listed."""
+"""Findings: where files disagree, and where data break what the paper says, kept and listed.
+
+A rule is a generator that yields what it saw: rule, role of the file, level, message.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from typing import Final, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from verse_data.errors import counted
+from verse_data.records.names import Role, parse_path
+from verse_data.records.tables import DEVICES, GradingRow
+from verse_data.spine.geometry import Grid, apply_affine
+from verse_data.spine.levels import GRADED_LEVELS, LABEL_OF_LEVEL, LEVEL_OF_LABEL, LEVELS
+from verse_data.tables.grading import Grading
+from verse_data.tables.index import Index, ScanFiles, base_name, folder_split, grouped
+from verse_data.tables.join import BrokenFile, ScanSources
 
 Severity = Literal["error", "warning", "note"]
+
+YOUNGEST_YEARS: Final = 30
+"""Löffler et al. 2020 included patients older than this."""
+
+RESOLUTIONS_MM: Final = (1.0, 2.0, 3.0)
+"""Sagittal slice spacings that the paper names."""
+
+_NEEDED: Final[tuple[Role, ...]] = ("ct", "mask", "centroids")
+"""What every scan of a release has; ``_ct.json`` came with VerSe'19 alone, snapshots are extras."""
+
+_PLAIN: Final = {
+    "readme.txt", "readme.md", "licence.txt", "license.txt", "licence", "license",
+    "dataset_description.json", ".gitattributes",
+}  # fmt: skip
+"""Files beside the data that need no word."""
+
+_NOTES: Final = {"t13", "no-t12", "mask-without-grade"}
+"""Rules about what is merely odd."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +72,331 @@ class Finding:
     place: str = ""
 
 
-FINDING_COLUMNS: Final = tuple(field.name for field in fields(Finding))
+_Seen = Iterator[tuple[str, Role | None, str, str]]
 
 
-def as_rows(findings: Iterable[Finding]) -> list[dict[str, str]]:
-    """Return findings as plain rows, each once, in the order of scan, then as found."""
-    unique = dict.fromkeys(findings)
-    rows = [{name: getattr(finding, name) for name in FINDING_COLUMNS} for finding in unique]
-    return sorted(rows, key=lambda row: (row["scan_id"] == "", row["scan_id"]))
+def broken_finding(file: BrokenFile) -> Finding:
+    """Return a file that cannot be read as a finding, in one line."""
+    return Finding(
+        rule="broken-file",
+        severity="error",
+        scan_id=file.scan_id,
+        subject_id=file.subject_id,
+        file=file.path,
+        message=" ".join(str(file.error).split()),
+    )
+
+
+def _of(scan: ScanFiles, rule: str, message: str, **more: Any) -> Finding:
+    severity: Severity = "note" if rule in _NOTES else "warning"
+    about = {"scan_id": scan.scan_id, "subject_id": scan.subject_id, **more}
+    return Finding(rule=rule, message=message, severity=severity, **about)
+
+
+# --- names, folders and the catalog ---------------------------------------------------------------
+
+
+def index_findings(index: Index) -> Iterator[Finding]:
+    """Yield what is odd about the names in a lock, and what it lacks."""
+    for scan in index.scans:
+        yield from _name_findings(scan, index)
+    for file in index.unknown:
+        if base_name(file.path) not in _PLAIN:
+            message = "the name fits no role of either layout; the file is left alone"
+            yield Finding(rule="unknown-file", severity="note", file=file.path, message=message)
+    yield from _subject_findings(index)
+    series = grouped(index.scans, lambda scan: scan.series_id)
+    for name in sorted(index.shared_series):
+        listed = ", ".join(scan.scan_id for scan in series[name])
+        message = (
+            f"{len(series[name])} scans are of series {name} by name: {listed}; a row of the "
+            f"workbook could be of each of them, and is joined to none"
+        )
+        for scan in series[name]:
+            yield _of(scan, "series-shared", message)
+    yield from _gaps(index, series)
+
+
+def _name_findings(scan: ScanFiles, index: Index) -> Iterator[Finding]:
+    """Yield where name and folder of a scan's files contradict each other, or the catalog."""
+    for file in scan.files.values():
+        name, split = parse_path(file.path), folder_split(file.path, index.catalog)
+        if split not in {scan.split, None}:
+            message = f"lies in a folder of {split}, the scan's other files in {scan.split}"
+            yield _of(scan, "split-differs", message, file=file.path)
+        folder = file.path.rsplit("/", 2)[-2] if "/" in file.path else ""
+        if name and folder.startswith("sub-") and folder != f"sub-{name.subject_id}":
+            message = f"is named after {name.subject_id}, but lies in {folder}"
+            yield _of(scan, "wrong-folder", message, file=file.path)
+    for role, file in scan.spare:
+        message = f"a second {role} of this scan; {scan.files[role].path} is used"
+        yield _of(scan, "second-file", message, file=file.path)
+    named = scan.scan_id.partition("_")[0]
+    if named != scan.subject_id:
+        message = (
+            f"the name says {named}; it was published as a series of {scan.subject_id}, and is "
+            f"grouped so"
+        )
+        yield _of(scan, "subject-differs", message)
+
+
+def _subject_findings(index: Index) -> Iterator[Finding]:
+    """Yield names of subjects that differ in case alone, and subjects that lie in several splits."""
+    for same in grouped(index.scans, lambda scan: scan.subject_id.lower()).values():
+        names = list(dict.fromkeys(scan.subject_id for scan in same))
+        if len(names) > 1:
+            message = f"{' and '.join(names)} differ in case alone, and count as different subjects"
+            yield Finding(rule="subject-spelled-twice", subject_id=names[0], message=message)
+    for subject, own in grouped(index.scans, lambda scan: scan.subject_id).items():
+        first: dict[str, str] = {}
+        for scan in own:
+            if scan.split:
+                first.setdefault(scan.split, scan.scan_id)
+        if len(first) > 1:
+            listed = ", ".join(f"{scan_id} in {split}" for split, scan_id in first.items())
+            message = f"series of one subject lie in several splits: {listed}"
+            yield Finding(rule="subject-in-two-splits", subject_id=subject, message=message)
+
+
+def _gaps(index: Index, by_series: Mapping[str, list[ScanFiles]]) -> Iterator[Finding]:
+    """Yield each file that a scan lacks, and each expected series that is not there."""
+    catalog = index.catalog
+    known = catalog.known_gaps if catalog else ()
+    notes = {(gap.scan_id, role): f" (known: {gap.note})" for gap in known for role in gap.roles}
+    for scan in index.scans:
+        for role in _NEEDED:
+            if role not in scan.files:
+                note = notes.get((scan.scan_id, role), "")
+                yield _of(scan, "missing-file", f"the release lists no {role} of this scan{note}")
+    for series in catalog.expected if catalog else ():
+        if series.series_id not in by_series:
+            message = (
+                f"the catalog expects this series in {series.split}, and no file of it is listed"
+            )
+            yield Finding(
+                rule="missing-scan",
+                message=message,
+                scan_id=series.scan_id,
+                subject_id=series.subject_id,
+            )
+        for scan in by_series.get(series.series_id, ()):
+            if scan.split != series.split:
+                message = f"lies in {scan.split}, and was published in {series.split}"
+                yield _of(scan, "split-differs", message)
+
+
+# --- the workbook ---------------------------------------------------------------------------------
+
+
+def row_scan_id(row: GradingRow) -> str:
+    """Return the scan id that a row of the workbook stands for."""
+    alone = row.series_count == 1
+    return row.series_id if alone else f"{row.subject_id}_split-{row.series_id}"
+
+
+def grading_findings(grading: Grading, index: Index) -> Iterator[Finding]:
+    """Yield what the workbook says that the paper does not, and rows and scans without the other."""
+    sheet, series = grading.sheet, {scan.series_id for scan in index.scans}
+    name = f"sheet {sheet.sheet}, " if sheet.sheet else ""
+    expected = index.catalog.expected if index.catalog else ()
+    missing = {known.scan_id for known in expected if known.series_id not in series}
+    for graded in grading.rows:
+        row, scan_id = graded.row, row_scan_id(graded.row)
+        seen = partial(Finding, scan_id=scan_id, subject_id=row.subject_id, file=sheet.file)
+        for heading, rule, message in _odd(row):
+            place = f"{name}row {graded.number}, column {sheet.column(heading)}"
+            yield seen(rule=rule, severity="note", place=place, message=message)
+        if row.series_id not in series and scan_id not in missing:
+            message = "the workbook has a row of this series, and the release no file"
+            place = f"row {graded.number}"
+            yield seen(rule="grading-without-scan", place=place, message=message)
+    rows = {graded.row.series_id for graded in grading.rows}
+    for scan in index.scans:
+        if scan.series_id not in rows:
+            message = "the workbook has no row of this series"
+            yield _of(scan, "scan-without-grading", message, file=sheet.file)
+
+
+def _odd(row: GradingRow) -> list[tuple[str, str, str]]:
+    """Return heading, rule and message of what the paper excludes or does not name."""
+    age, filled = row.age_years, len(row.grades)
+    vertebrae = counted(row.n_vertebrae, "vertebra", "vertebrae")
+    rules = (
+        (
+            age < YOUNGEST_YEARS,
+            "age_ct",
+            "age-below-30",
+            f"{age:g} years; the paper included patients older than {YOUNGEST_YEARS}",
+        ),
+        (
+            row.bmd_mg_cm3 == 0,
+            "BMD",
+            "bmd-zero",
+            "a density of 0: measured, or a stand-in for missing; the source does not say",
+        ),
+        (
+            row.resolution_mm not in RESOLUTIONS_MM,
+            "Res",
+            "resolution-unlisted",
+            f"{row.resolution_mm:g} mm; the paper names 1, 2, 3 mm",
+        ),
+        (
+            not filled,
+            "T1_fx-g",
+            "no-graded-level",
+            "no level of this series was graded",
+        ),
+        (
+            row.n_vertebrae < filled,
+            "N_vertebrae",
+            "fewer-vertebrae-than-grades",
+            f"{vertebrae}, and {counted(filled, 'level')} with a grade or x",
+        ),
+        (
+            "L4" in row.grades and "L5" not in row.grades,
+            "L5_fx-g",
+            "ends-at-l4",
+            "L4 is graded and L5 is blank: not assessed, or not there",
+        ),
+    )
+    return [(heading, rule, message) for is_odd, heading, rule, message in rules if is_odd]
+
+
+# --- the files of one scan ------------------------------------------------------------------------
+
+
+def scan_findings(sources: ScanSources, row: GradingRow | None) -> Iterator[Finding]:
+    """Yield every disagreement between the files of one scan and its workbook row."""
+    seen = [*_grid_rules(sources), *_centroid_rules(sources), *_mask_rules(sources)]
+    seen += _row_rules(sources, row) if row else ()
+    for rule, role, level, message in seen:
+        file = sources.scan.files.get(role) if role else None
+        yield _of(sources.scan, rule, message, level=level, file=file.path if file else "")
+
+
+def _grid_rules(sources: ScanSources) -> _Seen:
+    if sources.header is None:
+        return
+    for note in sources.header.notes:
+        yield "ct-header", "ct", "", f"the header of the CT: {note}"
+    if sources.mask is None:
+        return
+    mask, ct = Grid.of(sources.mask), Grid.of(sources.header)
+    if mask.shape != ct.shape:
+        message = f"the mask has shape {mask.shape} and the CT {ct.shape}"
+        yield "mask-shape", "mask", "", message
+    elif not ct.matches(mask):
+        message = f"corners of mask and CT lie up to {ct.distance(mask):.2f} mm apart"
+        yield "mask-affine", "mask", "", message
+
+
+def _centroid_rules(sources: ScanSources) -> _Seen:
+    file, grid = sources.centroids, sources.grid
+    if file is None:
+        return
+    for label in file.unplaced:
+        message = f"the point of label {label} holds NaN and is left out"
+        yield "centroid-nan", "centroids", LEVEL_OF_LABEL.get(label, ""), message
+    if file.direction is None:
+        message = "no direction entry: MICCAI's own 1 mm frame; positions are left out"
+        yield "centroid-frame", "centroids", "", message
+    elif grid and not sources.placed:
+        message = f"says {file.direction}, the image runs {grid.axcodes}; positions are left out"
+        yield "centroid-direction", "centroids", "", message
+    elif grid:
+        yield from _point_rules(sources, grid)
+        positions = {x: apply_affine(grid.affine, at.point) for x, at in sources.points.items()}
+        for level, message in disorders(positions):
+            yield "levels-out-of-order", "centroids", level, message
+
+
+def _point_rules(sources: ScanSources, grid: Grid) -> _Seen:
+    for level, point in sources.points.items():
+        if not grid.holds(point.point):
+            message = f"{point.point} lies outside the image of shape {grid.shape}"
+            yield "centroid-outside-image", "centroids", level, message
+        # C1 is a ring, whose centre lies in the hole; a label that the mask lacks has its own rule.
+        elif sources.mask and level != "C1" and point.label in sources.mask.labels:
+            found = sources.mask.label_at(point.voxel)
+            if found != point.label:
+                there = LEVEL_OF_LABEL.get(found, "no vertebra")
+                message = f"{point.point} lies outside {level}: the mask has {there} there"
+                yield "centroid-outside-mask", "centroids", level, message
+
+
+def disorders(positions: Mapping[str, npt.ArrayLike]) -> Iterator[tuple[str, str]]:
+    """Yield level and reason of each step from a level to the next that goes back along the spine.
+
+    A step goes back if it makes an angle of 90 degrees or more with a neighbouring step; of the two
+    that one is meant which leads less far down. The bends of a real spine, kyphosis and scoliosis
+    among them, stay far below. Where no step goes back, the whole may still run upwards.
+    """
+    levels = _in_order(set(positions))
+    if len(levels) < 2:
+        return
+    points = np.array([positions[level] for level in levels], dtype=np.float64)
+    steps = np.diff(points, axis=0)
+    backward = {
+        place if steps[place, 2] >= steps[place + 1, 2] else place + 1
+        for place in range(len(steps) - 1)
+        if steps[place] @ steps[place + 1] <= 0
+    }
+
+    def at(place: int) -> str:
+        return f"{levels[place]} lies at ({', '.join(f'{x:.1f}' for x in points[place])}) mm"
+
+    for place in sorted(backward):
+        upper, lower = levels[place], levels[place + 1]
+        message = f"from {upper} to {lower} the labels go back along the spine"
+        yield lower, f"{at(place)} and {at(place + 1)}: {message}"
+    if not backward and points[-1, 2] >= points[0, 2]:
+        yield levels[-1], f"{at(0)} and {at(-1)}: the labels run from foot to head"
+
+
+def _in_order(levels: set[str]) -> list[str]:
+    return [level for level in LEVELS if level in levels]
+
+
+def _mask_rules(sources: ScanSources) -> _Seen:
+    if sources.mask is None:
+        return
+    masked, pointed = sources.mask_levels, set(sources.points)
+    for label in sorted(set(sources.mask.labels) - set(LEVEL_OF_LABEL)):
+        yield "label-unknown", "mask", "", f"label {label} names no vertebra"
+    for level in _in_order(masked):
+        facts = sources.mask.labels[LABEL_OF_LEVEL[level]]
+        if facts.crumbs:
+            message = f"{facts.crumbs} of {facts.voxels:,} voxels lie apart from the vertebra"
+            yield "crumbs", "mask", level, message
+    if sources.centroids:
+        for level in _in_order(masked - pointed):
+            yield "mask-without-centroid", "mask", level, f"{level} has a mask and no centroid"
+        for level in _in_order(pointed - masked):
+            message = f"{level} has a centroid and no mask"
+            yield "centroid-without-mask", "centroids", level, message
+    if "T13" in masked:
+        yield "t13", "mask", "T13", "a thirteenth thoracic vertebra; its label is 28"
+    if sources.lacks_t12:
+        yield "no-t12", "mask", "T12", "L1 follows T11"
+
+
+def _row_rules(sources: ScanSources, row: GradingRow) -> _Seen:
+    scan, centroids, sidecar = sources.scan, sources.centroids, sources.sidecar
+    if scan.subject_id != row.subject_id:
+        yield "subject-differs", None, "", f"the workbook says subject {row.subject_id}"
+    if scan.split and scan.split != row.split:
+        message = f"lies in {scan.split}, and the workbook says {row.split}"
+        yield "split-differs", None, "", message
+    if sidecar and sidecar.device != (device := DEVICES[row.ct_device]):
+        yield "device-differs", "ct_json", "", f"says {sidecar.device}, and the workbook {device}"
+    if centroids and len(centroids.points) + len(centroids.unplaced) != row.n_vertebrae:
+        vertebrae = counted(row.n_vertebrae, "vertebra", "vertebrae")
+        message = f"{counted(len(centroids.points), 'point')}; the workbook says {vertebrae}"
+        yield "n-vertebrae-differs", "centroids", "", message
+    for level in GRADED_LEVELS if sources.mask else ():
+        if level in row.grades and level not in sources.mask_levels:
+            message = f"the workbook says {row.grades[level]}, and the mask lacks {level}"
+            yield "grade-without-mask", "mask", level, message
+        if level in sources.mask_levels and level not in row.grades:
+            message = f"the mask has {level}, and the workbook leaves it blank: not assessed"
+            yield "mask-without-grade", "mask", level, message

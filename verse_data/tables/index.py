@@ -1,51 +1,161 @@
-"""Which locked files belong to which CT series."""
+"""Which locked files belong to which CT series: by name, never by sorting or position."""
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, TypeVar
 
+from verse_data.errors import ValidationFailed
+from verse_data.records.base import LIMIT_BYTES
 from verse_data.records.catalog import CatalogEntry
+from verse_data.records.centroids import CentroidFile, parse_centroids
 from verse_data.records.lock import LockedFile, ReleaseLock
-from verse_data.records.names import Role
-from verse_data.tables.findings import Finding
-from verse_data.tables.path_index import index_paths
-from verse_data.tables.scan_paths import ScanNames
+from verse_data.records.names import FileName, Layout, Role, Split, parse_path, split_of
+from verse_data.records.source_file import SourceFile
+
+Content = Callable[[LockedFile], SourceFile | None]
+"""Gives a locked file as it lies on this machine, or None if it does not."""
+
+_GRADING_NAME: Final = re.compile(r"appendixe1|grading|scores")
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class ScanFiles(ScanNames):
-    """One CT series with its locked files, by role."""
+class ScanFiles:
+    """One CT series: what names, folders and the catalog say of it, and its files by role."""
 
+    scan_id: str
+    subject_id: str
+    series_label: str | None
+    series_id: str
+    split: Split | None
     files: dict[Role, LockedFile]
+    spare: tuple[tuple[Role, LockedFile], ...] = ()
+    """Second files of a role; the first by path is used."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Index:
-    """All scans of a lock; as :class:`PathIndex`, with the locked files in place of paths."""
+    """All scans of a lock, sorted by id, and what else it lists."""
 
     scans: tuple[ScanFiles, ...]
     grading: tuple[LockedFile, ...]
     unknown: tuple[LockedFile, ...]
-    findings: tuple[Finding, ...]
+    """Files whose names fit no role."""
+    catalog: CatalogEntry | None = None
 
-    def __repr__(self) -> str:
-        return f"<Index: {len(self.scans):,} scans, {len(self.findings):,} findings>"
+    @cached_property
+    def shared_series(self) -> frozenset[str]:
+        """Series of several scans, whose names differ in ``ses-``, ``ce-``, ``dir-``."""
+        series = grouped(self.scans, lambda scan: scan.series_id)
+        return frozenset(name for name, scans in series.items() if len(scans) > 1)
+
+
+def scan_file(scan: ScanFiles, role: Role, content: Content) -> SourceFile | None:
+    """Return a file of a scan as it is to be read; None if it is not listed or not here.
+
+    Masks and centroids of tables and stores, and so of crops, exports and views, come from here
+    alone: whatever is to be laid over the published ones is laid over them in this function.
+    """
+    locked = scan.files.get(role)
+    return content(locked) if locked else None
+
+
+def read_centroids(file: SourceFile) -> CentroidFile:
+    """Return the points of a centroid file, or raise one of our errors."""
+    return parse_centroids(read_small(file), name=file.name)
+
+
+def read_small(file: SourceFile) -> bytes:
+    """Return the bytes of a JSON file, if it is not too large to be one of VerSe's."""
+    if file.size > LIMIT_BYTES:
+        raise ValidationFailed(
+            f"{file.name}: {file.size:,} bytes of JSON are over the limit of {LIMIT_BYTES:,}."
+        )
+    return file.read()
 
 
 def index_scans(lock: ReleaseLock, *, catalog: CatalogEntry | None = None) -> Index:
     """Return which files of `lock` belong to which scan."""
-    by_path = lock.by_path
-    found = index_paths(by_path, catalog=catalog)
-    scans = tuple(
-        ScanFiles(
-            scan.scan_id,
-            scan.subject_id,
-            scan.series_label,
-            scan.series_id,
-            scan.split,
-            {role: by_path[path] for role, path in scan.paths.items()},
-        )
-        for scan in found.scans
+    grading, unknown = [], []
+    placed: list[tuple[FileName, LockedFile]] = []
+    for file in lock.files:
+        name = parse_path(file.path)
+        if name is None:
+            unknown.append(file)
+        elif name.role == "grading":
+            grading.append(file)
+        else:
+            placed.append((name, file))
+    # Beside a workbook of a known name, others are somebody's notes.
+    named = [file for file in grading if _GRADING_NAME.search(base_name(file.path))]
+    unknown += [file for file in grading if named and file not in named]
+    scans = [_scan(group, catalog) for group in _grouped(placed)]
+    return Index(
+        tuple(sorted(scans, key=lambda scan: scan.scan_id)),
+        tuple(named or grading),
+        tuple(unknown),
+        catalog,
     )
-    grading = tuple(by_path[path] for path in found.grading)
-    return Index(scans, grading, tuple(by_path[path] for path in found.unknown), found.findings)
+
+
+def grouped(things: Iterable[_T], key: Callable[[_T], str]) -> dict[str, list[_T]]:
+    """Return `things` by what `key` says of them, in their order."""
+    groups: defaultdict[str, list[_T]] = defaultdict(list)
+    for thing in things:
+        groups[key(thing)].append(thing)
+    return groups
+
+
+def base_name(path: str) -> str:
+    """Return the name of a file without its folders, in lower case."""
+    return path.rsplit("/", 1)[-1].lower()
+
+
+def folder_split(path: str, catalog: CatalogEntry | None) -> Split | None:
+    """Return the split that a root of the catalog, or else the folder's own name, says."""
+    roots = catalog.roots if catalog else {}
+    split_of_root = {root: split for split, names in roots.items() for root in names}
+    folders = path.split("/")[:-1]
+    known = (split_of_root[folder] for folder in folders if folder in split_of_root)
+    return next(known, None) or split_of(path)
+
+
+_Group = list[tuple[FileName, LockedFile]]
+
+
+def _grouped(placed: _Group) -> list[_Group]:
+    """Return the files of each scan, those that it uses first."""
+    groups: defaultdict[tuple[Layout, str], _Group] = defaultdict(list)
+    # Subject-based names first: a MICCAI file beside them belongs to the scan that they name.
+    for name, file in sorted(placed, key=lambda item: item[0].layout == "miccai"):
+        place: tuple[Layout, str] = ("subject", name.scan_id)
+        if name.layout == "miccai" and place not in groups:
+            # MICCAI names of one series may differ in their middle part; the series' own does not.
+            place = ("miccai", name.series_id)
+        groups[place].append((name, file))
+    return list(groups.values())
+
+
+def _scan(group: _Group, catalog: CatalogEntry | None) -> ScanFiles:
+    """Return one scan; where the catalog knows the series, its person is the published one."""
+    name = group[0][0]
+    files: dict[Role, LockedFile] = {}
+    for own, file in group:
+        files.setdefault(own.role, file)
+    splits = (folder_split(file.path, catalog) for file in files.values())
+    split, subject = next((split for split in splits if split), None), name.subject_id
+    expected = catalog.expected if catalog else ()
+    known = next((series for series in expected if series.series_id == name.series_id), None)
+    if known:
+        split, subject = split or known.split, known.subject_id
+    # MICCAI snapshots come in pairs; of everything else a scan has one.
+    rest = ((own.role, file) for own, file in group if files[own.role] is not file)
+    spare = tuple((role, file) for role, file in rest if role != "snapshot")
+    return ScanFiles(name.scan_id, subject, name.series_label, name.series_id, split, files, spare)

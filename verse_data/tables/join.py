@@ -1,93 +1,213 @@
-"""Joins workbook, mask and centroids into records: outer, with a status, never by assuming they agree."""
+"""Reads what the files of each scan say, and joins it with the workbook: outer, with a status.
+
+Nothing here assumes that grades, mask and centroids agree; where they differ is a finding.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
+from verse_data.errors import FILE_FAULTS, VerseDataError
+from verse_data.progress import Progress
 from verse_data.records.catalog import ExpectedSeries
-from verse_data.records.centroids import Centroid
+from verse_data.records.centroids import Centroid, CentroidFile
+from verse_data.records.names import Role
+from verse_data.records.source_file import SourceFile
 from verse_data.records.tables import (
     DEVICES,
     FRACTURE_TYPES,
-    GradeStatus,
+    CtSidecar,
     GradingRow,
     ScanRecord,
     SubjectRecord,
     VertebraRecord,
+    parse_ct_sidecar,
 )
-from verse_data.spine.geometry import apply_affine
-from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS, region
-from verse_data.tables.sources import ScanSources, levels_of
+from verse_data.spine.geometry import Grid, apply_affine
+from verse_data.spine.levels import LABEL_OF_LEVEL, LEVEL_OF_LABEL, LEVELS, region
+from verse_data.tables.index import (
+    Content,
+    ScanFiles,
+    grouped,
+    read_centroids,
+    read_small,
+    scan_file,
+)
 
-_NO_POINT: Final = (None, None, None)
+if TYPE_CHECKING:
+    from verse_data.volumes.mask_facts import HeaderFacts, MaskFacts
+
+_THREADS: Final = 4
+_OF_ROW: Final = ("age_years", "resolution_mm", "bmd_mg_cm3", "t_score", "n_vertebrae")
+_OF_SUBJECT: Final = ("split", "age_years", "ct_device", "bmd_mg_cm3", "t_score")
 
 
-def scan_split(sources: ScanSources, row: GradingRow | None) -> Any:
+@dataclass(frozen=True)
+class BrokenFile:
+    """One file that is here and cannot be read, and why; the grading workbook is of no scan."""
+
+    scan_id: str
+    subject_id: str
+    path: str
+    error: VerseDataError
+
+
+def _levels(labels: Iterable[int]) -> set[str]:
+    return {LEVEL_OF_LABEL[label] for label in labels if label in LEVEL_OF_LABEL}
+
+
+@dataclass(frozen=True)
+class ScanSources:
+    """What the files of one scan say; None where a file is not listed, not here, or `broken`."""
+
+    scan: ScanFiles
+    centroids: CentroidFile | None = None
+    sidecar: CtSidecar | None = None
+    mask: MaskFacts | None = None
+    header: HeaderFacts | None = None
+    broken: tuple[BrokenFile, ...] = ()
+
+    @cached_property
+    def grid(self) -> Grid | None:
+        """The voxel grid of the CT, or else of the mask."""
+        volume = self.header or self.mask
+        return Grid.of(volume) if volume else None
+
+    @property
+    def placed(self) -> bool:
+        """Whether the centroids are indices of this scan's own grid, as far as can be told.
+
+        MICCAI files lie in a frame of their own; a `direction` that is not the image's means that
+        the points were written for another orientation of it.
+        """
+        if self.centroids is None or self.centroids.direction is None:
+            return False
+        return self.grid is None or self.centroids.direction == self.grid.axcodes
+
+    @cached_property
+    def points(self) -> dict[str, Centroid]:
+        """The centroid of each level."""
+        return {p.level: p for p in self.centroids.points} if self.centroids else {}
+
+    @cached_property
+    def mask_levels(self) -> set[str]:
+        """Levels whose label the mask has; none if it is not read."""
+        return _levels(self.mask.labels) if self.mask else set()
+
+    @property
+    def lacks_t12(self) -> bool | None:
+        """Whether mask or centroids skip T12; None if neither is read."""
+        if self.centroids is None and self.mask is None:
+            return None
+        levels = self.mask_levels | self.points.keys()
+        return {"T11", "L1"} <= levels and "T12" not in levels
+
+
+def read_sources(
+    scans: Sequence[ScanFiles], content: Content, *, derived: Path | None, progress: Progress
+) -> list[ScanSources]:
+    """Read centroid files, ``_ct.json`` files, mask facts and CT headers of all `scans`."""
+    found: list[ScanSources] = []
+    # Inflating and counting a mask leave the interpreter free, so threads are enough; a few of
+    # them, since each holds a whole mask.
+    threads = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
+    with threads, progress("Reading metadata", len(scans), "items") as advance:
+        for sources in threads.map(lambda scan: _read_scan(scan, content, derived), scans):
+            found.append(sources)
+            advance(1)
+    return found
+
+
+def _read_scan(scan: ScanFiles, content: Content, derived: Path | None) -> ScanSources:
+    from verse_data.volumes.mask_facts import header_facts, mask_facts
+
+    found: dict[str, Any] = {}
+    broken: list[BrokenFile] = []
+
+    def take(role: Role, name: str, read: Callable[[SourceFile], Any]) -> None:
+        try:
+            file = scan_file(scan, role, content)
+            found[name] = read(file) if file else None
+        except FILE_FAULTS as error:
+            path = scan.files[role].path
+            broken.append(BrokenFile(scan.scan_id, scan.subject_id, path, error))
+
+    take("centroids", "centroids", read_centroids)
+    take("ct_json", "sidecar", read_sidecar)
+    centroids = found.get("centroids")
+    points = [p.voxel for p in centroids.points] if centroids and centroids.direction else []
+    take("mask", "mask", partial(mask_facts, derived=derived, points=points))
+    take("ct", "header", partial(header_facts, derived=derived))
+    return ScanSources(scan, **found, broken=tuple(broken))
+
+
+def read_sidecar(file: SourceFile) -> CtSidecar:
+    """Return what a ``_ct.json`` says of its CT, or raise one of our errors."""
+    return parse_ct_sidecar(read_small(file), name=file.name)
+
+
+def _split(sources: ScanSources, row: GradingRow | None) -> Any:
     """Return the published split: the folder's word, else the workbook's."""
     return sources.scan.split or (row.split if row else None)
 
 
 def vertebra_records(sources: ScanSources, row: GradingRow | None) -> list[VertebraRecord]:
     """Return one record for each level of a scan that anything speaks of, in spine order."""
-    points = points_by_level(sources)
-    graded = set(row.grades) if row else set()
-    unplaced = levels_of(sources.centroids.unplaced) if sources.centroids else set()
-    known = graded | sources.mask_levels | unplaced | set(points)
-    return [_vertebra(sources, row, level, points.get(level)) for level in LEVELS if level in known]
+    known = sources.mask_levels | sources.points.keys()
+    if row:
+        known |= row.grades.keys()
+    if sources.centroids:
+        known |= _levels(sources.centroids.unplaced)
+    return [_vertebra(sources, row, level) for level in LEVELS if level in known]
 
 
-def points_by_level(sources: ScanSources) -> dict[str, Centroid]:
-    """Return the centroid of each level."""
-    return {point.level: point for point in sources.centroids.points} if sources.centroids else {}
+def _vertebra(sources: ScanSources, row: GradingRow | None, level: str) -> VertebraRecord:
+    scan, grid, point = sources.scan, sources.grid, sources.points.get(level)
+    known: dict[str, Any] = dict.fromkeys(VertebraRecord.model_fields)
+    known |= {"scan_id": scan.scan_id, "subject_id": scan.subject_id}
+    known |= {"level": level, "label": LABEL_OF_LEVEL[level], "region": region(level)}
+    known["split"] = _split(sources, row)
+    has_mask = None
+    if sources.mask:
+        facts = sources.mask.labels.get(known["label"])
+        has_mask = known["has_mask"] = facts is not None
+        if facts and grid:
+            known |= {"voxels": facts.voxels, "volume_mm3": facts.voxels * grid.voxel_mm3}
+    if sources.centroids:
+        known["has_centroid"] = point is not None
+    if point and sources.placed:
+        known |= _by_axis("centroid", "ijk", point.point)
+        if grid:
+            world = apply_affine(grid.affine, point.point).tolist()
+            known |= _by_axis("centroid", "xyz", world)
+    if row:
+        known |= {"bmd_mg_cm3": row.bmd_mg_cm3, "age_years": row.age_years}
+    return VertebraRecord(**known | _assessment(row, level, has_mask=has_mask))
 
 
-def _vertebra(
-    sources: ScanSources, row: GradingRow | None, level: str, point: Centroid | None
-) -> VertebraRecord:
-    label = LABEL_OF_LEVEL[level]
-    facts = sources.mask.labels.get(label) if sources.mask else None
-    has_mask = None if sources.mask is None else facts is not None
+def _by_axis(name: str, axes: str, values: Iterable[float]) -> dict[str, float]:
+    return {f"{name}_{axis}": value for axis, value in zip(axes, values, strict=True)}
+
+
+def _assessment(row: GradingRow | None, level: str, *, has_mask: bool | None) -> dict[str, Any]:
+    """Return what the workbook says of one vertebra; x is foreign material, a blank nothing."""
     mark = row.grades.get(level) if row else None
-    grade = None if mark == "x" else mark
-    shape = row.shapes.get(level) if row else None
-    ijk: Sequence[float | None] = point.point if point and sources.placed else _NO_POINT
-    xyz: Sequence[float | None] = _NO_POINT
-    if point and sources.placed and sources.grid:
-        xyz = [float(value) for value in apply_affine(sources.grid.affine, point.point)]
-    return VertebraRecord(
-        scan_id=sources.scan.scan_id,
-        subject_id=sources.scan.subject_id,
-        split=scan_split(sources, row),
-        level=level,  # type: ignore[arg-type]
-        label=label,
-        region=region(level),
-        grade=grade,
-        fracture_type=None if grade is None else FRACTURE_TYPES[int(shape)],  # type: ignore[arg-type]
-        foreign_material=None if mark is None else mark == "x",
-        grade_status=_status(mark, has_mask=has_mask),
-        has_mask=has_mask,
-        has_centroid=None if sources.centroids is None else point is not None,
-        centroid_i=ijk[0],
-        centroid_j=ijk[1],
-        centroid_k=ijk[2],
-        centroid_x=xyz[0],
-        centroid_y=xyz[1],
-        centroid_z=xyz[2],
-        voxels=facts.voxels if facts else None,
-        volume_mm3=facts.voxels * sources.grid.voxel_mm3 if facts and sources.grid else None,
-        bmd_mg_cm3=row.bmd_mg_cm3 if row else None,
-        age_years=row.age_years if row else None,
-    )
-
-
-def _status(mark: Any, *, has_mask: bool | None) -> GradeStatus:
-    if mark is None:
-        return "not_assessed"
+    if row is None or mark is None:
+        return {"grade_status": "not_assessed"}
+    is_foreign = mark == "x"
+    status = "foreign_material" if is_foreign else "graded"
+    found = {"foreign_material": is_foreign, "grade_status": status}
     if has_mask is False:
-        return "no_mask"
-    return "foreign_material" if mark == "x" else "graded"
+        found["grade_status"] = "no_mask"
+    if not is_foreign:
+        found |= {"grade": mark, "fracture_type": FRACTURE_TYPES[int(row.shapes[level])]}
+    return found
 
 
 def scan_record(
@@ -95,87 +215,62 @@ def scan_record(
 ) -> ScanRecord:
     """Return the record of one scan."""
     scan, grid, sidecar = sources.scan, sources.grid, sources.sidecar
-    marks = list(row.grades.values()) if row else []
+    known: dict[str, Any] = dict.fromkeys(ScanRecord.model_fields)
+    known |= {name: getattr(scan, name) for name in known.keys() & vars(scan).keys()}
+    known |= {f"has_{role}": role in scan.files for role in ("ct", "ct_json", "mask", "centroids")}
+    known |= {"split": _split(sources, row), "has_grading": row is not None}
+    if expected:
+        known["series"] = expected.series
+    if sidecar:
+        known |= {"ct_device": sidecar.device, "ct_manufacturer": sidecar.manufacturer}
+        known["kvp"] = float(sidecar.kvp)
+    if grid:
+        known |= _by_axis("shape", "ijk", grid.shape) | _by_axis("spacing", "ijk", grid.spacing)
+        known["axcodes"] = grid.axcodes
+    if sources.mask:
+        known |= {"mask_dtype": sources.mask.dtype, "n_mask_labels": len(sources.mask.labels)}
+    if sources.centroids:
+        known["n_centroids"] = len(sources.centroids.points)
+    if row:
+        known |= {name: getattr(row, name) for name in _OF_ROW}
+        known |= {"ct_device": DEVICES[row.ct_device], **_counts([*row.grades.values()])}
+        known["series"] = f"{row.series_number} of {row.series_count}"
+    return ScanRecord(**known)
+
+
+def _counts(marks: Sequence[Any]) -> dict[str, Any]:
+    """Return how many levels have what grade, and how many an x."""
     grades = [mark for mark in marks if mark != "x"]
-    shape: Sequence[int | None] = grid.shape if grid else _NO_POINT
-    spacing: Sequence[float | None] = grid.spacing if grid else _NO_POINT
-    device = DEVICES[row.ct_device] if row else (sidecar.device if sidecar else None)
-    return ScanRecord(
-        scan_id=scan.scan_id,
-        subject_id=scan.subject_id,
-        series_id=scan.series_id,
-        series_label=scan.series_label,
-        series=f"{row.series_number} of {row.series_count}"
-        if row
-        else (expected.series if expected else None),
-        split=scan_split(sources, row),
-        age_years=row.age_years if row else None,
-        ct_device=device,
-        ct_manufacturer=sidecar.manufacturer if sidecar else None,
-        kvp=float(sidecar.kvp) if sidecar else None,
-        resolution_mm=row.resolution_mm if row else None,
-        bmd_mg_cm3=row.bmd_mg_cm3 if row else None,
-        t_score=row.t_score if row else None,
-        shape_i=shape[0],
-        shape_j=shape[1],
-        shape_k=shape[2],
-        spacing_i=spacing[0],
-        spacing_j=spacing[1],
-        spacing_k=spacing[2],
-        axcodes=grid.axcodes if grid else None,
-        mask_dtype=str(sources.mask.dtype) if sources.mask else None,
-        n_vertebrae=row.n_vertebrae if row else None,
-        n_mask_labels=len(sources.mask.labels) if sources.mask else None,
-        n_centroids=len(sources.centroids.points) if sources.centroids else None,
-        n_graded=len(grades) if row else None,
-        n_fractured=sum(grade > 0 for grade in grades) if row else None,
-        n_foreign_material=marks.count("x") if row else None,
-        max_grade=max(grades, default=None),
-        has_ct="ct" in scan.files,
-        has_ct_json="ct_json" in scan.files,
-        has_mask="mask" in scan.files,
-        has_centroids="centroids" in scan.files,
-        has_grading=row is not None,
-    )
+    return {
+        "n_graded": len(grades),
+        "n_fractured": sum(grade > 0 for grade in grades),
+        "n_foreign_material": len(marks) - len(grades),
+        "max_grade": max(grades, default=None),
+    }
 
 
 def subject_records(
     scans: Iterable[ScanRecord], vertebrae: Iterable[VertebraRecord]
 ) -> list[SubjectRecord]:
-    """Return one record for each subject; a level that several series show counts once."""
-    series: dict[str, list[ScanRecord]] = defaultdict(list)
-    for scan in scans:
-        series[scan.subject_id].append(scan)
-    seen: dict[str, list[VertebraRecord]] = defaultdict(list)
-    for vertebra in vertebrae:
-        seen[vertebra.subject_id].append(vertebra)
-    return [_subject(subject, series[subject], seen[subject]) for subject in sorted(series)]
+    """Return one record for each subject, by name."""
+    series = grouped(scans, lambda scan: scan.subject_id)
+    seen = grouped(vertebrae, lambda vertebra: vertebra.subject_id)
+    return [_subject(name, own, seen.get(name, [])) for name, own in sorted(series.items())]
 
 
 def _subject(
     subject: str, scans: list[ScanRecord], vertebrae: list[VertebraRecord]
 ) -> SubjectRecord:
-    def first(name: str) -> Any:
-        return next((value for scan in scans if (value := getattr(scan, name)) is not None), None)
-
-    graded = {
-        v.level: v.grade
-        for v in sorted(vertebrae, key=lambda v: v.grade or 0)
-        if v.grade is not None
-    }
-    foreign = {v.level for v in vertebrae if v.foreign_material}
-    return SubjectRecord(
-        subject_id=subject,
-        split=first("split"),
-        n_scans=len(scans),
-        age_years=first("age_years"),
-        ct_device=first("ct_device"),
-        bmd_mg_cm3=first("bmd_mg_cm3"),
-        t_score=first("t_score"),
-        n_levels=len({v.level for v in vertebrae}),
-        n_graded=len(graded),
-        n_fractured=sum(grade > 0 for grade in graded.values()),
-        n_foreign_material=len(foreign),
-        max_grade=max(graded.values(), default=None),
-        has_foreign_material=bool(foreign),
-    )
+    known: dict[str, Any] = {"subject_id": subject, "n_scans": len(scans)}
+    for name in _OF_SUBJECT:
+        said = (getattr(scan, name) for scan in scans)
+        known[name] = next((value for value in said if value is not None), None)
+    # A level that several series show counts once, with its highest grade.
+    grades: dict[str, int] = {}
+    for vertebra in vertebrae:
+        if vertebra.grade is not None:
+            grades[vertebra.level] = max(vertebra.grade, grades.get(vertebra.level, 0))
+    foreign = {vertebra.level for vertebra in vertebrae if vertebra.foreign_material}
+    known |= _counts([*grades.values(), *("x" for _ in foreign)])
+    known["n_levels"] = len({vertebra.level for vertebra in vertebrae})
+    return SubjectRecord(**known, has_foreign_material=bool(foreign))

@@ -70,44 +70,49 @@ def _describe(schema: dict[str, Any], record: type[Record], source: str) -> None
     """Give each field a description and a source where the model says them in its docstring."""
     docstring = inspect.getdoc(record) or ""
     schema["description"] = docstring.partition("\n")[0]
-    described: dict[str, str] = {}
-    names: list[str] = []
-    for line in docstring.partition("Attributes\n----------\n")[2].splitlines():
-        if re.match(r"\S", line):
-            names = [name.strip() for name in line.partition(" : ")[0].split(",")]
-        elif line.strip():
-            described |= {name: f"{described.get(name, '')} {line.strip()}" for name in names}
+    attributes = docstring.partition("Attributes\n----------\n")[2]
+    entries = re.findall(r"^(\S.*?)(?: : .*)?\n((?: +\S.*\n?)+)", attributes, re.MULTILINE)
+    described = {
+        name.strip(): " ".join(text.split()) for names, text in entries for name in names.split(",")
+    }
     for name, field in record.model_fields.items():
         place = schema["properties"][field.alias or name]
         if name in described:
-            place.setdefault("description", described[name].strip())
+            place.setdefault("description", described[name])
         place.setdefault("source", source)
+
+
+def _rendered() -> dict[str, bytes]:
+    """Return the content of every schema by the name of its file."""
+    return {f"{name}.schema.json": render(name) for name in MODELS}
+
+
+def _stale(folder: Path) -> dict[Path, bytes]:
+    """Return the files of this version below `folder` that are not as they should be, and how."""
+    paths = {folder / SCHEMA_VERSION / name: content for name, content in _rendered().items()}
+    return {p: new for p, new in paths.items() if not p.exists() or p.read_bytes() != new}
 
 
 def write(folder: Path) -> list[Path]:
     """Write every schema of this version below `folder`; return the files that changed."""
-    changed, published = [], _published(folder).get(SCHEMA_VERSION, {})
-    rendered = {f"{name}.schema.json": render(name) for name in MODELS}
+    published, stale = _published(folder).get(SCHEMA_VERSION, {}), _stale(folder)
     moved = [
-        name for name in published.keys() & rendered if published[name] != _digest(rendered[name])
+        p.name for p, new in stale.items() if published.get(p.name, _digest(new)) != _digest(new)
     ]
     if moved:
         raise UsageError(
             f"{', '.join(sorted(moved))} of version {SCHEMA_VERSION} has been published and must "
             f"not change. Raise SCHEMA_VERSION in verse_data/tables/schemas.py."
         )
-    for name, content in rendered.items():
-        path = folder / SCHEMA_VERSION / name
-        if not path.exists() or path.read_bytes() != content:
-            write_file(path, content)
-            changed.append(path)
-    return changed
+    for path, content in stale.items():
+        write_file(path, content)
+    return list(stale)
 
 
 def publish(folder: Path) -> None:
     """Write this version's schemas, and note their digests: from now on they never change."""
     write(folder)
-    digests = {f"{name}.schema.json": _digest(render(name)) for name in MODELS}
+    digests = {name: _digest(content) for name, content in _rendered().items()}
     known = {**_published(folder), SCHEMA_VERSION: digests}
     content = json.dumps(known, indent=2, sort_keys=True) + "\n"
     write_file(folder / _PUBLISHED, content.encode())
@@ -115,15 +120,15 @@ def publish(folder: Path) -> None:
 
 def check(folder: Path | None = None) -> list[str]:
     """Return what is wrong with the schemas in `folder`: stale, missing, or changed after release."""
-    folder, problems = folder or resources.locate("schemas"), []
-    for name in MODELS:
-        path = folder / SCHEMA_VERSION / f"{name}.schema.json"
-        if not path.exists():
-            problems.append(f"{path} is missing: verse-data schemas write")
-        elif path.read_bytes() != render(name):
-            problems.append(f"{path} is not what the model gives: verse-data schemas write")
+    folder = folder or resources.locate("schemas")
+    problems = [
+        f"{path} is {'not what the model gives' if path.exists() else 'missing'}: "
+        f"verse-data schemas write"
+        for path in _stale(folder)
+    ]
     for version, digests in _published(folder).items():
-        for path, digest in ((folder / version / name, digests[name]) for name in digests):
+        for name, digest in digests.items():
+            path = folder / version / name
             if not path.exists() or _digest(path.read_bytes()) != digest:
                 problems.append(f"{path} was published and has changed: restore it")
     return problems
