@@ -18,7 +18,6 @@ from tests.support.scans import make_scan, source_file
 from verse_data.errors import (
     ChunkMissing,
     ContentMissing,
-    SourceChanged,
     StorageError,
     UsageError,
     VolumeCorrupt,
@@ -27,7 +26,7 @@ from verse_data.errors import ValidationFailed as Failed
 from verse_data.records.source_file import SourceFile
 from verse_data.volumes.build import build_stores, in_processes
 from verse_data.volumes.cache import cache_size, list_stores
-from verse_data.volumes.convert import Conversion
+from verse_data.volumes.convert import open_conversion
 from verse_data.volumes.nifti import write_nifti
 from verse_data.volumes.reader import ScanReader
 from verse_data.volumes.recipe import (
@@ -194,7 +193,10 @@ def test_a_lock_that_nobody_gives_back_costs_time_and_nothing_else(
     with FileLock(final.parent / f".lock-{final.name}"):
         assert ensure_store(source, Recipe(), tmp_path / "stores") == final
 
-    assert [record.getMessage().split(" ")[0] for record in caplog.records] == ["waiting", "who"]
+    assert [record.getMessage().split(" ")[0] for record in caplog.records] == [
+        "taking",
+        "building",
+    ]
 
 
 def test_a_build_goes_on_where_it_was(tmp_path):
@@ -310,13 +312,27 @@ def test_a_grid_beyond_the_limits_is_refused(tmp_path, shape, sizes):
     assert [p for p in (tmp_path / "stores").rglob("*") if p.is_file()] == []
 
 
-def test_a_file_that_changes_under_the_build_is_refused(tmp_path):
-    """Voxels never end up under the affine of another file: both come from one look at it."""
+def test_a_file_that_is_replaced_under_the_build_changes_nothing(tmp_path):
+    """Voxels never end up under the affine of another file: both come from the one that was opened."""
     scan = make_scan(tmp_path, shape=(9, 9, 9))
-    sound = scan.source.image.path.read_bytes()
-    write_nifti(scan.source.image.path, scan.image, np.diag([2.0, 2.0, 2.0, 1.0]))
     source = replace(scan.source, mask=None)
-    conversion = Conversion.plan(source, Recipe(), "0" * 64)
-    scan.source.image.path.write_bytes(sound)
-    with pytest.raises(SourceChanged, match="CT of scan verse901"):
-        conversion.write(tmp_path / "store")
+    store = ensure_store(source, Recipe(), tmp_path / "stores")
+    with open_conversion(source, Recipe()) as conversion:
+        write_nifti(scan.source.image.path, scan.image + 1, np.diag([2.0, 2.0, 2.0, 1.0]))
+        conversion.write(tmp_path / "again")
+
+    assert (tmp_path / "again/image/manifest.json").read_bytes() == (
+        store / "image/manifest.json"
+    ).read_bytes()
+
+
+def test_a_file_that_is_written_over_under_the_build_is_refused(tmp_path):
+    """Bytes that change in place are not those of the key, so nothing of them is used."""
+    scan = make_scan(tmp_path, shape=(100, 100, 80))
+    assert scan.source.image.size > 1 << 20, "more than is read ahead"
+    with open_conversion(scan.source, Recipe()) as conversion:
+        content = bytearray(scan.source.image.path.read_bytes())
+        content[-9] ^= 1
+        scan.source.image.path.write_bytes(content)
+        with pytest.raises(VolumeCorrupt, match="CT of scan verse901"):
+            conversion.write(tmp_path / "store")
