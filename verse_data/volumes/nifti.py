@@ -9,23 +9,27 @@ clipped: clipping would change data without a word.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
-from contextlib import nullcontext
+import os
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, NoReturn, Self
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from isal import igzip_lib, isal_zlib
+from isal.igzip import IGzipFile
 
-from verse_data.errors import NiftiRefused, ValidationFailed
-from verse_data.publishing import staging, sync_file
+from verse_data.errors import ContentMissing, NiftiRefused, ValidationFailed, VolumeCorrupt
+from verse_data.publishing import staging, storage_errors, sync_file
 from verse_data.spine.geometry import SAME_GRID_MM, Affine, Grid, Shape, voxel_sizes
 from verse_data.volumes.nifti_guard import (
     DTYPES,
     HEADER_SIZE,
-    CheckedFile,
     affine_rules,
     check,
     extension_rules,
@@ -37,6 +41,11 @@ from verse_data.volumes.nifti_guard import (
 
 _BLOCK: Final = 2 << 20
 """Bytes inflated at a time: they still lie in the cache when they are converted."""
+_DEFLATE_RATIO: Final = 1032
+"""Deflate cannot shrink by more than this: a header that declares more is lying."""
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_open_packed: Final[Any] = IGzipFile
+_DAMAGE: Final[Any] = (EOFError, gzip.BadGzipFile, igzip_lib.error, isal_zlib.error)
 _HALF_TURN: Final = 3 * float(np.finfo(np.float32).eps)
 """What b² + c² + d² of a qform may lack of 1 by rounding alone, as in nibabel."""
 _LAYOUT: Final[np.dtype[Any]] = nib.Nifti1Header.template_dtype
@@ -175,22 +184,62 @@ def _qform(fields: Any, name: str) -> Affine:
     return affine
 
 
-class VolumeStream(CheckedFile):
-    """One pass over a file: its checked header, then its voxels, converted on the way."""
+class _HashedFile(FileIO):
+    """A file that hashes what is read of it."""
 
-    header: ImageHeader
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.hash = hashlib.sha256()
+
+    def readinto(self, buffer: Any) -> int:
+        """Read the next bytes into `buffer`, which is how every reader above this one asks."""
+        count = super().readinto(buffer) or 0
+        self.hash.update(memoryview(buffer)[:count])
+        return count
+
+
+class VolumeStream:
+    """One pass over a file: its checked header, then its voxels, converted on the way.
+
+    nibabel stops after the bytes that it wants, so the CRC at the end of a .nii.gz goes unread and
+    most bit flips pass: here CRC, length, trailing bytes and digest are checked before a volume
+    counts as read.
+    """
 
     def __init__(self, path: Path, *, kind: Kind, name: str, sha256: str | None = None) -> None:
-        super().__init__(path, name=name, sha256=sha256)
-        self.kind, self._rule, self._next = kind, _RULES[kind], 0
+        self.kind, self.name, self._path, self._sha256 = kind, name, path, sha256
+        self._rule, self._next = _RULES[kind], 0
         self.dtype = self._rule.dtype
 
-    def begin(self) -> None:
-        """Read and check the header and what stands between it and the voxels."""
-        head = self.read_exactly(HEADER_SIZE, "its header")
-        self.header = parse_header(head, name=self.name)
-        self.check_room(self.header.offset + self.header.nbytes)
-        rest = self.read_exactly(self.header.offset - HEADER_SIZE, "its header's extensions")
+    def __enter__(self) -> Self:
+        with storage_errors(self._path), ExitStack() as undo:
+            try:
+                self._file = undo.enter_context(_HashedFile(self._path))
+            except (FileNotFoundError, IsADirectoryError):
+                raise ContentMissing(
+                    f"{self.name}: there is no file {self._path}. Get it: verse-data get"
+                ) from None
+            self.size = os.fstat(self._file.fileno()).st_size
+            # Its first bytes tell whether it is compressed: names lie.
+            packed = os.pread(self._file.fileno(), 2, 0) == _GZIP_MAGIC
+            self._stream = (
+                _open_packed(fileobj=self._file) if packed else BufferedReader(self._file)
+            )
+            self._begin(self.size * _DEFLATE_RATIO if packed else self.size)
+            undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def _begin(self, most: int) -> None:
+        """Read the header and what stands between it and the voxels; the file holds `most` bytes."""
+        head = self._read(HEADER_SIZE, "its header")
+        self.header = header = parse_header(head, name=self.name)
+        declared = header.offset + header.nbytes
+        if declared > most:
+            self._corrupt(f"cannot hold the {declared:,} bytes that its header declares")
+        rest = self._read(header.offset - HEADER_SIZE, "its header's extensions")
         check(self.name, extension_rules(rest, _byte_order(head)))
 
     def fill(self, out: npt.NDArray[Any]) -> None:
@@ -199,16 +248,43 @@ class VolumeStream(CheckedFile):
         step = _BLOCK // dtype.itemsize
         for start in range(0, out.size, step):
             part = out[start : start + step]
-            block = self.read_exactly(part.size * dtype.itemsize, what)
+            block = self._read(part.size * dtype.itemsize, what)
             part[:] = self._converted(np.frombuffer(block, dtype))
             self._next += part.size
 
     def finish(self) -> None:
         """Check the end, once all voxels were taken: nothing follows, and the digest is right."""
         # Only now are CRC and length known to be right too: both stand at the end of the stream.
-        if self.read_some(1):
-            self.corrupt(f"goes on after its {self.header.nbytes:,} bytes of voxels")
+        if self._read(1):
+            self._corrupt(f"goes on after its {self.header.nbytes:,} bytes of voxels")
         self.check_digest()
+
+    def check_digest(self) -> None:
+        """Hash what was not read yet, as it lies there, and compare the digest with the locked one."""
+        with storage_errors(self._path):
+            block = bytearray(_BLOCK)
+            while self._file.readinto(block):
+                pass
+        digest = self._file.hash.hexdigest()
+        if self._sha256 and digest != self._sha256:
+            self._corrupt(f"has SHA-256 {digest[:12]} where {self._sha256[:12]} is locked")
+
+    def _read(self, size: int, what: str = "") -> bytes:
+        """Return the next `size` inflated bytes, fewer only at the checked end and without `what`."""
+        with storage_errors(self._path):
+            try:
+                data: bytes = self._stream.read(size)
+            except _DAMAGE as error:
+                self._corrupt(f"is damaged: {error}")
+        if what and len(data) < size:
+            self._corrupt(f"ends within {what}")
+        return data
+
+    def _corrupt(self, why: str) -> NoReturn:
+        raise VolumeCorrupt(
+            f"{self.name} ({self._path}, {self.size:,} bytes) {why}. "
+            f"Nothing of it was used. Take the file again from its source."
+        )
 
     def read_rest(self) -> npt.NDArray[Any]:
         """Read all voxels, to the checked end, as an array in the file's own axes."""
@@ -220,13 +296,11 @@ class VolumeStream(CheckedFile):
     def _converted(self, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the values of the next stored voxels, if all of them are such as their kind has."""
         rule, header = self._rule, self.header
-        if not header.scaled and stored.dtype.kind in "iu":
-            if rule.low <= int(stored.min()) and int(stored.max()) <= rule.high:
-                return stored
-            exact = values = stored
-        else:
-            exact = stored.astype(np.float64) * header.slope + header.inter
-            values = np.rint(exact)
+        as_stored = not header.scaled and stored.dtype.kind in "iu"
+        if as_stored and rule.low <= int(stored.min()) and int(stored.max()) <= rule.high:
+            return stored
+        exact = stored.astype(np.float64) * header.slope + header.inter
+        values = np.rint(exact)
         right = (values >= rule.low) & (values <= rule.high)
         if rule.tolerance is not None:
             with np.errstate(invalid="ignore"):  # of infinity less infinity
@@ -247,7 +321,7 @@ def read_header(path: Path, *, name: str, sha256: str | None = None) -> ImageHea
     """Read the checked header of a file; with `sha256` (hex), the whole file must have that digest."""
     with VolumeStream(path, kind="image", name=name, sha256=sha256) as stream:
         if sha256:
-            stream.hash_rest()
+            stream.check_digest()
         return stream.header
 
 

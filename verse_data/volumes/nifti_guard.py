@@ -1,28 +1,17 @@
-"""The guard in front of every NIfTI file: what its header may say, and its bytes to their very end.
+"""The guard in front of every NIfTI file: what its header may say.
 
-Only what is checked here is read; free text and extensions of a header never travel on. nibabel
-stops after the bytes that it wants, so the CRC at the end of a .nii.gz goes unread and most bit
-flips pass: here CRC, length and trailing bytes are checked before a volume counts as read.
+Only what is checked here is read; free text and extensions of a header never travel on.
 """
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import io
 import math
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final
 
 import numpy as np
-from isal import igzip_lib, isal_zlib
-from isal.igzip import IGzipFile
 
-from verse_data.errors import ContentMissing, NiftiRefused, VolumeCorrupt
-from verse_data.publishing import storage_errors
+from verse_data.errors import NiftiRefused
 from verse_data.spine.geometry import Affine
 
 HEADER_SIZE: Final = 348
@@ -30,19 +19,20 @@ MAX_OFFSET: Final = 1 << 20
 """Largest ``vox_offset``: a header with extensions of more than 1 MiB is refused."""
 MAX_VOXELS: Final = 1 << 29
 """Largest volume: 512 x 512 x 2048, four times the longest spine CT to be expected."""
-DTYPES: Final = {
-    code: np.dtype(text)
-    for code, text in {2: "u1", 256: "i1", 4: "i2", 512: "u2", 8: "i4", 768: "u4"}.items()
-} | {16: np.dtype("f4"), 64: np.dtype("f8")}
+_TYPE_CODES: Final = {
+    2: "u1",
+    256: "i1",
+    4: "i2",
+    512: "u2",
+    8: "i4",
+    768: "u4",
+    16: "f4",
+    64: "f8",
+}
+DTYPES: Final = {code: np.dtype(text) for code, text in _TYPE_CODES.items()}
 """Number types that are read, by their code in the header."""
 _READ_TYPES: Final = ", ".join(dtype.name for dtype in DTYPES.values())
 _WRONG_UNITS: Final = {1: "metres", 3: "micrometres"}
-_BLOCK: Final = 1 << 18
-_DEFLATE_RATIO: Final = 1032
-"""Deflate cannot shrink by more than this: a header that declares more is lying."""
-_GZIP_MAGIC: Final = b"\x1f\x8b"
-_OPEN_PACKED: Final[Any] = IGzipFile
-_DAMAGE: Final[Any] = (EOFError, gzip.BadGzipFile, igzip_lib.error, isal_zlib.error)
 
 Rule = tuple[bool, str]
 """Whether a rule holds, and what a header does that breaks it."""
@@ -134,95 +124,3 @@ def extension_rules(content: bytes, order: str) -> Iterator[Rule]:
         sound = size >= 8 and size % 16 == 0 and place + size <= end
         yield sound, f"has a header extension that declares {size} bytes; {rule}"
         place += size
-
-
-class _HashedFile(io.FileIO):
-    """A file that hashes what is read of it."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.hash = hashlib.sha256()
-
-    def readinto(self, buffer: Any) -> int:
-        """Read the next bytes into `buffer`, which is how every reader above this one asks."""
-        count = super().readinto(buffer) or 0
-        self.hash.update(memoryview(buffer)[:count])
-        return count
-
-
-class CheckedFile:
-    """The bytes of a ``.nii`` or ``.nii.gz``, inflated and hashed up to their checked end."""
-
-    def __init__(self, path: Path, *, name: str, sha256: str | None = None) -> None:
-        self._path, self.name, self._expected = path, name, sha256
-
-    def __enter__(self) -> Self:
-        with storage_errors(self._path), ExitStack() as undo:
-            try:
-                self._file = undo.enter_context(_HashedFile(self._path))
-            except (FileNotFoundError, IsADirectoryError):
-                raise ContentMissing(
-                    f"{self.name}: there is no file {self._path}. Get it: verse-data get"
-                ) from None
-            self.size = os.fstat(self._file.fileno()).st_size
-            # Its first bytes tell whether it is compressed: names lie.
-            self._compressed = os.pread(self._file.fileno(), 2, 0) == _GZIP_MAGIC
-            self._stream: Any = (
-                _OPEN_PACKED(fileobj=self._file)
-                if self._compressed
-                else io.BufferedReader(self._file)
-            )
-            self.begin()
-            undo.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def begin(self) -> None:
-        """Read what stands in front; a failure closes the file."""
-
-    def check_room(self, declared: int) -> None:
-        """Refuse a header that declares more bytes than the file can hold."""
-        if not self._compressed and declared > self.size:
-            self.corrupt(f"is cut: its header declares {declared:,} bytes")
-        most = self.size * _DEFLATE_RATIO
-        what = f"declares {declared:,} bytes, and its {self.size:,} cannot hold more than {most:,}"
-        check(self.name, [(declared <= most, what)])
-
-    def read_exactly(self, size: int, what: str) -> bytes:
-        """Return the next `size` inflated bytes; `what` says in messages what they are."""
-        data = self.read_some(size)
-        if len(data) < size:
-            self.corrupt(f"ends within {what}")
-        return data
-
-    def read_some(self, size: int) -> bytes:
-        """Return `size` inflated bytes, or fewer where the file comes to its checked end."""
-        with storage_errors(self._path):
-            try:
-                data: bytes = self._stream.read(size)
-            except _DAMAGE as error:
-                self.corrupt(f"is damaged: {error}")
-        return data
-
-    def hash_rest(self) -> None:
-        """Hash what was not read yet, as it lies there, and check the digest of the whole."""
-        with storage_errors(self._path):
-            block = bytearray(_BLOCK)
-            while self._file.readinto(block):
-                pass
-        self.check_digest()
-
-    def check_digest(self) -> None:
-        """Compare the digest of what was read with the locked one."""
-        digest = self._file.hash.hexdigest()
-        if self._expected and digest != self._expected:
-            self.corrupt(f"has SHA-256 {digest[:12]} where {self._expected[:12]} is locked")
-
-    def corrupt(self, why: str) -> NoReturn:
-        """Raise the error of a damaged file."""
-        raise VolumeCorrupt(
-            f"{self.name} ({self._path}, {self.size:,} bytes) {why}. "
-            f"Nothing of it was used. Take the file again from its source."
-        )

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from numcodecs import blosc
 
-from verse_data.errors import ChunkMissing
+from verse_data.errors import ChunkMissing, ToolMissing
 from verse_data.records.manifest import StoreManifest
 from verse_data.spine.geometry import Shape
 from verse_data.volumes.layout import (
@@ -167,7 +167,7 @@ class Shard:
         tile = np.empty((x, y, z), dtype)
         size, address, target = self._chunk_bytes, self._address, int(tile.ctypes.data)
         decompress, getitem = _decoders()
-        slab, slab_bytes, in_blocks = y * z, size // x, self._in_blocks and getitem
+        slab, slab_bytes, in_blocks = y * z, size // x, self._in_blocks
 
         def decode(offset: int, along_x: slice) -> npt.NDArray[Any]:
             first, count = along_x.start, along_x.stop - along_x.start
@@ -175,10 +175,8 @@ class Shard:
                 at = target + first * slab_bytes
                 missing = getitem(address + offset, first * slab, count * slab, at)
                 missing -= count * slab_bytes
-            elif decompress:
-                missing = decompress(address + offset, target, size, 1) - size
             else:
-                missing = _decompress_slowly(content[offset : self._end], tile)
+                missing = decompress(address + offset, target, size, 1) - size
             if missing:
                 raise self._wrong(f"has a chunk at byte {offset:,} that does not decode")
             return tile
@@ -272,24 +270,18 @@ def _libc() -> Any:
 
 @functools.cache
 def _decoders() -> tuple[Any, Any]:
-    """Return Blosc's functions for a whole chunk and for a part of it, or None where they are hidden."""
+    """Return Blosc's functions for a whole chunk and for a part of it."""
     try:
         library = ctypes.CDLL(blosc.__file__)
         decompress, getitem = library.blosc_decompress_ctx, library.blosc_getitem
     except (AttributeError, OSError):
-        return None, None
+        raise ToolMissing(
+            "This build of numcodecs hides the functions of its Blosc, which decode the cache. "
+            "Take its wheel: pip install --force-reinstall --only-binary=:all: numcodecs"
+        ) from None
     decompress.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     getitem.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
     return decompress, getitem
-
-
-def _decompress_slowly(chunk: npt.NDArray[np.uint8], room: npt.NDArray[Any]) -> bool:
-    """Decode a chunk by numcodecs' own function; return whether it does not decode."""
-    try:
-        blosc.decompress(chunk, room)
-    except (RuntimeError, ValueError):
-        return True
-    return False
 
 
 def _spans(start: int, stop: int, chunk: int) -> list[tuple[int, slice, slice]]:
