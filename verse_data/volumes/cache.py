@@ -25,7 +25,6 @@ from verse_data.volumes.store import (
 )
 
 _DAY: Final = 86400.0
-State = Literal["sound", "damaged", "earlier_format", "later_format", "unreadable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +45,7 @@ class StoreInfo:
     image: str | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
-    state: State = "sound"
+    state: Literal["sound", "damaged", "earlier_format", "later_format", "unreadable"] = "sound"
     releases: tuple[str, ...] = ()
 
 
@@ -94,19 +93,12 @@ def _describe(path: Path) -> StoreInfo:
     try:
         manifest = load_manifest(path)
         attributes = read_metadata(path, manifest)["attributes"][ATTRIBUTES]
-    except (IntegrityError, StorageError) as error:
-        return replace(info, error=str(error), state=_state_after(error))
+    except IntegrityError as error:
+        return replace(info, error=str(error), state=getattr(error, "state", "damaged"))
+    except StorageError as error:
+        return replace(info, error=str(error), state="unreadable")
     image, recipe = attributes["source"]["image"], attributes["recipe"]
     return replace(info, scan_id=manifest.scan_id, image=image, recipe=recipe)
-
-
-def _state_after(error: Exception) -> State:
-    """Return the state of a store whose metadata cannot be read."""
-    if isinstance(error, EarlierFormat):
-        return "earlier_format"
-    if isinstance(error, LaterFormat):
-        return "later_format"
-    return "damaged" if isinstance(error, IntegrityError) else "unreadable"
 
 
 def verify_stores(

@@ -97,7 +97,13 @@ class Conversion:
         if recipe.spacing is not None:
             new = Resampling.plan(self.grid, recipe.spacing)
             if not new.trivial:
-                _check_limits(new, self.grid, recipe.spacing)
+                voxels = math.prod(new.shape)
+                if max(new.shape) > _MAX_EXTENT or voxels > MAX_VOXELS:
+                    raise UsageError(
+                        f"spacing={recipe.spacing} makes {new.shape} voxels out of {self.grid.shape}, "
+                        f"{voxels:,} in all; the limit is {_MAX_EXTENT:,} along an axis and "
+                        f"{MAX_VOXELS:,} in all. Give a coarser spacing."
+                    )
                 self.grid = self.resampling = new
 
     def bytes_needed(self) -> int:
@@ -220,15 +226,6 @@ class Conversion:
             "licence": keys.licence,
             "notice": _NOTICE,
         }
-
-
-def _check_limits(new: Grid, old: Grid, spacing: tuple[float, float, float]) -> None:
-    voxels = math.prod(new.shape)
-    if max(new.shape) > _MAX_EXTENT or voxels > MAX_VOXELS:
-        raise UsageError(
-            f"spacing={spacing} makes {new.shape} voxels out of {old.shape}, {voxels:,} in all; the "
-            f"limit is {_MAX_EXTENT:,} along an axis and {MAX_VOXELS:,} in all. Give a coarser spacing."
-        )
 
 
 def _link(folder: Path, key: str, again: str) -> str:

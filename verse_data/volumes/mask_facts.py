@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, ValidationError
 from scipy import ndimage
 
@@ -23,7 +22,7 @@ from verse_data.errors import StorageError
 from verse_data.publishing import write_file
 from verse_data.records.base import Record
 from verse_data.records.source_file import SourceFile
-from verse_data.spine.geometry import Box
+from verse_data.spine.geometry import Array, Box
 from verse_data.volumes.nifti import ImageHeader, VolumeStream, read_header, read_volume
 
 _log = logging.getLogger(__name__)
@@ -166,7 +165,7 @@ def _measure(file: SourceFile, points: Collection[Triple]) -> VolumeFacts:
     )
 
 
-def _label_facts(inside: npt.NDArray[np.bool_], box: tuple[slice, ...]) -> LabelFacts:
+def _label_facts(inside: Array, box: tuple[slice, ...]) -> LabelFacts:
     (i, i1), (j, j1), (k, k1) = ((part.start, part.stop) for part in box)
     voxels = int(np.count_nonzero(inside))
     x, y, z = (

@@ -26,7 +26,7 @@ from isal.igzip import IGzipFile
 
 from verse_data.errors import ContentMissing, NiftiRefused, ValidationFailed, VolumeCorrupt
 from verse_data.publishing import staging, storage_errors, sync_file
-from verse_data.spine.geometry import SAME_GRID_MM, Affine, Grid, Shape, voxel_sizes
+from verse_data.spine.geometry import SAME_GRID_MM, Affine, Array, Grid, Shape, voxel_sizes
 from verse_data.volumes.nifti_guard import (
     DTYPES,
     HEADER_SIZE,
@@ -102,7 +102,7 @@ class ImageHeader(Grid):
 class Volume:
     """A volume in its file's own axes: int16 HU or uint8 labels, Fortran-ordered as NIfTI is."""
 
-    array: npt.NDArray[Any]
+    array: Array
     affine: Affine
 
     @property
@@ -242,7 +242,7 @@ class VolumeStream:
         rest = self._read(header.offset - HEADER_SIZE, "its header's extensions")
         check(self.name, extension_rules(rest, _byte_order(head)))
 
-    def fill(self, out: npt.NDArray[Any]) -> None:
+    def fill(self, out: Array) -> None:
         """Read the next ``out.size`` voxels, in the file's order, into the flat array `out`."""
         dtype, what = self.header.dtype, f"its {self.header.nbytes:,} bytes of voxels"
         step = _BLOCK // dtype.itemsize
@@ -286,14 +286,14 @@ class VolumeStream:
             f"Nothing of it was used. Take the file again from its source."
         )
 
-    def read_rest(self) -> npt.NDArray[Any]:
+    def read_rest(self) -> Array:
         """Read all voxels, to the checked end, as an array in the file's own axes."""
         out = np.empty(self.header.voxels, self.dtype)
         self.fill(out)
         self.finish()
         return out.reshape(self.header.shape, order="F")
 
-    def _converted(self, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def _converted(self, stored: Array) -> Array:
         """Return the values of the next stored voxels, if all of them are such as their kind has."""
         rule, header = self._rule, self.header
         as_stored = not header.scaled and stored.dtype.kind in "iu"
@@ -356,7 +356,7 @@ def check_pair(image: Grid, mask: Grid, *, name: str) -> None:
 
 def write_nifti(
     path: Path,
-    array: npt.NDArray[Any],
+    array: Array,
     affine: npt.ArrayLike,
     *,
     on_disk_dtype: npt.DTypeLike | None = None,

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from verse_data.errors import StoreCorrupt, UsageError
 from verse_data.records.manifest import REPAIR
-from verse_data.spine.geometry import Affine, AxisMap, Box, Shape
+from verse_data.spine.geometry import Affine, Array, AxisMap, Box, Shape
 from verse_data.volumes.layout import ATTRIBUTES, DTYPE, GROUP_KEY, ArrayName
 from verse_data.volumes.shard import Shard
 from verse_data.volumes.store import load_manifest, read_metadata
@@ -181,7 +180,7 @@ class ScanReader:
             for low, high, first in zip(inside.start, inside.stop, box.start, strict=True)
         )
 
-        def filled(name: ArrayName, pad: int) -> npt.NDArray[Any]:
+        def filled(name: ArrayName, pad: int) -> Array:
             out, held = np.empty(box.shape, DTYPE[name]), None
             if inside != box or name == "label":  # most of a mask is what it is filled with
                 out.fill(pad)

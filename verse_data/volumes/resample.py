@@ -10,12 +10,12 @@ half-way between two old ones, and a label would be drawn to one side. ``scipy.n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from verse_data.spine.geometry import Grid
+from verse_data.spine.geometry import Array, Grid
 
 Interpolation = Literal["linear", "cubic", "nearest"]
 Triple = tuple[float, float, float]
@@ -51,12 +51,12 @@ class Resampling(Grid):
         """Whether the new grid is the old one."""
         return self.steps == (1.0, 1.0, 1.0)
 
-    def points(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    def points(self, points: npt.ArrayLike) -> Array:
         """Map voxel indices, shape (..., 3), from the old grid to the new one."""
-        moved: npt.NDArray[np.float64] = (np.asarray(points, np.float64) - self.start) / self.steps
+        moved: Array = (np.asarray(points, np.float64) - self.start) / self.steps
         return moved
 
-    def apply(self, volume: npt.NDArray[Any], interpolation: Interpolation) -> npt.NDArray[Any]:
+    def apply(self, volume: Array, interpolation: Interpolation) -> Array:
         """Return a volume on the new grid, in its own dtype.
 
         ``nearest`` is for labels, the upper voxel half-way; the others are for HU, rounded to the
@@ -65,20 +65,20 @@ class Resampling(Grid):
         ways = {"nearest": self._nearest, "linear": self._linear, "cubic": self._cubic}
         return ways[interpolation](volume)
 
-    def _neighbours(self, axis: int, old: int) -> tuple[npt.NDArray[Any], ...]:
+    def _neighbours(self, axis: int, old: int) -> tuple[Array, ...]:
         """Return below and above which old voxels the new ones lie along an axis, and how far on."""
         places = self.start[axis] + np.arange(self.shape[axis]) * self.steps[axis]
         places = np.clip(places, 0, old - 1)
         lower = np.floor(places).astype(np.intp)
         return lower, np.minimum(lower + 1, old - 1), places - lower
 
-    def _nearest(self, volume: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def _nearest(self, volume: Array) -> Array:
         for axis, old in enumerate(volume.shape):
             lower, upper, weight = self._neighbours(axis, old)
             volume = volume.take(np.where(weight < 0.5, lower, upper), axis=axis)
         return volume
 
-    def _linear(self, volume: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    def _linear(self, volume: Array) -> Array:
         """Interpolate one new slice at a time, so that only slices are held as float64."""
         (i, i1, wi), (j, j1, wj), planes = (
             self._neighbours(axis, old) for axis, old in enumerate(volume.shape)
@@ -95,7 +95,7 @@ class Resampling(Grid):
             out[:, :, k] = np.rint(plane)
         return out
 
-    def _cubic(self, volume: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    def _cubic(self, volume: Array) -> Array:
         from scipy import ndimage
 
         # float32 halves the memory; it holds every int16 exactly.

@@ -28,7 +28,7 @@ from numcodecs import blosc
 
 from verse_data.errors import ChunkMissing, ToolMissing
 from verse_data.records.manifest import StoreManifest
-from verse_data.spine.geometry import Shape
+from verse_data.spine.geometry import Array, Shape
 from verse_data.volumes.layout import (
     ABSENT,
     CHECKSUM,
@@ -50,7 +50,7 @@ _WATCHFUL: Final = 256
 _JOIN: Final = 64 << 10
 """Bytes between two chunks that are read along rather than asked for apart."""
 
-Decode = Callable[[int, slice], npt.NDArray[Any]]
+Decode = Callable[[int, slice], Array]
 """From a chunk's offset, and the slice along x that is wanted of it, to its voxels in x, y, z."""
 
 
@@ -76,14 +76,17 @@ class Shard:
         self._known = np.full(array.grid, not verify)
 
         self._content = self._map(path, manifest.keys[array.shard].size)
-        self._address = int(self._content.ctypes.data)
-        self._advise(0, self._content.size, mmap.MADV_RANDOM)
-        self._end = self._content.size - self._known.size * 16 - CHECKSUM
+        size = self._content.size
+        self._address, self._end = (
+            self._content.ctypes.data,
+            size - self._known.size * 16 - CHECKSUM,
+        )
         if self._end < 0:
             raise self._wrong("is too short for its index")
+        self._advise(0, size, mmap.MADV_RANDOM)
+        self._advise(self._end, size, mmap.MADV_WILLNEED)
         index = self._content[self._end : -CHECKSUM]
-        self._advise(self._end, self._content.size, mmap.MADV_WILLNEED)
-        if google_crc32c.value(index) != self._tail_at(self._content.size - CHECKSUM):
+        if google_crc32c.value(index) != self._tail_at(size - CHECKSUM):
             raise self._wrong("has a damaged index")
         # Offset and length of each chunk.
         self._index = np.ndarray((*array.grid, 2), "<u8", index)
@@ -92,9 +95,7 @@ class Shard:
         """Refuse to be pickled: an address means nothing, or worse, in another process."""
         raise TypeError("cannot pickle an open shard; send the path of its store and open it there")
 
-    def gather(
-        self, out: npt.NDArray[Any], start: list[int], stop: list[int], *, held: int | None
-    ) -> None:
+    def gather(self, out: Array, start: list[int], stop: list[int], *, held: int | None) -> None:
         """Fill `out` with the voxels from `start` to `stop` (x, y, z), all of which exist.
 
         `held` is the value that `out` holds everywhere already, so that chunks of it are skipped.
@@ -169,7 +170,7 @@ class Shard:
         decompress, getitem = _decoders()
         slab, slab_bytes, in_blocks = y * z, size // x, self._in_blocks
 
-        def decode(offset: int, along_x: slice) -> npt.NDArray[Any]:
+        def decode(offset: int, along_x: slice) -> Array:
             first, count = along_x.start, along_x.stop - along_x.start
             if in_blocks and count < x:
                 at = target + first * slab_bytes
@@ -207,7 +208,7 @@ class Shard:
         (checksum,) = _TAIL.unpack_from(self._content.data, offset)
         return int(checksum)
 
-    def _map(self, path: Path, expected: int) -> npt.NDArray[np.uint8]:
+    def _map(self, path: Path, expected: int) -> Array:
         descriptor = open_plain(path, self._wrong.keywords["scan_id"])
         try:
             found = os.fstat(descriptor).st_size
@@ -294,5 +295,5 @@ def _spans(start: int, stop: int, chunk: int) -> list[tuple[int, slice, slice]]:
     return spans
 
 
-def _unpack(text: str, dtype: npt.DTypeLike, grid: Shape) -> npt.NDArray[Any]:
+def _unpack(text: str, dtype: npt.DTypeLike, grid: Shape) -> Array:
     return np.frombuffer(base64.b64decode(text), dtype=dtype).reshape(grid)

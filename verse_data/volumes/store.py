@@ -43,9 +43,13 @@ _MAX_METADATA: Final = 64 << 20
 class EarlierFormat(StoreCorrupt):
     """A whole store of an earlier layout than this version's."""
 
+    state = "earlier_format"
+
 
 class LaterFormat(StoreCorrupt):
     """A whole store of a later layout than this version's."""
+
+    state = "later_format"
 
 
 def store_path(stores: Path, name: str) -> Path:

@@ -13,7 +13,7 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from verse_data.spine.geometry import Affine, AxisMap, Box, Shape, check_axcodes
+from verse_data.spine.geometry import Affine, Array, AxisMap, Box, Shape, check_axcodes
 from verse_data.volumes.layout import DTYPE
 from verse_data.volumes.reader import ScanReader
 
@@ -21,7 +21,7 @@ _DIM_OF_CODE: Final = {"R": "x", "L": "x", "A": "y", "P": "y", "S": "z", "I": "z
 # Slant, in mm a voxel, below which a world coordinate belongs to one axis alone.
 _ALIGNED: Final = 1e-6
 Key = tuple[int | slice, ...]
-Read = Callable[[Key], npt.NDArray[Any]]
+Read = Callable[[Key], Array]
 _ABOUT: Final = {
     "image": {"long_name": "CT radiodensity", "units": "HU"},
     "label": {"long_name": "vertebra label"},
@@ -34,15 +34,13 @@ class _LazyArray(BackendArray):
     def __init__(self, shape: Shape, dtype: npt.DTypeLike, read: Read) -> None:
         self.shape, self.dtype, self._read = shape, np.dtype(dtype), read
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> npt.NDArray[Any]:
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Array:
         support = indexing.IndexingSupport.BASIC
-        found: npt.NDArray[Any] = indexing.explicit_indexing_adapter(
-            key, self.shape, support, self._read
-        )
+        found: Array = indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
         return found
 
 
-def _read_voxels(reader: ScanReader, name: str, orientation: str, key: Key) -> npt.NDArray[Any]:
+def _read_voxels(reader: ScanReader, name: str, orientation: str, key: Key) -> Array:
     """Read voxels of an array of a store, in the axes of an orientation."""
     shape, _ = reader.grid(orientation)
     runs = [
@@ -61,11 +59,11 @@ def _read_voxels(reader: ScanReader, name: str, orientation: str, key: Key) -> n
         slice(None, None, run.step) if isinstance(part, slice) else 0
         for run, part in zip(runs, key, strict=True)
     )
-    found: npt.NDArray[Any] = (image if label is None else label)[tuple(steps)]
+    found: Array = (image if label is None else label)[tuple(steps)]
     return found
 
 
-def _read_world(row: npt.NDArray[np.float64], shape: Shape, key: Key) -> npt.NDArray[Any]:
+def _read_world(row: Array, shape: Shape, key: Key) -> Array:
     """Work out the position of voxels along the world axis that a row of an affine is of."""
     total = np.asarray(row[3])
     for step, size, part in zip(row, shape, key, strict=False):

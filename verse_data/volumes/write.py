@@ -27,13 +27,12 @@ from typing import Any, Final
 
 import google_crc32c
 import numpy as np
-import numpy.typing as npt
 from numcodecs import blosc
 from scipy import ndimage
 
 from verse_data.digests import canonical_json
 from verse_data.records.manifest import StoredArray, StoredKey
-from verse_data.spine.geometry import Affine, Box
+from verse_data.spine.geometry import Affine, Array, Box
 from verse_data.volumes.layout import (
     ABSENT,
     CHECKSUM,
@@ -66,7 +65,7 @@ class Slab:
 
     axis: int
     place: int
-    voxels: npt.NDArray[Any]
+    voxels: Array
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class WrittenArray:
     boxes: dict[int, Box]
 
 
-def slabs_of(array: npt.NDArray[Any], codec: Codec) -> Iterator[Slab]:
+def slabs_of(array: Array, codec: Codec) -> Iterator[Slab]:
     """Cut a (z, y, x) array that lies in memory into slabs along z."""
     thick = inner_chunk(codec)[0]
     for place, begin in enumerate(range(0, array.shape[0], thick)):
@@ -224,7 +223,7 @@ class _ShardWriter:
             for label, (low, high) in self._extents.items()
         }
 
-    def _add_chunk(self, block: npt.NDArray[Any], place: tuple[int, ...]) -> None:
+    def _add_chunk(self, block: Array, place: tuple[int, ...]) -> None:
         constant = _constant(block)
         if self.name == "label" and constant != 0:
             self._note_labels(block, place)
@@ -267,7 +266,7 @@ class _ShardWriter:
         self._digest.update(content)
         self._offset += len(content)
 
-    def _note_labels(self, block: npt.NDArray[Any], place: tuple[int, ...]) -> None:
+    def _note_labels(self, block: Array, place: tuple[int, ...]) -> None:
         """Widen the extents of labels by what one chunk holds of them."""
         corner = np.multiply(place, self._chunk)
         for label, found in enumerate(ndimage.find_objects(block), start=1):
@@ -318,7 +317,7 @@ def _coarse_affine(affine: Affine, name: ArrayName, factor: int) -> Affine:
     return affine @ step
 
 
-def _fill_nearest(voxels: npt.NDArray[Any], targets: dict[int, npt.NDArray[Any]]) -> None:
+def _fill_nearest(voxels: Array, targets: dict[int, Array]) -> None:
     """Take the voxel nearest to the middle of each block; the last of a block that is cut short."""
     for factor, target in targets.items():
         middles = (
@@ -327,7 +326,7 @@ def _fill_nearest(voxels: npt.NDArray[Any], targets: dict[int, npt.NDArray[Any]]
         target[...] = voxels[np.ix_(*middles)]
 
 
-def _fill_means(voxels: npt.NDArray[np.int16], targets: dict[int, npt.NDArray[Any]]) -> None:
+def _fill_means(voxels: Array, targets: dict[int, Array]) -> None:
     """Take the rounded mean of each block; each factor doubles the one before."""
     # A few planes at a time: what is added up then stays in the processor's cache.
     along, thick = int(np.argmax(np.abs(voxels.strides))), max(FACTORS)
@@ -346,7 +345,7 @@ def _fill_means(voxels: npt.NDArray[np.int16], targets: dict[int, npt.NDArray[An
             target[_along(along, start // factor, start // factor + sums.shape[along])] = means
 
 
-def _pair_sums(values: npt.NDArray[np.int32], axis: int) -> npt.NDArray[np.int32]:
+def _pair_sums(values: Array, axis: int) -> Array:
     """Add neighbours along an axis; the last one of an odd number stays alone."""
     even, odd = values[_along(axis, 0, None, 2)], values[_along(axis, 1, None, 2)]
     if even.shape == odd.shape:
@@ -361,7 +360,7 @@ def _along(axis: int, *part: int | None) -> tuple[slice, ...]:
     return (*(slice(None),) * axis, slice(*part))
 
 
-def _constant(block: npt.NDArray[Any]) -> int | None:
+def _constant(block: Array) -> int | None:
     """Return the one value that fills a block, if it is one."""
     first = block[0, 0, 0]
     # A first row settles it nearly always.
@@ -370,7 +369,7 @@ def _constant(block: npt.NDArray[Any]) -> int | None:
     return None
 
 
-def _copied(block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _copied(block: Array) -> Array:
     """Copy a block into one piece of memory, read in the order in which it lies."""
     # Whole rows are copied that way, also where the view is flipped; turning the copy round, which
     # fits the processor's cache, is then twice as fast as turning the view.
