@@ -45,7 +45,7 @@ _DEFLATE_RATIO: Final = 1032
 """Deflate cannot shrink by more than this: a header that declares more is lying."""
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _open_packed: Final[Any] = IGzipFile
-_DAMAGE: Final[Any] = (EOFError, gzip.BadGzipFile, igzip_lib.error, isal_zlib.error)
+_DAMAGE: Final[Any] = (gzip.BadGzipFile, igzip_lib.error, isal_zlib.error)
 _HALF_TURN: Final = 3 * float(np.finfo(np.float32).eps)
 """What b² + c² + d² of a qform may lack of 1 by rounding alone, as in nibabel."""
 _LAYOUT: Final[np.dtype[Any]] = nib.Nifti1Header.template_dtype
@@ -262,7 +262,7 @@ class VolumeStream:
     def check_digest(self) -> None:
         """Hash what was not read yet, as it lies there, and compare the digest with the locked one."""
         with storage_errors(self._path):
-            block = bytearray(_BLOCK)
+            block = bytearray(1 << 16)
             while self._file.readinto(block):
                 pass
         digest = self._file.hash.hexdigest()
@@ -274,6 +274,8 @@ class VolumeStream:
         with storage_errors(self._path):
             try:
                 data: bytes = self._stream.read(size)
+            except EOFError:
+                self._corrupt("is cut: its gzip stream has no end")
             except _DAMAGE as error:
                 self._corrupt(f"is damaged: {error}")
         if what and len(data) < size:

@@ -62,7 +62,8 @@ def field_rules(fields: Any) -> Iterator[Rule]:
     yield 3 <= count <= 7, f"has {count} dimensions (dim[0]) where a volume has 3"
     yield min(sizes) >= 1, f"declares the size {sizes}: each must be at least 1"
     yield max(sizes[3:], default=1) == 1, f"declares the size {sizes}, more than one volume"
-    yield voxels <= MAX_VOXELS, f"declares {voxels:,} voxels; the limit is {MAX_VOXELS:,}"
+    size = " x ".join(map(str, sizes[:3]))
+    yield voxels <= MAX_VOXELS, f"declares {size} = {voxels:,} voxels; the limit is {MAX_VOXELS:,}"
 
     magic, code, bits = fields["magic"].item(), int(fields["datatype"]), int(fields["bitpix"])
     yield magic == b"n+1", f"has magic {magic!r} where a one-file NIfTI-1 has b'n+1'"

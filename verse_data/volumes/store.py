@@ -267,7 +267,7 @@ def check_file(
             if found != expected.sha256:
                 raise wrong(
                     f"is not the one that was written: expected {expected.size:,} bytes with SHA-256 "
-                    f"{expected.sha256[:12]}, found {found[:12]}"
+                    f"{expected.sha256[:12]}, found {status.st_size:,} bytes with {found[:12]}"
                 )
 
 

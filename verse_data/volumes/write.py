@@ -16,6 +16,7 @@ import base64
 import ctypes
 import hashlib
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -99,7 +100,7 @@ def write_array(
     `slabs` are its voxels, every place along one axis once, in any order. One is encoded in a
     thread of its own while the next one is read: at most two must be held.
     """
-    levels = _Levels(shape, name, inner_chunk(codec))
+    levels = _Levels(name)
     keys: dict[str, StoredKey] = {}
     with ExitStack() as files:
 
@@ -114,9 +115,10 @@ def write_array(
 
         def finish() -> None:
             keys.update(whole.finish())
-            for factor, voxels in levels.voxels.items():
+            for factor in FACTORS:
+                z, y, x = (-(-n // factor) for n in shape)
                 placed = {**attributes, "affine": _coarse_affine(affine, name, factor).tolist()}
-                level = shard(coarse_path(name, factor), voxels.shape, placed)
+                level = shard(coarse_path(name, factor), (z, y, x), placed)
                 for slab in levels.slabs(factor):
                     level.add(slab)
                 keys.update(level.finish())
@@ -245,7 +247,8 @@ class _ShardWriter:
     def _append(self, place: tuple[int, ...], constant: int, content: bytes, checksum: int) -> None:
         self._index[place] = self._offset, len(content) + CHECKSUM
         self.checksums[place], self.constants[place] = checksum, constant
-        self._write(content + checksum.to_bytes(CHECKSUM, "little"))
+        self._write(content)
+        self._write(checksum.to_bytes(CHECKSUM, "little"))
 
     def _encoded(self) -> tuple[bytes, int]:
         how = blosc_settings(self.name, self.codec)
@@ -279,35 +282,24 @@ class _ShardWriter:
 
 
 class _Levels:
-    """The coarser levels of an array by factor, filled slab by slab."""
+    """The coarser levels of an array, gathered from what each slab of it gives of them."""
 
-    def __init__(self, shape: Extents, name: ArrayName, chunk: Extents) -> None:
-        self._chunk, self._fill = chunk, _fill_nearest if name == "label" else _fill_means
-        self._seen: list[tuple[int, int]] = []
-        self.voxels = {
-            factor: np.empty([-(-n // factor) for n in shape], DTYPE[name]) for factor in FACTORS
-        }
+    def __init__(self, name: ArrayName) -> None:
+        self._coarsened = _nearest if name == "label" else _means
+        self._parts: dict[tuple[int, int, int], dict[int, Array]] = defaultdict(dict)
 
     def add(self, slab: Slab) -> None:
         """Take the blocks of a slab of the array, of which the first voxel starts one."""
-        start = slab.place * self._chunk[slab.axis]
-        stop = start + slab.voxels.shape[slab.axis]
-        self._fill(
-            slab.voxels,
-            {
-                factor: level[_along(slab.axis, start // factor, -(-stop // factor))]
-                for factor, level in self.voxels.items()
-            },
-        )
-        self._seen.append((slab.axis, slab.place))
+        for factor, part in self._coarsened(slab.voxels).items():
+            self._parts[factor, slab.axis, slab.place // factor][slab.place] = part
 
     def slabs(self, factor: int) -> Iterator[Slab]:
-        """Cut a level into slabs, in the order in which those of the array came."""
-        for axis, place in dict.fromkeys((axis, place // factor) for axis, place in self._seen):
-            thick = self._chunk[axis]
-            cut = _along(axis, place * thick, (place + 1) * thick)
-            # The order of chunks in the shard follows from how the slab lies in memory.
-            yield Slab(axis, place, self.voxels[factor][cut].copy())
+        """Yield the slabs of a level, in the order in which those of the array came."""
+        for (of, axis, place), parts in self._parts.items():
+            if of == factor:
+                voxels = np.concatenate([parts[number] for number in sorted(parts)], axis=axis)
+                # The order of chunks in the shard follows from how the slab lies in memory.
+                yield Slab(axis, place, voxels.copy(order="C"))
 
 
 def _coarse_affine(affine: Affine, name: ArrayName, factor: int) -> Affine:
@@ -317,32 +309,38 @@ def _coarse_affine(affine: Affine, name: ArrayName, factor: int) -> Affine:
     return affine @ step
 
 
-def _fill_nearest(voxels: Array, targets: dict[int, Array]) -> None:
-    """Take the voxel nearest to the middle of each block; the last of a block that is cut short."""
-    for factor, target in targets.items():
-        middles = (
-            np.minimum(np.arange(0, n, factor) + (factor - 1) // 2, n - 1) for n in voxels.shape
-        )
-        target[...] = voxels[np.ix_(*middles)]
+def _nearest(voxels: Array) -> dict[int, Array]:
+    """Return the voxel nearest to the middle of each block; the last of a block that is cut short."""
+    nearest = {}
+    for factor in FACTORS:
+        kept = voxels
+        for axis, n in enumerate(voxels.shape):
+            middles = kept[_along(axis, (factor - 1) // 2, None, factor)]
+            if middles.shape[axis] < -(-n // factor):
+                last = kept[_along(axis, -1, None)]
+                middles = np.concatenate([middles, last], axis=axis)
+            kept = middles
+        nearest[factor] = kept.copy(order="K")
+    return nearest
 
 
-def _fill_means(voxels: Array, targets: dict[int, Array]) -> None:
-    """Take the rounded mean of each block; each factor doubles the one before."""
+def _means(voxels: Array) -> dict[int, Array]:
+    """Return the rounded mean of each block; each factor doubles the one before."""
     # A few planes at a time: what is added up then stays in the processor's cache.
     along, thick = int(np.argmax(np.abs(voxels.strides))), max(FACTORS)
+    means: dict[int, list[Array]] = {factor: [] for factor in FACTORS}
     for start in range(0, voxels.shape[along], thick):
         planes = voxels[_along(along, start, start + thick)]
         sums = planes.astype(np.int32, order="K")
-        for factor, target in targets.items():
+        for factor, parts in means.items():
             # Whole planes first: the additions along rows, which are slow, then have less to do.
             for axis in np.argsort(np.abs(sums.strides))[::-1].tolist():
                 sums = _pair_sums(sums, axis)
-            z, y, x = np.ix_(
-                *(np.minimum(factor, n - np.arange(0, n, factor)) for n in planes.shape)
-            )
+            counts = (np.minimum(factor, n - np.arange(0, n, factor)) for n in planes.shape)
+            z, y, x = np.ix_(*(count.astype(np.float32) for count in counts))
             # 64 voxels of int16 add up to less than 2**24, so float32 rounds as exactly as float64.
-            means = np.rint(sums.astype(np.float32) / (z * y * x).astype(np.float32))
-            target[_along(along, start // factor, start // factor + sums.shape[along])] = means
+            parts.append(np.rint(sums.astype(np.float32) / (z * y * x)).astype(np.int16))
+    return {factor: np.concatenate(parts, axis=along) for factor, parts in means.items()}
 
 
 def _pair_sums(values: Array, axis: int) -> Array:
