@@ -336,7 +336,9 @@ def _means(voxels: Array) -> dict[int, Array]:
             # Whole planes first: the additions along rows, which are slow, then have less to do.
             for axis in np.argsort(np.abs(sums.strides))[::-1].tolist():
                 sums = _pair_sums(sums, axis)
-            counts = (np.minimum(factor, n - np.arange(0, n, factor)) for n in planes.shape)
+            # One count for all blocks of an axis, unless the last one is cut short.
+            starts = (np.arange(0, n if n % factor else 1, factor) for n in planes.shape)
+            counts = (np.minimum(factor, n - s) for n, s in zip(planes.shape, starts, strict=True))
             z, y, x = np.ix_(*(count.astype(np.float32) for count in counts))
             # 64 voxels of int16 add up to less than 2**24, so float32 rounds as exactly as float64.
             parts.append(np.rint(sums.astype(np.float32) / (z * y * x)).astype(np.int16))
