@@ -58,7 +58,7 @@ def scaled(slope, inter):
 IMAGES = {
     # what the header declares
     "dim 32767 cubed": (packed(nifti(dim=(3, 32767, 32767, 32767, 1, 1, 1, 1))), no("35,181,150,961,663 voxels")),
-    "dim 700 cubed in 1 kB": (packed(nifti(dim=(3, 700, 700, 700, 1, 1, 1, 1))), no("cannot hold more")),
+    "dim 700 cubed in 1 kB": (packed(nifti(dim=(3, 700, 700, 700, 1, 1, 1, 1))), cut("cannot hold the 686,000,352 bytes")),
     "dim zero": (packed(nifti(dim=(3, 7, 0, 5, 1, 1, 1, 1))), no("at least 1")),
     "no dimensions": (packed(nifti(dim=(0, 7, 6, 5, 1, 1, 1, 1))), no("0 dimensions")),
     "dim negative": (packed(nifti(dim=(3, 7, -6, 5, 1, 1, 1, 1))), no("at least 1")),
@@ -100,15 +100,15 @@ IMAGES = {
     "qform of unknown handedness": (packed(nifti(sform_code=0, qform_code=1, pixdim=(-3.0, 1, 1, 1, 0, 0, 0, 0))), no("handedness")),
     "sform and qform differ": (packed(nifti(qform_code=1, **QUARTER)), Read(STORED, AFFINE)),
     # the stream
-    "voxels cut": (packed(LONG[:-1000]), cut("ends before")),
+    "voxels cut": (packed(LONG[:-1000]), cut("ends within its 524,288 bytes of voxels")),
     "bytes behind the voxels": (packed(nifti(tail=b"\0" * 64)), cut("goes on after")),
     "bomb behind the voxels": (BOMB, cut("goes on after")),
     "gzip cut in the checksum": (packed(LONG)[:-3], cut("no end")),
     "gzip checksum wrong": (packed(LONG)[:-8] + b"\0\0\0\0" + packed(LONG)[-4:], cut("damaged")),
-    "bytes behind the gzip stream": (packed(LONG) + b"PK\3\4", cut("after the end of its gzip")),
+    "bytes behind the gzip stream": (packed(LONG) + b"PK\3\4", cut("no end")),
     "several gzip members": (packed(LONG[:5000]) + packed(LONG[5000:]), Read(np.zeros((64, 64, 64)))),
     "not compressed": (nifti(), Read(STORED)),
-    "not compressed, cut": (nifti()[:-2], cut("is cut")),
+    "not compressed, cut": (nifti()[:-2], cut("cannot hold the 772 bytes")),
     "empty": (b"", cut("ends within its header")),
     "a web page": (b"<!DOCTYPE html>" + b" " * 400, no("sizeof_hdr")),
     # values

@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 from tests.support import naive
 from tests.support import training as support
 from verse_data.training import PatchDataset
-from verse_data.volumes import reader
 
 PATIENCE_S = 300
 """Far more than a worker needs to start on a busy machine: a hang is one for ever."""
@@ -81,22 +80,6 @@ def test_no_workers_give_the_same_batches(made: support.Made, expected: str, *, 
         _ = dataset[0], dataset[19]
 
     assert support.stream_digest(dataset.loader(batch_size=4)) == expected
-
-
-def test_workers_start_while_another_thread_holds_the_lock(
-    made: support.Made, expected: str
-) -> None:
-    """Workers that are forked while a thread of the parent has just begun to read do not wait."""
-    dataset = patches(made)
-    _ = dataset[0], dataset[19]
-    loader = dataset.loader(
-        batch_size=4, num_workers=2, multiprocessing_context="fork", timeout=FORKED_S
-    )
-
-    with reader._opened.lock:
-        found = support.stream_digest(loader)
-
-    assert found == expected
 
 
 def test_workers_start_while_another_thread_reads(made: support.Made, expected: str) -> None:

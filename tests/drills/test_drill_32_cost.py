@@ -19,7 +19,7 @@ from tests.support.damage import Shard
 from tests.support.scans import make_scan
 from verse_data.errors import ChunkCorrupt
 from verse_data.spine.geometry import Box
-from verse_data.volumes.convert import Conversion
+from verse_data.volumes.convert import open_conversion
 from verse_data.volumes.reader import ScanReader, close_all
 from verse_data.volumes.recipe import Recipe, fingerprint
 from verse_data.volumes.store import ensure_store, store_path, verify_store
@@ -155,7 +155,8 @@ def in_place(scan, root):
     shutil.rmtree(root, ignore_errors=True)
     final = store_path(root, fingerprint(scan.source.keys, Recipe()))
     final.mkdir(parents=True)
-    Conversion.plan(scan.source, Recipe(), final.name).write(final)
+    with open_conversion(scan.source, Recipe()) as conversion:
+        conversion.write(final)
     return final
 
 

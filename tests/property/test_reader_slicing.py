@@ -45,7 +45,6 @@ def volumes(draw):
 @given(
     arrays=volumes(),
     codec=st.sampled_from(["lz4", "zstd", "none"]),
-    transposed=st.booleans(),
     requests=st.lists(
         st.tuples(
             st.sampled_from(CODES),
@@ -56,11 +55,11 @@ def volumes(draw):
         max_size=4,
     ),
 )
-def test_reading_is_slicing(arrays, codec, transposed, requests):
+def test_reading_is_slicing(arrays, codec, requests):
     """read(box, orientation) equals padding, reorienting and slicing the volume in memory."""
     image, label = arrays
     with tempfile.TemporaryDirectory() as folder:
-        store = write_store(Path(folder), image, label, codec=codec, transposed=transposed)
+        store = write_store(Path(folder), image, label, codec=codec)
         reader = ScanReader(store)
         for codes, start, size in requests:
             axes = AxisMap.between(reader.affine, codes)

@@ -13,7 +13,7 @@ from verse_data.spine.levels import GRADED_LEVELS, LABEL_OF_LEVEL, LEVELS
 from verse_data.tables.findings import scan_findings
 from verse_data.tables.index import ScanFiles
 from verse_data.tables.join import ScanSources, scan_record, subject_records, vertebra_records
-from verse_data.volumes.mask_facts import LabelFacts, MaskFacts
+from verse_data.volumes.mask_facts import LabelFacts, VolumeFacts
 
 AFFINE = (
     (0.0, 0.0, 2.0, -5.0),
@@ -25,14 +25,14 @@ SOME_LEVELS = st.sets(st.sampled_from(LEVELS))
 PAIRS = st.sampled_from([(0, 0), (1, 1), (2, 2), (3, 3), ("x", "x")])
 
 
-def facts(levels: set[str], points: set[str]) -> MaskFacts:
+def facts(levels: set[str], points: set[str]) -> VolumeFacts:
     """Return facts of a mask with one voxel a level, at its centroid."""
     one = LabelFacts(
         voxels=1, start=(1, 1, 1), stop=(2, 2, 2), centre_ijk=(1.0, 1.0, 1.0), crumbs=0
     )
     labels = {LABEL_OF_LEVEL[level]: one for level in levels}
     at = {f"{LABEL_OF_LEVEL[level]},1,1": LABEL_OF_LEVEL[level] for level in points}
-    return MaskFacts(shape=(40, 40, 40), affine=AFFINE, dtype="uint8", labels=labels, at=at)
+    return VolumeFacts(shape=(40, 40, 40), affine=AFFINE, dtype="uint8", labels=labels, at=at)
 
 
 def centroids(levels: set[str]) -> CentroidFile:

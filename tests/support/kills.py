@@ -27,7 +27,7 @@ from tests.support.scans import MadeScan, make_scan
 from verse_data.errors import VerseDataError
 from verse_data.spine.geometry import Box
 from verse_data.volumes import store as stores_module
-from verse_data.volumes.convert import Conversion
+from verse_data.volumes.convert import open_conversion
 from verse_data.volumes.layout import MANIFEST_KEY
 from verse_data.volumes.reader import ScanReader, close_all
 from verse_data.volumes.recipe import Recipe, fingerprint
@@ -254,7 +254,8 @@ def _write_in_place(scan: MadeScan, final: Path) -> None:
     """Build a store under its final name, unless something is there."""
     if not final.exists():
         final.mkdir(parents=True)
-        Conversion.plan(scan.source, RECIPE, final.name).write(final)
+        with open_conversion(scan.source, RECIPE) as conversion:
+            conversion.write(final)
 
 
 def race(folder: Path, flock: str) -> dict[str, Any]:

@@ -34,7 +34,6 @@ def write_store(
     label: npt.NDArray[np.uint8] | None,
     *,
     codec: Codec = "lz4",
-    transposed: bool = False,
     fingerprint: str = FINGERPRINT,
     affine: npt.NDArray[Any] = TILTED,
 ) -> Path:
@@ -52,7 +51,7 @@ def write_store(
     for name, volume in volumes.items():
         chunk = layout.inner_chunk(codec)
         data = volume.transpose(2, 1, 0)
-        _write_array(store, name, data, codec, transposed=transposed)
+        _write_array(store, name, data, codec)
         arrays[name] = _describe(store, name, data, codec, chunk)
     keys = {
         path.relative_to(store).as_posix(): StoredKey(
@@ -68,13 +67,10 @@ def write_store(
     return store
 
 
-def _write_array(
-    store: Path, name: str, data: npt.NDArray[Any], codec: Codec, *, transposed: bool
-) -> None:
+def _write_array(store: Path, name: str, data: npt.NDArray[Any], codec: Codec) -> None:
     chunk = layout.inner_chunk(codec)
     shard = tuple(-(-n // c) * c for n, c in zip(data.shape, chunk, strict=True))
-    chain: list[Any] = [TransposeCodec(order=(2, 1, 0))] if transposed else []
-    chain.append(BytesCodec())
+    chain: list[Any] = [TransposeCodec(order=(2, 1, 0)), BytesCodec()]
     if codec != "none":
         chain.append(
             BloscCodec(cname=codec, clevel=5, shuffle="bitshuffle", typesize=data.itemsize)

@@ -61,7 +61,10 @@ def test_form_codes(tmp_path, sform, qform):
     """Either form alone, or both, gives the affine."""
     rotation = np.diag([-0.5, 0.5, 1.25, 1])
     rotation[:3, 3] = (3, 4, 5)
-    write_nifti(tmp_path / "a.nii", voxels(), rotation, sform_code=sform, qform_code=qform)
+    image = nib.Nifti1Image(voxels(), rotation)
+    image.header.set_sform(rotation, code=sform)
+    image.header.set_qform(rotation, code=qform)
+    nib.save(image, tmp_path / "a.nii")
     header = read_header(tmp_path / "a.nii", name="a")
     assert np.abs(header.affine - rotation).max() < 1e-6
     assert header.notes == ()

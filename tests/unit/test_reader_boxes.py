@@ -35,12 +35,12 @@ def codec(request):
     return request.param
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["x-y-z", "z-y-x"])
-def written(request, codec, tmp_path_factory):
+@pytest.fixture(scope="module")
+def written(codec, tmp_path_factory):
     """Return a store that zarr-python wrote, and the volumes that it holds."""
     image, label = volumes()
     folder = tmp_path_factory.mktemp("stores")
-    store = write_store(folder, image, label, codec=codec, transposed=request.param)
+    store = write_store(folder, image, label, codec=codec)
     return ScanReader(store), image, label
 
 
@@ -140,7 +140,7 @@ def test_an_empty_box_is_empty(written):
 def test_a_scan_without_mask(tmp_path):
     """Asking for the label of a scan that has none is an error that says what to do instead."""
     image, _ = volumes()
-    reader = ScanReader(write_store(tmp_path, image, None, transposed=True))
+    reader = ScanReader(write_store(tmp_path, image, None))
     box = Box.whole(reader.shape)
 
     found, nothing = reader.read(box, label=False)

@@ -10,7 +10,7 @@ import zarr
 
 from tests.support.opened import opened_below
 from tests.support.scans import LPS, PIR, TILTED, make_scan, source_file
-from verse_data.errors import ChunkCorrupt, ChunkMissing, UsageError
+from verse_data.errors import ChunkCorrupt, ChunkMissing
 from verse_data.spine.geometry import Box, apply_affine
 from verse_data.volumes.layout import ATTRIBUTES
 from verse_data.volumes.nifti import write_nifti
@@ -19,7 +19,6 @@ from verse_data.volumes.recipe import Recipe
 from verse_data.volumes.store import (
     ensure_store,
     load_manifest,
-    read_level,
     read_metadata,
     verify_store,
 )
@@ -93,7 +92,6 @@ def test_each_coarse_voxel_is_of_its_block(tmp_path, axes, shape, recipe):
                 mean = np.rint(block.sum(dtype=np.int64) / block.size)
                 expected[place] = mean if name == "image" else block[middle]
             assert np.array_equal(found, expected), (name, factor)
-            assert np.array_equal(read_level(store, name, factor), expected)
     assert verify_store(store) == []
 
 
@@ -155,8 +153,6 @@ def test_damage_of_a_level_is_found_and_disturbs_no_training(tmp_path, how):
         image, _ = reader.read(Box.whole(reader.grid("PIR")[0]), orientation="PIR")
     found = verify_store(store)
     expected = ChunkCorrupt if how == "flip" else ChunkMissing
-    with pytest.raises(expected, match=r"coarse/2/c/0/0/0.*verse-data cache verify --repair"):
-        read_level(store, "image", 2)
 
     assert np.array_equal(image, scan.image)
     assert not [name for name in opened if "coarse" in name or "labels" in name]
@@ -166,7 +162,7 @@ def test_damage_of_a_level_is_found_and_disturbs_no_training(tmp_path, how):
 
 
 def test_a_scan_without_mask_has_levels_of_its_ct(tmp_path):
-    """It has those two and no others, and its metadata lists no more; another is a usage error."""
+    """It has those two and no others, and its metadata lists no more."""
     scan = make_scan(tmp_path, with_mask=False)
     store = ensure_store(scan.source, Recipe(), tmp_path / "stores")
     listed = {key for key in load_manifest(store).keys if "coarse" in key}
@@ -174,6 +170,3 @@ def test_a_scan_without_mask_has_levels_of_its_ct(tmp_path):
         f"coarse/{factor}/{file}" for factor in (2, 4) for file in ("zarr.json", "c/0/0/0")
     }
     assert read_metadata(store, load_manifest(store), "coarse/2/zarr.json")["shape"] == [25, 35, 20]
-    for name, factor in (("label", 2), ("image", 3)):
-        with pytest.raises(UsageError, match=f"verse901 has no level {factor} of its {name}"):
-            read_level(store, name, factor)

@@ -18,7 +18,6 @@ from tests.support.scans import make_scan, source_file
 from verse_data.errors import (
     ChunkMissing,
     ContentMissing,
-    SourceChanged,
     StorageError,
     UsageError,
     VolumeCorrupt,
@@ -27,7 +26,7 @@ from verse_data.errors import ValidationFailed as Failed
 from verse_data.records.source_file import SourceFile
 from verse_data.volumes.build import build_stores, in_processes
 from verse_data.volumes.cache import cache_size, list_stores
-from verse_data.volumes.convert import Conversion
+from verse_data.volumes.convert import open_conversion
 from verse_data.volumes.nifti import write_nifti
 from verse_data.volumes.reader import ScanReader
 from verse_data.volumes.recipe import (
@@ -105,7 +104,7 @@ def test_a_store_holds_what_its_name_follows_from(source, tmp_path):
 
 def test_points_need_the_key_of_their_file(source):
     """Points that no key stands for could differ under one name: they are refused."""
-    with pytest.raises(UsageError, match="Give centroids_key too"):
+    with pytest.raises(UsageError, match="Give centroids_key"):
         replace(source, centroids_key=None)
 
 
@@ -194,7 +193,10 @@ def test_a_lock_that_nobody_gives_back_costs_time_and_nothing_else(
     with FileLock(final.parent / f".lock-{final.name}"):
         assert ensure_store(source, Recipe(), tmp_path / "stores") == final
 
-    assert [record.getMessage().split(" ")[0] for record in caplog.records] == ["waiting", "who"]
+    assert [record.getMessage().split(" ")[0] for record in caplog.records] == [
+        "taking",
+        "building",
+    ]
 
 
 def test_a_build_goes_on_where_it_was(tmp_path):
@@ -262,20 +264,11 @@ def test_a_key_without_a_digest_is_refused():
         SourceFile(Path("x.nii.gz"), "MD5E-s1--00.nii.gz")
 
 
-@pytest.mark.parametrize(
-    ("points", "reason"),
-    [
-        ([(20, 1.0), (20, 2.0)], "several centroids have the same label"),
-        ([(99, 1.0)], r"labels \[99\] name no vertebral level"),
-        ([(20, float("nan"))], "no finite number"),
-        ([(20, float("inf"))], "no finite number"),
-    ],
-)
-def test_points_that_mean_nothing_are_refused(source, points, reason):
-    """A point needs a level of its own, and a place."""
-    centroids = tuple(CentroidPoint(label, (1.0, at, 1.0)) for label, at in points)
-    with pytest.raises(UsageError, match=reason):
-        replace(source, centroids=centroids)
+@pytest.mark.parametrize("place", [float("nan"), float("inf")])
+def test_points_without_a_place_are_refused(source, place):
+    """A point needs a place that is finite."""
+    with pytest.raises(UsageError, match=r"\[20\], must be finite"):
+        replace(source, centroids=(CentroidPoint(20, (1.0, place, 1.0)),))
 
 
 def test_what_was_noted_of_the_headers_is_kept(tmp_path):
@@ -310,13 +303,27 @@ def test_a_grid_beyond_the_limits_is_refused(tmp_path, shape, sizes):
     assert [p for p in (tmp_path / "stores").rglob("*") if p.is_file()] == []
 
 
-def test_a_file_that_changes_under_the_build_is_refused(tmp_path):
-    """Voxels never end up under the affine of another file: both come from one look at it."""
+def test_a_file_that_is_replaced_under_the_build_changes_nothing(tmp_path):
+    """Voxels never end up under the affine of another file: both come from the one that was opened."""
     scan = make_scan(tmp_path, shape=(9, 9, 9))
-    sound = scan.source.image.path.read_bytes()
-    write_nifti(scan.source.image.path, scan.image, np.diag([2.0, 2.0, 2.0, 1.0]))
     source = replace(scan.source, mask=None)
-    conversion = Conversion.plan(source, Recipe(), "0" * 64)
-    scan.source.image.path.write_bytes(sound)
-    with pytest.raises(SourceChanged, match="CT of scan verse901"):
-        conversion.write(tmp_path / "store")
+    store = ensure_store(source, Recipe(), tmp_path / "stores")
+    with open_conversion(source, Recipe()) as conversion:
+        write_nifti(scan.source.image.path, scan.image + 1, np.diag([2.0, 2.0, 2.0, 1.0]))
+        conversion.write(tmp_path / "again")
+
+    assert (tmp_path / "again/image/manifest.json").read_bytes() == (
+        store / "image/manifest.json"
+    ).read_bytes()
+
+
+def test_a_file_that_is_written_over_under_the_build_is_refused(tmp_path):
+    """Bytes that change in place are not those of the key, so nothing of them is used."""
+    scan = make_scan(tmp_path, shape=(160, 160, 128))
+    assert scan.source.image.size > 1 << 20, "more than is read ahead"
+    with open_conversion(scan.source, Recipe()) as conversion:
+        content = bytearray(scan.source.image.path.read_bytes())
+        content[-9] ^= 1
+        scan.source.image.path.write_bytes(content)
+        with pytest.raises(VolumeCorrupt, match="CT of scan verse901"):
+            conversion.write(tmp_path / "store")

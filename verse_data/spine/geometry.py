@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 from verse_data.errors import UsageError
 
+Array = npt.NDArray[Any]
+"""Voxels, or whatever else an array holds."""
 Affine = npt.NDArray[np.float64]
 Shape = tuple[int, int, int]
 

@@ -41,7 +41,7 @@ from verse_data.tables.index import (
 )
 
 if TYPE_CHECKING:
-    from verse_data.volumes.mask_facts import HeaderFacts, MaskFacts
+    from verse_data.volumes.mask_facts import VolumeFacts
 
 _THREADS: Final = 4
 _OF_ROW: Final = ("age_years", "resolution_mm", "bmd_mg_cm3", "t_score", "n_vertebrae")
@@ -69,8 +69,8 @@ class ScanSources:
     scan: ScanFiles
     centroids: CentroidFile | None = None
     sidecar: CtSidecar | None = None
-    mask: MaskFacts | None = None
-    header: HeaderFacts | None = None
+    mask: VolumeFacts | None = None
+    header: VolumeFacts | None = None
     broken: tuple[BrokenFile, ...] = ()
 
     @cached_property

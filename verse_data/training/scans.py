@@ -231,8 +231,7 @@ def _counts(reader: ScanReader) -> npt.NDArray[np.int64]:
 
 
 def _labels(reader: ScanReader, box: Box) -> npt.NDArray[np.uint8]:
-    _, label = reader.read(box, image=False)
-    assert label is not None
+    label: npt.NDArray[np.uint8] = reader.read(box, image=False)[1]
     return label
 
 

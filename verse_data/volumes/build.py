@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import signal
 import sys
@@ -32,6 +33,8 @@ from verse_data.volumes.store import ensure_store, store_path
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+_log = logging.getLogger("verse_data.build")
+
 _NAMED: Final = 10
 """Failed scans that a message names."""
 _CONNECT_SECONDS: Final = 10.0
@@ -60,17 +63,18 @@ def build_stores(
     sweep_stores(root)
     ensure = remote.ensure if remote else partial(ensure_store, stores=stores)
     attempt = partial(_attempt, partial(ensure, recipe=recipe))
-    built: dict[str, Path | VerseDataError] = {}
+    serial = workers == 1 and client is None
+    built: dict[str, Path | VerseDataError] = dict.fromkeys((s.scan_id for s in sources), root)
     waiting = []
     with progress("Building the cache", len(sources), "items") as advance:
         for source in sources:
-            here = store_path(root, fingerprint(source.keys, recipe)).is_dir()
-            if here or (workers <= 1 and client is None):
+            if serial or store_path(root, fingerprint(source.keys, recipe)).is_dir():
                 built[source.scan_id] = attempt(source)
                 advance(1)
             else:
                 waiting.append(source)
         if waiting:
+            _log.info("building %d stores in %s", len(waiting), client or f"{workers} processes")
             done = (
                 in_processes(attempt, waiting, workers=workers)
                 if client is None
@@ -79,7 +83,7 @@ def build_stores(
             for source, store in done:
                 built[source.scan_id] = store
                 advance(1)
-    paths = _all_or_error({source.scan_id: built[source.scan_id] for source in sources})
+    paths = _all_or_error(built)
     conclude(progress, f"{counted(len(paths), 'store')} at {root}")
     return paths
 
@@ -96,18 +100,16 @@ def _attempt(ensure: Callable[[ScanSource], Path], source: ScanSource) -> Path |
 
 def _all_or_error(built: dict[str, Path | VerseDataError]) -> dict[str, Path]:
     """Return the stores, or raise the first error with a count of them all."""
-    stores = {name: path for name, path in built.items() if isinstance(path, Path)}
     failed = {name: error for name, error in built.items() if isinstance(error, VerseDataError)}
-    if not failed:
-        return stores
-    first = next(iter(failed.values()))
-    if len(built) == 1:
-        raise first
-    names = ", ".join(list(failed)[:_NAMED]) + (", ..." if len(failed) > _NAMED else "")
-    others = counted(len(stores), "other is", "others are")
-    raise type(first)(
-        f"{len(failed)} of {len(built)} scans failed ({names}); {others} in the cache. {first}"
-    )
+    if failed:
+        first, names = next(iter(failed.values())), ", ".join(list(failed)[:_NAMED])
+        if len(built) == 1:
+            raise first
+        raise type(first)(
+            f"{len(failed)} of {len(built)} scans failed ({names}{', ...' * (len(failed) > _NAMED)}); "
+            f"{counted(len(built) - len(failed), 'other is', 'others are')} in the cache. {first}"
+        )
+    return {name: path for name, path in built.items() if isinstance(path, Path)}
 
 
 def in_processes(

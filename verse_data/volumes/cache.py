@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -16,14 +16,14 @@ from verse_data.progress import Progress, silent
 from verse_data.publishing import discard, leftovers, sweep
 from verse_data.volumes.layout import ATTRIBUTES
 from verse_data.volumes.store import (
+    EarlierFormat,
+    LaterFormat,
     files_below,
     load_manifest,
-    other_format,
     read_metadata,
     verify_store,
 )
 
-_FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 _DAY: Final = 86400.0
 
 
@@ -43,7 +43,7 @@ class StoreInfo:
     age_days: float
     scan_id: str | None = None
     image: str | None = None
-    recipe: dict[str, Any]
+    recipe: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     state: Literal["sound", "damaged", "earlier_format", "later_format", "unreadable"] = "sound"
     releases: tuple[str, ...] = ()
@@ -63,12 +63,13 @@ def _folders(stores: Path) -> list[Path]:
     return sorted(path for path in stores.glob("[0-9a-f][0-9a-f]") if path.is_dir())
 
 
-def _store_folders(stores: Path) -> Iterator[Path]:
-    for folder in _folders(stores):
-        for path in sorted(folder.iterdir()):
-            ours = _FINGERPRINT.fullmatch(path.name) and path.name.startswith(folder.name)
-            if ours and path.is_dir():
-                yield path
+def _store_folders(stores: Path) -> list[Path]:
+    return [
+        path
+        for folder in _folders(stores)
+        for path in sorted(folder.iterdir())
+        if re.fullmatch(f"{folder.name}[0-9a-f]{{62}}", path.name) and path.is_dir()
+    ]
 
 
 def list_stores(stores: Path) -> list[StoreInfo]:
@@ -83,19 +84,21 @@ def list_stores(stores: Path) -> list[StoreInfo]:
 
 
 def _describe(path: Path) -> StoreInfo:
-    age = max(0.0, (time.time() - path.lstat().st_mtime) / _DAY)
-    facts: dict[str, Any] = {"path": path, "fingerprint": path.name, "nbytes": _nbytes(path)}
+    info = StoreInfo(
+        path=path,
+        fingerprint=path.name,
+        nbytes=_nbytes(path),
+        age_days=max(0.0, (time.time() - path.lstat().st_mtime) / _DAY),
+    )
     try:
         manifest = load_manifest(path)
-        said = read_metadata(path, manifest)["attributes"][ATTRIBUTES]
-        facts |= {"scan_id": manifest.scan_id, "image": said["source"]["image"]}
-        return StoreInfo(**facts, age_days=age, recipe=said["recipe"])
+        attributes = read_metadata(path, manifest)["attributes"][ATTRIBUTES]
     except IntegrityError as error:
-        other = other_format(path)
-        facts |= {"error": str(error), "state": f"{other}_format" if other else "damaged"}
+        return replace(info, error=str(error), state=getattr(error, "state", "damaged"))
     except StorageError as error:
-        facts |= {"error": str(error), "state": "unreadable"}
-    return StoreInfo(**facts, age_days=age, recipe={})
+        return replace(info, error=str(error), state="unreadable")
+    image, recipe = attributes["source"]["image"], attributes["recipe"]
+    return replace(info, scan_id=manifest.scan_id, image=image, recipe=recipe)
 
 
 def verify_stores(
@@ -113,7 +116,7 @@ def verify_stores(
         for path, size in zip(paths, sizes, strict=True):
             found = verify_store(path)
             # Another process may have pruned it meanwhile.
-            if found and path.is_dir() and other_format(path) is None:
+            if found and path.is_dir() and not isinstance(found[0], EarlierFormat | LaterFormat):
                 damaged[path] = found
                 if repair and any(isinstance(error, IntegrityError) for error in found):
                     discard(path)
@@ -169,35 +172,18 @@ def leftover_size(stores: Path) -> tuple[int, int]:
     return _count(_stale(stores))
 
 
-def _count(paths: Iterable[Path]) -> tuple[int, int]:
-    sizes = list(map(_nbytes, paths))
-    return len(sizes), sum(sizes)
+def _count(paths: list[Path]) -> tuple[int, int]:
+    return len(paths), sum(map(_nbytes, paths))
 
 
 def sweep_stores(stores: Path) -> None:
-    """Remove the leftovers of dead processes below `stores`, as far as they are ours to remove."""
+    """Remove the leftovers of dead processes below `stores`."""
     for folder in _folders(stores):
         sweep(folder)
-        for lock in _old_locks(folder):
-            # Another process may be sweeping too, or the folder not ours to write.
-            with suppress(OSError):
-                lock.unlink()
 
 
 def _stale(stores: Path) -> list[Path]:
-    return [
-        path for folder in _folders(stores) for path in (*leftovers(folder), *_old_locks(folder))
-    ]
-
-
-def _old_locks(folder: Path) -> list[Path]:
-    """Return the locks in a folder that are a day old."""
-    found = []
-    for lock in folder.glob(".lock-*"):
-        with suppress(FileNotFoundError):
-            if time.time() - lock.lstat().st_mtime > _DAY:
-                found.append(lock)
-    return found
+    return [path for folder in _folders(stores) for path in leftovers(folder)]
 
 
 def _nbytes(store: Path) -> int:

@@ -13,16 +13,20 @@
 
 The grid is RAS-canonical: x grows to the right, y anteriorly, z superiorly. Every inner chunk is
 written, empty or not, so a chunk that is absent is a fault and never a value.
+
+OME-Zarr 0.5 metadata (https://ngff.openmicroscopy.org/0.5/) let napari, NiiVue and others open a
+store as an image with labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from colorsys import hsv_to_rgb
 from typing import Any, Final, Literal
 
 import numpy as np
-import numpy.typing as npt
+
+from verse_data.spine.geometry import Affine, Shape, voxel_sizes
+from verse_data.spine.levels import LEVEL_OF_LABEL
 
 ArrayName = Literal["image", "label"]
 Codec = Literal["lz4", "zstd", "none"]
@@ -34,9 +38,8 @@ MANIFEST_KEY: Final = "image/manifest.json"
 DIMENSIONS: Final = ("z", "y", "x")
 ATTRIBUTES: Final = "verse_data"
 """Name of this package's block in the attributes of the group."""
-LABELS: Final = "labels"
-"""Group in which OME-Zarr looks for labels of an image."""
-VERTEBRAE: Final = f"{LABELS}/vertebrae"
+VERTEBRAE: Final = "labels/vertebrae"
+"""Group below the one in which OME-Zarr looks for labels of an image."""
 COARSE: Final = "coarse"
 """Group of the coarser levels of the image."""
 
@@ -51,25 +54,19 @@ ABSENT: Final = 2**64 - 1
 BLOSC_BLOCK: Final = 8192
 CHECKSUM: Final = 4
 """Bytes of the CRC-32C (``<u4``) that ends each inner chunk, and the index."""
-
-
-@dataclass(frozen=True)
-class Slab:
-    """All inner chunks at one `place` of the chunk grid along `axis` (0 … 2 for z, y, x).
-
-    `voxels`, (z, y, x), are one chunk thick at most along `axis`, and whole along the others.
-    """
-
-    axis: int
-    place: int
-    voxels: npt.NDArray[Any]
-
-
-def slabs_of(array: npt.NDArray[Any], codec: Codec) -> Iterator[Slab]:
-    """Cut a (z, y, x) array that lies in memory into slabs along z."""
-    thick = inner_chunk(codec)[0]
-    for place, begin in enumerate(range(0, array.shape[0], thick)):
-        yield Slab(0, place, array[begin : begin + thick])
+FACTORS: Final = (2, 4)
+"""Voxels of the store along each axis of a voxel of each coarser level; they divide a chunk."""
+_OME_VERSION: Final = {"version": "0.5"}
+_CHANNEL: Final = {
+    "label": "CT, HU",
+    "color": "FFFFFF",
+    "active": True,
+    "coefficient": 1,
+    "family": "linear",
+    "inverted": False,
+    # What a viewer shows at first, a bone window of width 1800 about 400, and how far it can go.
+    "window": {"min": -1024, "start": -500, "end": 1300, "max": 3071},
+}
 
 
 def shard_key(path: str) -> str:
@@ -111,15 +108,20 @@ def array_document(
     """Return the ``zarr.json`` of an array of `shape` (z, y, x)."""
     chunk = inner_chunk(codec)
     shard = [n * c for n, c in zip(chunk_grid(shape, chunk), chunk, strict=True)]
-    # Samples are handed out as (x, y, z): turning a chunk round once, when it is written, saves
-    # turning a patch at every reading. The checksum comes last, so it is held before decoding.
-    transpose = {"name": "transpose", "configuration": {"order": [2, 1, 0]}}
-    blosc = {"name": "blosc", "configuration": blosc_settings(name, codec)}
-    inner = [transpose, _bytes_codec(DTYPE[name].itemsize), blosc, {"name": "crc32c"}]
+    little = {"name": "bytes", "configuration": {"endian": "little"}}
+    crc32c = {"name": "crc32c"}
+    inner: list[dict[str, Any]] = [
+        # Samples are handed out as (x, y, z): turning a chunk round once, when it is written, saves
+        # turning a patch at every reading. The checksum comes last, so it is held before decoding.
+        {"name": "transpose", "configuration": {"order": [2, 1, 0]}},
+        {"name": "bytes"} if name == "label" else little,
+    ]
+    if codec != "none":
+        inner.append({"name": "blosc", "configuration": blosc_settings(name, codec)})
     sharding = {
         "chunk_shape": list(chunk),
-        "codecs": [part for part in inner if codec != "none" or part is not blosc],
-        "index_codecs": [_bytes_codec(8), {"name": "crc32c"}],
+        "codecs": [*inner, crc32c],
+        "index_codecs": [little, crc32c],
         "index_location": "end",
     }
     return {
@@ -150,6 +152,64 @@ def blosc_settings(name: ArrayName, codec: Codec) -> dict[str, Any]:
     }
 
 
-def _bytes_codec(itemsize: int) -> dict[str, Any]:
-    endian = {} if itemsize == 1 else {"configuration": {"endian": "little"}}
-    return {"name": "bytes", **endian}
+def image_metadata(affine: Affine, shape: Shape, *, name: str) -> dict[str, Any]:
+    """Return the ``ome`` attribute of the group of a store of `shape` (x, y, z): image and window."""
+    first_shown = {"defaultT": 0, "defaultZ": shape[2] // 2, "model": "greyscale"}
+    omero = {"name": name, **_OME_VERSION, "channels": [_CHANNEL], "rdefs": first_shown}
+    return {**_OME_VERSION, "multiscales": [_multiscale(affine, "image", name)], "omero": omero}
+
+
+def label_groups(affine: Affine) -> dict[str, dict[str, Any]]:
+    """Return the documents of the groups in which OME-Zarr looks for labels, by key."""
+    label = {
+        **_OME_VERSION,
+        "multiscales": [_multiscale(affine, "label", "vertebrae")],
+        "image-label": {
+            "colors": [
+                {"label-value": value, "rgba": [*_colour(place), 255]}
+                for place, value in enumerate(LEVEL_OF_LABEL)
+            ],
+            "properties": [
+                {"label-value": value, "level": level} for value, level in LEVEL_OF_LABEL.items()
+            ],
+            "source": {"image": "../../"},
+        },
+    }
+    listing = {**_OME_VERSION, "labels": ["vertebrae"]}
+    return {
+        metadata_key("labels"): group_document({"ome": listing}),
+        metadata_key(VERTEBRAE): group_document({"ome": label}),
+    }
+
+
+def level_offset(name: ArrayName, factor: int) -> float:
+    """Return where the first voxel of a level lies along each axis, in voxels of the store."""
+    return (factor - 1) / 2 if name == "image" else float((factor - 1) // 2)
+
+
+def _multiscale(affine: Affine, array: ArrayName, name: str) -> dict[str, Any]:
+    """Return an array and its coarser levels, in paths below the group of its metadata."""
+    # OME-Zarr 0.5 knows scale and translation, not rotation: an oblique scan has its true voxel
+    # size and origin here, and its affine in this package's own attributes, and in those of levels.
+    sizes, origin = np.array(voxel_sizes(affine))[::-1], affine[2::-1, 3]
+    datasets = []
+    for factor in (1, *FACTORS):
+        path: str = array if factor == 1 else coarse_path(array, factor)
+        at = origin + level_offset(array, factor) * sizes
+        transformations = [
+            {"type": "scale", "scale": (sizes * factor).tolist()},
+            {"type": "translation", "translation": at.tolist()},
+        ]
+        path = path.removeprefix(f"{VERTEBRAE}/")
+        datasets.append({"path": path, "coordinateTransformations": transformations})
+    return {
+        "name": name,
+        "axes": [{"name": axis, "type": "space", "unit": "millimeter"} for axis in DIMENSIONS],
+        "datasets": datasets,
+        "type": "mean" if array == "image" else "nearest",
+    }
+
+
+def _colour(place: int) -> tuple[int, ...]:
+    """Return a colour in which neighbouring vertebrae differ: a third of the circle apart."""
+    return tuple(round(part * 255) for part in hsv_to_rgb((place * 0.381966) % 1.0, 0.75, 0.95))

@@ -11,10 +11,9 @@ import re
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, ValidationError
 from scipy import ndimage
 
@@ -23,45 +22,17 @@ from verse_data.errors import StorageError
 from verse_data.publishing import write_file
 from verse_data.records.base import Record
 from verse_data.records.source_file import SourceFile
-from verse_data.spine.geometry import Box, Grid
-from verse_data.volumes.nifti import VolumeStream, read_header, read_volume
+from verse_data.spine.geometry import Array, Box
+from verse_data.volumes.nifti import ImageHeader, VolumeStream, read_header, read_volume
 
 _log = logging.getLogger(__name__)
 _SAFE_KEY: Final = re.compile(r"[A-Za-z0-9._-]{1,160}")
-_STATES: Final = 4
-"""Copies of one content that are remembered, such as those of two releases."""
 _TICK_NS: Final = 20_000_000
 """Longer than a tick of the clock that file systems take their times from."""
 _EVERY_NEIGHBOUR: Final = np.ones((3, 3, 3), dtype=bool)
 
 Triple = tuple[int, int, int]
 Row = tuple[float, float, float, float]
-Facts = TypeVar("Facts", bound="VolumeFacts")
-
-
-class VolumeFacts(Record):
-    """Geometry of one content, and the files that it was found in."""
-
-    version: Literal[2] = 2
-    """Of this layout; facts of another version are measured again."""
-    key: str = ""
-    states: tuple[dict[str, int], ...] = ()
-    """Inode, size and times of files whose digest was that of the key, the newest first."""
-    digest: str = ""
-    """SHA-256 (hex) of all other fields in canonical JSON."""
-    shape: Triple
-    affine: tuple[Row, ...]
-
-    def sealed(self) -> Self:
-        """Return the facts with the digest that they should have."""
-        digest = sha256_of_json(self.model_dump(mode="json", exclude={"digest"}))
-        return self.model_copy(update={"digest": digest})
-
-
-class HeaderFacts(VolumeFacts):
-    """What the header of a volume says, once the whole file has been hashed."""
-
-    notes: tuple[str, ...]
 
 
 class LabelFacts(Record):
@@ -81,12 +52,16 @@ class LabelFacts(Record):
         return Box(self.start, self.stop)
 
 
-class MaskFacts(VolumeFacts):
-    """Geometry of a mask, and facts of each label in it but the background."""
+class VolumeFacts(Record):
+    """What the header of one content says, and of a mask each label in it but the background."""
 
+    key: str = ""
+    shape: Triple
+    affine: tuple[Row, ...]
     dtype: str
     """As stored in the file."""
-    labels: dict[int, LabelFacts]
+    notes: tuple[str, ...] = ()
+    labels: dict[int, LabelFacts] = Field(default_factory=dict)
     at: dict[str, int] = Field(default_factory=dict)
     """Label at each point that was asked for, by ``"i,j,k"``; 0 is background or outside."""
 
@@ -95,55 +70,57 @@ class MaskFacts(VolumeFacts):
         return self.at[_text(point)]
 
 
-def header_facts(file: SourceFile, *, derived: Path | None = None) -> HeaderFacts:
+class _Kept(Record):
+    """Facts as they are kept, with what tells that they are of this file and undamaged."""
+
+    version: Literal[3] = 3
+    """Of this layout; facts of another version are measured again."""
+    state: dict[str, int]
+    """Inode, size and times of the file whose digest was that of the key."""
+    facts: VolumeFacts
+    digest: str
+    """SHA-256 (hex) of the facts in canonical JSON."""
+
+
+def header_facts(file: SourceFile, *, derived: Path | None = None) -> VolumeFacts:
     """Return what the header of a volume says; the file is hashed, and not inflated."""
 
-    def measure() -> HeaderFacts:
+    def measure() -> VolumeFacts:
         header = read_header(file.path, name=file.name, sha256=file.sha256)
-        return HeaderFacts(**_geometry(file, header), notes=header.notes)
+        return VolumeFacts(**_of_header(file, header))
 
-    return _kept(HeaderFacts, file, measure, derived and derived / "header-facts")
+    return _kept(file, measure, derived and derived / "header-facts")
 
 
 def mask_facts(
     file: SourceFile, *, derived: Path | None = None, points: Collection[Triple] = ()
-) -> MaskFacts:
+) -> VolumeFacts:
     """Return the facts of a mask, with the labels at `points`; kept below `derived`, if it is given."""
-
-    def enough(facts: MaskFacts) -> bool:
-        return all(_text(point) in facts.at for point in points)
-
-    def measure() -> MaskFacts:
-        return _measure(file, points)
-
-    return _kept(MaskFacts, file, measure, derived and derived / "mask-facts", enough)
+    return _kept(file, lambda: _measure(file, points), derived and derived / "mask-facts", points)
 
 
 def _kept(
-    kind: type[Facts],
     file: SourceFile,
-    measure: Callable[[], Facts],
+    measure: Callable[[], VolumeFacts],
     folder: Path | None,
-    enough: Callable[[Facts], bool] = lambda _: True,
-) -> Facts:
-    """Return the facts of `file` that are kept in `folder` if they are `enough`, or `measure` them."""
+    points: Collection[Triple] = (),
+) -> VolumeFacts:
+    """Return the facts of `file` that are kept in `folder` if they hold `points`, or `measure` them."""
     place = folder / f"{file.key}.json" if folder and _SAFE_KEY.fullmatch(file.key) else None
     state = _state(file)
-    facts = _read(kind, place, file.key)
-    states = facts.states if facts else ()
-    if facts and state in states and enough(facts):
-        return facts
+    kept = _read(place) if place else None
+    is_of_file = kept and (kept.state, kept.facts.key) == (state, file.key)
+    if kept and is_of_file and kept.facts.at.keys() >= set(map(_text, points)):
+        return kept.facts
     if place and time.time_ns() - state["ctime_ns"] < _TICK_NS:
         time.sleep(_TICK_NS / 1e9)  # two changes within one tick have the same times
-    # Kept facts of a file that was not seen here may be anybody's: they are measured again.
     with file.checked():
         facts = measure()
-    others = [other for other in states if other["inode"] != state["inode"]]
-    facts = facts.model_copy(update={"states": (state, *others)[:_STATES]}).sealed()
     if place and _state(file) == state:
+        kept = _Kept(state=state, facts=facts, digest=_digest(facts))
         # A cache that may not be written, such as a colleague's, costs time and nothing else.
         try:
-            write_file(place, canonical_json(facts.model_dump(mode="json")))
+            write_file(place, canonical_json(kept.model_dump(mode="json")))
         except StorageError as error:
             _log.info("facts of %s are not kept, and measured again each time: %s", file, error)
     return facts
@@ -156,59 +133,60 @@ def _state(file: SourceFile) -> dict[str, int]:
     return {"inode": now.st_ino, "size": now.st_size, **times}
 
 
-def _read(kind: type[Facts], place: Path | None, key: str) -> Facts | None:
-    """Return kept facts of `key`; None if there are none, or they are damaged or of another version."""
-    if place is None:
-        return None
+def _read(place: Path) -> _Kept | None:
+    """Return kept facts; None if there are none, or they are damaged or of another version."""
     try:
-        facts = kind.model_validate_json(place.read_bytes())
+        kept = _Kept.model_validate_json(place.read_bytes())
     except (OSError, ValidationError):
         return None
-    return facts if facts.key == key and facts == facts.sealed() else None
+    return kept if kept.digest == _digest(kept.facts) else None
 
 
-def _measure(file: SourceFile, points: Collection[Triple]) -> MaskFacts:
+def _digest(facts: VolumeFacts) -> str:
+    return sha256_of_json(facts.model_dump(mode="json"))
+
+
+def _measure(file: SourceFile, points: Collection[Triple]) -> VolumeFacts:
     stream = VolumeStream(file.path, kind="mask", name=file.name, sha256=file.sha256)
-    mask = read_volume(stream)
+    mask = read_volume(stream).array
 
     def label_at(point: Triple) -> int:
         inside = all(0 <= index < size for index, size in zip(point, mask.shape, strict=True))
-        return int(mask.array[point]) if inside else 0
+        return int(mask[point]) if inside else 0
 
-    return MaskFacts(
-        **_geometry(file, stream.header),
-        dtype=stream.header.dtype.name,
+    return VolumeFacts(
+        **_of_header(file, stream.header),
         labels={
-            label: _label_facts(mask.array[box] == label, box)
-            for label, box in enumerate(ndimage.find_objects(mask.array), start=1)
+            label: _label_facts(mask[box] == label, box)
+            for label, box in enumerate(ndimage.find_objects(mask), start=1)
             if box is not None
         },
         at={_text(point): label_at(point) for point in points},
     )
 
 
-def _label_facts(inside: npt.NDArray[np.bool_], box: tuple[slice, ...]) -> LabelFacts:
-    start = (box[0].start, box[1].start, box[2].start)
+def _label_facts(inside: Array, box: tuple[slice, ...]) -> LabelFacts:
+    (i, i1), (j, j1), (k, k1) = ((part.start, part.stop) for part in box)
     voxels = int(np.count_nonzero(inside))
-    i, j, k = (
-        float(np.arange(size) @ inside.sum(axis=tuple({0, 1, 2} - {axis}))) / voxels + start[axis]
+    x, y, z = (
+        float(np.arange(size) @ inside.sum(axis=tuple({0, 1, 2} - {axis}))) / voxels
         for axis, size in enumerate(inside.shape)
     )
     parts, _ = ndimage.label(inside, structure=_EVERY_NEIGHBOUR)
     largest = int(np.bincount(parts.reshape(-1))[1:].max())
     return LabelFacts(
         voxels=voxels,
-        start=start,
-        stop=(box[0].stop, box[1].stop, box[2].stop),
-        centre_ijk=(i, j, k),
+        start=(i, j, k),
+        stop=(i1, j1, k1),
+        centre_ijk=(x + i, y + j, z + k),
         crumbs=voxels - largest,
     )
 
 
-def _geometry(file: SourceFile, grid: Grid) -> dict[str, Any]:
-    """Return the fields that all facts have."""
-    rows = tuple(tuple(row) for row in grid.affine.tolist())
-    return {"key": file.key, "shape": grid.shape, "affine": rows}
+def _of_header(file: SourceFile, header: ImageHeader) -> dict[str, Any]:
+    rows = tuple(tuple(row) for row in header.affine.tolist())
+    stored = {"dtype": header.dtype.name, "notes": header.notes}
+    return {"key": file.key, "shape": header.shape, "affine": rows, **stored}
 
 
 def _text(point: Triple) -> str:

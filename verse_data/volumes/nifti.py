@@ -9,26 +9,46 @@ clipped: clipping would change data without a word.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
+import os
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import IO, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, NoReturn, Self
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from isal import igzip_lib, isal_zlib
+from isal.igzip import IGzipFile
 
-from verse_data.errors import NiftiRefused, ValidationFailed
-from verse_data.publishing import staging, sync_file
-from verse_data.spine.geometry import SAME_GRID_MM, Affine, Grid, Shape, voxel_sizes
-from verse_data.volumes.nifti_guard import HEADER_SIZE, CheckedFile, Guard
+from verse_data.errors import ContentMissing, NiftiRefused, ValidationFailed, VolumeCorrupt
+from verse_data.publishing import staging, storage_errors, sync_file
+from verse_data.spine.geometry import SAME_GRID_MM, Affine, Array, Grid, Shape, voxel_sizes
+from verse_data.volumes.nifti_guard import (
+    DTYPES,
+    HEADER_SIZE,
+    affine_rules,
+    check,
+    extension_rules,
+    field_rules,
+    is_unscaled,
+    qform_rules,
+    start_rules,
+)
 
 _BLOCK: Final = 2 << 20
 """Bytes inflated at a time: they still lie in the cache when they are converted."""
+_DEFLATE_RATIO: Final = 1032
+"""Deflate cannot shrink by more than this: a header that declares more is lying."""
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_open_packed: Final[Any] = IGzipFile
+_DAMAGE: Final[Any] = (gzip.BadGzipFile, igzip_lib.error, isal_zlib.error)
 _HALF_TURN: Final = 3 * float(np.finfo(np.float32).eps)
 """What b² + c² + d² of a qform may lack of 1 by rounding alone, as in nibabel."""
-_LITTLE: Final[np.dtype[Any]] = nib.Nifti1Header.template_dtype.newbyteorder("<")
-_LAYOUT: Final = {"<": _LITTLE, ">": _LITTLE.newbyteorder(">")}
+_LAYOUT: Final[np.dtype[Any]] = nib.Nifti1Header.template_dtype
 _TEXT_FIELDS: Final = ("db_name", "descrip", "aux_file", "intent_name")
 
 Kind = Literal["image", "mask"]
@@ -82,7 +102,7 @@ class ImageHeader(Grid):
 class Volume:
     """A volume in its file's own axes: int16 HU or uint8 labels, Fortran-ordered as NIfTI is."""
 
-    array: npt.NDArray[Any]
+    array: Array
     affine: Affine
 
     @property
@@ -94,33 +114,44 @@ class Volume:
 
 def parse_header(content: bytes, *, name: str) -> ImageHeader:
     """Read a NIfTI-1 header; NiftiRefused says what it declares that is not read, and the rule."""
-    guard = Guard(name)
-    order = guard.byte_order(content)
-    fields = np.frombuffer(content, _LAYOUT[order], 1)[0]
-    shape = guard.shape(fields["dim"].tolist())
-    dtype, offset = guard.storage(fields, order)
-    scaling = guard.scaling(float(fields["scl_slope"]), float(fields["scl_inter"]))
-    affine, notes = _affine(fields, shape, guard)
+    check(name, start_rules(content))
+    order = _byte_order(content)
+    fields = np.frombuffer(content, _LAYOUT.newbyteorder(order), 1)[0]
+    check(name, field_rules(fields))
+    i, j, k = fields["dim"][1:4].tolist()
+    slope, inter = float(fields["scl_slope"]), float(fields["scl_inter"])
+    affine, notes = _affine(fields, (i, j, k), name)
     notes += tuple(
         f"free text in {field}, not kept"
         for field in _TEXT_FIELDS
         if fields[field].item().strip(b"\0 ")
     )
-    return ImageHeader(shape, affine, dtype, *scaling, offset, notes)
+    return ImageHeader(
+        shape=(i, j, k),
+        affine=affine,
+        dtype=DTYPES[int(fields["datatype"])].newbyteorder(order),
+        slope=1.0 if is_unscaled(slope) else slope,
+        inter=0.0 if is_unscaled(slope) else inter,
+        offset=int(fields["vox_offset"]),
+        notes=notes,
+    )
 
 
-def _affine(fields: Any, shape: Shape, guard: Guard) -> tuple[Affine, tuple[str, ...]]:
+def _byte_order(content: bytes) -> Literal["<", ">"]:
+    return "<" if content[:4] == HEADER_SIZE.to_bytes(4, "little") else ">"
+
+
+def _affine(fields: Any, shape: Shape, name: str) -> tuple[Affine, tuple[str, ...]]:
     """Return the affine and notes on it; the sform counts before the qform, as in nibabel."""
-    qform_code, sform_code = int(fields["qform_code"]), int(fields["sform_code"])
-    guard.form_codes(qform=qform_code, sform=sform_code)
-    if sform_code == 0:
-        return guard.affine(_qform(fields, guard), "qform"), ()
-    rows = [fields[f"srow_{axis}"].astype(np.float64) for axis in "xyz"]
-    sform = guard.affine(np.vstack([*rows, [0, 0, 0, 1]]), "sform")
-    if qform_code == 0:
+    if not fields["sform_code"]:
+        return _qform(fields, name), ()
+    sform = np.eye(4)
+    sform[:3] = [fields[f"srow_{axis}"] for axis in "xyz"]
+    check(name, affine_rules(sform, "sform"))
+    if not fields["qform_code"]:
         return sform, ()
     try:
-        apart = Grid(shape, sform).distance(Grid(shape, _qform(fields, guard)))
+        apart = Grid(shape, sform).distance(Grid(shape, _qform(fields, name)))
     except NiftiRefused:
         return sform, ("its qform is not usable; the sform was used",)
     if apart <= SAME_GRID_MM:
@@ -128,11 +159,11 @@ def _affine(fields: Any, shape: Shape, guard: Guard) -> tuple[Affine, tuple[str,
     return sform, (f"qform and sform differ by {apart:.2f} mm at a corner; the sform was used",)
 
 
-def _qform(fields: Any, guard: Guard) -> Affine:
+def _qform(fields: Any, name: str) -> Affine:
     pixdim = fields["pixdim"].tolist()
     names = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
     b, c, d, *origin = (float(fields[field]) for field in names)
-    guard.qform(pixdim, [b, c, d, *origin])
+    check(name, qform_rules(pixdim, [b, c, d, *origin]))
     square = b * b + c * c + d * d
     # Of a half-turn float32 leaves a rest where there is none, worth up to 0.03 degrees.
     a = 0.0 if 1.0 - square < _HALF_TURN else math.sqrt(1.0 - square)
@@ -149,60 +180,129 @@ def _qform(fields: Any, guard: Guard) -> Affine:
     affine = np.eye(4)
     affine[:3, :3] = rotation * np.array([pixdim[1], pixdim[2], pixdim[3] * handed])
     affine[:3, 3] = origin
+    check(name, affine_rules(affine, "qform"))
     return affine
 
 
-class VolumeStream(CheckedFile):
-    """One pass over a file: its checked header, then its voxels, converted on the way."""
+class _HashedFile(FileIO):
+    """A file that hashes what is read of it."""
 
-    header: ImageHeader
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.hash = hashlib.sha256()
+
+    def readinto(self, buffer: Any) -> int:
+        """Read the next bytes into `buffer`, which is how every reader above this one asks."""
+        count = super().readinto(buffer) or 0
+        self.hash.update(memoryview(buffer)[:count])
+        return count
+
+
+class VolumeStream:
+    """One pass over a file: its checked header, then its voxels, converted on the way.
+
+    nibabel stops after the bytes that it wants, so the CRC at the end of a .nii.gz goes unread and
+    most bit flips pass: here CRC, length, trailing bytes and digest are checked before a volume
+    counts as read.
+    """
 
     def __init__(self, path: Path, *, kind: Kind, name: str, sha256: str | None = None) -> None:
-        super().__init__(path, name=name, sha256=sha256)
+        self.kind, self.name, self._path, self._sha256 = kind, name, path, sha256
         self._rule, self._next = _RULES[kind], 0
         self.dtype = self._rule.dtype
 
-    def begin(self) -> None:
-        """Read and check the header and what stands between it and the voxels."""
-        guard, head = Guard(self.name), self.read_exactly(HEADER_SIZE, "its header")
-        self.header = parse_header(head, name=self.name)
-        self.check_room(self.header.offset + self.header.nbytes)
-        rest = self.read_exactly(self.header.offset - HEADER_SIZE, "its header's extensions")
-        guard.extensions(rest, guard.byte_order(head))
+    def __enter__(self) -> Self:
+        with storage_errors(self._path), ExitStack() as undo:
+            try:
+                self._file = undo.enter_context(_HashedFile(self._path))
+            except (FileNotFoundError, IsADirectoryError):
+                raise ContentMissing(
+                    f"{self.name}: there is no file {self._path}. Get it: verse-data get"
+                ) from None
+            self.size = os.fstat(self._file.fileno()).st_size
+            # Its first bytes tell whether it is compressed: names lie.
+            packed = os.pread(self._file.fileno(), 2, 0) == _GZIP_MAGIC
+            self._stream = (
+                _open_packed(fileobj=self._file) if packed else BufferedReader(self._file)
+            )
+            self._begin(self.size * _DEFLATE_RATIO if packed else self.size)
+            undo.pop_all()
+        return self
 
-    def fill(self, out: npt.NDArray[Any]) -> None:
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def _begin(self, most: int) -> None:
+        """Read the header and what stands between it and the voxels; the file holds `most` bytes."""
+        head = self._read(HEADER_SIZE, "its header")
+        self.header = header = parse_header(head, name=self.name)
+        declared = header.offset + header.nbytes
+        if declared > most:
+            self._corrupt(f"cannot hold the {declared:,} bytes that its header declares")
+        rest = self._read(header.offset - HEADER_SIZE, "its header's extensions")
+        check(self.name, extension_rules(rest, _byte_order(head)))
+
+    def fill(self, out: Array) -> None:
         """Read the next ``out.size`` voxels, in the file's order, into the flat array `out`."""
-        dtype, done, carry = self.header.dtype, 0, b""
-        while done < out.size:
-            left = (out.size - done) * dtype.itemsize - len(carry)
-            block = self.read_some(min(_BLOCK, left))
-            if not block:
-                self.corrupt(f"ends before its {self.header.nbytes:,} bytes of voxels do")
-            block = carry + block if carry else block
-            count = len(block) // dtype.itemsize
-            carry = block[count * dtype.itemsize :]
-            if count:
-                out[done : done + count] = self._converted(np.frombuffer(block, dtype, count))
-            done += count
-            self._next += count
+        dtype, what = self.header.dtype, f"its {self.header.nbytes:,} bytes of voxels"
+        step = _BLOCK // dtype.itemsize
+        for start in range(0, out.size, step):
+            part = out[start : start + step]
+            block = self._read(part.size * dtype.itemsize, what)
+            part[:] = self._converted(np.frombuffer(block, dtype))
+            self._next += part.size
 
     def finish(self) -> None:
         """Check the end, once all voxels were taken: nothing follows, and the digest is right."""
         # Only now are CRC and length known to be right too: both stand at the end of the stream.
-        if self.read_some(1):
-            self.corrupt(f"goes on after its {self.header.nbytes:,} bytes of voxels")
+        if self._read(1):
+            self._corrupt(f"goes on after its {self.header.nbytes:,} bytes of voxels")
         self.check_digest()
 
-    def _converted(self, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def check_digest(self) -> None:
+        """Hash what was not read yet, as it lies there, and compare the digest with the locked one."""
+        with storage_errors(self._path):
+            block = bytearray(1 << 16)
+            while self._file.readinto(block):
+                pass
+        digest = self._file.hash.hexdigest()
+        if self._sha256 and digest != self._sha256:
+            self._corrupt(f"has SHA-256 {digest[:12]} where {self._sha256[:12]} is locked")
+
+    def _read(self, size: int, what: str = "") -> bytes:
+        """Return the next `size` inflated bytes, fewer only at the checked end and without `what`."""
+        with storage_errors(self._path):
+            try:
+                data: bytes = self._stream.read(size)
+            except EOFError:
+                self._corrupt("is cut: its gzip stream has no end")
+            except _DAMAGE as error:
+                self._corrupt(f"is damaged: {error}")
+        if what and len(data) < size:
+            self._corrupt(f"ends within {what}")
+        return data
+
+    def _corrupt(self, why: str) -> NoReturn:
+        raise VolumeCorrupt(
+            f"{self.name} ({self._path}, {self.size:,} bytes) {why}. "
+            f"Nothing of it was used. Take the file again from its source."
+        )
+
+    def read_rest(self) -> Array:
+        """Read all voxels, to the checked end, as an array in the file's own axes."""
+        out = np.empty(self.header.voxels, self.dtype)
+        self.fill(out)
+        self.finish()
+        return out.reshape(self.header.shape, order="F")
+
+    def _converted(self, stored: Array) -> Array:
         """Return the values of the next stored voxels, if all of them are such as their kind has."""
         rule, header = self._rule, self.header
-        if not header.scaled and stored.dtype.kind in "iu":
-            if rule.low <= int(stored.min()) and int(stored.max()) <= rule.high:
-                return stored
-            exact = values = stored
-        else:
-            exact = stored.astype(np.float64) * header.slope + header.inter
-            values = np.rint(exact)
+        as_stored = not header.scaled and stored.dtype.kind in "iu"
+        if as_stored and rule.low <= int(stored.min()) and int(stored.max()) <= rule.high:
+            return stored
+        exact = stored.astype(np.float64) * header.slope + header.inter
+        values = np.rint(exact)
         right = (values >= rule.low) & (values <= rule.high)
         if rule.tolerance is not None:
             with np.errstate(invalid="ignore"):  # of infinity less infinity
@@ -223,7 +323,7 @@ def read_header(path: Path, *, name: str, sha256: str | None = None) -> ImageHea
     """Read the checked header of a file; with `sha256` (hex), the whole file must have that digest."""
     with VolumeStream(path, kind="image", name=name, sha256=sha256) as stream:
         if sha256:
-            stream.hash_rest()
+            stream.check_digest()
         return stream.header
 
 
@@ -240,81 +340,64 @@ def read_mask(path: Path, *, name: str, sha256: str | None = None) -> Volume:
 def read_volume(stream: VolumeStream) -> Volume:
     """Read a volume to its checked end."""
     with stream:
-        out = np.empty(stream.header.voxels, stream.dtype)
-        stream.fill(out)
-        stream.finish()
-    return Volume(out.reshape(stream.header.shape, order="F"), stream.header.affine)
+        return Volume(stream.read_rest(), stream.header.affine)
 
 
 def check_pair(image: Grid, mask: Grid, *, name: str) -> None:
     """Raise ValidationFailed, with numbers, unless a CT and its mask lie on the same grid."""
     if image.matches(mask):
         return
-    what = f"the CT has shape {image.shape} and its mask {mask.shape}"
+    apart = ""
     if image.shape == mask.shape:
-        what = (
-            f"the corners of the CT and of its mask lie up to {image.distance(mask):.2f} mm apart; "
-            f"the limit is {SAME_GRID_MM} mm (both have shape {image.shape})"
-        )
+        apart = f"; their corners lie up to {image.distance(mask):.2f} mm apart"
     raise ValidationFailed(
-        f"{name}: {what}. They must be the same grid: take both again from their source."
+        f"{name}: the CT has shape {image.shape} and its mask {mask.shape}{apart}. They must be the "
+        f"same grid, to {SAME_GRID_MM} mm: take both again from their source."
     )
 
 
 def write_nifti(
     path: Path,
-    array: npt.NDArray[Any],
+    array: Array,
     affine: npt.ArrayLike,
     *,
     on_disk_dtype: npt.DTypeLike | None = None,
     slope: float | None = None,
-    inter: float | None = None,
-    sform_code: int = 2,
-    qform_code: int = 0,
+    inter: float = 0.0,
 ) -> None:
     """Write a NIfTI-1 file, whole or not at all; the same input gives the same bytes.
 
-    It is gzipped if `path` ends in ``.gz``, without a time or a file name inside. With `slope` or
-    `inter`, ``(value - inter) / slope`` is stored, rounded. VerSe's form codes are the defaults.
+    It is gzipped if `path` ends in ``.gz``, without a time or a file name inside. With `slope`,
+    ``(value - inter) / slope`` is stored; it is rounded where `on_disk_dtype` holds whole numbers.
     """
     dtype = np.dtype(on_disk_dtype or array.dtype)
-    header = _new_header(array.shape, affine, dtype, codes=(sform_code, qform_code))
-    header.set_slope_inter(slope, inter)
-    scale = None if slope is None and inter is None else (slope or 1.0, inter or 0.0)
+    header = _new_header(array.shape, affine, dtype)
+    header.set_slope_inter(slope, None if slope is None else inter)
     with staging(path) as staged:
         with staged.open("wb") as file:
-            packed = gzip.GzipFile("", "wb", 1, file, mtime=0) if path.suffix == ".gz" else None
-            target: IO[bytes] | gzip.GzipFile = packed or file
-            target.write(header.binaryblock + b"\0" * 4)
-            for k in range(array.shape[2]):
-                target.write(_stored(array[:, :, k], dtype, scale).tobytes(order="F"))
-            if packed:
-                packed.close()
+            packed = path.suffix == ".gz"
+            target: Any = gzip.GzipFile("", "wb", 1, file, mtime=0) if packed else nullcontext(file)
+            with target as stream:
+                stream.write(header.binaryblock + b"\0" * 4)
+                for k in range(array.shape[2]):
+                    plane = array[:, :, k]
+                    if slope is not None:
+                        plane = (plane - np.float64(inter)) / slope
+                    if dtype.kind in "iu" and plane.dtype.kind == "f":
+                        plane = np.rint(plane)
+                    stream.write(plane.astype(dtype).tobytes(order="F"))
             sync_file(file)
         staged.replace(path)
 
 
-def _new_header(
-    shape: tuple[int, ...], affine: npt.ArrayLike, dtype: np.dtype[Any], *, codes: tuple[int, int]
-) -> Any:
-    """Return a nibabel header that holds geometry and type, and no text."""
-    header_class: Any = nib.Nifti1Header
-    header = header_class()
-    matrix = np.asarray(affine, dtype=np.float64)
+def _new_header(shape: tuple[int, ...], affine: npt.ArrayLike, dtype: np.dtype[Any]) -> Any:
+    """Return a nibabel header that holds geometry and type, and no text, in VerSe's form codes."""
+    new_header: Any = nib.Nifti1Header
+    header, matrix = new_header(), np.asarray(affine, dtype=np.float64)
     header.set_data_dtype(dtype)
     header.set_data_shape(shape)
     header.set_zooms(voxel_sizes(matrix))
-    header.set_sform(matrix, code=codes[0])
-    header.set_qform(matrix if codes[1] else None, code=codes[1])
+    header.set_sform(matrix, code=2)
+    header.set_qform(None, code=0)
     header["vox_offset"] = 352
     return header
-
-
-def _stored(
-    plane: npt.NDArray[Any], dtype: np.dtype[Any], scale: tuple[float, float] | None
-) -> npt.NDArray[Any]:
-    if scale is not None:
-        plane = (plane - np.float64(scale[1])) / scale[0]
-    if dtype.kind in "iu" and plane.dtype.kind not in "iu":
-        plane = np.rint(plane)
-    return plane.astype(dtype)

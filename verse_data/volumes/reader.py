@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, overload
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from verse_data.errors import StoreCorrupt, UsageError
 from verse_data.records.manifest import REPAIR
-from verse_data.spine.geometry import Affine, AxisMap, Box, Shape
+from verse_data.spine.geometry import Affine, Array, AxisMap, Box, Shape
 from verse_data.volumes.layout import ATTRIBUTES, DTYPE, GROUP_KEY, ArrayName
 from verse_data.volumes.shard import Shard
 from verse_data.volumes.store import load_manifest, read_metadata
-
-Image = npt.NDArray[np.int16]
-Label = npt.NDArray[np.uint8]
 
 CAPACITY: Final = 512
 """Scans that a process keeps open. One costs its address space, no file descriptor, and about
@@ -47,43 +42,20 @@ class OpenScan:
         return found
 
 
-class _Opened:
-    """The open scans of one process, the one used longest ago first."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.lock = threading.Lock()
-        self.scans: OrderedDict[tuple[str, bool], OpenScan] = OrderedDict()
-
-
-_opened = _Opened(-1)
-
-
 def opened(store: Path, *, verify: bool = True) -> OpenScan:
     """Return the open store at `store`, opening it if this process has not yet."""
-    global _opened  # noqa: PLW0603 - replaced as a whole where the process is another
-    mine = _opened
-    if mine.pid != os.getpid():
-        # A lock that another thread of the parent held at the fork is never waited for.
-        mine = _opened = _Opened(os.getpid())
-    key = (str(store), verify)
-    with mine.lock:
-        scan = mine.scans.get(key)
-        if scan is not None:
-            mine.scans.move_to_end(key)
-            return scan
-    scan = open_scan(store, verify=verify)
-    with mine.lock:
-        mine.scans[key] = scan
-        while len(mine.scans) > CAPACITY:
-            mine.scans.popitem(last=False)
-    return scan
+    # By process: what a parent has checked before a fork counts for nothing in its child.
+    return _opened(str(store), verify, os.getpid())
+
+
+@lru_cache(CAPACITY)
+def _opened(store: str, verify: bool, _process: int) -> OpenScan:  # noqa: FBT001 - a cache's key
+    return open_scan(Path(store), verify=verify)
 
 
 def close_all() -> None:
     """Drop every handle of this process. Readers open again when they are next used."""
-    with _opened.lock:
-        _opened.scans.clear()
+    _opened.cache_clear()
 
 
 def open_scan(store: Path, *, verify: bool = True) -> OpenScan:
@@ -110,19 +82,8 @@ class ScanReader:
 
     A reader is a path: it opens nothing until it is asked something, holds no handle of its own,
     and may be pickled, forked and used by several threads. Open stores are kept per process; each
-    chunk is checked against the manifest when a process first touches it.
-
-    Parameters
-    ----------
-    path : Path
-        Folder of the store.
-    verify : bool
-        Whether chunks are checked. Off only to measure what checking costs.
-
-    Examples
-    --------
-    >>> reader = ScanReader(store)                                          # doctest: +SKIP
-    >>> image, label = reader.read(Box.around((90, 80, 200), (96, 96, 96)))  # doctest: +SKIP
+    chunk is checked against the manifest when a process first touches it. Without `verify` chunks
+    are not checked, which is there only to measure what checking costs.
     """
 
     __slots__ = ("path", "verify")
@@ -151,18 +112,14 @@ class ScanReader:
     @property
     def label_boxes(self) -> dict[int, Box]:
         """Box of each label of the mask in the stored grid (x, y, z); none without a mask."""
-        return {
-            int(label): Box((a[0], a[1], a[2]), (b[0], b[1], b[2]))
-            for label, (a, b) in self.attributes["label_boxes"].items()
-        }
+        boxes = self.attributes["label_boxes"].items()
+        return {int(label): Box(tuple(start), tuple(stop)) for label, (start, stop) in boxes}
 
     @property
     def centroids(self) -> dict[int, tuple[float, float, float]]:
         """Centroid of each label as voxel index (x, y, z) of the stored grid."""
-        return {
-            int(label): (float(x), float(y), float(z))
-            for label, (x, y, z) in self.attributes["centroids"].items()
-        }
+        points = self.attributes["centroids"].items()
+        return {int(label): (float(x), float(y), float(z)) for label, (x, y, z) in points}
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -190,34 +147,6 @@ class ScanReader:
         axes = scan.axes(orientation)
         return axes.shape(scan.shape), axes.affine(scan.affine, scan.shape)
 
-    @overload
-    def read(
-        self, box: Box, *, orientation: str = ..., pad_image: int = ..., pad_label: int = ...
-    ) -> tuple[Image, Label]: ...
-
-    @overload
-    def read(
-        self,
-        box: Box,
-        *,
-        orientation: str = ...,
-        label: bool,
-        pad_image: int = ...,
-        pad_label: int = ...,
-    ) -> tuple[Image, Label | None]: ...
-
-    @overload
-    def read(
-        self,
-        box: Box,
-        *,
-        orientation: str = ...,
-        image: bool,
-        label: bool = ...,
-        pad_image: int = ...,
-        pad_label: int = ...,
-    ) -> tuple[Image | None, Label | None]: ...
-
     def read(
         self,
         box: Box,
@@ -227,8 +156,8 @@ class ScanReader:
         label: bool = True,
         pad_image: int = -1024,
         pad_label: int = 0,
-    ) -> tuple[Image | None, Label | None]:
-        """Read the voxels of `box`."""
+    ) -> tuple[Any, Any]:
+        """Return int16 HU and uint8 labels of `box`, each None where it was not asked for."""
         scan = self._scan()
         axes = scan.axes(orientation)
         if min(box.shape) < 0:
@@ -251,7 +180,7 @@ class ScanReader:
             for low, high, first in zip(inside.start, inside.stop, box.start, strict=True)
         )
 
-        def filled(name: ArrayName, pad: int) -> npt.NDArray[Any]:
+        def filled(name: ArrayName, pad: int) -> Array:
             out, held = np.empty(box.shape, DTYPE[name]), None
             if inside != box or name == "label":  # most of a mask is what it is filled with
                 out.fill(pad)

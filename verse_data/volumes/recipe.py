@@ -116,19 +116,18 @@ class ScanSource:
         """Refuse names that could leave their folder, and points of no level or no place."""
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.scan_id):
             raise UsageError(f"{self.scan_id!r} is no scan id: use letters, digits, '_' and '-'.")
-        labels = sorted(point.label for point in self.centroids)
-        unknown = sorted(set(labels) - LEVEL_OF_LABEL.keys())
-        wrong = ""
+        labels = [point.label for point in self.centroids]
+        places = [value for point in self.centroids for value in point.ijk]
+        levels = len(LEVEL_OF_LABEL.keys() & set(labels)) == len(labels)
+        if not levels or not all(map(math.isfinite, places)):
+            raise UsageError(
+                f"{self.scan_id}: its centroids, of labels {labels}, must be finite points of "
+                f"different vertebral levels."
+            )
         if labels and self.centroids_key is None:
-            wrong = "centroids without the key of their file, which names the store. Give centroids_key too"
-        elif len(set(labels)) != len(labels):
-            wrong = f"several centroids have the same label: {labels}"
-        elif not all(math.isfinite(value) for point in self.centroids for value in point.ijk):
-            wrong = "a centroid has a coordinate that is no finite number"
-        elif unknown:
-            wrong = f"centroid labels {unknown} name no vertebral level"
-        if wrong:
-            raise UsageError(f"{self.scan_id}: {wrong}.")
+            raise UsageError(
+                f"{self.scan_id}: the key of the centroid file names the store. Give centroids_key."
+            )
 
     @property
     def keys(self) -> StoreKeys:

@@ -10,12 +10,12 @@ half-way between two old ones, and a label would be drawn to one side. ``scipy.n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from verse_data.spine.geometry import Grid
+from verse_data.spine.geometry import Array, Grid
 
 Interpolation = Literal["linear", "cubic", "nearest"]
 Triple = tuple[float, float, float]
@@ -43,20 +43,20 @@ class Resampling(Grid):
         start = np.where(finer, (voxels - 1 - (size - 1) * steps) / 2, 0.0)
         scaled = np.diag([*steps, 1.0])
         scaled[:3, 3] = start
-        (i, j, k), (di, dj, dk), (i0, j0, k0) = size.tolist(), steps.tolist(), start.tolist()
-        return cls((i, j, k), old.affine @ scaled, (di, dj, dk), (i0, j0, k0))
+        shape, *along = (tuple(part.tolist()) for part in (size, steps, start))
+        return cls(shape, old.affine @ scaled, *along)
 
     @property
     def trivial(self) -> bool:
         """Whether the new grid is the old one."""
         return self.steps == (1.0, 1.0, 1.0)
 
-    def points(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    def points(self, points: npt.ArrayLike) -> Array:
         """Map voxel indices, shape (..., 3), from the old grid to the new one."""
-        moved: npt.NDArray[np.float64] = (np.asarray(points, np.float64) - self.start) / self.steps
+        moved: Array = (np.asarray(points, np.float64) - self.start) / self.steps
         return moved
 
-    def apply(self, volume: npt.NDArray[Any], interpolation: Interpolation) -> npt.NDArray[Any]:
+    def apply(self, volume: Array, interpolation: Interpolation) -> Array:
         """Return a volume on the new grid, in its own dtype.
 
         ``nearest`` is for labels, the upper voxel half-way; the others are for HU, rounded to the
@@ -65,36 +65,37 @@ class Resampling(Grid):
         ways = {"nearest": self._nearest, "linear": self._linear, "cubic": self._cubic}
         return ways[interpolation](volume)
 
-    def _places(self, axis: int, old: int) -> npt.NDArray[np.float64]:
-        """Return where the new voxels lie along an axis, as indices of the old grid, none outside."""
+    def _neighbours(self, axis: int, old: int) -> tuple[Array, ...]:
+        """Return below and above which old voxels the new ones lie along an axis, and how far on."""
         places = self.start[axis] + np.arange(self.shape[axis]) * self.steps[axis]
-        return np.clip(places, 0, old - 1)
+        places = np.clip(places, 0, old - 1)
+        lower = np.floor(places).astype(np.intp)
+        return lower, np.minimum(lower + 1, old - 1), places - lower
 
-    def _nearest(self, volume: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def _nearest(self, volume: Array) -> Array:
         for axis, old in enumerate(volume.shape):
-            nearest = np.floor(self._places(axis, old) + 0.5).astype(np.intp)
-            volume = volume.take(np.minimum(nearest, old - 1), axis=axis)
+            lower, upper, weight = self._neighbours(axis, old)
+            volume = volume.take(np.where(weight < 0.5, lower, upper), axis=axis)
         return volume
 
-    def _linear(self, volume: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    def _linear(self, volume: Array) -> Array:
         """Interpolate one new slice at a time, so that only slices are held as float64."""
-        places = [self._places(axis, old) for axis, old in enumerate(volume.shape)]
-        lower = [np.floor(place).astype(np.intp) for place in places]
-        upper = [np.minimum(low + 1, n - 1) for low, n in zip(lower, volume.shape, strict=True)]
-        weight = [place - low for place, low in zip(places, lower, strict=True)]
+        (i, i1, wi), (j, j1, wj), planes = (
+            self._neighbours(axis, old) for axis, old in enumerate(volume.shape)
+        )
+        wi = wi[:, None]
         # Fortran order: slices of constant k lie in one piece, as in the file.
         out = np.empty(self.shape, np.int16, order="F")
-        for k in range(self.shape[2]):
-            plane = volume[:, :, lower[2][k]].astype(np.float64)
-            if weight[2][k]:
-                plane += weight[2][k] * (volume[:, :, upper[2][k]] - plane)
-            plane = plane[:, lower[1]] * (1 - weight[1]) + plane[:, upper[1]] * weight[1]
-            across = weight[0][:, None]
-            plane = plane[lower[0]] * (1 - across) + plane[upper[0]] * across
+        for k, (low, high, weight) in enumerate(zip(*planes, strict=True)):
+            plane = volume[:, :, low].astype(np.float64)
+            if weight:
+                plane += weight * (volume[:, :, high] - plane)
+            plane = plane[:, j] * (1 - wj) + plane[:, j1] * wj
+            plane = plane[i] * (1 - wi) + plane[i1] * wi
             out[:, :, k] = np.rint(plane)
         return out
 
-    def _cubic(self, volume: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    def _cubic(self, volume: Array) -> Array:
         from scipy import ndimage
 
         # float32 halves the memory; it holds every int16 exactly.

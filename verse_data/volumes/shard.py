@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import ctypes
 import functools
+import math
 import mmap
 import os
 import resource
@@ -25,10 +26,18 @@ import numpy as np
 import numpy.typing as npt
 from numcodecs import blosc
 
-from verse_data.errors import ChunkMissing
+from verse_data.errors import ChunkMissing, ToolMissing
 from verse_data.records.manifest import StoreManifest
-from verse_data.spine.geometry import Shape
-from verse_data.volumes.layout import ABSENT, CHECKSUM, FILL, ArrayName, metadata_key
+from verse_data.spine.geometry import Array, Shape
+from verse_data.volumes.layout import (
+    ABSENT,
+    CHECKSUM,
+    DTYPE,
+    FILL,
+    ArrayName,
+    metadata_key,
+    shard_key,
+)
 from verse_data.volumes.store import fault, open_plain, read_metadata
 
 _READABLE: Final = {"transpose", "bytes", "blosc", "crc32c"}
@@ -41,7 +50,7 @@ _WATCHFUL: Final = 256
 _JOIN: Final = 64 << 10
 """Bytes between two chunks that are read along rather than asked for apart."""
 
-Decode = Callable[[int, slice], npt.NDArray[Any]]
+Decode = Callable[[int, slice], Array]
 """From a chunk's offset, and the slice along x that is wanted of it, to its voxels in x, y, z."""
 
 
@@ -51,33 +60,33 @@ class Shard:
     def __init__(
         self, store: Path, manifest: StoreManifest, name: ArrayName, *, verify: bool = True
     ) -> None:
-        array, document = manifest.arrays[name], metadata_key(name)
+        array, document, path = manifest.arrays[name], metadata_key(name), store / shard_key(name)
         chain = read_metadata(store, manifest, document)["codecs"][0]["configuration"]["codecs"]
         settings = {codec["name"]: codec.get("configuration", {}) for codec in chain}
-        order = settings.get("transpose", {}).get("order")
-        if not settings.keys() <= _READABLE or order not in (None, [2, 1, 0]):
+        if not settings.keys() <= _READABLE or settings.get("transpose") != {"order": [2, 1, 0]}:
             raise fault(store / document, f"names codecs that this version does not read: {chain}")
-        # Whether a chunk's bytes lie in x-y-z order (x slowest) rather than z-y-x, and a part of it
-        # can be decoded without the rest.
-        self._transposed = order is not None
-        self._in_blocks = self._transposed and settings.get("blosc", {}).get("blocksize", 0) > 0
+        # Whether a part of a chunk can be decoded without the rest.
+        self._in_blocks = settings.get("blosc", {}).get("blocksize", 0) > 0
         self._codec, self._fill, self._chunk = array.codec, FILL[name], array.chunk
-        self._dtype = np.dtype(array.dtype).newbyteorder("<")
-        self._chunk_bytes = int(np.prod(array.chunk)) * self._dtype.itemsize
-        self._wrong = functools.partial(fault, store / array.shard, scan_id=manifest.scan_id)
+        self._dtype = DTYPE[name]
+        self._chunk_bytes = math.prod(array.chunk) * self._dtype.itemsize
+        self._wrong = functools.partial(fault, path, scan_id=manifest.scan_id)
         self._checksums = _unpack(array.crc32c, "<u4", array.grid)
         self._constants = _unpack(array.constant, self._dtype, array.grid)
         self._known = np.full(array.grid, not verify)
 
-        self._content = self._map(store / array.shard, manifest, array.shard)
-        self._address = int(self._content.ctypes.data)
-        self._advise(0, self._content.size, mmap.MADV_RANDOM)
-        self._end = self._content.size - self._known.size * 16 - CHECKSUM
+        self._content = self._map(path, manifest.keys[array.shard].size)
+        size = self._content.size
+        self._address, self._end = (
+            self._content.ctypes.data,
+            size - self._known.size * 16 - CHECKSUM,
+        )
         if self._end < 0:
             raise self._wrong("is too short for its index")
+        self._advise(0, size, mmap.MADV_RANDOM)
+        self._advise(self._end, size, mmap.MADV_WILLNEED)
         index = self._content[self._end : -CHECKSUM]
-        self._advise(self._end, self._content.size, mmap.MADV_WILLNEED)
-        if google_crc32c.value(index) != self._tail_at(self._content.size - CHECKSUM):
+        if google_crc32c.value(index) != self._tail_at(size - CHECKSUM):
             raise self._wrong("has a damaged index")
         # Offset and length of each chunk.
         self._index = np.ndarray((*array.grid, 2), "<u8", index)
@@ -86,9 +95,7 @@ class Shard:
         """Refuse to be pickled: an address means nothing, or worse, in another process."""
         raise TypeError("cannot pickle an open shard; send the path of its store and open it there")
 
-    def gather(
-        self, out: npt.NDArray[Any], start: list[int], stop: list[int], *, held: int | None
-    ) -> None:
+    def gather(self, out: Array, start: list[int], stop: list[int], *, held: int | None) -> None:
         """Fill `out` with the voxels from `start` to `stop` (x, y, z), all of which exist.
 
         `held` is the value that `out` holds everywhere already, so that chunks of it are skipped.
@@ -127,66 +134,50 @@ class Shard:
         for place, (offset, length), checksum in zip(
             places, entries[todo].tolist(), checksums, strict=True
         ):
-            self._check(place, offset, length, checksum)
+            if why := self._fault_of(offset, length, checksum):
+                gone = ChunkMissing if offset == length == ABSENT else None
+                raise self._wrong(f"at chunk {tuple(place)} (z, y, x): {why}", kind=gone)
         self._known[block] |= todo
 
-    def _check(self, place: list[int], offset: int, length: int, expected: int) -> None:
-        """Hold one chunk against the manifest, before the decoder sees it."""
+    def _fault_of(self, offset: int, length: int, expected: int) -> str:
+        """Hold one chunk against the manifest, before the decoder sees it; return what is wrong."""
         end = offset + length - CHECKSUM
         if not offset < end < self._end:
-            where = f"chunk {tuple(place)} (z, y, x)"
-            if offset == length == ABSENT:
-                why = f"lacks {where}: the shard's index has no entry for it"
-                raise self._wrong(why, kind=ChunkMissing)
-            raise self._wrong(
-                f"lists {where} at bytes {offset:,} to {offset + length:,} of {self._end:,}"
-            )
+            return f"the index lists it at {offset:,}, with {length:,} bytes, of {self._end:,}"
         found, tail = google_crc32c.value(self._content[offset:end]), self._tail_at(end)
         if not found == tail == expected:
-            raise self._wrong(
-                f"holds something else than was written as chunk {tuple(place)} (z, y, x): "
-                f"expected CRC-32C {expected:08x}, found {found:08x} in {end - offset:,} bytes, "
-                f"stored {tail:08x}"
+            return (
+                f"it is something else than was written there: expected CRC-32C {expected:08x}, "
+                f"found {found:08x} in {end - offset:,} bytes, stored {tail:08x}"
             )
         # The C decoder trusts the lengths in the header.
-        encoded, decoded = end - offset, self._chunk_bytes
-        if self._codec == "none":
-            lengths = (encoded, encoded)
-        elif encoded < _HEADER.size:
-            lengths = (0, encoded)
-        else:
-            lengths = _HEADER.unpack_from(self._content.data, offset)[::2]
-        if lengths != (decoded, encoded):
-            raise self._wrong(
-                f"has bytes as chunk {tuple(place)} (z, y, x) that declare {lengths[1]:,} bytes "
-                f"that decode to {lengths[0]:,}, and {encoded:,} that decode to {decoded:,} are "
-                f"expected"
-            )
+        encoded = declared = end - offset
+        decoded = encoded
+        if self._codec != "none":
+            decoded, _, declared = _HEADER.unpack_from(self._content.data, offset)
+        if encoded < _HEADER.size or (decoded, declared) != (self._chunk_bytes, encoded):
+            return f"its {encoded:,} bytes declare to be {declared:,} that decode to {decoded:,}"
+        return ""
 
     def _decoder(self) -> Decode:
         """Return what decodes chunks for one read; what it returns is good until its next call."""
         z, y, x = self._chunk
-        shape = (x, y, z) if self._transposed else (z, y, x)
-        turned = (0, 1, 2) if self._transposed else (2, 1, 0)
+        content, dtype = self._content, self._dtype
         if self._codec == "none":
-            content, dtype = self._content, self._dtype
-            return lambda offset, _: np.ndarray(shape, dtype, content, offset).transpose(turned)
-        room = np.empty(shape, self._dtype)
-        tile = room.transpose(turned)
-        size, address, target = self._chunk_bytes, self._address, int(room.ctypes.data)
+            return lambda offset, _: np.ndarray((x, y, z), dtype, content, offset)
+        tile = np.empty((x, y, z), dtype)
+        size, address, target = self._chunk_bytes, self._address, int(tile.ctypes.data)
         decompress, getitem = _decoders()
-        slab, slab_bytes, in_blocks = y * z, size // x, self._in_blocks and getitem
+        slab, slab_bytes, in_blocks = y * z, size // x, self._in_blocks
 
-        def decode(offset: int, along_x: slice) -> npt.NDArray[Any]:
+        def decode(offset: int, along_x: slice) -> Array:
             first, count = along_x.start, along_x.stop - along_x.start
             if in_blocks and count < x:
                 at = target + first * slab_bytes
                 missing = getitem(address + offset, first * slab, count * slab, at)
                 missing -= count * slab_bytes
-            elif decompress:
-                missing = decompress(address + offset, target, size, 1) - size
             else:
-                missing = _decompress_slowly(self._content[offset : self._end], room)
+                missing = decompress(address + offset, target, size, 1) - size
             if missing:
                 raise self._wrong(f"has a chunk at byte {offset:,} that does not decode")
             return tile
@@ -217,10 +208,10 @@ class Shard:
         (checksum,) = _TAIL.unpack_from(self._content.data, offset)
         return int(checksum)
 
-    def _map(self, path: Path, manifest: StoreManifest, key: str) -> npt.NDArray[np.uint8]:
-        descriptor = open_plain(path, manifest.scan_id)
+    def _map(self, path: Path, expected: int) -> Array:
+        descriptor = open_plain(path, self._wrong.keywords["scan_id"])
         try:
-            found, expected = os.fstat(descriptor).st_size, manifest.keys[key].size
+            found = os.fstat(descriptor).st_size
             if found != expected or not found:
                 raise self._wrong(f"has {found:,} bytes where the manifest lists {expected:,}")
             return np.asarray(_Region(descriptor, found))
@@ -280,24 +271,18 @@ def _libc() -> Any:
 
 @functools.cache
 def _decoders() -> tuple[Any, Any]:
-    """Return Blosc's functions for a whole chunk and for a part of it, or None where they are hidden."""
+    """Return Blosc's functions for a whole chunk and for a part of it."""
     try:
         library = ctypes.CDLL(blosc.__file__)
         decompress, getitem = library.blosc_decompress_ctx, library.blosc_getitem
     except (AttributeError, OSError):
-        return None, None
+        raise ToolMissing(
+            "This build of numcodecs hides the functions of its Blosc, which decode the cache. "
+            "Take its wheel: pip install --force-reinstall --only-binary=:all: numcodecs"
+        ) from None
     decompress.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     getitem.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
     return decompress, getitem
-
-
-def _decompress_slowly(chunk: npt.NDArray[np.uint8], room: npt.NDArray[Any]) -> bool:
-    """Decode a chunk by numcodecs' own function; return whether it does not decode."""
-    try:
-        blosc.decompress(chunk, room)
-    except (RuntimeError, ValueError):
-        return True
-    return False
 
 
 def _spans(start: int, stop: int, chunk: int) -> list[tuple[int, slice, slice]]:
@@ -310,5 +295,5 @@ def _spans(start: int, stop: int, chunk: int) -> list[tuple[int, slice, slice]]:
     return spans
 
 
-def _unpack(text: str, dtype: npt.DTypeLike, grid: Shape) -> npt.NDArray[Any]:
+def _unpack(text: str, dtype: npt.DTypeLike, grid: Shape) -> Array:
     return np.frombuffer(base64.b64decode(text), dtype=dtype).reshape(grid)

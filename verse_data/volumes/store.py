@@ -12,13 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 from filelock import FileLock, Timeout
 
-from verse_data.digests import digest_file, sha256_of_json
+from verse_data.digests import sha256_of_json
 from verse_data.errors import (
     ChunkCorrupt,
     ChunkMissing,
@@ -26,17 +24,12 @@ from verse_data.errors import (
     IntegrityError,
     StorageError,
     StoreCorrupt,
-    UsageError,
 )
 from verse_data.publishing import publish_folder, staging, storage_errors, sweep
 from verse_data.records.manifest import MANIFEST_SCHEMA, REPAIR, STORE_FORMAT, StoreManifest
 from verse_data.volumes.layout import (
     GROUP_KEY,
     MANIFEST_KEY,
-    ArrayName,
-    coarse_path,
-    metadata_key,
-    shard_key,
 )
 from verse_data.volumes.recipe import Recipe, ScanSource, fingerprint
 
@@ -45,17 +38,18 @@ _log = logging.getLogger("verse_data.store")
 _LOCK_SECONDS: Final = 600.0
 _MAX_METADATA: Final = 64 << 20
 """Bytes of the largest metadata file that is read whole."""
-_NOT_SERVED: Final = {
-    "earlier": (
-        f"of an earlier layout (store_format) than {STORE_FORMAT}, and not served any more: its "
-        f"scan is converted again, beside it, when next used. Remove it: "
-        f"verse-data cache prune --earlier-formats"
-    ),
-    "later": (
-        "of a later layout (its schema_version or store_format) than this version reads. Use the "
-        "version of verse-data that wrote it, or remove it: verse-data cache prune --all"
-    ),
-}
+
+
+class EarlierFormat(StoreCorrupt):
+    """A whole store of an earlier layout than this version's."""
+
+    state = "earlier_format"
+
+
+class LaterFormat(StoreCorrupt):
+    """A whole store of a later layout than this version's."""
+
+    state = "later_format"
 
 
 def store_path(stores: Path, name: str) -> Path:
@@ -95,53 +89,43 @@ def _building(final: Path) -> Iterator[None]:
     sweep(final.parent)
     path = final.parent / f".lock-{final.name}"
     lock = FileLock(path, timeout=_LOCK_SECONDS)
+    _log.info("taking the lock of %s, for which it waits up to %d s", final, _LOCK_SECONDS)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(Timeout):
-            lock.acquire(timeout=0)
-        if not lock.is_locked:
-            _log.info("waiting up to %d s for who builds %s", _LOCK_SECONDS, final)
-            lock.acquire()
-    except Timeout:
-        _log.info("who builds %s has not ended after %d s; building it too", final, _LOCK_SECONDS)
-    except (OSError, NotImplementedError) as error:
-        # No locks on this file system, or a fault that building itself will name.
-        _log.info("building %s without a lock: %s", final, error)
-        with suppress(OSError):
-            path.unlink()
+        lock.acquire()
+    except (Timeout, OSError, NotImplementedError) as error:
+        # Held for too long, no locks on this file system, or a fault that building will name.
+        _log.info("building %s without its lock: %s", final, error)
     try:
         yield
     finally:
-        if lock.is_locked:
-            # Whoever waits for it finds the store; what cannot be removed is swept by `cache prune`.
-            with suppress(OSError):
-                path.unlink()
-            with suppress(OSError):
-                lock.release()
+        # Whoever waits for it finds the store; what cannot be removed is swept by `cache prune`.
+        with suppress(OSError):
+            path.unlink()
+        with suppress(OSError):
+            lock.release()
 
 
 def _build(source: ScanSource, recipe: Recipe, final: Path) -> None:
     # Whoever finds a finished store needs nothing of what builds one.
-    from verse_data.volumes.convert import Conversion
+    from verse_data.volumes.convert import open_conversion
 
-    with source.checked():
-        conversion = Conversion.plan(source, recipe, final.name)
-    needed = conversion.bytes_needed()
-    folder = next(path for path in final.parents if path.is_dir())
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise DiskFull(
-            f"The disk is nearly full: the store of scan {source.scan_id} takes about "
-            f"{needed:,} bytes at {folder}, and {free:,} are free. Nothing was written. Free some "
-            f"room, or set VERSE_DATA_HOME to a larger disk, and run it again."
-        )
-    with staging(final, needed=needed) as staged:
-        staged.mkdir()
-        with source.checked():
+    with source.checked(), open_conversion(source, recipe) as conversion:
+        needed = conversion.bytes_needed()
+        folder = next(path for path in final.parents if path.is_dir())
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise DiskFull(
+                f"The disk is nearly full: the store of scan {source.scan_id} takes about "
+                f"{needed:,} bytes at {folder}, and {free:,} are free. Nothing was written. Free "
+                f"some room, or set VERSE_DATA_HOME to a larger disk, and run it again."
+            )
+        with staging(final, needed=needed) as staged:
+            staged.mkdir()
             conversion.write(staged)
-        for key in sorted(staged.rglob(GROUP_KEY)):
-            check_zarr(key, key.read_bytes(), source.scan_id)
-        publish_folder(staged, final)
+            for path in sorted(staged.rglob(GROUP_KEY)):
+                check_zarr(path, path.read_bytes(), source.scan_id)
+            publish_folder(staged, final)
 
 
 def fault(
@@ -159,7 +143,6 @@ def fault(
 
 def open_plain(path: Path, scan_id: str | None = None) -> int:
     """Open a file of a store, which holds no links, folders or special files; return its descriptor."""
-    wrong = partial(fault, path, scan_id=scan_id)
     with storage_errors(path):
         try:
             # Not blocking: opening a pipe that nobody writes to would wait for ever.
@@ -167,14 +150,15 @@ def open_plain(path: Path, scan_id: str | None = None) -> int:
             descriptor = os.open(path, flags)
         except (FileNotFoundError, NotADirectoryError):
             why = "does not exist, although the manifest lists it"
-            raise wrong(why, kind=ChunkMissing) from None
+            raise fault(path, why, scan_id=scan_id, kind=ChunkMissing) from None
         except OSError:
             if not path.is_symlink():
                 raise
-            raise wrong("is a link, which stores never hold") from None
+            raise fault(path, "is a link, which stores never hold", scan_id=scan_id) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise wrong("is a folder or a special file, which stores never hold")
+        why = "is a folder or a special file, which stores never hold"
+        raise fault(path, why, scan_id=scan_id)
     return descriptor
 
 
@@ -196,16 +180,14 @@ def load_manifest(store: Path) -> StoreManifest:
         content = _read(where)
     except ChunkMissing:
         raise StoreCorrupt(
-            f"{store} is no finished store: it has no {MANIFEST_KEY}. {REPAIR}"
-            if store.is_dir()
-            else f"There is no store at {store}. It is built when its scan is next used."
+            f"{store} is no finished store: it has no {MANIFEST_KEY}. It is built when its scan is "
+            f"next used. {REPAIR if store.is_dir() else ''}".rstrip()
         ) from None
     try:
         manifest = StoreManifest.parse(content, where=str(where))
     except StoreCorrupt:
-        if (age := other_format(store)) is None:
-            raise
-        raise StoreCorrupt(f"{where}: this store is whole, but {_NOT_SERVED[age]}") from None
+        _refuse_other_format(content, where)
+        raise
     if manifest.fingerprint != store.name:
         raise StoreCorrupt(
             f"{store}: the manifest in this folder belongs to store {manifest.fingerprint[:12]} "
@@ -214,18 +196,28 @@ def load_manifest(store: Path) -> StoreManifest:
     return manifest
 
 
-def other_format(store: Path) -> Literal["earlier", "later"] | None:
-    """Return which layout a whole manifest at `store` is of, if it is not this version's."""
+def _refuse_other_format(content: bytes, where: Path) -> None:
+    """Raise EarlierFormat or LaterFormat if a manifest is whole, and of another version's layout."""
     try:
-        document = json.loads(_read(store / MANIFEST_KEY))
-        layout, root = document.get("store_format"), document.pop("root", None)
-    except (IntegrityError, StorageError, ValueError, RecursionError, AttributeError):
-        return None
+        document = json.loads(content)
+        layout, root = document["store_format"], document.pop("root")
+    except (ValueError, RecursionError, TypeError, LookupError):
+        return
     ours = (document.get("schema_version"), layout) == (MANIFEST_SCHEMA, STORE_FORMAT)
     # Every layout keeps the root digest, so that a damaged manifest is not taken for a foreign one.
     if ours or root != sha256_of_json(document):
-        return None
-    return "earlier" if isinstance(layout, int) and layout < STORE_FORMAT else "later"
+        return
+    whole = f"{where}: this store is whole, but of"
+    if isinstance(layout, int) and layout < STORE_FORMAT:
+        raise EarlierFormat(
+            f"{whole} an earlier layout (store_format) than {STORE_FORMAT}, and not served any more: "
+            f"its scan is converted again, beside it, when next used. Remove it: "
+            f"verse-data cache prune --earlier-formats"
+        )
+    raise LaterFormat(
+        f"{whole} a later layout (its schema_version or store_format) than this version reads. Use "
+        f"the version of verse-data that wrote it, or remove it: verse-data cache prune --all"
+    )
 
 
 def read_metadata(store: Path, manifest: StoreManifest, key: str = GROUP_KEY) -> dict[str, Any]:
@@ -269,11 +261,14 @@ def check_file(
             raise wrong("is a link or a special file, which stores never hold")
         if status.st_size != expected.size:
             raise wrong(f"has {status.st_size:,} bytes where the manifest lists {expected.size:,}")
-        if content and (found := digest_file(path)).sha256 != expected.sha256:
-            raise wrong(
-                f"is not the one that was written: expected {expected.size:,} bytes with SHA-256 "
-                f"{expected.sha256[:12]}, found {found.size:,} bytes with {found.sha256[:12]}"
-            )
+        if content:
+            with path.open("rb") as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
+            if found != expected.sha256:
+                raise wrong(
+                    f"is not the one that was written: expected {expected.size:,} bytes with SHA-256 "
+                    f"{expected.sha256[:12]}, found {status.st_size:,} bytes with {found[:12]}"
+                )
 
 
 def check_store(store: Path) -> StoreManifest:
@@ -286,11 +281,11 @@ def check_store(store: Path) -> StoreManifest:
 
 def verify_store(store: Path) -> list[IntegrityError | StorageError]:
     """Read every byte of a store and return what is wrong with it, one error a file."""
+    found: list[IntegrityError | StorageError] = []
     try:
         manifest = load_manifest(store)
     except (IntegrityError, StorageError) as error:
         return [error]
-    found: list[IntegrityError | StorageError] = []
     for key in sorted(manifest.keys):
         try:
             check_file(store, manifest, key, content=True)
@@ -299,10 +294,10 @@ def verify_store(store: Path) -> list[IntegrityError | StorageError]:
         except (IntegrityError, StorageError) as error:
             found.append(error)
     # A second metadata format beside the first, for instance, would be read by some tools only.
-    for path in sorted(files_below(store)):
-        if path.relative_to(store).as_posix() not in {MANIFEST_KEY, *manifest.keys}:
-            why = "does not belong to its store"
-            found.append(fault(path, why, scan_id=manifest.scan_id, kind=StoreCorrupt))
+    strange = {path.relative_to(store).as_posix() for path in files_below(store)}
+    for key in sorted(strange - {MANIFEST_KEY, *manifest.keys}):
+        why = "does not belong to its store"
+        found.append(fault(store / key, why, scan_id=manifest.scan_id, kind=StoreCorrupt))
     return found
 
 
@@ -319,21 +314,6 @@ def check_zarr(path: Path, content: bytes, scan_id: str) -> None:
     except Exception as error:  # zarr has no base of its errors
         why = f"is no metadata that zarr-python reads ({type(error).__name__}: {error})"
         raise fault(path, why, scan_id=scan_id) from error
-
-
-def read_level(store: Path, name: ArrayName, factor: int) -> npt.NDArray[Any]:
-    """Return a coarser level (z, y, x) of an array, checked against the manifest, through zarr-python.
-
-    Not for a process that forks later: zarr-python reads in threads.
-    """
-    manifest, path = load_manifest(store), coarse_path(name, factor)
-    if shard_key(path) not in manifest.keys:
-        raise UsageError(f"Scan {manifest.scan_id} has no level {factor} of its {name}.")
-    for key in (metadata_key(path), shard_key(path)):
-        check_file(store, manifest, key, content=True)
-    import zarr
-
-    return np.asarray(zarr.open_array(store / path, mode="r")[...])
 
 
 def files_below(folder: Path) -> Iterator[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,13 +13,15 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from verse_data.spine.geometry import Affine, AxisMap, Box, Shape, check_axcodes
+from verse_data.spine.geometry import Affine, Array, AxisMap, Box, Shape, check_axcodes
 from verse_data.volumes.layout import DTYPE
 from verse_data.volumes.reader import ScanReader
 
 _DIM_OF_CODE: Final = {"R": "x", "L": "x", "A": "y", "P": "y", "S": "z", "I": "z"}
 # Slant, in mm a voxel, below which a world coordinate belongs to one axis alone.
 _ALIGNED: Final = 1e-6
+Key = tuple[int | slice, ...]
+Read = Callable[[Key], Array]
 _ABOUT: Final = {
     "image": {"long_name": "CT radiodensity", "units": "HU"},
     "label": {"long_name": "vertebra label"},
@@ -25,60 +29,46 @@ _ABOUT: Final = {
 
 
 class _LazyArray(BackendArray):
-    """An array that is read where it is looked at, through plain slices."""
+    """An array that `read` gives the voxels of, where it is looked at: a slice or index an axis."""
 
-    shape: Shape
-    dtype: np.dtype[Any]
+    def __init__(self, shape: Shape, dtype: npt.DTypeLike, read: Read) -> None:
+        self.shape, self.dtype, self._read = shape, np.dtype(dtype), read
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> npt.NDArray[Any]:
-        values: npt.NDArray[Any] = indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.BASIC, self._at
-        )
-        return values
-
-    def _at(self, key: tuple[int | slice, ...]) -> npt.NDArray[Any]:
-        raise NotImplementedError
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Array:
+        support = indexing.IndexingSupport.BASIC
+        found: Array = indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
+        return found
 
 
-class _StoredVolume(_LazyArray):
-    """Image or label of a store, in the axes of an orientation; a path, so it may be pickled."""
-
-    def __init__(self, path: Path, name: str, orientation: str) -> None:
-        self._reader, self._name, self._orientation = ScanReader(path), name, orientation
-        self.shape = self._reader.grid(orientation)[0]
-        self.dtype = DTYPE[name]
-
-    def _at(self, key: tuple[int | slice, ...]) -> npt.NDArray[Any]:
-        runs = [
-            np.atleast_1d(np.arange(size)[part]) for size, part in zip(self.shape, key, strict=True)
-        ]
-        if not all(run.size for run in runs):
-            values = np.empty([run.size for run in runs], self.dtype)
-        else:
-            (i, i1), (j, j1), (k, k1) = ((int(run.min()), int(run.max()) + 1) for run in runs)
-            image, label = self._reader.read(
-                Box((i, j, k), (i1, j1, k1)),
-                orientation=self._orientation,
-                image=self._name == "image",
-                label=self._name == "label",
-            )
-            values = np.asarray(image if label is None else label)
-            if any((np.diff(run) != 1).any() for run in runs):
-                values = values[np.ix_(*(run - run.min() for run in runs))]
-        return values[tuple(slice(None) if isinstance(part, slice) else 0 for part in key)]
+def _read_voxels(reader: ScanReader, name: str, orientation: str, key: Key) -> Array:
+    """Read voxels of an array of a store, in the axes of an orientation."""
+    shape, _ = reader.grid(orientation)
+    runs = [
+        range(n)[part if isinstance(part, slice) else slice(part % n, part % n + 1)]
+        for n, part in zip(shape, key, strict=True)
+    ]
+    i, j, k = (min(run, default=0) for run in runs)
+    i1, j1, k1 = (max(run, default=-1) + 1 for run in runs)
+    image, label = reader.read(
+        Box((i, j, k), (i1, j1, k1)),
+        orientation=orientation,
+        image=name == "image",
+        label=name == "label",
+    )
+    steps = (
+        slice(None, None, run.step) if isinstance(part, slice) else 0
+        for run, part in zip(runs, key, strict=True)
+    )
+    found: Array = (image if label is None else label)[tuple(steps)]
+    return found
 
 
-class _WorldCoordinate(_LazyArray):
-    """World position of every voxel along one world axis, computed where it is looked at."""
-
-    def __init__(self, affine: Affine, axis: int, shape: Shape) -> None:
-        self._row, self.shape, self.dtype = affine[axis], shape, np.dtype(np.float64)
-
-    def _at(self, key: tuple[int | slice, ...]) -> npt.NDArray[Any]:
-        total = np.asarray(self._row[3])
-        for axis, (size, part) in enumerate(zip(self.shape, key, strict=True)):
-            total = np.add.outer(total, self._row[axis] * np.arange(size, dtype=np.float64)[part])
-        return total
+def _read_world(row: Array, shape: Shape, key: Key) -> Array:
+    """Work out the position of voxels along the world axis that a row of an affine is of."""
+    total = np.asarray(row[3])
+    for step, size, part in zip(row, shape, key, strict=False):
+        total = np.add.outer(total, step * np.arange(size, dtype=np.float64)[part])
+    return total
 
 
 def open_xarray(path: Path, *, orientation: str = "RAS") -> xr.Dataset:
@@ -96,11 +86,10 @@ def open_xarray(path: Path, *, orientation: str = "RAS") -> xr.Dataset:
     axes = AxisMap.between(reader.affine, codes)
     shape, affine = reader.grid(codes)
     dims = tuple(_DIM_OF_CODE[code] for code in codes)
-    variables = {
-        name: (dims, indexing.LazilyIndexedArray(_StoredVolume(path, name, codes)), about)
-        for name, about in _ABOUT.items()
-        if name == "image" or reader.has_label
-    }
+    variables = {}
+    for name in ("image", "label") if reader.has_label else ("image",):
+        lazy = _LazyArray(shape, DTYPE[name], partial(_read_voxels, reader, name, codes))
+        variables[name] = (dims, indexing.LazilyIndexedArray(lazy), _ABOUT[name])
     return xr.Dataset(
         variables,
         coords=_coordinates(affine, dims, shape),
@@ -122,7 +111,8 @@ def open_xarray(path: Path, *, orientation: str = "RAS") -> xr.Dataset:
 def _coordinates(affine: Affine, dims: tuple[str, ...], shape: Shape) -> dict[str, Any]:
     coordinates: dict[str, Any] = {}
     for world, dim in enumerate("xyz"):
-        lazy = indexing.LazilyIndexedArray(_WorldCoordinate(affine, world, shape))
+        read = partial(_read_world, affine[world], shape)
+        lazy = indexing.LazilyIndexedArray(_LazyArray(shape, np.float64, read))
         about = {"units": "mm", "long_name": f"{dim} in RAS+ world space"}
         coordinates[f"world_{dim}"] = (dims, lazy, about)
         axis = dims.index(dim)

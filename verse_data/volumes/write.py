@@ -1,8 +1,13 @@
-"""Writing one array of a store: its inner chunks into one Zarr v3 shard, in one pass.
+"""Writing one array of a store: its inner chunks into one Zarr v3 shard, and its coarser levels.
 
 zarr-python writes the same shard five times slower, for its machinery per chunk. The bytes are
 those of the specification (https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/),
 and a test reads them back through zarr-python and others.
+
+A voxel of a coarser level f, which viewers show of a whole scan, stands for a block of f³ voxels of
+the store, fewer where the volume ends: the CT's is the mean of the block, rounded to the nearest HU,
+halves to even; a label is the voxel at place ``(f - 1) // 2`` of the block along each axis, the
+nearest to its middle, and is placed there.
 """
 
 from __future__ import annotations
@@ -11,42 +16,57 @@ import base64
 import ctypes
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 import google_crc32c
 import numpy as np
-import numpy.typing as npt
 from numcodecs import blosc
 from scipy import ndimage
 
 from verse_data.digests import canonical_json
 from verse_data.records.manifest import StoredArray, StoredKey
-from verse_data.spine.geometry import Box
-from verse_data.volumes.coarse import Gathering, coarse_shape, coarsened
+from verse_data.spine.geometry import Affine, Array, Box
 from verse_data.volumes.layout import (
     ABSENT,
     CHECKSUM,
     DTYPE,
+    FACTORS,
     FILL,
     ArrayName,
     Codec,
     Extents,
-    Slab,
     array_document,
     blosc_settings,
     chunk_grid,
+    coarse_path,
     inner_chunk,
+    level_offset,
     metadata_key,
     shard_key,
 )
 
 _NEVER_SPLIT, _SPLIT_BY_DEFAULT = 2, 4
 _SHUFFLE: Final = {"noshuffle": blosc.NOSHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
+
+
+@dataclass(frozen=True)
+class Slab:
+    """All inner chunks at one `place` of the chunk grid along `axis` (0 … 2 for z, y, x).
+
+    `voxels`, (z, y, x), are one chunk thick at most along `axis`, and whole along the others.
+    """
+
+    axis: int
+    place: int
+    voxels: Array
 
 
 @dataclass(frozen=True)
@@ -58,12 +78,11 @@ class WrittenArray:
     boxes: dict[int, Box]
 
 
-@dataclass(frozen=True)
-class Target:
-    """Where an array goes in a store, and the attributes of its metadata document."""
-
-    path: str
-    attributes: dict[str, Any]
+def slabs_of(array: Array, codec: Codec) -> Iterator[Slab]:
+    """Cut a (z, y, x) array that lies in memory into slabs along z."""
+    thick = inner_chunk(codec)[0]
+    for place, begin in enumerate(range(0, array.shape[0], thick)):
+        yield Slab(0, place, array[begin : begin + thick])
 
 
 def write_array(
@@ -73,33 +92,39 @@ def write_array(
     slabs: Iterable[Slab],
     *,
     codec: Codec,
+    affine: Affine,
     attributes: dict[str, Any],
-    coarse: Mapping[int, Target],
 ) -> WrittenArray:
     """Write an array of `shape` (z, y, x) below the store `folder`, and its coarser levels.
 
     `slabs` are its voxels, every place along one axis once, in any order. One is encoded in a
     thread of its own while the next one is read: at most two must be held.
     """
+    levels = _Levels(name)
+    keys: dict[str, StoredKey] = {}
     with ExitStack() as files:
 
-        def begin(target: Target, shape: Extents) -> _ArrayWriter:
-            writer = _ArrayWriter(folder, target, name, shape, codec)
+        def shard(path: str, extents: Extents, described: dict[str, Any]) -> _ShardWriter:
+            writer = _ShardWriter(folder, path, name, extents, codec, described)
             files.callback(writer.stream.close)
             return writer
 
-        whole = begin(Target(name, attributes), shape)
-        levels = {f: begin(target, coarse_shape(shape, f)) for f, target in coarse.items()}
-        gathered = {f: Gathering(shape, f, inner_chunk(codec)) for f in coarse}
-
         def add(slab: Slab) -> None:
             whole.add(slab)
-            for factor, part in coarsened(slab.voxels, name).items():
-                for made in gathered[factor].add(slab, part):
-                    levels[factor].add(made)
+            levels.add(slab)
 
-        _in_turn(add, slabs)
-        keys = {k: key for writer in (whole, *levels.values()) for k, key in writer.finish()}
+        def finish() -> None:
+            keys.update(whole.finish())
+            for factor in FACTORS:
+                z, y, x = (-(-n // factor) for n in shape)
+                placed = {**attributes, "affine": _coarse_affine(affine, name, factor).tolist()}
+                level = shard(coarse_path(name, factor), (z, y, x), placed)
+                for slab in levels.slabs(factor):
+                    level.add(slab)
+                keys.update(level.finish())
+
+        whole = shard(name, shape, attributes)
+        _in_turn(chain((partial(add, slab) for slab in slabs), [finish]))
     stored = StoredArray(
         shape=shape,
         chunk=inner_chunk(codec),
@@ -109,7 +134,7 @@ def write_array(
         crc32c=base64.b64encode(whole.checksums.tobytes()).decode(),
         constant=base64.b64encode(whole.constants.tobytes()).decode(),
     )
-    return WrittenArray(stored, keys, whole.boxes)
+    return WrittenArray(stored, keys, whole.label_boxes())
 
 
 def stored_key(content: bytes) -> StoredKey:
@@ -117,40 +142,46 @@ def stored_key(content: bytes) -> StoredKey:
     return StoredKey(size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
-def _in_turn(add: Callable[[Slab], None], slabs: Iterable[Slab]) -> None:
-    """Add each slab in a thread of its own while the next one is read."""
+def _in_turn(jobs: Iterable[Callable[[], None]]) -> None:
+    """Run each job in a thread while the next one is made."""
     # A thread also keeps Blosc off its global pool of threads, which a fork would break.
     with small_blocks(), ThreadPoolExecutor(1) as pool:
-        before = None
-        for slab in slabs:
-            if before is not None:
+        before: Future[None] | None = None
+        for job in jobs:
+            if before:
                 before.result()
-            before = pool.submit(add, slab)
-        if before is not None:
+            before = pool.submit(job)
+        if before:
             before.result()
 
 
-class _ArrayWriter:
+@dataclass
+class _ShardWriter:
     """Encodes the chunks of slabs, appends them to a shard, and notes each in C order of the grid."""
 
-    def __init__(
-        self, folder: Path, target: Target, name: ArrayName, shape: Extents, codec: Codec
-    ) -> None:
-        self._name, self._path, self._chunk = name, target.path, inner_chunk(codec)
-        self._settings = None if codec == "none" else blosc_settings(name, codec)
-        self._document = canonical_json(array_document(name, shape, codec, target.attributes))
-        shard = folder / shard_key(target.path)
+    folder: Path
+    path: str
+    name: ArrayName
+    shape: Extents
+    codec: Codec
+    attributes: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        """Write the metadata document, and begin the shard."""
+        document = array_document(self.name, self.shape, self.codec, self.attributes)
+        self._document, shard = canonical_json(document), self.folder / shard_key(self.path)
         shard.parent.mkdir(parents=True)
-        (folder / metadata_key(target.path)).write_bytes(self._document)
+        (self.folder / metadata_key(self.path)).write_bytes(self._document)
         self.stream = shard.open("xb", buffering=1 << 20)
         self._digest, self._offset = hashlib.sha256(), 0
-        grid = chunk_grid(shape, self._chunk)
+        self._chunk = inner_chunk(self.codec)
+        grid = chunk_grid(self.shape, self._chunk)
         self._index = np.full((*grid, 2), ABSENT, "<u8")
         self.checksums = np.zeros(grid, "<u4")
-        self.constants = np.zeros(grid, DTYPE[name])
-        self.boxes: dict[int, Box] = {}
+        self.constants = np.zeros(grid, DTYPE[self.name])
+        self._extents: dict[int, tuple[Any, Any]] = {}
         self._uniform: dict[int, tuple[bytes, int]] = {}
-        self._turned = np.empty(self._chunk[::-1], DTYPE[name])
+        self._turned = np.empty(self._chunk[::-1], DTYPE[self.name])
 
     def add(self, slab: Slab) -> None:
         """Encode and append the chunks of a slab.
@@ -166,61 +197,70 @@ class _ArrayWriter:
             cut[along] = slice(None)
             bar = _copied(voxels[tuple(cut)])
             empty = _constant(bar) == 0  # most bars of a mask: no need to look at each chunk
-            place, part = list(corner), [slice(None)] * 3
+            place = list(corner)
+            place[slab.axis] = slab.place
             for number in range(grid[along]):
-                place[along], part[along] = number, slice(number * thick, (number + 1) * thick)
-                place[slab.axis] = slab.place
+                place[along] = slab.place if along == slab.axis else number
                 if empty:
-                    self._append((place[0], place[1], place[2]), 0)
+                    self._add_constant(0, tuple(place))
                 else:
-                    self._add_chunk(_copied(bar[tuple(part)]), (place[0], place[1], place[2]))
+                    part = _along(along, number * thick, (number + 1) * thick)
+                    self._add_chunk(_copied(bar[part]), tuple(place))
 
-    def finish(self) -> Iterator[tuple[str, StoredKey]]:
-        """Write the index; yield key, size and digest of the files."""
+    def finish(self) -> dict[str, StoredKey]:
+        """Write the index; return size and digest of the files by key."""
         if self._index.max() == ABSENT:
             raise ValueError("a chunk of the grid was never given")
         index = self._index.tobytes()
         self._write(index + int(google_crc32c.value(index)).to_bytes(CHECKSUM, "little"))
-        shard = StoredKey(size=self._offset, sha256=self._digest.hexdigest())
-        yield shard_key(self._path), shard
-        yield metadata_key(self._path), stored_key(self._document)
+        return {
+            shard_key(self.path): StoredKey(size=self._offset, sha256=self._digest.hexdigest()),
+            metadata_key(self.path): stored_key(self._document),
+        }
 
-    def _add_chunk(self, block: npt.NDArray[Any], place: Extents) -> None:
+    def label_boxes(self) -> dict[int, Box]:
+        """Return the boxes of labels, in (x, y, z)."""
+        return {
+            label: Box(tuple(low[::-1].tolist()), tuple(high[::-1].tolist()))
+            for label, (low, high) in self._extents.items()
+        }
+
+    def _add_chunk(self, block: Array, place: tuple[int, ...]) -> None:
         constant = _constant(block)
-        if self._name == "label" and constant != 0:
-            self._widen_boxes(block, place)
-        if constant is None:
-            if block.shape != self._chunk:
-                # What lies beyond the border is stored as well; the spec leaves its value open.
-                self._turned.fill(block[0, 0, 0])
-            self._turned[tuple(slice(n) for n in block.shape[::-1])] = block.transpose(2, 1, 0)
-        self._append(place, constant)
+        if self.name == "label" and constant != 0:
+            self._note_labels(block, place)
+        if constant is not None:
+            self._add_constant(constant, place)
+            return
+        if block.shape != self._chunk:
+            # What lies beyond the border is stored as well; the spec leaves its value open.
+            self._turned.fill(block[0, 0, 0])
+        self._turned[tuple(slice(n) for n in block.shape[::-1])] = block.transpose(2, 1, 0)
+        self._append(place, FILL[self.name], *self._encoded())
 
-    def _append(self, place: Extents, constant: int | None) -> None:
-        """Write the chunk that was turned to (x, y, z), or the one that is `constant`."""
-        if constant is None:
-            content, checksum = self._encoded()
-        else:
-            if constant not in self._uniform:
-                self._turned.fill(constant)
-                self._uniform[constant] = self._encoded()
-            content, checksum = self._uniform[constant]
+    def _add_constant(self, value: int, place: tuple[int, ...]) -> None:
+        if value not in self._uniform:
+            self._turned.fill(value)
+            self._uniform[value] = self._encoded()
+        self._append(place, value, *self._uniform[value])
+
+    def _append(self, place: tuple[int, ...], constant: int, content: bytes, checksum: int) -> None:
         self._index[place] = self._offset, len(content) + CHECKSUM
-        self.checksums[place] = checksum
-        self.constants[place] = FILL[self._name] if constant is None else constant
+        self.checksums[place], self.constants[place] = checksum, constant
         self._write(content)
         self._write(checksum.to_bytes(CHECKSUM, "little"))
 
     def _encoded(self) -> tuple[bytes, int]:
-        if (how := self._settings) is None:
+        how = blosc_settings(self.name, self.codec)
+        if self.codec == "none":
             content = self._turned.tobytes()
         else:
             content = blosc.compress(
                 self._turned,
-                how["cname"].encode(),
+                self.codec.encode(),
                 how["clevel"],
-                shuffle=_SHUFFLE[how["shuffle"]],
-                blocksize=how["blocksize"],
+                _SHUFFLE[how["shuffle"]],
+                how["blocksize"],
             )
         return content, int(google_crc32c.value(content))
 
@@ -229,21 +269,98 @@ class _ArrayWriter:
         self._digest.update(content)
         self._offset += len(content)
 
-    def _widen_boxes(self, block: npt.NDArray[Any], place: Extents) -> None:
-        """Widen the boxes of labels, in (x, y, z), by what one chunk holds of them."""
-        begin = [p * c for p, c in zip(place, self._chunk, strict=True)]
+    def _note_labels(self, block: Array, place: tuple[int, ...]) -> None:
+        """Widen the extents of labels by what one chunk holds of them."""
+        corner = np.multiply(place, self._chunk)
         for label, found in enumerate(ndimage.find_objects(block), start=1):
-            if not found:
-                continue
-            inside = [(a + f.start, a + f.stop) for a, f in zip(begin, found, strict=True)]
-            if known := self.boxes.get(label):
-                pairs = zip(known.start[::-1], known.stop[::-1], inside, strict=True)
-                inside = [(min(a, low), max(b, high)) for a, b, (low, high) in pairs]
-            (z0, z1), (y0, y1), (x0, x1) = inside
-            self.boxes[label] = Box((x0, y0, z0), (x1, y1, z1))
+            if found:
+                low, high = (
+                    corner + [getattr(part, end) for part in found] for end in ("start", "stop")
+                )
+                before = self._extents.get(label, (low, high))
+                self._extents[label] = np.minimum(before[0], low), np.maximum(before[1], high)
 
 
-def _constant(block: npt.NDArray[Any]) -> int | None:
+class _Levels:
+    """The coarser levels of an array, gathered from what each slab of it gives of them."""
+
+    def __init__(self, name: ArrayName) -> None:
+        self._coarsened = _nearest if name == "label" else _means
+        self._parts: dict[tuple[int, int, int], dict[int, Array]] = defaultdict(dict)
+
+    def add(self, slab: Slab) -> None:
+        """Take the blocks of a slab of the array, of which the first voxel starts one."""
+        for factor, part in self._coarsened(slab.voxels).items():
+            self._parts[factor, slab.axis, slab.place // factor][slab.place] = part
+
+    def slabs(self, factor: int) -> Iterator[Slab]:
+        """Yield the slabs of a level, in the order in which those of the array came."""
+        for (of, axis, place), parts in self._parts.items():
+            if of == factor:
+                voxels = np.concatenate([parts[number] for number in sorted(parts)], axis=axis)
+                # The order of chunks in the shard follows from how the slab lies in memory.
+                yield Slab(axis, place, voxels.copy(order="C"))
+
+
+def _coarse_affine(affine: Affine, name: ArrayName, factor: int) -> Affine:
+    """Return the (4, 4) affine of a level, voxel index (x, y, z) to world mm, RAS+."""
+    step = np.diag([*[float(factor)] * 3, 1.0])
+    step[:3, 3] = level_offset(name, factor)
+    return affine @ step
+
+
+def _nearest(voxels: Array) -> dict[int, Array]:
+    """Return the voxel nearest to the middle of each block; the last of a block that is cut short."""
+    nearest = {}
+    for factor in FACTORS:
+        kept = voxels
+        for axis, n in enumerate(voxels.shape):
+            middles = kept[_along(axis, (factor - 1) // 2, None, factor)]
+            if middles.shape[axis] < -(-n // factor):
+                last = kept[_along(axis, -1, None)]
+                middles = np.concatenate([middles, last], axis=axis)
+            kept = middles
+        nearest[factor] = kept.copy(order="K")
+    return nearest
+
+
+def _means(voxels: Array) -> dict[int, Array]:
+    """Return the rounded mean of each block; each factor doubles the one before."""
+    # A few planes at a time: what is added up then stays in the processor's cache.
+    along, thick = int(np.argmax(np.abs(voxels.strides))), max(FACTORS)
+    means: dict[int, list[Array]] = {factor: [] for factor in FACTORS}
+    for start in range(0, voxels.shape[along], thick):
+        planes = voxels[_along(along, start, start + thick)]
+        sums = planes.astype(np.int32, order="K")
+        for factor, parts in means.items():
+            # Whole planes first: the additions along rows, which are slow, then have less to do.
+            for axis in np.argsort(np.abs(sums.strides))[::-1].tolist():
+                sums = _pair_sums(sums, axis)
+            # One count for all blocks of an axis, unless the last one is cut short.
+            starts = (np.arange(0, n if n % factor else 1, factor) for n in planes.shape)
+            counts = (np.minimum(factor, n - s) for n, s in zip(planes.shape, starts, strict=True))
+            z, y, x = np.ix_(*(count.astype(np.float32) for count in counts))
+            # 64 voxels of int16 add up to less than 2**24, so float32 rounds as exactly as float64.
+            parts.append(np.rint(sums.astype(np.float32) / (z * y * x)).astype(np.int16))
+    return {factor: np.concatenate(parts, axis=along) for factor, parts in means.items()}
+
+
+def _pair_sums(values: Array, axis: int) -> Array:
+    """Add neighbours along an axis; the last one of an odd number stays alone."""
+    even, odd = values[_along(axis, 0, None, 2)], values[_along(axis, 1, None, 2)]
+    if even.shape == odd.shape:
+        return even + odd
+    sums = even.copy(order="K")
+    sums[_along(axis, 0, odd.shape[axis])] += odd
+    return sums
+
+
+def _along(axis: int, *part: int | None) -> tuple[slice, ...]:
+    """Return the index that takes ``slice(*part)`` along one axis."""
+    return (*(slice(None),) * axis, slice(*part))
+
+
+def _constant(block: Array) -> int | None:
     """Return the one value that fills a block, if it is one."""
     first = block[0, 0, 0]
     # A first row settles it nearly always.
@@ -252,7 +369,7 @@ def _constant(block: npt.NDArray[Any]) -> int | None:
     return None
 
 
-def _copied(block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _copied(block: Array) -> Array:
     """Copy a block into one piece of memory, read in the order in which it lies."""
     # Whole rows are copied that way, also where the view is flipped; turning the copy round, which
     # fits the processor's cache, is then twice as fast as turning the view.
