@@ -251,7 +251,7 @@ def test_balance_meets_the_asked_grades_where_no_limit_stands_in_the_way() -> No
         fx, grade_weights={0: 1, 1: 1, 2: 1, 3: 1}, max_subject_share=1.0, count=100
     )
 
-    drawn = fx.rows.grade[sampler.order(0)]
+    drawn = fx.rows["grade"][sampler.order(0)]
 
     assert np.allclose(sampler.shares.groupby("grade")["share"].sum(), 0.25, atol=1e-6)
     assert np.abs(np.bincount(drawn) - 25).max() <= 1
@@ -288,11 +288,12 @@ def test_the_usual_limit_can_always_be_met() -> None:
     ("options", "text"),
     [
         ({"max_subject_share": 0.01}, "cannot be met by 10 subjects"),
-        ({"grade_weights": {0: 0}}, "one of them more"),
-        ({"grade_weights": {-1: 1}}, "grades here are"),
+        ({"grade_weights": {0: 0}}, "one of them must be more"),
+        ({"grade_weights": {-1: 1}}, "names the grade -1"),
         ({"grade_weights": {0: float("inf")}}, "not a finite number"),
         ({"grade_weights": {0: "a"}}, "not a finite number"),
-        ({"grade_weights": {0.5: 1}}, "not a whole number"),
+        ({"grade_weights": {0.5: 1}}, "names the grade 0.5"),
+        ({"grade_weights": {0: 2, 3: -1}}, "of 0 or more"),
         ({"grade_weights": [1, 2]}, "not a mapping"),
         ({"max_subject_share": float("nan")}, "not a finite number"),
         ({"max_subject_share": "a"}, "not a finite number"),

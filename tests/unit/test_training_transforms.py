@@ -167,7 +167,6 @@ def test_a_step_with_its_own_generator_does_not_repeat_numpys() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: CropOrPad(16),  # type: ignore[arg-type]
         lambda: CropOrPad((16, 16)),  # type: ignore[arg-type]
         lambda: CropOrPad((16, 16, 1.5)),  # type: ignore[arg-type]
         lambda: CropOrPad((8, 8, 8), about="nose"),  # type: ignore[arg-type]
