@@ -98,7 +98,10 @@ def to_croissant(
         "isLiveDataset": False,
         "distribution": [_file_object(file) for file in provenance.files],
         "recordSet": _record_sets(provenance),
-        **(_rai(rai) if rai else {}),
+        **{
+            f"rai:{to_camel(name)}": v
+            for name, v in (rai.model_dump(mode="json") if rai else {}).items()
+        },
     }
     return {name: value for name, value in facts.items() if value not in (None, [], "")}
 
@@ -117,12 +120,12 @@ def _file_object(file: FileProvenance) -> dict[str, Any]:
 
 def _record_sets(provenance: Provenance) -> list[dict[str, Any]]:
     """Return one record a scan: who it is of, which split it is in, and its files."""
-    scans: dict[str, dict[str, FileProvenance]] = {}
+    scans: dict[str, dict[str, str]] = {}
     for file in provenance.files:
         if file.scan_id and file.role in _ROLES:
-            scans.setdefault(file.scan_id, {})[str(file.role)] = file
-    if not scans:
-        return []
+            known = {"scan_id": file.scan_id, "subject_id": file.scan_id.split("_", 1)[0]}
+            empty = dict.fromkeys(_COLUMNS, "") | known | {"split": split_of(file.path) or ""}
+            scans.setdefault(file.scan_id, empty)[str(file.role)] = file.path
     fields = [
         {
             "@type": "cr:Field",
@@ -140,19 +143,9 @@ def _record_sets(provenance: Provenance) -> list[dict[str, Any]]:
         "description": "One record a CT series; files by their path in the release.",
         "key": {"@id": "scans/scan_id"},
         "field": fields,
-        "data": [_record(scan_id, files) for scan_id, files in sorted(scans.items())],
+        "data": [
+            {f"scans/{name}": value for name, value in record.items()}
+            for _, record in sorted(scans.items())
+        ],
     }
-    return [record_set]
-
-
-def _record(scan_id: str, files: dict[str, FileProvenance]) -> dict[str, str]:
-    split = split_of(next(iter(files.values())).path) or ""
-    values = {"scan_id": scan_id, "subject_id": scan_id.split("_", 1)[0], "split": split}
-    values |= {role: files[role].path if role in files else "" for role in _ROLES}
-    return {f"scans/{name}": value for name, value in values.items()}
-
-
-def _rai(rai: ResponsibleAI) -> dict[str, Any]:
-    """Return the fields under their names in the vocabulary: ``rai:dataCollection`` and so on."""
-    values = rai.model_dump(mode="json", exclude_none=True)
-    return {f"rai:{to_camel(name)}": value for name, value in values.items()}
+    return [record_set] if scans else []
