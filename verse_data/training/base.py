@@ -7,7 +7,7 @@ import operator
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from verse_data.spine.geometry import Affine, Box, check_axcodes
 from verse_data.training.arguments import whole
 from verse_data.training.draw import seeded_transform
 from verse_data.training.loader import EpochLoader
+from verse_data.training.rows import Rows, digest
 from verse_data.training.sampler import EpochDataset, EpochSampler
 from verse_data.training.samples import (
     Sample,
@@ -36,17 +37,6 @@ if TYPE_CHECKING:
 Transform = Callable[[Any], Any]
 Index = int | tuple[int, int]
 """Number of a sample in the current epoch, or (epoch, number)."""
-
-
-class ServedOptions(TypedDict, total=False):
-    """Options of every unit; see :class:`ServedDataset`."""
-
-    orientation: str
-    transform: Transform | None
-    seed: int
-    image_dtype: str
-    provenance: Mapping[str, Any] | None
-    left_out: Sequence[LeftOut]
 
 
 class ServedDataset(EpochDataset):
@@ -83,6 +73,8 @@ class ServedDataset(EpochDataset):
 
     uneven: bool = False
     """Whether images differ in size, so that a batch of them needs padding."""
+    rows: Rows | None = None
+    """Rows of the vertebrae table that samples are made from, if they are."""
 
     def __init__(
         self,
@@ -131,7 +123,8 @@ class ServedDataset(EpochDataset):
     @property
     def sampled_scans(self) -> frozenset[str]:
         """Ids of the scans that a sample can come from."""
-        return frozenset(self.scans.scan_id.tolist())
+        ids = self.scans.scan_id if self.rows is None else self.rows["scan_id"]
+        return frozenset(ids.tolist())
 
     @property
     def fingerprint(self) -> str:
@@ -143,13 +136,9 @@ class ServedDataset(EpochDataset):
             "unit": self.unit,
             "scans": [[s.scan_id, s.store.name] for s in self.scans],
             "options": self.options,
-            "rows": self._rows_digest(),
+            "rows": None if self.rows is None else digest(self.rows),
         }
         return sha256_of_json(content)
-
-    def _rows_digest(self) -> str | None:
-        """Return the digest of the rows of the vertebrae table that decide the samples."""
-        return None
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -304,7 +293,7 @@ class ScanDataset(ServedDataset):
         scans: Sequence[ServedScan],
         *,
         label: bool = True,
-        **served: Unpack[ServedOptions],
+        **served: Any,
     ) -> None:
         super().__init__(scans, needs_label=label, **served)
         self.label = label

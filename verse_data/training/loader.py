@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch.utils.data import DataLoader
-from torch.utils.data._utils import signal_handling
 
 from verse_data.errors import SampleError, UsageError, VerseDataError
 from verse_data.training.sampler import EpochDataset, EpochSampler
@@ -162,7 +161,9 @@ class EpochLoader(DataLoader[Any]):
         except Exception as error:
             lost = not isinstance(error, VerseDataError) and "DataLoader" in str(error)
             self._iterator = None
-            _dismiss(batches, lost=lost)
+            # Left to the garbage collector, the workers would stay for as long as somebody holds
+            # the error. This is a private part of torch's iterator, which one without workers lacks.
+            getattr(batches, "_shutdown_workers", int)()
             # Batching in a worker needs shared memory; that error comes as one of ours.
             short = any(word in str(error) for word in _SHARED_MEMORY_WORDS)
             if not lost and not (short and isinstance(error, SampleError)):
@@ -241,22 +242,3 @@ def _looking(reference: weakref.ref[Any], timeout: float = _LOOK_S) -> tuple[boo
         found: tuple[bool, Any] = type(batches)._try_get_data(batches, min(left, _LOOK_S))  # noqa: SLF001
         if found[0] or left <= _LOOK_S:
             return found
-
-
-def _dismiss(batches: Iterator[Any], *, lost: bool) -> None:
-    """Stop the workers behind `batches` now, and those that hang or died at once.
-
-    Left to the garbage collector they would stay until whoever holds the error lets go of it, and
-    torch waits 5 s for each that hangs. This uses private parts of torch's iterator; where a
-    version of torch lacks them, the garbage collector does it as ever.
-    """
-    workers = getattr(batches, "_workers", ())
-    if lost and getattr(batches, "_worker_pids_set", False):
-        # Otherwise torch would report the end of each as an error of its own.
-        signal_handling._remove_worker_pids(id(batches))  # type: ignore[attr-defined]  # noqa: SLF001
-        batches._worker_pids_set = False  # type: ignore[attr-defined]  # noqa: SLF001
-        for worker in workers:
-            worker.kill()
-    shutdown = getattr(batches, "_shutdown_workers", None)
-    if callable(shutdown):
-        shutdown()

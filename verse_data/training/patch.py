@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,9 @@ from verse_data.errors import UsageError, ValidationFailed
 from verse_data.spine.geometry import Box, Shape
 from verse_data.spine.levels import LEVELS
 from verse_data.training.arguments import one_of, voxels, whole
-from verse_data.training.base import ServedDataset, ServedOptions
+from verse_data.training.base import ServedDataset
 from verse_data.training.draw import DRAW, DrawPlan, plan_by_class, uniforms
-from verse_data.training.rows import digest, read_rows
+from verse_data.training.rows import read_rows
 from verse_data.training.samples import Sample
 from verse_data.training.scans import OrientedScan, ServedScan
 from verse_data.volumes.reader import ScanReader
@@ -85,7 +85,7 @@ class PatchDataset(ServedDataset):
         patches_per_scan: int = 8,
         patches_per_epoch: int | None = None,
         label: bool = True,
-        **served: Unpack[ServedOptions],
+        **served: Any,
     ) -> None:
         one_of("sampling", sampling, ("uniform", "foreground", "level", "grade"))
         super().__init__(scans, needs_label=label or sampling == "foreground", **served)
@@ -94,14 +94,13 @@ class PatchDataset(ServedDataset):
         count = whole("patches_per_scan", patches_per_scan) * len(self.scans)
         if patches_per_epoch is not None:
             count = whole("patches_per_epoch", patches_per_epoch)
-        self._rows = None
         if sampling in {"level", "grade"}:
             if vertebrae is None:
                 raise UsageError(
                     f"sampling={sampling!r} needs vertebrae=, rows of release.vertebrae."
                 )
             rows = read_rows(vertebrae, self.scans)
-            self._rows, self._plan = plan_by_class(sampling, rows, weights, count, self.seed)
+            self.rows, self._plan = plan_by_class(sampling, rows, weights, count, self.seed)
         elif weights is not None:
             raise UsageError(
                 f"weights= has no meaning with sampling={sampling!r}; use 'level' or 'grade'."
@@ -125,19 +124,10 @@ class PatchDataset(ServedDataset):
             **super().options,
         }
 
-    @property
-    def sampled_scans(self) -> frozenset[str]:
-        """Ids of the scans that a patch can be drawn from."""
-        rows = self._rows
-        return super().sampled_scans if rows is None else frozenset(rows["scan_id"].tolist())
-
-    def _rows_digest(self) -> str | None:
-        return None if self._rows is None else digest(self._rows)
-
     def scan_number(self, epoch: int, index: int) -> int:
         """Return the number of the scan that patch `index` of `epoch` is drawn from."""
         item = self._plan.item(epoch, index)
-        return item if self._rows is None else int(self._rows["scan"][item])
+        return item if self.rows is None else int(self.rows["scan"][item])
 
     def _make(self, epoch: int, index: int) -> Sample:
         number = self.scan_number(epoch, index)
@@ -146,15 +136,15 @@ class PatchDataset(ServedDataset):
         image, label = scan.reader.read(box, orientation=self.orientation, label=self.label)
         sample = self._sample(number, image, label, box.affine(scan.affine))
         sample["box"] = torch.tensor([box.start, box.stop], dtype=torch.int64)
-        if self._rows is not None:
-            row = self._rows[self._plan.item(epoch, index)]
+        if self.rows is not None:
+            row = self.rows[self._plan.item(epoch, index)]
             sample |= {"level": LEVELS[row["level"]], "grade": int(row["grade"])}
         return sample
 
     def _box(self, scan: OrientedScan, epoch: int, index: int) -> Box:
         key = (self.seed, DRAW, epoch, index)
-        if self._rows is not None:
-            centroid = self._rows["centroid"][self._plan.item(epoch, index)]
+        if self.rows is not None:
+            centroid = self.rows["centroid"][self._plan.item(epoch, index)]
             shift = (uniforms(3, *key) - 0.5) * np.asarray(self.patch_size) / 2
             return inside(scan.from_world(centroid) + shift, self.patch_size, scan.shape)
         if self.sampling == "foreground":

@@ -16,7 +16,7 @@ import torch
 
 from verse_data.errors import UsageError, ValidationFailed
 from verse_data.spine.geometry import AxisMap, Box, apply_affine, check_axcodes
-from verse_data.spine.levels import LABEL_OF_LEVEL, LEVEL_OF_LABEL, LEVELS, region
+from verse_data.spine.levels import LABEL_OF_LEVEL, LEVEL_OF_LABEL, LEVELS
 from verse_data.training.arguments import finite, one_of, voxels, whole
 from verse_data.training.samples import PAD_HU, Sample, cut, position
 
@@ -218,18 +218,6 @@ class MapLabels:
         names = dict(enumerate([level for level in LEVELS if level in chosen], start=1))
         numbers = {LABEL_OF_LEVEL[level]: number for number, level in names.items()}
         return cls({**dict.fromkeys(LABEL_OF_LEVEL.values(), 0), **numbers}, names)
-
-    @classmethod
-    def regions(cls) -> MapLabels:
-        """Merge to 1 cervical, 2 thoracic, 3 lumbar."""
-        names = ("cervical", "thoracic", "lumbar")
-        numbers = {LABEL_OF_LEVEL[level]: names.index(region(level)) + 1 for level in LEVELS}
-        return cls(numbers, dict(enumerate(names, start=1)))
-
-    @classmethod
-    def binary(cls) -> MapLabels:
-        """Merge all vertebrae to 1."""
-        return cls(dict.fromkeys(LABEL_OF_LEVEL.values(), 1), {1: "vertebra"})
 
 
 def _moved(sample: Sample, volumes: Mapping[str, torch.Tensor], affine: Any) -> Sample:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +11,9 @@ import numpy.typing as npt
 from verse_data.errors import UsageError
 from verse_data.spine.levels import LEVELS
 from verse_data.training.arguments import Millimetres, finite, lengths, one_of, whole
-from verse_data.training.base import ServedDataset, ServedOptions
+from verse_data.training.base import ServedDataset
 from verse_data.training.crops import Region, mask_region, neighbours, read_region, spine_directions
-from verse_data.training.rows import STATUSES, Rows, as_table, digest, read_rows, targets
+from verse_data.training.rows import STATUSES, Rows, as_table, read_rows, targets
 from verse_data.training.samples import Sample
 from verse_data.training.scans import OrientedScan, ServedScan
 
@@ -77,6 +77,7 @@ class VertebraDataset(ServedDataset):
     """
 
     unit = "vertebra"
+    rows: Rows
 
     def __init__(
         self,
@@ -91,7 +92,7 @@ class VertebraDataset(ServedDataset):
         label_mode: Literal["vertebra", "all", "binary", "none"] = "vertebra",
         fracture_threshold: int = 1,
         include: str | Collection[str] = ("graded",),
-        **served: Unpack[ServedOptions],
+        **served: Any,
     ) -> None:
         self.around = one_of("around", around, ("centroid", "mask"))
         self.axes = one_of("axes", axes, ("scan", "spine"))
@@ -109,7 +110,7 @@ class VertebraDataset(ServedDataset):
         super().__init__(scans, needs_label=label_mode != "none" or around == "mask", **served)
         every = read_rows(vertebrae, self.scans)
         reasons = self._reasons(every)
-        self.rows: Rows = every[reasons == ""]
+        self.rows = every[reasons == ""]
         self._dropped, self._dropped_for = every[reasons != ""], reasons[reasons != ""]
         asked = set(every["scan_id"].tolist())
         self._without_rows = {s.scan_id for s in self._left_out if s.scan_id not in asked}
@@ -180,14 +181,6 @@ class VertebraDataset(ServedDataset):
     def vertebrae(self) -> pd.DataFrame:
         """The vertebrae that are served, a row a sample, in the order of the samples."""
         return as_table(self.rows)
-
-    @property
-    def sampled_scans(self) -> frozenset[str]:
-        """Ids of the scans that a vertebra is served of."""
-        return frozenset(self.rows["scan_id"].tolist())
-
-    def _rows_digest(self) -> str:
-        return digest(self.rows)
 
     def _facts(self) -> dict[str, str]:
         """Return also how many vertebrae of each grade are served."""
