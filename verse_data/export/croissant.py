@@ -5,13 +5,12 @@ from __future__ import annotations
 import tomllib
 from typing import Annotated, Any, Final
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from pydantic.alias_generators import to_camel
 
 from verse_data import resources
-from verse_data.errors import ValidationFailed
 from verse_data.export.rocrate import doi_url, licence_url, media_type
-from verse_data.records.base import Record, rules_of
+from verse_data.records.base import Record
 from verse_data.records.names import split_of
 from verse_data.records.provenance import FileProvenance, Provenance
 
@@ -52,7 +51,7 @@ class ResponsibleAI(Record):
     """What users of a release should know before they train on it: the fields of Croissant's RAI 1.0."""
 
     data_collection: Text
-    data_collection_type: tuple[Text, ...]
+    data_collection_type: list[Text]
     data_collection_timeframe: Text | None = None
     data_collection_missing_data: Text
     data_preprocessing_protocol: Text
@@ -70,12 +69,7 @@ def load_rai(release: str) -> ResponsibleAI | None:
     path = resources.locate("catalog") / release / "rai.toml"
     if not path.is_file():
         return None
-    value = tomllib.loads(path.read_text(encoding="utf-8"))
-    value["data_collection_type"] = tuple(value.get("data_collection_type", ()))
-    try:
-        return ResponsibleAI.model_validate(value)
-    except ValidationError as error:
-        raise ValidationFailed(f"{path}: {rules_of(error)}.") from error
+    return ResponsibleAI.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
 
 
 def to_croissant(
@@ -98,11 +92,9 @@ def to_croissant(
         "isLiveDataset": False,
         "distribution": [_file_object(file) for file in provenance.files],
         "recordSet": _record_sets(provenance),
-        **{
-            f"rai:{to_camel(name)}": v
-            for name, v in (rai.model_dump(mode="json") if rai else {}).items()
-        },
     }
+    said = rai.model_dump(mode="json") if rai else {}
+    facts |= {f"rai:{to_camel(name)}": value for name, value in said.items()}
     return {name: value for name, value in facts.items() if value not in (None, [], "")}
 
 

@@ -186,9 +186,11 @@ class Foreground:
         counts = np.zeros((len(i), len(j), len(k)), dtype=np.int64)
         for slab, first in enumerate(k):
             label = self._labels(Box((0, 0, first), (*reader.shape[:2], first + _CELL)))
-            if label.any():
-                columns = np.count_nonzero(label, axis=2)
-                counts[:, :, slab] = np.add.reduceat(np.add.reduceat(columns, i, axis=0), j, axis=1)
+            if not label.any():
+                continue
+            for x, y in np.ndindex(len(i), len(j)):
+                part = label[i[x] : i[x] + _CELL, j[y] : j[y] + _CELL]
+                counts[x, y, slab] = np.count_nonzero(part)
         self._cells = np.argwhere(counts) * _CELL
         self._ends = np.cumsum(counts[counts > 0])
 

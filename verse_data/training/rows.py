@@ -83,7 +83,7 @@ def _places(table: pd.DataFrame, name: str, words: Sequence[object]) -> npt.NDAr
 def _found(values: pd.Series[Any], words: Sequence[object]) -> npt.NDArray[np.int64]:
     """Return the place of each value in `words`, or -1."""
     places = {word: place for place, word in enumerate(words)}
-    return np.array([places.get(value, -1) for value in values], dtype=np.int64)
+    return np.array([places.get(value, -1) for value in values.tolist()], dtype=np.int64)
 
 
 def _refuse(table: pd.DataFrame, name: str, wrong: Any, allowed: Sequence[object]) -> None:

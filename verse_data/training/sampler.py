@@ -128,6 +128,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.rank, self.world_size = _rank_of(rank, world_size)
         self.uneven = one_of("uneven", uneven, ("pad", "exact"))
         self.epoch = dataset.epoch
+        self._count = len(dataset)
         self._offset = 0
 
     def order(self, epoch: int) -> npt.NDArray[np.int64]:
@@ -136,13 +137,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
             return permutation(len(self.dataset), self.dataset.seed, ORDER, epoch)
         return np.arange(len(self.dataset))
 
-    def _total(self) -> int:
-        return len(self.dataset)
-
     @property
     def padded(self) -> int:
         """Number of samples that are served again in what is to come, so that ranks are even."""
-        return -(self._total() - self._offset) % self.world_size if self.uneven == "pad" else 0
+        return -(self._count - self._offset) % self.world_size if self.uneven == "pad" else 0
 
     def __len__(self) -> int:
         """Return the number of samples that this rank takes in a whole epoch."""
@@ -160,7 +158,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def _taken(self, offset: int, rank: int) -> int:
         first = offset if self.uneven == "pad" else offset + rank
-        return len(range(first, self._total(), self.world_size))
+        return len(range(first, self._count, self.world_size))
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order, epoch = self.order(self.epoch), self.epoch
@@ -190,7 +188,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         """
         epoch, offset = self.epoch, self._offset + whole("served", served) * self.world_size
         # Asked of all ranks together: each must say the same after the same number of samples.
-        if offset >= max(self._total(), 1):
+        if offset >= max(self._count, 1):
             epoch, offset = epoch + 1, 0
         return {**self._bound(), "epoch": epoch, "offset": offset}
 
@@ -215,7 +213,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
                     f"Build dataset and sampler with the same release, version, options and seed."
                 )
         epoch = whole("state['epoch']", state["epoch"])
-        offset = whole("state['offset']", state["offset"], below=max(self._total(), 1))
+        offset = whole("state['offset']", state["offset"], below=max(self._count, 1))
         self.set_epoch(epoch)
         self._offset = offset
 
@@ -319,13 +317,13 @@ class BalancedSampler(EpochSampler):
         asked = None if grade_weights is None else wanted
         self._shares[drawn] = balanced_shares(rows[drawn], asked, limit)
         self._order = np.lexsort((rows["level"], rows["grade"]))
-        draws = len(dataset) if count is None else whole("count", count, least=1)
-        self._plan = DrawPlan(self._shares[self._order], draws, dataset.seed)
+        self._count = len(dataset) if count is None else whole("count", count, least=1)
+        self._plan = DrawPlan(self._shares[self._order], self._count, dataset.seed)
         self._asked: dict[str, Any] = {
             "grade_weights": asked
             and {str(grade): share for grade, share in sorted(asked.items())},
             "max_subject_share": limit,
-            "count": draws,
+            "count": self._count,
         }
 
     def order(self, epoch: int) -> npt.NDArray[np.int64]:
@@ -337,9 +335,6 @@ class BalancedSampler(EpochSampler):
     def options(self) -> dict[str, Any]:
         """What, beside the dataset, decides the order over all ranks; plain JSON."""
         return {**super().options, **self._asked}
-
-    def _total(self) -> int:
-        return len(self._plan)
 
     @property
     def shares(self) -> pd.DataFrame:
