@@ -229,21 +229,6 @@ def test_a_state_after_the_last_sample_is_the_next_epoch() -> None:
     assert (state["epoch"], state["offset"]) == (1, 0)
 
 
-def test_balance_brings_grades_up_and_no_subject_over_its_limit() -> None:
-    """Rare grades gain, and the subject with most vertebrae stays below its limit."""
-    fx = graded(skewed())
-
-    shares = BalancedSampler(fx, max_subject_share=0.3).shares
-
-    by_subject = shares.groupby("subject_id")["share"].sum()
-    by_grade = shares.groupby("grade")["share"].sum()
-    assert shares["share"].sum() == pytest.approx(1.0)
-    assert by_subject.max() <= 0.3 + 1e-6
-    counts = shares["grade"].value_counts(normalize=True)
-    assert (by_grade.loc[[1, 2]] > 3 * counts.loc[[1, 2]]).all()
-    assert shares["share"].min() > 0.1 / len(shares)
-
-
 def test_balance_meets_the_asked_grades_where_no_limit_stands_in_the_way() -> None:
     """Without a limit, grades have exactly the asked shares, in the epoch that is drawn too."""
     fx = graded(skewed())
