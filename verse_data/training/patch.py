@@ -142,34 +142,27 @@ class PatchDataset(ServedDataset):
         return sample
 
     def _box(self, scan: OrientedScan, epoch: int, index: int) -> Box:
-        key = (self.seed, DRAW, epoch, index)
-        if self.rows is not None:
+        key, size = (self.seed, DRAW, epoch, index), np.asarray(self.patch_size)
+        if self.sampling == "uniform":
+            first = np.floor(uniforms(3, *key) * (np.asarray(scan.shape) - size + 1))
+            return fitted(first, self.patch_size, scan.shape)
+        if self.rows is None:
+            drawn = foreground(str(scan.reader.path)).voxel(uniforms(1, *key)[0])
+            centre = scan.from_store(drawn)
+        else:
             centroid = self.rows["centroid"][self._plan.item(epoch, index)]
-            shift = (uniforms(3, *key) - 0.5) * np.asarray(self.patch_size) / 2
-            return inside(scan.from_world(centroid) + shift, self.patch_size, scan.shape)
-        if self.sampling == "foreground":
-            voxel = foreground(str(scan.reader.path)).voxel(uniforms(1, *key)[0])
-            return inside(scan.from_store(voxel), self.patch_size, scan.shape)
-        return anywhere(uniforms(3, *key), self.patch_size, scan.shape)
+            centre = scan.from_world(centroid) + (uniforms(3, *key) - 0.5) * size / 2
+        return fitted(Box.around(centre, self.patch_size).start, self.patch_size, scan.shape)
 
 
-def inside(centre: npt.ArrayLike, size: Shape, shape: Shape) -> Box:
-    """Return the box of `size` nearest to `centre` that lies in a volume of `shape`.
+def fitted(start: npt.ArrayLike, size: Shape, shape: Shape) -> Box:
+    """Return the box of `size` that begins at `start`, moved into a volume of `shape`.
 
     Along an axis where the volume is smaller than the box, the volume lies in its middle.
     """
-    first, room = np.asarray(Box.around(centre, size).start), np.subtract(shape, size)
-    return _box(np.where(room >= 0, np.clip(first, 0, np.maximum(room, 0)), -(-room // 2)), size)
-
-
-def anywhere(fractions: npt.NDArray[np.float64], size: Shape, shape: Shape) -> Box:
-    """Return the box of `size` in a volume of `shape` that `fractions` in [0, 1) pick evenly."""
     room = np.subtract(shape, size)
-    return _box(np.where(room >= 0, np.floor(fractions * (room + 1)), -(-room // 2)), size)
-
-
-def _box(start: npt.NDArray[Any], size: Shape) -> Box:
-    x, y, z = (int(first) for first in start)
+    inside = np.clip(start, 0, np.maximum(room, 0))
+    x, y, z = (int(first) for first in np.where(room >= 0, inside, -(-room // 2)))
     return Box((x, y, z), (x + size[0], y + size[1], z + size[2]))
 
 
@@ -208,11 +201,11 @@ class Foreground:
             )
         number = int(fraction * self._ends[-1])
         cell = int(np.searchsorted(self._ends, number, side="right"))
-        start = self._cells[cell]
-        label = self._labels(_box(start, (_CELL,) * 3))
+        x, y, z = self._cells[cell].tolist()
+        label = self._labels(Box((x, y, z), (x + _CELL, y + _CELL, z + _CELL)))
         before = int(self._ends[cell - 1]) if cell else 0
         place = np.flatnonzero(label)[number - before]
-        return np.asarray(start + np.unravel_index(place, label.shape), dtype=np.int64)
+        return np.add((x, y, z), np.unravel_index(place, label.shape))
 
 
 @lru_cache(maxsize=256)
