@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -155,14 +155,15 @@ class PatchDataset(ServedDataset):
         return fitted(Box.around(centre, self.patch_size).start, self.patch_size, scan.shape)
 
 
-def fitted(start: npt.ArrayLike, size: Shape, shape: Shape) -> Box:
+def fitted(start: Iterable[float], size: Shape, shape: Shape) -> Box:
     """Return the box of `size` that begins at `start`, moved into a volume of `shape`.
 
     Along an axis where the volume is smaller than the box, the volume lies in its middle.
     """
-    room = np.subtract(shape, size)
-    inside = np.clip(start, 0, np.maximum(room, 0))
-    x, y, z = (int(first) for first in np.where(room >= 0, inside, -(-room // 2)))
+    x, y, z = (
+        min(max(int(first), 0), room - part) if room >= part else -((part - room) // 2)
+        for first, part, room in zip(start, size, shape, strict=True)
+    )
     return Box((x, y, z), (x + size[0], y + size[1], z + size[2]))
 
 
