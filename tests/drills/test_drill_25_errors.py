@@ -101,7 +101,7 @@ RAISING = {
     "ValueError": raises_unpicklable,
     "NoText": raises_without_text,
     "MemoryError": raises_memory,
-    "later": returns_unpicklable,
+    "lambda": returns_unpicklable,
     "SystemExit": exits,
     "killed": killed,
 }
@@ -198,7 +198,7 @@ class Hidden:
         (raises_local_class, "Local"),
         (raises_unpicklable, "ValueError"),
         (exits, "SystemExit"),
-        (returns_lambda, "later"),
+        (returns_lambda, "lambda"),
         (returns_hidden_lambda, "Hidden"),
     ],
 )
@@ -245,19 +245,16 @@ def returns_graph(sample: dict[str, Any]) -> Any:
     return {"image": torch.ones(2, requires_grad=True) * 2}
 
 
-@pytest.mark.parametrize(
-    ("what", "word"), [(returns_objects, "Python objects"), (returns_graph, "detach")]
-)
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("what", "word"), [(returns_objects, "lambda"), (returns_graph, "detach")])
 def test_samples_that_cannot_be_sent_are_refused(
-    made: support.Made, what: Callable[[Any], Any], word: str, workers: int
+    made: support.Made, what: Callable[[Any], Any], word: str
 ) -> None:
-    """Arrays of objects, and tensors with a graph, are a SampleError that names the scan."""
+    """Arrays of what cannot be pickled, and tensors with a graph, are an error that names the scan."""
     dataset = ScanDataset(made.scans, transform=OnBadScan(what))
 
     begin = time.monotonic()
     with pytest.raises(SampleError, match=f"{BAD}(.|\n)*{word}"):
-        list(dataset.loader(batch_size=None, num_workers=workers))
+        list(dataset.loader(batch_size=None, num_workers=1))
 
     assert time.monotonic() - begin < LIMIT_S
 

@@ -26,6 +26,7 @@ from tests.support import naive
 from tests.support import training as support
 from verse_data.spine.levels import GRADED_LEVELS, LABEL_OF_LEVEL
 from verse_data.training import PatchDataset, ServedScan, VertebraDataset
+from verse_data.training.rows import targets
 from verse_data.training.samples import Sample
 
 ROWS = 300_000
@@ -54,7 +55,7 @@ class RowsAlone(VertebraDataset):
     def _make(self, epoch: int, index: int) -> Sample:
         names = self.scans.names(self.scan_number(epoch, index))
         private = private_bytes() if index % EVERY == 0 else 0
-        return {"private": private, **names, **self._rows.targets(index, 1)}
+        return {"private": private, **names, **targets(self.rows[index], 1)}
 
 
 class Measures:

@@ -107,7 +107,6 @@ def test_objects_show_themselves_in_a_few_lines(release: Release) -> None:
         "fetched": release.fetch(),
         "files": release.files,
         "loader": data.loader(batch_size=None),
-        "rows": release.dataset(release.select("grade >= 0"), unit="vertebra").rows,
         "diff": release.diff("v1"),
     }
 

@@ -9,7 +9,7 @@ import pytest
 from verse_data import training
 from verse_data.errors import UsageError
 from verse_data.serve import _OF_UNIT, split_options
-from verse_data.training.base import ServedOptions
+from verse_data.training.base import ServedDataset
 
 UNITS = {
     "scan": training.ScanDataset,
@@ -34,9 +34,9 @@ def test_an_unknown_unit_is_refused() -> None:
 def test_every_documented_option_is_one_that_the_dataset_takes(unit: str) -> None:
     """The options of a unit are those of its class, and those of fetching and converting."""
     preparing, own = split_options(unit, dict.fromkeys(_OF_UNIT[unit].__annotations__))
-    given = {"self", "scans", "vertebrae", "provenance", "left_out"}
-    taken = set(inspect.signature(UNITS[unit].__init__).parameters) - {"served"}
-    taken |= set(ServedOptions.__annotations__)
+    given = {"self", "scans", "vertebrae", "provenance", "left_out", "needs_label", "served"}
+    taken = set(inspect.signature(UNITS[unit].__init__).parameters)
+    taken |= set(inspect.signature(ServedDataset.__init__).parameters)
 
     assert set(own) == taken - given
     assert set(preparing) == {"spacing", "interpolation", "codec", "workers", "progress"}

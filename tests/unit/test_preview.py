@@ -49,7 +49,7 @@ def test_slices_stand_upright_with_faces_to_the_right():
     assert (sagittal.grey[:, -5:] == 3000).all()
     assert (coronal.grey[:, -3:] == 2000).all()
     assert sagittal.points[20] == pytest.approx((34, 22))
-    assert (sagittal.width_mm, coronal.width_mm, coronal.height_mm) == (60, 60, 90)
+    assert (sagittal.size_mm, coronal.size_mm) == ((60, 90), (60, 90))
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "ASR"])

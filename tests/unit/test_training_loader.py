@@ -95,8 +95,10 @@ class Dies(Numbers):
         return super()._make(epoch, index)
 
 
-def test_the_death_of_a_worker_of_a_fork_server_is_noticed_at_once() -> None:
-    """Its parent is not told of it, and yet the error does not wait for the timeout."""
+def test_the_death_of_a_worker_of_a_fork_server_is_noticed_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its parent is not told of it, and yet the error does not wait for the timeout; it is logged."""
     scan = ServedScan("verse900", "verse900", "training", Path("/nowhere/ab"))
     dataset = Dies([scan], label=False)
     loader = dataset.loader(num_workers=1, multiprocessing_context="forkserver", timeout=600)
@@ -106,6 +108,7 @@ def test_the_death_of_a_worker_of_a_fork_server_is_noticed_at_once() -> None:
         list(loader)
 
     assert time.monotonic() - begin < 500  # starting a worker takes seconds, not minutes
+    assert "verse900, patch sample" in caplog.text
 
 
 def test_workers_end_with_the_pass_that_is_broken_off() -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import tomllib
 from typing import Annotated, Any, Final
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from pydantic.alias_generators import to_camel
 
 from verse_data import resources
-from verse_data.errors import ValidationFailed
 from verse_data.export.rocrate import doi_url, licence_url, media_type
-from verse_data.records.base import Record, rules_of
+from verse_data.records.base import Record
 from verse_data.records.names import split_of
 from verse_data.records.provenance import FileProvenance, Provenance
 
@@ -52,7 +51,7 @@ class ResponsibleAI(Record):
     """What users of a release should know before they train on it: the fields of Croissant's RAI 1.0."""
 
     data_collection: Text
-    data_collection_type: tuple[Text, ...]
+    data_collection_type: list[Text]
     data_collection_timeframe: Text | None = None
     data_collection_missing_data: Text
     data_preprocessing_protocol: Text
@@ -70,12 +69,7 @@ def load_rai(release: str) -> ResponsibleAI | None:
     path = resources.locate("catalog") / release / "rai.toml"
     if not path.is_file():
         return None
-    value = tomllib.loads(path.read_text(encoding="utf-8"))
-    value["data_collection_type"] = tuple(value.get("data_collection_type", ()))
-    try:
-        return ResponsibleAI.model_validate(value)
-    except ValidationError as error:
-        raise ValidationFailed(f"{path}: {rules_of(error)}.") from error
+    return ResponsibleAI.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
 
 
 def to_croissant(
@@ -98,8 +92,9 @@ def to_croissant(
         "isLiveDataset": False,
         "distribution": [_file_object(file) for file in provenance.files],
         "recordSet": _record_sets(provenance),
-        **(_rai(rai) if rai else {}),
     }
+    said = rai.model_dump(mode="json") if rai else {}
+    facts |= {f"rai:{to_camel(name)}": value for name, value in said.items()}
     return {name: value for name, value in facts.items() if value not in (None, [], "")}
 
 
@@ -117,12 +112,12 @@ def _file_object(file: FileProvenance) -> dict[str, Any]:
 
 def _record_sets(provenance: Provenance) -> list[dict[str, Any]]:
     """Return one record a scan: who it is of, which split it is in, and its files."""
-    scans: dict[str, dict[str, FileProvenance]] = {}
+    scans: dict[str, dict[str, str]] = {}
     for file in provenance.files:
         if file.scan_id and file.role in _ROLES:
-            scans.setdefault(file.scan_id, {})[str(file.role)] = file
-    if not scans:
-        return []
+            known = {"scan_id": file.scan_id, "subject_id": file.scan_id.split("_", 1)[0]}
+            empty = dict.fromkeys(_COLUMNS, "") | known | {"split": split_of(file.path) or ""}
+            scans.setdefault(file.scan_id, empty)[str(file.role)] = file.path
     fields = [
         {
             "@type": "cr:Field",
@@ -140,19 +135,9 @@ def _record_sets(provenance: Provenance) -> list[dict[str, Any]]:
         "description": "One record a CT series; files by their path in the release.",
         "key": {"@id": "scans/scan_id"},
         "field": fields,
-        "data": [_record(scan_id, files) for scan_id, files in sorted(scans.items())],
+        "data": [
+            {f"scans/{name}": value for name, value in record.items()}
+            for _, record in sorted(scans.items())
+        ],
     }
-    return [record_set]
-
-
-def _record(scan_id: str, files: dict[str, FileProvenance]) -> dict[str, str]:
-    split = split_of(next(iter(files.values())).path) or ""
-    values = {"scan_id": scan_id, "subject_id": scan_id.split("_", 1)[0], "split": split}
-    values |= {role: files[role].path if role in files else "" for role in _ROLES}
-    return {f"scans/{name}": value for name, value in values.items()}
-
-
-def _rai(rai: ResponsibleAI) -> dict[str, Any]:
-    """Return the fields under their names in the vocabulary: ``rai:dataCollection`` and so on."""
-    values = rai.model_dump(mode="json", exclude_none=True)
-    return {f"rai:{to_camel(name)}": value for name, value in values.items()}
+    return [record_set] if scans else []

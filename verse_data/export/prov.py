@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any, Final
 
-from verse_data.records.provenance import FetchedFrom, FileProvenance, Provenance, StoreProvenance
+from verse_data.records.provenance import FileProvenance, Provenance, StoreProvenance
 
 _OURS: Final = "verse:package-verse-data"
 _PREFIXES: Final = {
@@ -24,49 +25,44 @@ def to_prov(provenance: Provenance) -> dict[str, Any]:
     agents are this package and those that it stands on.
     """
     release = f"git:{provenance.commit}"
-    publishing = f"verse:publish-{provenance.release}-{provenance.version}"
-    document: dict[str, Any] = {
-        "prefix": dict(_PREFIXES),
-        "entity": {release: _release(provenance)},
-        "activity": {publishing: {"prov:label": "publish the lock as a version"}},
-        "agent": {
-            f"verse:package-{name}": {
-                "prov:type": {"$": "prov:SoftwareAgent", "type": "prov:QUALIFIED_NAME"},
-                "prov:label": name,
-                "verse:version": version,
-            }
-            for name, version in provenance.packages.items()
-        },
-        "wasGeneratedBy": {"_:g0": _pair("entity", release, "activity", publishing)},
-        "wasAssociatedWith": {"_:w0": _pair("activity", publishing, "agent", _OURS)},
-        "hadMember": {},
-        "wasDerivedFrom": {},
-        "alternateOf": {},
-        "used": {},
-    }
-    for number, file in enumerate(provenance.files):
-        _add_file(document, number, file, release)
-    for number, store in enumerate(provenance.stores):
-        _add_store(document, number, store, provenance.files)
-    return {name: value for name, value in document.items() if value}
-
-
-def _pair(one: str, value: str, other: str, others: str) -> dict[str, str]:
-    """Return a relation of two things."""
-    return {f"prov:{one}": value, f"prov:{other}": others}
-
-
-def _release(provenance: Provenance) -> dict[str, Any]:
+    document: dict[str, Any] = defaultdict(dict, prefix=dict(_PREFIXES))
     facts = {
-        "prov:type": {"$": "prov:Collection", "type": "prov:QUALIFIED_NAME"},
-        "prov:label": f"{provenance.release} {provenance.version}",
+        **_kind("Collection", f"{provenance.release} {provenance.version}"),
         "dcterms:title": provenance.title,
         "dcterms:license": provenance.licence,
         "dcterms:bibliographicCitation": [citation.text for citation in provenance.citations],
         "verse:lock": provenance.lock,
         "verse:datalad-id": provenance.dataset_id,
     }
-    return {name: value for name, value in facts.items() if value}
+    document["entity"][release] = {name: value for name, value in facts.items() if value}
+    document["agent"] = {
+        f"verse:package-{name}": {**_kind("SoftwareAgent", name), "verse:version": version}
+        for name, version in provenance.packages.items()
+    }
+    publishing = f"verse:publish-{provenance.release}-{provenance.version}"
+    _generate(document, "0", release, publishing, {"prov:label": "publish the lock as a version"})
+    for number, file in enumerate(provenance.files):
+        _add_file(document, number, file, release)
+    for number, store in enumerate(provenance.stores):
+        _add_store(document, number, store, provenance.files)
+    return dict(document)
+
+
+def _kind(name: str, label: str) -> dict[str, Any]:
+    return {"prov:type": {"$": f"prov:{name}", "type": "prov:QUALIFIED_NAME"}, "prov:label": label}
+
+
+def _relate(document: dict[str, Any], relation: str, key: str, **ends: str) -> None:
+    document[relation][f"_:{key}"] = {f"prov:{end}": value for end, value in ends.items()}
+
+
+def _generate(
+    document: dict[str, Any], number: str, entity: str, activity: str, facts: dict[str, Any]
+) -> None:
+    """Add an activity of this package, and what it made."""
+    document["activity"][activity] = facts
+    _relate(document, "wasGeneratedBy", f"g{number}", entity=entity, activity=activity)
+    _relate(document, "wasAssociatedWith", f"w{number}", activity=activity, agent=_OURS)
 
 
 def _add_file(document: dict[str, Any], number: int, file: FileProvenance, release: str) -> None:
@@ -77,42 +73,30 @@ def _add_file(document: dict[str, Any], number: int, file: FileProvenance, relea
         "verse:size": file.size,
         "verse:sha256": file.sha256,
     }
-    document["hadMember"][f"_:m{number}"] = _pair("collection", release, "entity", content)
+    _relate(document, "hadMember", f"m{number}", collection=release, entity=content)
     for place, url in enumerate(file.urls):
         # Where it can be had. Where it came from is another question: the fetch below answers it.
         address = f"web:{number}-{place}"
         document["entity"][address] = {"prov:location": url}
-        relation = _pair("alternate1", content, "alternate2", address)
-        document["alternateOf"][f"_:l{number}-{place}"] = relation
-    if file.fetched:
-        fetch = f"verse:fetch-{number}"
-        _add_origin(document, number, content, fetch, file.fetched)
-        document["activity"][fetch] = {
-            "prov:endTime": file.fetched.time,
-            "prov:label": f"fetch with {file.fetched.engine}",
-            "verse:bytes": file.fetched.bytes,
-            "verse:tries": file.fetched.tries,
-        }
-        made, by = (f"_:{letter}{number + 1}" for letter in "gw")
-        document["wasGeneratedBy"][made] = _pair("entity", content, "activity", fetch)
-        document["wasAssociatedWith"][by] = _pair("activity", fetch, "agent", _OURS)
-
-
-def _add_origin(
-    document: dict[str, Any], number: int, content: str, fetch: str, came: FetchedFrom
-) -> None:
-    """Say what gave the content: an address or a sibling; nothing if that is not known."""
-    if came.url:
-        facts = {"prov:location": came.url}
-    elif came.source not in {None, "web"}:
-        facts = {"prov:label": f"sibling {came.source}"}
-    else:
+        key = f"l{number}-{place}"
+        _relate(document, "alternateOf", key, alternate1=content, alternate2=address)
+    came = file.fetched
+    if came is None:
         return
-    origin = f"verse:origin-{number}"
-    document["entity"][origin] = facts
-    document["used"][f"_:f{number}"] = _pair("activity", fetch, "entity", origin)
-    derived = _pair("generatedEntity", content, "usedEntity", origin) | {"prov:activity": fetch}
-    document["wasDerivedFrom"][f"_:d{number}"] = derived
+    fetch, origin = f"verse:fetch-{number}", f"verse:origin-{number}"
+    facts = {
+        "prov:endTime": came.time,
+        "prov:label": f"fetch with {came.engine}",
+        "verse:bytes": came.bytes,
+        "verse:tries": came.tries,
+    }
+    _generate(document, str(number + 1), content, fetch, facts)
+    if came.url or came.source not in {None, "web"}:
+        sibling = {"prov:label": f"sibling {came.source}"}
+        document["entity"][origin] = {"prov:location": came.url} if came.url else sibling
+        _relate(document, "used", f"f{number}", activity=fetch, entity=origin)
+        ends = {"generatedEntity": content, "usedEntity": origin, "activity": fetch}
+        _relate(document, "wasDerivedFrom", f"d{number}", **ends)
 
 
 def _add_store(
@@ -122,8 +106,8 @@ def _add_store(
     document["entity"][store] = {"prov:label": "Zarr store", "verse:fingerprint": made.fingerprint}
     recipe = str(sorted(made.recipe.items()))
     document["activity"][conversion] = {"prov:label": "convert to Zarr", "verse:recipe": recipe}
-    document["wasGeneratedBy"][f"_:s{number}"] = _pair("entity", store, "activity", conversion)
+    _relate(document, "wasGeneratedBy", f"s{number}", entity=store, activity=conversion)
     for place, file in enumerate(files):
         if file.role in {"ct", "mask", "centroids"}:
-            used = _pair("activity", conversion, "entity", f"annex:{file.key}")
-            document["used"][f"_:u{number}-{place}"] = used
+            key = f"u{number}-{place}"
+            _relate(document, "used", key, activity=conversion, entity=f"annex:{file.key}")

@@ -41,49 +41,47 @@ def doi_url(doi: str) -> str:
 
 def to_rocrate(provenance: Provenance, *, date: str) -> dict[str, Any]:
     """Return the metadata of a crate whose root is the DataLad dataset, exported at an ISO `date`."""
-    licence, name = provenance.licence, f"{provenance.release} {provenance.version}"
+    licence, doi = provenance.licence, provenance.doi
+    name = f"{provenance.release} {provenance.version}"
     identifiers = [provenance.lock, f"git:{provenance.commit}", provenance.dataset_id]
     root = {
         "name": name,
         "description": provenance.title,
         "datePublished": date,
         "version": provenance.version,
-        "identifier": [*identifiers, *([doi_url(provenance.doi)] if provenance.doi else [])],
+        "identifier": [*identifiers, *([doi_url(doi)] if doi else [])],
         "hasPart": [{"@id": quote(file.path)} for file in provenance.files],
         "citation": [{"@id": doi_url(citation.doi)} for citation in provenance.citations],
         "creditText": provenance.attribution,
         "license": {"@id": licence_url(licence)} if licence else None,
     }
-    software = {"name": "verse-data", "version": provenance.packages["verse-data"]}
     published = {
         "name": f"{name}: publish the lock as a version",
         "instrument": {"@id": _SOFTWARE},
         "result": {"@id": "./"},
     }
+    described = {"about": {"@id": "./"}, "conformsTo": {"@id": _PROFILE}}
+    entities: list[tuple[str, str, dict[str, Any]]] = [
+        (FILE_NAME, "CreativeWork", described),
+        ("./", "Dataset", root),
+    ]
+    if licence:
+        named = {"name": licence, "identifier": licence}
+        entities.append((licence_url(licence), "CreativeWork", named))
+    for cited in provenance.citations:
+        article = {"name": cited.text, "identifier": cited.doi}
+        entities.append((doi_url(cited.doi), "ScholarlyArticle", article))
+    software = {"name": "verse-data", "version": provenance.packages["verse-data"]}
+    entities += [
+        (_SOFTWARE, "SoftwareApplication", software),
+        ("#published", "CreateAction", published),
+        *((quote(file.path), "File", _file(file)) for file in provenance.files),
+    ]
     graph = [
-        _entity(
-            FILE_NAME, "CreativeWork", {"about": {"@id": "./"}, "conformsTo": {"@id": _PROFILE}}
-        ),
-        _entity("./", "Dataset", root),
-        *(
-            _entity(licence_url(name), "CreativeWork", {"name": name, "identifier": name})
-            for name in ([licence] if licence else [])
-        ),
-        *(
-            _entity(doi_url(c.doi), "ScholarlyArticle", {"name": c.text, "identifier": c.doi})
-            for c in provenance.citations
-        ),
-        _entity(_SOFTWARE, "SoftwareApplication", software),
-        _entity("#published", "CreateAction", published),
-        *(_entity(quote(file.path), "File", _file(file)) for file in provenance.files),
+        {"@id": key, "@type": kind, **{name: value for name, value in facts.items() if value}}
+        for key, kind, facts in entities
     ]
     return {"@context": [f"{_PROFILE}/context", {"sha256": _TERM}], "@graph": graph}
-
-
-def _entity(identifier: str, kind: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """Return an entity of the graph with those facts that are known."""
-    known = {name: value for name, value in facts.items() if value}
-    return {"@id": identifier, "@type": kind, **known}
 
 
 def _file(file: FileProvenance) -> dict[str, Any]:

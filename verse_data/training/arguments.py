@@ -1,16 +1,20 @@
-"""Checks of numbers that users give, so that a wrong one is an error of ours, at once."""
+"""Checks of values that users give, so that a wrong one is an error of ours, at once."""
 
 from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, SupportsIndex, cast
+from typing import SupportsIndex, cast
+
+import numpy as np
+import numpy.typing as npt
 
 from verse_data.errors import UsageError
+from verse_data.spine.geometry import Shape
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+Millimetres = float | Sequence[float]
 
 
 def whole(option: str, value: object, *, least: int = 0, below: int = 2**63) -> int:
@@ -25,24 +29,40 @@ def whole(option: str, value: object, *, least: int = 0, below: int = 2**63) -> 
     return number
 
 
-def finite(option: str, value: object) -> float:
-    """Return `value` as a ``float`` if it is a finite number."""
-    if not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value):
-        return float(value)
-    raise UsageError(f"{option}={value!r} is not a finite number.")
+def finite(option: str, value: object, *, least: float = -math.inf) -> float:
+    """Return `value` as a ``float`` if it is a finite number that is allowed."""
+    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    if math.isfinite(number) and number >= least:
+        return number
+    limit = "" if least == -math.inf else f" of {least:g} or more"
+    raise UsageError(f"{option}={value!r} is not a finite number{limit}.")
 
 
-def three(option: str, value: object) -> tuple[int, int, int]:
-    """Return `value` as three numbers of voxels, if it is."""
+def one_of(option: str, value: object, allowed: Sequence[str]) -> str:
+    """Return `value` if it is `allowed`."""
+    if isinstance(value, str) and value in allowed:
+        return value
+    raise UsageError(f"{option}={value!r} is none of {', '.join(allowed)}.")
+
+
+def voxels(option: str, value: object) -> Shape:
+    """Return `value` as three numbers of voxels; a single one stands for all three."""
+    given = (value,) * 3 if isinstance(value, Integral) else value
     try:
-        x, y, z = (whole(option, number, least=1) for number in cast("Iterable[object]", value))
+        x, y, z = (whole(option, number, least=1) for number in cast("Iterable[object]", given))
     except (TypeError, ValueError) as error:  # UsageError is a ValueError
         raise UsageError(
-            f"{option}={value!r} is not three positive whole numbers, such as (96, 96, 96)."
+            f"{option}={given!r} is not three positive whole numbers, such as (96, 96, 96)."
         ) from error
     return (x, y, z)
 
 
-def cube(option: str, value: object) -> tuple[int, int, int]:
-    """Return `value` as three numbers of voxels; a single one stands for all three."""
-    return three(option, (value,) * 3 if isinstance(value, Integral) else value)
+def lengths(option: str, value: Millimetres) -> npt.NDArray[np.float64]:
+    """Return one length in mm, or three, as three."""
+    try:
+        sizes = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        sizes = np.zeros(())
+    if sizes.shape not in {(), (3,)} or not (np.isfinite(sizes) & (sizes > 0)).all():
+        raise UsageError(f"{option}={value!r} is not a positive length in mm, or three of them.")
+    return np.resize(sizes, 3)

@@ -1,4 +1,4 @@
-"""What the three datasets share: lazy reading, epochs, error wrapping, provenance, description."""
+"""What the three datasets share: lazy reading, epochs, errors, provenance; and whole scans."""
 
 from __future__ import annotations
 
@@ -7,50 +7,36 @@ import operator
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
 from verse_data.digests import sha256_of_json
-from verse_data.errors import UsageError
-from verse_data.spine.geometry import check_axcodes
+from verse_data.errors import SampleError, UsageError
+from verse_data.spine.geometry import Affine, Box, check_axcodes
 from verse_data.training.arguments import whole
 from verse_data.training.draw import seeded_transform
 from verse_data.training.loader import EpochLoader
+from verse_data.training.rows import Rows, digest
 from verse_data.training.sampler import EpochDataset, EpochSampler
-from verse_data.training.samples import Sample, UnevenSample, check_dtype, check_plain, named
-from verse_data.training.scans import (
-    LeftOut,
-    OrientedScan,
-    Readers,
-    ScanColumns,
-    ServedScan,
-    left_out_table,
-    part_served,
+from verse_data.training.samples import (
+    Sample,
+    UnevenSample,
+    check_sendable,
+    named,
+    position,
+    volumes,
 )
-from verse_data.training.workers import in_worker
+from verse_data.training.scans import LeftOut, OrientedScan, ScanColumns, ServedScan, open_scan
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-_GIVEN = ("release", "version", "licence")
-_SHOWN_HEX = 12
-
 Transform = Callable[[Any], Any]
 Index = int | tuple[int, int]
 """Number of a sample in the current epoch, or (epoch, number)."""
-
-
-class ServedOptions(TypedDict, total=False):
-    """Options of every unit; see :class:`ServedDataset`."""
-
-    orientation: str
-    transform: Transform | None
-    seed: int
-    image_dtype: str
-    provenance: Mapping[str, Any] | None
-    left_out: Sequence[LeftOut]
 
 
 class ServedDataset(EpochDataset):
@@ -85,9 +71,10 @@ class ServedDataset(EpochDataset):
         If a scan was given twice, a subject lies in two splits, or an option is unknown.
     """
 
-    unit: str
     uneven: bool = False
     """Whether images differ in size, so that a batch of them needs padding."""
+    rows: Rows | None = None
+    """Rows of the vertebrae table that samples are made from, if they are."""
 
     def __init__(
         self,
@@ -103,14 +90,18 @@ class ServedDataset(EpochDataset):
     ) -> None:
         super().__init__(seed)
         self.orientation = check_axcodes(orientation)
+        if transform is not None and not callable(transform):
+            raise UsageError(f"transform={transform!r} is not a function of one sample.")
         self.transform = transform
-        _check_callable(transform)
-        self.image_dtype = check_dtype(image_dtype)
-        served, without = part_served(scans, label=needs_label)
-        self.scans = ScanColumns(served)
-        self._left_out = (*left_out, *without)
+        if image_dtype not in ("float32", "int16"):
+            raise UsageError(
+                f"image_dtype={image_dtype!r} is not served; use 'float32' or 'int16'."
+            )
+        self.image_dtype = image_dtype
+        bare = {s.scan_id: s.subject_id for s in scans if needs_label and not s.has_label}
+        self.scans = ScanColumns([scan for scan in scans if scan.scan_id not in bare])
+        self._left_out = (*left_out, *(LeftOut(*names, "no_mask") for names in bare.items()))
         self._given = json.dumps(dict(provenance or {}), default=str)
-        self._readers = Readers(self.orientation)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -124,12 +115,16 @@ class ServedDataset(EpochDataset):
     @property
     def excluded(self) -> pd.DataFrame:
         """Scans that were given and are not served: ``scan_id``, ``subject_id``, ``reason``."""
-        return left_out_table(self._left_out)
+        import pandas as pd
+
+        rows = [(scan.scan_id, scan.subject_id, scan.reason) for scan in self._left_out]
+        return pd.DataFrame(rows, columns=["scan_id", "subject_id", "reason"])
 
     @property
     def sampled_scans(self) -> frozenset[str]:
         """Ids of the scans that a sample can come from."""
-        return frozenset(self.scans.scan_id.tolist())
+        ids = self.scans.scan_id if self.rows is None else self.rows["scan_id"]
+        return frozenset(ids.tolist())
 
     @property
     def fingerprint(self) -> str:
@@ -141,13 +136,9 @@ class ServedDataset(EpochDataset):
             "unit": self.unit,
             "scans": [[s.scan_id, s.store.name] for s in self.scans],
             "options": self.options,
-            "rows": self._rows_digest(),
+            "rows": None if self.rows is None else digest(self.rows),
         }
         return sha256_of_json(content)
-
-    def _rows_digest(self) -> str | None:
-        """Return the digest of the rows of the vertebrae table that decide the samples."""
-        return None
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -169,15 +160,33 @@ class ServedDataset(EpochDataset):
             "excluded": len(self.excluded),
         }
 
-    def details(self) -> list[tuple[str, str]]:
-        """Return what only this unit has to tell, as pairs of words."""
-        return []
+    def _facts(self) -> dict[str, str]:
+        """Return what is worth knowing of this dataset."""
+        counts, given = self.counts(), json.loads(self._given)
+        left_out = self.excluded["reason"].value_counts()
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        options = ", ".join(f"{key}={value!r}" for key, value in self.options.items())
+        return {
+            **{key: str(given[key]) for key in ("release", "version", "licence") if key in given},
+            "samples": f"{counts['samples']:,}",
+            "scans": f"{counts['scans']:,} of {counts['subjects']:,} subjects",
+            "excluded": f"{counts['excluded']:,}" + (f" ({reasons})" if reasons else ""),
+            "options": options,
+            "fingerprint": self.fingerprint[:12],
+        }
 
     def __repr__(self) -> str:
-        return describe(self)
+        lines = [f"  {key:<12}{value}" for key, value in self._facts().items()]
+        return "\n".join([type(self).__name__, *lines])
 
     def _repr_html_(self) -> str:
-        return describe_html(self)
+        """Return the table that notebooks show; everything in it is escaped."""
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{escape(key)}</th>"
+            f"<td style='text-align:left'>{escape(value)}</td></tr>"
+            for key, value in self._facts().items()
+        )
+        return f"<table><caption>{escape(type(self).__name__)}</caption>{rows}</table>"
 
     @abstractmethod
     def _make(self, epoch: int, index: int) -> Sample:
@@ -194,7 +203,7 @@ class ServedDataset(EpochDataset):
         if not -len(self) <= number < len(self):
             raise IndexError(f"There is no sample {number}; there are {len(self):,}.")
         number %= len(self)
-        self._board.begin(epoch, number)
+        self.note_work(epoch, number)
         # Not a context manager: contextlib takes a RuntimeError that was raised from a
         # StopIteration for the interpreter's own, and lets the StopIteration out.
         try:
@@ -202,17 +211,41 @@ class ServedDataset(EpochDataset):
         except (Exception, SystemExit) as error:
             raise named(self.place(epoch, number), error) from error
         finally:
-            self._board.end()
+            self.note_work(-1, -1)
 
     def _finished(self, sample: Sample, epoch: int, number: int) -> Any:
         if self.transform is not None:
             sample = seeded_transform(self.transform, sample, self.seed, epoch, number)
-            check_plain(sample, in_worker=in_worker())
+            missing = (
+                [key for key, v in sample.items() if v is None] if type(sample) is dict else []
+            )
+            if missing:
+                raise SampleError(
+                    f"{missing[0]!r} is None, which cannot be batched. Leave the key out, or use a "
+                    f"value of its type that means missing, such as -1 or NaN."
+                )
+            check_sendable(sample)
         return UnevenSample(sample) if self.uneven and type(sample) is dict else sample
 
     def _open(self, number: int) -> OrientedScan:
         """Return scan `number`, open in this process."""
-        return self._readers.get(str(self.scans.store[number]))
+        return open_scan(str(self.scans.store[number]), self.orientation)
+
+    def _sample(
+        self,
+        number: int,
+        image: npt.NDArray[Any],
+        label: npt.NDArray[Any] | None,
+        affine: Affine,
+    ) -> Sample:
+        """Return the keys that every sample has, of voxels of scan `number`."""
+        centroids = torch.from_numpy(self._open(number).centroids.copy())
+        return {
+            **volumes(image, label, self.image_dtype),
+            **position(affine),
+            "centroids": centroids,
+            **self.scans.names(number),
+        }
 
     def place(self, epoch: int, index: int) -> str:
         """Return the words by which errors name sample `index` of `epoch`."""
@@ -228,42 +261,60 @@ class ServedDataset(EpochDataset):
         return EpochLoader(self, **options)
 
 
-def facts(dataset: ServedDataset) -> list[tuple[str, str]]:
-    """Return what is worth knowing of `dataset`, as pairs of words."""
-    given: dict[str, Any] = dataset.provenance
-    counts = dataset.counts()
-    left_out = dataset.excluded["reason"].value_counts()
-    reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-    options = ", ".join(f"{key}={value!r}" for key, value in dataset.options.items())
-    return [
-        *((key, str(given[key])) for key in _GIVEN if key in given),
-        ("samples", f"{counts['samples']:,}"),
-        ("scans", f"{counts['scans']:,} of {counts['subjects']:,} subjects"),
-        *dataset.details(),
-        ("excluded", f"{counts['excluded']:,}" + (f" ({reasons})" if reasons else "")),
-        ("options", options),
-        ("fingerprint", dataset.fingerprint[:_SHOWN_HEX]),
-    ]
+class ScanDataset(ServedDataset):
+    """One sample a CT series, in the given orientation.
 
+    A sample has the keys of :mod:`verse_data.training.samples`. Scans differ in shape, so a
+    ``DataLoader`` takes ``batch_size=None`` or 1, ``collate_fn=verse_data.training.pad_collate``, or a
+    transform that crops and pads; torch's own batching of scans that differ is a `UsageError`.
 
-def describe(dataset: ServedDataset) -> str:
-    """Return the text of ``repr``."""
-    lines = [f"  {key:<12}{value}" for key, value in facts(dataset)]
-    return "\n".join([type(dataset).__name__, *lines])
+    Parameters
+    ----------
+    scans : sequence of ServedScan
+        What is served, in this order.
+    label : bool
+        Whether samples have ``label``. Scans without a mask are then excluded, with the reason
+        ``no_mask``; with ``label=False`` they are served.
+    **served
+        ``orientation``, ``transform``, ``seed``, ``image_dtype``, ``provenance``, ``left_out``: see
+        :class:`verse_data.training.base.ServedDataset`.
 
+    Raises
+    ------
+    UsageError
+        If a scan was given twice, a subject lies in two splits, or an option is unknown.
+    """
 
-def describe_html(dataset: ServedDataset) -> str:
-    """Return the table that notebooks show; everything in it is escaped."""
-    rows = "".join(
-        f"<tr><th style='text-align:left'>{escape(key)}</th>"
-        f"<td style='text-align:left'>{escape(value)}</td></tr>"
-        for key, value in facts(dataset)
-    )
-    return f"<table><caption>{escape(type(dataset).__name__)}</caption>{rows}</table>"
+    unit = "scan"
+    uneven = True
 
+    def __init__(
+        self,
+        scans: Sequence[ServedScan],
+        *,
+        label: bool = True,
+        **served: Any,
+    ) -> None:
+        super().__init__(scans, needs_label=label, **served)
+        self.label = label
 
-def _check_callable(transform: object) -> None:
-    if transform is not None and not callable(transform):
-        raise UsageError(
-            f"transform={transform!r} cannot be called; give a function of one sample."
+    def __len__(self) -> int:
+        return len(self.scans)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What, beside the scans, decides the samples."""
+        return {"label": self.label, **super().options}
+
+    def scan_number(self, epoch: int, index: int) -> int:
+        """Return `index`: sample and scan are the same."""
+        del epoch
+        return index
+
+    def _make(self, epoch: int, index: int) -> Sample:
+        del epoch
+        scan = self._open(index)
+        image, label = scan.reader.read(
+            Box.whole(scan.shape), orientation=self.orientation, label=self.label
         )
+        return self._sample(index, image, label, scan.affine)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +13,12 @@ import torch
 from verse_data.errors import UsageError
 from verse_data.spine.levels import LEVELS
 from verse_data.training.arguments import finite
-from verse_data.training.rows import VertebraColumns
+from verse_data.training.rows import Rows
 
 ORDER, DRAW, CLASS, TRANSFORM = range(4)
 """Purposes: keys that differ in them give unrelated numbers."""
+
+Shares = npt.NDArray[np.float64]
 
 
 def _bits(count: int, *key: int) -> npt.NDArray[np.uint64]:
@@ -44,76 +45,49 @@ def seeded_transform(
     """
     # Two words: MONAI's generators are of NumPy's kind, and would repeat its global one.
     word, own = (int(bits) for bits in _bits(2, seed, TRANSFORM, epoch, index))
-    with _generators(word):
+    of_torch, of_python = torch.random.get_rng_state(), random.getstate()
+    of_numpy = np.random.get_state()  # noqa: NPY002 - the global one that transforms use
+    try:
+        # The default generator alone: torch.manual_seed would also touch every GPU.
+        torch.default_generator.manual_seed(word % 2**63)
+        np.random.seed(word % 2**32)  # noqa: NPY002
+        random.seed(word)
         reseed = getattr(transform, "set_random_state", None)
         if callable(reseed):  # MONAI's Randomizable keeps a generator of its own
             reseed(seed=own % 2**32)
         return transform(sample)
-
-
-@contextmanager
-def _generators(word: int) -> Iterator[None]:
-    state_torch = torch.random.get_rng_state()
-    state_numpy = np.random.get_state()  # noqa: NPY002 - the global one that transforms use
-    state_python = random.getstate()
-    # The default generator alone: torch.manual_seed would also touch every GPU.
-    torch.default_generator.manual_seed(word % 2**63)
-    np.random.seed(word % 2**32)  # noqa: NPY002
-    random.seed(word)
-    try:
-        yield
     finally:
-        torch.random.set_rng_state(state_torch)
-        np.random.set_state(state_numpy)  # noqa: NPY002
-        random.setstate(state_python)
+        torch.random.set_rng_state(of_torch)
+        np.random.set_state(of_numpy)  # noqa: NPY002
+        random.setstate(of_python)
 
 
 class DrawPlan:
     """Systematic sampling: in each epoch, an item of share ``p`` is drawn ``p * count`` times.
 
     The number is exact to within one, and so is that of each class whose items stand together. A
-    plain random draw would leave out a rare class every now and then.
-
-    Parameters
-    ----------
-    shares : array
-        Share of each item; they sum to 1.
-    count : int
-        Draws in an epoch.
-    seed : int
-    weights : mapping, optional
-        What the shares were made from; for the record.
-
-    Raises
-    ------
-    UsageError
-        If `count` is negative.
+    plain random draw would leave out a rare class every now and then. `weights` is what the shares
+    were made from, for the record.
     """
 
     def __init__(
-        self,
-        shares: npt.NDArray[np.float64],
-        count: int,
-        seed: int,
-        weights: Mapping[str, float] | None = None,
+        self, shares: Shares, count: int, seed: int, weights: Mapping[str, float] | None = None
     ) -> None:
-        if count < 0:
-            raise UsageError(f"An epoch of {count} samples makes no sense; give a positive number.")
-        self.weights = None if weights is None else dict(weights)
+        self.weights = weights
         self._ends = np.cumsum(shares)
         self._count = count if len(shares) else 0
         self._seed = seed
-        self._epoch = -1
-        self._items = np.zeros(0, dtype=np.int64)
+        self._drawn = (-1, np.zeros(0, dtype=np.int64))
 
     def __len__(self) -> int:
         return self._count
 
     def item(self, epoch: int, index: int) -> int:
         """Return the item that draw `index` of `epoch` takes."""
-        if epoch != self._epoch:
-            self._items, self._epoch = self.items(epoch), epoch
-        return int(self._items[index])
+        drawn = self._drawn
+        if drawn[0] != epoch:
+            drawn = self._drawn = (epoch, self.items(epoch))
+        return int(drawn[1][index])
 
     def items(self, epoch: int) -> npt.NDArray[np.int64]:
         """Return the items of all draws of `epoch`, in their order."""
@@ -124,59 +98,51 @@ class DrawPlan:
         return np.asarray(items[order], dtype=np.int64)
 
 
-def plan_by_scan(scans: int, count: int, seed: int) -> DrawPlan:
-    """Return the plan that draws each of `scans` scans equally often."""
-    return DrawPlan(np.full(scans, 1 / max(scans, 1)), count, seed)
-
-
 def plan_by_class(
-    by: Literal["level", "grade"],
-    vertebrae: VertebraColumns,
-    weights: Mapping[Any, float] | None,
-    count: int,
-    seed: int,
-) -> tuple[VertebraColumns, DrawPlan]:
+    by: str, rows: Rows, weights: Mapping[Any, float] | None, count: int, seed: int
+) -> tuple[Rows, DrawPlan]:
     """Return the vertebrae that can be drawn, class by class, and the plan over them.
 
     Within a class every vertebra is drawn equally often. Those without a centroid, of scans that
     are not served or without the property are not drawn.
     """
-    values = vertebrae.level if by == "level" else vertebrae.grade
-    usable = (vertebrae.scan >= 0) & (values >= 0) & np.isfinite(vertebrae.centroid).all(axis=1)
-    present = np.unique(values[usable]).tolist()
-    asked = _asked(by, weights, present)
-    rows = np.concatenate(
-        [np.zeros(0, dtype=np.int64), *(np.flatnonzero(usable & (values == c)) for c in asked)]
+    located = (rows["scan"] >= 0) & np.isfinite(rows["centroid"]).all(axis=1)
+    rows = rows[located & (rows[by] >= 0)]
+    present = np.unique(rows[by]).tolist()
+    names = {value: LEVELS[value] if by == "level" else str(value) for value in present}
+    drawn = {value: w for value, w in class_weights("weights", by, weights, names).items() if w}
+    members = [np.flatnonzero(rows[by] == value) for value in drawn]
+    shares = [
+        np.full(len(found), weight / sum(drawn.values()) / len(found))
+        for found, weight in zip(members, drawn.values(), strict=True)
+    ]
+    plan = DrawPlan(
+        np.concatenate([np.zeros(0), *shares]),
+        count,
+        seed,
+        {names[value]: weight for value, weight in drawn.items()},
     )
-    kept, classes = vertebrae.take(rows), values[rows]
-    total = sum(asked.values())
-    shares = np.zeros(len(rows))
-    for value, weight in asked.items():
-        members = classes == value
-        shares[members] = weight / total / members.sum()
-    names = {_name(by, value): weight for value, weight in asked.items()}
-    return kept, DrawPlan(shares, count, seed, names)
+    return rows[np.concatenate([np.zeros(0, dtype=np.int64), *members])], plan
 
 
-def _name(by: str, value: int) -> str:
-    return LEVELS[value] if by == "level" else str(value)
-
-
-def _asked(by: str, weights: object, present: list[int]) -> dict[int, float]:
+def class_weights(
+    option: str, by: str, weights: object, names: Mapping[int, str]
+) -> dict[int, float]:
+    """Return the weight of each class that `weights` names; by default all that are here are even."""
     if weights is None:
-        return dict.fromkeys(present, 1.0)
+        return dict.fromkeys(names, 1.0)
     if not isinstance(weights, Mapping):
-        raise UsageError(f"weights={weights!r} is not a mapping of {by} to number.")
-    names = {_name(by, value): value for value in present}
-    wrong = [str(key) for key in weights if str(key) not in names]
-    if wrong:
+        raise UsageError(f"{option}={weights!r} is not a mapping of {by} to number.")
+    values = {name: value for value, name in names.items()}
+    if wrong := [str(key) for key in weights if str(key) not in values]:
         raise UsageError(
-            f"weights= names the {by} {', '.join(wrong)}, of which there is no vertebra with a "
-            f"centroid here. There are: {', '.join(names) or 'none'}."
+            f"{option}= names the {by} {', '.join(wrong)}, of which there is no vertebra to draw. "
+            f"There are: {', '.join(values) or 'none'}."
         )
-    shares = {key: finite(f"weights[{key!r}]", weight) for key, weight in weights.items()}
-    if any(share < 0 for share in shares.values()) or not sum(shares.values()):
-        raise UsageError(
-            f"weights={dict(weights)!r}: each must be 0 or more, and one of them more."
-        )
-    return {names[str(key)]: share for key, share in shares.items() if share}
+    found = {
+        values[str(key)]: finite(f"{option}[{key!r}]", weight, least=0)
+        for key, weight in weights.items()
+    }
+    if not sum(found.values()):
+        raise UsageError(f"{option}={dict(weights)!r}: one of them must be more than 0.")
+    return found

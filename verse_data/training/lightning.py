@@ -23,9 +23,9 @@ class VerSeDataModule(LightningDataModule):  # type: ignore[misc]
 
     Parameters
     ----------
-    train : ServedDatasetDataset or VerSeDataset
+    train : ServedDataset
         Shuffled anew in every epoch.
-    val, test, predict : ServedDatasetDataset or VerSeDataset, optional
+    val, test, predict : ServedDataset, optional
         Served in their own order.
     sampler : EpochSampler, optional
         Of `train`; such as a `BalancedSampler`. By default a shuffled one.
@@ -61,7 +61,12 @@ class VerSeDataModule(LightningDataModule):  # type: ignore[misc]
             **(loader_options or {}),
         }
         for name, other in (("val", val), ("test", test)):
-            _check_apart(train, other, name)
+            shared = np.intersect1d(train.scans.subject_id, other.scans.subject_id) if other else ()
+            if len(shared):
+                raise UsageError(
+                    f"These subjects are in train and in {name}, which leaks patients: "
+                    f"{', '.join(shared[:5])}. Take train and {name} from different splits or folds."
+                )
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -90,14 +95,3 @@ class VerSeDataModule(LightningDataModule):  # type: ignore[misc]
         if dataset is None:
             return []
         return dataset.loader(sampler=dataset.sampler(shuffle=False), **self._options)
-
-
-def _check_apart(train: ServedDataset, other: ServedDataset | None, name: str) -> None:
-    if other is None:
-        return
-    shared = np.intersect1d(train.scans.subject_id, other.scans.subject_id)
-    if len(shared):
-        raise UsageError(
-            f"These subjects are in train and in {name}, which leaks patients: "
-            f"{', '.join(shared[:5])}. Take train and {name} from different splits or folds."
-        )

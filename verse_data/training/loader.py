@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import pickle
-from collections.abc import Iterator, Mapping
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch.utils.data import DataLoader
-from torch.utils.data._utils import signal_handling
 
 from verse_data.errors import SampleError, UsageError, VerseDataError
 from verse_data.training.sampler import EpochDataset, EpochSampler
-from verse_data.training.samples import collate
-from verse_data.training.workers import GuardedCollate, GuardedStart, watch
+from verse_data.training.samples import check_sendable, collate, named
 
-_PATIENCE_S = 120.0
+_log = logging.getLogger("verse_data.training.loader")
+_TIMEOUT_S = 120.0
+_LOOK_S = 1.0
 _SHARED_MEMORY_WORDS = ("shm", "bus error", "shared memory", "No space left")
-_SHORT_OF_SHARED_MEMORY = (
-    "Shared memory is short: give the container more (docker run --shm-size=2g), use fewer "
-    "workers, smaller batches, or image_dtype='int16'."
-)
-_SLOW_TO_START = (
-    "A worker that is not forked must import torch first: where that is slow, give timeout= more "
-    "seconds."
-)
-_LOST = (
-    "A worker that vanishes was most often killed for memory: use fewer workers or smaller "
-    "batches; if one hangs, look at what your transform waits for."
+_HINT = (
+    "A worker that vanishes was most often killed for memory: use fewer workers, smaller batches or "
+    "image_dtype='int16', and give a container more shared memory (docker run --shm-size=2g). One "
+    "that hangs waits for something in your transform, or, where it is not forked, must import torch "
+    "first: then give timeout= more seconds."
 )
 
 
@@ -93,25 +91,24 @@ class EpochLoader(DataLoader[Any]):
             )
         if batch_size is not None and options.get("collate_fn") is None:
             options["collate_fn"] = collate
-        patience = timeout if timeout is not None else _PATIENCE_S
+        timeout = _TIMEOUT_S if timeout is None else timeout
         super().__init__(
             dataset,
             sampler=sampler,
             batch_size=batch_size,
             num_workers=num_workers,
-            timeout=patience if num_workers else 0,
+            timeout=timeout if num_workers else 0,
             **options,
         )
-        if not isinstance(self.collate_fn, GuardedCollate):
-            self.collate_fn = GuardedCollate(self.collate_fn)
-        if self.worker_init_fn is not None and not isinstance(self.worker_init_fn, GuardedStart):
-            self.worker_init_fn = GuardedStart(self.worker_init_fn)
+        self.collate_fn = functools.partial(guarded_collate, self.collate_fn)
+        if self.worker_init_fn is not None:
+            self.worker_init_fn = functools.partial(guarded_start, self.worker_init_fn)
         self._served = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         self._served = given = 0
         expected = self.remaining
-        self.served_dataset.forget_work()
+        self.sampler.dataset.forget_work()
         step = self.batch_size or 1
         for batch in self._explained(self._started()):
             given += 1
@@ -120,14 +117,14 @@ class EpochLoader(DataLoader[Any]):
             yield batch
         if given < expected:
             raise SampleError(
-                f"The epoch ended after {given} of {expected} batches without an error, as it does "
-                f"when a sampler of your own gives fewer samples than it has. Mend the sampler."
+                f"The epoch ended after {given} of {expected} batches without an error, as where a "
+                f"sampler of your own gives fewer samples than it has."
             )
         self.sampler.set_epoch(self.sampler.epoch + 1)
         self._served = 0
 
     def __repr__(self) -> str:
-        data = self.served_dataset
+        data = self.sampler.dataset
         return (
             f"EpochLoader(batch_size={self.batch_size}, num_workers={self.num_workers})\n"
             f"  epoch     {self.sampler.epoch}, {self.remaining:,} of {len(self):,} batches to come\n"
@@ -157,36 +154,25 @@ class EpochLoader(DataLoader[Any]):
         watch(batches)
         return batches
 
-    @property
-    def served_dataset(self) -> EpochDataset:
-        """The dataset, typed."""
-        return self.sampler.dataset
-
     def _explained(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Hand out `batches`; where a worker fails, say what was in work and what to do."""
         try:
             yield from batches
         except Exception as error:
             lost = not isinstance(error, VerseDataError) and "DataLoader" in str(error)
             self._iterator = None
-            _dismiss(batches, lost=lost)
+            # Left to the garbage collector, the workers would stay for as long as somebody holds
+            # the error. This is a private part of torch's iterator, which one without workers lacks.
+            getattr(batches, "_shutdown_workers", int)()
             # Batching in a worker needs shared memory; that error comes as one of ours.
             short = any(word in str(error) for word in _SHARED_MEMORY_WORDS)
-            if lost or (short and isinstance(error, SampleError)):
-                raise SampleError(self._explain(str(error))) from error
-            raise
-
-    def _explain(self, reason: str) -> str:
-        places = "; ".join(self.served_dataset.in_work())
-        if any(word in reason for word in _SHARED_MEMORY_WORDS):
-            hint = _SHORT_OF_SHARED_MEMORY
-        elif "timed out" in reason and not places:
-            hint = _SLOW_TO_START
-        else:
-            hint = _LOST
-        return (
-            f"A DataLoader worker failed: {reason}\n"
-            f"  In work: {places or 'none had begun'}.\n  {hint}"
-        )
+            if not lost and not (short and isinstance(error, SampleError)):
+                raise
+            places = "; ".join(self.sampler.dataset.in_work()) or "none had begun"
+            _log.warning("a worker failed while it made: %s", places)
+            raise SampleError(
+                f"A DataLoader worker failed: {error}\n  In work: {places}.\n  {_HINT}"
+            ) from error
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass `epoch`; where it is the current one, what is left of it."""
@@ -212,20 +198,47 @@ class EpochLoader(DataLoader[Any]):
         self._served = 0
 
 
-def _dismiss(batches: Iterator[Any], *, lost: bool) -> None:
-    """Stop the workers behind `batches` now, and those that hang or died at once.
+def guarded_collate(collate_fn: Callable[[Any], Any], samples: Any) -> Any:
+    """Return the batch; whatever goes wrong is an error of ours that names the scans.
 
-    Left to the garbage collector they would stay until whoever holds the error lets go of it, and
-    torch waits 5 s for each that hangs. This uses private parts of torch's iterator; where a
-    version of torch lacks them, the garbage collector does it as ever.
+    In a worker, an exception of a local class or a batch that cannot be pickled would otherwise
+    hang the loader until its timeout.
     """
-    workers = getattr(batches, "_workers", ())
-    if lost and getattr(batches, "_worker_pids_set", False):
-        # Otherwise torch would report the end of each as an error of its own.
-        signal_handling._remove_worker_pids(id(batches))  # type: ignore[attr-defined]  # noqa: SLF001
-        batches._worker_pids_set = False  # type: ignore[attr-defined]  # noqa: SLF001
-        for worker in workers:
-            worker.kill()
-    shutdown = getattr(batches, "_shutdown_workers", None)
-    if callable(shutdown):
-        shutdown()
+    try:
+        batch = collate_fn(samples)
+        check_sendable(batch)
+    except (Exception, SystemExit) as error:
+        listed = samples if isinstance(samples, list) else [samples]
+        ids = [str(s["scan_id"]) for s in listed if isinstance(s, dict) and "scan_id" in s]
+        raise named(f"collate_fn on {', '.join(ids) or 'samples'}", error) from error
+    return batch
+
+
+def guarded_start(start: Callable[[int], object], worker: int) -> None:
+    """Call a ``worker_init_fn``; whatever goes wrong is an error of ours."""
+    try:
+        start(worker)
+    except (Exception, SystemExit) as error:
+        raise named(f"worker_init_fn of worker {worker}", error) from error
+
+
+def watch(batches: Any) -> None:
+    """Let torch's iterator look every second for dead workers while it waits for a batch.
+
+    Given a timeout, torch looks when that is over, unless this process is told of the death: of a
+    worker that a fork server has started it is not. This uses a private part of torch's iterator;
+    where a version of torch lacks it, such a death is noticed at the timeout.
+    """
+    if hasattr(batches, "_try_get_data"):
+        # A weak reference: torch ends the workers when the iterator's last one goes.
+        batches._try_get_data = functools.partial(_looking, weakref.ref(batches))  # noqa: SLF001
+
+
+def _looking(reference: weakref.ref[Any], timeout: float = _LOOK_S) -> tuple[bool, Any]:
+    batches: Any = reference()
+    end = time.monotonic() + timeout
+    while True:
+        left = max(end - time.monotonic(), 0.0)
+        found: tuple[bool, Any] = type(batches)._try_get_data(batches, min(left, _LOOK_S))  # noqa: SLF001
+        if found[0] or left <= _LOOK_S:
+            return found

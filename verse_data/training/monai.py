@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from monai.utils import MetaKeys, SpaceKeys
 from torch.utils.data import default_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from verse_data.training.samples import Sample
+Sample = dict[str, Any]
+"""As in :mod:`verse_data.training.samples`, which loads this module where MONAI is in use."""
 
 _VOLUMES = ("image", "label")
 _CARRIED = ("affine", "spacing")
@@ -44,12 +46,21 @@ def to_monai(sample: Sample) -> Sample:
     >>> steps = Compose([to_monai, RandFlipd(["image", "label"], prob=0.5)])  # doctest: +SKIP
     >>> PatchDataset(scans, transform=steps)                                 # doctest: +SKIP
     """
+    image = sample["image"]
+    meta = {
+        MetaKeys.ORIGINAL_AFFINE: sample["affine"],
+        MetaKeys.SPACE: SpaceKeys.RAS,
+        MetaKeys.SPATIAL_SHAPE: np.array(image.shape[1:]),
+        MetaKeys.ORIGINAL_CHANNEL_DIM: 0,
+        "filename_or_obj": sample["scan_id"],
+    }
+    tracked = {
+        key: MetaTensor(sample[key], affine=sample["affine"], meta=deepcopy(meta))
+        for key in _VOLUMES
+        if key in sample
+    }
     _keep_every_affine()
-    kept = {key: value for key, value in sample.items() if key not in _CARRIED}
-    for key in _VOLUMES:
-        if key in sample:
-            kept[key] = _meta_tensor(sample[key], sample["affine"], sample["scan_id"])
-    return kept
+    return {key: value for key, value in sample.items() if key not in _CARRIED} | tracked
 
 
 def from_monai(sample: Sample) -> Sample:
@@ -59,38 +70,20 @@ def from_monai(sample: Sample) -> Sample:
     :func:`verse_data.training.centroid_voxels` can be asked where the centroids now lie.
     """
     affine = sample["image"].affine.to(torch.float64).cpu()
-    plain: Sample = {**sample, "affine": affine}
-    plain["spacing"] = torch.linalg.vector_norm(affine[..., :3, :3], dim=-2)
-    for key in _VOLUMES:
-        if key in sample:
-            plain[key] = sample[key].as_tensor()
-    return plain
+    plain = {key: sample[key].as_tensor() for key in _VOLUMES if key in sample}
+    spacing = torch.linalg.vector_norm(affine[..., :3, :3], dim=-2)
+    return {**sample, **plain, "affine": affine, "spacing": spacing}
 
 
 def collate_tracked(samples: list[Any]) -> Any:
     """Batch samples as MONAI's own loader does if they hold a ``MetaTensor``, else as torch does."""
     _keep_every_affine()
-    first = samples[0]
-    parts = first if isinstance(first, list) else [first]
-    of_monai = any(_holds_meta_tensor(part) for part in parts)
-    return list_data_collate(samples) if of_monai else default_collate(samples)
-
-
-def _holds_meta_tensor(sample: object) -> bool:
-    return isinstance(sample, Mapping) and any(isinstance(v, MetaTensor) for v in sample.values())
+    first = samples[0][0] if isinstance(samples[0], list) else samples[0]
+    values = first.values() if isinstance(first, Mapping) else ()
+    tracked = any(isinstance(value, MetaTensor) for value in values)
+    return list_data_collate(samples) if tracked else default_collate(samples)
 
 
 def _keep_every_affine() -> None:
     """Let torch's ``default_collate`` keep the affine of each sample, as MONAI's loader lets it."""
     default_collate_fn_map.setdefault(MetaTensor, collate_meta_tensor_fn)
-
-
-def _meta_tensor(volume: torch.Tensor, affine: torch.Tensor, name: str) -> Any:
-    meta = {
-        MetaKeys.ORIGINAL_AFFINE: affine.clone(),
-        MetaKeys.SPACE: SpaceKeys.RAS,
-        MetaKeys.SPATIAL_SHAPE: np.array(volume.shape[1:]),
-        MetaKeys.ORIGINAL_CHANNEL_DIM: 0,
-        "filename_or_obj": name,
-    }
-    return MetaTensor(volume, affine=affine, meta=meta)

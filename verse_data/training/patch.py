@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from verse_data.errors import UsageError
+from verse_data.errors import UsageError, ValidationFailed
 from verse_data.spine.geometry import Box, Shape
 from verse_data.spine.levels import LEVELS
-from verse_data.training.arguments import cube, whole
-from verse_data.training.base import ServedDataset, ServedOptions
-from verse_data.training.draw import DRAW, DrawPlan, plan_by_class, plan_by_scan, uniforms
-from verse_data.training.rows import VertebraColumns
-from verse_data.training.samples import Sample, common, volumes
+from verse_data.training.arguments import one_of, voxels, whole
+from verse_data.training.base import ServedDataset
+from verse_data.training.draw import DRAW, DrawPlan, plan_by_class, uniforms
+from verse_data.training.rows import read_rows
+from verse_data.training.samples import Sample
 from verse_data.training.scans import OrientedScan, ServedScan
+from verse_data.volumes.reader import ScanReader
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-Sampling = Literal["uniform", "foreground", "level", "grade"]
+_CELL = 32
 
 
 class PatchDataset(ServedDataset):
@@ -77,23 +80,34 @@ class PatchDataset(ServedDataset):
         *,
         vertebrae: pd.DataFrame | None = None,
         patch_size: int | Sequence[int] = 96,
-        sampling: Sampling = "uniform",
+        sampling: Literal["uniform", "foreground", "level", "grade"] = "uniform",
         weights: Mapping[Any, float] | None = None,
         patches_per_scan: int = 8,
         patches_per_epoch: int | None = None,
         label: bool = True,
-        **served: Unpack[ServedOptions],
+        **served: Any,
     ) -> None:
+        one_of("sampling", sampling, ("uniform", "foreground", "level", "grade"))
         super().__init__(scans, needs_label=label or sampling == "foreground", **served)
-        self.patch_size = cube("patch_size", patch_size)
+        self.patch_size = voxels("patch_size", patch_size)
         self.sampling, self.label = sampling, label
         count = whole("patches_per_scan", patches_per_scan) * len(self.scans)
         if patches_per_epoch is not None:
             count = whole("patches_per_epoch", patches_per_epoch)
-        rows = None if vertebrae is None else VertebraColumns.from_table(vertebrae, self.scans)
-        self._vertebrae, self._plan = _planned(
-            sampling, rows, weights, scans=len(self.scans), count=count, seed=self.seed
-        )
+        if sampling in {"level", "grade"}:
+            if vertebrae is None:
+                raise UsageError(
+                    f"sampling={sampling!r} needs vertebrae=, rows of release.vertebrae."
+                )
+            rows = read_rows(vertebrae, self.scans)
+            self.rows, self._plan = plan_by_class(sampling, rows, weights, count, self.seed)
+        elif weights is not None:
+            raise UsageError(
+                f"weights= has no meaning with sampling={sampling!r}; use 'level' or 'grade'."
+            )
+        else:
+            evenly = np.full(len(self.scans), 1 / max(len(self.scans), 1))
+            self._plan = DrawPlan(evenly, count, self.seed)
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -110,90 +124,92 @@ class PatchDataset(ServedDataset):
             **super().options,
         }
 
-    @property
-    def sampled_scans(self) -> frozenset[str]:
-        """Ids of the scans that a patch can be drawn from."""
-        rows = self._vertebrae
-        return super().sampled_scans if rows is None else frozenset(rows.scan_id.tolist())
-
-    def _rows_digest(self) -> str | None:
-        return None if self._vertebrae is None else self._vertebrae.digest()
-
     def scan_number(self, epoch: int, index: int) -> int:
         """Return the number of the scan that patch `index` of `epoch` is drawn from."""
         item = self._plan.item(epoch, index)
-        return item if self._vertebrae is None else int(self._vertebrae.scan[item])
+        return item if self.rows is None else int(self.rows["scan"][item])
 
     def _make(self, epoch: int, index: int) -> Sample:
         number = self.scan_number(epoch, index)
-        opened = self._open(number)
-        box = self._box(opened, epoch, index)
-        image, label = opened.reader.read(box, orientation=self.orientation, label=self.label)
-        sample = volumes(image, label, self.image_dtype)
-        sample |= common(self.scans.names(number), opened, box.affine(opened.affine))
+        scan = self._open(number)
+        box = self._box(scan, epoch, index)
+        image, label = scan.reader.read(box, orientation=self.orientation, label=self.label)
+        sample = self._sample(number, image, label, box.affine(scan.affine))
         sample["box"] = torch.tensor([box.start, box.stop], dtype=torch.int64)
-        if self._vertebrae is not None:
-            row = self._plan.item(epoch, index)
-            sample["level"] = LEVELS[self._vertebrae.level[row]]
-            sample["grade"] = int(self._vertebrae.grade[row])
+        if self.rows is not None:
+            row = self.rows[self._plan.item(epoch, index)]
+            sample |= {"level": LEVELS[row["level"]], "grade": int(row["grade"])}
         return sample
 
-    def _box(self, opened: OrientedScan, epoch: int, index: int) -> Box:
-        key = (self.seed, DRAW, epoch, index)
-        if self._vertebrae is not None:
-            centroid = self._vertebrae.centroid[self._plan.item(epoch, index)]
-            shift = (uniforms(3, *key) - 0.5) * np.asarray(self.patch_size) / 2
-            return inside(opened.from_world(centroid) + shift, self.patch_size, opened.shape)
-        if self.sampling == "foreground":
-            voxel = opened.from_store(opened.foreground.voxel(uniforms(1, *key)[0]))
-            return inside(voxel, self.patch_size, opened.shape)
-        return anywhere(uniforms(3, *key), self.patch_size, opened.shape)
+    def _box(self, scan: OrientedScan, epoch: int, index: int) -> Box:
+        key, size = (self.seed, DRAW, epoch, index), np.asarray(self.patch_size)
+        if self.sampling == "uniform":
+            first = np.floor(uniforms(3, *key) * (np.asarray(scan.shape) - size + 1))
+            return fitted(first, self.patch_size, scan.shape)
+        if self.rows is None:
+            drawn = foreground(str(scan.reader.path)).voxel(uniforms(1, *key)[0])
+            centre = scan.from_store(drawn)
+        else:
+            centroid = self.rows["centroid"][self._plan.item(epoch, index)]
+            centre = scan.from_world(centroid) + (uniforms(3, *key) - 0.5) * size / 2
+        return fitted(Box.around(centre, self.patch_size).start, self.patch_size, scan.shape)
 
 
-def inside(centre: Any, size: Shape, shape: Shape) -> Box:
-    """Return the box of `size` nearest to `centre` that lies in a volume of `shape`.
+def fitted(start: Iterable[float], size: Shape, shape: Shape) -> Box:
+    """Return the box of `size` that begins at `start`, moved into a volume of `shape`.
 
     Along an axis where the volume is smaller than the box, the volume lies in its middle.
     """
-    wanted = Box.around(centre, size).start
-    start = [
-        min(max(first, 0), whole - part) if whole >= part else -((part - whole) // 2)
-        for first, part, whole in zip(wanted, size, shape, strict=True)
-    ]
-    return _box(start, size)
-
-
-def anywhere(fractions: Any, size: Shape, shape: Shape) -> Box:
-    """Return the box of `size` in a volume of `shape` that `fractions` in [0, 1) pick evenly."""
-    start = [
-        int(fraction * (whole - part + 1)) if whole >= part else -((part - whole) // 2)
-        for fraction, part, whole in zip(fractions, size, shape, strict=True)
-    ]
-    return _box(start, size)
-
-
-def _box(start: Sequence[int], size: Shape) -> Box:
-    x, y, z = start
+    x, y, z = (
+        min(max(int(first), 0), room - part) if room >= part else -((part - room) // 2)
+        for first, part, room in zip(start, size, shape, strict=True)
+    )
     return Box((x, y, z), (x + size[0], y + size[1], z + size[2]))
 
 
-def _planned(
-    sampling: Sampling,
-    rows: VertebraColumns | None,
-    weights: Mapping[Any, float] | None,
-    *,
-    scans: int,
-    count: int,
-    seed: int,
-) -> tuple[VertebraColumns | None, DrawPlan]:
-    if sampling in ("uniform", "foreground"):
-        if weights is not None:
-            raise UsageError(
-                f"weights= has no meaning with sampling={sampling!r}; use 'level' or 'grade'."
+class Foreground:
+    """Counts the labelled voxels of each 32³ cell once, and then reads one cell a draw.
+
+    Counting reads the mask slab by slab: a few ms for a scan of 1 mm, 0.3 s for 512 x 512 x 1000,
+    once per scan and process, and 32 slices at a time in memory.
+    """
+
+    def __init__(self, reader: ScanReader) -> None:
+        self._reader = reader
+        i, j, k = (range(0, size, _CELL) for size in reader.shape)
+        counts = np.zeros((len(i), len(j), len(k)), dtype=np.int64)
+        for slab, first in enumerate(k):
+            label = self._labels(Box((0, 0, first), (*reader.shape[:2], first + _CELL)))
+            if not label.any():
+                continue
+            for x, y in np.ndindex(len(i), len(j)):
+                part = label[i[x] : i[x] + _CELL, j[y] : j[y] + _CELL]
+                counts[x, y, slab] = np.count_nonzero(part)
+        self._cells = np.argwhere(counts) * _CELL
+        self._ends = np.cumsum(counts[counts > 0])
+
+    def _labels(self, box: Box) -> npt.NDArray[np.uint8]:
+        within = box.clipped(self._reader.shape)
+        label: npt.NDArray[np.uint8] = self._reader.read(within, image=False)[1]
+        return label
+
+    def voxel(self, fraction: float) -> npt.NDArray[np.int64]:
+        """Return the labelled voxel (x, y, z) of the store's grid that `fraction` in [0, 1) picks."""
+        if not len(self._ends):
+            raise ValidationFailed(
+                f"The mask of {self._reader.scan_id} is empty, so no patch can be drawn around "
+                f"its voxels. Leave the scan out, or use sampling='uniform'."
             )
-        return None, plan_by_scan(scans, count, seed)
-    if sampling not in ("level", "grade"):
-        raise UsageError(f"sampling={sampling!r} is none of uniform, foreground, level, grade.")
-    if rows is None:
-        raise UsageError(f"sampling={sampling!r} needs vertebrae=, rows of release.vertebrae.")
-    return plan_by_class(sampling, rows, weights, count, seed)
+        number = int(fraction * self._ends[-1])
+        cell = int(np.searchsorted(self._ends, number, side="right"))
+        x, y, z = self._cells[cell].tolist()
+        label = self._labels(Box((x, y, z), (x + _CELL, y + _CELL, z + _CELL)))
+        before = int(self._ends[cell - 1]) if cell else 0
+        place = np.flatnonzero(label)[number - before]
+        return np.add((x, y, z), np.unravel_index(place, label.shape))
+
+
+@lru_cache(maxsize=256)
+def foreground(store: str) -> Foreground:
+    """Return the labelled voxels of the store in a folder, counted at the first use in a process."""
+    return Foreground(ScanReader(Path(store)))

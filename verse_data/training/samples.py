@@ -29,39 +29,27 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn.functional import pad
-from torch.utils.data import default_collate
+from torch.utils.data import default_collate, get_worker_info
 from torch.utils.data._utils.collate import collate as collate_by
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from verse_data.errors import SampleError, UsageError, VerseDataError
-from verse_data.spine.geometry import Affine, apply_affine, voxel_sizes
+from verse_data.spine.geometry import Affine, Box, apply_affine, voxel_sizes
 from verse_data.spine.levels import LEVELS
-from verse_data.training.scans import OrientedScan
 
 Sample = dict[str, Any]
-ImageDtype = Literal["float32", "int16"]
 
 PAD_HU = -1024
 """Value of the image outside the scan: air."""
 
-_PLAIN = (np.ndarray, np.generic, str, int, float, type(None))
-_SHOWN_FRAMES = 4
 
-
-def check_dtype(image_dtype: str) -> ImageDtype:
-    """Return `image_dtype` if images can be served in it."""
-    if image_dtype in ("float32", "int16"):
-        return image_dtype  # type: ignore[return-value]
-    raise UsageError(f"image_dtype={image_dtype!r} is not served; use 'float32' or 'int16'.")
-
-
-def volumes(image: npt.NDArray[Any], label: npt.NDArray[Any] | None, dtype: ImageDtype) -> Sample:
+def volumes(image: npt.NDArray[Any], label: npt.NDArray[Any] | None, dtype: str) -> Sample:
     """Return ``image`` and, where there is one, ``label`` as contiguous tensors (1, X, Y, Z)."""
     if dtype == "int16" and image.dtype.kind == "f":
         image = np.rint(image)  # a cast alone cuts off toward zero, which shifts all by half an HU
@@ -71,15 +59,22 @@ def volumes(image: npt.NDArray[Any], label: npt.NDArray[Any] | None, dtype: Imag
     return sample
 
 
-def common(names: Mapping[str, str], opened: OrientedScan, affine: Affine) -> Sample:
-    """Return the keys that every sample has, but for ``image`` and ``label``."""
+def position(affine: Affine) -> Sample:
+    """Return ``affine`` and the ``spacing`` that follows from it."""
     matrix = np.array(affine, dtype=np.float64)
-    return {
-        "affine": torch.from_numpy(matrix),
-        "spacing": torch.tensor(voxel_sizes(matrix), dtype=torch.float64),
-        "centroids": torch.from_numpy(opened.centroids.copy()),
-        **names,
-    }
+    spacing = torch.tensor(voxel_sizes(matrix), dtype=torch.float64)
+    return {"affine": torch.from_numpy(matrix), "spacing": spacing}
+
+
+def cut(volume: torch.Tensor, box: Box, pad: float) -> torch.Tensor:
+    """Return `box` of a volume (C, X, Y, Z), filled with `pad` where it reaches outside."""
+    inside = box.clipped((volume.shape[1], volume.shape[2], volume.shape[3]))
+    out = torch.full((volume.shape[0], *box.shape), pad, dtype=volume.dtype)
+    bounds = list(zip(inside.start, inside.stop, box.start, strict=True))
+    x, y, z = (slice(start - first, stop - first) for start, stop, first in bounds)
+    i, j, k = (slice(start, stop) for start, stop, _ in bounds)
+    out[:, x, y, z] = volume[:, i, j, k]
+    return out
 
 
 def centroid_voxels(sample: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
@@ -95,11 +90,11 @@ def centroid_voxels(sample: Mapping[str, Any]) -> dict[str, tuple[float, float, 
     dict of str to (x, y, z)
         Fractional voxel indices, in spine order. They may lie outside the image.
     """
-    points = np.asarray(sample["centroids"], dtype=np.float64)
-    voxels = apply_affine(np.linalg.inv(np.asarray(sample["affine"], dtype=np.float64)), points)
+    to_voxels = np.linalg.inv(np.asarray(sample["affine"], dtype=np.float64))
+    points = apply_affine(to_voxels, np.asarray(sample["centroids"], dtype=np.float64))
     return {
         level: (float(x), float(y), float(z))
-        for level, (x, y, z) in zip(LEVELS, voxels, strict=True)
+        for level, (x, y, z) in zip(LEVELS, points, strict=True)
         if not np.isnan(x)
     }
 
@@ -115,83 +110,37 @@ def named(place: str, error: BaseException) -> VerseDataError:
     ours = type(error).__module__.partition(".")[0] == __name__.partition(".")[0]
     if isinstance(error, VerseDataError) and ours:
         return type(error)(f"{place}: {error}")
-    return SampleError(_foreign(place, error))
-
-
-def _foreign(place: str, error: BaseException) -> str:
-    try:
-        reason = str(error)
-    except Exception:  # noqa: BLE001 - a broken __str__ must not hide where it broke
-        reason = "(its text could not be read)"
-    frames = traceback.extract_tb(error.__traceback__)[-_SHOWN_FRAMES:]
-    trail = " < ".join(
-        f"{frame.name} ({frame.filename}:{frame.lineno})" for frame in reversed(frames)
+    # traceback's, which copes with a broken __str__ as well.
+    reason = "".join(traceback.format_exception_only(error)).strip()
+    trail = "".join(traceback.format_tb(error.__traceback__, limit=-4))
+    return SampleError(
+        f"{place}: {reason}\nraised in\n{trail}"
+        f"If this comes from your transform, try it on this sample alone in the main process."
     )
-    return (
-        f"{place}: {type(error).__name__}: {reason}\n  raised in {trail}\n"
-        f"  If this comes from your transform, try it on this sample alone in the main process."
-    )
-
-
-def check_plain(
-    value: object, *, in_worker: bool, key: str = "sample", none_too: bool = False
-) -> None:
-    """Check that `value` can leave a worker."""
-    if isinstance(value, torch.Tensor):
-        _check_tensor(value, key)
-    elif isinstance(value, np.ndarray) and value.dtype.hasobject:
-        raise SampleError(
-            f"{key!r} is an array of Python objects ({value.dtype}); give it a number type."
-        )
-    elif value is None and not none_too:
-        raise SampleError(
-            f"{key!r} is None, which cannot be batched. Leave the key out, or use a value "
-            f"of its type that means missing, such as -1 or NaN."
-        )
-    elif type(value) is dict:
-        for name, part in value.items():
-            check_plain(part, in_worker=in_worker, key=str(name), none_too=none_too)
-    elif type(value) in {list, tuple}:
-        for part in value:  # type: ignore[attr-defined]
-            check_plain(part, in_worker=in_worker, key=key, none_too=none_too)
-    elif in_worker and not isinstance(value, _PLAIN):
-        _check_pickles(value, key)
-
-
-def _check_tensor(tensor: torch.Tensor, key: str) -> None:
-    if tensor.requires_grad and not tensor.is_leaf:
-        raise SampleError(
-            f"{key!r} is a tensor with a graph of gradients, which cannot be sent from a worker. "
-            f"Return tensor.detach()."
-        )
 
 
 class _Probe(ForkingPickler):
     """Pickles as a worker does, but for tensors: to pickle one moves it to shared memory."""
 
     def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            _check_tensor(value, "a tensor in it")
-            return int, ()
-        return NotImplemented
+        if not isinstance(value, torch.Tensor):
+            return NotImplemented
+        if value.requires_grad and not value.is_leaf:
+            raise SampleError("a tensor has a graph of gradients; return tensor.detach()")
+        return int, ()
 
 
-def _check_pickles(value: object, key: str) -> None:
+def check_sendable(value: object) -> None:
+    """Check that `value` can leave this process, if it is a worker: one that cannot would hang it."""
+    if get_worker_info() is None:
+        return
     try:
         _Probe(io.BytesIO()).dump(value)
     except Exception as error:
         raise SampleError(
-            f"{key!r} is a {type(value).__name__}, which cannot be sent from a worker: {error}. "
-            f"Return tensors, arrays, numbers and strings."
+            f"This {type(value).__name__} cannot be sent from a worker ({error}). Return tensors, "
+            f"arrays of numbers, numbers and strings."
         ) from error
-
-
-_SHOWN = 3
-_HINT = (
-    "They differ in size, and cannot be stacked. Take them one by one (batch_size=None), pad them "
-    "(collate_fn=verse_data.training.pad_collate), or serve boxes of one size (unit='patch', or a "
-    "transform that crops and pads)."
-)
 
 
 def collate(samples: list[Any]) -> Any:
@@ -214,12 +163,15 @@ class UnevenSample(dict[str, Any]):
 
 def _stacked(samples: Sequence[UnevenSample], *, collate_fn_map: Any = None) -> Sample:
     """Batch such samples as torch does any dict; say what to do where their sizes differ."""
-    shapes = {tuple(sample["image"].shape) for sample in samples if "image" in sample}
+    shapes = {tuple(sample["image"].shape[1:]) for sample in samples if "image" in sample}
     if len(shapes) > 1:
-        listed = ", ".join("x".join(map(str, shape[1:])) for shape in sorted(shapes)[:_SHOWN])
-        raise UsageError(f"The images of this batch measure {listed} voxels. {_HINT}")
-    plain = [dict(sample) for sample in samples]
-    batch: Sample = collate_by(plain, collate_fn_map=collate_fn_map)
+        listed = ", ".join("x".join(map(str, shape)) for shape in sorted(shapes)[:3])
+        raise UsageError(
+            f"The images of this batch measure {listed} voxels, and cannot be stacked. Take them one "
+            f"by one (batch_size=None), pad them (collate_fn=verse_data.training.pad_collate), or "
+            f"serve boxes of one size (unit='patch', or a transform that crops and pads)."
+        )
+    batch: Sample = collate_by([dict(s) for s in samples], collate_fn_map=collate_fn_map)
     return batch
 
 
@@ -244,26 +196,15 @@ def pad_collate(samples: Sequence[Sample], *, pad_image: float = PAD_HU) -> Samp
     Returns
     -------
     dict
-        As :func:`collate` gives it. Labels are padded with 0.
+        As torch's or MONAI's own batching gives it. Labels are padded with 0.
     """
-    pads = {"image": pad_image, "label": 0}
     shapes = torch.tensor([sample["image"].shape[1:] for sample in samples])
-    largest = shapes.max(dim=0).values
-    padded = [
-        {
-            **sample,
-            **{
-                key: _grown(sample[key], largest, value)
-                for key, value in pads.items()
-                if key in sample
-            },
-        }
-        for sample in samples
-    ]
-    batch: Sample = collate(padded)
-    return {**batch, "shape": shapes}
-
-
-def _grown(volume: torch.Tensor, shape: torch.Tensor, value: float) -> torch.Tensor:
-    x, y, z = (int(n) - have for n, have in zip(shape, volume.shape[1:], strict=True))
-    return pad(volume, (0, z, 0, y, 0, x), value=value) if x or y or z else volume
+    x, y, z = shapes.max(dim=0).values.tolist()
+    pads = {"image": pad_image, "label": 0}
+    padded = []
+    for sample, (i, j, k) in zip(samples, shapes.tolist(), strict=True):
+        ends = (0, z - k, 0, y - j, 0, x - i)
+        # torch's own padding, which keeps the kind of a tensor, such as MONAI's.
+        grown = {key: pad(sample[key], ends, value=pads[key]) for key in pads if key in sample}
+        padded.append({**sample, **grown})
+    return {**collate(padded), "shape": shapes}

@@ -7,35 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from itertools import chain, islice, repeat
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Subset
 
-_LOW_HU, _HIGH_HU = -200.0, 1000.0
+Patches = Dataset[dict[str, torch.Tensor]]
+"""Samples with ``image`` (1, X, Y, Z) in HU and ``label`` (1, X, Y, Z), all of one shape."""
 
 
-@dataclass(frozen=True)
-class TrainingRun:
-    """What a short training run gave.
-
-    Attributes
-    ----------
-    network : nn.Module
-        Trained, in evaluation mode.
-    losses : tuple of float
-        Cross-entropy plus soft Dice loss of each step, in order.
-    """
+class TrainingRun(NamedTuple):
+    """A trained network, in evaluation mode, and the loss of each step, in order."""
 
     network: nn.Module
     losses: tuple[float, ...]
-
-    def mean_loss(self, first: int, last: int) -> float:
-        """Return the mean loss of steps `first` to `last`, counted from 0, `last` not included."""
-        part = self.losses[first:last]
-        return sum(part) / len(part)
 
 
 class TinyUNet(nn.Module):
@@ -59,8 +47,8 @@ class TinyUNet(nn.Module):
         self.head = nn.Conv3d(width, classes, kernel_size=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return logits; the HU window is applied here, so that data and network fit."""
-        fine = self.fine(windowed(image))
+        """Return logits; -200 to 1000 HU are scaled to -1 to 1 here, so that data and network fit."""
+        fine = self.fine((image.float().clamp(-200, 1000) - 400) / 600)
         coarse = self.narrow(self.coarse(self.down(fine)))
         wide = functional.interpolate(coarse, size=fine.shape[2:], mode="trilinear")
         logits: torch.Tensor = self.head(self.joint(torch.cat([fine, wide], dim=1)))
@@ -77,72 +65,6 @@ def untrained(*, seed: int = 0) -> TinyUNet:
     return network
 
 
-def windowed(image: torch.Tensor) -> torch.Tensor:
-    """Clip HU to -200 … 1000 and scale them to -1 … 1."""
-    middle, half = (_HIGH_HU + _LOW_HU) / 2, (_HIGH_HU - _LOW_HU) / 2
-    return (image.float().clamp(_LOW_HU, _HIGH_HU) - middle) / half
-
-
-def train(
-    patches: Dataset[dict[str, torch.Tensor]],
-    *,
-    steps: int = 40,
-    batch_size: int = 2,
-    learning_rate: float = 0.015,
-    seed: int = 0,
-    report: Callable[[int, float], None] | None = None,
-) -> TrainingRun:
-    """Train a :class:`TinyUNet` to tell vertebra from background on the CPU.
-
-    Parameters
-    ----------
-    patches : Dataset
-        Samples with ``image`` (1, X, Y, Z) in HU and ``label`` (1, X, Y, Z), all of one shape.
-    steps, batch_size, learning_rate
-        Of the run; the dataset is gone through again if it is shorter.
-    seed : int
-        Draws the first weights; torch's own generator is left as it was.
-    report : callable, optional
-        Called after each step with its number (from 1) and loss.
-
-    Returns
-    -------
-    TrainingRun
-    """
-    network = untrained(seed=seed)
-    # A generator of its own: a loader draws from torch's otherwise, even without shuffling.
-    own = torch.Generator().manual_seed(seed)
-    loader = DataLoader(patches, batch_size=batch_size, drop_last=True, generator=own)
-    with _one_thread():
-        losses = _steps(network, loader, steps=steps, rate=learning_rate, report=report)
-    return TrainingRun(network.eval(), tuple(losses))
-
-
-def _steps(
-    network: nn.Module,
-    loader: DataLoader[dict[str, torch.Tensor]],
-    *,
-    steps: int,
-    rate: float,
-    report: Callable[[int, float], None] | None,
-) -> list[float]:
-    """Take `steps` steps and return the loss of each."""
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
-    losses: list[float] = []
-    while len(losses) < steps:
-        for batch in loader:
-            loss = segmentation_loss(network(batch["image"]), batch["label"][:, 0] > 0)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            losses.append(loss.item())
-            if report:
-                report(len(losses), losses[-1])
-            if len(losses) == steps:
-                break
-    return losses
-
-
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Let torch compute in one thread.
@@ -156,6 +78,36 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@_one_thread()
+def train(
+    patches: Patches,
+    *,
+    steps: int = 40,
+    batch_size: int = 2,
+    seed: int = 0,
+    report: Callable[[int, float], None] | None = None,
+) -> TrainingRun:
+    """Train a :class:`TinyUNet` to tell vertebra from background on the CPU, in passes over `patches`.
+
+    `seed` draws the first weights, and `report` is told number (from 1) and loss of each step.
+    """
+    network = untrained(seed=seed)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.015)
+    # A generator of its own: a loader draws from torch's otherwise, even without shuffling.
+    own = torch.Generator().manual_seed(seed)
+    loader = DataLoader(patches, batch_size=batch_size, drop_last=True, generator=own)
+    losses: list[float] = []
+    for batch in islice(chain.from_iterable(repeat(loader)), steps):
+        loss = segmentation_loss(network(batch["image"]), batch["label"][:, 0] > 0)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.item())
+        if report:
+            report(len(losses), losses[-1])
+    return TrainingRun(network.eval(), tuple(losses))
 
 
 def segmentation_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -175,16 +127,16 @@ def segmentation_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor
 
 
 @torch.inference_mode()
-def dice(network: nn.Module, patches: Dataset[dict[str, torch.Tensor]], *, count: int) -> float:
+@_one_thread()
+def dice(network: nn.Module, patches: Patches, *, count: int) -> float:
     """Return the Dice overlap of prediction and mask over the first `count` patches together."""
     overlap = total = 0
     loader = DataLoader(Subset(patches, range(count)), batch_size=2, generator=torch.Generator())
-    with _one_thread():
-        for batch in loader:
-            truth = batch["label"][:, 0] > 0
-            predicted = network(batch["image"]).argmax(dim=1) == 1
-            overlap += int((truth & predicted).sum())
-            total += int(truth.sum()) + int(predicted.sum())
+    for batch in loader:
+        truth = batch["label"][:, 0] > 0
+        predicted = network(batch["image"]).argmax(dim=1) == 1
+        overlap += int((truth & predicted).sum())
+        total += int(truth.sum()) + int(predicted.sum())
     return 2 * overlap / total if total else 0.0
 
 

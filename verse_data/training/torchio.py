@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 import torchio
 
-from verse_data.spine.geometry import voxel_sizes
-from verse_data.training.samples import Sample
+from verse_data.training.samples import Sample, position
 
 _KINDS = {"image": torchio.ScalarImage, "label": torchio.LabelMap}
 _CARRIED = ("affine", "spacing")
@@ -41,11 +39,5 @@ def from_subject(subject: Any) -> Sample:
     The inverse of :func:`to_subject`, after TorchIO's transforms; ``affine`` and ``spacing`` are
     those of the image.
     """
-    affine = np.array(subject["image"].affine, dtype=np.float64)
-    sample: Sample = dict(subject)
-    for key in _KINDS:
-        if key in sample:
-            sample[key] = subject[key].data
-    sample["affine"] = torch.from_numpy(affine)
-    sample["spacing"] = torch.tensor(voxel_sizes(affine), dtype=torch.float64)
-    return sample
+    plain = {key: subject[key].data for key in _KINDS if key in subject}
+    return {**subject, **plain, **position(subject["image"].affine)}

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from verse_data.errors import UsageError, ValidationFailed
-from verse_data.spine.geometry import AxisMap, Box, apply_affine, check_axcodes, voxel_sizes
-from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS, region
-from verse_data.training.arguments import finite, three, whole
-from verse_data.training.samples import PAD_HU, Sample
+from verse_data.spine.geometry import AxisMap, Box, apply_affine, check_axcodes
+from verse_data.spine.levels import LABEL_OF_LEVEL, LEVEL_OF_LABEL, LEVELS
+from verse_data.training.arguments import finite, one_of, voxels, whole
+from verse_data.training.samples import PAD_HU, Sample, cut, position
 
 _VOLUMES = ("image", "label")
 _LABELS = 256
@@ -89,8 +89,8 @@ class CropOrPad:
 
     Parameters
     ----------
-    shape : (X, Y, Z)
-        Voxels.
+    shape : int or (X, Y, Z)
+        Voxels; one number is a cube.
     about : {"image", "label", "centroids"}
         What lies in the middle: the image, the box of all labels, or the mean of the centroids.
         Where there is no label or centroid, the image.
@@ -103,18 +103,17 @@ class CropOrPad:
     pad_image: float = PAD_HU
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", three("CropOrPad: shape", self.shape))
+        object.__setattr__(self, "shape", voxels("CropOrPad: shape", self.shape))
         finite("CropOrPad: pad_image", self.pad_image)
-        if self.about not in {"image", "label", "centroids"}:
-            raise UsageError(f"CropOrPad: about={self.about!r} is none of image, label, centroids.")
+        one_of("CropOrPad: about", self.about, ("image", "label", "centroids"))
 
     def __call__(self, sample: Sample) -> Sample:
         """Return the sample in the new shape; what is outside is padded, labels with 0."""
         box = Box.around(self._middle(sample), self.shape)
         affine = np.asarray(sample["affine"], dtype=np.float64)
         pads = {"image": self.pad_image, "label": 0}
-        cut = {key: _cut(sample[key], box, pads[key]) for key in _VOLUMES if key in sample}
-        return _moved(sample, cut, box.affine(affine))
+        boxed = {key: cut(sample[key], box, pads[key]) for key in _VOLUMES if key in sample}
+        return _moved(sample, boxed, box.affine(affine))
 
     def _middle(self, sample: Sample) -> Any:
         if self.about == "label" and "label" in sample:
@@ -180,12 +179,10 @@ class MapLabels:
     def __call__(self, sample: Sample) -> Sample:
         """Return the sample with the new labels."""
         table = np.zeros(_LABELS, dtype=np.uint8)
-        for old, new in self.mapping.items():
-            table[old] = new
+        table[list(self.mapping)] = list(self.mapping.values())
         label = np.asarray(sample["label"])
-        present = np.flatnonzero(np.bincount(label.reshape(-1), minlength=_LABELS)).tolist()
-        unknown = [number for number in present if number and number not in self.mapping]
-        if unknown:
+        present = np.flatnonzero(np.bincount(label.reshape(-1))).tolist()
+        if unknown := [number for number in present if number and number not in self.mapping]:
             raise ValidationFailed(
                 f"label holds {unknown}, which the mapping does not name: {dict(self.mapping)}."
             )
@@ -200,12 +197,13 @@ class MapLabels:
         UsageError
             If two labels have the same new number.
         """
-        kept = {old: new for old, new in self.mapping.items() if new}
-        back = {new: old for old, new in kept.items()}
+        kept = [(new, old) for old, new in self.mapping.items() if new]
+        back = dict(kept)
         if len(back) < len(kept):
             raise UsageError("This mapping has no inverse: it gives two labels the same number.")
-        levels = {label: level for level, label in LABEL_OF_LEVEL.items()}
-        return MapLabels(back, {old: levels[old] for old in back.values() if old in levels})
+        return MapLabels(
+            back, {old: LEVEL_OF_LABEL[old] for old in back.values() if old in LEVEL_OF_LABEL}
+        )
 
     @classmethod
     def consecutive(cls, levels: Sequence[str] = LEVELS) -> MapLabels:
@@ -216,45 +214,13 @@ class MapLabels:
         UsageError
             If one of `levels` is none.
         """
-        unknown = [level for level in levels if level not in LEVELS]
-        if unknown:
-            raise UsageError(
-                f"levels= names {unknown}, which are no levels; there are {', '.join(LEVELS)}."
-            )
-        ordered = [level for level in LEVELS if level in set(levels)]
-        numbers = {LABEL_OF_LEVEL[level]: place for place, level in enumerate(ordered, start=1)}
-        others = {LABEL_OF_LEVEL[level]: 0 for level in LEVELS if level not in ordered}
-        return cls({**numbers, **others}, dict(enumerate(ordered, start=1)))
-
-    @classmethod
-    def regions(cls) -> MapLabels:
-        """Merge to 1 cervical, 2 thoracic, 3 lumbar."""
-        names = ("cervical", "thoracic", "lumbar")
-        numbers = {LABEL_OF_LEVEL[level]: names.index(region(level)) + 1 for level in LEVELS}
-        return cls(numbers, dict(enumerate(names, start=1)))
-
-    @classmethod
-    def binary(cls) -> MapLabels:
-        """Merge all vertebrae to 1."""
-        return cls(dict.fromkeys(LABEL_OF_LEVEL.values(), 1), {1: "vertebra"})
-
-
-def _cut(volume: torch.Tensor, box: Box, pad: float) -> torch.Tensor:
-    shape = (volume.shape[1], volume.shape[2], volume.shape[3])
-    inside = box.clipped(shape)
-    out = torch.full((volume.shape[0], *box.shape), pad, dtype=volume.dtype)
-    target = tuple(
-        slice(a - first, b - first)
-        for a, b, first in zip(inside.start, inside.stop, box.start, strict=True)
-    )
-    source = tuple(slice(a, b) for a, b in zip(inside.start, inside.stop, strict=True))
-    out[(slice(None), *target)] = volume[(slice(None), *source)]
-    return out
+        chosen = {one_of("levels", level, LEVELS) for level in levels}
+        names = dict(enumerate([level for level in LEVELS if level in chosen], start=1))
+        numbers = {LABEL_OF_LEVEL[level]: number for number, level in names.items()}
+        return cls({**dict.fromkeys(LABEL_OF_LEVEL.values(), 0), **numbers}, names)
 
 
 def _moved(sample: Sample, volumes: Mapping[str, torch.Tensor], affine: Any) -> Sample:
-    matrix = np.array(affine, dtype=np.float64)
-    spacing = torch.tensor(voxel_sizes(matrix), dtype=torch.float64)
-    moved = {**sample, **volumes, "affine": torch.from_numpy(matrix), "spacing": spacing}
+    moved = {**sample, **volumes, **position(affine)}
     moved.pop("box", None)  # said where in the scan's grid the sample lay, which no longer holds
     return moved

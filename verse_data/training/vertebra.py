@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from verse_data.errors import UsageError
 from verse_data.spine.levels import LEVELS
-from verse_data.training.arguments import finite, whole
-from verse_data.training.base import ServedDataset, ServedOptions
-from verse_data.training.crops import (
-    Around,
-    Axes,
-    CropSpec,
-    LabelMode,
-    Millimetres,
-    lengths,
-    neighbours,
-    one_of,
-)
-from verse_data.training.rows import STATUSES, VertebraColumns
-from verse_data.training.samples import Sample, common, volumes
-from verse_data.training.scans import OrientedScan, ServedScan, left_out_table
+from verse_data.training.arguments import Millimetres, finite, lengths, one_of, whole
+from verse_data.training.base import ServedDataset
+from verse_data.training.crops import Region, mask_region, neighbours, read_region, spine_directions
+from verse_data.training.rows import STATUSES, Rows, as_table, read_rows, targets
+from verse_data.training.samples import Sample
+from verse_data.training.scans import OrientedScan, ServedScan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,61 +77,83 @@ class VertebraDataset(ServedDataset):
     """
 
     unit = "vertebra"
+    rows: Rows
 
     def __init__(
         self,
         scans: Sequence[ServedScan],
         vertebrae: pd.DataFrame,
         *,
-        around: Around = "centroid",
+        around: Literal["centroid", "mask"] = "centroid",
         crop_size_mm: Millimetres = 80.0,
         margin_mm: float = 10.0,
         voxel_mm: Millimetres | None = 1.0,
-        axes: Axes = "scan",
-        label_mode: LabelMode = "vertebra",
+        axes: Literal["scan", "spine"] = "scan",
+        label_mode: Literal["vertebra", "all", "binary", "none"] = "vertebra",
         fracture_threshold: int = 1,
         include: str | Collection[str] = ("graded",),
-        **served: Unpack[ServedOptions],
+        **served: Any,
     ) -> None:
-        self.spec = CropSpec(
-            around=around,
-            crop_size_mm=lengths("crop_size_mm", crop_size_mm),
-            margin_mm=finite("margin_mm", margin_mm),
-            voxel_mm=None if voxel_mm is None else lengths("voxel_mm", voxel_mm),
-            axes=axes,
-            label_mode=label_mode,
-        )
+        self.around = one_of("around", around, ("centroid", "mask"))
+        self.axes = one_of("axes", axes, ("scan", "spine"))
+        modes = ("vertebra", "all", "binary", "none")
+        self.label_mode = one_of("label_mode", label_mode, modes)
+        self._crop_size = lengths("crop_size_mm", crop_size_mm)
+        self.margin_mm = finite("margin_mm", margin_mm, least=0)
+        self._voxel = None if voxel_mm is None else lengths("voxel_mm", voxel_mm)
         self.uneven = around == "mask" or voxel_mm is None
-        words: Collection[str] = (include,) if isinstance(include, str) else include
-        if not isinstance(words, Collection):
+        if not isinstance(include, Collection):
             raise UsageError(f"include={include!r}: give some of {', '.join(STATUSES)}.")
+        words = (include,) if isinstance(include, str) else include
         self.include = tuple(one_of("include", word, STATUSES) for word in words)
         self.fracture_threshold = whole("fracture_threshold", fracture_threshold, least=1, below=4)
-        super().__init__(scans, needs_label=self.spec.needs_mask, **served)
-        self._sort(VertebraColumns.from_table(vertebrae, self.scans))
+        super().__init__(scans, needs_label=label_mode != "none" or around == "mask", **served)
+        every = read_rows(vertebrae, self.scans)
+        reasons = self._reasons(every)
+        self.rows = every[reasons == ""]
+        self._dropped, self._dropped_for = every[reasons != ""], reasons[reasons != ""]
+        asked = set(every["scan_id"].tolist())
+        self._without_rows = {s.scan_id for s in self._left_out if s.scan_id not in asked}
 
-    def _sort(self, every: VertebraColumns) -> None:
-        """Part what is served from what is not, with the reason."""
-        found = reasons(
-            every,
-            self.spec,
-            include=self.include,
-            left_out={scan.scan_id: scan.reason for scan in self._left_out},
-            open_scan=self._open,
-        )
-        self._rows, self._dropped = every.take(found == ""), every.take(found != "")
-        self._dropped_for = found[found != ""]
-        asked = set(every.scan_id.tolist())
-        self._bare = [scan for scan in self._left_out if scan.scan_id not in asked]
+    def _reasons(self, rows: Rows) -> npt.NDArray[np.str_]:
+        """Return for each vertebra why it is not served, or an empty text if it is."""
+        included = np.isin(rows["status"], [STATUSES.index(word) for word in self.include])
+        lost = ~np.isfinite(rows["centroid"]).all(axis=1)
+        alone = np.zeros(len(rows), dtype=np.bool_)
+        if self.axes == "spine":
+            for n in np.flatnonzero(included & ~lost & (rows["scan"] >= 0)):
+                centroids = self._open(int(rows["scan"][n])).centroids
+                above, below = neighbours(centroids, int(rows["level"][n]))
+                alone[n] = above == below
+        by_centroid = self.around == "centroid" or self.axes == "spine"
+        rules: list[tuple[Any, Any]] = [
+            (~included, np.array(STATUSES)[rows["status"]]),
+            *((rows["scan_id"] == scan.scan_id, scan.reason) for scan in self._left_out),
+            (rows["scan"] < 0, "scan_not_served"),
+            (lost & by_centroid, "no_centroid"),
+            ((rows["has_mask"] == 0) & (self.around == "mask"), "no_mask"),
+            (alone, "no_neighbour"),
+        ]
+        words = [np.broadcast_to(np.asarray(word), len(rows)) for _, word in rules]
+        return np.select([condition for condition, _ in rules], words, default="")
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     @property
     def options(self) -> dict[str, Any]:
         """What, beside the scans, decides the samples."""
+        extent: dict[str, Any] = (
+            {"crop_size_mm": self._crop_size.tolist()}
+            if self.around == "centroid"
+            else {"margin_mm": self.margin_mm}
+        )
         return {
-            **self.spec.options,
+            "around": self.around,
+            **extent,
+            "voxel_mm": None if self._voxel is None else self._voxel.tolist(),
+            "axes": self.axes,
+            "label_mode": self.label_mode,
             "fracture_threshold": self.fracture_threshold,
             "include": list(self.include),
             **super().options,
@@ -156,93 +169,58 @@ class VertebraDataset(ServedDataset):
         """
         import pandas as pd
 
-        rows = self._dropped.table(self._dropped_for)
-        if not self._bare:
+        rows = as_table(self._dropped).assign(reason=self._dropped_for)
+        scans = super().excluded
+        scans = scans[scans["scan_id"].isin(self._without_rows)].reindex(columns=rows.columns)
+        if not len(scans):
             return rows
-        bare = left_out_table(self._bare).reindex(columns=rows.columns)
-        every = pd.concat([rows.astype(object), bare.astype(object)], ignore_index=True)
+        every = pd.concat([rows.astype(object), scans.astype(object)], ignore_index=True)
         return every.astype(rows.dtypes.to_dict())
 
     @property
     def vertebrae(self) -> pd.DataFrame:
         """The vertebrae that are served, a row a sample, in the order of the samples."""
-        return self._rows.table(np.full(len(self), "")).drop(columns="reason")
+        return as_table(self.rows)
 
-    @property
-    def rows(self) -> VertebraColumns:
-        """The same as NumPy columns."""
-        return self._rows
-
-    @property
-    def sampled_scans(self) -> frozenset[str]:
-        """Ids of the scans that a vertebra is served of."""
-        return frozenset(self._rows.scan_id.tolist())
-
-    def _rows_digest(self) -> str:
-        return self._rows.digest()
-
-    def details(self) -> list[tuple[str, str]]:
-        """Return how many vertebrae of each grade are served."""
-        grades, counts = np.unique(self._rows.grade, return_counts=True)
-        words = {grade: "not assessed" if grade < 0 else str(grade) for grade in grades.tolist()}
-        pairs = zip(words.values(), counts.tolist(), strict=True)
-        return [("grades", ", ".join(f"{word}: {count:,}" for word, count in pairs))]
+    def _facts(self) -> dict[str, str]:
+        """Return also how many vertebrae of each grade are served."""
+        grades, counts = np.unique(self.rows["grade"], return_counts=True)
+        words = ["not assessed" if grade < 0 else str(grade) for grade in grades.tolist()]
+        pairs = zip(words, counts.tolist(), strict=True)
+        return super()._facts() | {"grades": ", ".join(f"{word}: {n:,}" for word, n in pairs)}
 
     def scan_number(self, epoch: int, index: int) -> int:
         """Return the number of the scan that vertebra `index` lies in."""
         del epoch
-        return int(self._rows.scan[index])
+        return int(self.rows["scan"][index])
 
     def place(self, epoch: int, index: int) -> str:
         """Return the words by which errors name a sample: scan and level."""
-        level = LEVELS[self._rows.level[index]]
-        scan_id = self.scans.scan_id[self.scan_number(epoch, index)]
-        return f"{scan_id} {level}, vertebra sample {index} of epoch {epoch}"
+        row = self.rows[index]
+        return f"{row['scan_id']} {LEVELS[row['level']]}, vertebra sample {index} of epoch {epoch}"
 
     def _make(self, epoch: int, index: int) -> Sample:
-        del epoch
-        number = int(self._rows.scan[index])
-        opened = self._open(number)
-        image, label, affine = self.spec.cut(opened, self._rows, index, self.orientation)
-        return (
-            volumes(image, label, self.image_dtype)
-            | common(self.scans.names(number), opened, affine)
-            | self._rows.targets(index, self.fracture_threshold)
+        number, row = self.scan_number(epoch, index), self.rows[index]
+        scan = self._open(number)
+        image, label, affine = read_region(
+            scan,
+            self._region(scan, row),
+            self._voxel,
+            self.orientation,
+            aligned=self.axes == "spine",
+            label=self.label_mode != "none",
         )
+        if label is not None and self.label_mode == "vertebra":
+            label = label == row["label"]
+        elif label is not None and self.label_mode == "binary":
+            label = label > 0
+        return self._sample(number, image, label, affine) | targets(row, self.fracture_threshold)
 
-
-Flags = npt.NDArray[np.bool_]
-
-
-def reasons(
-    rows: VertebraColumns,
-    spec: CropSpec,
-    *,
-    include: Collection[str],
-    left_out: Mapping[str, str],
-    open_scan: Callable[[int], OrientedScan],
-) -> npt.NDArray[np.str_]:
-    """Return for each vertebra why it is not served, or an empty text if it is."""
-    included = np.isin(rows.status, [STATUSES.index(word) for word in include])
-    lost = ~np.isfinite(rows.centroid).all(axis=1)
-    candidates = included & ~lost & (rows.scan >= 0)
-    alone = _alone(rows, candidates, open_scan) if spec.axes == "spine" else np.zeros_like(included)
-    choices: list[tuple[Flags, npt.ArrayLike]] = [
-        (~included, np.array(STATUSES)[rows.status]),
-        *((rows.scan_id == scan_id, reason) for scan_id, reason in left_out.items()),
-        (rows.scan < 0, "scan_not_served"),
-        (np.asarray(lost & spec.needs_centroid), "no_centroid"),
-        (np.asarray((rows.has_mask == 0) & (spec.around == "mask")), "no_mask"),
-        (alone, "no_neighbour"),
-    ]
-    words = [np.broadcast_to(np.asarray(word), len(rows)) for _, word in choices]
-    return np.select([condition for condition, _ in choices], words, default="")
-
-
-def _alone(rows: VertebraColumns, asked: Flags, open_scan: Callable[[int], OrientedScan]) -> Flags:
-    """Return which of the vertebrae that are `asked` for have no neighbour with a centroid."""
-    alone = np.zeros(len(rows), dtype=np.bool_)
-    for row in np.flatnonzero(asked):
-        opened = open_scan(int(rows.scan[row]))
-        alone[row] = neighbours(opened.centroids, int(rows.level[row])) is None
-    return alone
+    def _region(self, scan: OrientedScan, row: np.void) -> Region:
+        """Return where the crop of a vertebra lies."""
+        directions = scan.directions
+        if self.axes == "spine":
+            directions = spine_directions(scan.centroids, int(row["level"]), self.orientation)
+        if self.around == "centroid":
+            return Region(row["centroid"], self._crop_size, directions)
+        return mask_region(scan, int(row["label"]), directions, self.margin_mm)

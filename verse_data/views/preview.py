@@ -38,8 +38,10 @@ _GOLDEN_TURN: Final = 0.381966  # neighbours on the spine get far hues
 PHANTOM_NOTE: Final = "phantom, not a patient"
 
 
-def level_colour(level: str) -> Colour:
-    """Return the RGB colour of a level, the same in every picture."""
+def level_colour(level: str | None) -> Colour:
+    """Return the RGB colour of a level, the same in every picture; of none, that of faint text."""
+    if level is None:
+        return _FAINT
     place = levels.position(level)
     hue = (place * _GOLDEN_TURN) % 1.0
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.62 if place % 2 else 0.78, 1.0)
@@ -69,12 +71,11 @@ def preview_png(
         raise UsageError(
             f"A preview needs image and label of one shape (X, Y, Z): {image.shape}, {other}."
         )
-    mask = np.zeros(image.shape, dtype=np.uint8) if label is None else label
-    sagittal, coronal = panels(image, mask, affine, centroids)
     if release == "phantom":
         note = note or PHANTOM_NOTE
-    picture = _compose(sagittal, coronal, scan_id=scan_id, release=release, note=note)
+    mask = np.zeros(image.shape, dtype=np.uint8) if label is None else label
     stream = io.BytesIO()
+    picture = _compose(panels(image, mask, affine, centroids), scan_id, release, note)
     picture.save(stream, format="PNG", optimize=True)
     write_file(path, stream.getvalue())
     return path
@@ -84,21 +85,17 @@ def preview_png(
 class Panel:
     """A slice, upright: HU and labels (rows head to foot), centroids as label to (column, row)."""
 
-    grey: npt.NDArray[np.float32]
-    label: npt.NDArray[np.uint8]
+    grey: npt.NDArray[Any]
+    label: npt.NDArray[Any]
     points: Mapping[int, tuple[float, float]]
     pixel_mm: tuple[float, float]  # width, height
     sides: tuple[str, str]  # what lies at the left and at the right edge
 
     @property
-    def width_mm(self) -> float:
-        """Extent from left to right."""
-        return float(self.grey.shape[1] * self.pixel_mm[0])
-
-    @property
-    def height_mm(self) -> float:
-        """Extent from head to foot."""
-        return float(self.grey.shape[0] * self.pixel_mm[1])
+    def size_mm(self) -> tuple[float, float]:
+        """Extent from left to right, and from head to foot."""
+        rows, columns = self.grey.shape
+        return columns * self.pixel_mm[0], rows * self.pixel_mm[1]
 
 
 def panels(
@@ -114,23 +111,21 @@ def panels(
     size_x, size_y, size_z = voxel_sizes(axes.affine(affine, shape))
     points = {label: axes.points(point, shape) for label, point in centroids.items()}
     points = {label: point for label, point in points.items() if np.isfinite(point).all()}
+    found = list(points.values()) or _bodies(labels, size_y) or [np.array(volume.shape) / 2]
+    path = np.array(sorted(found, key=lambda point: float(point[2])))
     rows = np.arange(volume.shape[2])
-    x, y = _curve(list(points.values()) or _bodies(labels, size_y), volume.shape)
-    sagittal = Panel(
-        grey=volume[x, :, rows].astype(np.float32),
-        label=labels[x, :, rows].astype(np.uint8),
-        points={label: (point[1], point[2]) for label, point in points.items()},
-        pixel_mm=(size_y, size_z),
-        sides=("P", "A"),
+    x, y = (
+        np.rint(np.interp(rows, path[:, 2], path[:, axis]))
+        .clip(0, volume.shape[axis] - 1)
+        .astype(int)
+        for axis in (0, 1)
     )
-    coronal = Panel(
-        grey=volume[:, y, rows].T.astype(np.float32),
-        label=labels[:, y, rows].T.astype(np.uint8),
-        points={label: (point[0], point[2]) for label, point in points.items()},
-        pixel_mm=(size_x, size_z),
-        sides=("R", "L"),
+    sagittal = {label: (point[1], point[2]) for label, point in points.items()}
+    coronal = {label: (point[0], point[2]) for label, point in points.items()}
+    return (
+        Panel(volume[x, :, rows], labels[x, :, rows], sagittal, (size_y, size_z), ("P", "A")),
+        Panel(volume[:, y, rows].T, labels[:, y, rows].T, coronal, (size_x, size_z), ("R", "L")),
     )
-    return sagittal, coronal
 
 
 def _bodies(labels: npt.NDArray[Any], size_y: float) -> list[npt.NDArray[np.float64]]:
@@ -144,73 +139,64 @@ def _bodies(labels: npt.NDArray[Any], size_y: float) -> list[npt.NDArray[np.floa
     ]
 
 
-def _curve(
-    points: list[npt.NDArray[np.float64]], shape: tuple[int, ...]
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return for each row, head to foot, the column (x, y) of the spine."""
-    path = np.array(sorted(points or [np.array(shape) / 2], key=lambda point: float(point[2])))
-    rows = np.arange(shape[2])
-    x, y = (
-        np.clip(np.rint(np.interp(rows, path[:, 2], path[:, axis])), 0, shape[axis] - 1)
-        for axis in (0, 1)
-    )
-    return x.astype(np.intp), y.astype(np.intp)
-
-
 def _compose(
-    sagittal: Panel, coronal: Panel, *, scan_id: str, release: str, note: str | None
+    parts: tuple[Panel, Panel], scan_id: str, release: str, note: str | None
 ) -> Image.Image:
     """Put both panels at one scale beside each other, level names between, the caption below."""
-    widest = max(sagittal.width_mm, coronal.width_mm)
-    scale = min(_MAX_HEIGHT / sagittal.height_mm, _MAX_WIDTH / widest)
-    height = round(sagittal.height_mm * scale)
-    drawn = [_draw(panel, scale) for panel in (sagittal, coronal)]
-    width = 2 * _MARGIN + 2 * _GUTTER + sum(one.width for one in drawn)
-    canvas = Image.new("RGB", (max(width, 560), _MARGIN + height + _CAPTION), _PAPER)
+    high = parts[0].size_mm[1]
+    scale = min(_MAX_HEIGHT / high, _MAX_WIDTH / max(part.size_mm[0] for part in parts))
+    drawn = [_draw(part, scale) for part in parts]
+    width = 2 * _MARGIN + sum(_GUTTER + one.width for one in drawn)
+    bottom = _MARGIN + drawn[0].height
+    canvas = Image.new("RGB", (max(width, 560), bottom + _CAPTION), _PAPER)
     pen = ImageDraw.Draw(canvas)
-    left = _MARGIN
-    for panel, one in zip((sagittal, coronal), drawn, strict=True):
-        _names(pen, panel, scale, (left, _MARGIN))
-        left += _GUTTER
+    left = _MARGIN + _GUTTER
+    for part, one in zip(parts, drawn, strict=True):
+        _names(pen, part, scale, right=left - 14)
         canvas.paste(one, (left, _MARGIN))
-        _sides(pen, panel, left, one.width)
+        style: dict[str, Any] = {"stroke_width": 2, "stroke_fill": _PAPER}
+        _write(pen, (left + 6, _MARGIN + 6), part.sides[0], 18, anchor="la", **style)
         left += one.width
-    _scale_bar(pen, scale, right=canvas.width - _MARGIN, bottom=_MARGIN + height + 26)
-    _caption(pen, (scan_id, release, note), top=_MARGIN + height + 14)
+        _write(pen, (left - 6, _MARGIN + 6), part.sides[1], 18, anchor="ra", **style)
+        left += _GUTTER
+    _scale_bar(pen, scale, right=canvas.width - _MARGIN, bottom=bottom + 26)
+    _write(pen, (_MARGIN, bottom + 14), f"{scan_id}  ·  {release}", 20)
+    line = "sagittal and coronal, cut along the spine"
+    _write(pen, (_MARGIN, bottom + 43), line, 15, fill=_FAINT)
+    _write(pen, (_MARGIN, bottom + 64), note or "", 17, fill=_WARNING)
     return canvas
 
 
 def _draw(panel: Panel, scale: float) -> Image.Image:
     """Draw one slice with its overlay, contours and centroids, `scale` pixels a millimetre."""
-    rows, columns = panel.grey.shape
-    size = (max(1, round(panel.width_mm * scale)), round(panel.height_mm * scale))
-    low, high = _WINDOW_HU
-    grey = np.clip((panel.grey - low) / (high - low), 0, 1) * 255
-    base = Image.fromarray(grey.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    wide, high = (max(1, round(extent * scale)) for extent in panel.size_mm)
+    low, top = _WINDOW_HU
+    grey = np.clip((panel.grey.astype(np.float32) - low) / (top - low), 0, 1) * 255
+    base = Image.fromarray(grey.astype(np.uint8)).resize((wide, high), Image.Resampling.BICUBIC)
     picture = np.repeat(np.asarray(base, dtype=np.float32)[:, :, None], 3, axis=2)
     for value in np.unique(panel.label[panel.label > 0]):
-        colour = np.array(_colour_of(int(value)), dtype=np.float32)
+        colour = np.array(level_colour(levels.LEVEL_OF_LABEL.get(int(value))), dtype=np.float32)
         # Resized as grey and cut at the half: a smooth edge, where nearest would give stairs.
         alone = Image.fromarray(np.where(panel.label == value, 255, 0).astype(np.uint8))
-        inside = np.asarray(alone.resize(size, Image.Resampling.BILINEAR)) > 127
+        inside = np.asarray(alone.resize((wide, high), Image.Resampling.BILINEAR)) > 127
         picture[inside] = (1 - _OPACITY) * picture[inside] + _OPACITY * colour
         picture[inside & ~_shrunk(inside)] = colour
     canvas = Image.fromarray(picture.astype(np.uint8))
     pen = ImageDraw.Draw(canvas)
+    rows, columns = panel.grey.shape
     for value, (column, row) in panel.points.items():
-        x, y = (column + 0.5) * size[0] / columns, (row + 0.5) * size[1] / rows
-        box = (x - 4, y - 4, x + 4, y + 4)
-        pen.ellipse(box, fill=_colour_of(value), outline=_PAPER, width=1)
+        x, y = (column + 0.5) * wide / columns, (row + 0.5) * high / rows
+        fill = level_colour(levels.LEVEL_OF_LABEL.get(value))
+        pen.circle((x, y), 4, fill=fill, outline=_PAPER)
     return canvas
 
 
 def _shrunk(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Take one pixel off the rim."""
     core = inside.copy()
-    core[1:] &= inside[:-1]
-    core[:-1] &= inside[1:]
-    core[:, 1:] &= inside[:, :-1]
-    core[:, :-1] &= inside[:, 1:]
+    for smaller, larger in ((core, inside), (core.T, inside.T)):
+        smaller[1:] &= larger[:-1]
+        smaller[:-1] &= larger[1:]
     return core
 
 
@@ -220,27 +206,13 @@ def _write(
     pen.text(place, text, font=ImageFont.load_default(size), **{"fill": _INK, **style})
 
 
-def _colour_of(label: int) -> Colour:
-    level = levels.LEVEL_OF_LABEL.get(label)
-    return level_colour(level) if level else _FAINT
-
-
-def _names(pen: ImageDraw.ImageDraw, panel: Panel, scale: float, corner: tuple[int, int]) -> None:
+def _names(pen: ImageDraw.ImageDraw, panel: Panel, scale: float, *, right: int) -> None:
     """Write each level's name at the height of its centroid; names keep a distance."""
-    lowest = float("-inf")
+    y = float("-inf")
     for value, (_, row) in sorted(panel.points.items(), key=lambda item: item[1][1]):
-        y = max(corner[1] + (row + 0.5) * panel.pixel_mm[1] * scale, lowest + 20)
-        lowest = y
-        name = levels.LEVEL_OF_LABEL.get(value, str(value))
-        _write(pen, (corner[0] + _GUTTER - 14, y), name, 20, fill=_colour_of(value), anchor="rm")
-
-
-def _sides(pen: ImageDraw.ImageDraw, panel: Panel, left: int, width: int) -> None:
-    for name, x, anchor in zip(
-        panel.sides, (left + 6, left + width - 6), ("la", "ra"), strict=True
-    ):
-        outline = {"stroke_width": 2, "stroke_fill": _PAPER}
-        _write(pen, (x, _MARGIN + 6), name, 18, anchor=anchor, **outline)
+        y = max(_MARGIN + (row + 0.5) * panel.pixel_mm[1] * scale, y + 20)
+        level = levels.LEVEL_OF_LABEL.get(value)
+        _write(pen, (right, y), level or str(value), 20, fill=level_colour(level), anchor="rm")
 
 
 def _scale_bar(pen: ImageDraw.ImageDraw, scale: float, *, right: int, bottom: int) -> None:
@@ -250,12 +222,3 @@ def _scale_bar(pen: ImageDraw.ImageDraw, scale: float, *, right: int, bottom: in
     for x in (left, right):
         pen.line((x, bottom - 5, x, bottom + 5), fill=_INK, width=2)
     _write(pen, ((left + right) / 2, bottom + 10), f"{length} mm", 16, anchor="ma")
-
-
-def _caption(pen: ImageDraw.ImageDraw, words: tuple[str, str, str | None], *, top: int) -> None:
-    scan_id, release, note = words
-    _write(pen, (_MARGIN, top), f"{scan_id}  ·  {release}", 20)
-    line = "sagittal and coronal, cut along the spine"
-    _write(pen, (_MARGIN, top + 29), line, 15, fill=_FAINT)
-    if note:
-        _write(pen, (_MARGIN, top + 50), note, 17, fill=_WARNING)
