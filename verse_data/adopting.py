@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from verse_data.digests import digest_file
 from verse_data.errors import FILE_FAULTS, UsageError, ValidationFailed, counted
+from verse_data.files import digest_file, staging
 from verse_data.progress import Progress, silent
-from verse_data.publishing import staging
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.names import parse_path
 from verse_data.records.source_file import SourceFile

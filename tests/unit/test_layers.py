@@ -12,10 +12,8 @@ FLOORS: tuple[set[str], ...] = (
         "spine",
         "errors",
         "config",
-        "resources",
+        "files",
         "progress",
-        "digests",
-        "publishing",
         "problems",
         "locks",
     },
@@ -35,10 +33,8 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 SIDE_BY_SIDE = {
     "errors",
     "config",
-    "resources",
+    "files",
     "progress",
-    "digests",
-    "publishing",
     "problems",
     "locks",
 }

@@ -40,11 +40,12 @@ def words(*known: str, listed: bool = False) -> Complete:
 
 
 def _releases(typed: dict[str, Any]) -> Iterable[str]:
-    from verse_data import config, resources
+    from verse_data import config
+    from verse_data.files import locate
 
     folder = config.resolve(root=typed.get("root")).releases
     here = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    known = [path.name for path in resources.locate("catalog").iterdir() if path.is_dir()]
+    known = [path.name for path in locate("catalog").iterdir() if path.is_dir()]
     return [*here, *known]
 
 

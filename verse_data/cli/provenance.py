@@ -149,7 +149,7 @@ def _write(document: dict[str, Any], out: Path | None) -> None:
         return
     import json
 
-    from verse_data.publishing import write_file
+    from verse_data.files import write_file
 
     write_file(out, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
     note(f"wrote {out}")

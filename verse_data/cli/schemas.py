@@ -54,10 +54,10 @@ def show(
 
 def write(folder: Folder = None) -> None:
     """Generate the schemas of this version from the models."""
-    from verse_data import resources
+    from verse_data.files import locate
     from verse_data.tables import schemas
 
-    changed = schemas.write(folder or resources.locate("schemas"))
+    changed = schemas.write(folder or locate("schemas"))
     for path in changed:
         sys.stdout.write(f"{path}\n")
     note(
@@ -78,9 +78,9 @@ def check(folder: Folder = None) -> None:
 
 def publish(folder: Folder = None) -> None:
     """Note the digests of this version's schemas; from then on they never change."""
-    from verse_data import resources
+    from verse_data.files import locate
     from verse_data.tables import schemas
 
-    target = folder or resources.locate("schemas")
+    target = folder or locate("schemas")
     schemas.publish(target)
     note(f"{len(schemas.MODELS)} schemas of {schemas.SCHEMA_VERSION} are published in {target}.")

@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image
 
 from verse_data.errors import UsageError
+from verse_data.files import publish_folder, staging
 from verse_data.phantom import patients, workbook
 from verse_data.phantom.plan import SeriesPlan, SubjectPlan
 from verse_data.phantom.render import Rendered, render
 from verse_data.progress import Progress, silent
-from verse_data.publishing import publish_folder, staging
 from verse_data.records.grading import DEVICES
 from verse_data.spine.geometry import AxisMap, axcodes, voxel_sizes
 from verse_data.volumes.nifti import write_nifti

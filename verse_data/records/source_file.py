@@ -17,7 +17,7 @@ from verse_data.errors import (
     UsageError,
     VolumeCorrupt,
 )
-from verse_data.publishing import storage_errors
+from verse_data.files import storage_errors
 from verse_data.records.keys import size_and_digest
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from verse_data.files import storage_errors
 from verse_data.locks import key_lock
-from verse_data.publishing import storage_errors
 from verse_data.releases.environment import check_annex, run, tool_environment
 from verse_data.releases.git import check_writable, failure, git
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from verse_data.errors import IntegrityError, PathRefused, UnsafeInput
-from verse_data.publishing import storage_errors
+from verse_data.files import storage_errors
 from verse_data.releases.environment import GitFailed, reading_environment, run
 
 _ID: Final = re.compile(r"[0-9a-f]{40}")

@@ -21,8 +21,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urljoin
 
-from verse_data import __version__
-from verse_data.config import Config, Limits
+from verse_data.config import Config, Limits, __version__
 from verse_data.errors import (
     NetworkError,
     NotTheFile,

@@ -18,8 +18,8 @@ from importlib import metadata
 from typing import Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from verse_data import __version__, config
-from verse_data.config import Config, Limits
+from verse_data import config
+from verse_data.config import Config, Limits, __version__
 from verse_data.errors import IntegrityError, NotTheFile, SourceChanged, VerseDataError, counted
 from verse_data.releases import catalog
 from verse_data.releases.fetch import download_url

@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from verse_data import publishing
 from verse_data.errors import UsageError
+from verse_data.files import publish_folder, staging, storage_errors, sweep
 from verse_data.records.lock import ReleaseLock
 from verse_data.releases import annex, git
 from verse_data.releases.environment import GitFailed, check_annex
@@ -44,7 +44,7 @@ def publish(
             f"Name the release as the lock does."
         )
     check_annex()
-    publishing.sweep(path.parent)
+    sweep(path.parent)
     if not history.exists():
         require_place(path)
         if _build(path, lock, addresses):
@@ -64,7 +64,7 @@ def require_place(path: Path) -> None:
             f"{path} exists and holds no release. Nothing was written. Move it away, or choose "
             f"another place with --root, and run this again."
         )
-    with publishing.storage_errors(path.parent):
+    with storage_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -72,7 +72,7 @@ def require_place(path: Path) -> None:
 
 def _build(path: Path, lock: ReleaseLock, addresses: Addresses) -> bool:
     """Build the dataset beside its place and rename it; False if another process was first."""
-    with publishing.staging(path) as staged:
+    with staging(path) as staged:
         git.init(staged)
         with (staged / ".git" / "config").open("a") as config:
             config.write(_SETTINGS)
@@ -82,7 +82,7 @@ def _build(path: Path, lock: ReleaseLock, addresses: Addresses) -> bool:
         create_tag(staged, lock, number=1, commit=commit)
         git.git(staged, "reset", "--hard", "--quiet", "main")
         annex.initialise(staged, f"verse-data {lock.release}")
-        return publishing.publish_folder(staged, path)
+        return publish_folder(staged, path)
 
 
 def _extend(history: History, lock: ReleaseLock, addresses: Addresses, after: str | None) -> str:

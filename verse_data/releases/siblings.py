@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
-from verse_data.digests import digest_file
+from verse_data.files import digest_file
 from verse_data.records.keys import object_path, other_object_path
 from verse_data.records.lock import LockedFile
 from verse_data.releases.git_objects import read_config

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from verse_data import publishing
 from verse_data.errors import DownloadCorrupt
+from verse_data.files import staging, storage_errors, sync
 from verse_data.records.keys import object_path, other_object_path, size_and_digest
 from verse_data.records.lock import LockedFile
 
@@ -57,7 +57,7 @@ class ObjectStore:
     @contextmanager
     def staging(self, name: str) -> Iterator[Path]:
         """Give a path of this call's own for content on its way in; remove what is left there."""
-        with publishing.staging(self.incoming / name) as staged:
+        with staging(self.incoming / name) as staged:
             yield staged
 
     def ingest(self, file: LockedFile, staged: Path) -> None:
@@ -68,7 +68,7 @@ class ObjectStore:
                 f"{file.path}: {size:,} bytes came, and {file.size:,} are locked. Nothing was kept."
             )
         target = self.object_path(file)
-        with publishing.storage_errors(target):
+        with storage_errors(target):
             self._remember([file.annex_key])
             if self.has(file):
                 staged.unlink()
@@ -86,10 +86,10 @@ class ObjectStore:
         home = target.parent
         home.parent.mkdir(parents=True, exist_ok=True)
         staged.chmod(0o444)
-        with publishing.staging(self.incoming / home.name) as folder:
+        with staging(self.incoming / home.name) as folder:
             folder.mkdir()
             staged.rename(folder / target.name)
-            publishing.sync(folder / target.name)
+            sync(folder / target.name)
             try:
                 folder.rename(home)
             except OSError as error:
@@ -103,7 +103,7 @@ class ObjectStore:
 
     def _remember(self, keys: Iterable[str]) -> None:
         """Note keys in a list of its own, which is there whole or not at all: others take it away."""
-        with publishing.staging(self.incoming / "pending") as staged:
+        with staging(self.incoming / "pending") as staged:
             staged.write_text("".join(f"{key}\n" for key in keys))
             staged.rename(self.incoming.with_name(f"pending-{secrets.token_hex(8)}"))
 
@@ -114,7 +114,7 @@ class ObjectStore:
         returned. So two folders that are each other's last copy never both remove theirs.
         """
         home = self.object_path(file).parent
-        with publishing.staging(self.incoming / home.name) as aside, suppress(FileNotFoundError):
+        with staging(self.incoming / home.name) as aside, suppress(FileNotFoundError):
             if not home.is_symlink():
                 home.chmod(0o755)
             home.rename(aside)

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from verse_data import publishing
-from verse_data.digests import digest_file
 from verse_data.errors import PathRefused, UsageError
+from verse_data.files import digest_file, storage_errors
 from verse_data.progress import Progress, silent
 from verse_data.records.lock import LockedFile, LockSource, ReleaseLock, check_path
 from verse_data.records.names import parse_path
@@ -47,7 +46,7 @@ def lock_tree(folder: Path, *, release: str, progress: Progress = silent) -> Rel
     for path in paths:
         _check_name(path, folder)
     with (
-        publishing.storage_errors(folder),
+        storage_errors(folder),
         progress("Hashing files", sum(path.stat().st_size for path in paths), "bytes") as advance,
         ThreadPoolExecutor(_WORKERS) as pool,
     ):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from verse_data.digests import digest_file
 from verse_data.errors import UsageError, VerseDataError, counted
+from verse_data.files import digest_file
 from verse_data.progress import Advance, Progress, silent
 from verse_data.records.keys import size_and_digest
 from verse_data.records.lock import LockedFile

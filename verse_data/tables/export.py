@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import pandas as pd
 
 from verse_data.errors import UsageError
-from verse_data.publishing import staging, storage_errors, sync_file, write_file
+from verse_data.files import staging, storage_errors, sync_file, write_file
 from verse_data.tables.columns import MODELS, columns
 
 DECIMALS: Final = 6  # of a number that is written as text

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from verse_data.digests import sha256_of_json
 from verse_data.errors import UsageError
+from verse_data.files import sha256_of_json
 from verse_data.spine.geometry import check_axcodes
 from verse_data.training.arguments import whole
 from verse_data.training.draw import seeded_transform

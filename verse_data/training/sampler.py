@@ -18,8 +18,8 @@ import torch
 import torch.distributed
 from torch.utils.data import Dataset, Sampler
 
-from verse_data.digests import sha256_of_json
 from verse_data.errors import UsageError
+from verse_data.files import sha256_of_json
 from verse_data.training.arguments import whole
 from verse_data.training.draw import ORDER, permutation
 from verse_data.training.workers import WorkBoard, shared

@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from verse_data.digests import canonical_json
 from verse_data.errors import SourceChanged, UsageError
+from verse_data.files import canonical_json
 from verse_data.records.manifest import STORE_FORMAT, StoredKey, StoreManifest
 from verse_data.records.source_file import SourceFile
 from verse_data.spine.geometry import AxisMap, Box, Grid

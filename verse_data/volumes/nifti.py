@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verse_data.errors import NiftiRefused, ValidationFailed
-from verse_data.publishing import staging, sync_file
+from verse_data.files import staging, sync_file
 from verse_data.spine.geometry import SAME_GRID_MM, Affine, Grid, Shape, voxel_sizes
 from verse_data.volumes.nifti_guard import HEADER_SIZE, CheckedFile, Guard
 

@@ -18,7 +18,7 @@ import numpy as np
 from isal import igzip_lib
 
 from verse_data.errors import ContentMissing, NiftiRefused, VolumeCorrupt
-from verse_data.publishing import storage_errors
+from verse_data.files import storage_errors
 from verse_data.spine.geometry import Affine, Shape
 
 HEADER_SIZE: Final = 348

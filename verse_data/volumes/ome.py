@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from verse_data.digests import canonical_json
+from verse_data.files import canonical_json
 from verse_data.records.manifest import StoredKey
 from verse_data.spine.geometry import Affine, Shape, voxel_sizes
 from verse_data.spine.levels import LEVEL_OF_LABEL

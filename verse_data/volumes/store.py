@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
-from verse_data.digests import digest_file, sha256_of_json
 from verse_data.errors import (
     ChunkCorrupt,
     ChunkMissing,
@@ -28,7 +27,14 @@ from verse_data.errors import (
     StoreCorrupt,
     UsageError,
 )
-from verse_data.publishing import publish_folder, staging, storage_errors, sweep
+from verse_data.files import (
+    digest_file,
+    publish_folder,
+    sha256_of_json,
+    staging,
+    storage_errors,
+    sweep,
+)
 from verse_data.records.manifest import MANIFEST_SCHEMA, REPAIR, STORE_FORMAT, StoreManifest
 from verse_data.volumes.layout import (
     GROUP_KEY,
@@ -135,7 +141,7 @@ def _build(source: ScanSource, recipe: Recipe, final: Path) -> None:
             f"{needed:,} bytes at {folder}, and {free:,} are free. Nothing was written. Free some "
             f"room, or set VERSE_DATA_HOME to a larger disk, and run it again."
         )
-    with staging(final, needed=needed) as staged:
+    with staging(final) as staged:
         staged.mkdir()
         with source.checked():
             conversion.write(staged)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from numcodecs import blosc
 from scipy import ndimage
 
-from verse_data.digests import canonical_json
+from verse_data.files import canonical_json
 from verse_data.records.manifest import StoredArray, StoredKey
 from verse_data.spine.geometry import Box
 from verse_data.volumes.coarse import Gathering, coarse_shape, coarsened
