@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 def open_dataset(release: str, root: Path | None) -> ReleaseDataset:
     """Return the dataset of a release, which need not exist yet."""
     from verse_data import config
-    from verse_data.opening import dataset_of
+    from verse_data.api import dataset_of
 
     return dataset_of(release, config.resolve(root=root))
 
@@ -179,7 +179,7 @@ def adopt(
     A grading workbook that no version lists yet becomes part of the next version.
     """
     from verse_data import progress
-    from verse_data.adopting import adopt as take_over
+    from verse_data.grades import adopt as take_over
 
     dataset = open_dataset(release, root)
     done = take_over(dataset, sources, version, progress=progress.default())
