@@ -20,6 +20,7 @@ from verse_data.errors import (
 )
 from verse_data.grades import require_listed
 from verse_data.locks import key_lock
+from verse_data.problems import shown
 from verse_data.progress import Progress, default
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import ReleaseLock, is_release_name
@@ -60,7 +61,6 @@ __all__ = [
 Root = str | os.PathLike[str] | None
 Unit = Literal["scan", "patch", "vertebra"]
 _LISTING_SECONDS: Final = 6 * 3600.0
-_SHOWN_CHANGES: Final = 5
 
 
 # --- datasets and tables -------------------------------------------------------------------------
@@ -189,8 +189,9 @@ def load_split(
         for name in names
     ]
     serve.check_splits({f"{member.name} {member.version}": member.series for member in opened})
-    require_listed((member.workbook for member in opened), unit, own)
     rows = serve.needs(unit, own)
+    if rows["graded"]:
+        require_listed([member.workbook for member in opened], unit, own)
     ids = [_scans_of(member, split) for member in opened]
     chosen: list[Any] = ids
     if where is not None:
@@ -438,12 +439,9 @@ def _require_unchanged(release: Release, split: str, progress: Progress | None) 
     checked = release.verify(level="hash", scan_ids=ids, progress=progress)
     changed = [finding for finding in checked if finding.rule != "missing"]
     if changed:
-        listed = "\n  ".join(f"{found.path}: {found.message}" for found in changed[:_SHOWN_CHANGES])
-        raise IntegrityError(
-            f"{counted(len(changed), 'file')} of {release.name} {release.version} {split} "
-            f"{'is' if len(changed) == 1 else 'are'} not what was locked:\n  {listed}\n"
-            f"Replace them: {changed[0].command}"
-        )
+        listed = shown([f"{found.path}: {found.message}" for found in changed], indent="  ")
+        head = f"{release.name} {release.version} {split}: {counted(len(changed), 'file')} not as locked:"
+        raise IntegrityError("\n".join([head, *listed, f"Replace them: {changed[0].command}"]))
 
 
 # --- releases and stores of this machine ----------------------------------------------------------

@@ -112,19 +112,16 @@ def workbook_columns_of(columns: Iterable[str]) -> list[str]:
     return [name for name in columns if name in workbook_columns()]
 
 
-def require_listed(workbooks: Iterable[Workbook], unit: str, options: Mapping[str, Any]) -> None:
+def require_listed(workbooks: Sequence[Workbook], unit: str, options: Mapping[str, Any]) -> None:
     """Raise `ContentMissing` if no release lists a workbook, and nothing is served without its grades."""
-    if unit == "vertebra" and "not_assessed" not in options.get("include", ("graded",)):
+    asked, way = "sampling='grade'", "sampling='level' serves patches"
+    if unit == "vertebra":
         asked, way = "unit='vertebra'", "include=('graded', 'not_assessed') serves vertebrae"
-    elif unit == "patch" and options.get("sampling") == "grade":
-        asked, way = "sampling='grade'", "sampling='level' serves patches"
-    else:
-        return
-    first, *others = workbooks
-    if not any(workbook.is_listed for workbook in (first, *others)):
+    needed = unit == "patch" or "not_assessed" not in options.get("include", ())
+    if needed and not any(workbook.is_listed for workbook in workbooks):
         raise ContentMissing(
             f"{asked} needs the grades of the vertebrae, so there is nothing to serve. {way} "
-            f"without them. {first.absence()}"
+            f"without them. {workbooks[0].absence()}"
         )
 
 

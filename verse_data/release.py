@@ -1061,8 +1061,10 @@ class Release:
         """
         how, own = serve.split_options(unit, options)
         serve.check_options(unit, how, own)
-        require_listed([self.workbook], unit, own)
-        part = self.contribution(chosen, **serve.needs(unit, own), **how)
+        rows = serve.needs(unit, own)
+        if rows["graded"]:
+            require_listed([self.workbook], unit, own)
+        part = self.contribution(chosen, **rows, **how)
         return serve.dataset([part], unit=unit, **own)
 
     def _rows(self, chosen: Iterable[str] | pd.DataFrame) -> tuple[pd.DataFrame | None, set[str]]:

@@ -237,8 +237,8 @@ _WAYS_OUT: Final = {
     "no_centroid": "around='mask'",
     "no_mask": "label=False of scans and patches, or around='centroid' of vertebrae",
     "no_neighbour": "axes='scan'",
-    "grade": "sampling='level'",
-    "level": "sampling='uniform'",
+    "grade": "sampling='level' (no vertebra has both a centroid and a grade)",
+    "level": "sampling='uniform' (no vertebra has a centroid)",
 }
 """Options that serve what was left out for a reason, or where `sampling` finds nothing to draw."""
 
@@ -248,14 +248,11 @@ def _refuse_empty(made: ServedDataset, releases: Sequence[str]) -> NoReturn:
     counts = made.excluded["reason"].value_counts()
     left_out = ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "nothing"
     message = f"There is nothing to serve: no {made.unit} is left. Left out: {left_out}."
-    sampling = made.options.get("sampling")
-    if sampling in ("level", "grade"):
-        what = {"level": "a centroid", "grade": "a centroid and a grade"}[sampling]
-        message += f" sampling={sampling!r} draws vertebrae that have {what}, and none has."
     if "not_assessed" in counts:
         lines = " and ".join(f"`verse-data findings {name}`" for name in releases)
         message += f" Grades come from the grading workbook; whether it is here, {lines} says."
-    ways = [way for reason, way in _WAYS_OUT.items() if reason in {*counts.index, sampling}]
+    causes = {*counts.index, made.options.get("sampling")}
+    ways = [way for cause, way in _WAYS_OUT.items() if cause in causes]
     raise UsageError(f"{message} To serve some: {'; '.join(ways) or 'choose other scans or rows'}.")
 
 
@@ -266,7 +263,7 @@ def _provenance(
     turned = options.get("axes", "scan") == "spine"
     resampled = unit == "vertebra" and (turned or options.get("voxel_mm", 1.0) is not None)
     by_rows = needs(unit, options)["with_rows"]
-    more = versions({"pandas"} if by_rows else ()) | versions({"scipy"} if resampled else ())
+    more = versions([*["pandas"] * by_rows, *["scipy"] * resampled])
     return {
         "release": " + ".join(str(fact["release"]) for fact in facts),
         "version": " + ".join(str(fact["version"]) for fact in facts),
