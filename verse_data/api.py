@@ -226,8 +226,8 @@ def _scans_of(release: Release, split: Split) -> list[str]:
     if not ids:
         held = sorted({scan.split for scan in release.series.values() if scan.split})
         raise UsageError(
-            f"{release.name} {release.version} has no scan in split {split!r}; splits that it has: "
-            f"{', '.join(held) or 'none'}. A folder says which, such as dataset-{release.name}training. "
+            f"{release.name} {release.version} has no scan in split {split!r}; it has "
+            f"{', '.join(held) or 'no split at all'}. A folder says which, such as dataset-{release.name}training. "
             f"Serve any of its {len(release.series)} scans with open_release({release.name!r})"
             f".dataset(scan_ids), a fold for example. See what it holds: "
             f"{command(release.files, 'status')}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from verse_data.errors import FILE_FAULTS, ContentMissing, UsageError, ValidationFailed, counted
-from verse_data.files import digest_file
+from verse_data.files import FileDigests, digest_file
 from verse_data.progress import Progress, silent
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
@@ -186,17 +186,14 @@ def _new_workbook(
         measured = digest_file(path)
         if (measured.size, measured.sha256) in known:
             continue
-        file = LockedFile(path=path.name, **vars(measured))
         try:
             _check_cells(path, dataset, lock)
-            _check_place(path, file, dataset, lock)
+            found[measured.sha256] = _listed(path, measured, dataset, lock)
         except (UsageError, *FILE_FAULTS) as error:
             if is_named:
                 raise
             if path.name not in names:  # those that have a locked name are reported as different
                 refused[str(path)] = str(error)
-        else:
-            found[file.sha256] = file
     if len(found) > 1:
         listed = ", ".join(sorted(file.path for file in found.values()))
         raise UsageError(
@@ -210,14 +207,10 @@ def _tables(sources: Sequence[Path | str]) -> Iterator[tuple[Path, bool]]:
     """Yield every file that may be a workbook, and whether it was named or lies in a folder."""
     for source in map(Path, sources):
         if source.is_dir():
-            yield from ((path, False) for path in walk_files(source) if _is_grading(path.name))
+            names = ((path, parse_path(path.name)) for path in walk_files(source))
+            yield from ((path, False) for path, name in names if name and name.role == "grading")
         elif source.suffix.lower() in _ENDINGS and source.is_file():
             yield source, True
-
-
-def _is_grading(name: str) -> bool:
-    parsed = parse_path(name)
-    return parsed is not None and parsed.role == "grading"
 
 
 def _check_cells(path: Path, dataset: ReleaseDataset, lock: ReleaseLock) -> None:
@@ -245,29 +238,25 @@ def _check_cells(path: Path, dataset: ReleaseDataset, lock: ReleaseLock) -> None
         )
 
 
-def _check_place(path: Path, file: LockedFile, dataset: ReleaseDataset, lock: ReleaseLock) -> None:
-    """Raise `UsageError` unless the workbook at `path` would be the one of the release."""
-    rename = f"rename it, to grading{path.suffix.lower()} for example"
-    if not _is_grading(file.path):
-        raise UsageError(
-            f"{path} holds gradings, and a release knows its workbook by name, which ends with .xlsx, "
-            f"or with .csv and says grading: {rename}."
-        )
-    listed = index_scans(lock).grading
-    same_name = [old for old in lock.files if old.path.casefold() == file.path.casefold()]
-    for old in (*listed, *same_name):
+def _listed(
+    path: Path, measured: FileDigests, dataset: ReleaseDataset, lock: ReleaseLock
+) -> LockedFile:
+    """Return the workbook at `path` as the next version lists it; `UsageError` if there is one already."""
+    for old in index_scans(lock).grading:
         if _holds_gradings(old, dataset):
             raise UsageError(
-                f"{path} is a grading workbook (sha256 {file.sha256[:12]}), and {dataset.name} lists "
+                f"{path} is a grading workbook (sha256 {measured.sha256[:12]}), and {dataset.name} lists "
                 f"another: {old.path} (sha256 {old.sha256[:12]}). A release has one, and nothing was "
                 f"written. For other grades, make a release of your own: "
                 f"verse-data lock NAME --from-tree FOLDER"
             )
-    if same_name or len(index_scans(_with(lock, file)).grading) > 1:
-        raise UsageError(
-            f"{path} is a grading workbook, and cannot be told by its name from what {dataset.name} "
-            f"lists and holds no gradings that can be read: {(*same_name, *listed)[0].path}; {rename}."
-        )
+    taken = {old.path.casefold() for old in lock.files}
+    # Its own name, or one that tells it from tables of other things in the same release.
+    for name in (path.name, f"grading{path.suffix.lower()}"):
+        file = LockedFile(path=name, **vars(measured))
+        if name.casefold() not in taken and index_scans(_with(lock, file)).grading == (file,):
+            return file
+    raise UsageError(f"{path}: {dataset.name} lists other files of this name. Rename it.")
 
 
 def _holds_gradings(file: LockedFile, dataset: ReleaseDataset) -> bool:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from verse_data import serve
 from verse_data.config import Config
@@ -240,7 +239,7 @@ class Release:
         """
         known = get_args(Role)
         if isinstance(roles, str) or not all(role in known for role in roles or ()):
-            raise UsageError(f"roles={roles!r}: give a list of some of {', '.join(known)}.")
+            raise UsageError(f"roles={roles!r}: give a list; roles are {', '.join(known)}.")
         chosen = [
             item for name in self.known_scans(scan_ids) for item in self.series[name].files.items()
         ]
@@ -377,18 +376,14 @@ class Release:
         ContentCorrupt
             If it is not the locked one.
         """
-        if role not in get_args(Role):
-            raise UsageError(f"There is no role {role!r}; roles are {', '.join(get_args(Role))}.")
-        (name,) = self.known_scans([scan_id])
-        held = dict(self.series[name].files)
-        if self.index.grading:
-            held["grading"] = self.index.grading[0]
-        if role not in held:
+        files = self.locked([scan_id], (role,))
+        if not files:
             raise ContentMissing(
-                f"{self.name} {self.version} lists no {role} of {name}; it lists {', '.join(held)}. "
-                f"See what is missing upstream: {self._command('findings')}"
+                f"{self.name} {self.version} lists no {role} of {scan_id}; it lists "
+                f"{', '.join(self.series[scan_id].files)}. See what is missing upstream: "
+                f"{self._command('findings')}"
             )
-        source = self._source_of(held[role])
+        source = self._source_of(files[0])
         source.check()
         return source.path
 
@@ -449,9 +444,13 @@ class Release:
         known = list(self.series)
         if scan_ids is None:
             return known
-        if isinstance(scan_ids, str) or not isinstance(scan_ids, Iterable):
-            raise UsageError(f"{scan_ids!r} is no list of scan ids such as ['verse004'].")
-        ids = list(dict.fromkeys(scan_ids))
+        refusal = UsageError(f"{scan_ids!r} is no list of scan ids such as ['verse004'].")
+        if isinstance(scan_ids, str):
+            raise refusal
+        try:
+            ids = list(dict.fromkeys(scan_ids))
+        except TypeError:  # it is no iterable, or holds what is no name
+            raise refusal from None
         unknown = [name for name in ids if name not in self.series]
         published = {series.scan_id for series in self.catalog.expected} if self.catalog else set()
         if lost := [name for name in unknown if name in published]:
@@ -719,10 +718,12 @@ class Release:
             if not self.workbook.is_here:
                 lost = workbook_columns_of(STRATIFY)
                 stratify = [name for name in STRATIFY if name not in lost]
+                absence = self.workbook.absence()
                 self._warn_once(
                     f"Folds are balanced over {' and '.join(stratify)} alone, not over "
-                    f"{' and '.join(lost)}: the grading workbook is not here."
+                    f"{' and '.join(lost)}. {absence}"
                 )
+                self._warned.add(absence)
         self.workbook.require(column_names(stratify), asked=f"stratify={stratify!r}")
         graded = bool(workbook_columns_of(column_names(stratify)))
         scans, vertebrae = self.tables_of(split, graded=graded)
@@ -1069,31 +1070,26 @@ class Release:
 
     def _rows(self, chosen: Iterable[str] | pd.DataFrame) -> tuple[pd.DataFrame | None, set[str]]:
         """Return `chosen` if it holds vertebra rows, and the ids of its scans."""
-        if not _is_table(chosen):
-            return None, set(self.known_scans(cast("Iterable[str]", chosen)))
+        if not hasattr(chosen, "columns"):
+            return None, set(self.known_scans(chosen))
         from verse_data.tables.given_rows import check_scans, with_scan_ids
 
-        if "scan_id" in chosen.index.names and "scan_id" not in chosen.columns:
-            chosen = chosen.reset_index()
-        if "scan_id" not in chosen.columns:
+        rows: Any = chosen
+        if "scan_id" in rows.index.names and "scan_id" not in rows.columns:
+            rows = rows.reset_index()
+        if "scan_id" not in rows.columns:
             raise UsageError("The rows that are to be served have no column scan_id.")
-        chosen = with_scan_ids(chosen, self.series)
-        ids = set(self.known_scans(chosen["scan_id"]))
-        if "level" in chosen.columns:
-            return chosen, ids
-        check_scans(chosen, self.series, version=f"{self.name} {self.version}")
+        rows = with_scan_ids(rows, self.series)
+        ids = set(self.known_scans(rows["scan_id"]))
+        if "level" in rows.columns:
+            return rows, ids
+        check_scans(rows, self.series, version=f"{self.name} {self.version}")
         return None, ids
 
 
 def _needs_ct(scan: ScanFiles) -> bool:
     """Whether nothing but the CT of a scan tells where its centroids lie."""
     return "ct" in scan.files and "centroids" in scan.files and "mask" not in scan.files
-
-
-def _is_table(chosen: Iterable[str] | pd.DataFrame) -> TypeGuard[pd.DataFrame]:
-    """Whether `chosen` is a DataFrame; pandas is not imported to find out."""
-    pandas = sys.modules.get("pandas")
-    return pandas is not None and isinstance(chosen, pandas.DataFrame)
 
 
 def _gives_grades(rows: pd.DataFrame | None) -> bool:

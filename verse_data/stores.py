@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -178,19 +177,17 @@ class Stores:
                 * (_INFLATED if codec == "none" else _COARSE_LEVELS)
             ),
         }
-        by_disk: defaultdict[int, list[Path]] = defaultdict(list)
-        for folder in sizes:
-            by_disk[existing(folder).stat().st_dev].append(folder)
-        for folders in by_disk.values():
-            needed = sum(sizes[folder] for folder in folders)
-            free = shutil.disk_usage(existing(folders[0])).free
+        devices = {folder: existing(folder).stat().st_dev for folder in sizes}
+        for folder, device in devices.items():
+            needed = sum(sizes[other] for other in sizes if devices[other] == device)
+            free = shutil.disk_usage(existing(folder)).free
             if needed * _HEADROOM > free:
                 raise DiskFull(
-                    f"{self.files.name} {self.version}: about {needed:,} bytes are needed in "
-                    f"{' and '.join(map(str, folders))}, for files and the stores made of them, and "
-                    f"{free:,} are free. None of it was fetched. Free some room; or move releases and "
-                    f"stores to a larger disk, and set VERSE_DATA_HOME to the folder that they are in "
-                    f"then. Fewer scans need less: where=, or another split."
+                    f"{self.files.name} {self.version}: about {needed:,} bytes are needed on the disk of "
+                    f"{folder}, for files and the stores made of them, and {free:,} are free. None of it "
+                    f"was fetched. Free some room; or move releases and stores to a larger disk, and set "
+                    f"VERSE_DATA_HOME to the folder that they are in then. Fewer scans need less: "
+                    f"where=, or another split."
                 )
 
 

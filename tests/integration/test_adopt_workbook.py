@@ -88,12 +88,15 @@ def test_it_is_found_in_a_folder_and_adopted_once(book: Path) -> None:
     assert versions() == ("v1", "v2")
 
 
-def test_a_csv_export_is_one_too(book: Path) -> None:
-    """What it is, is told by its content."""
-    export = write_csv(book.parent / "my_grading.csv", [row(901), row(903)])
+@pytest.mark.parametrize(
+    ("name", "listed"), [("my_grading.csv", "my_grading.csv"), ("notes.csv", "grading.csv")]
+)
+def test_a_csv_export_is_one_too(book: Path, name: str, listed: str) -> None:
+    """What it is, is told by its content; a name that says nothing becomes one that does."""
+    export = write_csv(book.parent / name, [row(901), row(903)])
 
     assert adopt(export).exit_code == 0
-    assert vd.open_release("phantom").index.grading[0].path == "my_grading.csv"
+    assert vd.open_release("phantom").index.grading[0].path == listed
 
 
 @pytest.mark.parametrize(
@@ -103,7 +106,6 @@ def test_a_csv_export_is_one_too(book: Path) -> None:
         ("inventory.xlsx", ValidationFailed, SHEET),
         ("stranger.xlsx", UsageError, "workbook of another release"),
         ("gap.xlsx", ValidationFailed, "T12"),
-        ("notes.csv", UsageError, "rename it, to grading.csv"),
     ],
 )
 def test_what_is_no_workbook_of_the_release_writes_nothing(
@@ -114,7 +116,6 @@ def test_what_is_no_workbook_of_the_release_writes_nothing(
     write_xlsx(folder / "broken.xlsx", [row(901, verse_ID="x")])
     write_xlsx(folder / "stranger.xlsx", [row(4)])
     write_xlsx(folder / "gap.xlsx", [row(901, **{"T12_fx-g": None, "T12_fx-s": None})])
-    write_csv(folder / "notes.csv", [row(901)])
     openpyxl.Workbook().save(folder / "inventory.xlsx")
 
     answer = adopt(folder / name)
@@ -153,15 +154,13 @@ def test_a_workbook_of_another_name_is_not_hidden_by_a_well_known_one(book: Path
 
 
 def test_a_locked_table_that_is_no_workbook_makes_way(book: Path) -> None:
-    """Somebody's notes beside the scans do not keep the workbook out, once its name tells it from them."""
+    """Somebody's notes beside the scans do not keep the workbook out: its name tells it from them."""
     tree = book.parent / "tree"
     openpyxl.Workbook().save(tree / "notes.xlsx")
     lock_tree("phantom", tree, check=False)
-    lab = shutil.copy(book, book.with_name("lab.xlsx"))
 
-    assert "notes.xlsx; rename it, to grading.xlsx" in str(adopt(lab).exception)
-    assert adopt(book).exit_code == 0
-    assert [file.path for file in vd.open_release("phantom").index.grading] == [NAME]
+    assert adopt(shutil.copy(book, book.with_name("lab.xlsx"))).exit_code == 0
+    assert [f.path for f in vd.open_release("phantom").index.grading] == ["grading.xlsx"]
 
 
 def test_two_that_are_adopted_at_once_become_one(book: Path) -> None:
