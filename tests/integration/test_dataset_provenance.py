@@ -167,7 +167,7 @@ def test_a_broken_rai_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """A rule broken in the catalog is an error with the file's name."""
     (tmp_path / "verse19").mkdir()
     (tmp_path / "verse19" / "rai.toml").write_text("data_collection = ''\n")
-    monkeypatch.setattr("verse_data.files.locate", lambda _: tmp_path)
+    monkeypatch.setattr("verse_data.export.croissant.locate", lambda _: tmp_path)
 
     with pytest.raises(ValidationFailed, match=r"rai\.toml"):
         load_rai("verse19")
