@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from made_up_ct import MadeUpScan
 
-from verse_data.digests import digest_file
+from verse_data.files import digest_file
 from verse_data.records.source_file import SourceFile
 from verse_data.spine.geometry import Box
 from verse_data.volumes.nifti import write_nifti

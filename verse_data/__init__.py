@@ -22,26 +22,9 @@ if TYPE_CHECKING:
         lock_tree,
         open_release,
     )
+    from verse_data.config import __version__
     from verse_data.errors import IncompleteTable, VerseDataError
     from verse_data.release import Release
-
-__version__ = "0.1.0"
-
-_HOME_OF_NAME = {
-    "IncompleteTable": "verse_data.errors",
-    "TrustOnFirstUse": "verse_data.api",
-    "cite": "verse_data.api",
-    "list_releases": "verse_data.api",
-    "load_split": "verse_data.api",
-    "load_table": "verse_data.api",
-    "lock_sibling": "verse_data.api",
-    "lock_tree": "verse_data.api",
-    "open_release": "verse_data.api",
-    "Release": "verse_data.release",
-    "VerSeDataset": "verse_data.api",
-    "VerseDataError": "verse_data.errors",
-}
-_SUBMODULES = {"errors", "phantom"}
 
 __all__ = [
     "IncompleteTable",
@@ -60,17 +43,24 @@ __all__ = [
     "open_release",
     "phantom",
 ]
+_MODULE_OF_NAME = {
+    "IncompleteTable": "errors",
+    "Release": "release",
+    "VerseDataError": "errors",
+    "__version__": "config",
+}
+"""Where public names are that are not in ``api``."""
 
 
 def __getattr__(name: str) -> Any:
     """Import the module that holds `name`, once, when it is first asked for."""
-    if name in _SUBMODULES:
+    if name in {"errors", "phantom"}:
         return importlib.import_module(f"verse_data.{name}")
-    if name in _HOME_OF_NAME:
-        value = getattr(importlib.import_module(_HOME_OF_NAME[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'verse_data' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'verse_data' has no attribute {name!r}")
+    home = importlib.import_module(f"verse_data.{_MODULE_OF_NAME.get(name, 'api')}")
+    value = globals()[name] = getattr(home, name)
+    return value
 
 
 def __dir__() -> list[str]:

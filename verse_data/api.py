@@ -1,46 +1,46 @@
-"""The front door: `load_split`, `load_table`, `open_release`, `lock_tree`, `lock_sibling`, `list_releases`, `cite`."""
+"""The public names: `load_split`, `load_table`, `open_release`, `lock_tree`, `lock_sibling`, `list_releases`, `cite`."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any, Final, Literal, Unpack, overload
 
-from verse_data import serve, union
-from verse_data.adopting import PHANTOM
-from verse_data.errors import IntegrityError, UsageError, counted, did_you_mean
+from verse_data import config, serve
+from verse_data.errors import (
+    IntegrityError,
+    Offline,
+    UsageError,
+    counted,
+    did_you_mean,
+    warn,
+)
 from verse_data.grades import require_listed
-from verse_data.opening import (
-    ReleaseInfo,
-    Root,
-    TrustOnFirstUse,
-    dataset_of,
-    known_dataset,
-    list_releases,
-    lock_sibling,
-    lock_tree,
-    open_release,
-    release_names,
-    settle,
-)
-from verse_data.progress import Progress
+from verse_data.locks import key_lock
+from verse_data.problems import shown
+from verse_data.progress import Progress, default
+from verse_data.records.catalog import CatalogEntry
+from verse_data.records.lock import ReleaseLock, is_release_name
 from verse_data.records.names import SPLITS, Split
-from verse_data.release import Release
+from verse_data.release import PHANTOM, Release, write_phantom
+from verse_data.releases import catalog
 from verse_data.releases.history import command
-from verse_data.serve import (
-    PatchOptions,
-    ScanOptions,
-    VertebraOptions,
-    needs,
-    split_options,
-)
-from verse_data.tables.splits import assert_one_split_each
+from verse_data.releases.import_lock import require_place
+from verse_data.releases.osf import TRUST_ON_FIRST_USE, walk_node
+from verse_data.releases.repository import Repository
+from verse_data.releases.siblings import clone
+from verse_data.releases.tree import check_series
+from verse_data.releases.tree import lock_tree as hash_tree
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from verse_data.export.citation import Style
     from verse_data.training import LeftOut, PatchDataset, ScanDataset, VertebraDataset
+    from verse_data.volumes.cache import Pruned, StoreInfo
 
     _Served = ScanDataset  # for type checkers; no torch is loaded to define the class below
 else:
@@ -60,8 +60,12 @@ __all__ = [
     "open_release",
 ]
 
-_SHOWN_CHANGES = 5
+Root = str | os.PathLike[str] | None
 Unit = Literal["scan", "patch", "vertebra"]
+_LISTING_SECONDS: Final = 6 * 3600.0
+
+
+# --- datasets and tables -------------------------------------------------------------------------
 
 
 @overload
@@ -74,7 +78,7 @@ def load_split(
     where: str | None = ...,
     root: Root = ...,
     offline: bool | None = ...,
-    **options: Unpack[ScanOptions],
+    **options: Unpack[serve.ScanOptions],
 ) -> ScanDataset: ...
 @overload
 def load_split(
@@ -86,7 +90,7 @@ def load_split(
     where: str | None = ...,
     root: Root = ...,
     offline: bool | None = ...,
-    **options: Unpack[PatchOptions],
+    **options: Unpack[serve.PatchOptions],
 ) -> PatchDataset: ...
 @overload
 def load_split(
@@ -98,7 +102,7 @@ def load_split(
     where: str | None = ...,
     root: Root = ...,
     offline: bool | None = ...,
-    **options: Unpack[VertebraOptions],
+    **options: Unpack[serve.VertebraOptions],
 ) -> VertebraDataset: ...
 
 
@@ -168,51 +172,69 @@ def load_split(
     if split not in SPLITS:
         guess = did_you_mean(split, SPLITS)
         raise UsageError(f"There is no split {split!r}; splits are {', '.join(SPLITS)}.{guess}")
-    how, own = split_options(unit, options)
+    how, own = serve.split_options(unit, options)
     serve.check_options(unit, how, own)
     if where is not None:
         from verse_data.tables.query import check_condition
 
         check_condition(where)
-    names = release_names(release)
+    names = _release_names(release)
     if version is not None and len(names) > 1:
         raise UsageError(
             "version= goes with one release; open each with open_release and use Release.dataset."
         )
-    settings = settle(root=root, offline=offline)
+    settings, show = config.resolve(root=root, offline=offline), options.get("progress")
     for name in names:
-        known_dataset(name, settings)
+        _known_dataset(name, settings)
     opened = [
-        open_release(
-            name, version=version, root=root, offline=offline, progress=options.get("progress")
-        )
+        open_release(name, version=version, root=root, offline=offline, progress=show)
         for name in names
     ]
-    _assert_grouped(opened)
-    require_listed([member.workbook for member in opened], unit, own)
-    rows = needs(unit, own)
-    chosen = [
-        _members(
-            member,
-            split,
-            where,
-            graded=rows["graded"],
-            several=len(names) > 1,
-            progress=options.get("progress"),
-        )
-        for member in opened
-    ]
-    if not any(len(members) for members in chosen):
-        raise UsageError(
-            f"No vertebra of split {split!r} is one for which {where!r} is true, so there is nothing "
-            f"to serve. See what is there: {command(opened[0].files, 'query')}"
-        )
+    serve.check_splits({f"{member.name} {member.version}": member.series for member in opened})
+    rows = serve.needs(unit, own)
+    if rows["graded"]:
+        require_listed([member.workbook for member in opened], unit, own)
+    ids = [_scans_of(member, split) for member in opened]
+    chosen: list[Any] = ids
+    if where is not None:
+        chosen = [
+            member.fetch_and_select(where, scan_ids=own_ids, graded=rows["graded"], progress=show)
+            for member, own_ids in zip(opened, ids, strict=True)
+        ]
+        if not any(map(len, chosen)):
+            raise UsageError(
+                f"No vertebra of split {split!r} is one for which {where!r} is true, so there is "
+                f"nothing to serve. See what is there: {command(opened[0].files, 'query')}"
+            )
     parts = [
         member.contribution(members, **rows, **how)
         for member, members in zip(opened, chosen, strict=True)
     ]
-    lost = () if where is not None else _lost_upstream(opened, split)
+    lost = _lost_upstream(opened, split) if where is None else []
     return serve.dataset(parts, unit=unit, lost=lost, **own)
+
+
+def _release_names(release: str | Sequence[str]) -> list[str]:
+    """Return the names that `release=` means, each once."""
+    names = [release] if isinstance(release, str) else release
+    if not isinstance(names, Sequence) or not names or not all(isinstance(n, str) for n in names):
+        raise UsageError(f"release={release!r}: give a name such as 'verse19', or a list of names.")
+    return list(dict.fromkeys(names))
+
+
+def _scans_of(release: Release, split: Split) -> list[str]:
+    """Return the scan ids of a split, which must have some."""
+    ids = [scan_id for scan_id, scan in release.series.items() if scan.split == split]
+    if not ids:
+        held = sorted({scan.split for scan in release.series.values() if scan.split})
+        raise UsageError(
+            f"{release.name} {release.version} has no scan in split {split!r}; it has "
+            f"{', '.join(held) or 'no split at all'}. A folder says which, such as dataset-{release.name}training. "
+            f"Serve any of its {len(release.series)} scans with open_release({release.name!r})"
+            f".dataset(scan_ids), a fold for example. See what it holds: "
+            f"{command(release.files, 'status')}"
+        )
+    return ids
 
 
 def _lost_upstream(releases: Sequence[Release], split: Split) -> list[LeftOut]:
@@ -226,46 +248,6 @@ def _lost_upstream(releases: Sequence[Release], split: Split) -> list[LeftOut]:
         for series in (release.catalog.expected if release.catalog else ())
         if series.split == split and series.series_id not in listed
     ]
-
-
-def _assert_grouped(releases: Sequence[Release]) -> None:
-    """Raise `ValidationFailed` if a patient lies in two splits, across releases too."""
-    union.assert_no_ct_in_two_splits({f"{r.name} {r.version}": r.series for r in releases})
-    held = [release.series for release in releases]
-    subject = union.patients(held, union.same_series(held))
-    every = (scan for scans in held for scan in scans.values())
-    assert_one_split_each((subject[s.subject_id], s.split) for s in every if s.split)
-
-
-def _members(
-    release: Release,
-    split: Split,
-    where: str | None,
-    *,
-    graded: bool,
-    several: bool,
-    progress: Progress | None,
-) -> list[str] | pd.DataFrame:
-    """Return the scan ids of `split`, or the vertebra rows of it for which `where` is true."""
-    ids = [scan_id for scan_id, scan in release.series.items() if scan.split == split]
-    if not ids:
-        raise UsageError(_no_such_split(release, split, several=several))
-    if where is None:
-        return ids
-    return release.fetch_and_select(where, scan_ids=ids, graded=graded, progress=progress)
-
-
-def _no_such_split(release: Release, split: Split, *, several: bool) -> str:
-    told = f"{release.name} {release.version} has no scan in split {split!r}"
-    if held := sorted({scan.split for scan in release.series.values() if scan.split}):
-        without = f" Leave {release.name!r} out of release=." if several else ""
-        return f"{told}; it has {', '.join(held)}.{without}"
-    return (
-        f"{told}, nor in any other: a folder says which, such as dataset-{release.name}training. "
-        f"Serve any of its {len(release.series)} scans with open_release({release.name!r})"
-        f".dataset(scan_ids), a fold for example. See what it holds: "
-        f"{command(release.files, 'status')}"
-    )
 
 
 def load_table(
@@ -327,11 +309,8 @@ def load_table(
     if where is not None and table != "findings":
         check_condition(where, table)
     opened = open_release(release, version=version, root=root, offline=offline)
-    graded = opened.workbook.can_be_fetched
-    if not graded:
-        opened.require_grades(where)
     if not opened.config.offline:
-        opened.fetch_tables(graded=graded)
+        opened.fetch_tables(where=where)
     opened.require_grades(where)
     rows: pd.DataFrame = getattr(opened, table)
     return rows if where is None else select(rows, where)
@@ -370,24 +349,21 @@ def cite(
     UsageError
         If there is no such release, style, or version here.
     """
-    from verse_data import config
     from verse_data.export.citation import check_style, cite_release, cite_software
-    from verse_data.releases import catalog
 
     check_style(style)
+    known = catalog.names()
     if release is None:
-        return cite_software(catalog.names(), style=style)
-    known = release in catalog.names()
-    if known and not dataset_of(release, config.resolve(root=root)).exists():
+        return cite_software(known, style=style)
+    if release in known and not dataset_of(release, config.resolve(root=root)).exists():
         if version is not None:
             raise UsageError(
                 f"No version of {release} is on this machine, so {version} cannot be cited by its "
                 f"lock. Leave the version out, or make it: verse-data lock {release}"
             )
         return cite_release(release, catalog.load_catalog(release), None, style=style)
-    return open_release(release, version=version, root=root, offline=True, make=False).citation(
-        style
-    )
+    opened = open_release(release, version=version, root=root, offline=True, make=False)
+    return opened.citation(style)
 
 
 class VerSeDataset(_Served):
@@ -453,7 +429,7 @@ class VerSeDataset(_Served):
             **options,
         )
         if checksum:
-            for name in release_names(release):
+            for name in _release_names(release):
                 opened = open_release(name, version=options.get("version"), root=root, offline=True)
                 _require_unchanged(opened, split, options.get("progress"))
         return served
@@ -465,9 +441,346 @@ def _require_unchanged(release: Release, split: str, progress: Progress | None) 
     checked = release.verify(level="hash", scan_ids=ids, progress=progress)
     changed = [finding for finding in checked if finding.rule != "missing"]
     if changed:
-        listed = "\n  ".join(f"{found.path}: {found.message}" for found in changed[:_SHOWN_CHANGES])
-        raise IntegrityError(
-            f"{counted(len(changed), 'file')} of {release.name} {release.version} {split} "
-            f"{'is' if len(changed) == 1 else 'are'} not what was locked:\n  {listed}\n"
-            f"Replace them: {changed[0].command}"
+        listed = shown([f"{found.path}: {found.message}" for found in changed], indent="  ")
+        head = f"{release.name} {release.version} {split}: {counted(len(changed), 'file')} not as locked:"
+        raise IntegrityError("\n".join([head, *listed, f"Replace them: {changed[0].command}"]))
+
+
+# --- releases and stores of this machine ----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ReleaseInfo:
+    """One line of :func:`list_releases`.
+
+    Attributes
+    ----------
+    name, title : str
+    versions : tuple of str
+        What is on this machine, oldest first; empty if nothing is.
+    """
+
+    name: str
+    title: str
+    versions: tuple[str, ...]
+
+
+def list_releases(*, root: Root = None) -> tuple[ReleaseInfo, ...]:
+    """Return the releases that the catalog knows or that are on this machine, by name.
+
+    Parameters
+    ----------
+    root : path, optional
+        As in :func:`open_release`.
+
+    Returns
+    -------
+    tuple of ReleaseInfo
+        Name, title and versions of each.
+    """
+    settings = config.resolve(root=root)
+    here = {dataset.name: dataset.versions() for dataset in _datasets(settings)}
+    known = {name: catalog.load_catalog(name).title for name in catalog.names()}
+    return tuple(
+        ReleaseInfo(name, known.get(name, "locked on this machine"), here.get(name, ()))
+        for name in sorted(known.keys() | here.keys())
+    )
+
+
+def list_stores(*, root: Root = None) -> list[StoreInfo]:
+    """Describe the stores on this machine; a store belongs to each release that lists its CT."""
+    from verse_data.volumes import cache
+
+    settings = config.resolve(root=root)
+    contents = {dataset.name: _contents(dataset) for dataset in _datasets(settings)}
+    return [
+        replace(store, releases=tuple(name for name in contents if store.image in contents[name]))
+        for store in cache.list_stores(settings.stores)
+    ]
+
+
+def prune_stores(*, release: str | None = None, root: Root = None, **chosen: Any) -> Pruned:
+    """Remove stores on this machine; as :func:`verse_data.volumes.cache.prune`, or of a release."""
+    from verse_data.volumes import cache
+
+    settings = config.resolve(root=root)
+    if release is None:
+        return cache.prune(settings.stores, **chosen)
+    here = {dataset.name: dataset for dataset in _datasets(settings)}
+    if release not in here:
+        raise UsageError(
+            f"There is no release {release!r} in {settings.releases} (found: "
+            f"{', '.join(here) or 'none'}), and only its lock says which stores are its own. "
+            f"Choose by age instead: verse-data cache prune --older-than DAYS"
         )
+    return cache.prune(settings.stores, images=_contents(here[release]), **chosen)
+
+
+def _contents(dataset: Repository) -> frozenset[str]:
+    """Return the keys of everything that a release lists, in any version."""
+    trees = (dataset.tree_keys(version) for version in dataset.versions())
+    return frozenset(key for tree in trees for key in tree.values())
+
+
+def _datasets(settings: config.Config) -> list[Repository]:
+    """Return the releases on this machine, by name."""
+    places = [place for place in (settings.releases, settings.home / "releases") if place.is_dir()]
+    names = sorted({path.name for place in places for path in place.iterdir()})
+    names = [name for name in names if is_release_name(name)]  # and no half-built one
+    found = (Repository(settings.release(name), config=settings) for name in names)
+    return [dataset for dataset in found if dataset.exists()]
+
+
+def open_release(
+    name: str = "verse19",
+    *,
+    version: str | None = None,
+    root: Root = None,
+    offline: bool | None = None,
+    make: bool = True,
+    progress: Progress | None = None,
+) -> Release:
+    """Open a release; make it first where it is not on this machine.
+
+    A release of the catalog is listed on OSF, twice, and locked; the phantom is written. No file of a
+    published release is fetched for that.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``"verse19"`` or ``"phantom"``.
+    version : str, optional
+        ``"v1"``, or ``"sha256:…"`` with at least 12 digits of a lock's digest. The newest if missing.
+    root : path, optional
+        One root of everything; default ``VERSE_DATA_HOME``, else the platform's data folder for
+        releases and its cache folder for stores.
+    offline : bool, optional
+        Whether the network is forbidden; default ``VERSE_DATA_OFFLINE``.
+    make : bool
+        Whether a published release that is not here is listed and locked; the phantom always is made.
+    progress : Progress, optional
+        Told of every long step. Default: bars on a terminal or in a notebook, else lines on stderr.
+
+    Returns
+    -------
+    Release
+        At the version that was asked for.
+
+    Raises
+    ------
+    UsageError
+        If there is no such release or version.
+    Offline
+        If the release is not here and the network is forbidden.
+    SourceChanged, NetworkError, IntegrityError
+        If OSF cannot be listed; nothing was written.
+
+    Warns
+    -----
+    TrustOnFirstUse
+        If it was locked now: nothing published says what its files should be.
+    """
+    settings = config.resolve(root=root, offline=offline)
+    if version is not None and not isinstance(version, str):
+        raise UsageError(f"version={version!r}: give a text such as 'v1', or None for the newest.")
+    dataset = _known_dataset(name, settings)
+    entry = catalog.load_catalog(name) if name in catalog.names() else None
+    if not dataset.exists() and (make or name == PHANTOM):
+        _make_release(dataset, entry, version, progress or default())
+    return Release(
+        dataset, version=dataset.resolve(version), config=settings, catalog=entry, progress=progress
+    )
+
+
+def _known_dataset(name: str, settings: config.Config) -> Repository:
+    """Return the dataset of a release that is in the catalog or on this machine."""
+    dataset = dataset_of(name, settings)
+    if name not in catalog.names() and not dataset.exists():
+        here = sorted({*catalog.names(), *(found.name for found in _datasets(settings))})
+        raise UsageError(
+            f"There is no release {name!r}; there are {', '.join(here)}.{did_you_mean(name, here)} A "
+            f"folder of files becomes one with: {command(dataset, 'lock', '--from-tree', 'FOLDER')}"
+        )
+    return dataset
+
+
+def dataset_of(name: str, settings: config.Config) -> Repository:
+    """Return the dataset of a release, which need not exist yet."""
+    if not isinstance(name, str) or not is_release_name(name):
+        raise UsageError(
+            f"{name!r} is not a release name: small letters, digits, '-' and '_', such as verse19."
+        )
+    place = settings.release(name)
+    if place.parent != settings.releases:
+        warn(
+            UserWarning(
+                f"{name} lies at {place}, beside the stores, which may be cleared at any time. It is used "
+                f"there. Move it to where releases lie now: mkdir -p {quote(str(settings.releases))} && "
+                f"mv {quote(str(place))} {quote(str(settings.releases))}"
+            )
+        )
+    return Repository(place, config=settings)
+
+
+# --- making a release ----------------------------------------------------------------------------
+
+
+def _make_release(
+    dataset: Repository, entry: CatalogEntry | None, version: str | None, progress: Progress
+) -> None:
+    """Make the first version of a release: write the phantom, or list and lock what OSF holds."""
+    is_pinned = (version or "").startswith("sha256:")
+    if not is_pinned and version not in {None, "v1"}:
+        raise UsageError(
+            f"No version of {dataset.name} is on this machine, and making it here gives v1, not "
+            f"{version!r}. {_bring_lock(dataset, version)}"
+        )
+    if dataset.name != PHANTOM and dataset.config.offline:
+        title = f" ({entry.title})" if entry else ""
+        raise Offline(
+            f"{dataset.name}{title} is not on this machine: nothing of it, not even the list of its files, "
+            f"lies at {dataset.path}, and the network is forbidden (offline). With the network it comes "
+            f"with: {command(dataset, 'get')} (in Python: without offline=True, or download=True). From "
+            f"another machine, bring its lock and its files: "
+            f"{command(dataset, 'lock', '--from-lock', 'FILE')}, then {command(dataset, 'adopt', 'FOLDER')}"
+        )
+    require_place(dataset.path)
+    # A second first call waits for the first, which may list OSF for minutes, and finds what it made.
+    with key_lock(dataset.config.home / "walks", f"{dataset.name}.make", timeout=_LISTING_SECONDS):
+        if dataset.exists():
+            return
+        if dataset.name == PHANTOM:
+            write_phantom(dataset, progress)
+        elif entry and entry.osf_node:
+            _lock_node(dataset, entry.osf_node, version if is_pinned else None, progress)
+
+
+def _lock_node(dataset: Repository, node: str, pin: str | None, progress: Progress) -> None:
+    """Lock what OSF lists, if it is what `pin` says."""
+    lock = walk_node(node, config=dataset.config, release=dataset.name, progress=progress)
+    if pin and not lock.digest.startswith(pin.removeprefix("sha256:")):
+        raise UsageError(
+            f"OSF lists {dataset.name} as the lock sha256:{lock.digest} now, not {pin}. Nothing "
+            f"was written. {_bring_lock(dataset, pin)}"
+        )
+    dataset.publish(lock)
+    warn(TrustOnFirstUse(lock))
+
+
+class TrustOnFirstUse(UserWarning):
+    """A release was locked by what its source said; nothing published says what it should be.
+
+    Parameters
+    ----------
+    lock : ReleaseLock
+        What was locked; the text has its digest, to be written down.
+    """
+
+    def __init__(self, lock: ReleaseLock) -> None:
+        super().__init__(
+            f"{lock.release} was locked on this machine now: {len(lock.files):,} files, "
+            f"{lock.total_bytes:,} bytes, digest sha256:{lock.digest}. {TRUST_ON_FIRST_USE} Write the "
+            f'digest down: open_release({lock.release!r}, version="sha256:{lock.digest[:12]}") opens '
+            f"this version and no other."
+        )
+
+
+def _bring_lock(dataset: Repository, version: str | None) -> str:
+    return (
+        f"Bring the lock of {version} from a machine that has it: "
+        f"{command(dataset, 'lock', '--from-lock', 'FILE')}. Or leave the version out."
+    )
+
+
+def lock_tree(
+    name: str,
+    folder: str | os.PathLike[str],
+    *,
+    root: Root = None,
+    check: bool = True,
+    progress: Progress | None = None,
+) -> Release:
+    """Make a release of files that lie on this machine: check, hash, publish, copy.
+
+    Parameters
+    ----------
+    name : str
+        Name of the release.
+    folder : path
+        A folder that holds ``rawdata/`` and ``derivatives/``, or several such folders.
+    root : path, optional
+        As in :func:`open_release`.
+    check : bool
+        Read every file before anything is written, and refuse a tree with a broken one.
+    progress : Progress, optional
+        Told of every long step.
+
+    Returns
+    -------
+    Release
+        The version that was made.
+
+    Raises
+    ------
+    UsageError
+        If `folder` is not a release, or holds no series of the published release `name`.
+    ValidationFailed, VolumeCorrupt, NiftiRefused
+        If a file is broken; nothing was written.
+    """
+    from verse_data.tables.check import check_tree
+
+    tree, show = Path(folder), progress or default()
+    dataset = dataset_of(name, config.resolve(root=root))
+    check_series(tree, name)
+    lock = hash_tree(tree, release=name, progress=show)
+    if check:
+        check_tree(lock, tree, progress=show)
+    version = dataset.publish(lock)
+    dataset.adopt([tree], version, on_difference="refuse", progress=show)
+    return open_release(name, version=version, root=root, progress=show)
+
+
+def lock_sibling(
+    name: str, url: str, *, root: Root = None, progress: Progress | None = None
+) -> Release:
+    """Make a release out of a lab's sibling of it: versions and locks now, contents when fetched.
+
+    Each version's commit is compared with what its lock gives here. What only the sibling has comes
+    from there; special remotes stay off, but for that of the RIA store that `url` names.
+
+    Parameters
+    ----------
+    name : str
+        Name of the release, as its locks say it.
+    url : str
+        A RIA store such as ``"ria+file:///data/store#~verse19"``, a clone in a folder, or one behind
+        an SSH or HTTPS address.
+    root : path, optional
+        As in :func:`open_release`.
+    progress : Progress, optional
+        Told of every long step.
+
+    Returns
+    -------
+    Release
+        Its newest version.
+
+    Raises
+    ------
+    UsageError
+        If the release is here already, or the sibling is one of another release.
+    UrlRefused
+        If `url` is no place of a sibling.
+    IntegrityError
+        If a version is not what its lock says; nothing was kept.
+    StorageError
+        If it cannot be cloned.
+
+    Warns
+    -----
+    UserWarning
+        If the sibling has special remotes that stay off.
+    """
+    dataset = dataset_of(name, config.resolve(root=root))
+    clone(url, dataset.path)
+    return open_release(name, root=root, progress=progress)

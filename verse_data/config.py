@@ -14,6 +14,8 @@ import platformdirs
 
 from verse_data.errors import Offline, UsageError
 
+__version__ = "0.1.0"
+
 HOME_VARIABLE = "VERSE_DATA_HOME"
 OFFLINE_VARIABLE = "VERSE_DATA_OFFLINE"
 STORES_VARIABLE = "VERSE_DATA_STORES"
@@ -134,8 +136,11 @@ def resolve(*, root: str | os.PathLike[str] | None = None, offline: bool | None 
     Raises
     ------
     UsageError
-        If ``VERSE_DATA_OFFLINE`` is neither a yes nor a no, or ``VERSE_DATA_OSF_TOKEN`` no token.
+        If `root` is no path, ``VERSE_DATA_OFFLINE`` neither a yes nor a no, or
+        ``VERSE_DATA_OSF_TOKEN`` no token.
     """
+    if root is not None and not isinstance(root, (str, os.PathLike)):
+        raise UsageError(f"root={root!r} is no path. Give one, or None for the configured root.")
     one = root or os.environ.get(HOME_VARIABLE)
     return Config(
         home=_absolute(one or platformdirs.user_cache_dir("verse-data")),

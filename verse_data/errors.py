@@ -64,10 +64,9 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     begun = [name for name in names if len(typed) > 1 and name.startswith(typed)]
     held = [name for name in names if len(typed) > 1 and typed in name]
     alike = get_close_matches(typed, names, n=1, cutoff=0.6)
-    near = [repr(names[name]) for name in (begun or held or alike)[:_GUESSES]]
-    if not near:
-        return ""
-    return f" Did you mean {' or '.join([', '.join(near[:-1]), near[-1]] if near[1:] else near)}?"
+    *others, last = ["", *(repr(names[name]) for name in (begun or held or alike)[:_GUESSES])]
+    listed = ", ".join(filter(None, others))
+    return f" Did you mean {listed}{' or ' if listed else ''}{last}?" if last else ""
 
 
 class VerseDataError(Exception):

@@ -1,16 +1,25 @@
-"""The grading workbook of one version of a release, and what is said where it is not on this machine."""
+"""The grading workbook of a release: whether it is here, what is said if not, and how one is adopted."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
-from verse_data.errors import ContentMissing
+from verse_data.errors import FILE_FAULTS, ContentMissing, UsageError, ValidationFailed, counted
+from verse_data.files import FileDigests, digest_file
+from verse_data.progress import Progress, silent
 from verse_data.records.catalog import CatalogEntry
+from verse_data.records.lock import LockedFile, ReleaseLock
+from verse_data.records.names import parse_path
+from verse_data.records.source_file import SourceFile
+from verse_data.releases.adopt import AdoptReport, check_sources
 from verse_data.releases.history import command, unless_newest
+from verse_data.releases.import_lock import NotNewest
 from verse_data.releases.repository import Repository
+from verse_data.releases.tree import walk_files
 from verse_data.tables.index import Index, index_scans
 
 _E1: Final = (
@@ -18,6 +27,7 @@ _E1: Final = (
     "https://doi.org/10.1148/ryai.2020190138"
 )
 _HOLDS: Final = "fracture grades, foreign material, bone density, ages"
+_ENDINGS: Final = {".xlsx", ".csv"}
 
 
 @dataclass(frozen=True)
@@ -49,38 +59,31 @@ class Workbook:
 
     def absence(self) -> str:
         """Return what the workbook is that is not here, where it is found, and what to type then."""
-        supplements = self.catalog.supplements if self.catalog else ()
-        published = {extra.sha256: extra.path for extra in supplements}
-        for file in self.index.grading:
-            what = f"The grading workbook {file.path} ({_HOLDS}) is not on this machine"
-            if self.can_be_fetched:
-                return f"{what}. Fetch it: {self._command('get', '--role', 'grading')}"
-            adopt = self._command("adopt", file.path.rsplit("/", 1)[-1])
-            if file.sha256 in published:
-                return (
-                    f"{what}. It is {_E1}; OSF does not have it. Download it there, then: {adopt}"
-                )
-            return f"{what}. Bring it from where the release was made: {adopt}"
-        what = f"{self.files.name} {self.version} lists no grading workbook ({_HOLDS})"
-        if later := self._later_version():
-            newest = later == self.files.resolve()
-            way = "leave version= (--version) out, or open the release again"
-            return f"{what}. {later} lists one: {way if newest else f'open version={later!r}'}"
-        if published:
-            adopt = command(self.files, "adopt", *map(shlex.quote, published.values()))
-            return f"{what}. It is {_E1}. Download it there, then: {adopt}"
-        adopt = command(self.files, "adopt", "WORKBOOK.xlsx")
-        return f"{what}. One has the sheet and headings of {_E1}. If you have one: {adopt}"
-
-    def _later_version(self) -> str:
-        """Return the newest of the later versions that lists a workbook; empty if none does."""
-        versions = self.files.versions()
-        later = reversed(versions[versions.index(self.version) + 1 :])
-        return next((name for name in later if index_scans(self.files.lock(name)).grading), "")
-
-    def _command(self, verb: str, *words: str) -> str:
         version = unless_newest(self.files, self.version)
-        return command(self.files, verb, *map(shlex.quote, words), version=version)
+        if listed := [file.path for file in self.index.grading]:
+            what = f"The grading workbook {listed[0]} ({_HOLDS}) is not on this machine"
+            if self.can_be_fetched:
+                get = command(self.files, "get", "--role", "grading", version=version)
+                return f"{what}. Fetch it: {get}"
+        else:
+            what = f"{self.files.name} {self.version} lists no grading workbook ({_HOLDS})"
+            versions = self.files.versions()
+            later = reversed(versions[versions.index(self.version) + 1 :])
+            found = next((v for v in later if index_scans(self.files.lock(v)).grading), None)
+            if found:
+                way = f"open version={found!r} (--version {found}), or the newest again"
+                return f"{what}. {found} lists one: {way}"
+            version = None  # it would become part of the next version
+        published = {e.sha256: e.path for e in (self.catalog.supplements if self.catalog else ())}
+        files = {file.sha256: file.path for file in self.index.grading} or published
+        name = shlex.quote([*files.values(), "WORKBOOK.xlsx"][0].rsplit("/", 1)[-1])
+        whence = (
+            f"One has the sheet and headings of {_E1}. Bring it from where the release was made"
+        )
+        if files.keys() & published.keys():
+            whence = f"It is {_E1}; OSF does not have it. Download it there"
+        adopt = command(self.files, "adopt", name, version=version)
+        return f"{what}. {whence}, then: {adopt}"
 
     def require(self, columns: Iterable[str], *, asked: str) -> None:
         """Raise `ContentMissing` if one of `columns` comes from the workbook, and that is not here.
@@ -111,15 +114,157 @@ def workbook_columns_of(columns: Iterable[str]) -> list[str]:
 
 def require_listed(workbooks: Sequence[Workbook], unit: str, options: Mapping[str, Any]) -> None:
     """Raise `ContentMissing` if no release lists a workbook, and nothing is served without its grades."""
-    if any(workbook.is_listed for workbook in workbooks):
-        return
-    if unit == "vertebra" and "not_assessed" not in options.get("include", ("graded",)):
+    asked, way = "sampling='grade'", "sampling='level' serves patches"
+    if unit == "vertebra":
         asked, way = "unit='vertebra'", "include=('graded', 'not_assessed') serves vertebrae"
-    elif unit == "patch" and options.get("sampling") == "grade":
-        asked, way = "sampling='grade'", "sampling='level' serves patches"
-    else:
-        return
-    raise ContentMissing(
-        f"{asked} needs the grades of the vertebrae, so there is nothing to serve. {way} without them. "
-        f"{workbooks[0].absence()}"
-    )
+    needed = unit == "patch" or "not_assessed" not in options.get("include", ())
+    if needed and not any(workbook.is_listed for workbook in workbooks):
+        raise ContentMissing(
+            f"{asked} needs the grades of the vertebrae, so there is nothing to serve. {way} "
+            f"without them. {workbooks[0].absence()}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adoption:
+    """What one call of :func:`adopt` did.
+
+    `version` is the one that contents were adopted for, `workbook` the path of a workbook for whose
+    sake it was made, `refused` says of tables in a folder why they are no workbook to adopt.
+    """
+
+    report: AdoptReport
+    version: str
+    workbook: str
+    refused: dict[str, str]
+
+
+def adopt(
+    dataset: Repository,
+    sources: Sequence[Path | str],
+    version: str | None = None,
+    *,
+    progress: Progress = silent,
+) -> Adoption:
+    """Copy what lies in `sources` and belongs to a version into the dataset.
+
+    A grading workbook that the newest version does not list becomes part of the next version, if
+    that has none yet; its sheet, headings and cells are checked before anything is written. A table
+    that was named and is no such workbook is an error; one that lies in a folder is in ``refused``.
+    """
+    resolved = dataset.resolve(version)
+    check_sources(sources)
+    while True:
+        found, refused = _new_workbook(dataset, sources, resolved)
+        if found is None:
+            break
+        if version is not None and resolved != dataset.resolve():
+            raise UsageError(
+                f"{found.path} is a grading workbook that {dataset.name} {resolved} does not list, and "
+                f"only the newest version can take one in: leave --version out."
+            )
+        try:
+            resolved = dataset.publish(_with(dataset.lock(resolved), found), after=resolved)
+            break
+        except NotNewest:  # another process was first; its version may list another workbook
+            resolved = dataset.resolve()
+    report = dataset.adopt(sources, resolved, progress=progress)
+    path = found.path if found else ""
+    return Adoption(report=report, version=resolved, workbook=path, refused=refused)
+
+
+def _new_workbook(
+    dataset: Repository, sources: Sequence[Path | str], version: str
+) -> tuple[LockedFile | None, dict[str, str]]:
+    """Return the workbook in `sources` that `version` can take in, and why other tables are none."""
+    lock = dataset.lock(version)
+    known = {(file.size, file.sha256) for file in lock.files}
+    names = {path.rpartition("/")[2] for path in lock.by_path}
+    found: dict[str, LockedFile] = {}
+    refused: dict[str, str] = {}
+    for path, is_named in _tables(sources):
+        measured = digest_file(path)
+        if (measured.size, measured.sha256) in known:
+            continue
+        try:
+            _check_cells(path, dataset, lock)
+            found[measured.sha256] = _listed(path, measured, dataset, lock)
+        except (UsageError, *FILE_FAULTS) as error:
+            if is_named:
+                raise
+            if path.name not in names:  # those that have a locked name are reported as different
+                refused[str(path)] = str(error)
+    if len(found) > 1:
+        listed = ", ".join(sorted(file.path for file in found.values()))
+        raise UsageError(
+            f"{len(found)} different grading workbooks were given: {listed}. A release has one: "
+            f"adopt that alone. Nothing was written."
+        )
+    return next(iter(found.values()), None), refused
+
+
+def _tables(sources: Sequence[Path | str]) -> Iterator[tuple[Path, bool]]:
+    """Yield every file that may be a workbook, and whether it was named or lies in a folder."""
+    for source in map(Path, sources):
+        if source.is_dir():
+            names = ((path, parse_path(path.name)) for path in walk_files(source))
+            yield from ((path, False) for path, name in names if name and name.role == "grading")
+        elif source.suffix.lower() in _ENDINGS and source.is_file():
+            yield source, True
+
+
+def _check_cells(path: Path, dataset: Repository, lock: ReleaseLock) -> None:
+    """Raise one of our errors unless `path` holds gradings of scans of the release, all of them right."""
+    from verse_data.tables.check import check_workbook
+    from verse_data.tables.workbook import read_sheet
+
+    def content(file: LockedFile) -> SourceFile | None:
+        return dataset.source(file) if dataset.has(file) else None
+
+    scans, sheet = index_scans(lock).scans, read_sheet(path, name=str(path))
+    grading = check_workbook(sheet, scans, content, derived=dataset.config.derived)
+    series = {scan.series_id for scan in scans}
+    if not series & {graded.row.series_id for graded in grading.rows}:
+        raise UsageError(
+            f"{path} has {counted(len(grading.rows), 'row')}, and none of a scan of {dataset.name}, such "
+            f"as {min(series, default='verse004')}. Is it the workbook of another release?"
+        )
+
+
+def _listed(
+    path: Path, measured: FileDigests, dataset: Repository, lock: ReleaseLock
+) -> LockedFile:
+    """Return the workbook at `path` as the next version lists it; `UsageError` if there is one already."""
+    for old in index_scans(lock).grading:
+        if _holds_gradings(old, dataset):
+            raise UsageError(
+                f"{path} is a grading workbook (sha256 {measured.sha256[:12]}), and {dataset.name} lists "
+                f"another: {old.path} (sha256 {old.sha256[:12]}). A release has one, and nothing was "
+                f"written. For other grades, make a release of your own: "
+                f"verse-data lock NAME --from-tree FOLDER"
+            )
+    taken = {old.path.casefold() for old in lock.files}
+    # Its own name, or one that tells it from tables of other things in the same release.
+    for name in (path.name, f"grading{path.suffix.lower()}"):
+        file = LockedFile(path=name, **vars(measured))
+        if name.casefold() not in taken and index_scans(_with(lock, file)).grading == (file,):
+            return file
+    raise UsageError(f"{path}: {dataset.name} lists other files of this name. Rename it.")
+
+
+def _holds_gradings(file: LockedFile, dataset: Repository) -> bool:
+    """Whether a locked table is a grading workbook; one that cannot be looked at counts as one."""
+    from verse_data.tables.workbook import read_locked_sheet
+
+    try:
+        read_locked_sheet(dataset.source(file))
+    except ValidationFailed:
+        return False
+    except FILE_FAULTS:
+        return True
+    return True
+
+
+def _with(lock: ReleaseLock, file: LockedFile) -> ReleaseLock:
+    files = tuple(sorted((*lock.files, file), key=lambda held: held.path))
+    return ReleaseLock(release=lock.release, source=lock.source, files=files)

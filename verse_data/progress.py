@@ -1,4 +1,4 @@
-"""How a long step tells the person who waits: bars on a terminal and in a notebook, lines in a log."""
+"""How a long step shows itself: bars on a terminal and in a notebook, lines in a log."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import os
 import sys
 import threading
 import time
-from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import copy_context
+from html import escape
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
+
+from rich.filesize import decimal
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
+    from rich.progress import Task
 
 Unit = Literal["items", "bytes"]
 Advance = Callable[[int], None]
@@ -23,14 +25,12 @@ Advance = Callable[[int], None]
 Progress = Callable[[str, int, Unit], AbstractContextManager[Advance]]
 """Called with a stage's name, total (0 if unknown) and unit; gives a context that yields an `Advance`."""
 
-PROGRESS_VARIABLE = "VERSE_DATA_PROGRESS"
+PROGRESS_VARIABLE: Final = "VERSE_DATA_PROGRESS"
 
 DELAY: Final = 0.5
-"""Seconds that a stage may take before anything is shown of it."""
+"""Seconds that a stage may take before a bar is shown of it."""
 
 _EVERY: Final = 5.0  # seconds between two lines in a log
-_REFRESH: Final = 0.5  # seconds between two states of a bar in a notebook
-_WINDOW: Final = 30.0  # seconds over which the rate is measured
 _WIDE: Final = 70  # columns of a terminal that have room for a bar and the rate
 
 
@@ -42,7 +42,7 @@ def silent(stage: str, total: int, unit: Unit) -> Iterator[Advance]:
 
 
 def ignore(amount: int) -> None:
-    """Tell nobody."""
+    """Do nothing with an amount that is done."""
     del amount
 
 
@@ -50,149 +50,134 @@ def default() -> Progress:
     """Return what fits stderr: bars, those of a notebook, or lines; `silent` where the user wants that."""
     if os.environ.get(PROGRESS_VARIABLE, "").strip().lower() in {"0", "off", "no", "false"}:
         return silent
-    if _in_notebook():
+    # IPython is not imported for the question whether this is the kernel of a notebook.
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython and hasattr(ipython, "get_ipython") else None
+    if getattr(shell, "kernel", None) is not None:
         return NotebookBars()
     return _for_stream(sys.stderr)
 
 
 def _for_stream(stream: TextIO | None) -> Progress:
-    """Return bars for a terminal that can draw, and lines for other streams; a program may have none."""
+    """Return bars for a terminal that can draw, lines for other streams, and nothing for none."""
     if stream is None:
         return silent
-    drawing = stream.isatty() and os.environ.get("TERM", "").lower() not in {"dumb", "unknown"}
-    return TerminalBars() if drawing else LogLines()
+    can_draw = os.environ.get("TERM", "").lower() not in {"dumb", "unknown"}
+    return TerminalBars() if stream.isatty() and can_draw else LogLines()
 
 
 def conclude(progress: Progress, line: str) -> None:
-    """Leave one line behind, such as where the files lie, if `progress` has shown what came before.
-
-    Short steps leave nothing, and a callable of the user's own is told of stages alone.
-    """
-    if isinstance(progress, _Display):
-        progress.conclude(line)
+    """Leave one line behind, such as where the files lie, if `progress` has shown what came before."""
+    if isinstance(progress, (LogLines, TerminalBars)) and progress.has_shown:
+        progress.has_shown = False
+        progress.write(line)
 
 
 def spell_bytes(number: float) -> str:
     """Return a size as people read it, such as ``12.1 GB``; 1 kB is 1000 bytes."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if abs(number) < 999.5 or unit == "GB":
-            break
-        number /= 1000
-    digits = 1 if unit in {"MB", "GB"} and abs(number) < 99.5 else 0
-    return f"{number:,.{digits}f} {unit}"
+    return decimal(round(number))
 
 
-def spell_seconds(seconds: float) -> str:
-    """Return a duration as people read it, such as ``3 min 20 s``."""
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole // 60 % 60
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+class _Display:
+    """What displays share: whether a stage was shown, and how a line is written."""
 
+    has_shown = False
 
-class _Meter:
-    """Counts what is done of one stage, and says it with rate and time left."""
+    def write(self, line: str) -> None:
+        """Write a line at once; a log that cannot be written stops no work."""
+        with suppress(OSError, ValueError):
+            self._stream().write(f"{line}\n")
+            self._stream().flush()
 
-    def __init__(self, stage: str, total: int, unit: Unit, clock: Callable[[], float]) -> None:
-        self.stage, self.total, self.unit, self.done = stage, total, unit, 0
-        self._clock, self._began, self._lock = clock, clock(), threading.Lock()
-        self._seen = deque([(self._began, 0)])
-
-    def advance(self, amount: int) -> None:
-        """Count `amount` more; any thread may."""
-        with self._lock:
-            self.done += amount
-
-    def line(self) -> str:
-        """Return one line about where the stage is, measured now."""
-        now = self._clock()
-        while len(self._seen) > 1 and now - self._seen[1][0] >= _WINDOW:
-            self._seen.popleft()
-        since, before = self._seen[0]
-        self._seen.append((now, self.done))
-        rate = (self.done - before) / (now - since) if now > since else 0.0
-        words = [self._amount()]
-        if rate > 0 and self.unit == "bytes":
-            words.append(f"{spell_bytes(rate)}/s")
-        if rate > 0 and self.total > self.done:
-            words.append(f"{spell_seconds((self.total - self.done) / rate)} left")
-        return f"{self.stage}: {', '.join(words)}"
-
-    def last_line(self) -> str:
-        """Return the line for the end: what was done, in what time."""
-        return f"{self.stage}: {self._amount()} in {spell_seconds(self._clock() - self._began)}"
-
-    def _amount(self) -> str:
-        spell = spell_bytes if self.unit == "bytes" else "{:,}".format
-        if self.total <= 0:
-            return spell(self.done)
-        share = f" ({100 * self.done // self.total}%)" if self.done < self.total else ""
-        return f"{spell(self.done)} of {spell(self.total)}{share}"
-
-
-class _Display(ABC):
-    """What the three displays share: whether something was shown, and the line that is left."""
-
-    _shown = False
-
-    @abstractmethod
-    def __call__(self, stage: str, total: int, unit: Unit) -> AbstractContextManager[Advance]:
-        """Show one stage."""
-
-    def conclude(self, line: str) -> None:
-        """Write `line` if a stage has been shown since the last time."""
-        if self._shown:
-            self._shown = False
-            self._write(line)
-
-    def _write(self, line: str) -> None:
-        _write(sys.stderr, line)
+    def _stream(self) -> TextIO:
+        return sys.stderr
 
 
 class LogLines(_Display):
-    """Writes a line every few seconds, for logs and pipes; nothing for a stage that is done before.
+    """Writes a line about a stage every few seconds, and one at its end; none of a short stage.
 
     Parameters
     ----------
-    stream : TextIO, optional
-        Default: stderr.
-    every : float
+    delay : float
         Seconds between two lines.
     clock : callable
         Gives seconds that only grow.
     """
 
     def __init__(
-        self,
-        stream: TextIO | None = None,
-        *,
-        every: float = _EVERY,
-        clock: Callable[[], float] = time.monotonic,
+        self, *, delay: float = _EVERY, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._stream, self._every, self._clock = stream, every, clock
+        self._delay, self._clock = delay, clock
 
     @contextmanager
     def __call__(self, stage: str, total: int, unit: Unit) -> Iterator[Advance]:
         """Write lines about one stage, and one when it is done."""
-        meter, writing = _Meter(stage, total, unit, self._clock), threading.Lock()
-        due = ends = self._clock() + self._every
+        from rich.progress import Progress as RichProgress
+
+        meter, turn = RichProgress(disable=True, get_time=self._clock), threading.Lock()
+        meter.add_task(stage, total=total or None, unit=unit)
+        (task,) = meter.tasks
+        due = ends = self._clock() + self._delay
 
         def advance(amount: int) -> None:
             nonlocal due
-            meter.advance(amount)
-            with writing:
-                if self._clock() >= due and meter.done != total:
-                    due = self._clock() + self._every
-                    self._write(meter.line())
+            meter.advance(task.id, amount)
+            with turn:
+                if self._clock() >= due and not task.finished:
+                    due = self._clock() + self._delay
+                    show(task)
 
-        yield advance
-        if self._clock() >= ends:
-            self._shown = True
-            self._write(meter.last_line())
+        with self._stage() as show:
+            yield advance
+            if self._clock() >= ends:
+                self.has_shown = True
+                show(task)
 
-    def _write(self, line: str) -> None:
-        _write(self._stream or sys.stderr, line)
+    @contextmanager
+    def _stage(self) -> Iterator[Callable[[Task], None]]:
+        """Give what shows the state of one stage, and take it away at the end if it is not to stay."""
+        yield lambda task: self.write(_line(task))
+
+
+class NotebookBars(LogLines):
+    """Draws a bar a stage below the cell of a notebook, and takes it away at the end.
+
+    It needs no widgets, and so shows in JupyterLab, VS Code and Colab alike.
+
+    Parameters
+    ----------
+    delay : float
+        Seconds that a stage may take before its bar appears, and between two states of it.
+    """
+
+    def __init__(self, *, delay: float = DELAY) -> None:
+        super().__init__(delay=delay)
+
+    @contextmanager
+    def _stage(self) -> Iterator[Callable[[Task], None]]:
+        from IPython import display
+
+        context = copy_context()  # it knows the cell, also where another thread advances the stage
+        handles: list[Any] = []  # of what is below the cell: none yet, or one
+
+        def show(task: Task) -> None:
+            value = f'value="{task.completed}" max="{task.total}"' if task.total else ""
+            html = f"<progress {value}></progress> {escape(_line(task))}"
+            bundle = {"text/plain": _line(task), "text/html": html}
+            if handles:
+                handles[0].update(bundle, raw=True)
+            else:
+                draw: Any = display.display  # partly typed
+                handles.append(draw(bundle, raw=True, display_id=True))
+
+        try:
+            yield lambda task: context.run(show, task)
+        finally:
+            for drawn in handles:
+                drawn.update({"text/plain": ""}, raw=True)
+
+    def _stream(self) -> TextIO:
+        return sys.stdout  # which is not red
 
 
 class TerminalBars(_Display):
@@ -207,29 +192,28 @@ class TerminalBars(_Display):
     def __init__(self, *, delay: float = DELAY) -> None:
         self._delay = delay
         self._bars: RichProgress | None = None
-        self._stages = 0
 
     @contextmanager
     def __call__(self, stage: str, total: int, unit: Unit) -> Iterator[Advance]:
         """Draw the bar of one stage; those of stages within it stand below."""
-        if self._bars is None:
-            self._bars = _rich_bars()
-        bars = self._bars
+        bars = self._bars = self._bars or _rich_bars()
         task = bars.add_task(stage, total=total or None, unit=unit, visible=False)
 
         def show() -> None:
-            self._shown = True
+            self.has_shown = True
             bars.update(task, visible=True)
             bars.start()
 
-        self._stages += 1
+        timer = threading.Timer(self._delay, show)
+        timer.daemon = True
+        timer.start()
         try:
-            with _ticking(show, delay=self._delay, every=None):
-                yield lambda amount: bars.advance(task, amount)
+            yield lambda amount: bars.advance(task, amount)
         finally:
-            self._stages -= 1
+            timer.cancel()
+            timer.join()
             bars.remove_task(task)
-            if not self._stages:
+            if not bars.tasks:
                 bars.live.stop()
                 self._bars = None
 
@@ -240,124 +224,33 @@ def _rich_bars() -> RichProgress:
     from rich.console import Console
     from rich.text import Text
 
-    class Count(progress.ProgressColumn):
-        def render(self, task: progress.Task) -> Text:
-            column = progress.DownloadColumn() if _is_bytes(task) else progress.MofNCompleteColumn()
-            return column.render(task)
-
-    class Rate(progress.TransferSpeedColumn):
-        def render(self, task: progress.Task) -> Text:
-            return super().render(task) if _is_bytes(task) else Text("")
+    class Amount(progress.ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(", ".join(_amount(task)[: 2 if is_wide else 1]))
 
     console = Console(stderr=True, force_jupyter=False)
-    columns: list[Any] = [progress.TextColumn("{task.description}", markup=False), Count()]
-    if console.width >= _WIDE:
-        columns[1:1] = [progress.BarColumn(bar_width=None)]
-        columns += [Rate()]
-    columns += [progress.TimeRemainingColumn(compact=True)]
+    is_wide = console.width >= _WIDE
+    columns: list[Any] = [progress.TextColumn("{task.description}", markup=False)]
+    columns += [progress.BarColumn(bar_width=None)] if is_wide else []
+    columns += [Amount(), progress.TimeRemainingColumn(compact=True)]
     return progress.Progress(
-        *columns,
-        console=console,
-        transient=True,
-        redirect_stdout=False,
-        expand=console.width >= _WIDE,
+        *columns, console=console, transient=True, redirect_stdout=False, expand=is_wide
     )
 
 
-def _is_bytes(task: Any) -> bool:
-    return bool(task.fields["unit"] == "bytes")
+def _amount(task: Task) -> list[str]:
+    """Return how much of a stage is done, and of bytes the rate."""
+    from rich import progress
+
+    if task.fields["unit"] != "bytes":
+        return [str(progress.MofNCompleteColumn().render(task))]
+    columns = (progress.DownloadColumn(), progress.TransferSpeedColumn())
+    return [str(column.render(task)) for column in columns]
 
 
-class NotebookBars(_Display):
-    """Draws a bar a stage below the cell of a notebook, and takes it away at the end.
+def _line(task: Task) -> str:
+    """Return where a stage is in one line: what is done, the rate, and the time left or taken."""
+    from rich.progress import TimeRemainingColumn
 
-    It needs no widgets, and so shows in JupyterLab, VS Code and Colab alike.
-
-    Parameters
-    ----------
-    delay : float
-        Seconds that a stage may take before its bar appears.
-    clock : callable
-        Gives seconds that only grow.
-    """
-
-    def __init__(
-        self, *, delay: float = DELAY, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._delay, self._clock = delay, clock
-
-    @contextmanager
-    def __call__(self, stage: str, total: int, unit: Unit) -> Iterator[Advance]:
-        """Draw the bar of one stage."""
-        meter = _Meter(stage, total, unit, self._clock)
-        handles: list[Any] = []  # of what is below the cell: none yet, or one
-
-        def draw() -> None:
-            bundle = _bar_for_notebook(meter)
-            for drawn in handles:
-                drawn.update(bundle, raw=True)
-            if not handles:
-                handles.append(_display(bundle))
-                self._shown = True
-
-        try:
-            with _ticking(draw, delay=self._delay, every=_REFRESH):
-                yield meter.advance
-        finally:
-            for drawn in handles:
-                drawn.update({"text/plain": ""}, raw=True)
-
-    def _write(self, line: str) -> None:
-        _write(sys.stdout, line)
-
-
-def _display(bundle: dict[str, str]) -> Any:
-    """Show something below the cell that can be replaced later; only a notebook calls this."""
-    from IPython import display
-
-    show: Any = display.display  # partly typed
-    return show(bundle, raw=True, display_id=True)
-
-
-def _bar_for_notebook(meter: _Meter) -> dict[str, str]:
-    """Return the state of a stage as a bar of HTML, and as plain text."""
-    from html import escape
-
-    line = meter.line()
-    value = f'value="{meter.done}" max="{meter.total}"' if meter.total > 0 else ""
-    return {"text/plain": line, "text/html": f"<progress {value}></progress> {escape(line)}"}
-
-
-def _in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook; IPython is not imported for the question."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython and hasattr(ipython, "get_ipython") else None
-    return getattr(shell, "kernel", None) is not None
-
-
-@contextmanager
-def _ticking(tick: Callable[[], None], *, delay: float, every: float | None) -> Iterator[None]:
-    """Call `tick` in a thread after `delay` seconds, then `every` so many, until the context ends."""
-    ended, context = threading.Event(), copy_context()  # the context knows the notebook's cell
-
-    def run() -> None:
-        wait: float | None = delay
-        while wait is not None and not ended.wait(wait):
-            context.run(tick)
-            wait = every
-
-    thread = threading.Thread(target=run, name="verse-data progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _write(stream: TextIO | None, line: str) -> None:
-    """Write a line at once; a log that cannot be written stops no work."""
-    if stream is not None:
-        with suppress(OSError, ValueError):
-            stream.write(line + "\n")
-            stream.flush()
+    time = TimeRemainingColumn(compact=True, elapsed_when_finished=True).render(task)
+    return f"{task.description}: {', '.join(filter(None, (*_amount(task), str(time))))}"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from verse_data import serve
 from verse_data.config import Config
@@ -19,6 +18,7 @@ from verse_data.errors import (
     did_you_mean,
     warn,
 )
+from verse_data.files import staging
 from verse_data.grades import Workbook, require_listed, workbook_columns_of
 from verse_data.progress import Progress, default
 from verse_data.records.catalog import CatalogEntry
@@ -28,9 +28,9 @@ from verse_data.records.source_file import SourceFile
 from verse_data.releases.fetch import FetchReport
 from verse_data.releases.history import command, unless_newest
 from verse_data.releases.repository import Repository
+from verse_data.releases.tree import lock_tree
 from verse_data.stores import VOLUME_ROLES, Stores, make_recipe, no_shared_store
 from verse_data.tables.index import Index, ScanFiles, index_scans
-from verse_data.union import Contribution
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from verse_data.tables.folds import Folds
     from verse_data.training import PatchDataset, ScanDataset, VertebraDataset
     from verse_data.volumes.recipe import Recipe, ScanSource
+
+PHANTOM: Final = "phantom"
+"""Name of the made-up release."""
 
 _TABLE_ROLES: Final[tuple[Role, ...]] = ("grading", "centroids", "ct_json", "mask")
 """What the tables are made from; of a CT they say no more than its grid, which its mask has too."""
@@ -81,8 +84,8 @@ class Release:
         self.version = version
         self.config = config
         self.catalog = catalog
-        self.progress = progress or default()
-        self._tables_of: tuple[Hashable, Tables] | None = None
+        self._given_progress = progress
+        self._tables_of: tuple[dict[str, tuple[int, ...]], Tables] | None = None
         self._warned: set[str] = set()
 
     def __repr__(self) -> str:
@@ -114,9 +117,9 @@ class Release:
         return self.files.datalad
 
     @cached_property
-    def version_for_commands(self) -> str | None:
-        """What commands need to be given for this version: nothing for the newest."""
-        return unless_newest(self.files, self.version)
+    def progress(self) -> Progress:
+        """What shows long steps."""
+        return self._given_progress or default()
 
     @cached_property
     def index(self) -> Index:
@@ -140,18 +143,6 @@ class Release:
     def workbook(self) -> Workbook:
         """The grading workbook of this version, here or not."""
         return Workbook(self.files, self.version, self.index, self.catalog)
-
-    @property
-    def attribution(self) -> dict[str, str]:
-        """Release, licence and attribution, as they are said of every scan that is opened."""
-        entry = self.catalog
-        return {
-            "release": self.name,
-            "licence": entry.licence if entry else "unknown",
-            "attribution": entry.attribution
-            if entry
-            else f"Release {self.name!r}, locked by its user.",
-        }
 
     def provenance(self, scan_id: str | None = None) -> Provenance:
         """Return what exactly this release is, or what exactly one scan of it is.
@@ -219,6 +210,15 @@ class Release:
         old = self.files.resolve(other)
         return compare(self.files, old, self.version, derived=self.config.derived)
 
+    def _command(self, verb: str, *words: str) -> str:
+        """Return a command line for this version."""
+        version = unless_newest(self.files, self.version)
+        return command(self.files, verb, *words, version=version)
+
+    def _source_of(self, file: LockedFile) -> SourceFile:
+        """Return a content of this version as it lies here."""
+        return self.files.source(file, version=unless_newest(self.files, self.version))
+
     # --- files ------------------------------------------------------------------------------------
 
     def locked(
@@ -247,7 +247,7 @@ class Release:
         """
         known = get_args(Role)
         if isinstance(roles, str) or not all(role in known for role in roles or ()):
-            raise UsageError(f"roles={roles!r}: give a list of some of {', '.join(known)}.")
+            raise UsageError(f"roles={roles!r}: give a list; roles are {', '.join(known)}.")
         chosen = [
             item for name in self.known_scans(scan_ids) for item in self.series[name].files.items()
         ]
@@ -324,10 +324,8 @@ class Release:
             If something is missing and the network is forbidden; it is listed.
         """
         show = progress or self.progress
-        if self.name == "phantom" and not all(map(self.files.has, files)):
-            from verse_data.adopting import restore_phantom
-
-            restore_phantom(self.files, self.lock, show)
+        if self.name == PHANTOM and not all(map(self.files.has, files)):
+            _restore_phantom(self.files, self.lock, show)
         return self.files.fetch(files, jobs=jobs, progress=show)
 
     def needed(
@@ -386,19 +384,14 @@ class Release:
         ContentCorrupt
             If it is not the locked one.
         """
-        if role not in get_args(Role):
-            raise UsageError(f"There is no role {role!r}; roles are {', '.join(get_args(Role))}.")
-        (name,) = self.known_scans([scan_id])
-        held = dict(self.series[name].files)
-        if self.index.grading:
-            held["grading"] = self.index.grading[0]
-        if role not in held:
-            line = command(self.files, "findings", version=self.version_for_commands)
+        files = self.locked([scan_id], (role,))
+        if not files:
             raise ContentMissing(
-                f"{self.name} {self.version} lists no {role} of {name}; it lists {', '.join(held)}. "
-                f"See what is missing upstream: {line}"
+                f"{self.name} {self.version} lists no {role} of {scan_id}; it lists "
+                f"{', '.join(self.series[scan_id].files)}. See what is missing upstream: "
+                f"{self._command('findings')}"
             )
-        source = self.files.source(held[role], version=self.version_for_commands)
+        source = self._source_of(files[0])
         source.check()
         return source.path
 
@@ -459,16 +452,16 @@ class Release:
         known = list(self.series)
         if scan_ids is None:
             return known
+        refusal = UsageError(f"{scan_ids!r} is no list of scan ids such as ['verse004'].")
         if isinstance(scan_ids, str):
-            raise UsageError(f"{scan_ids!r} is one text; give a list of scan ids: [{scan_ids!r}].")
+            raise refusal
         try:
             ids = list(dict.fromkeys(scan_ids))
-        except TypeError:
-            raise UsageError(f"{scan_ids!r} is no list of scan ids such as ['verse004'].") from None
-        unknown = sorted(map(repr, set(ids) - self.series.keys()))
+        except TypeError:  # it is no iterable, or holds what is no name
+            raise refusal from None
+        unknown = [name for name in ids if name not in self.series]
         published = {series.scan_id for series in self.catalog.expected} if self.catalog else set()
-        lost = [name for name in ids if name in published - self.series.keys()]
-        if lost:
+        if lost := [name for name in unknown if name in published]:
             raise UsageError(
                 f"{lost[0]} was published in {self.name}, and the lock here lists no file of it: OSF had "
                 f"lost it when the list was made. See all that is missing: "
@@ -476,10 +469,9 @@ class Release:
             )
         if unknown:
             raise UsageError(
-                f"Release {self.name} has no scan {unknown[0]} ({counted(len(unknown), 'unknown id')})."
-                f"{did_you_mean(unknown[0][1:-1], known)} Ids look like "
-                f"{known[0] if known else 'verse004'!r}; list them: "
-                f"{command(self.files, 'table', 'scans')}"
+                f"Release {self.name} has no scan {unknown[0]!r} "
+                f"({counted(len(unknown), 'unknown id')}).{did_you_mean(unknown[0], known)} Ids look "
+                f"like {[*known, 'verse004'][0]!r}; list them: {command(self.files, 'table', 'scans')}"
             )
         return ids
 
@@ -578,14 +570,10 @@ class Release:
         *,
         scan_ids: Iterable[str] | None = None,
         graded: bool = False,
-        engine: str | None = None,
         jobs: int = 8,
         progress: Progress | None = None,
     ) -> pd.DataFrame:
         """Fetch everything that the tables say of these scans, then :meth:`select`.
-
-        The grading workbook is fetched if `where` asks for what it alone says, or if the rows are to be
-        `graded` whatever `where` asks.
 
         Parameters
         ----------
@@ -595,8 +583,6 @@ class Release:
             Scan ids such as ``"verse004"``. Default: all.
         graded : bool
             Whether the rows are to have their grades, where an address has the workbook.
-        engine : str, optional
-            Has no effect, but for a warning: leave it out.
         jobs : int
             How many files come at once.
         progress : Progress, optional
@@ -615,35 +601,35 @@ class Release:
             If a mask or centroid file, the CT of a scan without a mask, or a grading workbook that is
             needed, is not here and cannot be had: rows would be missing without a word.
         """
-        from verse_data.tables.query import check_condition, columns_used
+        from verse_data.tables.query import check_condition
 
-        serve.notice_engine(engine)
-        if where is not None:
-            check_condition(where)
-        graded = graded or bool(workbook_columns_of(columns_used(where)))
-        graded = graded and self.workbook.can_be_fetched
-        if not graded:
-            self.require_grades(where)  # before anything large is fetched in vain
+        check_condition(where)
         chosen = self.known_scans(scan_ids)
-        self.fetch_tables(chosen, graded=graded, jobs=jobs, progress=progress)
+        self.fetch_tables(chosen, where=where, graded=graded, jobs=jobs, progress=progress)
         return self.select(where, scan_ids=chosen)
 
     def fetch_tables(
         self,
         scan_ids: Iterable[str] | None = None,
         *,
+        where: str | None = None,
         graded: bool = True,
         jobs: int = 8,
         progress: Progress | None = None,
     ) -> None:
         """Bring what the tables of `scan_ids` are made of to this machine.
 
+        The grading workbook is fetched where an address has it, if `where` asks for what it alone
+        says, or if the tables are to be `graded`.
+
         Parameters
         ----------
         scan_ids : iterable of str, optional
             Scan ids such as ``"verse004"``. Default: all.
+        where : str, optional
+            A condition that the tables will be asked.
         graded : bool
-            Whether the grading workbook is needed.
+            Whether the grading workbook is wanted in any case.
         jobs : int
             How many files come at once.
         progress : Progress, optional
@@ -654,12 +640,18 @@ class Release:
         Offline, NetworkError, ContentMissing, IntegrityError
             As :meth:`fetch_and_select` does.
         """
+        from verse_data.tables.query import columns_used
+
         chosen = self.known_scans(scan_ids)
+        asked = workbook_columns_of(columns_used(where)) if where else []
+        graded = (graded or bool(asked)) and self.workbook.can_be_fetched
+        if not graded:
+            self.require_grades(where)  # before anything large is fetched in vain
         roles = _TABLE_ROLES if graded else _TABLE_ROLES[1:]
         self.fetch(chosen, roles=roles, jobs=jobs, progress=progress)
-        alone = [name for name in chosen if _needs_ct(self.series[name])]
-        if alone:
-            self.fetch(alone, roles=("ct",), jobs=jobs, progress=progress)
+        bare = [name for name in chosen if _needs_ct(self.series[name])]
+        if bare:
+            self.fetch(bare, roles=("ct",), jobs=jobs, progress=progress)
 
     def tables_of(
         self, split: str | None, *, graded: bool = True
@@ -727,12 +719,20 @@ class Release:
         ContentMissing
             If `stratify` names a column of the grading workbook, and that is not here.
         """
-        from verse_data.tables.folds import column_names, make_folds
+        from verse_data.tables.folds import STRATIFY, column_names, make_folds
 
         if stratify is None:
-            stratify = self._usual_balance()
-        else:
-            self.workbook.require(column_names(stratify), asked=f"stratify={stratify!r}")
+            stratify = STRATIFY
+            if not self.workbook.is_here:
+                lost = workbook_columns_of(STRATIFY)
+                stratify = [name for name in STRATIFY if name not in lost]
+                absence = self.workbook.absence()
+                self._warn_once(
+                    f"Folds are balanced over {' and '.join(stratify)} alone, not over "
+                    f"{' and '.join(lost)}. {absence}"
+                )
+                self._warned.add(absence)
+        self.workbook.require(column_names(stratify), asked=f"stratify={stratify!r}")
         graded = bool(workbook_columns_of(column_names(stratify)))
         scans, vertebrae = self.tables_of(split, graded=graded)
         return make_folds(
@@ -774,100 +774,60 @@ class Release:
         scans, _ = self.tables_of(split, graded=False)
         return Folds.read(Path(path), scans, release=self.name, lock=f"sha256:{self.lock.digest}")
 
-    def _usual_balance(self) -> tuple[str, ...]:
-        """Return what folds are balanced over by default; warn once where grades are left out."""
-        from verse_data.tables.folds import STRATIFY
-
-        if self.workbook.is_here:
-            return STRATIFY
-        lost = workbook_columns_of(STRATIFY)
-        left = tuple(name for name in STRATIFY if name not in lost)
-        absence = self.workbook.absence()
-        self._warn_once(
-            f"Folds are balanced over {' and '.join(left)} alone, not over {' and '.join(lost)}. {absence}"
-        )
-        self._warned.add(absence)
-        return left
-
     def _warn_of_absent_files(self, *, headers: bool = False) -> None:
         """Warn, once, of files that are not here and would fill rows or cells of the tables.
 
         `headers` says that the headers of all CTs count, and not only of those without a mask.
         """
-        roles = (*_TABLE_ROLES, "ct") if headers else _TABLE_ROLES
-        sentences = []
+        roles: tuple[Role, ...] = (*_TABLE_ROLES, "ct") if headers else _TABLE_ROLES
         if not (self.workbook.is_here or self.workbook.can_be_fetched):
             roles = tuple(role for role in roles if role != "grading")
-            sentences.append(self.workbook.absence())
-        sentences.append(self._absent_files(None, roles))
-        alone = [name for name, scan in self.series.items() if _needs_ct(scan)]
-        if alone and not headers:
-            sentences.append(self._absent_files(alone, ("ct",)))
-        for sentence in filter(None, sentences):
-            self._warn_once(sentence)
+            self._warn_once(self.workbook.absence())
+        bare = [] if headers else [name for name in self.series if _needs_ct(self.series[name])]
+        asked: list[tuple[list[str] | None, tuple[Role, ...]]] = [(None, roles), (bare, ("ct",))]
+        for scan_ids, wanted in asked:
+            files = self.locked(scan_ids, wanted)
+            absent = sum(not self.files.has(file) for file in files)
+            if absent:
+                words = [word for name in scan_ids or () for word in ("--scan", name)]
+                get = self._command("get", *words, "--role", ",".join(wanted))
+                self._warn_once(
+                    f"{absent:,} of {len(files):,} files that the tables are made of are not here, and "
+                    f"what they say is missing: {get}"
+                )
 
     def _warn_once(self, sentence: str) -> None:
         if sentence not in self._warned:
             self._warned.add(sentence)
             warn(IncompleteTable(sentence))
 
-    def _absent_files(self, scan_ids: list[str] | None, roles: tuple[Role, ...]) -> str:
-        """Return how many files of `scan_ids` are not here, and what brings them; nothing if all are."""
-        files = self.locked(scan_ids, roles)
-        absent = sum(not self.files.has(file) for file in files)
-        if not absent:
-            return ""
-        words = [word for name in scan_ids or () for word in ("--scan", name)]
-        words += ["--role", ",".join(roles)]
-        line = command(self.files, "get", *words, version=self.version_for_commands)
-        return (
-            f"{absent:,} of {len(files):,} files that the tables are made of are not here, and what they "
-            f"say is missing: {line}"
-        )
-
     def _tables_for(self, scan_ids: Collection[str] | None, *, graded: bool = True) -> Tables:
         """Return the tables, if no file of `scan_ids` (None: of all), and no workbook if `graded`, is broken."""
-        read = self._read_tables()
-        if not read.broken:
-            return read
-        listing = command(self.files, "findings", version=self.version_for_commands)
-        return read.sound(scan_ids, graded=graded, listing=listing)
+        return self._read_tables().sound(scan_ids, graded=graded, listing=self._command("findings"))
 
     def _read_tables(self) -> Tables:
-        """Read what is here; once, and again when more has come or a broken file was replaced."""
-        here = frozenset(file.path for file in self.lock.files if self.files.has(file))
-        if self._tables_of is None or self._tables_of[0] != self._state(here, self._tables_of[1]):
-            tables = self._build_tables(here)
-            self._tables_of = self._state(here, tables), tables
-        return self._tables_of[1]
-
-    def _state(self, here: frozenset[str], tables: Tables) -> Hashable:
-        """Return what must be as it was for `tables` to be true: sound contents never change."""
-        broken = (self.files.object_path(self.lock.by_path[file.path]) for file in tables.broken)
-        return here, tuple((path, *_identity(path)) for path in broken)
-
-    def _build_tables(self, here: Collection[str]) -> Tables:
+        """Read what is here; once, and again when a file has come, gone or been replaced."""
         from verse_data.tables.assemble import build_tables
 
-        def content(file: LockedFile) -> SourceFile | None:
-            if file.path not in here:
-                return None
-            return self.files.source(file, version=self.version_for_commands)
-
-        return build_tables(
-            self.lock,
-            content,
-            catalog=self.catalog,
-            derived=self.config.derived,
-            progress=self.progress,
-        )
+        state = {file.path: _identity(self.files.object_path(file)) for file in self.lock.files}
+        if self._tables_of is None or self._tables_of[0] != state:
+            tables = build_tables(
+                self.lock,
+                lambda file: self._source_of(file) if self.files.has(file) else None,
+                catalog=self.catalog,
+                derived=self.config.derived,
+                progress=self.progress,
+            )
+            self._tables_of = state, tables
+        return self._tables_of[1]
 
     # --- stores and datasets ----------------------------------------------------------------------
 
     @property
-    def stores(self) -> Stores:
+    def _stores(self) -> Stores:
         """Where the stores of this version's scans are, and what they are made from."""
-        return Stores(self.files, self.version, self.config, self.attribution["licence"])
+        licence = self.catalog.licence if self.catalog else "unknown"
+        return Stores(self.files, self.version, self.config, licence)
 
     def source(self, scan_id: str) -> ScanSource:
         """Return what the store of a scan is made from.
@@ -890,7 +850,7 @@ class Release:
             If its centroid file is not the locked one.
         """
         (name,) = self.known_scans([scan_id])
-        return self.stores.source(self.series[name])
+        return self._stores.source(self.series[name])
 
     def build_cache(
         self,
@@ -937,7 +897,7 @@ class Release:
             raise UsageError(f"recipe={recipe!r} is no verse_data.volumes.recipe.Recipe.")
         with_image = [name for name, scan in self.series.items() if "ct" in scan.files]
         chosen = with_image if scan_ids is None else self.known_scans(scan_ids)
-        return self.stores.build(
+        return self._stores.build(
             [self.series[name] for name in chosen],
             recipe or Recipe(),
             workers=processes,
@@ -969,12 +929,15 @@ class Release:
         """
         from verse_data.volumes.view import open_xarray
 
-        store = self.build_cache([scan_id], recipe=recipe)[scan_id]
-        scan = self.series[scan_id]
+        store, entry = self.build_cache([scan_id], recipe=recipe)[scan_id], self.catalog
         return open_xarray(store, orientation=orientation).assign_attrs(
-            subject_id=scan.subject_id,
-            split=scan.split,
-            **self.attribution,
+            subject_id=self.series[scan_id].subject_id,
+            split=self.series[scan_id].split,
+            release=self.name,
+            licence=entry.licence if entry else "unknown",
+            attribution=entry.attribution
+            if entry
+            else f"Release {self.name!r}, locked by its user.",
         )
 
     def contribution(
@@ -988,7 +951,7 @@ class Release:
         with_rows: bool = True,
         graded: bool = False,
         progress: Progress | None = None,
-    ) -> Contribution:
+    ) -> serve.Contribution:
         """Fetch and convert what is `chosen`, and return it ready to be served.
 
         A finished store needs no volume; rows of vertebrae need mask and centroids.
@@ -1021,37 +984,61 @@ class Release:
         if graded:
             self.workbook.require_obtainable()
         ids = [name for name in self.series if name in wanted]
-        # Before anything large is fetched or converted for rows that are refused.
-        rows = (
-            None if given is None else self._own_rows(given, ids, graded=graded, progress=progress)
-        )
         with_image = [name for name in ids if "ct" in self.series[name].files]
-        stores, lost = self.stores.find([self.series[name] for name in with_image], recipe)
+        stores, lost = self._stores.find([self.series[name] for name in with_image], recipe)
         unbuilt = [name for name in with_image if name not in stores]
-        to_build = [self.series[name] for name in unbuilt]
-        if rows is None and with_rows:
-            self.stores.require_room(to_build, codec)
+        with_rows = with_rows or given is not None
+        if unbuilt or with_rows:
+            self._stores.require_room([self.series[name] for name in unbuilt], codec)
+        rows = None
+        if with_rows:  # before volumes are fetched for rows that are refused
             self.fetch_tables(ids, graded=graded, progress=progress)
-            table = self._tables_for(wanted, graded=graded).vertebrae
-            rows = table[table["scan_id"].isin(wanted)]
+            rows = self._tables_for(wanted, graded=graded).vertebrae
+            rows = self._chosen_rows(given, rows[rows["scan_id"].isin(wanted)])
         if unbuilt:
-            self.stores.require_room(to_build, codec)
             with no_shared_store(lost):
                 self.fetch(unbuilt, roles=VOLUME_ROLES, progress=progress)
-        stores |= self.build_cache(unbuilt, recipe=recipe, workers=workers, progress=progress)
-        served = (
-            ServedScan(
-                name, self.series[name].subject_id, self.series[name].split or "", stores[name]
-            )
-            for name in with_image
+            stores |= self.build_cache(unbuilt, recipe=recipe, workers=workers, progress=progress)
+        scans = [self.series[name] for name in ids]
+        return serve.Contribution(
+            scans=tuple(
+                ServedScan(scan.scan_id, scan.subject_id, scan.split or "", stores[scan.scan_id])
+                for scan in scans
+                if scan.scan_id in stores
+            ),
+            left_out=tuple(
+                LeftOut(scan.scan_id, scan.subject_id, "no_ct")
+                for scan in scans
+                if scan.scan_id not in stores
+            ),
+            vertebrae=rows,
+            facts=self._facts(stores, recipe, with_rows=with_rows),
+            series=self.series,
         )
-        without = (
-            LeftOut(name, self.series[name].subject_id, "no_ct")
-            for name in ids
-            if name not in stores
+
+    def _chosen_rows(self, given: pd.DataFrame | None, own: pd.DataFrame) -> pd.DataFrame:
+        """Return this version's own rows of the vertebrae that are `given`, or all."""
+        from verse_data.tables.given_rows import own_rows
+
+        return own if given is None else own_rows(given, own, version=f"{self.name} {self.version}")
+
+    def _facts(
+        self, scan_ids: Collection[str], recipe: Recipe, *, with_rows: bool
+    ) -> dict[str, Any]:
+        """Return the provenance of served scans: that of the release, with their files alone."""
+        from verse_data.releases import provenance
+
+        whole = self.provenance()
+        files = tuple(file for file in whole.files if file.scan_id in scan_ids)
+        without: Any = dict.fromkeys(("stores", "scan_id", "packages"), True)
+        facts = whole.model_copy(update={"files": files}).model_dump(
+            mode="json", exclude={**without, "files": {"__all__": {"here", "fetched"}}}
         )
-        facts = self._facts(with_image, recipe, tables=rows is not None)
-        return Contribution(tuple(served), tuple(without), rows, facts, self.series)
+        facts["recipe"] = recipe.model_dump(mode="json")
+        packages = provenance.of_stores([file.path for file in files], facts["recipe"])
+        if with_rows:  # they decided what is served
+            packages |= provenance.of_tables([file.path for file in self.lock.files])
+        return {**facts, "packages": provenance.versions(packages)}
 
     def dataset(
         self, chosen: Iterable[str] | pd.DataFrame, *, unit: str = "scan", **options: Any
@@ -1083,64 +1070,34 @@ class Release:
         """
         how, own = serve.split_options(unit, options)
         serve.check_options(unit, how, own)
-        require_listed([self.workbook], unit, own)
-        part = self.contribution(chosen, **serve.needs(unit, own), **how)
+        rows = serve.needs(unit, own)
+        if rows["graded"]:
+            require_listed([self.workbook], unit, own)
+        part = self.contribution(chosen, **rows, **how)
         return serve.dataset([part], unit=unit, **own)
 
     def _rows(self, chosen: Iterable[str] | pd.DataFrame) -> tuple[pd.DataFrame | None, set[str]]:
         """Return `chosen` if it holds vertebra rows, and the ids of its scans."""
-        if not _is_table(chosen):
-            return None, set(self.known_scans(cast("Iterable[str]", chosen)))
+        if not hasattr(chosen, "columns"):
+            return None, set(self.known_scans(chosen))
         from verse_data.tables.given_rows import check_scans, with_scan_ids
 
-        if "scan_id" in chosen.index.names and "scan_id" not in chosen.columns:
-            chosen = chosen.reset_index()
-        if "scan_id" not in chosen.columns:
+        rows: Any = chosen
+        if "scan_id" in rows.index.names and "scan_id" not in rows.columns:
+            rows = rows.reset_index()
+        if "scan_id" not in rows.columns:
             raise UsageError("The rows that are to be served have no column scan_id.")
-        chosen = with_scan_ids(chosen, self.series)
-        ids = set(self.known_scans(chosen["scan_id"]))
-        if "level" in chosen.columns:
-            return chosen, ids
-        check_scans(chosen, self.series, version=f"{self.name} {self.version}")
+        rows = with_scan_ids(rows, self.series)
+        ids = set(self.known_scans(rows["scan_id"]))
+        if "level" in rows.columns:
+            return rows, ids
+        check_scans(rows, self.series, version=f"{self.name} {self.version}")
         return None, ids
-
-    def _own_rows(
-        self, given: pd.DataFrame, ids: Sequence[str], *, graded: bool, progress: Progress | None
-    ) -> pd.DataFrame:
-        """Return this version's own rows of the vertebrae that are `given`."""
-        from verse_data.tables.given_rows import own_rows
-
-        self.fetch_tables(ids, graded=graded, progress=progress)
-        own = self._tables_for(set(ids), graded=graded).vertebrae
-        return own_rows(given, own, version=f"{self.name} {self.version}")
-
-    def _facts(self, scan_ids: Collection[str], recipe: Recipe, *, tables: bool) -> dict[str, Any]:
-        """Return the provenance of served scans: that of the release, with their files alone.
-
-        `tables` says that rows of the tables decided what is served.
-        """
-        from verse_data.releases import provenance
-
-        whole = self.provenance()
-        facts = whole.model_dump(mode="json", exclude={"files", "stores", "scan_id", "packages"})
-        files = [file for file in whole.files if file.scan_id in scan_ids]
-        facts["files"] = [f.model_dump(mode="json", exclude={"here", "fetched"}) for f in files]
-        facts["recipe"] = recipe.model_dump(mode="json")
-        shaped = provenance.of_stores([file.path for file in files], facts["recipe"])
-        if tables:
-            shaped |= provenance.of_tables([file.path for file in self.lock.files])
-        return {**facts, "packages": provenance.versions(shaped)}
 
 
 def _needs_ct(scan: ScanFiles) -> bool:
     """Whether nothing but the CT of a scan tells where its centroids lie."""
     return "ct" in scan.files and "centroids" in scan.files and "mask" not in scan.files
-
-
-def _is_table(chosen: Iterable[str] | pd.DataFrame) -> TypeGuard[pd.DataFrame]:
-    """Whether `chosen` is a DataFrame; pandas is not imported to find out."""
-    pandas = sys.modules.get("pandas")
-    return pandas is not None and isinstance(chosen, pandas.DataFrame)
 
 
 def _gives_grades(rows: pd.DataFrame | None) -> bool:
@@ -1158,3 +1115,29 @@ def _identity(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+
+
+def write_phantom(dataset: Repository, progress: Progress) -> None:
+    """Write the phantom's files, lock them if there is no lock, and adopt what is not here."""
+    from verse_data import phantom
+
+    with staging(dataset.path.with_name("phantom-tree")) as tree:
+        phantom.write(tree, progress=progress)
+        if not dataset.exists():
+            dataset.publish(lock_tree(tree, release=PHANTOM, progress=progress))
+        # Made by another version of NumPy its bytes may differ: what is not locked is not taken.
+        dataset.adopt([tree], progress=progress)
+
+
+def _restore_phantom(dataset: Repository, lock: ReleaseLock, progress: Progress) -> None:
+    """Write the phantom's files again where some are not here: no address has them."""
+    from verse_data.phantom.spec import DEFAULT_SUBJECTS, subjects
+
+    written = {
+        f"sub-{subject.scan_id(series)}_ct.nii.gz"
+        for subject in subjects(DEFAULT_SUBJECTS, seed=0)
+        for series in subject.series
+    }
+    locked = {path.rpartition("/")[2] for path in lock.by_path if path.endswith("_ct.nii.gz")}
+    if written == locked:  # and no other tree under this name
+        write_phantom(dataset, progress)

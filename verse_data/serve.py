@@ -1,19 +1,20 @@
-"""The options of `load_split`, unit by unit, so that editors and type checkers know them."""
+"""From chosen scans of one release or of several to a torch dataset; the options of each unit."""
 
 from __future__ import annotations
 
 import os
+import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
-from itertools import combinations
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypedDict
 
-from verse_data import union
-from verse_data.errors import UsageError, did_you_mean, warn
+from verse_data.errors import UsageError, ValidationFailed, counted, did_you_mean, warn
 from verse_data.progress import Progress
 from verse_data.releases.provenance import versions
 from verse_data.stores import make_recipe
-from verse_data.union import Contribution
+from verse_data.tables.index import ScanFiles
+from verse_data.tables.splits import assert_one_split_each
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +27,17 @@ if TYPE_CHECKING:
         VertebraDataset,
     )
     from verse_data.training.base import ServedDataset
+
+Scans = Mapping[str, ScanFiles]
+Place = tuple[int, str]
+"""Number of a release, and the id of a scan in it."""
+
+_PUBLISHED: Final = re.compile(
+    r"(?P<series>(?:verse|gl)\d{3}(?:_split-verse\d{3})?)(?P<direction>_dir-[a-z]+)?"
+)
+"""Ids of VerSe, whose numbers are one series each; MICCAI names may leave the direction out."""
+
+_SHOWN: Final = 5
 
 
 class CommonOptions(TypedDict, total=False):
@@ -81,18 +93,16 @@ def split_options(unit: str, options: Mapping[str, Any]) -> tuple[dict[str, Any]
     if not isinstance(unit, str) or unit not in _OF_UNIT:
         guess = did_you_mean(unit, _OF_UNIT)
         raise UsageError(f"unit={unit!r} is not served; units are {', '.join(_OF_UNIT)}.{guess}")
-    options = dict(options)
-    notice_engine(options.pop("engine", None))
+    notice_engine(options.get("engine"))
     known = sorted(_OF_UNIT[unit].__annotations__)
     for name in options:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            guess = f" Did you mean {near[0]!r}?" if near else ""
+        if name not in {*known, "engine"}:
             raise UsageError(
-                f"unit={unit!r} has no option {name!r}.{guess} Its options are {', '.join(known)}."
+                f"unit={unit!r} has no option {name!r}.{did_you_mean(name, known)} Its options are "
+                f"{', '.join(known)}."
             )
-    preparing = {name: value for name, value in options.items() if name in _PREPARING}
-    return preparing, {n: value for n, value in options.items() if n not in _PREPARING}
+    own = {name: value for name, value in options.items() if name not in {*_PREPARING, "engine"}}
+    return {name: options[name] for name in options if name in _PREPARING}, own
 
 
 def notice_engine(engine: object) -> None:
@@ -106,104 +116,13 @@ def notice_engine(engine: object) -> None:
         )
 
 
-class Needs(TypedDict):
-    """What a dataset needs beside the stores of its scans."""
-
-    with_rows: bool
-    graded: bool
-
-
-def needs(unit: str, own: Mapping[str, Any]) -> Needs:
+def needs(unit: str, own: Mapping[str, Any]) -> dict[str, Any]:
     """Return whether a dataset with these options needs rows of vertebrae, and their grades."""
     sampling = own.get("sampling")
     return {
         "with_rows": unit == "vertebra" or sampling in ("level", "grade"),
         "graded": unit == "vertebra" or sampling == "grade",
     }
-
-
-_FALLBACK_OPTIONS: Final[Mapping[str, tuple[tuple[str, Any], ...]]] = {
-    "scan": (("label", False),),
-    "patch": (
-        ("sampling", "level"),
-        ("sampling", "foreground"),
-        ("sampling", "uniform"),
-        ("label", False),
-    ),
-    "vertebra": (
-        ("include", ("graded", "not_assessed")),
-        ("include", ("graded", "foreign_material")),
-        ("around", "mask"),
-        ("around", "centroid"),
-        ("axes", "scan"),
-        ("label_mode", "none"),
-    ),
-}
-"""Options of each unit that serve something where others serve nothing."""
-
-
-def dataset(
-    parts: Sequence[Contribution], *, unit: str, lost: Sequence[LeftOut] = (), **options: Any
-) -> ScanDataset | PatchDataset | VertebraDataset:
-    """Serve what the releases contribute; a series that several hold comes from the first that can.
-
-    `lost` are published series that no lock lists; they are listed as left out.
-    """
-    one = (
-        parts[0]
-        if len(parts) == 1
-        else union.united(parts, [_ready(unit, p, options) for p in parts])
-    )
-    scans, left_out = list(one.scans), [*one.left_out, *lost]
-    if unit == "vertebra" and one.vertebrae is not None:
-        scans, bare = _separate_unmarked(scans, one.vertebrae)
-        left_out += bare
-    common = {
-        "provenance": _provenance([part.facts for part in parts], unit, options),
-        "left_out": left_out,
-        **options,
-    }
-    made = _make_dataset(unit, scans, one.vertebrae, common)
-    if not len(made):
-        releases = [str(part.facts["release"]) for part in parts]
-        _refuse_empty(made, _ways_out(unit, scans, one.vertebrae, common), releases)
-    return made
-
-
-def _ready(unit: str, part: Contribution, options: Mapping[str, Any]) -> frozenset[str]:
-    """Return the ids of the scans of which one release alone could serve a sample."""
-    # Whether the weights of a class fit is a question to all releases together.
-    common = {name: value for name, value in options.items() if name != "weights"}
-    made = _make_dataset(
-        unit, list(part.scans), part.vertebrae, {**common, "left_out": part.left_out}
-    )
-    return made.sampled_scans
-
-
-def _separate_unmarked(
-    scans: Sequence[ServedScan], vertebrae: pd.DataFrame
-) -> tuple[list[ServedScan], list[LeftOut]]:
-    """Return the scans that have a row of a vertebra, and those of which nothing says where one is."""
-    from verse_data.training import LeftOut
-
-    known = set(vertebrae["scan_id"])
-    bare = [
-        LeftOut(s.scan_id, s.subject_id, "no_vertebra") for s in scans if s.scan_id not in known
-    ]
-    return [scan for scan in scans if scan.scan_id in known], bare
-
-
-def _make_dataset(
-    unit: str, scans: list[ServedScan], vertebrae: pd.DataFrame | None, options: Mapping[str, Any]
-) -> ScanDataset | PatchDataset | VertebraDataset:
-    from verse_data import training
-
-    if unit == "scan":
-        return training.ScanDataset(scans, **options)
-    if unit == "patch":
-        return training.PatchDataset(scans, vertebrae=vertebrae, **options)
-    assert vertebrae is not None  # this unit always has them
-    return training.VertebraDataset(scans, vertebrae, **options)
 
 
 def check_options(unit: str, preparing: Mapping[str, Any], options: Mapping[str, Any]) -> None:
@@ -221,7 +140,12 @@ def check_options(unit: str, preparing: Mapping[str, Any], options: Mapping[str,
     # Whether the weights of a class fit is a question to the data.
     by_class = options.get("sampling") in ("level", "grade")
     alone = {name: value for name, value in options.items() if name != "weights" or not by_class}
-    _make_dataset(unit, [], _no_rows() if needs(unit, options)["with_rows"] else None, alone)
+    rows = None
+    if needs(unit, options)["with_rows"]:
+        from verse_data.tables.columns import to_frame
+
+        rows = to_frame("vertebrae", [])
+    _make_dataset(unit, [], rows, alone)
 
 
 def check_processes(workers: int | None) -> int:
@@ -236,71 +160,114 @@ def check_processes(workers: int | None) -> int:
     return workers
 
 
-def _no_rows() -> pd.DataFrame:
-    from verse_data.tables.columns import to_frame
-
-    return to_frame("vertebrae", [])
+# --- one dataset out of what releases contribute -------------------------------------------------
 
 
-def _refuse_empty(
-    made: ServedDataset, ways: Mapping[str, int], releases: Sequence[str]
-) -> NoReturn:
+@dataclass(frozen=True)
+class Contribution:
+    """What one release contributes to a dataset.
+
+    Attributes
+    ----------
+    scans : tuple of ServedScan
+        Scans whose stores are ready to be read.
+    left_out : tuple of LeftOut
+        Scans that were asked for and have no CT.
+    vertebrae : DataFrame or None
+        Rows of its vertebrae table that may be served; None where no sample needs them.
+    facts : mapping
+        Its provenance; at least ``release``, ``version`` and ``licence``.
+    series : mapping
+        The files of all its scans by scan id, of those that were not asked for too.
+    """
+
+    scans: tuple[ServedScan, ...]
+    left_out: tuple[LeftOut, ...]
+    vertebrae: pd.DataFrame | None
+    facts: Mapping[str, Any]
+    series: Scans
+
+
+def dataset(
+    parts: Sequence[Contribution], *, unit: str, lost: Sequence[LeftOut] = (), **options: Any
+) -> ScanDataset | PatchDataset | VertebraDataset:
+    """Serve what the releases contribute; a series that several hold comes from the first that can.
+
+    `lost` are published series that no lock lists; they are listed as left out.
+    """
+    from verse_data.training import LeftOut
+
+    one = parts[0] if len(parts) == 1 else united(parts, unit, options)
+    scans, left_out = list(one.scans), [*one.left_out, *lost]
+    if unit == "vertebra" and one.vertebrae is not None:
+        marked = set(one.vertebrae["scan_id"])
+        left_out += [
+            LeftOut(scan.scan_id, scan.subject_id, "no_vertebra")
+            for scan in scans
+            if scan.scan_id not in marked
+        ]
+        scans = [scan for scan in scans if scan.scan_id in marked]
+    provenance = _provenance([part.facts for part in parts], unit, options)
+    how = {"provenance": provenance, "left_out": left_out, **options}
+    made = _make_dataset(unit, scans, one.vertebrae, how)
+    if not len(made):
+        _refuse_empty(made, [str(part.facts["release"]) for part in parts])
+    return made
+
+
+def _make_dataset(
+    unit: str,
+    scans: Sequence[ServedScan],
+    vertebrae: pd.DataFrame | None,
+    options: Mapping[str, Any],
+) -> ScanDataset | PatchDataset | VertebraDataset:
+    from verse_data import training
+
+    if unit == "scan":
+        return training.ScanDataset(scans, **options)
+    if unit == "patch":
+        return training.PatchDataset(scans, vertebrae=vertebrae, **options)
+    assert vertebrae is not None  # this unit always has them
+    return training.VertebraDataset(scans, vertebrae, **options)
+
+
+_WAYS_OUT: Final = {
+    "not_assessed": "include=('graded', 'not_assessed')",
+    "foreign_material": "include=('graded', 'foreign_material')",
+    "no_centroid": "around='mask'",
+    "no_mask": "label=False of scans and patches, or around='centroid' of vertebrae",
+    "no_neighbour": "axes='scan'",
+    "grade": "sampling='level' (no vertebra has both a centroid and a grade)",
+    "level": "sampling='uniform' (no vertebra has a centroid)",
+}
+"""Options that serve what was left out for a reason, or where `sampling` finds nothing to draw."""
+
+
+def _refuse_empty(made: ServedDataset, releases: Sequence[str]) -> NoReturn:
     """Raise `UsageError` instead of a dataset that would train on nothing without a word."""
     counts = made.excluded["reason"].value_counts()
     left_out = ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "nothing"
-    told = f"There is nothing to serve: no {made.unit} is left. Left out: {left_out}."
-    sampling = made.options.get("sampling")
-    if sampling in {"level", "grade"}:
-        what = {"level": "a centroid", "grade": "a centroid and a grade"}[sampling]
-        told += f" sampling={sampling!r} draws vertebrae that have {what}, and none has."
+    message = f"There is nothing to serve: no {made.unit} is left. Left out: {left_out}."
     if "not_assessed" in counts:
         lines = " and ".join(f"`verse-data findings {name}`" for name in releases)
-        told += f" Grades come from the grading workbook; whether it is here, {lines} says."
-    if "no_centroid" in counts:
-        told += " Centroids come from the centroid files (seg-subreg_ctd.json)."
-    if ways:
-        listed = "; ".join(f"{option} would serve {count:,}" for option, count in ways.items())
-        raise UsageError(f"{told} {listed}.")
-    raise UsageError(f"{told} Choose other scans or rows.")
-
-
-def _ways_out(
-    unit: str,
-    scans: list[ServedScan],
-    vertebrae: pd.DataFrame | None,
-    options: Mapping[str, Any],
-) -> dict[str, int]:
-    """Return the fewest other options that would serve something, as they are typed, and how much."""
-    found: dict[str, int] = {}
-    for size in (1, 2, 3):
-        for chosen in combinations(_FALLBACK_OPTIONS[unit], size):
-            changed = dict(chosen)
-            if any(options.get(name) == value for name, value in changed.items()):
-                continue
-            kept = {name: value for name, value in options.items() if name != "weights"}
-            try:
-                count = len(_make_dataset(unit, scans, vertebrae, {**kept, **changed}))
-            except UsageError:  # options that do not go together
-                continue
-            if count:
-                found[", ".join(f"{name}={value!r}" for name, value in changed.items())] = count
-        if found:
-            break
-    return found
+        message += f" Grades come from the grading workbook; whether it is here, {lines} says."
+    causes = {*counts.index, made.options.get("sampling")}
+    ways = [way for cause, way in _WAYS_OUT.items() if cause in causes]
+    raise UsageError(f"{message} To serve some: {'; '.join(ways) or 'choose other scans or rows'}.")
 
 
 def _provenance(
     facts: Sequence[Mapping[str, Any]], unit: str, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    more = versions(_shaping(unit, options))
-
-    def joined(name: str) -> str:
-        return " + ".join(dict.fromkeys(str(fact[name]) for fact in facts))
-
+    """Return the provenance of a dataset, with the packages that shape samples of this unit."""
+    turned = options.get("axes", "scan") == "spine"
+    resampled = unit == "vertebra" and (turned or options.get("voxel_mm", 1.0) is not None)
+    by_rows = needs(unit, options)["with_rows"]
+    more = versions([*["pandas"] * by_rows, *["scipy"] * resampled])
     return {
         "release": " + ".join(str(fact["release"]) for fact in facts),
         "version": " + ".join(str(fact["version"]) for fact in facts),
-        "licence": joined("licence"),
+        "licence": " + ".join(dict.fromkeys(str(fact["licence"]) for fact in facts)),
         "releases": [
             {**fact, "packages": dict(sorted({**fact["packages"], **more}.items()))}
             for fact in facts
@@ -308,9 +275,137 @@ def _provenance(
     }
 
 
-def _shaping(unit: str, options: Mapping[str, Any]) -> set[str]:
-    """Return the packages that shape samples beside those that made stores and tables."""
-    by_rows = unit == "vertebra" or options.get("sampling") in {"level", "grade"}
-    turned = options.get("axes", "scan") == "spine"
-    resampled = unit == "vertebra" and (turned or options.get("voxel_mm", 1.0) is not None)
-    return ({"pandas"} if by_rows else set()) | ({"scipy"} if resampled else set())
+# --- several releases as one: which of their scans are the same series -----------------------------
+
+
+def same_series(releases: Sequence[Scans]) -> dict[Place, int]:
+    """Return the number of the series that each scan is; copies in several releases share it.
+
+    Names come first: one scan id is one series. A scan whose id no release before has is the series
+    of one before if its CT has the same bytes, or if the two published names differ in nothing but
+    a direction that one of them leaves out; but never if its release has that series by name, or
+    as another scan: what one release tells apart stays apart.
+    """
+    numbers: dict[Place, int] = {}
+    known: defaultdict[str, list[int]] = defaultdict(list)
+    for release, scans in enumerate(releases):
+        by_name = {scan_id: known[scan_id][0] for scan_id in scans if scan_id in known}
+        taken = set(by_name.values())
+        for scan_id, scan in scans.items():
+            others = (number for key in _keys(scan)[1] for number in known.get(key, ()))
+            number = by_name.get(scan_id, next((n for n in others if n not in taken), len(numbers)))
+            numbers[release, scan_id] = number
+            taken.add(number)
+        for scan_id, scan in scans.items():
+            for key in _keys(scan)[0]:
+                known[key].append(numbers[release, scan_id])
+    return numbers
+
+
+def _keys(scan: ScanFiles) -> tuple[list[str], list[str]]:
+    """Return the keys by which later releases find `scan`, and those by which it finds earlier ones."""
+    content = [scan.files["ct"].sha256] if "ct" in scan.files else []
+    kept, sought = [scan.scan_id, *content], content
+    if name := _PUBLISHED.fullmatch(scan.scan_id):
+        any_direction = f"{name['series']}_dir-*"
+        kept = [*kept, any_direction] if name["direction"] else kept
+        sought = [*sought, name["series"] if name["direction"] else any_direction]
+    return kept, sought
+
+
+def patients(releases: Sequence[Scans], numbers: Mapping[Place, int]) -> dict[str, str]:
+    """Return one id for each subject: that of the first release, where series are of one patient."""
+    names: dict[str, str] = {}
+    owners: dict[int, str] = {}
+
+    def first(subject: str) -> str:
+        while names.setdefault(subject, subject) != subject:
+            subject = names[subject]
+        return subject
+
+    for (release, scan_id), number in numbers.items():
+        subject = first(releases[release][scan_id].subject_id)
+        names[subject] = first(owners.setdefault(number, subject))
+    return {subject: first(subject) for subject in list(names)}
+
+
+def check_splits(releases: Mapping[str, Scans]) -> None:
+    """Raise `ValidationFailed` if a patient lies in two splits, across releases (by name) too."""
+    held = list(releases.values())
+    copies: defaultdict[str, list[tuple[str, ScanFiles]]] = defaultdict(list)
+    for name, scans in releases.items():
+        for scan in scans.values():
+            if "ct" in scan.files and scan.split:
+                copies[scan.files["ct"].sha256].append((name, scan))
+    torn = [
+        " is ".join(f"{scan.scan_id} of {name} in {scan.split}" for name, scan in found)
+        for found in copies.values()
+        if len({name for name, _ in found}) > 1 and len({scan.split for _, scan in found}) > 1
+    ]
+    if torn:
+        raise ValidationFailed(
+            f"{counted(len(torn), 'CT lies', 'CTs lie')} in two splits, byte for byte, so that a "
+            f"patient would be trained on and tested: {'; '.join(torn[:_SHOWN])}. Load the releases "
+            f"apart, or move the scan to one split, and lock that release again."
+        )
+    subject = patients(held, same_series(held))
+    every = (scan for scans in held for scan in scans.values())
+    assert_one_split_each((subject[s.subject_id], s.split) for s in every if s.split)
+
+
+def united(parts: Sequence[Contribution], unit: str, options: Mapping[str, Any]) -> Contribution:
+    """Return what several releases contribute as one, every series once.
+
+    A series is served from the first release that has a sample of it; only where none has is the
+    first release's copy kept, so that it is listed with its reason.
+    """
+    import pandas as pd
+
+    from verse_data.training import LeftOut
+
+    # Whether the weights of a class fit is a question to all releases together.
+    alone = {name: value for name, value in options.items() if name != "weights"}
+    held = [part.series for part in parts]
+    numbers = same_series(held)
+    ready: set[Place] = set()
+    offered: list[Place] = []
+    for number, part in enumerate(parts):
+        how = {**alone, "left_out": part.left_out}
+        made = _make_dataset(unit, list(part.scans), part.vertebrae, how)
+        ready |= {(number, scan_id) for scan_id in made.sampled_scans}
+        offered += [(number, scan.scan_id) for scan in part.scans]
+        offered += [(number, scan.scan_id) for scan in part.left_out]
+    source: dict[int, Place] = {}
+    for place in sorted(offered, key=lambda place: place not in ready):
+        source.setdefault(numbers[place], place)
+    kept = set(source.values())
+    subject = patients(held, numbers)
+    named = {scan_id for _, scan_id in kept}
+    copies = {
+        scan_id: LeftOut(scan_id, subject[held[number][scan_id].subject_id], "same_series")
+        for number, scan_id in offered
+        if scan_id not in named
+    }
+
+    def chosen(field: str) -> tuple[Any, ...]:
+        return tuple(
+            replace(scan, subject_id=subject[scan.subject_id])
+            for number, part in enumerate(parts)
+            for scan in getattr(part, field)
+            if (number, scan.scan_id) in kept
+        )
+
+    rows = [
+        part.vertebrae.loc[[(number, scan_id) in kept for scan_id in part.vertebrae["scan_id"]]]
+        for number, part in enumerate(parts)
+        if part.vertebrae is not None
+    ]
+    vertebrae = pd.concat(rows, ignore_index=True) if rows else None
+    if vertebrae is not None:
+        vertebrae = vertebrae.assign(subject_id=vertebrae["subject_id"].map(subject))
+    return replace(
+        parts[0],
+        scans=chosen("scans"),
+        left_out=(*chosen("left_out"), *copies.values()),
+        vertebrae=vertebrae,
+    )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,15 +25,15 @@ from verse_data.errors import (
     did_you_mean,
     warn,
 )
+from verse_data.files import existing
 from verse_data.progress import Progress
 from verse_data.records.names import Role
-from verse_data.records.source_file import SourceFile
 from verse_data.releases.history import command, unless_newest
 from verse_data.releases.repository import Repository
 from verse_data.tables.index import ScanFiles, read_centroids, scan_file
 
 if TYPE_CHECKING:
-    from verse_data.volumes.recipe import CentroidPoint, Recipe, ScanSource, StoreKeys
+    from verse_data.volumes.recipe import Recipe, ScanSource, StoreKeys
     from verse_data.volumes.remote import RemoteStores
 
 _HEADROOM: Final = 1.05
@@ -42,7 +41,7 @@ _COARSE_LEVELS: Final = 1.2
 _INFLATED: Final = 4.0
 """What a store takes, as a multiple of the compressed volumes that it is made of."""
 
-VOLUME_ROLES: tuple[Role, ...] = ("ct", "mask", "centroids")
+VOLUME_ROLES: Final[tuple[Role, ...]] = ("ct", "mask", "centroids")
 """What a store is made from."""
 
 
@@ -57,7 +56,7 @@ class Stores:
 
     def source(self, scan: ScanFiles) -> ScanSource:
         """Return what the store of `scan` is made from; its files must be here."""
-        from verse_data.volumes.recipe import ScanSource
+        from verse_data.volumes.recipe import CentroidPoint, ScanSource
 
         if "ct" not in scan.files:
             raise ContentMissing(
@@ -67,13 +66,18 @@ class Stores:
         version = unless_newest(self.files, self.version)
         content = partial(self.files.source, version=version)
         files = {role: file for role in VOLUME_ROLES if (file := scan_file(scan, role, content))}
-        points, axes = _centroids(files.get("centroids"))
+        file = files.get("centroids")
+        said = read_centroids(file) if file else None
+        # Points are voxel indices of a grid where the file says which; not in MICCAI's 1 mm frame.
+        # Those of another grid than the CT's are left out of the store; findings name both.
+        axes = said.direction if said else None
+        points = said.points if said and axes else ()
         return ScanSource(
             scan_id=scan.scan_id,
             image=files["ct"],
             mask=files.get("mask"),
-            centroids=points,
-            centroids_key=files["centroids"].key if "centroids" in files else None,
+            centroids=tuple(CentroidPoint(point.label, point.point) for point in points),
+            centroids_key=file.key if file else None,
             centroids_axes=axes,
             licence=self.licence,
         )
@@ -161,21 +165,27 @@ class Stores:
         )
 
     def require_room(self, scans: Iterable[ScanFiles], codec: str) -> None:
-        """Refuse what would not fit on the disk, files that are missing and stores together."""
-        files = [
-            (role, scan.files[role])
-            for scan in scans
-            for role in VOLUME_ROLES
-            if role in scan.files
-        ]
-        compressed = sum(file.size for role, file in files if role != "centroids")
-        needed = {
-            self.files.path: sum(f.size for _, f in files if not self.files.has(f)),
+        """Raise `DiskFull` unless missing files and the stores made of them would fit on the disk."""
+        files = [scan.files[role] for scan in scans for role in VOLUME_ROLES if role in scan.files]
+        sizes = {
+            self.files.path: sum(file.size for file in files if not self.files.has(file)),
             self.config.stores: int(
-                compressed * (_INFLATED if codec == "none" else _COARSE_LEVELS)
+                sum(file.size for file in files)
+                * (_INFLATED if codec == "none" else _COARSE_LEVELS)
             ),
         }
-        _require_room(needed, what=f"{self.files.name} {self.version}")
+        devices = {folder: existing(folder).stat().st_dev for folder in sizes}
+        for folder, device in devices.items():
+            needed = sum(sizes[other] for other in sizes if devices[other] == device)
+            free = shutil.disk_usage(existing(folder)).free
+            if needed * _HEADROOM > free:
+                raise DiskFull(
+                    f"{self.files.name} {self.version}: about {needed:,} bytes are needed on the disk of "
+                    f"{folder}, for files and the stores made of them, and {free:,} are free. None of it "
+                    f"was fetched. Free some room; or move releases and stores to a larger disk, and set "
+                    f"VERSE_DATA_HOME to the folder that they are in then. Fewer scans need less: "
+                    f"where=, or another split."
+                )
 
 
 @contextmanager
@@ -189,72 +199,24 @@ def no_shared_store(lost: str) -> Iterator[None]:
         raise type(error)(f"{error}\n{lost}") from None
 
 
-def _centroids(file: SourceFile | None) -> tuple[tuple[CentroidPoint, ...], str | None]:
-    """Return the centroids that are voxel indices of a grid, and its axes; converting compares them.
-
-    Files without a direction (MICCAI's 1 mm frame) are left out here, those with one that is not
-    the CT's are left out of the store; the table of findings names both.
-    """
-    from verse_data.volumes.recipe import CentroidPoint
-
-    said = read_centroids(file) if file else None
-    if said is None or said.direction is None:
-        return (), None
-    return tuple(CentroidPoint(point.label, point.point) for point in said.points), said.direction
-
-
-def _require_room(needed: Mapping[Path, int], *, what: str) -> None:
-    """Raise DiskFull unless the bytes that are needed in each folder fit there, on one disk together."""
-    by_disk: dict[int, dict[Path, int]] = defaultdict(dict)
-    for folder, size in needed.items():
-        by_disk[_existing(folder).stat().st_dev][folder] = size
-    for folders in by_disk.values():
-        free, total = shutil.disk_usage(_existing(next(iter(folders)))).free, sum(folders.values())
-        if total * _HEADROOM > free:
-            parts = " and ".join(
-                f"{size:,} in {folder}" for folder, size in folders.items() if size
-            )
-            raise DiskFull(
-                f"{what}: about {total:,} bytes are needed ({parts}), for files and the stores made "
-                f"of them, and {free:,} are free. None of it was fetched. Free some room; or move the "
-                f"folders releases and stores to a larger disk, and set VERSE_DATA_HOME to the folder "
-                f"that they are in then. Fewer scans need less: where=, or another split."
-            )
-
-
-def _existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.parents) if path.exists())
-
-
-def make_recipe(spacing: float | Sequence[float] | None, interpolation: str, codec: str) -> Recipe:
+def make_recipe(spacing: Any, interpolation: str, codec: str) -> Recipe:
     """Return the recipe that a user's options mean; one spacing stands for all three axes."""
-    from verse_data.volumes.recipe import Recipe
+    from verse_data.volumes.recipe import LARGEST_MM, SMALLEST_MM, Recipe
 
     chosen = {"interpolation": interpolation, "codec": codec}
     for name, word in chosen.items():
         known = get_args(Recipe.model_fields[name].annotation)
         if word not in known:
-            raise UsageError(
-                f"{name}={word!r} is none of {', '.join(known)}.{did_you_mean(word, known)}"
-            )
-    return Recipe.model_validate({**chosen, "spacing": _sizes(spacing)})
-
-
-def _sizes(spacing: Any) -> tuple[float, ...] | None:
-    """Return the voxel sizes that `spacing` means."""
-    from verse_data.volumes.recipe import LARGEST_MM, SMALLEST_MM
-
-    if spacing is None:
-        return None
-    one = isinstance(spacing, Real) and not isinstance(spacing, bool)
-    given = [spacing] * 3 if one else spacing
+            guess = did_you_mean(word, known)
+            raise UsageError(f"{name}={word!r} is none of {', '.join(known)}.{guess}")
+    sizes = (spacing,) * 3 if isinstance(spacing, Real) else spacing
+    if isinstance(spacing, (bool, str)):
+        sizes = ()  # float() would read numbers out of them
     try:
-        sizes = () if isinstance(given, str) else tuple(float(mm) for mm in given)
-    except (TypeError, ValueError):
-        sizes = ()
-    if len(sizes) != 3 or not all(SMALLEST_MM <= mm <= LARGEST_MM for mm in sizes):
+        sizes = None if sizes is None else tuple(map(float, sizes))
+        return Recipe.model_validate({**chosen, "spacing": sizes})
+    except (TypeError, ValueError):  # Pydantic's errors are ValueErrors
         raise UsageError(
             f"spacing={spacing!r}: give one voxel size in mm for all axes, such as 1, or three, such "
             f"as (1, 1, 3), each from {SMALLEST_MM:g} to {LARGEST_MM:g}."
-        )
-    return sizes
+        ) from None

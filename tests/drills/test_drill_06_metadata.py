@@ -9,8 +9,8 @@ import numpy as np
 import zarr
 
 from tests.support.damage import FOR_VIEWERS, replaced, sound_store
-from verse_data.digests import canonical_json
 from verse_data.errors import StoreCorrupt
+from verse_data.files import canonical_json
 
 
 def mutations(value, place=()):

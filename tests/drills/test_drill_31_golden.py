@@ -13,8 +13,8 @@ import zarr
 
 from tests.support.scans import TILTED, make_scan
 from tests.support.zarr_stores import write_store
-from verse_data.digests import canonical_json, sha256_of_json
 from verse_data.errors import StoreCorrupt
+from verse_data.files import canonical_json, sha256_of_json
 from verse_data.spine.geometry import AxisMap, Box
 from verse_data.volumes.cache import list_stores, prune, verify_stores
 from verse_data.volumes.layout import MANIFEST_KEY

@@ -167,7 +167,7 @@ def test_roles_are_a_list_of_those_that_exist(root: Path) -> None:
     release = vd.open_release("phantom", root=root)
 
     for roles in ("ct_json", ["image"], "ct"):
-        with pytest.raises(UsageError, match="give a list of some of ct,"):
+        with pytest.raises(UsageError, match="give a list; roles are ct,"):
             release.locked(roles=roles)  # type: ignore[arg-type]
 
 

@@ -13,9 +13,8 @@ import pytest
 import torch
 
 import verse_data as vd
-from verse_data.api import lock_tree
+from verse_data.api import list_stores, lock_tree, prune_stores
 from verse_data.errors import UsageError, VerseDataError
-from verse_data.opening import list_stores, prune_stores
 from verse_data.phantom import CASES, paint_ct
 from verse_data.phantom import write as write_phantom
 from verse_data.release import Release

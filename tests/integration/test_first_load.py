@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import verse_data as vd
 from tests.support.workbooks import row, write_xlsx
 from verse_data import config
-from verse_data.api import lock_tree
+from verse_data.api import dataset_of, lock_tree
 from verse_data.cli.main import app
 from verse_data.errors import (
     ContentMissing,
@@ -24,7 +24,6 @@ from verse_data.errors import (
     UsageError,
     ValidationFailed,
 )
-from verse_data.opening import dataset_of
 from verse_data.phantom import write as write_phantom
 from verse_data.records.lock import ReleaseLock
 from verse_data.releases.osf import walk_node

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from verse_data.digests import digest_file
+from verse_data.files import digest_file
 from verse_data.records.lock import LockedFile
 from verse_data.releases.annex import ObjectStore
 

@@ -32,7 +32,7 @@ from verse_data.errors import (
     Truncated,
     UrlRefused,
 )
-from verse_data.publishing import process_name
+from verse_data.files import process_name
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases.annex import ObjectStore
 from verse_data.releases.fetch import FetchResult, fetch_each

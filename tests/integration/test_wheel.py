@@ -54,7 +54,7 @@ def test_an_installed_wheel_finds_its_data_files(wheel: Path, tmp_path: Path) ->
     site = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    code = "from verse_data.resources import locate; print(locate('catalog')); print(locate('schemas'))"
+    code = "from verse_data.files import locate; print(locate('catalog')); print(locate('schemas'))"
     found = subprocess.run(
         [tmp_path / "venv" / "bin" / "python", "-I", "-c", code],
         check=True,

@@ -14,7 +14,7 @@ from tests.support.damage import FOR_VIEWERS
 from tests.support.kills import is_true
 from tests.support.scans import make_scan
 from verse_data.errors import IntegrityError
-from verse_data.publishing import discard, process_name
+from verse_data.files import discard, process_name
 from verse_data.volumes.cache import list_stores, prune, verify_stores
 from verse_data.volumes.layout import MANIFEST_KEY
 from verse_data.volumes.reader import close_all

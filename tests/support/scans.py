@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from verse_data.digests import digest_file
+from verse_data.files import digest_file
 from verse_data.records.source_file import SourceFile
 from verse_data.volumes.nifti import write_nifti
 from verse_data.volumes.recipe import CentroidPoint, ScanSource

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from verse_data.digests import digest_file
+from verse_data.files import digest_file
 from verse_data.records.source_file import SourceFile
 from verse_data.spine.geometry import apply_affine
 from verse_data.spine.levels import GRADED_LEVELS, LABEL_OF_LEVEL, LEVELS

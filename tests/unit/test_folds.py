@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from support.catalogues import made_up_tables
 
-from verse_data.digests import sha256_of_json
 from verse_data.errors import IntegrityError, UsageError, ValidationFailed
+from verse_data.files import sha256_of_json
 from verse_data.spine.levels import region
 from verse_data.tables.findings import row_scan_id
 from verse_data.tables.folds import Folds, make_folds

@@ -12,9 +12,8 @@ from typer.testing import CliRunner
 
 from tests.support.scans import make_scan
 from verse_data.cli.main import app
-from verse_data.digests import canonical_json, sha256_of_json
 from verse_data.errors import IntegrityError
-from verse_data.publishing import discard, process_name
+from verse_data.files import canonical_json, discard, process_name, sha256_of_json
 from verse_data.volumes import cache
 from verse_data.volumes.build import build_stores
 from verse_data.volumes.cache import cache_size, list_stores, prune, verify_stores

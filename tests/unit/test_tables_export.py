@@ -17,8 +17,8 @@ import pytest
 from tests.support import workbooks
 from tests.support.releases import tables, write_scan
 from tests.support.workbooks import row
-from verse_data import resources
 from verse_data.errors import UsageError
+from verse_data.files import locate
 from verse_data.tables import schemas
 from verse_data.tables.assemble import Tables
 from verse_data.tables.columns import MODELS, columns
@@ -118,7 +118,7 @@ def test_generated_schemas_are_the_committed_ones() -> None:
     assert locked
     if importlib.metadata.version("pydantic") != locked[1]:
         pytest.skip(f"schemas are generated under pydantic {locked[1]}: this is another")
-    assert schemas.check(resources.locate("schemas")) == []
+    assert schemas.check(locate("schemas")) == []
 
 
 def test_every_field_says_what_it_is() -> None:

@@ -222,7 +222,7 @@ def test_the_catalog_lists_the_real_series(shared: Path) -> None:
 
 def test_the_catalog_knows_the_workbook(shared: Path) -> None:
     """Size and digests of the supplement are those of the real file."""
-    from verse_data.digests import digest_file
+    from verse_data.files import digest_file
 
     (supplement,) = ENTRY.supplements
     real = digest_file(shared / "data/verse19" / supplement.path)

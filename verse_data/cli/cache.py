@@ -113,7 +113,7 @@ def build(
 @group.command("list")
 def list_(*, root: opt.Root = None, as_json: opt.Json = False) -> None:
     """List the stores on this machine; only their metadata is read."""
-    from verse_data.opening import list_stores
+    from verse_data.api import list_stores
 
     stores = list_stores(root=root)
     if as_json:
@@ -201,7 +201,7 @@ def prune(
     as_json: opt.Json = False,
 ) -> None:
     """Remove leftovers of dead processes, damaged stores, and the stores that you name."""
-    from verse_data.opening import list_stores, prune_stores
+    from verse_data.api import list_stores, prune_stores
 
     here = {name for store in list_stores(root=root) for name in store.releases}
     if release is not None and release not in here:

@@ -14,10 +14,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from verse_data import __version__
 from verse_data.cli import cache, demo, doctor, provenance, release, tables
 from verse_data.cli.common import note
 from verse_data.cli.overview import Overview, help_width
+from verse_data.config import __version__
 from verse_data.errors import IncompleteTable, StorageError, VerseDataError
 
 _STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM}

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import verse_data as vd
-from verse_data import resources
 from verse_data.cli import options as opt
 from verse_data.cli.common import note, print_facts, print_json
 from verse_data.cli.overview import Overview
@@ -100,7 +99,7 @@ def export_(
     from verse_data.export.croissant import load_rai, to_croissant
     from verse_data.export.prov import to_prov
     from verse_data.export.rocrate import to_rocrate
-    from verse_data.publishing import write_file
+    from verse_data.files import write_file
 
     found = vd.open_release(release, version=version, root=root, make=False).provenance(scan)
     today = datetime.now(tz=UTC).date().isoformat()
@@ -177,9 +176,10 @@ def show(
 @schemas.command()
 def write(folder: Folder = None) -> None:
     """Generate the schemas of this version from the models."""
+    from verse_data.files import locate
     from verse_data.tables.schemas import MODELS, write
 
-    changed = write(folder or resources.locate("schemas"))
+    changed = write(folder or locate("schemas"))
     sys.stdout.write("".join(f"{path}\n" for path in changed))
     note(f"{len(changed)} of {len(MODELS)} schemas were written; the others were up to date.")
 

@@ -78,7 +78,7 @@ def lock(
     as_json: opt.Json = False,
 ) -> None:
     """Make a version of a release: a list of its files with digests, as a DataLad dataset."""
-    from verse_data.opening import dataset_of
+    from verse_data.api import dataset_of
 
     sources = (from_tree, from_lock, from_sibling, node)
     if sum(source is not None for source in sources) > 1:
@@ -120,9 +120,9 @@ def lock(
 
 def _command(opened: Release, *words: str) -> str:
     """Return what to type next about a release."""
-    from verse_data.releases.history import command
+    from verse_data.releases.history import command, unless_newest
 
-    return command(opened.files, *words, version=opened.version_for_commands)
+    return command(opened.files, *words, version=unless_newest(opened.files, opened.version))
 
 
 def _read_lock(place: str, dataset: Repository) -> ReleaseLock:
@@ -293,7 +293,7 @@ def adopt(
     A grading workbook that no version lists yet becomes part of the next version.
     """
     from verse_data import adopting
-    from verse_data.opening import dataset_of
+    from verse_data.api import dataset_of
 
     dataset = dataset_of(release, config.resolve(root=root))
     done = adopting.adopt(dataset, sources, version, progress=progress.default())

@@ -8,8 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from verse_data import __version__, config
-from verse_data.config import Config
+from verse_data import config
+from verse_data.config import Config, __version__
 from verse_data.doctor import checks
 from verse_data.doctor.checks import Check, ok, problem, warning
 from verse_data.errors import ToolMissing, VerseDataError

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from verse_data import __version__
+from verse_data.config import __version__
 from verse_data.errors import UsageError
 from verse_data.export.rocrate import doi_url, licence_url
 from verse_data.records.catalog import OTHERS, CatalogEntry

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 from pydantic.alias_generators import to_camel
 
-from verse_data import resources
 from verse_data.export.rocrate import doi_url, licence_url, media_type
+from verse_data.files import locate
 from verse_data.records.base import Record
 from verse_data.records.names import split_of
 from verse_data.records.provenance import FileProvenance, Provenance
@@ -66,7 +66,7 @@ class ResponsibleAI(Record):
 
 def load_rai(release: str) -> ResponsibleAI | None:
     """Return what the catalog says of a release for responsible AI, or None if it says nothing."""
-    path = resources.locate("catalog") / release / "rai.toml"
+    path = locate("catalog") / release / "rai.toml"
     if not path.is_file():
         return None
     return ResponsibleAI.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))

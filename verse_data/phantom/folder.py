@@ -18,11 +18,11 @@ from PIL import Image
 from scipy import ndimage
 
 from verse_data.errors import UsageError
+from verse_data.files import publish_folder, staging
 from verse_data.phantom import paint, sheet
 from verse_data.phantom.shapes import SACRUM, Grid, Vertebra, distance, local, place, screws
 from verse_data.phantom.spec import DEFAULT_SUBJECTS, SeriesSpec, SubjectSpec, subjects
 from verse_data.progress import Progress, silent
-from verse_data.publishing import publish_folder, staging
 from verse_data.records.tables import DEVICES
 from verse_data.spine.geometry import AxisMap, axcodes, voxel_sizes
 from verse_data.spine.levels import LABEL_OF_LEVEL

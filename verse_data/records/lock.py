@@ -14,8 +14,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
-from verse_data.digests import canonical_json
 from verse_data.errors import ValidationFailed
+from verse_data.files import canonical_json
 from verse_data.records.base import Record, read_json, rules_of
 from verse_data.records.source_file import annex_key
 

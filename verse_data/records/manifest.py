@@ -7,8 +7,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from verse_data.digests import canonical_json, sha256_of_json
 from verse_data.errors import StoreCorrupt
+from verse_data.files import canonical_json, sha256_of_json
 from verse_data.records.base import Record, rule_of
 
 MANIFEST_SCHEMA: Final = "2.0.0"

@@ -25,7 +25,7 @@ from verse_data.errors import (
     UsageError,
     VolumeCorrupt,
 )
-from verse_data.publishing import storage_errors
+from verse_data.files import storage_errors
 
 _EXTENSION_PARTS: Final = 2
 _EXTENSION_LENGTH: Final = 4

@@ -27,8 +27,8 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from verse_data.config import Config
 from verse_data.errors import ArchiveRefused, SourceChanged, UsageError, VerseDataError
+from verse_data.files import storage_errors
 from verse_data.progress import Advance, Progress, silent
-from verse_data.publishing import storage_errors
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases.annex import ObjectStore
 from verse_data.releases.http import Backoff, Clock, Http

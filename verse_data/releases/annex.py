@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from verse_data import publishing
+from verse_data import files
 from verse_data.errors import DownloadCorrupt
 from verse_data.locks import key_lock
 from verse_data.records.lock import LockedFile
@@ -49,7 +49,7 @@ def ensure_known(repository: Path) -> str:
     if uuid := check_writable(repository).get("annex.uuid"):
         return uuid
     locks = repository / ".git" / "verse-data" / "locks"
-    with publishing.storage_errors(locks), key_lock(locks, "init", timeout=_INIT_SECONDS):
+    with files.storage_errors(locks), key_lock(locks, "init", timeout=_INIT_SECONDS):
         # Else another process was first; two at once make git-annex fail.
         if "annex.uuid" not in check_writable(repository):
             initialise(repository, "verse-data")
@@ -148,7 +148,7 @@ class ObjectStore:
     @contextmanager
     def staging(self, name: str) -> Iterator[Path]:
         """Give a path of this call's own for content on its way in; remove what is left there."""
-        with publishing.staging(self.incoming / name) as staged:
+        with files.staging(self.incoming / name) as staged:
             yield staged
 
     def ingest(self, file: LockedFile, staged: Path) -> None:
@@ -158,7 +158,7 @@ class ObjectStore:
             raise DownloadCorrupt(
                 f"{file.path}: {size:,} bytes came, and {file.size:,} are locked. Nothing was kept."
             )
-        with publishing.storage_errors(self.object_path(file)):
+        with files.storage_errors(self.object_path(file)):
             self._remember([file.annex_key])
             if self.has(file):
                 staged.unlink()
@@ -176,10 +176,10 @@ class ObjectStore:
         home = target.parent
         home.parent.mkdir(parents=True, exist_ok=True)
         staged.chmod(0o444)
-        with publishing.staging(self.incoming / home.name) as folder:
+        with files.staging(self.incoming / home.name) as folder:
             folder.mkdir()
             staged.rename(folder / target.name)
-            publishing.sync(folder / target.name)
+            files.sync(folder / target.name)
             try:
                 folder.rename(home)
             except OSError as error:
@@ -198,7 +198,7 @@ class ObjectStore:
         returned. So two folders that are each other's last copy never both remove theirs.
         """
         home = self.object_path(file).parent
-        with publishing.staging(self.incoming / home.name) as aside, suppress(FileNotFoundError):
+        with files.staging(self.incoming / home.name) as aside, suppress(FileNotFoundError):
             if not home.is_symlink():
                 home.chmod(0o755)
             home.rename(aside)
@@ -209,7 +209,7 @@ class ObjectStore:
 
     def _remember(self, keys: Iterable[str]) -> None:
         """Note keys in a list of its own, which is there whole or not at all: others take it away."""
-        with publishing.staging(self.incoming / "pending") as staged:
+        with files.staging(self.incoming / "pending") as staged:
             staged.write_text("".join(f"{key}\n" for key in keys))
             staged.rename(self.incoming.with_name(f"pending-{secrets.token_hex(8)}"))
 

@@ -11,17 +11,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from verse_data import resources
 from verse_data.errors import UsageError, ValidationFailed
+from verse_data.files import locate
 from verse_data.records.base import rules_of
 from verse_data.records.catalog import CatalogEntry
 
 
 def names() -> tuple[str, ...]:
     """Return the names of the releases that the catalog knows, sorted."""
-    return tuple(
-        sorted(path.parent.name for path in resources.locate("catalog").glob("*/release.toml"))
-    )
+    return tuple(sorted(path.parent.name for path in locate("catalog").glob("*/release.toml")))
 
 
 @cache
@@ -29,7 +27,7 @@ def load_catalog(name: str) -> CatalogEntry:
     """Return the catalog entry of the release `name`; `UsageError` if the catalog has none."""
     if name not in names():
         raise UsageError(f"The catalog has no release {name!r}; it knows {', '.join(names())}.")
-    return read_entry(resources.locate("catalog") / name)
+    return read_entry(locate("catalog") / name)
 
 
 def read_entry(folder: Path) -> CatalogEntry:

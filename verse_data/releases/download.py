@@ -31,9 +31,9 @@ from verse_data.errors import (
     Truncated,
     VerseDataError,
 )
+from verse_data.files import is_leftover, process_name, storage_errors, sweep
 from verse_data.locks import key_lock
 from verse_data.progress import Advance
-from verse_data.publishing import is_leftover, process_name, storage_errors, sweep
 from verse_data.records.lock import LockedFile
 from verse_data.releases.annex import ObjectStore
 from verse_data.releases.http import (

@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from verse_data import __version__, problems
-from verse_data.config import Config
+from verse_data import problems
+from verse_data.config import Config, __version__
 from verse_data.errors import (
     ContentMissing,
     DownloadCorrupt,
@@ -28,8 +28,8 @@ from verse_data.errors import (
     VerseDataError,
     counted,
 )
+from verse_data.files import storage_errors
 from verse_data.progress import Advance, Progress, conclude, ignore, spell_bytes
-from verse_data.publishing import storage_errors
 from verse_data.records.lock import LockedFile
 from verse_data.releases import annex
 from verse_data.releases.adopt import copy_and_hash

@@ -29,7 +29,7 @@ from verse_data.errors import (
     StorageError,
     UnsafeInput,
 )
-from verse_data.publishing import storage_errors
+from verse_data.files import storage_errors
 from verse_data.releases.environment import environment_with, tool_environment
 
 # --- reading: objects, tags and settings of any folder ---------------------------------------------

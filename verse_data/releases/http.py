@@ -20,8 +20,7 @@ from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urljoin
 
-from verse_data import __version__
-from verse_data.config import Config, Limits
+from verse_data.config import Config, Limits, __version__
 from verse_data.errors import (
     NetworkError,
     NotTheFile,

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from verse_data import publishing
+from verse_data import files
 from verse_data.errors import StorageError, UsageError
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.source_file import link_target, log_folder
@@ -70,7 +70,7 @@ def publish(
             f"Name the release as the lock does."
         )
     check_annex()
-    publishing.sweep(path.parent)
+    files.sweep(path.parent)
     if not history.exists():
         require_place(path)
         if _build(path, lock, addresses):
@@ -113,7 +113,7 @@ def require_place(path: Path) -> None:
             f"{path} exists and holds no release. Nothing was written. Move it away, or choose "
             f"another place with --root, and run this again."
         )
-    with publishing.staging(path) as probe:
+    with files.staging(path) as probe:
         probe.touch()
 
 
@@ -129,12 +129,12 @@ def finish(repository: Path, commit: str, description: str) -> None:
 
 def _build(path: Path, lock: ReleaseLock, addresses: Addresses) -> bool:
     """Build the dataset beside its place and rename it; False if another process was first."""
-    with publishing.staging(path) as staged:
+    with files.staging(path) as staged:
         git.init(staged)
         commit = import_version(staged, lock, 1, None, namespace="refs/heads", addresses=addresses)
         _create_tag(staged, lock, number=1, commit=commit)
         finish(staged, commit, f"verse-data {lock.release}")
-        return publishing.publish_folder(staged, path)
+        return files.publish_folder(staged, path)
 
 
 def _import_beside(

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
-from verse_data import __version__, config
-from verse_data.config import Config, Limits
+from verse_data import config
+from verse_data.config import Config, Limits, __version__
 from verse_data.errors import IntegrityError, NotTheFile, SourceChanged, VerseDataError, counted
 from verse_data.releases import catalog
 from verse_data.releases.http import Backoff, Clock, read_some

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
-from verse_data import publishing
-from verse_data.digests import digest_file
+from verse_data import files
 from verse_data.errors import IntegrityError, UnsafeInput, UrlRefused, UsageError, warn
+from verse_data.files import digest_file
 from verse_data.records.lock import LockedFile
 from verse_data.releases import annex, git
 from verse_data.releases.environment import check_annex, search_path
@@ -155,9 +155,9 @@ def clone(url: str, path: Path) -> None:
             f"{path} holds a release already. Give it the sibling, and get the contents: "
             f"datalad siblings add -d {path} --name lab --url {url}"
         )
-    publishing.sweep(path.parent)
+    files.sweep(path.parent)
     is_ria, source = url.startswith("ria+"), _git_url(url)
-    with publishing.staging(path) as staged:
+    with files.staging(path) as staged:
         # Not the objects of a folder as they lie: what comes by git's protocol is checked and whole.
         options = ("--quiet", "--no-checkout", "--no-local", "--template=", "--origin=origin")
         log.info("cloning %s", url)
@@ -168,7 +168,7 @@ def clone(url: str, path: Path) -> None:
             git.git(staged, "config", "remote.origin.annex-ignore", "true")
         finish(staged, newest, f"verse-data {path.name}")
         _enable_special_remotes(staged, url.partition("#")[0] if is_ria else "")
-        if not publishing.publish_folder(staged, path):
+        if not files.publish_folder(staged, path):
             raise UsageError(f"{path}: another process made the release meanwhile. Use that one.")
 
 

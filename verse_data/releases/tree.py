@@ -8,9 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from verse_data import publishing
-from verse_data.digests import digest_file
 from verse_data.errors import PathRefused, UsageError
+from verse_data.files import digest_file, storage_errors
 from verse_data.progress import Progress, silent
 from verse_data.records.lock import LockedFile, LockSource, ReleaseLock, check_path
 from verse_data.records.names import parse_path
@@ -54,7 +53,7 @@ def lock_tree(folder: Path, *, release: str, progress: Progress = silent) -> Rel
                 f"{folder}: {error}. Rename it, or lock a tree without it."
             ) from error
     with (
-        publishing.storage_errors(folder),
+        storage_errors(folder),
         progress(
             "Hashing files", sum(path.stat().st_size for path in paths.values()), "bytes"
         ) as advance,

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from verse_data.digests import digest_file
 from verse_data.errors import Offline, UsageError, VerseDataError, counted
+from verse_data.files import digest_file
 from verse_data.progress import Progress, silent
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import scan_of

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pandas as pd
 
 from verse_data.errors import UsageError
-from verse_data.publishing import storage_errors, write_file
+from verse_data.files import storage_errors, write_file
 from verse_data.tables.columns import MODELS, columns
 
 DECIMALS: Final = 6  # of a number that is written as text

@@ -19,10 +19,9 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import ConfigDict, ValidationError, model_validator
 
-from verse_data.digests import canonical_json, sha256_of_json
 from verse_data.errors import IntegrityError, UsageError, ValidationFailed, counted, did_you_mean
+from verse_data.files import canonical_json, sha256_of_json, storage_errors, write_file
 from verse_data.problems import shown
-from verse_data.publishing import storage_errors, write_file
 from verse_data.records.base import Record, described, read_json, rules_of
 
 STRATIFY: Final = ("grade", "region", "foreign_material")

@@ -19,8 +19,8 @@ from typing import Any, Final, NamedTuple
 import pandas as pd
 
 from verse_data.errors import UsageError, ValidationFailed, counted
+from verse_data.files import storage_errors
 from verse_data.problems import shown
-from verse_data.publishing import storage_errors
 from verse_data.records.base import read_json
 from verse_data.records.names import FileName, parse_path
 from verse_data.tables.folds import KIND, parse_folds

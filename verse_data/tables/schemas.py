@@ -15,9 +15,8 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-from verse_data import resources
 from verse_data.errors import UsageError, did_you_mean
-from verse_data.publishing import write_file
+from verse_data.files import locate, write_file
 from verse_data.records.base import Record, read_json
 
 SCHEMA_VERSION: Final = "2.0.0"
@@ -120,7 +119,7 @@ def publish(folder: Path) -> None:
 
 def check(folder: Path | None = None) -> list[str]:
     """Return what is wrong with the schemas in `folder`: stale, missing, or changed after release."""
-    folder = folder or resources.locate("schemas")
+    folder = folder or locate("schemas")
     problems = [
         f"{path} is {'not what the model gives' if path.exists() else 'missing'}: "
         f"verse-data schemas write"

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from verse_data.digests import sha256_of_json
 from verse_data.errors import SampleError, UsageError
+from verse_data.files import sha256_of_json
 from verse_data.spine.geometry import Affine, Box, check_axcodes
 from verse_data.training.arguments import whole
 from verse_data.training.draw import seeded_transform

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from verse_data.errors import UsageError
-from verse_data.publishing import write_file
+from verse_data.files import write_file
 from verse_data.spine import levels
 from verse_data.spine.geometry import AxisMap, voxel_sizes
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from verse_data.errors import IntegrityError, StorageError
+from verse_data.files import discard, leftovers, sweep
 from verse_data.progress import Progress, silent
-from verse_data.publishing import discard, leftovers, sweep
 from verse_data.volumes.layout import ATTRIBUTES
 from verse_data.volumes.store import (
     EarlierFormat,

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from verse_data.digests import canonical_json
 from verse_data.errors import UsageError
+from verse_data.files import canonical_json
 from verse_data.records.manifest import STORE_FORMAT, StoreManifest
 from verse_data.records.source_file import SourceFile
 from verse_data.spine.geometry import AxisMap, Box, Grid

@@ -17,9 +17,8 @@ import numpy as np
 from pydantic import Field, ValidationError
 from scipy import ndimage
 
-from verse_data.digests import canonical_json, sha256_of_json
 from verse_data.errors import StorageError
-from verse_data.publishing import write_file
+from verse_data.files import canonical_json, sha256_of_json, write_file
 from verse_data.records.base import Record
 from verse_data.records.source_file import SourceFile
 from verse_data.spine.geometry import Array, Box

@@ -25,7 +25,7 @@ from isal import igzip_lib, isal_zlib
 from isal.igzip import IGzipFile
 
 from verse_data.errors import ContentMissing, NiftiRefused, ValidationFailed, VolumeCorrupt
-from verse_data.publishing import staging, storage_errors, sync_file
+from verse_data.files import staging, storage_errors, sync_file
 from verse_data.spine.geometry import SAME_GRID_MM, Affine, Array, Grid, Shape, voxel_sizes
 from verse_data.volumes.nifti_guard import (
     DTYPES,

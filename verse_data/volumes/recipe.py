@@ -11,8 +11,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from verse_data.digests import sha256_of_json
 from verse_data.errors import UsageError
+from verse_data.files import sha256_of_json
 from verse_data.records.base import Record
 from verse_data.records.manifest import STORE_FORMAT
 from verse_data.records.source_file import SourceFile

@@ -36,7 +36,7 @@ from verse_data.errors import (
     UsageError,
     VerseDataError,
 )
-from verse_data.publishing import publish_folder, staging, sync, write_file
+from verse_data.files import publish_folder, staging, sync, write_file
 from verse_data.records.manifest import StoreManifest
 from verse_data.volumes.layout import MANIFEST_KEY
 from verse_data.volumes.recipe import Recipe, ScanSource, fingerprint
@@ -145,7 +145,7 @@ class RemoteStores:
             why = "holds the manifest of another store"
             raise fault(where, why, kind=StoreCorrupt, remedy=_REMEDY)
         place, where = f"{place}/{manifest.root}", f"{where}/{manifest.root}"
-        with staging(final, needed=sum(key.size for key in manifest.keys.values())) as staged:
+        with staging(final) as staged:
             for key, listed in manifest.keys.items():
                 self._download(f"{place}/{key}", staged / key, listed.size)
                 check_file(staged, manifest, key, content=True, where=where, remedy=_REMEDY)

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from filelock import FileLock, Timeout
 
-from verse_data.digests import sha256_of_json
 from verse_data.errors import (
     ChunkCorrupt,
     ChunkMissing,
@@ -25,7 +24,13 @@ from verse_data.errors import (
     StorageError,
     StoreCorrupt,
 )
-from verse_data.publishing import publish_folder, staging, storage_errors, sweep
+from verse_data.files import (
+    publish_folder,
+    sha256_of_json,
+    staging,
+    storage_errors,
+    sweep,
+)
 from verse_data.records.manifest import MANIFEST_SCHEMA, REPAIR, STORE_FORMAT, StoreManifest
 from verse_data.volumes.layout import (
     GROUP_KEY,
@@ -120,7 +125,7 @@ def _build(source: ScanSource, recipe: Recipe, final: Path) -> None:
                 f"{needed:,} bytes at {folder}, and {free:,} are free. Nothing was written. Free "
                 f"some room, or set VERSE_DATA_HOME to a larger disk, and run it again."
             )
-        with staging(final, needed=needed) as staged:
+        with staging(final) as staged:
             staged.mkdir()
             conversion.write(staged)
             for path in sorted(staged.rglob(GROUP_KEY)):

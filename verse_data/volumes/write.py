@@ -31,7 +31,7 @@ import numpy as np
 from numcodecs import blosc
 from scipy import ndimage
 
-from verse_data.digests import canonical_json
+from verse_data.files import canonical_json
 from verse_data.records.manifest import StoredArray, StoredKey
 from verse_data.spine.geometry import Affine, Array, Box
 from verse_data.volumes.layout import (

@@ -1,6 +1,6 @@
-"""Temp, verify, rename: how everything that this package writes reaches its final name.
+"""Files of this machine: written whole or not at all, digests, and folders that ride in the package.
 
-A file or folder is built under a temporary name beside its target, flushed to the disk, and
+What this package writes is built under a temporary name beside its target, flushed to the disk, and
 renamed. So a reader sees the whole thing or nothing, also after a kill, and no lock is needed for
 that. The temporary name tells process and machine, so that leftovers can be swept.
 """
@@ -8,26 +8,83 @@ that. The temporary name tells process and machine, so that leftovers can be swe
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Final
 
 from verse_data.errors import DiskFull, PermissionDenied, StorageError, VerseDataError
 
-_PREFIX = ".tmp-"
-_STALE_SECONDS = 24 * 3600
-_FLUSHES = 8
+_PREFIX: Final = ".tmp-"
+_STALE_SECONDS: Final = 24 * 3600
+_FLUSHES: Final = 8
+_BLOCK: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileDigests:
+    """Size in bytes and digests (lower-case hex) of one file's content."""
+
+    size: int
+    sha256: str
+    md5: str
+
+
+def digest_file(path: Path, *, advance: Callable[[int], None] | None = None) -> FileDigests:
+    """Read `path` once and return its size and digests."""
+    sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            sha256.update(block)
+            md5.update(block)
+            size += len(block)
+            if advance:
+                advance(len(block))
+    return FileDigests(size, sha256.hexdigest(), md5.hexdigest())
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return `value` as JSON with sorted keys, no spare blanks, UTF-8, and a final newline."""
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return text.encode() + b"\n"
+
+
+def sha256_of_json(value: Any) -> str:
+    """Return the SHA-256 (hex) of `value` in canonical form."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def locate(name: str) -> Path:
+    """Return the folder `name` (``"catalog"`` or ``"schemas"``): the packaged copy, else the checkout's.
+
+    A wheel carries both inside the package; an editable install and a checkout have them
+    beside it, recognised by the ``pyproject.toml`` next to them.
+    """
+    package = Path(__file__).parent
+    packaged, checkout = package / "_resources" / name, package.parent / name
+    if packaged.is_dir():
+        return packaged
+    if checkout.is_dir() and (package.parent / "pyproject.toml").is_file():
+        return checkout
+    raise StorageError(
+        f"The installed package lacks its {name!r} folder (looked at {packaged} and {checkout}). "
+        f"Reinstall it: pip install --force-reinstall verse-data"
+    )
 
 
 @contextmanager
-def storage_errors(path: Path, *, needed: int | None = None) -> Iterator[None]:
+def storage_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's errors on `path` into ours."""
     try:
         yield
@@ -35,18 +92,17 @@ def storage_errors(path: Path, *, needed: int | None = None) -> Iterator[None]:
         # Some of our own errors are also OSErrors, and have said what there is to say.
         if isinstance(error, VerseDataError):
             raise
-        raise _translated(error, path, needed) from error
+        raise _translated(error, path) from error
 
 
-def _translated(error: OSError, path: Path, needed: int | None) -> StorageError:
+def _translated(error: OSError, path: Path) -> StorageError:
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        free = shutil.disk_usage(_existing(path)).free
-        wanted = f"about {needed:,} bytes needed, " if needed is not None else ""
+        free = shutil.disk_usage(existing(path)).free
         limit = "the limit on file sizes (ulimit -f)" if error.errno == errno.EFBIG else "the disk"
         return DiskFull(
-            f"No room left: writing {path} hit the end of {limit}: {wanted}{free:,} bytes free. "
-            f"Nothing half-written was left. Free some room, or set VERSE_DATA_HOME to a larger "
-            f"disk, and run it again."
+            f"No room left: writing {path} hit the end of {limit}: {free:,} bytes free. Nothing "
+            f"half-written was left. Free some room, or set VERSE_DATA_HOME to a larger disk, and "
+            f"run it again."
         )
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return PermissionDenied(
@@ -56,19 +112,20 @@ def _translated(error: OSError, path: Path, needed: int | None) -> StorageError:
     return StorageError(f"{path}: {error.strerror or error}. Check the disk and run it again.")
 
 
-def _existing(path: Path) -> Path:
-    return next(folder for folder in (path, *path.parents) if folder.exists())
+def existing(path: Path) -> Path:
+    """Return `path`, or the nearest folder above it that exists."""
+    return next(place for place in (path, *path.parents) if place.exists())
 
 
 @contextmanager
-def staging(final: Path, *, needed: int | None = None) -> Iterator[Path]:
+def staging(final: Path) -> Iterator[Path]:
     """Give a path for building `final`, in the same folder; remove what is left there at the end."""
-    with storage_errors(final.parent, needed=needed):
-        final.parent.mkdir(parents=True, exist_ok=True)
     name = f"{_PREFIX}{process_name()}@{secrets.token_hex(4)}@{final.name}"
     staged = final.parent / name
+    with storage_errors(final.parent):
+        final.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with storage_errors(final, needed=needed):
+        with storage_errors(final):
             yield staged
     finally:
         _remove(staged)
@@ -90,8 +147,17 @@ def sync_file(stream: IO[bytes]) -> None:
     os.fsync(stream.fileno())
 
 
+def sync(path: Path) -> None:
+    """Flush a file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def publish_folder(staged: Path, final: Path) -> bool:
-    """Flush the folder `staged` to the disk and rename it to `final`."""
+    """Flush the folder `staged` to the disk and rename it to `final`; False if that is there."""
     tree = [(Path(folder), names) for folder, _, names in os.walk(staged, topdown=False)]
     files = [folder / name for folder, names in tree for name in names]
     # Side by side: a file system flushes in one go what waits for it at the same time.
@@ -125,9 +191,11 @@ def sweep(folder: Path) -> list[Path]:
 
 def leftovers(folder: Path) -> list[Path]:
     """Return what :func:`sweep` would remove."""
-    if not folder.is_dir():
-        return []
-    return [path for path in folder.glob(f"{_PREFIX}*") if _is_stale(path)]
+    owners = {
+        path: "@".join(path.name.removeprefix(_PREFIX).split("@")[:2])
+        for path in folder.glob(f"{_PREFIX}*")
+    }
+    return [path for path, process in owners.items() if is_leftover(path, process)]
 
 
 def process_name(number: int | None = None) -> str:
@@ -151,10 +219,6 @@ def is_leftover(path: Path, process: str) -> bool:
     return old or (ours and not _is_alive(int(number)))
 
 
-def _is_stale(path: Path) -> bool:
-    return is_leftover(path, "@".join(path.name.removeprefix(_PREFIX).split("@")[:2]))
-
-
 def _is_alive(number: int) -> bool:
     try:
         os.kill(number, 0)
@@ -163,15 +227,6 @@ def _is_alive(number: int) -> bool:
     except OSError:
         return True
     return True
-
-
-def sync(path: Path) -> None:
-    """Flush a file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:
