@@ -1,4 +1,4 @@
-"""The public names: `load_split`, `load_table`, `open_release`, `lock_tree`, `lock_sibling`, `list_releases`, `cite`."""
+"""The public functions: `load_split` and `open_release`, and what stands beside them."""
 
 from __future__ import annotations
 

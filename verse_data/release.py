@@ -452,13 +452,12 @@ class Release:
         known = list(self.series)
         if scan_ids is None:
             return known
-        refusal = UsageError(f"{scan_ids!r} is no list of scan ids such as ['verse004'].")
-        if isinstance(scan_ids, str):
-            raise refusal
         try:
-            ids = list(dict.fromkeys(scan_ids))
+            ids = None if isinstance(scan_ids, str) else list(dict.fromkeys(scan_ids))
         except TypeError:  # it is no iterable, or holds what is no name
-            raise refusal from None
+            ids = None
+        if ids is None:
+            raise UsageError(f"{scan_ids!r} is no list of scan ids such as ['verse004'].")
         unknown = [name for name in ids if name not in self.series]
         published = {series.scan_id for series in self.catalog.expected} if self.catalog else set()
         if lost := [name for name in unknown if name in published]:

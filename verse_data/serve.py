@@ -13,8 +13,7 @@ from verse_data.errors import UsageError, ValidationFailed, counted, did_you_mea
 from verse_data.progress import Progress
 from verse_data.releases.provenance import versions
 from verse_data.stores import make_recipe
-from verse_data.tables.index import ScanFiles
-from verse_data.tables.splits import assert_one_split_each
+from verse_data.tables.index import ScanFiles, assert_one_split_each
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from verse_data.release import Release
     from verse_data.releases.repository import Repository
 
-_MOST_LOCK_BYTES = 64 << 20
-
 app = typer.Typer()
 
 
@@ -79,6 +77,7 @@ def lock(
 ) -> None:
     """Make a version of a release: a list of its files with digests, as a DataLad dataset."""
     from verse_data.api import dataset_of
+    from verse_data.releases.import_lock import read_lock
 
     sources = (from_tree, from_lock, from_sibling, node)
     if sum(source is not None for source in sources) > 1:
@@ -92,7 +91,7 @@ def lock(
     elif from_sibling is not None:
         version = vd.lock_sibling(release, from_sibling, root=root).version
     elif from_lock is not None:
-        version = dataset.publish(_read_lock(from_lock, dataset))
+        version = dataset.publish(read_lock(from_lock, dataset.config))
     elif node is not None or (before and release != "phantom"):
         version = dataset.publish(_list_node(dataset, node))
     made = vd.open_release(release, version=version, root=root)
@@ -107,15 +106,19 @@ def lock(
     }
     print_answer(facts, as_json=as_json)
     if before and made.version not in before and not made.index.grading:
-        for file in vd.open_release(release, version=before[-1], root=root).index.grading:
-            again = _command(made, "adopt", shlex.quote(file.path.rpartition("/")[2]))
-            note(
-                f"{before[-1]} lists the grading workbook {file.path}, and {made.version}, which was "
-                f"made now, lists none. Adopt it again: {again}"
-            )
+        _note_lost_workbook(made, vd.open_release(release, version=before[-1], root=root))
     if made.gaps:
         which = _command(made, "verify", "--level", "presence")
         note(f"{made.gaps:,} files or scans that are expected are not listed. See which: {which}")
+
+
+def _note_lost_workbook(made: Release, before: Release) -> None:
+    for file in before.index.grading:
+        again = _command(made, "adopt", shlex.quote(file.path.rpartition("/")[2]))
+        note(
+            f"{before.version} lists the grading workbook {file.path}, and {made.version}, which was "
+            f"made now, lists none. Adopt it again: {again}"
+        )
 
 
 def _command(opened: Release, *words: str) -> str:
@@ -123,22 +126,6 @@ def _command(opened: Release, *words: str) -> str:
     from verse_data.releases.history import command, unless_newest
 
     return command(opened.files, *words, version=unless_newest(opened.files, opened.version))
-
-
-def _read_lock(place: str, dataset: Repository) -> ReleaseLock:
-    """Read a lock from a file or an address."""
-    from verse_data.records.lock import ReleaseLock
-
-    if place.startswith(("http://", "https://")):
-        from verse_data.releases.http import read_url
-
-        data = read_url(place, config=dataset.config, most=_MOST_LOCK_BYTES)
-    else:
-        try:
-            data = Path(place).read_bytes()
-        except OSError as error:
-            raise UsageError(f"{place}: {error.strerror}. Give another lock file.") from error
-    return ReleaseLock.parse(data, name=place)
 
 
 def _list_node(dataset: Repository, node: str | None) -> ReleaseLock:

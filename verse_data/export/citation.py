@@ -17,7 +17,10 @@ from verse_data.records.catalog import OTHERS, CatalogEntry
 Style = Literal["text", "bibtex", "ris", "json"]
 
 SOFTWARE_AUTHOR: Final = "The verse-data maintainers"
-SOFTWARE_TITLE: Final = "verse-data: Versioned, validated, patient-grouped access to the VerSe vertebra CT data for PyTorch"
+SOFTWARE_TITLE: Final = (
+    "verse-data: Versioned, validated, patient-grouped access to the VerSe vertebra CT data "
+    "for PyTorch"
+)
 SOFTWARE_LICENCE: Final = "Apache-2.0"
 """As in CITATION.cff, which no wheel carries; a test compares them."""
 

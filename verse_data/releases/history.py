@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -19,7 +20,13 @@ from verse_data.releases import git
 
 LOCK_PATH: Final = ".verse/lock.json"
 VERSION: Final = re.compile(r"v[1-9][0-9]{0,8}")
+_NAMESPACE: Final = uuid.UUID("6c1f4b0e-4d0f-5c59-9a3e-0d3c5a7c1e19")
 _PIN: Final = re.compile(r"sha256:([0-9a-f]{12,64})")
+
+
+def dataset_id(release: str) -> str:
+    """Return DataLad's id of the dataset of a release: the same everywhere."""
+    return str(uuid.uuid5(_NAMESPACE, release))
 
 
 class History:

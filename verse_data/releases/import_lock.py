@@ -10,26 +10,27 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from verse_data import files
+from verse_data.config import Config
 from verse_data.errors import StorageError, UsageError
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.source_file import link_target, log_folder
 from verse_data.releases import annex, git
 from verse_data.releases.environment import AUTHOR_EMAIL, AUTHOR_NAME, check_annex
 from verse_data.releases.git import GitFailed, tags
-from verse_data.releases.history import LOCK_PATH, History
+from verse_data.releases.history import LOCK_PATH, History, dataset_id
+from verse_data.releases.http import read_url
 
 Addresses = Callable[[LockedFile], Sequence[str]]
 
 _FIRST_DAY: Final = 1577836800  # 2020-01-01: a date that says nothing, but does not change either
 _DAY: Final = 86400
-_NAMESPACE: Final = uuid.UUID("6c1f4b0e-4d0f-5c59-9a3e-0d3c5a7c1e19")
+_MOST_LOCK_BYTES: Final = 64 << 20
 _WEB: Final = "00000000-0000-0000-0000-000000000001"
 _ATTRIBUTES: Final = b"""\
 * annex.backend=SHA256E
@@ -49,9 +50,16 @@ class NotNewest(UsageError):
     """The version that a lock was made from is not the newest any more."""
 
 
-def dataset_id(release: str) -> str:
-    """Return DataLad's id of the dataset of a release: the same everywhere."""
-    return str(uuid.uuid5(_NAMESPACE, release))
+def read_lock(place: str, config: Config) -> ReleaseLock:
+    """Read a lock that somebody hands on: from a file, or from an address."""
+    if place.startswith(("http://", "https://")):
+        data = read_url(place, config=config, most=_MOST_LOCK_BYTES)
+    else:
+        try:
+            data = Path(place).read_bytes()
+        except OSError as error:
+            raise UsageError(f"{place}: {error.strerror}. Give another lock file.") from error
+    return ReleaseLock.parse(data, name=place)
 
 
 def datalad_config(release: str) -> bytes:

@@ -18,7 +18,7 @@ from verse_data.records.provenance import (
     StoreProvenance,
 )
 from verse_data.releases.fetch import FetchLog
-from verse_data.releases.import_lock import dataset_id
+from verse_data.releases.history import dataset_id
 from verse_data.releases.repository import Repository
 
 _OF_CATALOG: Final = {"title", "licence", "attribution", "doi"}

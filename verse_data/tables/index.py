@@ -159,3 +159,20 @@ def _scan(group: _Group, catalog: CatalogEntry | None) -> ScanFiles:
     rest = ((own.role, file) for own, file in group if files[own.role] is not file)
     spare = tuple((role, file) for role, file in rest if role != "snapshot")
     return ScanFiles(name.scan_id, subject, name.series_label, name.series_id, split, files, spare)
+
+
+def assert_one_split_each(subjects: Iterable[tuple[str, str]]) -> None:
+    """Raise ValidationFailed if a subject, given with the split of each of its scans, sits in two."""
+    # GL003 and gl003 are two spellings of one person, not two people.
+    sides: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for subject, split in subjects:
+        sides[subject.lower()].setdefault(split, subject)
+    twice = [
+        " and ".join(f"{subject} in {name}" for name, subject in found.items())
+        for found in sides.values()
+        if len(found) > 1
+    ]
+    if twice:
+        raise ValidationFailed(
+            f"{len(twice)} subjects sit in two published splits: {'; '.join(twice[:20])}."
+        )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from verse_data.errors import UsageError, ValidationFailed, did_you_mean
+from verse_data.errors import UsageError, did_you_mean
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.names import SPLITS, SUBJECT_OF_SERIES, Split
+from verse_data.tables.index import assert_one_split_each
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,23 +47,6 @@ def official_splits(scans: pd.DataFrame) -> dict[Split, SplitPart]:
         parts[name] = SplitPart(tuple(rows["scan_id"].astype(str)), subjects)
     assert_one_split_each((s, name) for name, part in parts.items() for s in part.subjects)
     return parts
-
-
-def assert_one_split_each(subjects: Iterable[tuple[str, str]]) -> None:
-    """Raise ValidationFailed if a subject, given with the split of each of its scans, sits in two."""
-    # GL003 and gl003 are two spellings of one person, not two people.
-    sides: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    for subject, split in subjects:
-        sides[subject.lower()].setdefault(split, subject)
-    twice = [
-        " and ".join(f"{subject} in {name}" for name, subject in found.items())
-        for found in sides.values()
-        if len(found) > 1
-    ]
-    if twice:
-        raise ValidationFailed(
-            f"{len(twice)} subjects sit in two published splits: {'; '.join(twice[:20])}."
-        )
 
 
 def of_split(scans: pd.DataFrame, split: str | None) -> pd.DataFrame:

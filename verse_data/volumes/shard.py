@@ -34,9 +34,8 @@ from verse_data.volumes.layout import (
     CHECKSUM,
     DTYPE,
     FILL,
+    GROUP_KEY,
     ArrayName,
-    metadata_key,
-    shard_key,
 )
 from verse_data.volumes.store import fault, open_plain, read_metadata
 
@@ -60,7 +59,8 @@ class Shard:
     def __init__(
         self, store: Path, manifest: StoreManifest, name: ArrayName, *, verify: bool = True
     ) -> None:
-        array, document, path = manifest.arrays[name], metadata_key(name), store / shard_key(name)
+        array, document = manifest.arrays[name], f"{name}/{GROUP_KEY}"
+        path = store / array.shard
         chain = read_metadata(store, manifest, document)["codecs"][0]["configuration"]["codecs"]
         settings = {codec["name"]: codec.get("configuration", {}) for codec in chain}
         if not settings.keys() <= _READABLE or settings.get("transpose") != {"order": [2, 1, 0]}:
