@@ -84,25 +84,26 @@ def locate(name: str) -> Path:
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's errors on `path` into ours."""
+def storage_errors(path: Path, *, needed: int | None = None) -> Iterator[None]:
+    """Turn the operating system's errors on `path`, which takes `needed` bytes, into ours."""
     try:
         yield
     except OSError as error:
         # Some of our own errors are also OSErrors, and have said what there is to say.
         if isinstance(error, VerseDataError):
             raise
-        raise _translated(error, path) from error
+        raise _translated(error, path, needed) from error
 
 
-def _translated(error: OSError, path: Path) -> StorageError:
+def _translated(error: OSError, path: Path, needed: int | None) -> StorageError:
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         free = shutil.disk_usage(existing(path)).free
+        wanted = f"about {needed:,} bytes needed, " if needed is not None else ""
         limit = "the limit on file sizes (ulimit -f)" if error.errno == errno.EFBIG else "the disk"
         return DiskFull(
-            f"No room left: writing {path} hit the end of {limit}: {free:,} bytes free. Nothing "
-            f"half-written was left. Free some room, or set VERSE_DATA_HOME to a larger disk, and "
-            f"run it again."
+            f"No room left: writing {path} hit the end of {limit}: {wanted}{free:,} bytes free. "
+            f"Nothing half-written was left. Free some room, or set VERSE_DATA_HOME to a larger "
+            f"disk, and run it again."
         )
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return PermissionDenied(
@@ -118,14 +119,14 @@ def existing(path: Path) -> Path:
 
 
 @contextmanager
-def staging(final: Path) -> Iterator[Path]:
+def staging(final: Path, *, needed: int | None = None) -> Iterator[Path]:
     """Give a path for building `final`, in the same folder; remove what is left there at the end."""
     name = f"{_PREFIX}{process_name()}@{secrets.token_hex(4)}@{final.name}"
     staged = final.parent / name
     with storage_errors(final.parent):
         final.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with storage_errors(final):
+        with storage_errors(final, needed=needed):
             yield staged
     finally:
         _remove(staged)

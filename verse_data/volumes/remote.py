@@ -145,7 +145,7 @@ class RemoteStores:
             why = "holds the manifest of another store"
             raise fault(where, why, kind=StoreCorrupt, remedy=_REMEDY)
         place, where = f"{place}/{manifest.root}", f"{where}/{manifest.root}"
-        with staging(final) as staged:
+        with staging(final, needed=sum(key.size for key in manifest.keys.values())) as staged:
             for key, listed in manifest.keys.items():
                 self._download(f"{place}/{key}", staged / key, listed.size)
                 check_file(staged, manifest, key, content=True, where=where, remedy=_REMEDY)

@@ -125,7 +125,7 @@ def _build(source: ScanSource, recipe: Recipe, final: Path) -> None:
                 f"{needed:,} bytes at {folder}, and {free:,} are free. Nothing was written. Free "
                 f"some room, or set VERSE_DATA_HOME to a larger disk, and run it again."
             )
-        with staging(final) as staged:
+        with staging(final, needed=needed) as staged:
             staged.mkdir()
             conversion.write(staged)
             for path in sorted(staged.rglob(GROUP_KEY)):
