@@ -113,7 +113,7 @@ def _write_series(
         shape=shape,
         patient=np.random.default_rng([seed, subject.number]),
         rng=np.random.default_rng([seed, number, 1]),
-        trabecular_hu=90 + 0.9 * subject.bmd,
+        trabecular_hu=paint.trabecular_hu(subject.bmd),
     )
     top = root / f"dataset-phantom{subject.split}"
     raw = top / "rawdata" / f"sub-{subject.subject_id}"

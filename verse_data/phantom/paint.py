@@ -69,6 +69,11 @@ def paint_ct(
     return painted
 
 
+def trabecular_hu(bmd_mg_cm3: float) -> float:
+    """Return the mean of the spongy bone in HU, from the patient's bone mineral density."""
+    return 90 + 0.9 * bmd_mg_cm3
+
+
 def paint(
     bones: npt.NDArray[np.uint8],
     sizes: Sizes,
