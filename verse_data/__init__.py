@@ -49,7 +49,7 @@ _MODULE_OF_NAME = {
     "VerseDataError": "errors",
     "__version__": "config",
 }
-"""Where public names are that are not in ``api``."""
+"""Module of each public name that is not in ``api``."""
 
 
 def __getattr__(name: str) -> Any:
@@ -58,8 +58,8 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"verse_data.{name}")
     if name not in __all__:
         raise AttributeError(f"module 'verse_data' has no attribute {name!r}")
-    home = importlib.import_module(f"verse_data.{_MODULE_OF_NAME.get(name, 'api')}")
-    value = globals()[name] = getattr(home, name)
+    module = importlib.import_module(f"verse_data.{_MODULE_OF_NAME.get(name, 'api')}")
+    value = globals()[name] = getattr(module, name)
     return value
 
 

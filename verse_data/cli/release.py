@@ -279,11 +279,11 @@ def adopt(
 
     A grading workbook that no version lists yet becomes part of the next version.
     """
-    from verse_data import adopting
+    from verse_data import grades
     from verse_data.api import dataset_of
 
     dataset = dataset_of(release, config.resolve(root=root))
-    done = adopting.adopt(dataset, sources, version, progress=progress.default())
+    done = grades.adopt(dataset, sources, version, progress=progress.default())
     report = done.report
     found = {
         name: [file.path for file in getattr(report, name)] for name in ("new", "known", "missing")
