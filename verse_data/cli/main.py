@@ -1,4 +1,4 @@
-"""The ``verse-data`` command: its parts, and how errors become texts and exit codes."""
+"""The ``verse-data`` command: its parts, and how errors become messages and exit codes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _options(
 def _show_warning(
     message: Warning | str, category: type[Warning], *place: object, **more: object
 ) -> None:
-    """Print a warning without file and line: its text is written for whoever typed the command."""
+    """Print a warning without file and line, which mean nothing to whoever typed the command."""
     del category, place, more
     note(f"warning: {message}")
 
@@ -73,7 +73,7 @@ def _show_warning(
 def run() -> None:
     """Run the command line; the exit codes are those of :mod:`verse_data.errors`.
 
-    130 and 143 say that it was stopped, by Ctrl-C or SIGTERM.
+    130 and 143 mean that it was stopped, by Ctrl-C or SIGTERM.
     """
     signal.signal(signal.SIGTERM, _end)
     _open_closed_streams()
@@ -86,7 +86,7 @@ def run() -> None:
     except VerseDataError as error:
         note(f"error: {error}")
         raise SystemExit(error.exit_code) from None
-    except Exception as error:  # noqa: BLE001 - the last stop before a person's terminal
+    except Exception as error:  # noqa: BLE001 - every error gets a message and an exit code
         if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
             place = error.filename or "standard output, or a file that was open"
             note(f"error: {place}: {error.strerror}. Check the disk and run it again.")
@@ -101,14 +101,14 @@ def run() -> None:
 
 
 def _open_closed_streams() -> None:
-    """Let words and data go nowhere, where the caller closed stdout or stderr (``>&-``)."""
+    """Discard output if the caller closed stdout or stderr (``>&-``)."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _end_output() -> None:
-    """Write what waits for stdout; if that cannot be, drop it, so that Python does not try again."""
+    """Flush stdout; if that fails, discard its buffer, so that Python does not try again at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -118,6 +118,6 @@ def _end_output() -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
-    """End as after Ctrl-C, so that half-built things are cleared away."""
+    """End as after Ctrl-C, so that unfinished files are removed."""
     del frame
     raise SystemExit(128 + number)
