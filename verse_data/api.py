@@ -172,8 +172,8 @@ def load_split(
     if split not in SPLITS:
         guess = did_you_mean(split, SPLITS)
         raise UsageError(f"There is no split {split!r}; splits are {', '.join(SPLITS)}.{guess}")
-    how, own = serve.split_options(unit, options)
-    serve.check_options(unit, how, own)
+    preparing, own = serve.split_options(unit, options)
+    serve.check_options(unit, preparing, own)
     if where is not None:
         from verse_data.tables.query import check_condition
 
@@ -207,7 +207,7 @@ def load_split(
                 f"nothing to serve. See what is there: {command(opened[0].files, 'query')}"
             )
     parts = [
-        member.contribution(members, **rows, **how)
+        member.contribution(members, **rows, **preparing)
         for member, members in zip(opened, chosen, strict=True)
     ]
     lost = _lost_upstream(opened, split) if where is None else []

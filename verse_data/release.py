@@ -1067,12 +1067,12 @@ class Release:
             As in :func:`verse_data.load_split`; or if a row names a vertebra that this version
             lacks, a vertebra is given twice, or a value is not that of this version.
         """
-        how, own = serve.split_options(unit, options)
-        serve.check_options(unit, how, own)
+        preparing, own = serve.split_options(unit, options)
+        serve.check_options(unit, preparing, own)
         rows = serve.needs(unit, own)
         if rows["graded"]:
             require_listed([self.workbook], unit, own)
-        part = self.contribution(chosen, **rows, **how)
+        part = self.contribution(chosen, **rows, **preparing)
         return serve.dataset([part], unit=unit, **own)
 
     def _rows(self, chosen: Iterable[str] | pd.DataFrame) -> tuple[pd.DataFrame | None, set[str]]:

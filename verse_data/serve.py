@@ -207,8 +207,8 @@ def dataset(
         ]
         scans = [scan for scan in scans if scan.scan_id in with_rows]
     provenance = _provenance([part.facts for part in parts], unit, options)
-    how = {"provenance": provenance, "left_out": left_out, **options}
-    made = _make_dataset(unit, scans, one.vertebrae, how)
+    settings = {"provenance": provenance, "left_out": left_out, **options}
+    made = _make_dataset(unit, scans, one.vertebrae, settings)
     if not len(made):
         _refuse_empty(made, [str(part.facts["release"]) for part in parts])
     return made
@@ -369,8 +369,8 @@ def united(parts: Sequence[Contribution], unit: str, options: Mapping[str, Any])
     ready: set[Place] = set()
     offered: list[Place] = []
     for number, part in enumerate(parts):
-        how = {**unweighted, "left_out": part.left_out}
-        made = _make_dataset(unit, list(part.scans), part.vertebrae, how)
+        settings = {**unweighted, "left_out": part.left_out}
+        made = _make_dataset(unit, list(part.scans), part.vertebrae, settings)
         ready |= {(number, scan_id) for scan_id in made.sampled_scans}
         offered += [(number, scan.scan_id) for scan in part.scans]
         offered += [(number, scan.scan_id) for scan in part.left_out]

@@ -196,9 +196,7 @@ def prune(
         ),
     ] = False,
     everything: Annotated[bool, typer.Option("--all", help="All stores.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print what would be removed.")
-    ] = (False),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed.")] = False,
     root: opt.Root = None,
     as_json: opt.Json = False,
 ) -> None:

@@ -110,7 +110,7 @@ def run_demo(root: Path | None, *, steps: int = 40, **phantom: Any) -> None:
     _train(home, steps)
     _say("7  A picture of the first scan")
     picture = _draw(release, sample["scan_id"], home / "demo" / "preview.png")
-    _say(f"Done in {time.perf_counter() - start:.0f} s. Where everything lies:")
+    _say(f"Done in {time.perf_counter() - start:.0f} s. Where everything is:")
     places = {
         "picture": picture,
         "made-up files": tree,

@@ -20,8 +20,8 @@ from verse_data.cli.overview import Overview, help_width
 from verse_data.config import __version__
 from verse_data.errors import IncompleteTable, StorageError, VerseDataError
 
-_STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM}
-_OF_THE_MACHINE = {
+_STOP_CODES = {128 + signal.SIGINT, 128 + signal.SIGTERM}
+_MACHINE_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
     *(errno.EACCES, errno.EPERM, errno.EROFS),
 }
@@ -75,22 +75,22 @@ def run() -> None:
 
     130 and 143 mean that it was stopped, by Ctrl-C or SIGTERM.
     """
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, _stop)
     _open_closed_streams()
     try:
         app(terminal_width=help_width())
     except SystemExit as end:
-        if end.code in _STOPPED:
-            note("stopped. What was finished is kept: run the same command again, and it goes on.")
+        if end.code in _STOP_CODES:
+            note("stopped. Finished work is kept: run the same command again to continue.")
         raise
     except VerseDataError as error:
         note(f"error: {error}")
         raise SystemExit(error.exit_code) from None
     except Exception as error:  # noqa: BLE001 - every error gets a message and an exit code
-        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
             place = error.filename or "standard output, or a file that was open"
             note(f"error: {place}: {error.strerror}. Check the disk and run it again.")
-            _end_output()
+            _flush_stdout()
             raise SystemExit(StorageError.exit_code) from None
         note(
             traceback.format_exc(),
@@ -107,7 +107,7 @@ def _open_closed_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
 
 
-def _end_output() -> None:
+def _flush_stdout() -> None:
     """Flush stdout; if that fails, discard its buffer, so that Python does not try again at exit."""
     try:
         sys.stdout.flush()
@@ -117,7 +117,7 @@ def _end_output() -> None:
         os.close(nowhere)
 
 
-def _end(number: int, frame: FrameType | None) -> NoReturn:
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
     """End as after Ctrl-C, so that unfinished files are removed."""
     del frame
     raise SystemExit(128 + number)

@@ -66,7 +66,7 @@ def provenance(
         }
     )
     for file in found.files if scan is not None else ():
-        came = f"fetched {file.fetched.time} from {_place(file.fetched)}" if file.fetched else ""
+        came = f"fetched {file.fetched.time} from {_origin(file.fetched)}" if file.fetched else ""
         print_facts(
             {
                 file.role or "file": file.path,
@@ -76,7 +76,7 @@ def provenance(
         )
 
 
-def _place(found: FetchedFrom) -> str:
+def _origin(found: FetchedFrom) -> str:
     """Return the known origin of a file."""
     if found.url or found.source == "web":
         return found.url or "one of its addresses"

@@ -197,9 +197,7 @@ def get(
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print what would be fetched.")
-    ] = (False),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be fetched.")] = False,
     as_json: opt.Json = False,
 ) -> None:
     """Fetch files of a release, and verify them; files that are here are not fetched again."""
@@ -210,7 +208,7 @@ def get(
     opened = vd.open_release(release, version=version, root=root, offline=offline)
     scan_ids = chosen_scans(opened, split, subject, scan)
     if where is not None:
-        note("Fetching what --where looks at: grades, centroids, masks.")
+        note("Fetching the files that --where needs: grades, centroids, masks.")
         rows = opened.fetch_and_select(where, scan_ids=scan_ids, jobs=jobs)
         scan_ids = list(dict.fromkeys(rows["scan_id"]))
     files = chosen_files(opened, scan_ids, role)
@@ -262,7 +260,7 @@ def _note_to_adopt(opened: Release, paths: Sequence[str]) -> None:
     """Print which files have no address, and the command to adopt them."""
     if paths:
         listed, way = ", ".join(first(paths)), _command(opened, "adopt", "PATH")
-        note(f"{len(paths):,} to adopt, for want of an address ({listed}): {way}")
+        note(f"{len(paths):,} to adopt, as they have no address ({listed}): {way}")
 
 
 @app.command()
@@ -387,7 +385,7 @@ def verify(
     if as_json:
         print_json(found)
     elif not found:
-        sys.stdout.write("clean: of what was looked at, everything is here as it was locked\n")
+        sys.stdout.write("clean: everything that was checked is here as it was locked\n")
     else:
         _print_findings(found)
     if any(not finding.upstream for finding in found):

@@ -53,7 +53,7 @@ def examine(
     try:
         examinations |= _of_places(config.resolve(root=root, offline=offline), root)
     except VerseDataError as error:
-        remedy = "verse-data doctor, once the variable is mended: folders and OSF come then"
+        remedy = "verse-data doctor, once the variable is fixed: folders and OSF are checked then"
         found.append(problem("settings", str(error), remedy, error))
     except Exception as error:  # noqa: BLE001 - anything may be broken, and is reported
         found.append(_broken("packages", error))
@@ -85,8 +85,8 @@ def _broken(name: str, error: Exception) -> Check:
         package = error.name or "a package"
         remedy = f"pip install --force-reinstall {error.name or 'verse-data'}"
         return problem(name, f"{package} cannot be imported: {error}", remedy, ToolMissing)
-    fact = f"cannot be looked at: {type(error).__name__}: {error}"
-    remedy = "Mend what is named. If it is a fault of verse-data, please report this line"
+    fact = f"cannot be checked: {type(error).__name__}: {error}"
+    remedy = "Fix what is named. If it is a fault of verse-data, please report this line"
     if isinstance(error, VerseDataError):
         return problem(name, fact, remedy, error)
     return warning(name, fact, remedy)

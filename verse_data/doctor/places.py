@@ -58,7 +58,7 @@ def folder_check(name: str, folder: Path, *, origin: str) -> Check:
         fact = f"{place} cannot be written: {error.strerror or error}"
         remedy = f"export {config.HOME_VARIABLE}=FOLDER, a folder of yours with room in it"
         if here and not full:
-            fact += "; what is in it can be used, and nothing can be added"
+            fact += "; existing files can be used, and nothing can be added"
             return warning(name, fact, remedy)
         return problem(name, fact, remedy, DiskFull if full else PermissionDenied)
     fact = f"{place} {'can be written' if here else 'is not there yet, and can be made'}"
@@ -168,4 +168,4 @@ def osf_check(settings: Config) -> Check:
     except VerseDataError as error:
         remedy = "What is here works without it. For a closer look: verse-data doctor --osf"
         return warning("OSF", str(error), remedy)
-    return ok("OSF", f"{shown(settings.osf_api)} answers")
+    return ok("OSF", f"{shown(settings.osf_api)} responds")

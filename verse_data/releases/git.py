@@ -59,7 +59,7 @@ def git_folder(folder: Path, *, read: Sequence[str] = _SMALL) -> Path:
     if found.is_symlink() or not found.is_dir() or (found / "commondir").exists():
         raise PathRefused(
             f"{folder}: .git is no plain folder with a repository in it (but a link, a work tree or a "
-            f"submodule), and what lies elsewhere is not followed. Clone it as a folder of its own: "
+            f"submodule), and links out of the folder are not followed. Clone it as a folder of its own: "
             f"git clone {folder} ANOTHER_FOLDER"
         )
     for name in read:
@@ -90,7 +90,7 @@ def _refuse_special(path: Path) -> None:
     # Sockets are left by git's monitor and by git-annex's connections; neither is opened here.
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISSOCK(mode)):
         raise PathRefused(
-            f"{path} is a link or no plain file, and what lies elsewhere is neither read nor written. "
+            f"{path} is a link or no plain file, which is neither read nor written. "
             f"Nothing was done. If it is yours, put a plain file or folder in its place."
         )
 
@@ -196,7 +196,7 @@ def _reading(folder: Path) -> Iterator[dict[str, str]]:
     alternates = objects / "info" / "alternates"
     if alternates.exists():
         raise PathRefused(
-            f"{folder}: its git objects lie in another folder too ({alternates}), and other folders are not "
+            f"{folder}: its git objects are in another folder too ({alternates}), and other folders are not "
             f"followed. Make it whole with: git -C {folder} repack -a -d && rm {alternates}"
         )
     with tempfile.TemporaryDirectory(prefix="verse-data-") as home:
@@ -334,7 +334,7 @@ def check_writable(folder: Path) -> dict[str, str]:
 def _refusal(folder: Path, found: str, remedy: str) -> str:
     return (
         f"{folder}: nothing was changed, since its {found}, which this package did not write and git or "
-        f"git-annex would act on. The folder can be read all the same. If that is yours: {remedy}. "
+        f"git-annex would act on. The folder can still be read. If that is yours: {remedy}. "
         f"If the folder is somebody else's, make a release of your own from it: "
         f"verse-data lock {folder.name} --from-lock {folder}/.verse/lock.json --root ANOTHER_FOLDER, "
         f"then verse-data adopt {folder.name} {folder} --root ANOTHER_FOLDER"

@@ -350,12 +350,14 @@ def _redirected(here: str, target: str, asked: str) -> str:
         url = urljoin(here, target)
         parts = split_url(url)
     except ValueError as error:
-        raise UrlRefused(f"{shown(asked)} leads to no address. Nothing was sent.") from error
+        raise UrlRefused(
+            f"{shown(asked)} redirects to no valid address. Nothing was sent."
+        ) from error
     if parts.path.rstrip("/").endswith("/login"):
-        why = f"leads to a log-in page at {parts.hostname}: it is not public, or not any more"
+        why = f"redirects to a log-in page at {parts.hostname}: it is not public, or not any more"
         raise NotTheFile(f"{shown(asked)} {why}.")
     if parts.scheme == "http" and split_url(here).scheme == "https":
-        raise UrlRefused(f"{shown(asked)} leads from https to plain http. Nothing was sent.")
+        raise UrlRefused(f"{shown(asked)} redirects from https to plain http. Nothing was sent.")
     return url
 
 
@@ -379,11 +381,11 @@ def _check_status(response: requests.Response, url: str, *, redirected: bool) ->
     if status in {200, 206}:
         return
     kind = 500 if status > 500 or status in {408, 425} else status
-    other = (NotTheFile, 1, "no answer to a download; check the address")
+    other = (NotTheFile, 1, "not a response to a download; check the address")
     error, tries, why = _FAULTS.get(kind, other)
     if redirected and status in {400, 401, 403}:
         # A signed address is valid for a minute; the next try gets a new one.
-        why = f"from {shown(response.url)}, a signed address ran out"
+        why = f"from {shown(response.url)}, a signed address expired"
         error, tries = ServerUnavailable, WRONG
     text = f"{shown(url)}: status {status}: {why}."
     if after is not None:
@@ -399,7 +401,7 @@ def _unreachable(error: Exception, url: str, proxy: str | None) -> Fault:
     if isinstance(error, (exceptions.InvalidURL, exceptions.InvalidSchema)):
         hint = " Check how the proxy is written, such as http://host:3128." if proxy else ""
         return Fault(UrlRefused(f"{where} cannot be opened. Nothing was sent.{hint}"), 1)
-    tries, what = UNAVAILABLE, "it cannot be reached, or hung up"
+    tries, what = UNAVAILABLE, "it cannot be reached, or closed the connection"
     if isinstance(error, exceptions.SSLError):
         tries, what = 1, "its certificate was not accepted"
     elif isinstance(error, exceptions.Timeout):
@@ -418,7 +420,7 @@ def read_some(response: requests.Response, url: str, most: int = 256 << 10) -> b
         return bytes(read(most, decode_content=False))
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         late = isinstance(error, (urllib3.exceptions.TimeoutError, TimeoutError))
-        slow = f"the transfer stood still, or was too slow ({error.__cause__ or error})"
+        slow = f"the transfer stalled, or was too slow ({error.__cause__ or error})"
         why = slow if late else f"the connection broke ({type(error).__name__})"
         kind = STALLED if late else UNAVAILABLE
         raise Fault(Truncated(f"{shown(url)}: {why}."), kind) from error

@@ -251,7 +251,7 @@ def _annex_commit(lock: ReleaseLock, addresses: Addresses, *, branch: str) -> It
 
 
 def _file(mode: str, path: str, content: bytes) -> bytes:
-    # The paths of a lock hold no control characters.
+    # The paths of a lock have no control characters.
     quoted = path.replace("\\", "\\\\").replace('"', '\\"')
     return f'M {mode} inline "{quoted}"\n'.encode() + _data(content)
 

@@ -164,7 +164,7 @@ class OsfClient:
                 return self._roots[node]
         if not rows:
             return None
-        raise NotTheFile(f"{shown(url)}: no entry tells where the node's storage is.")
+        raise NotTheFile(f"{shown(url)}: no entry has the address of the node's storage.")
 
     def folder(self, node: str, folder: str) -> list[Entry]:
         """Return the entries of a folder by its id, "" for the root: one request to WaterButler."""
@@ -286,13 +286,13 @@ class _Walk:
 
     def _folder(self, node: str, folder: str, prefix: str, depth: int) -> Iterator[_Listed]:
         if depth > _MAX_DEPTH:
-            raise PathRefused(f"{node}: folders lie more than {_MAX_DEPTH} deep. No lock was made.")
+            raise PathRefused(f"{node}: folders more than {_MAX_DEPTH} deep. No lock was made.")
         entries = self._client.folder(node, folder)
         self._advance(1)
         for entry in entries:
             path = f"{prefix}{entry.name}"
             if "/" in entry.name:
-                text = f"OSF node {node}: {path!r}: a name holds a slash. No lock was made."
+                text = f"OSF node {node}: {path!r}: a name has a slash in it. No lock was made."
                 raise PathRefused(text)
             yield _Listed(path, node, entry)
             if entry.kind == "folder":
@@ -350,7 +350,7 @@ def walk_node(
     if changed := {row.path for row in {*first} ^ {*second}}:
         raise SourceChanged(
             f"OSF node {node} changed while it was listed: {_some(changed)}. No lock was made, for "
-            f"it would be of no one state. Run the same command again when the upload is over."
+            f"it would mix two states. Run the same command again when the upload is over."
         )
     return _make_lock(node, first, release)
 

@@ -181,7 +181,7 @@ class _Probe:
     def _routes(self) -> _Answered:
         if self.listings[0] != self.listings[1]:
             raise SourceChanged("differ, so that locks made over them would differ")
-        return "ok", "say the same"
+        return "ok", "agree"
 
     def _first_byte(self, file: Entry) -> _Answered:
         """Ask for the first byte of a file, over all its redirects."""
@@ -199,7 +199,7 @@ class _Probe:
             raise NotTheFile(f"a web page came from {host} in its place")
         if status == 206 and span == f"bytes 0-0/{file.size}":
             return "ok", f"status 206 from {host}"
-        why = f"range {span[:60]!a}: interrupted downloads would start anew"
+        why = f"range {span[:60]!a}: interrupted downloads would start from the beginning"
         return "warning", f"status {status} from {host}, {why}"
 
 
@@ -207,7 +207,7 @@ def _hashes(file: Entry) -> _Answered:
     missing = [n for n in ("size", "version", "sha256", "md5") if getattr(file, n) is None]
     if missing not in ([], ["md5"]):
         raise IntegrityError(f"no {', '.join(missing)}; without it no lock can be made")
-    return ("warning", "no md5") if missing else ("ok", "size, version, sha256 and md5 are told")
+    return ("warning", "no md5") if missing else ("ok", "size, version, sha256 and md5 are given")
 
 
 def _differences(

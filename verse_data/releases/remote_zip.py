@@ -63,7 +63,7 @@ class RemoteZip:
         part = response.headers.get("Content-Range", "").strip()
         place = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", part)
         if response.status_code != 206 or place is None or int(place[1]) != first:
-            raise NoRanges(f"{self._name}: the server gives no parts of the archive.")
+            raise NoRanges(f"{self._name}: the server does not send parts of the archive.")
         facts = int(place[2]), response.headers.get("ETag", "")
         if not self.size:
             self.size, self._etag = facts

@@ -146,7 +146,7 @@ def clone(url: str, path: Path) -> None:
     """
     if not git.LOCATION.fullmatch(url):
         raise UrlRefused(
-            f"{url!r} is no place of a sibling. Give a folder, an SSH or HTTPS address, or a RIA store "
+            f"{url!r} is not the address of a sibling. Give a folder, an SSH or HTTPS address, or a RIA store "
             f"such as ria+file:///data/store#~verse19."
         )
     require_place(path)
@@ -209,7 +209,7 @@ def _check_versions(history: History, release: str, url: str) -> str:
             if commit != history.commit(version):
                 raise IntegrityError(
                     f"{url}: {version} is commit {history.commit(version)}, and its lock "
-                    f"(sha256:{lock.digest}) gives {commit}: more than the lock says was changed in it. "
+                    f"(sha256:{lock.digest}) gives {commit}: it has changes that are not in the lock. "
                     f"Nothing was kept. Take its lock alone: verse-data lock {release} --from-lock FILE"
                 )
     assert commit

@@ -110,7 +110,7 @@ def verify_files(
     deep = level in {"hash", "content"}
     typed, near = unless_newest(dataset, version), dataset.siblings()
     words = ("--from-tree", "FOLDER") if dataset.lock(version).source.kind == "tree" else ()
-    note = "the locked bytes are like this; a mended upload makes a new version"
+    note = "the locked bytes are like this; a corrected upload makes a new version"
     lock_again = command(dataset, "lock", *words, note=note)
 
     def check(file: LockedFile) -> FileFinding | None:
@@ -144,13 +144,13 @@ def _difference(path: Path, file: LockedFile, level: Level) -> tuple[str, str] |
     if not stat.S_ISREG(facts.st_mode):
         return "wrong-size", f"{path} is no regular file"
     if level != "presence" and facts.st_size != file.size:
-        return "wrong-size", f"{facts.st_size:,} bytes lie at {path}, and {file.size:,} are locked"
+        return "wrong-size", f"{facts.st_size:,} bytes are at {path}, and {file.size:,} are locked"
     try:
         if level in {"presence", "size"} or (sha256 := digest_file(path).sha256) == file.sha256:
             return None
     except OSError as error:
         return "corrupt", f"{path}: {error.strerror}"
-    return "corrupt", f"sha256 {sha256[:12]} lies at {path}, and {file.sha256[:12]} is locked"
+    return "corrupt", f"sha256 {sha256[:12]} is at {path}, and {file.sha256[:12]} is locked"
 
 
 def audit(dataset: Repository, version: str | None = None) -> tuple[FileFinding, ...]:
@@ -278,8 +278,8 @@ def _not_served(dataset: Repository, files: Sequence[LockedFile]) -> dict[str, s
     """Return by key why no address serves a content any more; contents that are served are absent."""
     if files and dataset.config.offline:
         raise Offline(
-            f"{dataset.name}: whether {len(files)} files can be had again cannot be asked, since the "
-            f"network is forbidden (offline). Allow it, or say --unchecked to remove them regardless."
+            f"{dataset.name}: whether {len(files)} files can be fetched again cannot be checked, since the "
+            f"network is forbidden (offline). Allow it, or use --unchecked to remove them regardless."
         )
     if not files:
         return {}
