@@ -20,7 +20,7 @@ from typing import Final, Literal
 from verse_data.errors import ToolMissing, VerseDataError, counted
 from verse_data.progress import spell_bytes
 from verse_data.releases.environment import Tool, check_annex, check_git
-from verse_data.releases.urls import shown_proxy
+from verse_data.releases.urls import redacted_proxy
 
 GB: Final = 1_000_000_000
 _EXTRAS: Final = ("dask", "remote", "monai", "torchio", "lightning")
@@ -244,7 +244,7 @@ def proxy_check(variables: Mapping[str, str]) -> Check:
     """Return a check of the environment's proxies, without user and password."""
     spellings = [name for upper in _PROXIES for name in (upper.lower(), upper)]
     found = {name: variables[name] for name in spellings if variables.get(name)}
-    hosts = {name: shown_proxy(v) for name, v in found.items() if name.upper() != "NO_PROXY"}
+    hosts = {name: redacted_proxy(v) for name, v in found.items() if name.upper() != "NO_PROXY"}
     fact = ", ".join(f"{name}={hosts.get(name, value)}" for name, value in found.items())
     if any(host.startswith("socks") for host in hosts.values()) and not _version_of("PySocks"):
         fact += "; a SOCKS proxy needs a package that is not installed"

@@ -23,7 +23,7 @@ from verse_data.releases import catalog
 from verse_data.releases.history import command
 from verse_data.releases.osf_probe import reach_osf
 from verse_data.releases.repository import Repository
-from verse_data.releases.urls import shown
+from verse_data.releases.urls import redacted
 from verse_data.volumes.cache import cache_size, leftover_size
 from verse_data.volumes.remote import RemoteStores
 
@@ -145,7 +145,7 @@ def stores_check(settings: Config) -> Check:
     count, nbytes = cache_size(settings.stores)
     fact = f"{counted(count, 'store')}, {spell_bytes(nbytes)}"
     if url := settings.stores_url:
-        place = shown(url) if "://" in url else url
+        place = redacted(url) if "://" in url else url
         fact += f"; shared ones at {place} ({config.STORES_VARIABLE})"
         try:
             RemoteStores(url, settings.stores).check()
@@ -168,4 +168,4 @@ def osf_check(settings: Config) -> Check:
     except VerseDataError as error:
         remedy = "What is here works without it. For a closer look: verse-data doctor --osf"
         return warning("OSF", str(error), remedy)
-    return ok("OSF", f"{shown(settings.osf_api)} responds")
+    return ok("OSF", f"{redacted(settings.osf_api)} responds")

@@ -34,7 +34,7 @@ from verse_data.releases.annex import ObjectStore
 from verse_data.releases.http import Backoff, Clock, Http
 from verse_data.releases.remote_zip import NoRanges, RemoteFile, RemoteZip, download_zip
 from verse_data.releases.tree import walk_files
-from verse_data.releases.urls import shown
+from verse_data.releases.urls import redacted
 
 log: Final = logging.getLogger("verse_data.adopt")
 
@@ -381,11 +381,11 @@ def _take_remote_zip(adoption: _Adoption, url: str, http: Http) -> None:
     try:
         remote = RemoteZip(url, http)
     except NoRanges:
-        log.info("%s: no ranges, so the whole archive is downloaded", shown(url))
+        log.info("%s: no ranges, so the whole archive is downloaded", redacted(url))
     else:
-        _take_zip(adoption, shown(url), lambda: RemoteFile(remote), remote)
+        _take_zip(adoption, redacted(url), lambda: RemoteFile(remote), remote)
         return
     with adoption.store.staging("archive.zip") as whole:
         with adoption.progress("Downloading the archive", 0, "bytes") as advance:
             download_zip(url, http, whole, most=adoption.budget, advance=advance)
-        _take_zip(adoption, shown(url), partial(io.FileIO, whole))
+        _take_zip(adoption, redacted(url), partial(io.FileIO, whole))

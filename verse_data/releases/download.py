@@ -48,7 +48,7 @@ from verse_data.releases.http import (
     drain,
     read_some,
 )
-from verse_data.releases.urls import shown, split_url
+from verse_data.releases.urls import redacted, split_url
 
 if TYPE_CHECKING:
     import requests
@@ -102,7 +102,7 @@ class Servers:
         host = split_url(url).netloc
         if self._failures[host] >= _GIVE_UP_AFTER:
             raise ServerUnavailable(
-                f"{shown(url)}: not asked for, since this server failed {_GIVE_UP_AFTER} files before. "
+                f"{redacted(url)}: not asked for, since this server failed {_GIVE_UP_AFTER} files before. "
                 f"Run the same command again later; what has come is kept."
             )
         try:
@@ -254,9 +254,9 @@ class Download:
         while block := self._read(response):
             self._keep(block)
             if self._servers.clock.stopped.is_set():
-                raise Truncated(f"{shown(self.url)}: interrupted.")
+                raise Truncated(f"{redacted(self.url)}: interrupted.")
         if self.size < self._file.size:
-            text = f"{shown(self.url)}: the transfer ended too soon."
+            text = f"{redacted(self.url)}: the transfer ended too soon."
             raise Fault(Truncated(text), UNAVAILABLE)
 
     def _check(self, response: requests.Response, first: bytes, *, whole: bool) -> None:
@@ -312,7 +312,7 @@ class Download:
         self._digest, self.size = hashlib.sha256(), 0
 
     def _fault(self, error: type[VerseDataError], why: str, tries: int) -> Fault:
-        return Fault(error(f"{shown(self.url)}: {why}. Nothing of it was kept."), tries)
+        return Fault(error(f"{redacted(self.url)}: {why}. Nothing of it was kept."), tries)
 
 
 def _partials_of_dead_processes(folder: Path, sha256: str) -> Iterator[Path]:

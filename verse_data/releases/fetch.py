@@ -38,7 +38,7 @@ from verse_data.releases.download import Download, Servers, prepare
 from verse_data.releases.history import History, command
 from verse_data.releases.http import Backoff, Clock
 from verse_data.releases.siblings import Sibling, siblings
-from verse_data.releases.urls import download_url, shown
+from verse_data.releases.urls import download_url, redacted
 
 log = logging.getLogger("verse_data.fetch")
 
@@ -299,7 +299,7 @@ def _fetch_one(
         bytes=download.received,
         sibling_bytes=file.size if source else 0,
         source=source or (WEB if download.tries else None),
-        url=shown(download.url) if download.tries else None,
+        url=redacted(download.url) if download.tries else None,
         tries=download.tries,
         seconds=servers.clock.monotonic() - start,
     )

@@ -31,7 +31,7 @@ from verse_data.errors import (
     UrlRefused,
     VerseDataError,
 )
-from verse_data.releases.urls import check_url, shown, shown_proxy, split_url
+from verse_data.releases.urls import check_url, redacted, redacted_proxy, split_url
 
 if TYPE_CHECKING:
     import requests
@@ -257,7 +257,7 @@ class Http:
             headers.pop("Authorization", None)
             here = _redirected(here, response.headers["Location"], url)
         raise ServerUnavailable(
-            f"{shown(url)}: more than {_MOST_REDIRECTS} redirects. Try again later."
+            f"{redacted(url)}: more than {_MOST_REDIRECTS} redirects. Try again later."
         )
 
     def _send(self, url: str, headers: Mapping[str, str], size: int) -> requests.Response:
@@ -321,7 +321,9 @@ class Http:
                 return json.loads(answer)
             except (ValueError, RecursionError) as error:
                 # A web page, or half a response with status 200: temporary faults that do occur.
-                text = f"{shown(url)}: not JSON, begins with {answer[:16]!r}. Check the endpoint."
+                text = (
+                    f"{redacted(url)}: not JSON, begins with {answer[:16]!r}. Check the endpoint."
+                )
                 raise Fault(NotTheFile(text), WRONG) from error
 
         return self.retry(once)
@@ -333,7 +335,9 @@ class Http:
             while block := read_some(response, url):
                 answer += block
                 if len(answer) > most:
-                    raise NotTheFile(f"{shown(url)}: more than {most:,} bytes. Nothing was kept.")
+                    raise NotTheFile(
+                        f"{redacted(url)}: more than {most:,} bytes. Nothing was kept."
+                    )
         check_length(response, url, len(answer))
         return bytes(answer)
 
@@ -351,13 +355,13 @@ def _redirected(here: str, target: str, asked: str) -> str:
         parts = split_url(url)
     except ValueError as error:
         raise UrlRefused(
-            f"{shown(asked)} redirects to no valid address. Nothing was sent."
+            f"{redacted(asked)} redirects to no valid address. Nothing was sent."
         ) from error
     if parts.path.rstrip("/").endswith("/login"):
         why = f"redirects to a log-in page at {parts.hostname}: it is not public, or not any more"
-        raise NotTheFile(f"{shown(asked)} {why}.")
+        raise NotTheFile(f"{redacted(asked)} {why}.")
     if parts.scheme == "http" and split_url(here).scheme == "https":
-        raise UrlRefused(f"{shown(asked)} redirects from https to plain http. Nothing was sent.")
+        raise UrlRefused(f"{redacted(asked)} redirects from https to plain http. Nothing was sent.")
     return url
 
 
@@ -385,9 +389,9 @@ def _check_status(response: requests.Response, url: str, *, redirected: bool) ->
     error, tries, why = _FAULTS.get(kind, other)
     if redirected and status in {400, 401, 403}:
         # A signed address is valid for a minute; the next try gets a new one.
-        why = f"from {shown(response.url)}, a signed address expired"
+        why = f"from {redacted(response.url)}, a signed address expired"
         error, tries = ServerUnavailable, WRONG
-    text = f"{shown(url)}: status {status}: {why}."
+    text = f"{redacted(url)}: status {status}: {why}."
     if after is not None:
         text += f" The server asks to come back in {after:,.0f} s. Run the same command again then."
     raise Fault(error(text), tries, after or 0.0)
@@ -397,7 +401,7 @@ def _unreachable(error: Exception, url: str, proxy: str | None) -> Fault:
     """Return the fault of a request without a response."""
     from requests import exceptions
 
-    where = shown(url) + (f" through the proxy {shown_proxy(proxy)}" if proxy else "")
+    where = redacted(url) + (f" through the proxy {redacted_proxy(proxy)}" if proxy else "")
     if isinstance(error, (exceptions.InvalidURL, exceptions.InvalidSchema)):
         hint = " Check how the proxy is written, such as http://host:3128." if proxy else ""
         return Fault(UrlRefused(f"{where} cannot be opened. Nothing was sent.{hint}"), 1)
@@ -423,14 +427,14 @@ def read_some(response: requests.Response, url: str, most: int = 256 << 10) -> b
         slow = f"the transfer stalled, or was too slow ({error.__cause__ or error})"
         why = slow if late else f"the connection broke ({type(error).__name__})"
         kind = STALLED if late else UNAVAILABLE
-        raise Fault(Truncated(f"{shown(url)}: {why}."), kind) from error
+        raise Fault(Truncated(f"{redacted(url)}: {why}."), kind) from error
 
 
 def check_length(response: requests.Response, url: str, size: int) -> None:
     """Raise the `Fault` of a response that is not as long as it declared."""
     length = response.headers.get("Content-Length", "")
     if length.isdigit() and int(length) != size:
-        text = f"{shown(url)}: {size:,} of {length} bytes came."
+        text = f"{redacted(url)}: {size:,} of {length} bytes came."
         raise Fault(Truncated(text), UNAVAILABLE)
 
 

@@ -40,7 +40,7 @@ from verse_data.records.base import rule_of
 from verse_data.records.lock import ReleaseLock
 from verse_data.releases import catalog
 from verse_data.releases.http import HOURLY, Backoff, Clock, Http
-from verse_data.releases.urls import shown
+from verse_data.releases.urls import redacted
 
 TRUST_ON_FIRST_USE: Final = (
     "Nobody has published the digests of this release, so this lock trusts what OSF says today "
@@ -164,7 +164,7 @@ class OsfClient:
                 return self._roots[node]
         if not rows:
             return None
-        raise NotTheFile(f"{shown(url)}: no entry has the address of the node's storage.")
+        raise NotTheFile(f"{redacted(url)}: no entry has the address of the node's storage.")
 
     def folder(self, node: str, folder: str) -> list[Entry]:
         """Return the entries of a folder by its id, "" for the root: one request to WaterButler."""
@@ -197,7 +197,7 @@ class OsfClient:
         if page.next is None and page.total == total and total in {None, len(rows)}:
             return rows
         raise SourceChanged(
-            f"{shown(url)}: the listing changed while it was read ({len(rows)} of {total} entries). No "
+            f"{redacted(url)}: the listing changed while it was read ({len(rows)} of {total} entries). No "
             f"lock was made. Run the same command again."
         )
 
@@ -236,7 +236,7 @@ class OsfClient:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "it"
             raise NotTheFile(
-                f"{shown(url)}: not a listing of OSF: {where} {rule_of(first)}. Check the endpoint "
+                f"{redacted(url)}: not a listing of OSF: {where} {rule_of(first)}. Check the endpoint "
                 f"({urlsplit(url).netloc}), or try again later."
             ) from error
 
@@ -246,7 +246,7 @@ def _entries(entries: list[Entry], url: str) -> list[Entry]:
     for values in ({entry.id for entry in entries}, {entry.name for entry in entries}):
         if len(values) < len(entries):  # which happens when pages shift between two requests
             raise SourceChanged(
-                f"{shown(url)}: an entry is listed twice, so the listing changed while it was read. "
+                f"{redacted(url)}: an entry is listed twice, so the listing changed while it was read. "
                 f"No lock was made. Run the same command again."
             )
     # Folders have attributes of files too, which differ between the two routes.

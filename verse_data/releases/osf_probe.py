@@ -23,7 +23,7 @@ from verse_data.errors import IntegrityError, NotTheFile, SourceChanged, VerseDa
 from verse_data.releases import catalog
 from verse_data.releases.http import Backoff, Clock, read_some
 from verse_data.releases.osf import Child, Entry, OsfClient, Page, check_node
-from verse_data.releases.urls import download_url, shown
+from verse_data.releases.urls import download_url, redacted
 
 if TYPE_CHECKING:
     import requests
@@ -104,8 +104,8 @@ def report_on_osf(
         "python": platform.python_version(),
         "system": sys.platform,
         "requests": metadata.version("requests"),
-        "api": shown(settings.osf_api),
-        "site": shown(settings.osf_site),
+        "api": redacted(settings.osf_api),
+        "site": redacted(settings.osf_site),
         "node": verse_node(),
         "token": "sent to the api" if settings.osf_token else "none",
         "asked": datetime.now(tz=UTC).isoformat(timespec="seconds"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from verse_data.errors import ArchiveRefused, NotTheFile, SourceChanged, Truncated
 from verse_data.progress import Advance
 from verse_data.releases.http import UNAVAILABLE, WRONG, Fault, Http, check_length, read_some
-from verse_data.releases.urls import shown
+from verse_data.releases.urls import redacted
 
 if TYPE_CHECKING:
     import requests
@@ -31,7 +31,7 @@ class RemoteZip:
 
     def __init__(self, url: str, http: Http) -> None:
         self.size, self.starts = 0, list[int]()
-        self._url, self._name, self._http = url, shown(url), http
+        self._url, self._name, self._http = url, redacted(url), http
         self._tail, self._etag = b"", ""
         self._request(0, 1)  # whose response states the size
         self._tail = self._request(max(0, self.size - _TAIL), self.size)
@@ -109,13 +109,13 @@ def download_zip(url: str, http: Http, target: Path, *, most: int, advance: Adva
         with http.open(url, size=most) as response, target.open("wb") as stream:
             while block := read_some(response, url):
                 if not size and not block.startswith(b"PK"):
-                    text = f"{shown(url)}: no zip was sent, first bytes {block[:16]!r}."
+                    text = f"{redacted(url)}: no zip was sent, first bytes {block[:16]!r}."
                     raise Fault(NotTheFile(text), WRONG)
                 size += stream.write(block)
                 advance(len(block))
                 if size > most:
                     raise ArchiveRefused(
-                        f"{shown(url)}: more than {most:,} bytes, which is beyond what the "
+                        f"{redacted(url)}: more than {most:,} bytes, which is beyond what the "
                         f"release needs. Nothing was kept."
                     )
         check_length(response, url, size)

@@ -26,7 +26,7 @@ def split_url(url: str) -> SplitResult:
     return parts
 
 
-def shown(url: str) -> str:
+def redacted(url: str) -> str:
     """Return `url` without user, password and signature, for messages and logs."""
     try:
         parts = urlsplit(url)
@@ -37,7 +37,7 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{query}"
 
 
-def shown_proxy(proxy: str) -> str:
+def redacted_proxy(proxy: str) -> str:
     """Return scheme, host and port of a proxy; everything before an @ may be a password."""
     # The scheme may be missing, and passwords may contain slashes that are not escaped.
     scheme, separator, rest = proxy.partition("://")
@@ -53,19 +53,21 @@ def check_url(url: str, *, named: Sequence[str] = (), proxied: bool = False) -> 
     """
     parts = split_url(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
-        raise UrlRefused(f"{shown(url)}: only plain https addresses are opened. Nothing was sent.")
+        raise UrlRefused(
+            f"{redacted(url)}: only plain https addresses are opened. Nothing was sent."
+        )
     # A proxy resolves names itself; then only literal addresses can be checked here.
     found = _addresses(parts.hostname, literal=proxied)
     near = [address for address in found if not address.is_global or address.is_multicast]
     for address in near:
         if not _is_named(address, parts.scheme, named):
             raise UrlRefused(
-                f"{shown(url)}: {address} is an address of this machine or a private network, and no "
+                f"{redacted(url)}: {address} is an address of this machine or a private network, and no "
                 f"configured endpoint is there under {parts.scheme}. Nothing was sent. If you run a "
                 f"mirror, name it in VERSE_DATA_OSF_API and VERSE_DATA_OSF_SITE."
             )
     if parts.scheme == "http" and not near:
-        raise UrlRefused(f"{shown(url)}: plain http to a public host. Nothing was sent.")
+        raise UrlRefused(f"{redacted(url)}: plain http to a public host. Nothing was sent.")
 
 
 def _is_named(address: Any, scheme: str, named: Sequence[str]) -> bool:

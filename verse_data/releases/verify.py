@@ -25,7 +25,7 @@ from verse_data.releases.download import Servers
 from verse_data.releases.fetch import FetchLog
 from verse_data.releases.history import command, unless_newest
 from verse_data.releases.http import Backoff
-from verse_data.releases.urls import shown
+from verse_data.releases.urls import redacted
 
 if TYPE_CHECKING:
     from verse_data.releases.repository import Repository
@@ -290,7 +290,7 @@ def _not_served(dataset: Repository, files: Sequence[LockedFile]) -> dict[str, s
             try:
                 if servers.size_offered(url) == file.size:
                     return None
-                why = f"{shown(url)} does not offer {file.size:,} bytes any more."
+                why = f"{redacted(url)} does not offer {file.size:,} bytes any more."
             except VerseDataError as error:
                 why = str(error)
         # An empty file is never lost.
