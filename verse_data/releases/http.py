@@ -114,7 +114,7 @@ class Gate:
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
-    """Exponential back-off with full jitter: most tries, and upper limits of the first and any wait."""
+    """Exponential back-off with full jitter: number of tries, and limits of the first and any wait."""
 
     tries: int = 10
     first: float = 0.25

@@ -181,7 +181,7 @@ class _Probe:
     def _routes(self) -> _Answered:
         if self.listings[0] != self.listings[1]:
             raise SourceChanged("differ, so that locks made over them would differ")
-        return "ok", "agree"
+        return "ok", "say the same"
 
     def _first_byte(self, file: Entry) -> _Answered:
         """Ask for the first byte of a file, over all its redirects."""
@@ -207,7 +207,7 @@ def _hashes(file: Entry) -> _Answered:
     missing = [n for n in ("size", "version", "sha256", "md5") if getattr(file, n) is None]
     if missing not in ([], ["md5"]):
         raise IntegrityError(f"no {', '.join(missing)}; without it no lock can be made")
-    return ("warning", "no md5") if missing else ("ok", "size, version, sha256 and md5 are given")
+    return ("warning", "no md5") if missing else ("ok", "size, version, sha256 and md5 are told")
 
 
 def _differences(

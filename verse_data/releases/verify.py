@@ -144,13 +144,13 @@ def _difference(path: Path, file: LockedFile, level: Level) -> tuple[str, str] |
     if not stat.S_ISREG(facts.st_mode):
         return "wrong-size", f"{path} is no regular file"
     if level != "presence" and facts.st_size != file.size:
-        return "wrong-size", f"{facts.st_size:,} bytes are at {path}, and {file.size:,} are locked"
+        return "wrong-size", f"{facts.st_size:,} bytes lie at {path}, and {file.size:,} are locked"
     try:
         if level in {"presence", "size"} or (sha256 := digest_file(path).sha256) == file.sha256:
             return None
     except OSError as error:
         return "corrupt", f"{path}: {error.strerror}"
-    return "corrupt", f"sha256 {sha256[:12]} is at {path}, and {file.sha256[:12]} is locked"
+    return "corrupt", f"sha256 {sha256[:12]} lies at {path}, and {file.sha256[:12]} is locked"
 
 
 def audit(dataset: Repository, version: str | None = None) -> tuple[FileFinding, ...]:
