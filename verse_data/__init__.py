@@ -49,18 +49,19 @@ _MODULE_OF_NAME = {
     "VerseDataError": "errors",
     "__version__": "config",
 }
-"""Where public names are that are not in ``api``."""
+"""Module of each public name that is not in ``api``."""
 
+if not TYPE_CHECKING:  # a type checker would take any name for one of the package
 
-def __getattr__(name: str) -> Any:
-    """Import the module that holds `name`, once, when it is first asked for."""
-    if name in {"errors", "phantom"}:
-        return importlib.import_module(f"verse_data.{name}")
-    if name not in __all__:
-        raise AttributeError(f"module 'verse_data' has no attribute {name!r}")
-    home = importlib.import_module(f"verse_data.{_MODULE_OF_NAME.get(name, 'api')}")
-    value = globals()[name] = getattr(home, name)
-    return value
+    def __getattr__(name: str) -> Any:
+        """Import the module that holds `name`, once, when it is first asked for."""
+        if name in {"errors", "phantom"}:
+            return importlib.import_module(f"verse_data.{name}")
+        if name not in __all__:
+            raise AttributeError(f"module 'verse_data' has no attribute {name!r}")
+        module = importlib.import_module(f"verse_data.{_MODULE_OF_NAME.get(name, 'api')}")
+        value = globals()[name] = getattr(module, name)
+        return value
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""The public functions: `load_split` and `open_release`, and what stands beside them."""
+"""The public functions: `load_split`, `open_release` and their relatives."""
 
 from __future__ import annotations
 
@@ -119,18 +119,18 @@ def load_split(
 ) -> ScanDataset | PatchDataset | VertebraDataset:
     """Serve one published split as a ``torch.utils.data.Dataset``.
 
-    What is missing is fetched, what is not yet converted is converted; both show progress, and
-    can be stopped and started again.
+    Missing files are fetched and converted first; both show progress, and can be interrupted and
+    resumed.
 
     Parameters
     ----------
     split : {"training", "validation", "test"}
-        The published split. No patient lies in two.
+        The published split. No patient is in two.
     unit : {"scan", "patch", "vertebra"}
         What one sample is: a CT series, a box of fixed size, or one vertebra with its grade.
     release : str or sequence of str
-        Such as ``"verse19"``. Several are served as one; a series that two of them hold, by its name
-        or by the bytes of its CT, is served once, from the first that has a sample of it.
+        Such as ``"verse19"``. Several are served as one; a series that two of them contain, by its
+        name or by the bytes of its CT, is served once, from the first that has a sample of it.
     version : str, optional
         As in :func:`open_release`; only with one release.
     where : str, optional
@@ -139,7 +139,7 @@ def load_split(
     root, offline : optional
         As in :func:`open_release`.
     **options
-        Of every unit: ``orientation="RAS"`` (axis codes of what is handed out), ``spacing=None``
+        Of every unit: ``orientation="RAS"`` (axis codes of the samples), ``spacing=None``
         (mm along R-L, A-P, S-I, or one for all; None keeps the scan's grid), ``interpolation="linear"``,
         ``codec="lz4"`` of the stores, ``transform=None``, ``seed=0``, ``image_dtype="float32"``,
         ``workers=None`` (processes that convert), ``progress=None``; ``label=True`` of scans and patches.
@@ -158,11 +158,11 @@ def load_split(
     QueryRefused
         If `where` is not part of the query grammar.
     Offline, NetworkError, ContentMissing
-        If files are not here and cannot be had.
+        If files are not here and cannot be fetched.
     DiskFull
         If files and stores would not fit on the disk.
     ValidationFailed, IntegrityError, UnsafeInput
-        If a file breaks a rule, is damaged, or is refused; or if a patient lies in two splits.
+        If a file breaks a rule, is damaged, or is refused; or if a patient is in two splits.
 
     Warns
     -----
@@ -172,8 +172,8 @@ def load_split(
     if split not in SPLITS:
         guess = did_you_mean(split, SPLITS)
         raise UsageError(f"There is no split {split!r}; splits are {', '.join(SPLITS)}.{guess}")
-    how, own = serve.split_options(unit, options)
-    serve.check_options(unit, how, own)
+    preparing, own = serve.split_options(unit, options)
+    serve.check_options(unit, preparing, own)
     if where is not None:
         from verse_data.tables.query import check_condition
 
@@ -207,7 +207,7 @@ def load_split(
                 f"nothing to serve. See what is there: {command(opened[0].files, 'query')}"
             )
     parts = [
-        member.contribution(members, **rows, **how)
+        member.contribution(members, **rows, **preparing)
         for member, members in zip(opened, chosen, strict=True)
     ]
     lost = _lost_upstream(opened, split) if where is None else []
@@ -215,7 +215,7 @@ def load_split(
 
 
 def _release_names(release: str | Sequence[str]) -> list[str]:
-    """Return the names that `release=` means, each once."""
+    """Return the names in `release=`, each once."""
     names = [release] if isinstance(release, str) else release
     if not isinstance(names, Sequence) or not names or not all(isinstance(n, str) for n in names):
         raise UsageError(f"release={release!r}: give a name such as 'verse19', or a list of names.")
@@ -223,13 +223,13 @@ def _release_names(release: str | Sequence[str]) -> list[str]:
 
 
 def _scans_of(release: Release, split: Split) -> list[str]:
-    """Return the scan ids of a split, which must have some."""
+    """Return the scan ids of a split; `UsageError` if it has none."""
     ids = [scan_id for scan_id, scan in release.series.items() if scan.split == split]
     if not ids:
-        held = sorted({scan.split for scan in release.series.values() if scan.split})
+        splits = sorted({scan.split for scan in release.series.values() if scan.split})
         raise UsageError(
             f"{release.name} {release.version} has no scan in split {split!r}; it has "
-            f"{', '.join(held) or 'no split at all'}. A folder says which, such as dataset-{release.name}training. "
+            f"{', '.join(splits) or 'no split at all'}. A folder says which, such as dataset-{release.name}training. "
             f"Serve any of its {len(release.series)} scans with open_release({release.name!r})"
             f".dataset(scan_ids), a fold for example. See what it holds: "
             f"{command(release.files, 'status')}"
@@ -238,7 +238,7 @@ def _scans_of(release: Release, split: Split) -> list[str]:
 
 
 def _lost_upstream(releases: Sequence[Release], split: Split) -> list[LeftOut]:
-    """Return the series of a split that were published, and of which no lock lists a file."""
+    """Return the published series of a split of which no lock lists a file."""
     from verse_data.training import LeftOut
 
     listed = {scan.series_id for release in releases for scan in release.series.values()}
@@ -261,13 +261,13 @@ def load_table(
 ) -> pd.DataFrame:
     """Load one table of a release, or the rows of it for which `where` is true.
 
-    The masks, centroids and sidecars that it is made of are fetched, and the grading workbook where
-    an address has it; offline, the table holds what is here.
+    The masks, centroids and sidecars that it is made from are fetched, and the grading workbook if
+    it has an address; offline, the table is made from the files that are here.
 
     Parameters
     ----------
     table : {"vertebrae", "scans", "subjects", "findings"}
-        Which one.
+        Which table.
     release : str
         Such as ``"verse19"``.
     version : str, optional
@@ -291,14 +291,14 @@ def load_table(
     QueryRefused
         If `where` is not part of the query grammar.
     ContentMissing
-        If it asks about grades, and the grading workbook is not here.
+        If `where` needs grades, and the grading workbook is not here.
     NetworkError
-        If a file cannot be had.
+        If a file cannot be fetched.
 
     Warns
     -----
     IncompleteTable
-        If it is offline, and files that rows come from are not here.
+        If the network is forbidden, and files that rows come from are not here.
     """
     from verse_data.tables.query import check_condition, select
 
@@ -323,10 +323,10 @@ def cite(
     version: str | None = None,
     root: Root = None,
 ) -> str:
-    """Return how a release is cited, or this package if no release is named.
+    """Return the citation of a release, or of this package if no release is named.
 
-    The network is not used, and the release need not be on this machine; where it is, version and
-    lock are named.
+    The network is not used, and the release need not be on this machine; if it is, the citation
+    includes version and lock.
 
     Parameters
     ----------
@@ -367,9 +367,9 @@ def cite(
 
 
 class VerSeDataset(_Served):
-    """The scans of one published split, by the signature that users of torchvision know.
+    """The scans of one published split, with the signature of torchvision's datasets.
 
-    What is made is the dataset of :func:`verse_data.load_split` itself.
+    The object that is created is the dataset of :func:`verse_data.load_split` itself.
 
     Parameters
     ----------
@@ -380,10 +380,10 @@ class VerSeDataset(_Served):
     transforms : callable, optional
         Called with each sample, a ``dict``.
     download : bool
-        Whether what is missing may be fetched; if not, no socket is opened. ``VERSE_DATA_OFFLINE=1``
-        forbids it all the same.
+        Whether missing files may be fetched; if not, no socket is opened. ``VERSE_DATA_OFFLINE=1``
+        forbids it in any case.
     checksum : bool
-        Whether every file of the split that is on this machine is hashed and held against the lock.
+        Whether every file of the split that is on this machine is hashed and compared with the lock.
     release : str or sequence of str
         Such as ``"verse19"`` or ``"phantom"``.
     **options
@@ -403,7 +403,7 @@ class VerSeDataset(_Served):
     >>> dataset = VerSeDataset("~/data", "validation", download=True)  # doctest: +SKIP
     """
 
-    def __new__(  # noqa: D102, PYI034 - the class says it; what is made is load_split's dataset
+    def __new__(  # noqa: D102, PYI034 - documented at the class; returns load_split's dataset
         cls,
         root: str | os.PathLike[str] | None = None,
         split: str = "training",
@@ -419,7 +419,7 @@ class VerSeDataset(_Served):
                 "VerSeDataset takes transforms= and download=; transform= and offline= are load_split's."
             )
         offline = None if download else True
-        load: Any = load_split  # its overloads know only what is right; it refuses the rest
+        load: Any = load_split  # its overloads admit only valid options; it refuses others itself
         served: VerSeDataset = load(
             split,
             release=release,
@@ -436,7 +436,7 @@ class VerSeDataset(_Served):
 
 
 def _require_unchanged(release: Release, split: str, progress: Progress | None) -> None:
-    """Raise `IntegrityError` if a file of `split` that is here is not the locked one."""
+    """Raise `IntegrityError` if a file of `split` on this machine is not the locked one."""
     ids = [scan_id for scan_id, scan in release.series.items() if scan.split == split]
     checked = release.verify(level="hash", scan_ids=ids, progress=progress)
     changed = [finding for finding in checked if finding.rule != "missing"]
@@ -451,13 +451,13 @@ def _require_unchanged(release: Release, split: str, progress: Progress | None) 
 
 @dataclass(frozen=True)
 class ReleaseInfo:
-    """One line of :func:`list_releases`.
+    """One release of :func:`list_releases`.
 
     Attributes
     ----------
     name, title : str
     versions : tuple of str
-        What is on this machine, oldest first; empty if nothing is.
+        Versions on this machine, oldest first; empty if there are none.
     """
 
     name: str
@@ -466,7 +466,7 @@ class ReleaseInfo:
 
 
 def list_releases(*, root: Root = None) -> tuple[ReleaseInfo, ...]:
-    """Return the releases that the catalog knows or that are on this machine, by name.
+    """Return the releases that are in the catalog or on this machine, sorted by name.
 
     Parameters
     ----------
@@ -488,7 +488,7 @@ def list_releases(*, root: Root = None) -> tuple[ReleaseInfo, ...]:
 
 
 def list_stores(*, root: Root = None) -> list[StoreInfo]:
-    """Describe the stores on this machine; a store belongs to each release that lists its CT."""
+    """List the stores on this machine; a store belongs to each release that lists its CT."""
     from verse_data.volumes import cache
 
     settings = config.resolve(root=root)
@@ -500,7 +500,7 @@ def list_stores(*, root: Root = None) -> list[StoreInfo]:
 
 
 def prune_stores(*, release: str | None = None, root: Root = None, **chosen: Any) -> Pruned:
-    """Remove stores on this machine; as :func:`verse_data.volumes.cache.prune`, or of a release."""
+    """Remove stores, like :func:`verse_data.volumes.cache.prune`; optionally only those of a release."""
     from verse_data.volumes import cache
 
     settings = config.resolve(root=root)
@@ -517,7 +517,7 @@ def prune_stores(*, release: str | None = None, root: Root = None, **chosen: Any
 
 
 def _contents(dataset: Repository) -> frozenset[str]:
-    """Return the keys of everything that a release lists, in any version."""
+    """Return the keys of all files of a release, in any version."""
     trees = (dataset.tree_keys(version) for version in dataset.versions())
     return frozenset(key for tree in trees for key in tree.values())
 
@@ -526,7 +526,7 @@ def _datasets(settings: config.Config) -> list[Repository]:
     """Return the releases on this machine, by name."""
     places = [place for place in (settings.releases, settings.home / "releases") if place.is_dir()]
     names = sorted({path.name for place in places for path in place.iterdir()})
-    names = [name for name in names if is_release_name(name)]  # and no half-built one
+    names = [name for name in names if is_release_name(name)]  # leaves out temporary folders
     found = (Repository(settings.release(name), config=settings) for name in names)
     return [dataset for dataset in found if dataset.exists()]
 
@@ -540,7 +540,7 @@ def open_release(
     make: bool = True,
     progress: Progress | None = None,
 ) -> Release:
-    """Open a release; make it first where it is not on this machine.
+    """Open a release; make it first if it is not on this machine.
 
     A release of the catalog is listed on OSF, twice, and locked; the phantom is written. No file of a
     published release is fetched for that.
@@ -550,7 +550,7 @@ def open_release(
     name : str
         Such as ``"verse19"`` or ``"phantom"``.
     version : str, optional
-        ``"v1"``, or ``"sha256:…"`` with at least 12 digits of a lock's digest. The newest if missing.
+        ``"v1"``, or ``"sha256:…"`` with at least 12 digits of a lock's digest. Default: the newest.
     root : path, optional
         One root of everything; default ``VERSE_DATA_HOME``, else the platform's data folder for
         releases and its cache folder for stores.
@@ -559,12 +559,12 @@ def open_release(
     make : bool
         Whether a published release that is not here is listed and locked; the phantom always is made.
     progress : Progress, optional
-        Told of every long step. Default: bars on a terminal or in a notebook, else lines on stderr.
+        Display of long steps. Default: bars on a terminal or in a notebook, else lines on stderr.
 
     Returns
     -------
     Release
-        At the version that was asked for.
+        The release at this version.
 
     Raises
     ------
@@ -578,7 +578,7 @@ def open_release(
     Warns
     -----
     TrustOnFirstUse
-        If it was locked now: nothing published says what its files should be.
+        If it was locked now: no published digests exist to compare its files with.
     """
     settings = config.resolve(root=root, offline=offline)
     if version is not None and not isinstance(version, str):
@@ -614,8 +614,8 @@ def dataset_of(name: str, settings: config.Config) -> Repository:
     if place.parent != settings.releases:
         warn(
             UserWarning(
-                f"{name} lies at {place}, beside the stores, which may be cleared at any time. It is used "
-                f"there. Move it to where releases lie now: mkdir -p {quote(str(settings.releases))} && "
+                f"{name} is at {place}, beside the stores, which may be cleared at any time. It is used "
+                f"there. Move it to where releases are now: mkdir -p {quote(str(settings.releases))} && "
                 f"mv {quote(str(place))} {quote(str(settings.releases))}"
             )
         )
@@ -628,7 +628,7 @@ def dataset_of(name: str, settings: config.Config) -> Repository:
 def _make_release(
     dataset: Repository, entry: CatalogEntry | None, version: str | None, progress: Progress
 ) -> None:
-    """Make the first version of a release: write the phantom, or list and lock what OSF holds."""
+    """Make the first version of a release: write the phantom, or lock the listing of OSF."""
     is_pinned = (version or "").startswith("sha256:")
     if not is_pinned and version not in {None, "v1"}:
         raise UsageError(
@@ -645,7 +645,7 @@ def _make_release(
             f"{command(dataset, 'lock', '--from-lock', 'FILE')}, then {command(dataset, 'adopt', 'FOLDER')}"
         )
     require_place(dataset.path)
-    # A second first call waits for the first, which may list OSF for minutes, and finds what it made.
+    # Of two first calls one waits for the other, which may list OSF for minutes, and uses its result.
     with key_lock(dataset.config.home / "walks", f"{dataset.name}.make", timeout=_LISTING_SECONDS):
         if dataset.exists():
             return
@@ -656,7 +656,7 @@ def _make_release(
 
 
 def _lock_node(dataset: Repository, node: str, pin: str | None, progress: Progress) -> None:
-    """Lock what OSF lists, if it is what `pin` says."""
+    """Lock what OSF lists, if its digest fits `pin`."""
     lock = walk_node(node, config=dataset.config, release=dataset.name, progress=progress)
     if pin and not lock.digest.startswith(pin.removeprefix("sha256:")):
         raise UsageError(
@@ -668,12 +668,12 @@ def _lock_node(dataset: Repository, node: str, pin: str | None, progress: Progre
 
 
 class TrustOnFirstUse(UserWarning):
-    """A release was locked by what its source said; nothing published says what it should be.
+    """A release was locked from its source's own listing; no published digests exist to compare with.
 
     Parameters
     ----------
     lock : ReleaseLock
-        What was locked; the text has its digest, to be written down.
+        The new lock, whose digest is in the text.
     """
 
     def __init__(self, lock: ReleaseLock) -> None:
@@ -700,20 +700,20 @@ def lock_tree(
     check: bool = True,
     progress: Progress | None = None,
 ) -> Release:
-    """Make a release of files that lie on this machine: check, hash, publish, copy.
+    """Make a release from files on this machine: check, hash, publish, copy.
 
     Parameters
     ----------
     name : str
         Name of the release.
     folder : path
-        A folder that holds ``rawdata/`` and ``derivatives/``, or several such folders.
+        A folder that contains ``rawdata/`` and ``derivatives/``, or several such folders.
     root : path, optional
         As in :func:`open_release`.
     check : bool
         Read every file before anything is written, and refuse a tree with a broken one.
     progress : Progress, optional
-        Told of every long step.
+        Display of long steps.
 
     Returns
     -------
@@ -723,7 +723,7 @@ def lock_tree(
     Raises
     ------
     UsageError
-        If `folder` is not a release, or holds no series of the published release `name`.
+        If `folder` is not a release, or contains no series of the published release `name`.
     ValidationFailed, VolumeCorrupt, NiftiRefused
         If a file is broken; nothing was written.
     """
@@ -743,22 +743,22 @@ def lock_tree(
 def lock_sibling(
     name: str, url: str, *, root: Root = None, progress: Progress | None = None
 ) -> Release:
-    """Make a release out of a lab's sibling of it: versions and locks now, contents when fetched.
+    """Make a release from a lab's sibling of it: versions and locks now, contents when fetched.
 
-    Each version's commit is compared with what its lock gives here. What only the sibling has comes
-    from there; special remotes stay off, but for that of the RIA store that `url` names.
+    Each version's commit must be the one that its lock gives here. Contents that only the sibling
+    has are fetched from it; no special remote is enabled except that of the RIA store in `url`.
 
     Parameters
     ----------
     name : str
-        Name of the release, as its locks say it.
+        Name of the release, as in its locks.
     url : str
         A RIA store such as ``"ria+file:///data/store#~verse19"``, a clone in a folder, or one behind
         an SSH or HTTPS address.
     root : path, optional
         As in :func:`open_release`.
     progress : Progress, optional
-        Told of every long step.
+        Display of long steps.
 
     Returns
     -------
@@ -768,9 +768,9 @@ def lock_sibling(
     Raises
     ------
     UsageError
-        If the release is here already, or the sibling is one of another release.
+        If the release is here already, or the sibling is of another release.
     UrlRefused
-        If `url` is no place of a sibling.
+        If `url` is not the address of a sibling.
     IntegrityError
         If a version is not what its lock says; nothing was kept.
     StorageError
@@ -779,7 +779,7 @@ def lock_sibling(
     Warns
     -----
     UserWarning
-        If the sibling has special remotes that stay off.
+        If the sibling has special remotes that were not enabled.
     """
     dataset = dataset_of(name, config.resolve(root=root))
     clone(url, dataset.path)

@@ -1,6 +1,6 @@
-"""Where things lie and what may be used: argument, then environment, then default.
+"""Settings: folders, network and endpoints, from an argument, the environment, or a default.
 
-Nothing here is read at import; :func:`resolve` looks at the environment when it is called.
+Nothing is read at import; :func:`resolve` reads the environment when it is called.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ _FALSE = {"", "0", "false", "no", "off"}
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How long a server is waited for.
+    """Time limits for a server's response.
 
     Attributes
     ----------
     connect, idle : float
-        Seconds to connect, and between two pieces of an answer.
+        Seconds to connect, and between two pieces of a response.
     window_seconds : float
-        Seconds of waiting in which `window_bytes` must come, from the first byte on, unless the answer
-        ends before.
+        Seconds of waiting in which `window_bytes` must arrive, from the first byte on, unless the
+        response ends before.
     window_bytes : int
     total : float
-        Deadline in seconds of a short answer, such as a listing or a lock. The deadline of a file is
-        ``total + size / slowest``.
+        Deadline in seconds of a short response, such as a listing or a lock. The deadline of a file
+        is ``total + size / slowest``.
     slowest : float
-        Bytes a second.
+        Lowest acceptable rate, in bytes per second.
     """
 
     connect: float = 10.0
@@ -61,9 +61,9 @@ class Config:
     Attributes
     ----------
     home : Path
-        Root of what can be made again: stores, facts derived from files, the demo's files.
+        Root of everything that can be rebuilt: stores, facts derived from files, the demo's files.
     data : Path, optional
-        Root of the releases, where that is another folder than `home`.
+        Root of the releases, if it is not `home`.
     offline : bool
         Whether opening a socket is forbidden.
     stores_url : str or None
@@ -71,9 +71,9 @@ class Config:
     osf_api, osf_site : str
         Base addresses of the OSF API and site, without a trailing slash.
     osf_token : str or None
-        Personal token; sent to the host of `osf_api` alone.
+        Personal token; sent to the host of `osf_api` only.
     limits : Limits
-        How long a server is waited for.
+        Time limits for a server's response.
     """
 
     home: Path
@@ -94,26 +94,26 @@ class Config:
         """Raise Offline if opening a socket is forbidden."""
         if self.offline:
             raise Offline(
-                "The network is needed and forbidden: by VERSE_DATA_OFFLINE, offline=True, --offline, "
+                "The network is needed, but forbidden by VERSE_DATA_OFFLINE, offline=True, --offline, "
                 "or VerSeDataset without download=True. Change that to allow it."
             )
 
     @property
     def releases(self) -> Path:
-        """Folder of the DataLad datasets, one a release."""
+        """Folder of the DataLad datasets, one per release."""
         return (self.data or self.home) / "releases"
 
     def release(self, name: str) -> Path:
         """Return the folder of a release, which need not exist.
 
-        Version 0.1 kept releases beside the stores; one that still lies there is used where it is.
+        Version 0.1 kept releases beside the stores; one that is still there is used in place.
         """
-        usual, before = self.releases / name, self.home / "releases" / name
-        return before if before.is_dir() and not (usual / ".git").exists() else usual
+        usual, old = self.releases / name, self.home / "releases" / name
+        return old if old.is_dir() and not (usual / ".git").exists() else usual
 
     @property
     def stores(self) -> Path:
-        """Folder of the derived Zarr stores, one a fingerprint."""
+        """Folder of the derived Zarr stores, one per fingerprint."""
         return self.home / "stores"
 
     @property
@@ -123,12 +123,12 @@ class Config:
 
 
 def resolve(*, root: str | os.PathLike[str] | None = None, offline: bool | None = None) -> Config:
-    """Settle the configuration for one call.
+    """Return the configuration for one call.
 
     Parameters
     ----------
     root : path, optional
-        One root for everything. It overrides ``VERSE_DATA_HOME``; without either, releases lie in the
+        One root for everything. It overrides ``VERSE_DATA_HOME``; without either, releases are in the
         platform's data folder, and stores in its cache folder.
     offline : bool, optional
         Overrides ``VERSE_DATA_OFFLINE``.
@@ -136,15 +136,15 @@ def resolve(*, root: str | os.PathLike[str] | None = None, offline: bool | None 
     Raises
     ------
     UsageError
-        If `root` is no path, ``VERSE_DATA_OFFLINE`` neither a yes nor a no, or
-        ``VERSE_DATA_OSF_TOKEN`` no token.
+        If `root` is not a path, ``VERSE_DATA_OFFLINE`` neither yes nor no, or
+        ``VERSE_DATA_OSF_TOKEN`` not a token.
     """
     if root is not None and not isinstance(root, (str, os.PathLike)):
         raise UsageError(f"root={root!r} is no path. Give one, or None for the configured root.")
-    one = root or os.environ.get(HOME_VARIABLE)
+    home = root or os.environ.get(HOME_VARIABLE)
     return Config(
-        home=_absolute(one or platformdirs.user_cache_dir("verse-data")),
-        data=None if one else _absolute(platformdirs.user_data_dir("verse-data")),
+        home=_absolute(home or platformdirs.user_cache_dir("verse-data")),
+        data=None if home else _absolute(platformdirs.user_data_dir("verse-data")),
         offline=_offline_from_environment() if offline is None else offline,
         stores_url=os.environ.get(STORES_VARIABLE) or None,
         osf_api=(os.environ.get(OSF_API_VARIABLE) or "https://api.osf.io/v2").rstrip("/"),

@@ -1,18 +1,18 @@
-"""The error tree, with the exit code that the command line gives for each branch.
+"""The error classes, with the exit code of the command line for each branch.
 
 ::
 
-    VerseDataError                      1   ours, but of no branch below
+    VerseDataError                      1   any other error of this package
     ├── UsageError (ValueError)         2   an argument, option or name is wrong
     ├── ValidationFailed (ValueError)   3   metadata or a volume breaks a rule
-    ├── IntegrityError                  4   bytes are not what was promised
+    ├── IntegrityError                  4   bytes are missing or not the expected ones
     │   ├── ContentMissing (FileNotFoundError) · ContentCorrupt
     │   ├── ChunkMissing · ChunkCorrupt · StoreCorrupt
     │   ├── VolumeCorrupt
     │   └── DownloadCorrupt · SourceChanged
     ├── NetworkError (ConnectionError)  5   try again later
     │   └── RateLimited · ServerUnavailable · Truncated · NotTheFile · Offline
-    ├── StorageError                    6   trouble on this machine
+    ├── StorageError                    6   a problem on this machine
     │   └── DiskFull · PermissionDenied · LockTimeout · ToolMissing
     ├── UnsafeInput (ValueError)        7   refused before use
     │   ├── NiftiRefused · ArchiveRefused · SheetRefused · PathRefused · UrlRefused
@@ -36,11 +36,11 @@ _GUESSES: Final = 3
 
 
 class IncompleteTable(UserWarning):
-    """Tables lack rows or cells, as files that would fill them are not on this machine."""
+    """Tables lack rows or cells, because files that fill them are not on this machine."""
 
 
 def warn(warning: Warning) -> None:
-    """Give a warning that names the line outside this package that led to it."""
+    """Issue a warning for the line of the caller outside this package."""
     package = f"{Path(__file__).parent}{os.sep}"
     frame, level = inspect.currentframe(), 1
     while frame and frame.f_code.co_filename.startswith(package):
@@ -49,22 +49,23 @@ def warn(warning: Warning) -> None:
 
 
 def counted(number: int, one: str, several: str = "") -> str:
-    """Return `number` with the words that fit it; `several` is `one` with an s if missing."""
+    """Return `number` with its noun, singular or plural; `several` defaults to `one` with an s."""
     return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'training'?"`` for the `known` words nearest to `word`, or nothing.
 
-    Nearest are words that begin with it, that hold it (``901`` in ``verse901``), or are spelt alike.
+    Those start with it, contain it (``901`` in ``verse901``), or are spelled alike, in this order.
     """
     from difflib import get_close_matches
 
     typed, names = str(word).strip().lower(), {name.lower(): name for name in known}
-    begun = [name for name in names if len(typed) > 1 and name.startswith(typed)]
-    held = [name for name in names if len(typed) > 1 and typed in name]
-    alike = get_close_matches(typed, names, n=1, cutoff=0.6)
-    *others, last = ["", *(repr(names[name]) for name in (begun or held or alike)[:_GUESSES])]
+    starting = [name for name in names if len(typed) > 1 and name.startswith(typed)]
+    containing = [name for name in names if len(typed) > 1 and typed in name]
+    similar = get_close_matches(typed, names, n=1, cutoff=0.6)
+    guesses = (starting or containing or similar)[:_GUESSES]
+    *others, last = ["", *(repr(names[name]) for name in guesses)]
     listed = ", ".join(filter(None, others))
     return f" Did you mean {listed}{' or ' if listed else ''}{last}?" if last else ""
 
@@ -84,7 +85,7 @@ class VerseDataError(Exception):
         super().__init__(message)
 
     def __str__(self) -> str:
-        """Give the message alone, also where a builtin base would decorate it."""
+        """Return only the message, which builtin bases such as OSError would decorate."""
         return str(self.args[0])
 
 
@@ -101,7 +102,7 @@ class ValidationFailed(VerseDataError, ValueError):
 
 
 class IntegrityError(VerseDataError):
-    """Bytes are not what a lock, a manifest or the file itself promised."""
+    """Bytes are not what a lock, a manifest or the file itself declares."""
 
     exit_code = 4
 
@@ -127,7 +128,7 @@ class ContentCorrupt(IntegrityError):
 
 
 class VolumeCorrupt(IntegrityError):
-    """A compressed volume is cut, flipped or longer than it says."""
+    """A compressed volume is truncated, damaged, or longer than it declares."""
 
 
 class DownloadCorrupt(IntegrityError):
@@ -135,7 +136,7 @@ class DownloadCorrupt(IntegrityError):
 
 
 class SourceChanged(IntegrityError):
-    """A source gives other bytes, or another listing, than it did before."""
+    """A source sends other bytes, or another listing, than it did before."""
 
 
 class NetworkError(VerseDataError, ConnectionError):
@@ -149,7 +150,7 @@ class RateLimited(NetworkError):
 
 
 class ServerUnavailable(NetworkError):
-    """A server could not be reached, or answered with a fault of its own."""
+    """A server could not be reached, or reported an internal error."""
 
 
 class Truncated(NetworkError):
@@ -161,17 +162,17 @@ class NotTheFile(NetworkError):
 
 
 class Offline(NetworkError):
-    """The network is needed, and this process was told not to use it."""
+    """The network is needed, but this process may not use it."""
 
 
 class StorageError(VerseDataError):
-    """Trouble on this machine: disk, permissions, locks, tools."""
+    """A problem on this machine: disk, permissions, locks, tools."""
 
     exit_code = 6
 
 
 class DiskFull(StorageError):
-    """Too little room on the disk."""
+    """Not enough space on the disk."""
 
 
 class PermissionDenied(StorageError, PermissionError):
@@ -193,7 +194,7 @@ class UnsafeInput(VerseDataError, ValueError):
 
 
 class NiftiRefused(UnsafeInput):
-    """A NIfTI header declares something that is not read."""
+    """A NIfTI header declares something that is not supported."""
 
 
 class ArchiveRefused(UnsafeInput):
@@ -209,7 +210,7 @@ class PathRefused(UnsafeInput):
 
 
 class UrlRefused(UnsafeInput):
-    """An address, or a redirect, leads where this package does not go."""
+    """An address, or a redirect, leads to a host that this package does not contact."""
 
 
 class QueryRefused(UnsafeInput):
@@ -219,7 +220,7 @@ class QueryRefused(UnsafeInput):
 
 
 FILE_FAULTS: Final = (IntegrityError, UnsafeInput, ValidationFailed)
-"""What a file can be blamed for, gravest first; other errors are trouble of this machine."""
+"""Errors that a bad file causes, gravest first; all others are problems of this machine."""
 
 
 class SampleError(VerseDataError, RuntimeError):

@@ -1,8 +1,8 @@
-"""Files of this machine: written whole or not at all, digests, and folders that ride in the package.
+"""Local files: atomic writing, digests, and the folders shipped with the package.
 
 What this package writes is built under a temporary name beside its target, flushed to the disk, and
-renamed. So a reader sees the whole thing or nothing, also after a kill, and no lock is needed for
-that. The temporary name tells process and machine, so that leftovers can be swept.
+renamed. So a reader sees the complete result or nothing, also after a kill, without any lock. The
+temporary name contains process and machine, so that leftovers can be removed later.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def digest_file(path: Path, *, advance: Callable[[int], None] | None = None) -> 
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return `value` as JSON with sorted keys, no spare blanks, UTF-8, and a final newline."""
+    """Return `value` as UTF-8 JSON with sorted keys, no extra whitespace, and a final newline."""
     text = json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
@@ -68,8 +68,8 @@ def sha256_of_json(value: Any) -> str:
 def locate(name: str) -> Path:
     """Return the folder `name` (``"catalog"`` or ``"schemas"``): the packaged copy, else the checkout's.
 
-    A wheel carries both inside the package; an editable install and a checkout have them
-    beside it, recognised by the ``pyproject.toml`` next to them.
+    A wheel has both inside the package; a checkout, also installed as editable, has them beside it,
+    next to ``pyproject.toml``.
     """
     package = Path(__file__).parent
     packaged, checkout = package / "_resources" / name, package.parent / name
@@ -89,7 +89,7 @@ def storage_errors(path: Path, *, needed: int | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # Some of our own errors are also OSErrors, and have said what there is to say.
+        # Some of our own errors are also OSErrors, and already have a full message.
         if isinstance(error, VerseDataError):
             raise
         raise _translated(error, path, needed) from error
@@ -97,7 +97,7 @@ def storage_errors(path: Path, *, needed: int | None = None) -> Iterator[None]:
 
 def _translated(error: OSError, path: Path, needed: int | None) -> StorageError:
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        free = shutil.disk_usage(existing(path)).free
+        free = shutil.disk_usage(nearest_existing(path)).free
         wanted = f"about {needed:,} bytes needed, " if needed is not None else ""
         limit = "the limit on file sizes (ulimit -f)" if error.errno == errno.EFBIG else "the disk"
         return DiskFull(
@@ -108,19 +108,19 @@ def _translated(error: OSError, path: Path, needed: int | None) -> StorageError:
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return PermissionDenied(
             f"{path} may not be read or written by user id {os.getuid()}: {error.strerror}. "
-            f"Mend its permissions, or set VERSE_DATA_HOME to a folder of yours."
+            f"Fix its permissions, or set VERSE_DATA_HOME to a folder of yours."
         )
     return StorageError(f"{path}: {error.strerror or error}. Check the disk and run it again.")
 
 
-def existing(path: Path) -> Path:
+def nearest_existing(path: Path) -> Path:
     """Return `path`, or the nearest folder above it that exists."""
     return next(place for place in (path, *path.parents) if place.exists())
 
 
 @contextmanager
 def staging(final: Path, *, needed: int | None = None) -> Iterator[Path]:
-    """Give a path for building `final`, in the same folder; remove what is left there at the end."""
+    """Yield a temporary path beside `final` to build it at; remove what is left there at the end."""
     name = f"{_PREFIX}{process_name()}@{secrets.token_hex(4)}@{final.name}"
     staged = final.parent / name
     with storage_errors(final.parent):
@@ -133,7 +133,7 @@ def staging(final: Path, *, needed: int | None = None) -> Iterator[Path]:
 
 
 def write_file(final: Path, content: bytes) -> None:
-    """Write `content` to `final`, whole or not at all, replacing what was there."""
+    """Write `content` to `final` atomically, replacing what was there."""
     with staging(final) as staged:
         with staged.open("wb") as stream:
             stream.write(content)
@@ -158,12 +158,12 @@ def sync(path: Path) -> None:
 
 
 def publish_folder(staged: Path, final: Path) -> bool:
-    """Flush the folder `staged` to the disk and rename it to `final`; False if that is there."""
+    """Flush the folder `staged` to the disk and rename it to `final`; False if that exists."""
     tree = [(Path(folder), names) for folder, _, names in os.walk(staged, topdown=False)]
     files = [folder / name for folder, names in tree for name in names]
-    # Side by side: a file system flushes in one go what waits for it at the same time.
+    # In parallel: a file system flushes concurrent requests together.
     with ThreadPoolExecutor(_FLUSHES) as pool:
-        # A folder holds its links, and they may point at what is not there.
+        # Symbolic links are part of their folder, and may point at nothing.
         list(pool.map(sync, [path for path in files if not path.is_symlink()]))
         list(pool.map(sync, [folder for folder, _ in tree]))
     try:
@@ -200,9 +200,9 @@ def leftovers(folder: Path) -> list[Path]:
 
 
 def process_name(number: int | None = None) -> str:
-    """Return what names a process in the files that it leaves: its number and machine."""
+    """Return the name of a process in temporary file names: its id and machine."""
     try:
-        # Containers may share a host name and a folder, and not the numbers of processes.
+        # Containers may share a host name and a folder, but have process ids of their own.
         namespace = f"-{Path('/proc/self/ns/pid').stat().st_ino}"
     except OSError:  # no Linux
         namespace = ""

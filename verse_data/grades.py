@@ -1,4 +1,4 @@
-"""The grading workbook of a release: whether it is here, what is said if not, and how one is adopted."""
+"""The grading workbook of a release: whether it is here, the error if not, and adopting one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ENDINGS: Final = {".xlsx", ".csv"}
 
 @dataclass(frozen=True)
 class Workbook:
-    """Whether the grades of a version are here or can be had, and the errors where they are not."""
+    """Whether the grades of a version are here or can be fetched, and the errors where they are not."""
 
     files: Repository
     version: str
@@ -51,14 +51,14 @@ class Workbook:
 
     @property
     def can_be_fetched(self) -> bool:
-        """Whether an address, or a sibling in a folder, may give it."""
+        """Whether an address, or a sibling in a folder, may have it."""
         listed = self.index.grading
         return bool(listed) and (
             bool(self.files.siblings()) or any(self.files.addresses(file) for file in listed)
         )
 
     def absence(self) -> str:
-        """Return what the workbook is that is not here, where it is found, and what to type then."""
+        """Return the message for a workbook that is not here: where to get it, and what to type."""
         version = unless_newest(self.files, self.version)
         if listed := [file.path for file in self.index.grading]:
             what = f"The grading workbook {listed[0]} ({_HOLDS}) is not on this machine"
@@ -77,28 +77,28 @@ class Workbook:
         published = {e.sha256: e.path for e in (self.catalog.supplements if self.catalog else ())}
         files = {file.sha256: file.path for file in self.index.grading} or published
         name = shlex.quote([*files.values(), "WORKBOOK.xlsx"][0].rsplit("/", 1)[-1])
-        whence = (
+        origin = (
             f"One has the sheet and headings of {_E1}. Bring it from where the release was made"
         )
         if files.keys() & published.keys():
-            whence = f"It is {_E1}; OSF does not have it. Download it there"
+            origin = f"It is {_E1}; OSF does not have it. Download it there"
         adopt = command(self.files, "adopt", name, version=version)
-        return f"{what}. {whence}, then: {adopt}"
+        return f"{what}. {origin}, then: {adopt}"
 
     def require(self, columns: Iterable[str], *, asked: str) -> None:
         """Raise `ContentMissing` if one of `columns` comes from the workbook, and that is not here.
 
-        Without it every such cell is missing, and whatever is `asked` of it would come back empty.
+        Without it these columns are empty, and so would be the answer to what is `asked`.
         """
-        blind = workbook_columns_of(columns)
-        if blind and not self.is_here:
+        needed = workbook_columns_of(columns)
+        if needed and not self.is_here:
             raise ContentMissing(
-                f"{asked} needs {' and '.join(blind)}, which only the grading workbook holds. "
+                f"{asked} needs {' and '.join(needed)}, which only the grading workbook holds. "
                 f"{self.absence()}"
             )
 
     def require_obtainable(self) -> None:
-        """Raise `ContentMissing` if the version lists a workbook that is neither here nor to be had."""
+        """Raise `ContentMissing` if the listed workbook is neither here nor can be fetched."""
         if self.is_listed and not (self.is_here or self.can_be_fetched):
             raise ContentMissing(
                 f"What is to be served needs the grades of the vertebrae. {self.absence()}"
@@ -106,14 +106,14 @@ class Workbook:
 
 
 def workbook_columns_of(columns: Iterable[str]) -> list[str]:
-    """Return those of `columns` that the grading workbook alone fills."""
+    """Return those of `columns` that only the grading workbook fills."""
     from verse_data.tables.columns import workbook_columns
 
     return [name for name in columns if name in workbook_columns()]
 
 
 def require_listed(workbooks: Sequence[Workbook], unit: str, options: Mapping[str, Any]) -> None:
-    """Raise `ContentMissing` if no release lists a workbook, and nothing is served without its grades."""
+    """Raise `ContentMissing` if no release lists a workbook, and these options need its grades."""
     asked, way = "sampling='grade'", "sampling='level' serves patches"
     if unit == "vertebra":
         asked, way = "unit='vertebra'", "include=('graded', 'not_assessed') serves vertebrae"
@@ -129,8 +129,8 @@ def require_listed(workbooks: Sequence[Workbook], unit: str, options: Mapping[st
 class Adoption:
     """What one call of :func:`adopt` did.
 
-    `version` is the one that contents were adopted for, `workbook` the path of a workbook for whose
-    sake it was made, `refused` says of tables in a folder why they are no workbook to adopt.
+    `version` is the one that files were adopted for; `workbook` the path of the new workbook that
+    it was made for, if any; `refused` maps tables in a folder to why they are no such workbook.
     """
 
     report: AdoptReport
@@ -146,11 +146,11 @@ def adopt(
     *,
     progress: Progress = silent,
 ) -> Adoption:
-    """Copy what lies in `sources` and belongs to a version into the dataset.
+    """Copy the files in `sources` that belong to a version into the dataset.
 
-    A grading workbook that the newest version does not list becomes part of the next version, if
-    that has none yet; its sheet, headings and cells are checked before anything is written. A table
-    that was named and is no such workbook is an error; one that lies in a folder is in ``refused``.
+    A grading workbook becomes part of the next version if the newest one lists none; its sheet,
+    headings and cells are checked before anything is written. A table that was named and is no such
+    workbook is an error; one that was found in a folder is in ``refused``.
     """
     resolved = dataset.resolve(version)
     check_sources(sources)
@@ -176,7 +176,7 @@ def adopt(
 def _new_workbook(
     dataset: Repository, sources: Sequence[Path | str], version: str
 ) -> tuple[LockedFile | None, dict[str, str]]:
-    """Return the workbook in `sources` that `version` can take in, and why other tables are none."""
+    """Return the workbook in `sources` that `version` can take in, and why other tables are not one."""
     lock = dataset.lock(version)
     known = {(file.size, file.sha256) for file in lock.files}
     names = {path.rpartition("/")[2] for path in lock.by_path}
@@ -188,11 +188,11 @@ def _new_workbook(
             continue
         try:
             _check_cells(path, dataset, lock)
-            found[measured.sha256] = _listed(path, measured, dataset, lock)
+            found[measured.sha256] = _workbook_entry(path, measured, dataset, lock)
         except (UsageError, *FILE_FAULTS) as error:
             if is_named:
                 raise
-            if path.name not in names:  # those that have a locked name are reported as different
+            if path.name not in names:  # files with a locked name are reported as different
                 refused[str(path)] = str(error)
     if len(found) > 1:
         listed = ", ".join(sorted(file.path for file in found.values()))
@@ -204,7 +204,7 @@ def _new_workbook(
 
 
 def _tables(sources: Sequence[Path | str]) -> Iterator[tuple[Path, bool]]:
-    """Yield every file that may be a workbook, and whether it was named or lies in a folder."""
+    """Yield every file that may be a workbook, and whether it was named or found in a folder."""
     for source in map(Path, sources):
         if source.is_dir():
             names = ((path, parse_path(path.name)) for path in walk_files(source))
@@ -214,7 +214,7 @@ def _tables(sources: Sequence[Path | str]) -> Iterator[tuple[Path, bool]]:
 
 
 def _check_cells(path: Path, dataset: Repository, lock: ReleaseLock) -> None:
-    """Raise one of our errors unless `path` holds gradings of scans of the release, all of them right."""
+    """Raise one of our errors unless `path` holds valid gradings of scans of the release."""
     from verse_data.tables.check import check_workbook
     from verse_data.tables.workbook import read_sheet
 
@@ -231,10 +231,10 @@ def _check_cells(path: Path, dataset: Repository, lock: ReleaseLock) -> None:
         )
 
 
-def _listed(
+def _workbook_entry(
     path: Path, measured: FileDigests, dataset: Repository, lock: ReleaseLock
 ) -> LockedFile:
-    """Return the workbook at `path` as the next version lists it; `UsageError` if there is one already."""
+    """Return the lock's entry for the workbook at `path`; `UsageError` if the lock lists another."""
     for old in index_scans(lock).grading:
         if _holds_gradings(old, dataset):
             raise UsageError(
@@ -244,7 +244,7 @@ def _listed(
                 f"verse-data lock NAME --from-tree FOLDER"
             )
     taken = {old.path.casefold() for old in lock.files}
-    # Its own name, or one that tells it from tables of other things in the same release.
+    # Its own name, or one that distinguishes it from other tables of the release.
     for name in (path.name, f"grading{path.suffix.lower()}"):
         file = LockedFile(path=name, **vars(measured))
         if name.casefold() not in taken and index_scans(_with(lock, file)).grading == (file,):
@@ -253,7 +253,7 @@ def _listed(
 
 
 def _holds_gradings(file: LockedFile, dataset: Repository) -> bool:
-    """Whether a locked table is a grading workbook; one that cannot be looked at counts as one."""
+    """Whether a locked table is a grading workbook; one that cannot be read counts as one."""
     from verse_data.tables.workbook import read_locked_sheet
 
     try:

@@ -1,7 +1,7 @@
-"""One process at a time for one thing, where the file system can say so.
+"""Locks between threads and processes, on file systems that support them.
 
-A lock here saves double work and is never needed for a right result: on some network file systems
-every process is told that it holds the lock.
+A lock here saves double work and is never needed for a correct result: on some network file systems
+every process gets the lock.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from verse_data.errors import LockTimeout
 
 log = logging.getLogger("verse_data.locks")
 
-_POLL, _PATIENCE = 0.02, 1.0
+_POLL_SECONDS, _CHECK_SECONDS = 0.02, 1.0
 _UNSUPPORTED: Final = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EROFS, errno.EINVAL}
-# filelock 4 would go over to marker files where flock is absent, and a kill leaves those behind.
-_KNOWN: Final = inspect.signature(filelock.FileLock.__init__).parameters
-_STRICT: Final[dict[str, Any]] = {"fallback_to_soft": False} if "fallback_to_soft" in _KNOWN else {}
+# filelock 4 would switch to marker files where flock is absent, and a kill leaves those behind.
+_OPTIONS: Final = inspect.signature(filelock.FileLock.__init__).parameters
+_HARD: Final[dict[str, Any]] = {"fallback_to_soft": False} if "fallback_to_soft" in _OPTIONS else {}
 
 
 @contextmanager
 def key_lock(
     folder: Path, key: str, *, timeout: float, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[None]:
-    """Hold a lock across threads and processes; `LockTimeout` after `timeout` s, or if `stop` says so."""
+    """Hold a lock across threads and processes; `LockTimeout` after `timeout` s, or if `stop()`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{key}.lock"
-    lock = filelock.FileLock(path, thread_local=False, **_STRICT)
+    lock = filelock.FileLock(path, thread_local=False, **_HARD)
     try:
         _acquire(lock, path, timeout, stop)
-        # The note is for a person who waits; the lock holds without it.
+        # Shown to whoever waits; the lock works without it.
         with suppress(OSError):
             path.write_text(f"process {os.getpid()} on {socket.gethostname()} since {time.ctime()}")
         yield
@@ -56,7 +56,7 @@ def _acquire(
     end = time.monotonic() + timeout
     while not lock.is_locked:
         try:
-            lock.acquire(timeout=min(timeout, _PATIENCE), poll_interval=_POLL)
+            lock.acquire(timeout=min(timeout, _CHECK_SECONDS), poll_interval=_POLL_SECONDS)
         except filelock.Timeout as error:
             holder = "another process"
             with suppress(OSError):
@@ -70,7 +70,7 @@ def _acquire(
         except (OSError, NotImplementedError) as error:
             if isinstance(error, OSError) and error.errno not in _UNSUPPORTED:
                 raise
-            why = "several processes may do the same work; the result is right all the same"
-            text = f"{path.parent}: this file system knows no locks, so {why}."
+            why = "several processes may do the same work; the result is still correct"
+            text = f"{path.parent}: this file system has no locks, so {why}."
             warnings.warn(text, RuntimeWarning, stacklevel=2)
             return

@@ -1,4 +1,4 @@
-"""Problems of a table or tree: all are collected, then 20 are shown and the rest is counted."""
+"""Problems of a table or tree: all are collected, then 20 are shown and the rest are counted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Problem:
     value: Any = None
 
     def __str__(self) -> str:
-        """Say file, sheet, row, column, value and rule in one line."""
+        """Return file, sheet, row, column, value and rule in one line."""
         where = [self.file]
         where += [f"sheet {self.sheet}"] if self.sheet else []
         where += [f"row {self.row}"] if self.row is not None else []
@@ -38,7 +38,7 @@ def _short(value: Any) -> str:
 
 
 def shown(things: Sequence[object], *, indent: str = "") -> list[str]:
-    """Return the first 20 of `things`, a line each, and how many more there are."""
+    """Return the first 20 of `things`, one per line, and how many more there are."""
     lines = [f"{indent}{thing}" for thing in things[:SHOWN]]
     return lines + [f"{indent}and {len(things) - SHOWN} more"] * (len(things) > SHOWN)
 

@@ -1,4 +1,4 @@
-"""How a long step shows itself: bars on a terminal and in a notebook, lines in a log."""
+"""Progress of long steps: bars on a terminal and in a notebook, lines in a log."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 Unit = Literal["items", "bytes"]
 Advance = Callable[[int], None]
-"""Called with the number of items or bytes that have just been done."""
+"""Called with the number of items or bytes just done."""
 
 Progress = Callable[[str, int, Unit], AbstractContextManager[Advance]]
-"""Called with a stage's name, total (0 if unknown) and unit; gives a context that yields an `Advance`."""
+"""Called with a stage's name, total (0 if unknown) and unit; returns a context with an `Advance`."""
 
 PROGRESS_VARIABLE: Final = "VERSE_DATA_PROGRESS"
 
 DELAY: Final = 0.5
-"""Seconds that a stage may take before a bar is shown of it."""
+"""Seconds that a stage runs before its bar is shown."""
 
-_EVERY: Final = 5.0  # seconds between two lines in a log
-_WIDE: Final = 70  # columns of a terminal that have room for a bar and the rate
+_LINE_SECONDS: Final = 5.0  # between two lines in a log
+_WIDE: Final = 70  # columns of a terminal that fit a bar and the rate
 
 
 @contextmanager
@@ -42,15 +42,15 @@ def silent(stage: str, total: int, unit: Unit) -> Iterator[Advance]:
 
 
 def ignore(amount: int) -> None:
-    """Do nothing with an amount that is done."""
+    """Show nothing of an amount that is done."""
     del amount
 
 
 def default() -> Progress:
-    """Return what fits stderr: bars, those of a notebook, or lines; `silent` where the user wants that."""
+    """Return the display for stderr: bars, a notebook's, or lines; `silent` if the user wants that."""
     if os.environ.get(PROGRESS_VARIABLE, "").strip().lower() in {"0", "off", "no", "false"}:
         return silent
-    # IPython is not imported for the question whether this is the kernel of a notebook.
+    # In a notebook IPython is imported already; elsewhere it is not imported just to ask.
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython and hasattr(ipython, "get_ipython") else None
     if getattr(shell, "kernel", None) is not None:
@@ -67,24 +67,24 @@ def _for_stream(stream: TextIO | None) -> Progress:
 
 
 def conclude(progress: Progress, line: str) -> None:
-    """Leave one line behind, such as where the files lie, if `progress` has shown what came before."""
+    """Print a final line, such as where the files are, if `progress` has shown anything before."""
     if isinstance(progress, (LogLines, TerminalBars)) and progress.has_shown:
         progress.has_shown = False
         progress.write(line)
 
 
 def spell_bytes(number: float) -> str:
-    """Return a size as people read it, such as ``12.1 GB``; 1 kB is 1000 bytes."""
+    """Return a readable size, such as ``12.1 GB``; 1 kB is 1000 bytes."""
     return decimal(round(number))
 
 
 class _Display:
-    """What displays share: whether a stage was shown, and how a line is written."""
+    """Common part of displays: whether a stage was shown, and writing a line."""
 
     has_shown = False
 
     def write(self, line: str) -> None:
-        """Write a line at once; a log that cannot be written stops no work."""
+        """Write and flush a line; a log that cannot be written is no error."""
         with suppress(OSError, ValueError):
             self._stream().write(f"{line}\n")
             self._stream().flush()
@@ -94,18 +94,18 @@ class _Display:
 
 
 class LogLines(_Display):
-    """Writes a line about a stage every few seconds, and one at its end; none of a short stage.
+    """Writes a line about a stage every few seconds, and one at its end; none for a short stage.
 
     Parameters
     ----------
     delay : float
         Seconds between two lines.
     clock : callable
-        Gives seconds that only grow.
+        Returns monotonic seconds.
     """
 
     def __init__(
-        self, *, delay: float = _EVERY, clock: Callable[[], float] = time.monotonic
+        self, *, delay: float = _LINE_SECONDS, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._delay, self._clock = delay, clock
 
@@ -114,7 +114,7 @@ class LogLines(_Display):
         """Write lines about one stage, and one when it is done."""
         from rich.progress import Progress as RichProgress
 
-        meter, turn = RichProgress(disable=True, get_time=self._clock), threading.Lock()
+        meter, lock = RichProgress(disable=True, get_time=self._clock), threading.Lock()
         meter.add_task(stage, total=total or None, unit=unit)
         (task,) = meter.tasks
         due = ends = self._clock() + self._delay
@@ -122,7 +122,7 @@ class LogLines(_Display):
         def advance(amount: int) -> None:
             nonlocal due
             meter.advance(task.id, amount)
-            with turn:
+            with lock:
                 if self._clock() >= due and not task.finished:
                     due = self._clock() + self._delay
                     show(task)
@@ -135,19 +135,19 @@ class LogLines(_Display):
 
     @contextmanager
     def _stage(self) -> Iterator[Callable[[Task], None]]:
-        """Give what shows the state of one stage, and take it away at the end if it is not to stay."""
+        """Yield a function that shows the state of one stage; a notebook's is cleared at the end."""
         yield lambda task: self.write(_line(task))
 
 
 class NotebookBars(LogLines):
-    """Draws a bar a stage below the cell of a notebook, and takes it away at the end.
+    """Draws a bar per stage below the cell of a notebook, and removes it at the end.
 
-    It needs no widgets, and so shows in JupyterLab, VS Code and Colab alike.
+    It needs no widgets, and so works in JupyterLab, VS Code and Colab alike.
 
     Parameters
     ----------
     delay : float
-        Seconds that a stage may take before its bar appears, and between two states of it.
+        Seconds before the bar of a stage appears, and between two updates.
     """
 
     def __init__(self, *, delay: float = DELAY) -> None:
@@ -157,8 +157,8 @@ class NotebookBars(LogLines):
     def _stage(self) -> Iterator[Callable[[Task], None]]:
         from IPython import display
 
-        context = copy_context()  # it knows the cell, also where another thread advances the stage
-        handles: list[Any] = []  # of what is below the cell: none yet, or one
+        context = copy_context()  # of the cell, for threads that advance the stage
+        handles: list[Any] = []  # of the display below the cell: none yet, or one
 
         def show(task: Task) -> None:
             value = f'value="{task.completed}" max="{task.total}"' if task.total else ""
@@ -177,16 +177,16 @@ class NotebookBars(LogLines):
                 drawn.update({"text/plain": ""}, raw=True)
 
     def _stream(self) -> TextIO:
-        return sys.stdout  # which is not red
+        return sys.stdout  # notebooks show stderr in red
 
 
 class TerminalBars(_Display):
-    """Draws a bar a stage on stderr with rate and time left, and takes it away at the end.
+    """Draws a bar per stage on stderr with rate and time left, and removes it at the end.
 
     Parameters
     ----------
     delay : float
-        Seconds that a stage may take before its bar appears.
+        Seconds before the bar of a stage appears.
     """
 
     def __init__(self, *, delay: float = DELAY) -> None:
@@ -195,7 +195,7 @@ class TerminalBars(_Display):
 
     @contextmanager
     def __call__(self, stage: str, total: int, unit: Unit) -> Iterator[Advance]:
-        """Draw the bar of one stage; those of stages within it stand below."""
+        """Draw the bar of one stage; bars of nested stages are below it."""
         bars = self._bars = self._bars or _rich_bars()
         task = bars.add_task(stage, total=total or None, unit=unit, visible=False)
 
@@ -219,7 +219,7 @@ class TerminalBars(_Display):
 
 
 def _rich_bars() -> RichProgress:
-    """Return bars that leave nothing behind, and stdout alone: it may be data, on its way elsewhere."""
+    """Return bars that vanish when done and do not touch stdout, which may carry data."""
     from rich import progress
     from rich.console import Console
     from rich.text import Text
@@ -249,7 +249,7 @@ def _amount(task: Task) -> list[str]:
 
 
 def _line(task: Task) -> str:
-    """Return where a stage is in one line: what is done, the rate, and the time left or taken."""
+    """Return the state of a stage in one line: amount done, rate, and time left or taken."""
     from rich.progress import TimeRemainingColumn
 
     time = TimeRemainingColumn(compact=True, elapsed_when_finished=True).render(task)

@@ -49,26 +49,26 @@ PHANTOM: Final = "phantom"
 """Name of the made-up release."""
 
 _TABLE_ROLES: Final[tuple[Role, ...]] = ("grading", "centroids", "ct_json", "mask")
-"""What the tables are made from; of a CT they say no more than its grid, which its mask has too."""
+"""Files that the tables are made from; of a CT they need only the grid, which its mask has too."""
 
 
 class Release:
-    """One release at one version, as :func:`verse_data.open_release` gives it.
+    """One release at one version, as returned by :func:`verse_data.open_release`.
 
-    Opening it reads the lock and nothing else; tables, stores and downloads come when asked for.
+    Opening it reads only the lock; tables, stores and downloads follow on demand.
 
     Parameters
     ----------
     dataset : Repository
-        Where its contents are.
+        The DataLad repository with its files.
     version : str
         A version that `dataset` has.
     config : Config
         Where stores go, and whether the network may be used.
     catalog : CatalogEntry or None
-        What is known of the release from elsewhere.
+        Published facts about the release.
     progress : Progress, optional
-        Told of every long step. Default: bars on a terminal or in a notebook, else lines on stderr.
+        Display of long steps. Default: bars on a terminal or in a notebook, else lines on stderr.
     """
 
     def __init__(
@@ -118,12 +118,12 @@ class Release:
 
     @cached_property
     def progress(self) -> Progress:
-        """What shows long steps."""
+        """Display of long steps."""
         return self._given_progress or default()
 
     @cached_property
     def index(self) -> Index:
-        """Which locked file is what."""
+        """Scan and role of each locked file."""
         return index_scans(self.lock, catalog=self.catalog)
 
     @cached_property
@@ -133,7 +133,7 @@ class Release:
 
     @property
     def gaps(self) -> int:
-        """How many files of scans, or whole scans, the lock lacks; :attr:`findings` names them."""
+        """Number of files of scans, or whole scans, that the lock lacks; :attr:`findings` names them."""
         from verse_data.tables.findings import index_findings
 
         rules = (finding.rule for finding in index_findings(self.index))
@@ -145,12 +145,12 @@ class Release:
         return Workbook(self.files, self.version, self.index, self.catalog)
 
     def provenance(self, scan_id: str | None = None) -> Provenance:
-        """Return what exactly this release is, or what exactly one scan of it is.
+        """Return exactly which files this release, or one scan of it, consists of.
 
         Parameters
         ----------
         scan_id : str, optional
-            Only the files of this scan, and those that belong to all. Default: the whole version.
+            Only the files of this scan, and those shared by all. Default: the whole version.
 
         Returns
         -------
@@ -167,17 +167,17 @@ class Release:
         return describe(self.files, self.version, scan_id=scan_id, catalog=self.catalog)
 
     def citation(self, style: Style = "text") -> str:
-        """Return how this version is cited: its publications, licence, attribution and lock.
+        """Return the citation of this version: its publications, licence, attribution and lock.
 
         Parameters
         ----------
         style : {"text", "bibtex", "ris", "json"}
-            A page to read, or entries for a reference manager, the data's own first.
+            A page to read, or entries for a reference manager, the data set's own first.
 
         Returns
         -------
         str
-            Text, or entries in the style that was asked for.
+            Text, or entries in this style.
 
         Raises
         ------
@@ -190,10 +190,10 @@ class Release:
         return cite_release(self.name, self.catalog, pinned, style=style)
 
     def diff(self, other: str, /) -> VersionDiff:
-        """Return what changed from the version `other` to this one, as deep as what is here allows.
+        """Return what changed from the version `other` to this one.
 
-        That is files; and of those that are here in both versions, labels of masks, cells of the
-        grading workbook, and points of centroid files.
+        Files are always compared; labels of masks, cells of the grading workbook and points of
+        centroid files are compared if both versions of the file are on this machine.
 
         Parameters
         ----------
@@ -216,7 +216,7 @@ class Release:
         return command(self.files, verb, *words, version=version)
 
     def _source_of(self, file: LockedFile) -> SourceFile:
-        """Return a content of this version as it lies here."""
+        """Return the local copy of a file of this version."""
         return self.files.source(file, version=unless_newest(self.files, self.version))
 
     # --- files ------------------------------------------------------------------------------------
@@ -263,10 +263,10 @@ class Release:
         jobs: int = 8,
         progress: Progress | None = None,
     ) -> FetchReport:
-        """Bring contents of `scan_ids` to this machine, verified.
+        """Fetch the files of `scan_ids`, and verify them.
 
-        Files that have no address, and belong to what was asked for only as everything does (such as
-        the grading workbook where no role was named), are in the report's ``to_adopt``.
+        Files without an address that were not asked for by scan or role (such as the grading
+        workbook, which belongs to all scans) are not an error; they are in the report's ``to_adopt``.
 
         Parameters
         ----------
@@ -275,23 +275,23 @@ class Release:
         roles : sequence of str, optional
             Such as ``("ct", "mask")``, as in :meth:`path`. Default: all.
         engine : str, optional
-            Has no effect, but for a warning: leave it out.
+            Has no effect except a warning: leave it out.
         jobs : int
-            How many files come at once.
+            How many files are fetched at once.
         progress : Progress, optional
-            Told of the work. Default: the release's own.
+            Display of the work. Default: the release's own.
 
         Returns
         -------
         FetchReport
-            What was here, what came, and what nobody serves.
+            Files that were here, that were fetched, and that have no address.
 
         Raises
         ------
         Offline
-            If something is missing and the network is forbidden; it is listed.
+            If files are missing, which are listed, and the network is forbidden.
         NetworkError, IntegrityError
-            If files could not be had; the others are in place.
+            If files could not be fetched; the others are in place.
         """
         serve.notice_engine(engine)
         files, show = self.locked(scan_ids, roles), progress or self.progress
@@ -302,26 +302,26 @@ class Release:
     def fetch_files(
         self, files: Sequence[LockedFile], *, jobs: int = 8, progress: Progress | None = None
     ) -> FetchReport:
-        """Bring the contents of locked files here; failures are in the report, and not raised.
+        """Fetch locked files; failures are in the report, and not raised.
 
         Parameters
         ----------
         files : sequence of LockedFile
-            As :meth:`locked` gives them.
+            As returned by :meth:`locked`.
         jobs : int
-            How many files come at once.
+            How many files are fetched at once.
         progress : Progress, optional
-            Told of the work. Default: the release's own.
+            Display of the work. Default: the release's own.
 
         Returns
         -------
         FetchReport
-            What came, what was here, and what failed.
+            Files that were fetched, that were here, and that failed.
 
         Raises
         ------
         Offline
-            If something is missing and the network is forbidden; it is listed.
+            If files are missing, which are listed, and the network is forbidden.
         """
         show = progress or self.progress
         if self.name == PHANTOM and not all(map(self.files.has, files)):
@@ -339,11 +339,11 @@ class Release:
         Parameters
         ----------
         files : iterable of LockedFile
-            What :meth:`locked` gave.
+            As returned by :meth:`locked`.
         scan_ids : iterable of str or None
-            What was asked for; None means all.
+            Scans that were asked for; None means all.
         roles : sequence of str or None
-            What was asked for; None means all.
+            Roles that were asked for; None means all.
 
         Returns
         -------
@@ -358,10 +358,10 @@ class Release:
         )
 
     def path(self, scan_id: str, role: Role) -> Path:
-        """Return where one content lies on this machine, once it is known to be the locked one.
+        """Return the path of one file on this machine, after checking its digest.
 
-        The file is hashed at each call. It is read-only, and its name is its git-annex key, with the
-        ending of the file that it is.
+        The file is hashed at each call. It is read-only, and its name is its git-annex key with the
+        extension of the original name.
 
         Parameters
         ----------
@@ -402,22 +402,22 @@ class Release:
         scan_ids: Iterable[str] | None = None,
         progress: Progress | None = None,
     ) -> Verification:
-        """Check what is here against the lock, and the lock against the catalog; nothing means clean.
+        """Check the files here against the lock, and the lock against the catalog.
 
         Parameters
         ----------
         level : {"hash", "presence", "size", "content"}
-            What is asked of each file; each level includes those before it: presence, size, SHA-256,
-            and whether it can be used.
+            How much of each file is checked. Each level includes the ones before it: presence, size,
+            SHA-256, and whether the file can be read and used.
         scan_ids : iterable of str, optional
             Scan ids such as ``"verse004"``. Default: all.
         progress : Progress, optional
-            Told of the work. Default: the release's own.
+            Display of the work. Default: the release's own.
 
         Returns
         -------
         Verification
-            A tuple of findings, each with the command that mends it; empty means clean.
+            A tuple of findings, each with the command that fixes it; empty means clean.
         """
         from verse_data.tables.check import verify
 
@@ -432,7 +432,7 @@ class Release:
         )
 
     def known_scans(self, scan_ids: Iterable[str] | None) -> list[str]:
-        """Return scan ids as a list, each once, if all are of this version.
+        """Return scan ids as a list, each once, if this version has all of them.
 
         Parameters
         ----------
@@ -447,14 +447,14 @@ class Release:
         Raises
         ------
         UsageError
-            If one is of no scan of this version, or was published and is not in its lock.
+            If this version has no such scan, or it was published but is not in the lock.
         """
         known = list(self.series)
         if scan_ids is None:
             return known
         try:
             ids = None if isinstance(scan_ids, str) else list(dict.fromkeys(scan_ids))
-        except TypeError:  # it is no iterable, or holds what is no name
+        except TypeError:  # not iterable, or its items are not strings
             ids = None
         if ids is None:
             raise UsageError(f"{scan_ids!r} is no list of scan ids such as ['verse004'].")
@@ -483,36 +483,36 @@ class Release:
         Raises
         ------
         ValidationFailed, IntegrityError, UnsafeInput
-            If a file that they are made of is broken; each is named, with the place in it.
+            If a file that they are made from is broken; each is named, with the place in it.
         """
         self._warn_of_absent_files()
         return self._tables_for(None)
 
     @property
     def scans(self) -> pd.DataFrame:
-        """One row a CT series."""
+        """One row per CT series."""
         return self.tables.scans.copy()
 
     @property
     def vertebrae(self) -> pd.DataFrame:
-        """One row a vertebra that was graded, segmented or marked by a centroid."""
+        """One row per vertebra that was graded, segmented or marked by a centroid."""
         return self.tables.vertebrae.copy()
 
     @property
     def subjects(self) -> pd.DataFrame:
-        """One row a patient."""
+        """One row per patient."""
         return self.tables.subjects.copy()
 
     @property
     def findings(self) -> pd.DataFrame:
-        """One row a broken file, a disagreement between files, or one with what is published."""
+        """One row per broken file, and per disagreement between files or with published facts."""
         self._warn_of_absent_files(headers=True)
         return self._read_tables().findings.copy()
 
     def select(self, where: str, *, scan_ids: Iterable[str] | None = None) -> pd.DataFrame:
-        """Return the rows of :attr:`vertebrae`, or of these scans alone, for which `where` is true.
+        """Return the rows of :attr:`vertebrae`, of all or only these scans, for which `where` is true.
 
-        A broken file is an error if it belongs to a scan that is looked at, and a finding if not.
+        A broken file is an error if it belongs to one of these scans, and else only a finding.
 
         Parameters
         ----------
@@ -531,8 +531,8 @@ class Release:
         QueryRefused
             If `where` is not part of the query grammar; the text points at the position.
         ContentMissing
-            If it asks about grades, or anything else that the grading workbook alone says, and that
-            is not here.
+            If it needs grades, or another column that only the grading workbook fills, and that is
+            not here.
         """
         from verse_data.tables.query import columns_used, select
 
@@ -548,15 +548,15 @@ class Release:
         return select(rows if chosen is None else rows[rows["scan_id"].isin(chosen)], where)
 
     def require_grades(self, where: str | None) -> None:
-        """Raise `ContentMissing` if `where` asks about grades, and the workbook is not here.
+        """Raise `ContentMissing` if `where` needs the grading workbook, and that is not here.
 
-        So it does for every column that the grading workbook alone fills: ``grade``,
+        That is every condition on a column that only the workbook fills: ``grade``,
         ``fracture_type``, ``foreign_material``, ``bmd_mg_cm3``, ``age_years`` and the like.
 
         Parameters
         ----------
         where : str or None
-            A condition, as in :meth:`select`; None asks for nothing.
+            A condition, as in :meth:`select`; None needs nothing.
         """
         from verse_data.tables.query import columns_used
 
@@ -572,7 +572,7 @@ class Release:
         jobs: int = 8,
         progress: Progress | None = None,
     ) -> pd.DataFrame:
-        """Fetch everything that the tables say of these scans, then :meth:`select`.
+        """Fetch the files behind the tables of these scans, then :meth:`select`.
 
         Parameters
         ----------
@@ -581,16 +581,16 @@ class Release:
         scan_ids : iterable of str, optional
             Scan ids such as ``"verse004"``. Default: all.
         graded : bool
-            Whether the rows are to have their grades, where an address has the workbook.
+            Whether the rows are to have grades, if the workbook can be fetched.
         jobs : int
-            How many files come at once.
+            How many files are fetched at once.
         progress : Progress, optional
-            Told of the work. Default: the release's own.
+            Display of the work. Default: the release's own.
 
         Returns
         -------
         pandas.DataFrame
-            What :meth:`select` gives.
+            As from :meth:`select`.
 
         Raises
         ------
@@ -598,7 +598,7 @@ class Release:
             If `where` is not part of the query grammar; nothing was fetched.
         Offline, NetworkError, ContentMissing, IntegrityError
             If a mask or centroid file, the CT of a scan without a mask, or a grading workbook that is
-            needed, is not here and cannot be had: rows would be missing without a word.
+            needed, is not here and cannot be fetched: rows would silently be missing.
         """
         from verse_data.tables.query import check_condition
 
@@ -616,23 +616,23 @@ class Release:
         jobs: int = 8,
         progress: Progress | None = None,
     ) -> None:
-        """Bring what the tables of `scan_ids` are made of to this machine.
+        """Fetch the files that the tables of `scan_ids` are made from.
 
-        The grading workbook is fetched where an address has it, if `where` asks for what it alone
-        says, or if the tables are to be `graded`.
+        The grading workbook is fetched, if it has an address, when `where` uses a column that only
+        it fills, or when the tables are to be `graded`.
 
         Parameters
         ----------
         scan_ids : iterable of str, optional
             Scan ids such as ``"verse004"``. Default: all.
         where : str, optional
-            A condition that the tables will be asked.
+            A condition that the tables will be queried with.
         graded : bool
             Whether the grading workbook is wanted in any case.
         jobs : int
-            How many files come at once.
+            How many files are fetched at once.
         progress : Progress, optional
-            Told of the work. Default: the release's own.
+            Display of the work. Default: the release's own.
 
         Raises
         ------
@@ -674,7 +674,7 @@ class Release:
         UsageError
             If there is no such split.
         ValidationFailed, IntegrityError, UnsafeInput
-            If a file of these scans is broken; those of others do not matter.
+            If a file of these scans is broken; broken files of other scans do not matter.
         """
         from verse_data.tables.splits import of_split
 
@@ -691,10 +691,10 @@ class Release:
         stratify: Sequence[str] | None = None,
         split: str | None = None,
     ) -> Folds:
-        """Deal the patients of a split (default: of all) into `k` folds of like make-up.
+        """Divide the patients of a split (default: of all) into `k` balanced folds.
 
-        See :func:`verse_data.tables.folds.make_folds`. Where the grading workbook is not here, a
-        warning says so.
+        See :func:`verse_data.tables.folds.make_folds`. If the grading workbook is not here, a warning
+        says so.
 
         Parameters
         ----------
@@ -703,10 +703,10 @@ class Release:
         seed : int
             Another seed gives other folds, about equally balanced.
         stratify : sequence of str, optional
-            Columns of :attr:`vertebrae` whose values are spread evenly. Default: the usual ones, but for
-            grades and foreign material where the grading workbook is not here.
+            Columns of :attr:`vertebrae` whose values are spread evenly. Default: grade, region and
+            foreign material; only the region if the grading workbook is not here.
         split : {"training", "validation", "test"}, optional
-            Published split that is looked at. Default: all.
+            Published split that is divided. Default: all.
 
         Returns
         -------
@@ -723,12 +723,12 @@ class Release:
         if stratify is None:
             stratify = STRATIFY
             if not self.workbook.is_here:
-                lost = workbook_columns_of(STRATIFY)
-                stratify = [name for name in STRATIFY if name not in lost]
+                unknown = workbook_columns_of(STRATIFY)
+                stratify = [name for name in STRATIFY if name not in unknown]
                 absence = self.workbook.absence()
                 self._warn_once(
                     f"Folds are balanced over {' and '.join(stratify)} alone, not over "
-                    f"{' and '.join(lost)}. {absence}"
+                    f"{' and '.join(unknown)}. {absence}"
                 )
                 self._warned.add(absence)
         self.workbook.require(column_names(stratify), asked=f"stratify={stratify!r}")
@@ -747,14 +747,14 @@ class Release:
     def read_folds(self, path: str | os.PathLike[str], *, split: str | None = None) -> Folds:
         """Read folds that were written before, and check that they are of this version's scans.
 
-        See :meth:`verse_data.tables.folds.Folds.read`, which checks the scans alone.
+        See :meth:`verse_data.tables.folds.Folds.read`, which checks only the scans.
 
         Parameters
         ----------
         path : path
             A file that :meth:`verse_data.tables.folds.Folds.write` wrote.
         split : {"training", "validation", "test"}, optional
-            Published split that is looked at. Default: all.
+            Published split that was divided. Default: all.
 
         Returns
         -------
@@ -774,17 +774,17 @@ class Release:
         return Folds.read(Path(path), scans, release=self.name, lock=f"sha256:{self.lock.digest}")
 
     def _warn_of_absent_files(self, *, headers: bool = False) -> None:
-        """Warn, once, of files that are not here and would fill rows or cells of the tables.
+        """Warn once about files that are not here and would fill rows or cells of the tables.
 
-        `headers` says that the headers of all CTs count, and not only of those without a mask.
+        With `headers`, every CT counts, for its header, and not only those of scans without a mask.
         """
         roles: tuple[Role, ...] = (*_TABLE_ROLES, "ct") if headers else _TABLE_ROLES
         if not (self.workbook.is_here or self.workbook.can_be_fetched):
             roles = tuple(role for role in roles if role != "grading")
             self._warn_once(self.workbook.absence())
         bare = [] if headers else [name for name in self.series if _needs_ct(self.series[name])]
-        asked: list[tuple[list[str] | None, tuple[Role, ...]]] = [(None, roles), (bare, ("ct",))]
-        for scan_ids, wanted in asked:
+        groups: list[tuple[list[str] | None, tuple[Role, ...]]] = [(None, roles), (bare, ("ct",))]
+        for scan_ids, wanted in groups:
             files = self.locked(scan_ids, wanted)
             absent = sum(not self.files.has(file) for file in files)
             if absent:
@@ -801,11 +801,11 @@ class Release:
             warn(IncompleteTable(sentence))
 
     def _tables_for(self, scan_ids: Collection[str] | None, *, graded: bool = True) -> Tables:
-        """Return the tables, if no file of `scan_ids` (None: of all), and no workbook if `graded`, is broken."""
+        """Return the tables; an error if a file of `scan_ids`, or the workbook if `graded`, is broken."""
         return self._read_tables().sound(scan_ids, graded=graded, listing=self._command("findings"))
 
     def _read_tables(self) -> Tables:
-        """Read what is here; once, and again when a file has come, gone or been replaced."""
+        """Return the tables of the files that are here; read again only if these have changed."""
         from verse_data.tables.assemble import build_tables
 
         state = {file.path: _identity(self.files.object_path(file)) for file in self.lock.files}
@@ -824,12 +824,12 @@ class Release:
 
     @property
     def _stores(self) -> Stores:
-        """Where the stores of this version's scans are, and what they are made from."""
+        """The stores of this version's scans."""
         licence = self.catalog.licence if self.catalog else "unknown"
         return Stores(self.files, self.version, self.config, licence)
 
     def source(self, scan_id: str) -> ScanSource:
-        """Return what the store of a scan is made from.
+        """Return the source files that the store of a scan is made from.
 
         Parameters
         ----------
@@ -860,7 +860,7 @@ class Release:
         client: Any = None,
         progress: Progress | None = None,
     ) -> dict[str, Path]:
-        """Convert scans (default: all that have a CT) into Zarr stores; those that exist are kept.
+        """Convert scans (default: all that have a CT) into Zarr stores; existing stores are kept.
 
         Parameters
         ----------
@@ -871,9 +871,9 @@ class Release:
         workers : int, optional
             Processes, 1 or more. Default: one per core.
         client : distributed.Client, optional
-            Convert on a Dask cluster that sees the same folders, instead of on processes here.
+            Convert on a Dask cluster that sees the same folders, instead of in processes here.
         progress : Progress, optional
-            Told of the work. Default: the release's own.
+            Display of the work. Default: the release's own.
 
         Returns
         -------
@@ -883,11 +883,11 @@ class Release:
         Raises
         ------
         UsageError
-            If there is no such scan, or `workers` is no number of processes.
+            If there is no such scan, or `workers` is not a number of processes.
         ContentMissing
             If there is no store yet and files are not on this machine; fetch them first.
         ValidationFailed, VolumeCorrupt, NiftiRefused
-            If a volume cannot be used; stores of other scans that are finished stay.
+            If a volume cannot be used; finished stores of other scans are kept.
         """
         from verse_data.volumes.recipe import Recipe
 
@@ -909,7 +909,7 @@ class Release:
     ) -> xr.Dataset:
         """Open one scan as an ``xarray.Dataset`` with world coordinates, lazily.
 
-        The store is built first if it does not exist. Its attributes say whose scan it is, and
+        The store is built first if it does not exist. The attributes name subject and split, and the
         licence and attribution of the release.
 
         Parameters
@@ -951,7 +951,7 @@ class Release:
         graded: bool = False,
         progress: Progress | None = None,
     ) -> serve.Contribution:
-        """Fetch and convert what is `chosen`, and return it ready to be served.
+        """Fetch and convert the `chosen` scans, and return them ready to be served.
 
         A finished store needs no volume; rows of vertebrae need mask and centroids.
 
@@ -964,11 +964,11 @@ class Release:
         workers : int, optional
             As in :meth:`build_cache`.
         with_rows : bool
-            Whether vertebrae are needed; tables are made for nothing else.
+            Whether rows of vertebrae are needed; tables are read only for them.
         graded : bool
             Whether their grades are needed.
         progress : Progress, optional
-            Told of the work. Default: the release's own.
+            Display of the work. Default: the release's own.
 
         Returns
         -------
@@ -979,23 +979,23 @@ class Release:
 
         recipe = make_recipe(spacing, interpolation, codec)
         given, wanted = self._rows(chosen)
-        graded = graded or _gives_grades(given)
+        graded = graded or _has_grades(given)
         if graded:
             self.workbook.require_obtainable()
         ids = [name for name in self.series if name in wanted]
         with_image = [name for name in ids if "ct" in self.series[name].files]
-        stores, lost = self._stores.find([self.series[name] for name in with_image], recipe)
+        stores, why_not = self._stores.find([self.series[name] for name in with_image], recipe)
         unbuilt = [name for name in with_image if name not in stores]
         with_rows = with_rows or given is not None
         if unbuilt or with_rows:
             self._stores.require_room([self.series[name] for name in unbuilt], codec)
         rows = None
-        if with_rows:  # before volumes are fetched for rows that are refused
+        if with_rows:  # first, so that no volume is fetched for rows that are then refused
             self.fetch_tables(ids, graded=graded, progress=progress)
             rows = self._tables_for(wanted, graded=graded).vertebrae
             rows = self._chosen_rows(given, rows[rows["scan_id"].isin(wanted)])
         if unbuilt:
-            with no_shared_store(lost):
+            with no_shared_store(why_not):
                 self.fetch(unbuilt, roles=VOLUME_ROLES, progress=progress)
             stores |= self.build_cache(unbuilt, recipe=recipe, workers=workers, progress=progress)
         scans = [self.series[name] for name in ids]
@@ -1016,7 +1016,7 @@ class Release:
         )
 
     def _chosen_rows(self, given: pd.DataFrame | None, own: pd.DataFrame) -> pd.DataFrame:
-        """Return this version's own rows of the vertebrae that are `given`, or all."""
+        """Return this version's rows of the `given` vertebrae, or all rows."""
         from verse_data.tables.given_rows import own_rows
 
         return own if given is None else own_rows(given, own, version=f"{self.name} {self.version}")
@@ -1024,7 +1024,7 @@ class Release:
     def _facts(
         self, scan_ids: Collection[str], recipe: Recipe, *, with_rows: bool
     ) -> dict[str, Any]:
-        """Return the provenance of served scans: that of the release, with their files alone."""
+        """Return the provenance of served scans: that of the release, with only their files."""
         from verse_data.releases import provenance
 
         whole = self.provenance()
@@ -1047,10 +1047,10 @@ class Release:
         Parameters
         ----------
         chosen : iterable of str, or DataFrame
-            Scan ids; or rows of :attr:`vertebrae` or :attr:`scans`, for example out of
+            Scan ids; or rows of :attr:`vertebrae` or :attr:`scans`, for example from
             :meth:`select`, a fold, or a CSV file of them. Rows choose vertebrae by ``scan_id`` and
-            ``level``, each once; what is served of them is what this version says. Other columns
-            are compared with it where the table has them, and ignored where not.
+            ``level``, each once; their values are served from this version. Other columns of the
+            table must agree with it; columns that the table does not have are ignored.
         unit : {"scan", "patch", "vertebra"}
             What one sample is.
         **options
@@ -1059,24 +1059,24 @@ class Release:
         Returns
         -------
         ScanDataset, PatchDataset or VertebraDataset
-            What :func:`verse_data.load_split` gives for this `unit`.
+            As from :func:`verse_data.load_split` with this `unit`.
 
         Raises
         ------
         UsageError
-            Beside what :func:`verse_data.load_split` raises: if a row names a vertebra that this
-            version lacks, a vertebra is given twice, or a value is not what this version says.
+            As in :func:`verse_data.load_split`; or if a row names a vertebra that this version
+            lacks, a vertebra is given twice, or a value is not that of this version.
         """
-        how, own = serve.split_options(unit, options)
-        serve.check_options(unit, how, own)
+        preparing, own = serve.split_options(unit, options)
+        serve.check_options(unit, preparing, own)
         rows = serve.needs(unit, own)
         if rows["graded"]:
             require_listed([self.workbook], unit, own)
-        part = self.contribution(chosen, **rows, **how)
+        part = self.contribution(chosen, **rows, **preparing)
         return serve.dataset([part], unit=unit, **own)
 
     def _rows(self, chosen: Iterable[str] | pd.DataFrame) -> tuple[pd.DataFrame | None, set[str]]:
-        """Return `chosen` if it holds vertebra rows, and the ids of its scans."""
+        """Return `chosen` if it has rows of vertebrae, and the ids of its scans."""
         if not hasattr(chosen, "columns"):
             return None, set(self.known_scans(chosen))
         from verse_data.tables.given_rows import check_scans, with_scan_ids
@@ -1095,12 +1095,12 @@ class Release:
 
 
 def _needs_ct(scan: ScanFiles) -> bool:
-    """Whether nothing but the CT of a scan tells where its centroids lie."""
+    """Whether only the CT of a scan has the grid of its centroids."""
     return "ct" in scan.files and "centroids" in scan.files and "mask" not in scan.files
 
 
-def _gives_grades(rows: pd.DataFrame | None) -> bool:
-    """Whether rows came with what the workbook says, which is held against that of the version."""
+def _has_grades(rows: pd.DataFrame | None) -> bool:
+    """Whether given rows have values of the workbook, which must agree with the version's."""
     if rows is None:
         return False
     given = rows[workbook_columns_of(rows.columns)]
@@ -1108,7 +1108,7 @@ def _gives_grades(rows: pd.DataFrame | None) -> bool:
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    """Return what is another for another file at `path`; nothing where there is none."""
+    """Return inode, size and times of the file at `path`; empty if there is none."""
     try:
         facts = path.stat()
     except OSError:
@@ -1117,19 +1117,19 @@ def _identity(path: Path) -> tuple[int, ...]:
 
 
 def write_phantom(dataset: Repository, progress: Progress) -> None:
-    """Write the phantom's files, lock them if there is no lock, and adopt what is not here."""
+    """Write the phantom's files, lock them if there is no lock, and adopt the missing ones."""
     from verse_data import phantom
 
     with staging(dataset.path.with_name("phantom-tree")) as tree:
         phantom.write(tree, progress=progress)
         if not dataset.exists():
             dataset.publish(lock_tree(tree, release=PHANTOM, progress=progress))
-        # Made by another version of NumPy its bytes may differ: what is not locked is not taken.
+        # Another version of NumPy may write other bytes; files that are not locked are not adopted.
         dataset.adopt([tree], progress=progress)
 
 
 def _restore_phantom(dataset: Repository, lock: ReleaseLock, progress: Progress) -> None:
-    """Write the phantom's files again where some are not here: no address has them."""
+    """Write missing files of the phantom again, since they have no address to be fetched from."""
     from verse_data.phantom.spec import DEFAULT_SUBJECTS, subjects
 
     written = {
@@ -1138,5 +1138,5 @@ def _restore_phantom(dataset: Repository, lock: ReleaseLock, progress: Progress)
         for series in subject.series
     }
     locked = {path.rpartition("/")[2] for path in lock.by_path if path.endswith("_ct.nii.gz")}
-    if written == locked:  # and no other tree under this name
+    if written == locked:  # else another tree was locked under this name
         write_phantom(dataset, progress)

@@ -1,4 +1,4 @@
-"""From chosen scans of one release or of several to a torch dataset; the options of each unit."""
+"""From chosen scans of one or several releases to a torch dataset; the options of each unit."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 Scans = Mapping[str, ScanFiles]
 Place = tuple[int, str]
-"""Number of a release, and the id of a scan in it."""
+"""Position of a release, and the id of a scan in it."""
 
 _PUBLISHED: Final = re.compile(
     r"(?P<series>(?:verse|gl)\d{3}(?:_split-verse\d{3})?)(?P<direction>_dir-[a-z]+)?"
 )
-"""Ids of VerSe, whose numbers are one series each; MICCAI names may leave the direction out."""
+"""Ids of VerSe, where each number is one series; MICCAI names may omit the direction."""
 
 _SHOWN: Final = 5
 
@@ -88,7 +88,7 @@ _PREPARING: Final = {"spacing", "interpolation", "codec", "workers", "progress"}
 
 
 def split_options(unit: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the options that say how scans are fetched and converted, and the dataset's own."""
+    """Return the options for fetching and converting scans, and those of the dataset."""
     if not isinstance(unit, str) or unit not in _OF_UNIT:
         guess = did_you_mean(unit, _OF_UNIT)
         raise UsageError(f"unit={unit!r} is not served; units are {', '.join(_OF_UNIT)}.{guess}")
@@ -105,7 +105,7 @@ def split_options(unit: str, options: Mapping[str, Any]) -> tuple[dict[str, Any]
 
 
 def notice_engine(engine: object) -> None:
-    """Warn where somebody still chooses what fetches: there is one way now."""
+    """Warn that ``engine=`` no longer has an effect."""
     if engine is not None:
         warn(
             FutureWarning(
@@ -125,7 +125,7 @@ def needs(unit: str, own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_options(unit: str, preparing: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Raise `UsageError` for an option that is refused, before anything is listed or fetched for it."""
+    """Raise `UsageError` for a wrong option, before anything is listed or fetched."""
     check_processes(preparing.get("workers"))
     make_recipe(
         preparing.get("spacing"),
@@ -136,19 +136,19 @@ def check_options(unit: str, preparing: Mapping[str, Any], options: Mapping[str,
         raise UsageError(
             f"orientation={options['orientation']!r}: give axis codes such as 'RAS' or 'PIR'."
         )
-    # Whether the weights of a class fit is a question to the data.
+    # Weights of classes can be checked only with the data.
     by_class = options.get("sampling") in ("level", "grade")
-    alone = {name: value for name, value in options.items() if name != "weights" or not by_class}
+    checked = {name: value for name, value in options.items() if name != "weights" or not by_class}
     rows = None
     if needs(unit, options)["with_rows"]:
         from verse_data.tables.columns import to_frame
 
         rows = to_frame("vertebrae", [])
-    _make_dataset(unit, [], rows, alone)
+    _make_dataset(unit, [], rows, checked)
 
 
 def check_processes(workers: int | None) -> int:
-    """Return how many processes convert: as many as were asked for, or one a core."""
+    """Return the number of processes for conversion: `workers`, or one per core."""
     if workers is None:
         return os.cpu_count() or 1
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
@@ -177,7 +177,7 @@ class Contribution:
     facts : mapping
         Its provenance; at least ``release``, ``version`` and ``licence``.
     series : mapping
-        The files of all its scans by scan id, of those that were not asked for too.
+        The files of all its scans by scan id, including those that were not asked for.
     """
 
     scans: tuple[ServedScan, ...]
@@ -190,7 +190,7 @@ class Contribution:
 def dataset(
     parts: Sequence[Contribution], *, unit: str, lost: Sequence[LeftOut] = (), **options: Any
 ) -> ScanDataset | PatchDataset | VertebraDataset:
-    """Serve what the releases contribute; a series that several hold comes from the first that can.
+    """Serve the parts as one dataset; a series in several is taken from the first with a sample.
 
     `lost` are published series that no lock lists; they are listed as left out.
     """
@@ -199,16 +199,16 @@ def dataset(
     one = parts[0] if len(parts) == 1 else united(parts, unit, options)
     scans, left_out = list(one.scans), [*one.left_out, *lost]
     if unit == "vertebra" and one.vertebrae is not None:
-        marked = set(one.vertebrae["scan_id"])
+        with_rows = set(one.vertebrae["scan_id"])
         left_out += [
             LeftOut(scan.scan_id, scan.subject_id, "no_vertebra")
             for scan in scans
-            if scan.scan_id not in marked
+            if scan.scan_id not in with_rows
         ]
-        scans = [scan for scan in scans if scan.scan_id in marked]
+        scans = [scan for scan in scans if scan.scan_id in with_rows]
     provenance = _provenance([part.facts for part in parts], unit, options)
-    how = {"provenance": provenance, "left_out": left_out, **options}
-    made = _make_dataset(unit, scans, one.vertebrae, how)
+    settings = {"provenance": provenance, "left_out": left_out, **options}
+    made = _make_dataset(unit, scans, one.vertebrae, settings)
     if not len(made):
         _refuse_empty(made, [str(part.facts["release"]) for part in parts])
     return made
@@ -230,7 +230,7 @@ def _make_dataset(
     return training.VertebraDataset(scans, vertebrae, **options)
 
 
-_WAYS_OUT: Final = {
+_REMEDIES: Final = {
     "not_assessed": "include=('graded', 'not_assessed')",
     "foreign_material": "include=('graded', 'foreign_material')",
     "no_centroid": "around='mask'",
@@ -239,11 +239,11 @@ _WAYS_OUT: Final = {
     "grade": "sampling='level' (no vertebra has both a centroid and a grade)",
     "level": "sampling='uniform' (no vertebra has a centroid)",
 }
-"""Options that serve what was left out for a reason, or where `sampling` finds nothing to draw."""
+"""Options that serve what was left out, by its reason or by the `sampling` that left it out."""
 
 
 def _refuse_empty(made: ServedDataset, releases: Sequence[str]) -> NoReturn:
-    """Raise `UsageError` instead of a dataset that would train on nothing without a word."""
+    """Raise `UsageError` for an empty dataset, with what was left out and how to serve it."""
     counts = made.excluded["reason"].value_counts()
     left_out = ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "nothing"
     message = f"There is nothing to serve: no {made.unit} is left. Left out: {left_out}."
@@ -251,14 +251,14 @@ def _refuse_empty(made: ServedDataset, releases: Sequence[str]) -> NoReturn:
         lines = " and ".join(f"`verse-data findings {name}`" for name in releases)
         message += f" Grades come from the grading workbook; whether it is here, {lines} says."
     causes = {*counts.index, made.options.get("sampling")}
-    ways = [way for cause, way in _WAYS_OUT.items() if cause in causes]
-    raise UsageError(f"{message} To serve some: {'; '.join(ways) or 'choose other scans or rows'}.")
+    remedies = "; ".join(remedy for cause, remedy in _REMEDIES.items() if cause in causes)
+    raise UsageError(f"{message} To serve some: {remedies or 'choose other scans or rows'}.")
 
 
 def _provenance(
     facts: Sequence[Mapping[str, Any]], unit: str, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the provenance of a dataset, with the packages that shape samples of this unit."""
+    """Return the provenance of a dataset, with the packages that influence its samples."""
     turned = options.get("axes", "scan") == "spine"
     resampled = unit == "vertebra" and (turned or options.get("voxel_mm", 1.0) is not None)
     by_rows = needs(unit, options)["with_rows"]
@@ -278,12 +278,12 @@ def _provenance(
 
 
 def same_series(releases: Sequence[Scans]) -> dict[Place, int]:
-    """Return the number of the series that each scan is; copies in several releases share it.
+    """Return a series number for each scan; copies of a series in several releases share one.
 
-    Names come first: one scan id is one series. A scan whose id no release before has is the series
-    of one before if its CT has the same bytes, or if the two published names differ in nothing but
-    a direction that one of them leaves out; but never if its release has that series by name, or
-    as another scan: what one release tells apart stays apart.
+    Equal scan ids are one series. A scan with a new id is a series of an earlier release if its CT
+    has the same bytes, or if the two published names differ only by a direction that one omits; but
+    not if its own release already has that series under another id: two scans of one release are
+    never merged.
     """
     numbers: dict[Place, int] = {}
     known: defaultdict[str, list[int]] = defaultdict(list)
@@ -302,7 +302,7 @@ def same_series(releases: Sequence[Scans]) -> dict[Place, int]:
 
 
 def _keys(scan: ScanFiles) -> tuple[list[str], list[str]]:
-    """Return the keys by which later releases find `scan`, and those by which it finds earlier ones."""
+    """Return the keys that `scan` is found by in later releases, and those it looks up in earlier."""
     content = [scan.files["ct"].sha256] if "ct" in scan.files else []
     kept, sought = [scan.scan_id, *content], content
     if name := _PUBLISHED.fullmatch(scan.scan_id):
@@ -313,7 +313,7 @@ def _keys(scan: ScanFiles) -> tuple[list[str], list[str]]:
 
 
 def patients(releases: Sequence[Scans], numbers: Mapping[Place, int]) -> dict[str, str]:
-    """Return one id for each subject: that of the first release, where series are of one patient."""
+    """Return one id per subject; subjects that share a series get the id of the first release."""
     names: dict[str, str] = {}
     owners: dict[int, str] = {}
 
@@ -329,22 +329,22 @@ def patients(releases: Sequence[Scans], numbers: Mapping[Place, int]) -> dict[st
 
 
 def check_splits(releases: Mapping[str, Scans]) -> None:
-    """Raise `ValidationFailed` if a patient lies in two splits, across releases (by name) too."""
+    """Raise `ValidationFailed` if a patient is in two splits, in one or across `releases` (by name)."""
     held = list(releases.values())
     copies: defaultdict[str, list[tuple[str, ScanFiles]]] = defaultdict(list)
     for name, scans in releases.items():
         for scan in scans.values():
             if "ct" in scan.files and scan.split:
                 copies[scan.files["ct"].sha256].append((name, scan))
-    torn = [
+    leaking = [
         " is ".join(f"{scan.scan_id} of {name} in {scan.split}" for name, scan in found)
         for found in copies.values()
         if len({name for name, _ in found}) > 1 and len({scan.split for _, scan in found}) > 1
     ]
-    if torn:
+    if leaking:
         raise ValidationFailed(
-            f"{counted(len(torn), 'CT lies', 'CTs lie')} in two splits, byte for byte, so that a "
-            f"patient would be trained on and tested: {'; '.join(torn[:_SHOWN])}. Load the releases "
+            f"{counted(len(leaking), 'CT lies', 'CTs lie')} in two splits, byte for byte, so that a "
+            f"patient would be trained on and tested: {'; '.join(leaking[:_SHOWN])}. Load the releases "
             f"apart, or move the scan to one split, and lock that release again."
         )
     subject = patients(held, same_series(held))
@@ -353,24 +353,24 @@ def check_splits(releases: Mapping[str, Scans]) -> None:
 
 
 def united(parts: Sequence[Contribution], unit: str, options: Mapping[str, Any]) -> Contribution:
-    """Return what several releases contribute as one, every series once.
+    """Return the parts of several releases as one, every series once.
 
-    A series is served from the first release that has a sample of it; only where none has is the
-    first release's copy kept, so that it is listed with its reason.
+    A series is served from the first release that has a sample of it; if none has, the first
+    release's copy is kept, so that it is listed with its reason.
     """
     import pandas as pd
 
     from verse_data.training import LeftOut
 
-    # Whether the weights of a class fit is a question to all releases together.
-    alone = {name: value for name, value in options.items() if name != "weights"}
+    # Weights are checked later, against all releases together.
+    unweighted = {name: value for name, value in options.items() if name != "weights"}
     held = [part.series for part in parts]
     numbers = same_series(held)
     ready: set[Place] = set()
     offered: list[Place] = []
     for number, part in enumerate(parts):
-        how = {**alone, "left_out": part.left_out}
-        made = _make_dataset(unit, list(part.scans), part.vertebrae, how)
+        settings = {**unweighted, "left_out": part.left_out}
+        made = _make_dataset(unit, list(part.scans), part.vertebrae, settings)
         ready |= {(number, scan_id) for scan_id in made.sampled_scans}
         offered += [(number, scan.scan_id) for scan in part.scans]
         offered += [(number, scan.scan_id) for scan in part.left_out]

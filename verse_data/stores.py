@@ -1,4 +1,4 @@
-"""The stores of a version's scans: what they are made from, which are finished, and whether there is room."""
+"""The stores of a version's scans: their sources, which are finished, and the disk space they need."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from verse_data.errors import (
     did_you_mean,
     warn,
 )
-from verse_data.files import existing
+from verse_data.files import nearest_existing
 from verse_data.progress import Progress
 from verse_data.records.names import Role
 from verse_data.releases.history import command, unless_newest
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 _HEADROOM: Final = 1.05
 _COARSE_LEVELS: Final = 1.2
 _INFLATED: Final = 4.0
-"""What a store takes, as a multiple of the compressed volumes that it is made of."""
+"""Size of a store, as a multiple of the compressed volumes that it is made from."""
 
 VOLUME_ROLES: Final[tuple[Role, ...]] = ("ct", "mask", "centroids")
-"""What a store is made from."""
+"""Files that a store is made from."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Stores:
     licence: str
 
     def source(self, scan: ScanFiles) -> ScanSource:
-        """Return what the store of `scan` is made from; its files must be here."""
+        """Return the sources of the store of `scan`; its files must be here."""
         from verse_data.volumes.recipe import CentroidPoint, ScanSource
 
         if "ct" not in scan.files:
@@ -67,11 +67,11 @@ class Stores:
         content = partial(self.files.source, version=version)
         files = {role: file for role in VOLUME_ROLES if (file := scan_file(scan, role, content))}
         file = files.get("centroids")
-        said = read_centroids(file) if file else None
-        # Points are voxel indices of a grid where the file says which; not in MICCAI's 1 mm frame.
-        # Those of another grid than the CT's are left out of the store; findings name both.
-        axes = said.direction if said else None
-        points = said.points if said and axes else ()
+        marked = read_centroids(file) if file else None
+        # Points are voxel indices if the file names its axes, which MICCAI's 1 mm frame does not.
+        # Points in another grid than the CT's are left out of the store; findings name both.
+        axes = marked.direction if marked else None
+        points = marked.points if marked and axes else ()
         return ScanSource(
             scan_id=scan.scan_id,
             image=files["ct"],
@@ -83,7 +83,7 @@ class Stores:
         )
 
     def _keys(self, scan: ScanFiles) -> StoreKeys:
-        """Return what the name of a scan's store follows from; its CT must be in the lock."""
+        """Return the keys that name a scan's store; its CT must be in the lock."""
         from verse_data.volumes.recipe import StoreKeys
 
         keys = {role: file.annex_key for role, file in scan.files.items()}
@@ -96,14 +96,14 @@ class Stores:
         )
 
     def _shared(self) -> RemoteStores | None:
-        """Return the stores that machines share, if there are some."""
+        """Return the stores that machines share, if configured."""
         from verse_data.volumes.remote import RemoteStores
 
         url, stores = self.config.stores_url, self.config.stores
         return RemoteStores(url, stores, offline=self.config.offline) if url else None
 
     def find(self, scans: Iterable[ScanFiles], recipe: Recipe) -> tuple[dict[str, Path], str]:
-        """Return the stores that are finished, and why a shared one cannot be had, if so."""
+        """Return the finished stores, and why a shared one is not available, if so."""
         from verse_data.volumes.recipe import fingerprint
         from verse_data.volumes.store import find_store, store_path
 
@@ -116,7 +116,7 @@ class Stores:
                 store = shared.find(name) if shared else find_store(name, self.config.stores)
             except IntegrityError as error:
                 if store_path(self.config.stores, name).is_dir():
-                    raise  # it is this machine's own
+                    raise  # the damaged store is this machine's own
                 damaged.append(str(error))
             except Offline as error:
                 lost = str(error)
@@ -138,7 +138,7 @@ class Stores:
         client: Any = None,
         progress: Progress,
     ) -> dict[str, Path]:
-        """Return the store of each of `scans`; a finished one needs no sound files here."""
+        """Return the store of each of `scans`; a finished one needs no source files."""
         from verse_data.volumes.build import build_stores
 
         sources: list[ScanSource] = []
@@ -174,23 +174,23 @@ class Stores:
                 * (_INFLATED if codec == "none" else _COARSE_LEVELS)
             ),
         }
-        devices = {folder: existing(folder).stat().st_dev for folder in sizes}
+        devices = {folder: nearest_existing(folder).stat().st_dev for folder in sizes}
         for folder, device in devices.items():
             needed = sum(sizes[other] for other in sizes if devices[other] == device)
-            free = shutil.disk_usage(existing(folder)).free
+            free = shutil.disk_usage(nearest_existing(folder)).free
             if needed * _HEADROOM > free:
                 raise DiskFull(
                     f"{self.files.name} {self.version}: about {needed:,} bytes are needed on the disk of "
                     f"{folder}, for files and the stores made of them, and {free:,} are free. None of it "
                     f"was fetched. Free some room; or move releases and stores to a larger disk, and set "
-                    f"VERSE_DATA_HOME to the folder that they are in then. Fewer scans need less: "
+                    f"VERSE_DATA_HOME to their new folder. Fewer scans need less: "
                     f"where=, or another split."
                 )
 
 
 @contextmanager
 def no_shared_store(lost: str) -> Iterator[None]:
-    """Add to an error of files that cannot be had why a shared store does not stand in for them."""
+    """Add to an error of unavailable files why no shared store can be used instead."""
     try:
         yield
     except (IntegrityError, NetworkError) as error:
@@ -200,18 +200,18 @@ def no_shared_store(lost: str) -> Iterator[None]:
 
 
 def make_recipe(spacing: Any, interpolation: str, codec: str) -> Recipe:
-    """Return the recipe that a user's options mean; one spacing stands for all three axes."""
+    """Return the recipe for a user's options; a single spacing applies to all three axes."""
     from verse_data.volumes.recipe import LARGEST_MM, SMALLEST_MM, Recipe
 
     chosen = {"interpolation": interpolation, "codec": codec}
-    for name, word in chosen.items():
+    for name, value in chosen.items():
         known = get_args(Recipe.model_fields[name].annotation)
-        if word not in known:
-            guess = did_you_mean(word, known)
-            raise UsageError(f"{name}={word!r} is none of {', '.join(known)}.{guess}")
+        if value not in known:
+            guess = did_you_mean(value, known)
+            raise UsageError(f"{name}={value!r} is none of {', '.join(known)}.{guess}")
     sizes = (spacing,) * 3 if isinstance(spacing, Real) else spacing
     if isinstance(spacing, (bool, str)):
-        sizes = ()  # float() would read numbers out of them
+        sizes = ()  # which float() would accept
     try:
         sizes = None if sizes is None else tuple(map(float, sizes))
         return Recipe.model_validate({**chosen, "spacing": sizes})

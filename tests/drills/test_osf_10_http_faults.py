@@ -239,11 +239,11 @@ def test_what_comes_too_slowly_as_a_whole_is_given_up(
     osf.trickle = 0.1
     try:
         result = get(config, ObjectStore(tmp_path / "lab"), files[LARGE], brief)
-        with pytest.raises(Truncated, match="not whole by its deadline"):
+        with pytest.raises(Truncated, match="not complete by its deadline"):
             read_url(url, config=replace(config, limits=brief), most=1 << 20)
     finally:
         osf.trickle = 0.0
-    assert (result.error_class, "not whole by its deadline" in str(result.error)) == (
+    assert (result.error_class, "not complete by its deadline" in str(result.error)) == (
         Truncated,
         True,
     )

@@ -54,7 +54,7 @@ def test_a_closed_stdout_is_no_error(root: Path) -> None:
 def test_what_was_said_before_a_file_failed_is_kept() -> None:
     """Trouble with another file takes nothing away that waits for stdout."""
     script = (
-        "import sys; from verse_data.cli import main; sys.stdout.write('s'); main._end_output()"
+        "import sys; from verse_data.cli import main; sys.stdout.write('s'); main._flush_stdout()"
     )
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

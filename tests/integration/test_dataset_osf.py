@@ -325,7 +325,8 @@ def test_a_file_that_nobody_serves_is_to_adopt_and_no_failure(lab: Lab) -> None:
     assert "16 fetched" in answer.stdout
     assert "0 failed" in answer.stdout
     assert (
-        f"1 to adopt, for want of an address ({path}): verse-data adopt lab PATH\n" in answer.stderr
+        f"1 to adopt, as they have no address ({path}): verse-data adopt lab PATH\n"
+        in answer.stderr
     )
     assert json.loads(lab.call("get", "lab", "--json").stdout)["to_adopt"] == [path]
     assert lab.call("get", "lab", "--scan", "verse900").exit_code == 0

@@ -269,7 +269,7 @@ def test_a_sibling_that_is_not_what_its_lock_says_is_refused(
     call(origin.path, "git", "commit", "-q", "--allow-empty", "-m", "more")
     call(origin.path, "git", "tag", "-f", "-a", "v1", "-m", f"Lock: sha256:{lock.digest}")
 
-    with pytest.raises(IntegrityError, match="more than the lock says"):
+    with pytest.raises(IntegrityError, match="not in the lock"):
         vd.lock_sibling("lab", str(origin.path), root=tmp_path / "b")
 
     assert not list((tmp_path / "b").rglob("*.json"))

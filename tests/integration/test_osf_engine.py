@@ -412,7 +412,7 @@ def test_a_file_system_without_locks_is_said_once_and_does_no_harm(
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with pytest.warns(RuntimeWarning, match="knows no locks"):
+    with pytest.warns(RuntimeWarning, match="has no locks"):
         results = place.fetch(["readme.txt"])
     assert results["readme.txt"].ok
 

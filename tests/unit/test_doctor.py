@@ -220,10 +220,10 @@ def test_a_root_that_cannot_be_made_is_a_problem(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder that nobody can write to")
 def test_a_folder_that_can_only_be_read_is_a_warning() -> None:
     """What is in it can be served, so nothing is unusable."""
-    check = folder_check("releases folder", Path("/proc/self"), decided="--root")
+    check = folder_check("releases folder", Path("/proc/self"), origin="--root")
 
     assert (check.state, check.exit_code) == ("warning", 0)
-    assert "what is in it can be used" in check.fact
+    assert "existing files can be used" in check.fact
 
 
 def test_a_package_that_cannot_be_imported_is_a_line() -> None:

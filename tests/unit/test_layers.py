@@ -1,4 +1,4 @@
-"""The layers and doors of the house, held by reading every import."""
+"""The layers of the package, and where heavy packages are imported, checked by reading every import."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "verse_data"
 
-FLOORS: tuple[set[str], ...] = (
+LAYERS: tuple[set[str], ...] = (
     {
         "spine",
         "errors",
@@ -28,8 +28,8 @@ FLOORS: tuple[set[str], ...] = (
     {"cli"},
     {"__main__"},
 )
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-SIDE_BY_SIDE = {
+LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
+LOWEST = {
     "errors",
     "config",
     "files",
@@ -39,7 +39,7 @@ SIDE_BY_SIDE = {
 }
 """Lowest modules, which may use one another."""
 
-DOORS = {
+IMPORTERS = {
     "torch": {"training"},
     "zarr": {"volumes/store.py"},
     "nibabel": {"volumes/nifti.py"},
@@ -63,44 +63,44 @@ def imports(path: Path) -> set[str]:
 
 
 def modules() -> list[tuple[str, str, set[str]]]:
-    """Return room, relative path and imports of every module but the package's own front."""
+    """Return part, relative path and imports of every module except the package itself."""
     files = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
     relative = [path.relative_to(PACKAGE).as_posix() for path in files]
-    rooms = [name.split("/")[0].removesuffix(".py") for name in relative]
+    parts = [name.split("/")[0].removesuffix(".py") for name in relative]
     return [
-        (room, name, imports(path)) for room, name, path in zip(rooms, relative, files, strict=True)
+        (part, name, imports(path)) for part, name, path in zip(parts, relative, files, strict=True)
     ]
 
 
-def test_every_room_has_a_floor() -> None:
-    """Each folder and module at the top of the package lies on exactly one floor."""
-    assert {room for room, _, _ in modules()} <= set(FLOOR)
+def test_every_part_has_a_layer() -> None:
+    """Each folder and module at the top of the package is in exactly one layer."""
+    assert {part for part, _, _ in modules()} <= set(LAYER)
 
 
 def test_imports_go_down() -> None:
-    """A module imports its own room, or rooms on lower floors, and nothing else of ours."""
+    """A module imports its own part, or parts in lower layers, and nothing else of ours."""
     wrong = [
         f"{name} imports {target}"
-        for room, name, targets in modules()
+        for part, name, targets in modules()
         for target in targets
         if target.startswith("verse_data.")
-        and (other := target.split(".")[1]) in FLOOR
-        and other != room
-        and FLOOR[other] >= FLOOR[room]
-        and not {other, room} <= SIDE_BY_SIDE
-        and not (room == "spine" and other in SIDE_BY_SIDE)
+        and (other := target.split(".")[1]) in LAYER
+        and other != part
+        and LAYER[other] >= LAYER[part]
+        and not {other, part} <= LOWEST
+        and not (part == "spine" and other in LOWEST)
     ]
 
     assert wrong == []
 
 
-def test_heavy_packages_have_one_door() -> None:
-    """Each heavy package is imported only where the design gives it a door."""
+def test_heavy_packages_are_imported_in_one_place() -> None:
+    """Each heavy package is imported only where the design allows it."""
     wrong = [
         f"{name} imports {target}"
-        for room, name, targets in modules()
+        for part, name, targets in modules()
         for target in targets
-        if (top := target.split(".")[0]) in DOORS and not DOORS[top] & {room, name}
+        if (top := target.split(".")[0]) in IMPORTERS and not IMPORTERS[top] & {part, name}
     ]
 
     assert wrong == []

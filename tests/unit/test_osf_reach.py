@@ -9,7 +9,7 @@ import pytest
 from verse_data.errors import UrlRefused
 from verse_data.records.lock import LockedFile
 from verse_data.releases.fetch import file_urls
-from verse_data.releases.urls import check_url, download_url, shown
+from verse_data.releases.urls import check_url, download_url, redacted
 
 PUBLIC = ("https://api.osf.io/v2", "https://osf.io")
 LOOPBACK = ("http://127.0.0.1:8000/v2", "http://127.0.0.1:8001")
@@ -104,9 +104,9 @@ def test_behind_a_proxy_names_are_the_proxys_but_literal_addresses_are_judged():
 
 def test_what_is_shown_of_an_address_holds_no_secret():
     """User, password and signature are gone; the version stays."""
-    text = shown("https://me:word@osf.io/download/5f/?version=2&Signature=abc&token=t#frag")
+    text = redacted("https://me:word@osf.io/download/5f/?version=2&Signature=abc&token=t#frag")
     assert text == "https://osf.io/download/5f/?version=2"
-    assert "cannot be read" in shown("https://[::1")
+    assert "cannot be read" in redacted("https://[::1")
 
 
 def test_addresses_on_osf_are_made_from_ids_and_come_first():

@@ -1,1 +1,1 @@
-"""The command line: a thin skin over the API. Heavy packages load inside the commands."""
+"""The command line: a thin layer over the API. Heavy packages are imported inside the commands."""

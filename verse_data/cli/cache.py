@@ -26,7 +26,7 @@ app.add_typer(group)
 
 
 def _spacing(text: str) -> float | list[float]:
-    """Return one size in mm, or three."""
+    """Return one voxel size in mm, or three."""
     try:
         sizes = [float(part) for part in text.split(",")]
     except ValueError:
@@ -89,13 +89,13 @@ def build(
     offline: opt.Offline = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Convert a release's scans into stores; what is there already is kept."""
+    """Convert a release's scans into stores; existing stores are kept."""
     from verse_data.stores import make_recipe
     from verse_data.volumes.build import connect
 
     try:
         recipe = make_recipe(spacing, interpolation, codec)
-    except UsageError as error:  # it begins with the option's name in Python
+    except UsageError as error:  # its text begins with the option's name in Python
         raise UsageError(f"--{error}") from None
     opened = vd.open_release(release, version=version, root=root, offline=offline)
     scan_ids = chosen_scans(opened, split, subject, scan)
@@ -133,7 +133,7 @@ def list_(*, root: opt.Root = None, as_json: opt.Json = False) -> None:
 
 
 def _describe(recipe: dict[str, Any]) -> str:
-    """Say what distinguishes a store from others of its scan."""
+    """Return what distinguishes a store from others of its scan."""
     spacing = recipe.get("spacing")
     grid = "own grid" if spacing is None else "x".join(f"{mm:g}" for mm in spacing) + " mm"
     return f"{grid}, {recipe.get('codec')}"
@@ -149,7 +149,7 @@ def verify(
     root: opt.Root = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Read every byte of every store and hold it against its manifest; exit code 4 if one differs."""
+    """Compare every byte of every store with its manifest; exit code 4 if one differs."""
     from verse_data.volumes.cache import verify_stores
 
     damaged = verify_stores(_stores(root), repair=repair, progress=progress.default())
@@ -196,7 +196,7 @@ def prune(
         ),
     ] = False,
     everything: Annotated[bool, typer.Option("--all", help="All stores.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed.")] = False,
     root: opt.Root = None,
     as_json: opt.Json = False,
 ) -> None:
@@ -224,7 +224,7 @@ def prune(
 
 @group.command()
 def size(*, root: opt.Root = None, as_json: opt.Json = False) -> None:
-    """Print number and bytes of the stores on this machine, and of what dead processes left."""
+    """Print number and bytes of the stores on this machine, and of leftovers of dead processes."""
     from verse_data.volumes.cache import cache_size, leftover_size
 
     folder = _stores(root)

@@ -1,4 +1,4 @@
-"""What the commands share: data to stdout, words to stderr, and which scans and files are meant."""
+"""Common parts of the commands: data to stdout, messages to stderr, and choosing scans and files."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 _SHOWN: Final = 20
 _PIPE_WIDTH: Final = 1000
 _PROSE_WIDTH: Final = 16
-"""Columns of a terminal that prose can still be read in."""
+"""Fewest columns of a terminal in which prose is readable."""
 
 
 def note(*lines: str) -> None:
-    """Write lines to stderr, so that stdout stays data."""
+    """Write lines to stderr, so that stdout has only data."""
     sys.stderr.write("".join(f"{line}\n" for line in lines))
 
 
@@ -48,24 +48,24 @@ def _as_json(value: Any) -> Any:
 
 
 def plain_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a table as JSON can say them; missing is None."""
+    """Return the rows of a table as values for JSON; missing is None."""
     from verse_data.tables.export import DECIMALS
 
-    numbers = rows.select_dtypes("float").round(DECIMALS) + 0.0  # which makes -0.0 a plain 0.0
+    numbers = rows.select_dtypes("float").round(DECIMALS) + 0.0  # turns -0.0 into 0.0
     cells = rows.assign(**numbers).astype(object)
     found: Any = cells.where(cells.notna(), None).to_dict(orient="records")
     return list(found)
 
 
 def print_facts(facts: Mapping[str, object], *, indent: int = 0) -> None:
-    """Print a name and a value a line; no value is wrapped, so that it can be copied."""
+    """Print a name and a value per line; values are not wrapped, so that they can be copied."""
     width = max(map(len, facts))
     for name, value in facts.items():
         sys.stdout.write(f"{'':{indent}}{name:{width}}  {value}\n")
 
 
 def print_answer(facts: Mapping[str, object], *, as_json: bool) -> None:
-    """Print facts for a program or for a person."""
+    """Print facts as JSON or as lines."""
     if as_json:
         print_json(facts)
     else:
@@ -75,7 +75,7 @@ def print_answer(facts: Mapping[str, object], *, as_json: bool) -> None:
 def print_table(*heads: str, rows: Iterable[Iterable[object]], prose: Collection[str] = ()) -> None:
     """Print a table to stdout. No cell is cut, and only those of `prose` columns are wrapped.
 
-    A terminal that is too narrow gets whole lines, as a pipe does, and wraps them itself.
+    A terminal that is too narrow gets full lines, like a pipe, and wraps them itself.
     """
     from rich.console import Console
     from rich.table import Column, Table
@@ -99,7 +99,7 @@ def print_table(*heads: str, rows: Iterable[Iterable[object]], prose: Collection
 def chosen_scans(
     release: Release, split: list[str] | None, subject: list[str] | None, scan: list[str] | None
 ) -> list[str] | None:
-    """Return the ids of the scans that the options mean, or None if there are no options."""
+    """Return the ids of the scans that the options choose, or None without options."""
     if not (split or subject or scan):
         return None
     wanted = set(release.known_scans(scan))

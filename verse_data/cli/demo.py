@@ -1,4 +1,4 @@
-"""``verse-data preview | demo``: a look at one scan, and the whole way on made-up data."""
+"""``verse-data preview | demo``: a picture of one scan, and every step on made-up data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _PATCH: Final = (40, 40, 40)
 _BATCH: Final = 2
 _CHECKED: Final = 12
-"""Patches that the trained network is measured on."""
+"""Number of patches that the network is evaluated on."""
 
 app = typer.Typer()
 
@@ -52,7 +52,7 @@ def preview(
 
 
 def _draw(release: Release, scan_id: str, path: Path) -> Path:
-    """Fetch and convert a scan if need be, draw it as it is stored, and return `path`."""
+    """Fetch and convert a scan if needed, draw it as stored, and return `path`."""
     from verse_data.spine.geometry import Box
     from verse_data.views.preview import preview_png
     from verse_data.volumes.reader import ScanReader
@@ -76,7 +76,7 @@ def demo(
         ),
     ] = 40,
 ) -> None:
-    """Go the whole way on made-up data: write, lock, check, convert, serve, train, look."""
+    """Run every step on made-up data: write, lock, check, convert, serve, train, draw."""
     run_demo(root, steps=steps)
 
 
@@ -85,7 +85,7 @@ def run_demo(root: Path | None, *, steps: int = 40, **phantom: Any) -> None:
     from verse_data.releases.environment import check_annex
 
     check_annex()
-    began, home = time.perf_counter(), config.resolve(root=root).home
+    start, home = time.perf_counter(), config.resolve(root=root).home
     _say("verse-data demo: made-up data, no patient; nothing is downloaded")
     _say("1  A release, as files")
     tree = _write_files(home / "demo", **phantom)
@@ -103,14 +103,14 @@ def run_demo(root: Path | None, *, steps: int = 40, **phantom: Any) -> None:
     scans = vd.load_split("training", release="phantom", root=home, offline=True)
     sample = scans[0]
     _say(f"   {len(scans)} scans of {scans.counts()['subjects']} patients; the first sample:")
-    # Of tensors the shape, of everything else the value.
+    # The shape of tensors, and the value of everything else.
     shapes = {name: tuple(getattr(value, "shape", ())) or value for name, value in sample.items()}
     print_facts(shapes, indent=3)
     _say("6  A small 3-D network, trained on patches of the served scans")
     _train(home, steps)
     _say("7  A picture of the first scan")
     picture = _draw(release, sample["scan_id"], home / "demo" / "preview.png")
-    _say(f"Done in {time.perf_counter() - began:.0f} s. Where everything lies:")
+    _say(f"Done in {time.perf_counter() - start:.0f} s. Where everything is:")
     places = {
         "picture": picture,
         "made-up files": tree,
@@ -135,7 +135,7 @@ def _write_files(folder: Path, **options: Any) -> Path:
     """Return the folder of the phantom's files, which are written unless they are there."""
     from verse_data import phantom
 
-    # What decides the bytes is in the name: the package's version and the arguments.
+    # The bytes depend on the package's version and the arguments, so the name has both.
     tree = folder / "-".join(map(str, ("phantom", vd.__version__, *options.values())))
     verb = "there already" if tree.is_dir() else "written"
     if not tree.is_dir():
@@ -147,7 +147,7 @@ def _write_files(folder: Path, **options: Any) -> Path:
 
 
 def _identify(release: Release) -> None:
-    """Hash what the dataset holds again; print how much is as locked, and what identifies it."""
+    """Hash the files again; print what identifies the release, and how many are as locked."""
     wrong = {finding.path for finding in release.verify() if finding.path}
     files = release.lock.files
     facts = {
@@ -160,7 +160,7 @@ def _identify(release: Release) -> None:
 
 
 def _count(release: Release) -> None:
-    """Print what each split holds, and all together."""
+    """Print the counts of each split, and of all together."""
     rows = release.vertebrae
     rows = rows.assign(fractured=rows["grade"] > 0, metal=rows["foreign_material"])
     counts = rows.groupby("split", observed=True).agg(

@@ -26,14 +26,14 @@ def doctor(
         bool,
         typer.Option(
             "--osf",
-            help="Ask OSF a few paced questions instead, and print how its answers differ from what is expected.",
+            help="Send OSF a few paced requests instead, and print how its answers differ from what is expected.",
         ),
     ] = False,
     root: opt.Root = None,
     offline: opt.Offline = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Check tools, disk, memory, network, folders, releases and stores; say what to type next.
+    """Check tools, disk, memory, network, folders, releases and stores; print what to type next.
 
     The exit code is 0 unless something makes verse-data unusable; then it is that of the first such
     problem: 2 a setting, 6 a program, package, folder or disk.
@@ -83,7 +83,7 @@ def _note_counts(states: list[str]) -> None:
 
 @app.command()
 def env() -> None:
-    """Print what a shell needs for plain datalad and git annex: eval "$(verse-data env)"."""
+    """Print the settings of a shell for plain datalad and git annex: eval "$(verse-data env)"."""
     from verse_data.releases.environment import shell_settings
 
     sys.stdout.write(shell_settings(os.environ))

@@ -1,4 +1,4 @@
-"""The ``verse-data`` command: its parts, and how errors become texts and exit codes."""
+"""The ``verse-data`` command: its parts, and how errors become messages and exit codes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from verse_data.cli.overview import Overview, help_width
 from verse_data.config import __version__
 from verse_data.errors import IncompleteTable, StorageError, VerseDataError
 
-_STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM}
-_OF_THE_MACHINE = {
+_STOP_CODES = {128 + signal.SIGINT, 128 + signal.SIGTERM}
+_MACHINE_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
     *(errno.EACCES, errno.EPERM, errno.EROFS),
 }
@@ -65,7 +65,7 @@ def _options(
 def _show_warning(
     message: Warning | str, category: type[Warning], *place: object, **more: object
 ) -> None:
-    """Print a warning without file and line: its text is written for whoever typed the command."""
+    """Print a warning without file and line, which mean nothing to whoever typed the command."""
     del category, place, more
     note(f"warning: {message}")
 
@@ -73,24 +73,24 @@ def _show_warning(
 def run() -> None:
     """Run the command line; the exit codes are those of :mod:`verse_data.errors`.
 
-    130 and 143 say that it was stopped, by Ctrl-C or SIGTERM.
+    130 and 143 mean that it was stopped, by Ctrl-C or SIGTERM.
     """
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, _stop)
     _open_closed_streams()
     try:
         app(terminal_width=help_width())
     except SystemExit as end:
-        if end.code in _STOPPED:
-            note("stopped. What was finished is kept: run the same command again, and it goes on.")
+        if end.code in _STOP_CODES:
+            note("stopped. Finished work is kept: run the same command again to continue.")
         raise
     except VerseDataError as error:
         note(f"error: {error}")
         raise SystemExit(error.exit_code) from None
-    except Exception as error:  # noqa: BLE001 - the last stop before a person's terminal
-        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+    except Exception as error:  # noqa: BLE001 - every error gets a message and an exit code
+        if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
             place = error.filename or "standard output, or a file that was open"
             note(f"error: {place}: {error.strerror}. Check the disk and run it again.")
-            _end_output()
+            _flush_stdout()
             raise SystemExit(StorageError.exit_code) from None
         note(
             traceback.format_exc(),
@@ -101,14 +101,14 @@ def run() -> None:
 
 
 def _open_closed_streams() -> None:
-    """Let words and data go nowhere, where the caller closed stdout or stderr (``>&-``)."""
+    """Discard output if the caller closed stdout or stderr (``>&-``)."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
 
 
-def _end_output() -> None:
-    """Write what waits for stdout; if that cannot be, drop it, so that Python does not try again."""
+def _flush_stdout() -> None:
+    """Flush stdout; if that fails, discard its buffer, so that Python does not try again at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -117,7 +117,7 @@ def _end_output() -> None:
         os.close(nowhere)
 
 
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    """End as after Ctrl-C, so that half-built things are cleared away."""
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """End as after Ctrl-C, so that unfinished files are removed."""
     del frame
     raise SystemExit(128 + number)

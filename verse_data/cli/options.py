@@ -1,4 +1,4 @@
-"""Arguments and options of several commands: their names, how they are read, what Tab offers for them.
+"""Arguments and options of several commands: their names, their parsing and their completion.
 
 Completion offers names that are on this machine or in the catalog, and never fails.
 """
@@ -22,13 +22,13 @@ TABLES: Final = ("vertebrae", "scans", "subjects")
 ROLES: Final = get_args(Role)
 
 Find = Callable[[dict[str, Any]], Iterable[str]]
-"""Gives the words that fit, out of the arguments typed so far."""
+"""Returns the possible words, given the arguments typed so far."""
 
 # --- what a shell offers on Tab -------------------------------------------------------------------
 
 
 def _completer(find: Find, *, listed: bool = False) -> Callable[[typer.Context, str], list[str]]:
-    """Return what offers the words that `find` gives; `listed`: for the last word of a list."""
+    """Return a completion with the words of `find`; if `listed`, for the last word of a list."""
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",") if listed else ("", "", incomplete)
@@ -37,7 +37,7 @@ def _completer(find: Find, *, listed: bool = False) -> Callable[[typer.Context, 
         typed |= zip(("release", "name"), ctx.args, strict=False)
         try:
             known = sorted(set(find(typed)))
-        except Exception:  # noqa: BLE001 - a shell shows no error here, and none is needed
+        except Exception:  # noqa: BLE001 - completion must not fail, and a shell shows no error
             return []
         return [f"{before}{comma}{word}" for word in known if word.startswith(last)]
 
@@ -49,7 +49,7 @@ def _versions_by_release(typed: dict[str, Any]) -> dict[str, tuple[str, ...]]:
 
 
 def _scans(typed: dict[str, Any]) -> dict[str, Any]:
-    """Return the scans of a release by id; of one that is not here, those of the catalog."""
+    """Return the scans of a release by id, from the catalog if it is not here."""
     from verse_data.releases.catalog import load_catalog
 
     name, version, root = typed["release"], typed.get("version"), typed.get("root")
@@ -111,7 +111,7 @@ def _check_word(word: str, known: Sequence[str]) -> str:
 
 
 def one_of(*known: str) -> dict[str, Any]:
-    """Return how an option takes one of some words."""
+    """Return parser and completion for an option whose value is one of these words."""
     return {
         "parser": lambda text: _check_word(text, known),
         "autocompletion": _completer(lambda _: known),
@@ -119,7 +119,7 @@ def one_of(*known: str) -> dict[str, Any]:
 
 
 def _several(metavar: str, text: str, *known: str, find: Find | None = None) -> Any:
-    """Return an option whose value is one list, though it may be repeated or given with commas."""
+    """Return an option whose value is one list, from commas or from repeating the option."""
 
     def parse(given: str) -> list[str]:
         words = [_check_word(word.strip(), known) for word in given.split(",") if word.strip()]
@@ -137,7 +137,7 @@ def _several(metavar: str, text: str, *known: str, find: Find | None = None) -> 
 
 
 def _join(given: list[list[str]] | None) -> list[str] | None:
-    """Join the lists of an option that was repeated; without any there is no value."""
+    """Join the lists of a repeated option; None if there are none."""
     return list(chain.from_iterable(given or ())) or None
 
 

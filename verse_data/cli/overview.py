@@ -1,4 +1,4 @@
-"""What ``verse-data --help`` shows: the commands in groups, and what the exit codes mean."""
+"""The help of ``verse-data``: the commands in groups, and what the exit codes mean."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GROUPS: Final = {
     "Describe and cite": ("provenance", "export", "cite", "schemas"),
     "This machine": ("doctor", "env"),
 }
-"""Every command, in the order of their use."""
+"""All commands, in the order of their use."""
 
 EXIT_CODES: Final = {
     0: "done",
@@ -28,14 +28,14 @@ EXIT_CODES: Final = {
     7: "an input was refused before use: hostile, or beyond a limit",
     130: "stopped by Ctrl-C (143: by SIGTERM); run it again, and it goes on",
 }
-"""Those of :mod:`verse_data.errors`, in a line each."""
+"""The codes of :mod:`verse_data.errors`, one line each."""
 
 _WIDEST: Final = 100
 _NARROWEST: Final = 30
 
 
 class Overview(TyperGroup):
-    """A group whose help shows the first sentence of each command whole; the outermost, everything."""
+    """A group whose help has each command's full first sentence; that of the top level, exit codes."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the commands, section by section."""
@@ -48,13 +48,13 @@ class Overview(TyperGroup):
                 )
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the exit codes."""
+        """Write the exit codes, at the top level only."""
         if ctx.parent is None:
             with formatter.section("Exit codes"):
                 formatter.write_dl([(str(code), text) for code, text in EXIT_CODES.items()])
 
 
 def help_width() -> int:
-    """Return the columns that help may use: those of the terminal, within reason."""
+    """Return the columns for help: those of the terminal, within limits."""
     columns = shutil.get_terminal_size().columns - 1
     return max(_NARROWEST, min(columns, _WIDEST))

@@ -1,4 +1,4 @@
-"""``verse-data provenance | export | cite | schemas``: what exactly a release is, for others."""
+"""``verse-data provenance | export | cite | schemas``: describing a release to others."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def provenance(
     root: opt.Root = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Say what exactly a release, or one scan of it, is: lock, commit, keys, addresses, packages."""
+    """Print exactly what a release, or one scan of it, is: lock, commit, files, keys, origins."""
     opened = vd.open_release(release, version=version, root=root, make=False)
     found = opened.provenance(scan)
     if as_json:
@@ -66,7 +66,7 @@ def provenance(
         }
     )
     for file in found.files if scan is not None else ():
-        came = f"fetched {file.fetched.time} from {_place(file.fetched)}" if file.fetched else ""
+        came = f"fetched {file.fetched.time} from {_origin(file.fetched)}" if file.fetched else ""
         print_facts(
             {
                 file.role or "file": file.path,
@@ -76,8 +76,8 @@ def provenance(
         )
 
 
-def _place(found: FetchedFrom) -> str:
-    """Say from where a content came, and no more than is known."""
+def _origin(found: FetchedFrom) -> str:
+    """Return the known origin of a file."""
     if found.url or found.source == "web":
         return found.url or "one of its addresses"
     return f"the sibling {found.source!r}" if found.source else "a sibling or an unknown address"
@@ -95,7 +95,7 @@ def export_(
     root: opt.Root = None,
     out: opt.Out = None,
 ) -> None:
-    """Write what a release, or one scan of it, is, in the format that the command is named after."""
+    """Write the description of a release, or of one scan of it, in the format named by the command."""
     from verse_data.export.croissant import load_rai, to_croissant
     from verse_data.export.prov import to_prov
     from verse_data.export.rocrate import to_rocrate
@@ -140,7 +140,7 @@ def cite(
     root: opt.Root = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Say how to cite a release: publications, licence, attribution, version and lock."""
+    """Print how to cite a release: publications, licence, attribution, version and lock."""
     style = "json" if as_json else style
     sys.stdout.write(vd.cite(release, style=style, version=version, root=root))
 

@@ -154,7 +154,7 @@ def diff(
     root: opt.Root = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Say what changed from an older version to a newer one: files, and what is in those that are here.
+    """Print what changed between two versions: files, and the contents of those that are here.
 
     Labels of masks, cells of the grading workbook and points of centroid files are compared where
     both versions of the file are on this machine; the others are named.
@@ -197,10 +197,10 @@ def get(
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would come.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be fetched.")] = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Bring files of a release to this machine, verified; what is here is not fetched again."""
+    """Fetch files of a release, and verify them; files that are here are not fetched again."""
     if where is not None:
         from verse_data.tables.query import check_condition
 
@@ -208,7 +208,7 @@ def get(
     opened = vd.open_release(release, version=version, root=root, offline=offline)
     scan_ids = chosen_scans(opened, split, subject, scan)
     if where is not None:
-        note("Fetching what --where looks at: grades, centroids, masks.")
+        note("Fetching the files that --where needs: grades, centroids, masks.")
         rows = opened.fetch_and_select(where, scan_ids=scan_ids, jobs=jobs)
         scan_ids = list(dict.fromkeys(rows["scan_id"]))
     files = chosen_files(opened, scan_ids, role)
@@ -231,34 +231,36 @@ def get(
             f"{len(report.fetched):,} fetched ({report.bytes:,} bytes over the network), "
             f"{len(report.present):,} here before, {len(report.failed):,} failed\n"
         )
-        # Those that are needed are named by the error.
+        # Needed files are named by the error below.
         _note_to_adopt(opened, [path for path in to_adopt if path not in needed])
     report.raise_for_failures(needed=needed)
 
 
 def _print_plan(opened: Release, files: list[LockedFile], *, as_json: bool) -> None:
-    """Print what would come of `files`, and what nobody can send."""
+    """Print which of `files` would be fetched, and which have no source."""
     from verse_data.releases.repository import status as status_of
 
-    nobodys = set(status_of(opened.files, opened.version).to_adopt)
-    to_adopt = [file.path for file in files if file.path in nobodys]
-    coming = {
-        file.path: file for file in files if file.path not in nobodys and not opened.files.has(file)
+    sourceless = set(status_of(opened.files, opened.version).to_adopt)
+    to_adopt = [file.path for file in files if file.path in sourceless]
+    planned = {
+        file.path: file
+        for file in files
+        if file.path not in sourceless and not opened.files.has(file)
     }
-    total = sum({file.annex_key: file.size for file in coming.values()}.values())
+    total = sum({file.annex_key: file.size for file in planned.values()}.values())
     if as_json:
-        facts = {"files": len(coming), "bytes": total}
-        print_json({**facts, "missing": list(coming), "to_adopt": to_adopt})
+        facts = {"files": len(planned), "bytes": total}
+        print_json({**facts, "missing": list(planned), "to_adopt": to_adopt})
         return
-    sys.stdout.write(f"{len(coming):,} of {len(files):,} files would come, {total:,} bytes\n")
+    sys.stdout.write(f"{len(planned):,} of {len(files):,} files would come, {total:,} bytes\n")
     _note_to_adopt(opened, to_adopt)
 
 
 def _note_to_adopt(opened: Release, paths: Sequence[str]) -> None:
-    """Say which files have no address, and how they come."""
+    """Print which files have no address, and the command to adopt them."""
     if paths:
         listed, way = ", ".join(first(paths)), _command(opened, "adopt", "PATH")
-        note(f"{len(paths):,} to adopt, for want of an address ({listed}): {way}")
+        note(f"{len(paths):,} to adopt, as they have no address ({listed}): {way}")
 
 
 @app.command()
@@ -275,7 +277,7 @@ def adopt(
     root: opt.Root = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Copy files that lie on disk already into a release, by their digests.
+    """Copy files that you have already into a release, recognised by their digests.
 
     A grading workbook that no version lists yet becomes part of the next version.
     """
@@ -319,7 +321,7 @@ def status(
     root: opt.Root = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Say which versions there are, and what of one is on this machine."""
+    """Show the versions of a release, and which files of one are on this machine."""
     from verse_data.releases.repository import status as status_of
 
     opened = vd.open_release(release, version=version, root=root, make=False)
@@ -365,7 +367,7 @@ def verify(
 ) -> None:
     """Check what is here against the lock, and the lock against what the catalog expects.
 
-    Exits with 4 if something here is missing or damaged; gaps of the lock itself are only told.
+    Exits with 4 if something here is missing or damaged; gaps of the lock itself are only reported.
     """
     from verse_data.tables import check
 
@@ -383,7 +385,7 @@ def verify(
     if as_json:
         print_json(found)
     elif not found:
-        sys.stdout.write("clean: of what was looked at, everything is here as it was locked\n")
+        sys.stdout.write("clean: everything that was checked is here as it was locked\n")
     else:
         _print_findings(found)
     if any(not finding.upstream for finding in found):
@@ -391,7 +393,7 @@ def verify(
 
 
 def _print_findings(found: Sequence[Any]) -> None:
-    """Print findings by their rule, with the commands that mend them."""
+    """Print findings by their rule, with the commands that fix them."""
     for rule, count in Counter(finding.rule for finding in found).items():
         same = [finding for finding in found if finding.rule == rule]
         lines = first([f"{one.path or one.scan_id}: {one.message}" for one in same])
@@ -414,17 +416,17 @@ def drop(
         bool, typer.Option("--corrupt", help="Only contents whose digest is wrong.")
     ] = False,
     unchecked: Annotated[
-        bool, typer.Option("--unchecked", help="Do not ask whether they can be had again.")
+        bool, typer.Option("--unchecked", help="Do not check that they can be fetched again.")
     ] = False,
 ) -> None:
-    """Remove contents from this machine that can be had again; the lock keeps them in mind."""
+    """Remove files from this machine that can be fetched again; the lock still lists them."""
     from verse_data.releases.verify import drop_files, verify_files
 
     opened = vd.open_release(release, version=version, root=root, offline=offline, make=False)
     scan_ids = chosen_scans(opened, split, subject, scan)
     files = chosen_files(opened, scan_ids, role)
     if role is None and scan_ids is not None:
-        # Files of all scans, such as the workbook, were not named.
+        # The workbook, which belongs to all scans, was not named.
         files = [file for file in files if file not in opened.index.grading]
     if corrupt:
         found = verify_files(opened.files, files, level="hash", progress=opened.progress)

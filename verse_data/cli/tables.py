@@ -1,4 +1,4 @@
-"""``verse-data query | table | columns | findings | report | folds | leaks``: what the tables say."""
+"""``verse-data query | table | columns | findings | report | folds | leaks``: using the tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PRINTED: Final = {
     "scans": ["scan_id", "subject_id", "split", "age_years", "bmd_mg_cm3", "n_graded"],
     "subjects": ["subject_id", "split", "age_years", "bmd_mg_cm3"],
 }
-"""Columns that are printed if none are chosen; beside them those that the condition names."""
+"""Columns that are printed by default, besides those in the condition."""
 
 app = typer.Typer()
 
@@ -127,7 +127,7 @@ def _check_columns(names: Collection[str], table: str) -> None:
 
 
 def _save(opened: Release, rows: pd.DataFrame, out: Path, *, table: str, where: str | None) -> None:
-    """Write rows to a file, which says what they are if it can."""
+    """Write rows to a file, with release, lock and licence if its format has room for them."""
     from verse_data.tables.export import write_table
 
     about = {"release": opened.name, "version": opened.version, "where": where}
@@ -139,7 +139,7 @@ def _save(opened: Release, rows: pd.DataFrame, out: Path, *, table: str, where: 
 
 
 def _print_rows(rows: pd.DataFrame, *, prose: Collection[str] = ()) -> None:
-    """Print rows for a person, missing cells as nothing."""
+    """Print rows as a table, with missing cells empty."""
 
     def text(cell: Any) -> str:
         return "" if cell is None else f"{cell:g}" if isinstance(cell, float) else str(cell)
@@ -148,12 +148,12 @@ def _print_rows(rows: pd.DataFrame, *, prose: Collection[str] = ()) -> None:
     print_table(*rows.columns, rows=cells, prose=prose)
 
 
-# --- what they mean, and what is odd in them ------------------------------------------------------
+# --- columns, findings and figures ----------------------------------------------------------------
 
 
 @app.command()
 def columns(name: opt.TableOrAll = None, *, as_json: opt.Json = False) -> None:
-    """Say what each column of the tables means."""
+    """Print what each column of the tables means."""
     from verse_data.tables.columns import describe
 
     tables: dict[str, Any] = {one: describe(one) for one in opt.TABLES if name in {one, None}}
@@ -177,7 +177,7 @@ def findings(
     offline: opt.Offline = None,
     as_json: opt.Json = False,
 ) -> None:
-    """List every disagreement between the files of a release, and every oddity."""
+    """List every disagreement between the files of a release, and everything unusual in them."""
     opened = vd.open_release(release, version=version, root=root, offline=offline)
     found = opened.findings
     note(counted(len(found), "finding"))
@@ -205,7 +205,7 @@ def report(
     offline: opt.Offline = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Compare the published figures of a release with what the data at hand give."""
+    """Compare the published figures of a release with those computed from the data at hand."""
     from verse_data.releases.catalog import load_catalog
     from verse_data.tables import figures
     from verse_data.tables.grading import read_grading
@@ -238,7 +238,7 @@ def report(
 
 
 def _print_figures(made: FigureReport) -> None:
-    """Print each published figure beside the one that was found, and what is lacking for the others."""
+    """Print each published figure beside the computed one, and what is needed for the others."""
     signs = {"agrees": "=", "differs": "≠", "needs": "?"}
     rows: dict[str, list[str]] = {}
     for cell in made.cells:
@@ -342,7 +342,7 @@ def leaks(
     offline: opt.Offline = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Name each patient that sits on two sides of a split; exit with 3 if there is one.
+    """Name each patient that is on two sides of a split; exit with 3 if there is one.
 
     Entries may be ids or paths, padded or not, of series or subjects, in either layout.
     """
@@ -351,7 +351,7 @@ def leaks(
     splits = read_splits(split)
     scans = None
     if release is not None:
-        scans = _names(vd.open_release(release, version=version, root=root, offline=offline))
+        scans = _named_scans(vd.open_release(release, version=version, root=root, offline=offline))
     reports = {name: find_leaks(sides, scans=scans) for name, sides in splits.items()}
     if as_json:
         print_json({name or "split": report for name, report in reports.items()})
@@ -362,8 +362,8 @@ def leaks(
         raise typer.Exit(ValidationFailed.exit_code)
 
 
-def _names(release: Release) -> pd.DataFrame:
-    """Return the columns of the table of scans that names alone tell; no file is read for them."""
+def _named_scans(release: Release) -> pd.DataFrame:
+    """Return the columns of the table of scans that follow from file names, without reading files."""
     import pandas as pd
 
     columns = ["scan_id", "subject_id", "series_id", "series_label"]

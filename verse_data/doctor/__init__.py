@@ -1,4 +1,4 @@
-"""What works on this machine, what does not, and what to type next."""
+"""``verse-data doctor``: what works on this machine, what does not, and what to type next."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from verse_data.errors import ToolMissing, VerseDataError
 
 __all__ = ["Check", "examine", "exit_code"]
 
-_Look = Callable[[], Iterable[Check]]
+_Examination = Callable[[], Iterable[Check]]
 
 
 def examine(
@@ -25,23 +25,23 @@ def examine(
     offline: bool | None = None,
     seconds: float = 20.0,
 ) -> tuple[Check, ...]:
-    """Look at tools, machine, network, folders, releases and stores. Never raises.
+    """Check tools, machine, network, folders, releases and stores. Never raises.
 
     Parameters
     ----------
     root, offline : optional
-        As in :func:`verse_data.open_release`. OSF is asked one question unless the network is forbidden.
+        As in :func:`verse_data.open_release`. OSF gets one request unless the network is forbidden.
     seconds : float
-        How long all checks together may take; a disk or a server that does not answer is named.
+        Time limit of all checks together; checks that hang on a disk or server are named.
 
     Returns
     -------
     tuple of Check
-        One a line of the report.
+        One per line of the report.
     """
     fact = f"{__version__}, Python {platform.python_version()}, {platform.platform()}"
     found, cores = [ok("verse-data", fact)], os.cpu_count() or 1
-    looks: dict[str, _Look] = {
+    examinations: dict[str, _Examination] = {
         "git": checks.tool_checks,
         "packages": checks.package_checks,
         "cores": lambda: [checks.cores_check(cores, checks.allowed_cores())],
@@ -51,14 +51,14 @@ def examine(
         "certificates": lambda: [checks.certificates_check(os.environ)],
     }
     try:
-        looks |= _of_places(config.resolve(root=root, offline=offline), root)
+        examinations |= _of_places(config.resolve(root=root, offline=offline), root)
     except VerseDataError as error:
-        remedy = "verse-data doctor, once the variable is mended: folders and OSF come then"
+        remedy = "verse-data doctor, once the variable is fixed: folders and OSF are checked then"
         found.append(problem("settings", str(error), remedy, error))
-    except Exception as error:  # noqa: BLE001 - whatever is broken here is what is to be said
+    except Exception as error:  # noqa: BLE001 - anything may be broken, and is reported
         found.append(_broken("packages", error))
     end = time.monotonic() + seconds
-    running = [_Running(name, look) for name, look in looks.items()]
+    running = [_Running(name, examination) for name, examination in examinations.items()]
     return (*found, *(check for run in running for check in run.result(end)))
 
 
@@ -67,8 +67,8 @@ def exit_code(checks: Sequence[Check]) -> int:
     return next((check.exit_code for check in checks if check.exit_code), 0)
 
 
-def _of_places(settings: Config, root: object) -> dict[str, _Look]:
-    from verse_data.doctor import places  # NumPy and more, each of which may be broken
+def _of_places(settings: Config, root: object) -> dict[str, _Examination]:
+    from verse_data.doctor import places  # imports NumPy and more, which may be broken
 
     return {
         "folders": lambda: places.folder_checks(settings, root=root),
@@ -80,35 +80,35 @@ def _of_places(settings: Config, root: object) -> dict[str, _Look]:
 
 
 def _broken(name: str, error: Exception) -> Check:
-    """Return what an error means that no check foresaw."""
+    """Return the check for an unexpected error."""
     if isinstance(error, ImportError):
         package = error.name or "a package"
         remedy = f"pip install --force-reinstall {error.name or 'verse-data'}"
         return problem(name, f"{package} cannot be imported: {error}", remedy, ToolMissing)
-    fact = f"cannot be looked at: {type(error).__name__}: {error}"
-    remedy = "Mend what is named. If it is a fault of verse-data, please report this line"
+    fact = f"cannot be checked: {type(error).__name__}: {error}"
+    remedy = "Fix what is named. If it is a fault of verse-data, please report this line"
     if isinstance(error, VerseDataError):
         return problem(name, fact, remedy, error)
     return warning(name, fact, remedy)
 
 
 class _Running:
-    """A check in a thread of its own, which is left behind if a disk or a server hangs."""
+    """A check in a thread of its own, which is abandoned if a disk or a server hangs."""
 
-    def __init__(self, name: str, look: _Look) -> None:
-        self._name, self._look = name, look
+    def __init__(self, name: str, examination: _Examination) -> None:
+        self._name, self._examination = name, examination
         self._found: list[Check] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            self._found.extend(self._look())
+            self._found.extend(self._examination())
         except Exception as error:  # noqa: BLE001 - as above
             self._found.append(_broken(self._name, error))
 
     def result(self, end: float) -> list[Check]:
-        """Return what was found, or after the time `end` that nothing was."""
+        """Return the checks, or a warning if there are none at the time `end`."""
         self._thread.join(max(0.0, end - time.monotonic()))
         if not self._thread.is_alive():
             return self._found

@@ -1,8 +1,8 @@
 """Checks of programs, packages, cores, memory, proxies and certificates; none opens a file of ours.
 
-A warning is something that works worse, or one part that does not work. A problem makes the package
-unusable, and has the exit code of the error that everything else would end in. Nothing heavy is
-imported here: what is broken on this machine may be the package that would be imported.
+A warning is something that works badly, or one part that does not work. A problem makes the package
+unusable, and has the exit code of the error that commands would end with. Nothing heavy is imported
+here, since the imported package may be the broken one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final, Literal
 from verse_data.errors import ToolMissing, VerseDataError, counted
 from verse_data.progress import spell_bytes
 from verse_data.releases.environment import Tool, check_annex, check_git
-from verse_data.releases.urls import shown_proxy
+from verse_data.releases.urls import redacted_proxy
 
 GB: Final = 1_000_000_000
 _EXTRAS: Final = ("dask", "remote", "monai", "torchio", "lightning")
@@ -32,7 +32,7 @@ _UNLIMITED: Final = 1 << 60  # version 1 of control groups writes about 2**63 fo
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One line of the report, with what to type next, and the exit code of a problem."""
+    """One line of the report, with what to type next, and a problem's exit code."""
 
     name: str
     state: Literal["ok", "warning", "problem"]
@@ -47,20 +47,20 @@ def ok(name: str, fact: str) -> Check:
 
 
 def warning(name: str, fact: str, remedy: str) -> Check:
-    """Return a check that found something that works worse."""
+    """Return a check that found something that works badly."""
     return Check(name=name, state="warning", fact=fact, remedy=remedy)
 
 
 def problem(
     name: str, fact: str, remedy: str, error: VerseDataError | type[VerseDataError]
 ) -> Check:
-    """Return a check that found what would end in an error like `error`."""
+    """Return a check that found something that commands would fail at with `error`."""
     code = error.exit_code
     return Check(name=name, state="problem", fact=fact, remedy=remedy, exit_code=code)
 
 
 def tool_checks() -> Iterator[Check]:
-    """Look for git, and for git-annex where there is git, which it needs."""
+    """Look for git, and then for git-annex, which needs it."""
     git = _tool("git", check_git, "apt install git (or brew, dnf, conda)")
     yield git
     if git.state == "ok":
@@ -76,7 +76,7 @@ def _tool(name: str, find: Callable[[], Tool], remedy: str) -> Check:
 
 
 def package_checks() -> Iterator[Check]:
-    """Compare what is installed with what this package asks for; nothing is imported for it."""
+    """Compare installed versions with this package's requirements, without importing anything."""
     try:
         requirements = metadata.requires("verse-data") or []
     except metadata.PackageNotFoundError:
@@ -93,7 +93,7 @@ def package_checks() -> Iterator[Check]:
             needed[name] = floor or "0"
         elif extra[1] in _EXTRAS and (version := _version_of(name)):
             found.append(f"{name} {version}")
-    # A git-annex of the system is no package of Python; the program is looked at by itself.
+    # A git-annex of the system is no Python package; the program is checked separately.
     needed.pop("git-annex", None)
     yield packages_check("DataLad", {"datalad": needed.pop("datalad", "0")})
     yield packages_check("packages", needed)
@@ -101,7 +101,7 @@ def package_checks() -> Iterator[Check]:
 
 
 def packages_check(name: str, floors: Mapping[str, str]) -> Check:
-    """Return whether the packages are here that `floors` names, each with its oldest version."""
+    """Return whether the packages in `floors` are installed, at these versions or newer."""
     found = {package: _version_of(package) for package in floors}
     wrong = {
         package: f"{package} {version or 'is missing'} ({floors[package]} or newer needed)"
@@ -129,7 +129,7 @@ def _numbers(version: str) -> list[int]:
 
 
 def cores_check(total: int, allowed: float) -> Check:
-    """Return what `total` cores mean of which this process may use `allowed`."""
+    """Return a check of `total` cores, of which this process may use `allowed`."""
     if allowed >= total:
         return ok("cores", f"{total}")
     workers = max(1, int(allowed))
@@ -142,7 +142,7 @@ def cores_check(total: int, allowed: float) -> Check:
 
 
 def memory_check(found: tuple[int, int] | None, limit: int | None, cores: int) -> Check:
-    """Return what memory means: total and available, and the limit of the container, in bytes."""
+    """Return a check of total and available memory, and of the container's limit, in bytes."""
     if found is None:
         return ok("memory", "this system does not say")
     total, available = found
@@ -170,11 +170,11 @@ def shared_memory() -> int | None:
 
 
 def shared_memory_check(total: int | None) -> Check:
-    """Return what shared memory of `total` bytes means for the workers of a ``DataLoader``."""
+    """Return a check of `total` bytes of shared memory, for the workers of a ``DataLoader``."""
     if total is None:
         return ok("shared memory", "there is no /dev/shm on this system")
     fact = f"{spell_bytes(total)} at /dev/shm, through which DataLoader workers hand over batches"
-    if total >= 1 << 30:  # below that, workers that hand over volumes run out of it
+    if total >= 1 << 30:  # with less, workers that return whole volumes run out of it
         return ok("shared memory", fact)
     return warning(
         "shared memory",
@@ -199,7 +199,7 @@ def allowed_cores(*, root: Path = _ROOT) -> float:
 
 
 def memory(*, root: Path = _ROOT) -> tuple[int, int] | None:
-    """Return total and available memory of the machine in bytes, or None where nobody says."""
+    """Return total and available memory of the machine in bytes, or None if unknown."""
     found = {}
     with suppress(OSError, ValueError, IndexError):
         for line in (root / "proc/meminfo").read_text().splitlines():
@@ -221,9 +221,9 @@ def memory_limit(*, root: Path = _ROOT) -> int | None:
 
 
 def _read(controller: str, name: str, root: Path) -> list[str]:
-    """Return what `name` says in this process's control group and those above it.
+    """Return the contents of `name` in this process's control group and those above it.
 
-    `controller` is empty for version 2, whose groups lie in one tree.
+    `controller` is empty for version 2, whose groups are in one tree.
     """
     top = root / "sys/fs/cgroup" / controller
     folders = [top]
@@ -241,10 +241,10 @@ def _read(controller: str, name: str, root: Path) -> list[str]:
 
 
 def proxy_check(variables: Mapping[str, str]) -> Check:
-    """Return which proxies the environment names, without user and password."""
+    """Return a check of the environment's proxies, without user and password."""
     spellings = [name for upper in _PROXIES for name in (upper.lower(), upper)]
     found = {name: variables[name] for name in spellings if variables.get(name)}
-    hosts = {name: shown_proxy(v) for name, v in found.items() if name.upper() != "NO_PROXY"}
+    hosts = {name: redacted_proxy(v) for name, v in found.items() if name.upper() != "NO_PROXY"}
     fact = ", ".join(f"{name}={hosts.get(name, value)}" for name, value in found.items())
     if any(host.startswith("socks") for host in hosts.values()) and not _version_of("PySocks"):
         fact += "; a SOCKS proxy needs a package that is not installed"
@@ -258,8 +258,8 @@ def proxy_check(variables: Mapping[str, str]) -> Check:
 
 
 def certificates_check(variables: Mapping[str, str]) -> Check:
-    """Return where certificates are looked for, and whether that is there."""
-    import certifi  # comes with requests, and may be missing or broken as it may
+    """Return a check of where certificates are looked for, and whether that exists."""
+    import certifi  # installed with requests, and like it may be missing or broken
 
     named = {name: variables[name] for name in _CERTIFICATES if variables.get(name)}
     absent = {name: value for name, value in named.items() if not Path(value).exists()}

@@ -1,4 +1,4 @@
-"""Checks of where data lie and come from: folders, disks, releases, stores, OSF."""
+"""Checks of where data are and come from: folders, disks, releases, stores, OSF."""
 
 from __future__ import annotations
 
@@ -16,54 +16,55 @@ from verse_data import config
 from verse_data.config import Config
 from verse_data.doctor.checks import GB, Check, ok, problem, warning
 from verse_data.errors import DiskFull, PermissionDenied, VerseDataError, counted
+from verse_data.files import nearest_existing
 from verse_data.progress import spell_bytes
 from verse_data.records.lock import is_release_name
 from verse_data.releases import catalog
 from verse_data.releases.history import command
 from verse_data.releases.osf_probe import reach_osf
 from verse_data.releases.repository import Repository
-from verse_data.releases.urls import shown
+from verse_data.releases.urls import redacted
 from verse_data.volumes.cache import cache_size, leftover_size
 from verse_data.volumes.remote import RemoteStores
 
 _WHOLE: Final = 12 * GB
-"""Bytes of verse19 as published; its stores take about as much."""
+"""Bytes of verse19 as published; its stores are about as large."""
 _LINKS: Final = "symbolic links"
 _LOCKS: Final = "locks between processes"
-_LACKING: Final = {
+_REMEDIES: Final = {
     _LINKS: f"DataLad's own commands need them: set {config.HOME_VARIABLE} to another disk",
     _LOCKS: "Run one process at a time there: two may do the same work twice; results stay right",
 }
 
 
 def folder_checks(settings: Config, *, root: object) -> Iterator[Check]:
-    """Try out the folders of releases and stores; `root` is what the caller asked for."""
-    decided = f"the platform's; {config.HOME_VARIABLE} is not set"
+    """Try out the folders of releases and stores; `root` is the caller's option."""
+    origin = f"the platform's; {config.HOME_VARIABLE} is not set"
     if root is not None:
-        decided = "--root"
+        origin = "--root"
     elif os.environ.get(config.HOME_VARIABLE):
-        decided = config.HOME_VARIABLE
-    yield folder_check("releases folder", settings.releases, decided=decided)
-    yield folder_check("stores folder", settings.stores, decided=decided)
+        origin = config.HOME_VARIABLE
+    yield folder_check("releases folder", settings.releases, origin=origin)
+    yield folder_check("stores folder", settings.stores, origin=origin)
 
 
-def folder_check(name: str, folder: Path, *, decided: str) -> Check:
-    """Try in `folder`, or where it would be made, what the package does in it; leave nothing."""
-    place, here = f"{folder} ({decided})", folder.exists()
+def folder_check(name: str, folder: Path, *, origin: str) -> Check:
+    """Try in `folder`, or where it would be made, what the package does there; leave nothing."""
+    place, here = f"{folder} ({origin})", folder.exists()
     try:
-        lacking = _try_out(_existing(folder))
+        lacking = _try_out(nearest_existing(folder))
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         fact = f"{place} cannot be written: {error.strerror or error}"
         remedy = f"export {config.HOME_VARIABLE}=FOLDER, a folder of yours with room in it"
         if here and not full:
-            fact += "; what is in it can be used, and nothing can be added"
+            fact += "; existing files can be used, and nothing can be added"
             return warning(name, fact, remedy)
         return problem(name, fact, remedy, DiskFull if full else PermissionDenied)
     fact = f"{place} {'can be written' if here else 'is not there yet, and can be made'}"
     if lacking:
         fact += f"; {' and '.join(lacking)} do not work there"
-        return warning(name, fact, _LACKING[lacking[0]])
+        return warning(name, fact, _REMEDIES[lacking[0]])
     return ok(name, f"{fact}; {_LINKS} and {_LOCKS} work")
 
 
@@ -79,7 +80,7 @@ def _try_out(folder: Path) -> list[str]:
             lacking.append(_LINKS)
         try:
             with filelock.FileLock(lock), filelock.FileLock(lock, timeout=0):
-                lacking.append(_LOCKS)  # both were given it
+                lacking.append(_LOCKS)  # both got the lock
         except filelock.Timeout:
             pass
         except (OSError, NotImplementedError):
@@ -88,8 +89,8 @@ def _try_out(folder: Path) -> list[str]:
 
 
 def disk_checks(settings: Config) -> Iterator[Check]:
-    """Compare the room on the disks of releases and stores with what verse19 takes."""
-    releases, stores = _existing(settings.releases), _existing(settings.stores)
+    """Compare the free space on the disks of releases and stores with the size of verse19."""
+    releases, stores = nearest_existing(settings.releases), nearest_existing(settings.stores)
     if releases.stat().st_dev == stores.stat().st_dev:
         yield disk_check("disk", shutil.disk_usage(releases).free, needed=2 * _WHOLE)
     else:
@@ -98,7 +99,7 @@ def disk_checks(settings: Config) -> Iterator[Check]:
 
 
 def disk_check(name: str, free: int, *, needed: int) -> Check:
-    """Return what `free` bytes mean on a disk where verse19 as a whole takes `needed`."""
+    """Return a check of `free` bytes on a disk where the whole of verse19 takes `needed`."""
     if free >= needed:
         return ok(name, f"{spell_bytes(free)} free")
     return warning(
@@ -110,7 +111,7 @@ def disk_check(name: str, free: int, *, needed: int) -> Check:
 
 
 def release_checks(settings: Config) -> Iterator[Check]:
-    """Say for each release how much of it is here; one that is broken hides no other."""
+    """Yield for each release how much of it is here; a broken one does not hide the others."""
     # Version 0.1 kept releases beside the stores, and they are used there.
     places = [place for place in (settings.releases, settings.home / "releases") if place.is_dir()]
     names = sorted({path.name for place in places for path in place.iterdir()})
@@ -140,11 +141,11 @@ def _release(dataset: Repository) -> Check:
 
 
 def stores_check(settings: Config) -> Check:
-    """Count the stores and what dead processes have left; look where machines share them."""
+    """Count the stores and leftovers of dead processes; check where machines share stores."""
     count, nbytes = cache_size(settings.stores)
     fact = f"{counted(count, 'store')}, {spell_bytes(nbytes)}"
     if url := settings.stores_url:
-        place = shown(url) if "://" in url else url
+        place = redacted(url) if "://" in url else url
         fact += f"; shared ones at {place} ({config.STORES_VARIABLE})"
         try:
             RemoteStores(url, settings.stores).check()
@@ -158,7 +159,7 @@ def stores_check(settings: Config) -> Check:
 
 
 def osf_check(settings: Config) -> Check:
-    """Ask OSF one small question, unless the network is forbidden."""
+    """Send OSF one small request, unless the network is forbidden."""
     if settings.offline:
         fact = f"not asked: the network is forbidden (--offline, or {config.OFFLINE_VARIABLE})"
         return ok("OSF", fact)
@@ -167,8 +168,4 @@ def osf_check(settings: Config) -> Check:
     except VerseDataError as error:
         remedy = "What is here works without it. For a closer look: verse-data doctor --osf"
         return warning("OSF", str(error), remedy)
-    return ok("OSF", f"{shown(settings.osf_api)} answers")
-
-
-def _existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.parents) if path.exists())
+    return ok("OSF", f"{redacted(settings.osf_api)} responds")

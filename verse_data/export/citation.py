@@ -1,4 +1,4 @@
-"""How a release, or this package, is cited: text, BibTeX, RIS and JSON."""
+"""Citations of a release or of this package: text, BibTeX, RIS and JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SOFTWARE_TITLE: Final = (
     "for PyTorch"
 )
 SOFTWARE_LICENCE: Final = "Apache-2.0"
-"""As in CITATION.cff, which no wheel carries; a test compares them."""
+"""As in CITATION.cff, which wheels do not contain; a test compares them."""
 
 _RIS_TAGS: Final = {
     "title": "TI",
@@ -36,7 +36,7 @@ _RIS_TAGS: Final = {
     "url": "UR",
     "note": "N1",
 }
-"""Tag of each field in RIS; in BibTeX fields have these names."""
+"""RIS tag of each field; BibTeX uses the names themselves."""
 _TEX: Final = str.maketrans(
     {
         **{mark: f"\\{mark}" for mark in "&%$#_{}"},
@@ -53,7 +53,7 @@ _UNKNOWN: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Pinned:
-    """The version of a release that is on this machine, its lock (``sha256:…``) and its commit."""
+    """A version of a release on this machine, with its lock (``sha256:…``) and commit."""
 
     version: str
     lock: str
@@ -63,7 +63,7 @@ class Pinned:
 def cite_release(
     name: str, entry: CatalogEntry | None, pinned: Pinned | None, *, style: Style = "text"
 ) -> str:
-    """Return how a release is cited; without an `entry` its user locked it, without `pinned` it is not here."""
+    """Return the citation of a release, of the user's own without `entry`, not here without `pinned`."""
     check_style(style)
     known: Mapping[str, Any] = entry.model_dump(mode="json") if entry else {}
     articles = (
@@ -98,14 +98,14 @@ def cite_release(
     papers = [{**article, "url": doi_url(article["doi"])} for article in articles]
     if style == "ris":
         return "\n".join([_ris("DATA", data), *(_ris("JOUR", paper) for paper in papers)])
-    data["key"] = name  # what old styles sort by where there is no author
+    data["key"] = name  # old styles sort by it if there is no author
     key = f"{name}-{pinned.version}" if pinned else name
     keyed = zip(_keys(papers), papers, strict=True)
     return "\n".join([_bibtex("misc", key, data), *(_bibtex("article", k, p) for k, p in keyed)])
 
 
 def cite_software(releases: Sequence[str], *, style: Style = "text") -> str:
-    """Return how this package is cited; the text points to `releases`, whose data are cited apart."""
+    """Return the citation of this package; the text also says how to cite the data of `releases`."""
     check_style(style)
     if style == "text":
         cites = " or ".join(f"verse-data cite {name}" for name in releases)
@@ -124,7 +124,7 @@ def cite_software(releases: Sequence[str], *, style: Style = "text") -> str:
 
 
 def check_style(style: str) -> str:
-    """Return `style` if it is one, else raise UsageError."""
+    """Return `style` if it is known, else raise UsageError."""
     if style in get_args(Style):
         return style
     raise UsageError(f"{style!r} is no style of citation; use {', '.join(get_args(Style))}.")
@@ -141,7 +141,7 @@ def _exactly(facts: Mapping[str, Any]) -> str:
 
 
 def _text(facts: Mapping[str, Any]) -> str:
-    """Return a page to read, with a sentence to paste."""
+    """Return the citation as a page of text, with a sentence to paste."""
     name, version, doi, licence = (facts[key] for key in ("release", "version", "doi", "licence"))
     rows = {
         "release": f"{name} {version}" if version else f"{name}, not on this machine",
@@ -158,10 +158,10 @@ def _text(facts: Mapping[str, Any]) -> str:
         lines.append(f"Once it is here (verse-data lock {name}), version and lock are named too.")
         return "\n".join(lines) + "\n"
     source = ", ".join(filter(None, (doi and f"doi:{doi}", licence)))
-    said = f"{facts['title'].partition(':')[0]} ({source}), {_exactly(facts)}."
+    sentence = f"{facts['title'].partition(':')[0]} ({source}), {_exactly(facts)}."
     lines += [
         "To say in a paper exactly which files were used:",
-        f"  {said if licence else _sentence(facts)}",
+        f"  {sentence if licence else _sentence(facts)}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -178,7 +178,7 @@ def _note(facts: Mapping[str, Any]) -> str:
 
 
 def _keys(articles: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return a key for each article: ``loffler2020``, with a letter behind those that would be equal."""
+    """Return a unique key for each article: ``loffler2020``, and ``loffler2020b`` for another one."""
     found: list[str] = []
     for article in articles:
         family = unicodedata.normalize("NFKD", article["authors"][0].partition(",")[0])
@@ -192,7 +192,7 @@ def _bibtex(kind: str, key: str, facts: Mapping[str, Any]) -> str:
     fields = {name: facts.get(name) for name in ("key", *_RIS_TAGS)}
     for name in ("key", "title", "journal", "note"):
         fields[name] = (fields[name] or "").translate(_TEX)
-    fields["title"] = f"{{{fields['title']}}}"  # most styles would make its capitals small
+    fields["title"] = f"{{{fields['title']}}}"  # most styles would turn it to lower case
     fields = {"author": " and ".join(facts["authors"]), **fields}
     rows = [f"  {name} = {{{_line(value)}}},\n" for name, value in fields.items() if value]
     return f"@{kind}{{{key},\n{''.join(rows)}}}\n"

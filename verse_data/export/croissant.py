@@ -32,7 +32,7 @@ _OTHERS: Final[dict[str, Any]] = {
     "rai": "http://mlcommons.org/croissant/RAI/",
     "sc": "https://schema.org/",
 }
-# The context that the format prescribes, word for word.
+# The context that the format prescribes literally.
 _CONTEXT: Final = dict(sorted({**_OTHERS, **{t: f"cr:{t}" for t in _TERMS.split()}}.items()))
 _COLUMNS: Final = {
     "scan_id": "CT series",
@@ -48,7 +48,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 class ResponsibleAI(Record):
-    """What users of a release should know before they train on it: the fields of Croissant's RAI 1.0."""
+    """The fields of Croissant's RAI 1.0: what to know about a release before training on it."""
 
     data_collection: Text
     data_collection_type: list[Text]
@@ -65,7 +65,7 @@ class ResponsibleAI(Record):
 
 
 def load_rai(release: str) -> ResponsibleAI | None:
-    """Return what the catalog says of a release for responsible AI, or None if it says nothing."""
+    """Return the catalog's RAI fields of a release, or None if it has none."""
     path = locate("catalog") / release / "rai.toml"
     if not path.is_file():
         return None
@@ -93,8 +93,8 @@ def to_croissant(
         "distribution": [_file_object(file) for file in provenance.files],
         "recordSet": _record_sets(provenance),
     }
-    said = rai.model_dump(mode="json") if rai else {}
-    facts |= {f"rai:{to_camel(name)}": value for name, value in said.items()}
+    fields = rai.model_dump(mode="json") if rai else {}
+    facts |= {f"rai:{to_camel(name)}": value for name, value in fields.items()}
     return {name: value for name, value in facts.items() if value not in (None, [], "")}
 
 
@@ -111,7 +111,7 @@ def _file_object(file: FileProvenance) -> dict[str, Any]:
 
 
 def _record_sets(provenance: Provenance) -> list[dict[str, Any]]:
-    """Return one record a scan: who it is of, which split it is in, and its files."""
+    """Return one record per scan: its subject, its split and its files."""
     scans: dict[str, dict[str, str]] = {}
     for file in provenance.files:
         if file.scan_id and file.role in _ROLES:

@@ -20,9 +20,9 @@ _PREFIXES: Final = {
 def to_prov(provenance: Provenance) -> dict[str, Any]:
     """Return a PROV-JSON document.
 
-    Entities are the release's commit, its contents (named by annex key), their addresses, and
-    stores; activities are the publishing of the version, each logged fetch, and each conversion;
-    agents are this package and those that it stands on.
+    Entities are the release's commit, its files (named by annex key), their addresses, and stores;
+    activities are the publishing of the version, each logged fetch, and each conversion; agents are
+    this package and its dependencies.
     """
     release = f"git:{provenance.commit}"
     document: dict[str, Any] = defaultdict(dict, prefix=dict(_PREFIXES))
@@ -59,7 +59,7 @@ def _relate(document: dict[str, Any], relation: str, key: str, **ends: str) -> N
 def _generate(
     document: dict[str, Any], number: str, entity: str, activity: str, facts: dict[str, Any]
 ) -> None:
-    """Add an activity of this package, and what it made."""
+    """Add an activity of this package, and the entity that it made."""
     document["activity"][activity] = facts
     _relate(document, "wasGeneratedBy", f"g{number}", entity=entity, activity=activity)
     _relate(document, "wasAssociatedWith", f"w{number}", activity=activity, agent=_OURS)
@@ -75,25 +75,25 @@ def _add_file(document: dict[str, Any], number: int, file: FileProvenance, relea
     }
     _relate(document, "hadMember", f"m{number}", collection=release, entity=content)
     for place, url in enumerate(file.urls):
-        # Where it can be had. Where it came from is another question: the fetch below answers it.
+        # Where the file is available; where it was fetched from is recorded below.
         address = f"web:{number}-{place}"
         document["entity"][address] = {"prov:location": url}
         key = f"l{number}-{place}"
         _relate(document, "alternateOf", key, alternate1=content, alternate2=address)
-    came = file.fetched
-    if came is None:
+    fetched = file.fetched
+    if fetched is None:
         return
     fetch, origin = f"verse:fetch-{number}", f"verse:origin-{number}"
     facts = {
-        "prov:endTime": came.time,
-        "prov:label": f"fetch with {came.engine}",
-        "verse:bytes": came.bytes,
-        "verse:tries": came.tries,
+        "prov:endTime": fetched.time,
+        "prov:label": f"fetch with {fetched.engine}",
+        "verse:bytes": fetched.bytes,
+        "verse:tries": fetched.tries,
     }
     _generate(document, str(number + 1), content, fetch, facts)
-    if came.url or came.source not in {None, "web"}:
-        sibling = {"prov:label": f"sibling {came.source}"}
-        document["entity"][origin] = {"prov:location": came.url} if came.url else sibling
+    if fetched.url or fetched.source not in {None, "web"}:
+        sibling = {"prov:label": f"sibling {fetched.source}"}
+        document["entity"][origin] = {"prov:location": fetched.url} if fetched.url else sibling
         _relate(document, "used", f"f{number}", activity=fetch, entity=origin)
         ends = {"generatedEntity": content, "usedEntity": origin, "activity": fetch}
         _relate(document, "wasDerivedFrom", f"d{number}", **ends)

@@ -24,13 +24,13 @@ _MEDIA_TYPES: Final = {
 
 
 def media_type(path: str) -> str:
-    """Return the media type of a file by its name."""
+    """Return the media type for a file name."""
     fits = (kind for ending, kind in _MEDIA_TYPES.items() if path.lower().endswith(ending))
     return next(fits, "application/octet-stream")
 
 
 def licence_url(licence: str) -> str:
-    """Return the address of a licence that is named by its SPDX identifier."""
+    """Return the address of a licence by its SPDX identifier."""
     return f"https://spdx.org/licenses/{licence}"
 
 

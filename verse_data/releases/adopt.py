@@ -1,7 +1,7 @@
-"""Taking over what people have: files, folders and zips, here or at a URL, by digest alone.
+"""Adopting files that people have already: files, folders and zips, local or at a URL, by digest.
 
-Nothing is moved, made read-only, or written under a name out of an archive: what may be wanted is
-copied or inflated into a scratch file, hashed, and kept only if that digest is locked.
+Nothing is moved, made read-only, or written under a name from an archive: a candidate is copied or
+inflated into a scratch file, hashed, and kept only if its digest is locked.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from verse_data.releases.annex import ObjectStore
 from verse_data.releases.http import Backoff, Clock, Http
 from verse_data.releases.remote_zip import NoRanges, RemoteFile, RemoteZip, download_zip
 from verse_data.releases.tree import walk_files
-from verse_data.releases.urls import shown
+from verse_data.releases.urls import redacted
 
 log: Final = logging.getLogger("verse_data.adopt")
 
 _WORKERS: Final = 4
 _BLOCK: Final = 1 << 20
 _RANGE: Final = 8 << 20
-"""Most bytes that a server is asked for at once, and most of a directory: 40,000 members."""
+"""Limit in bytes of one range request, and of a zip's directory (40,000 members)."""
 _SLACK: Final = 64 << 20
 _FICLONE: Final = 0x40049409
-# What zipfile raises at damage.
+# Errors of zipfile for a damaged archive.
 _DAMAGE: Final = (
     zipfile.BadZipFile,
     struct.error,
@@ -58,7 +58,7 @@ _DAMAGE: Final = (
 
 @dataclass(frozen=True)
 class Difference:
-    """A file with a locked file's name, but other bytes."""
+    """A file with the name of a locked file, but other bytes."""
 
     found: str
     size: int
@@ -73,15 +73,15 @@ class AdoptReport:
     Attributes
     ----------
     new : list of LockedFile
-        Contents that were copied into the dataset.
+        Files that were copied into the dataset.
     known : list of LockedFile
-        Contents that were in the dataset already.
+        Files that were in the dataset already.
     different : list of Difference
-        Files whose name is locked with another content; they were not taken.
+        Files whose name is locked with another content; they were not adopted.
     unknown : list of str
-        Files whose name and content the lock does not know; they were not taken.
+        Files whose name and content are not in the lock; they were not adopted.
     missing : list of LockedFile
-        Files of the version whose content is still not in the dataset.
+        Files of the version that are still not in the dataset.
     """
 
     new: list[LockedFile] = field(default_factory=list)
@@ -95,7 +95,7 @@ class AdoptReport:
         return f"<AdoptReport: {', '.join(counts)}>"
 
     def refuse_differences(self, release: str) -> None:
-        """Raise SourceChanged if a file bears a locked name but holds other bytes."""
+        """Raise SourceChanged if a file has a locked name but other bytes."""
         if not self.different:
             return
         first = self.different[0]
@@ -112,7 +112,7 @@ def _base(name: str) -> str:
 
 
 class _Candidate(NamedTuple):
-    """A file in a source, and what writes its content to a path and returns size and SHA-256."""
+    """A file in a source; `write` copies its content to a path and returns size and SHA-256."""
 
     name: str
     size: int
@@ -120,11 +120,11 @@ class _Candidate(NamedTuple):
 
 
 class _Adoption:
-    """One call: what is wanted, and what was found so far. Lists are appended to by threads."""
+    """One call: the lock's contents, and what was found so far. Threads append to its lists."""
 
     def __init__(self, lock: ReleaseLock, store: ObjectStore, progress: Progress) -> None:
         self.store, self.progress, self.report, self._lock = store, progress, AdoptReport(), lock
-        # Far more than this no archive of the release can hold.
+        # No archive of the release can need more than this.
         self.budget = 2 * lock.total_bytes + _SLACK
         self._by_content: dict[tuple[int, str], list[LockedFile]] = defaultdict(list)
         self._by_name: dict[str, list[LockedFile]] = defaultdict(list)
@@ -140,7 +140,7 @@ class _Adoption:
         source: str = "",
         budget: float = float("inf"),
     ) -> None:
-        """Read what has a locked size or name, as only that can be worth it; keep what is locked."""
+        """Read the files that have a locked size or name; keep those whose content is locked."""
         sizes = {size for size, _ in self._by_content}
         chosen = []
         for one in found:
@@ -173,7 +173,7 @@ class _Adoption:
                 self.report.unknown.append(found.name)
 
     def _keep(self, staged: Path, matches: Sequence[LockedFile]) -> None:
-        # One content has several keys where it bears several extensions.
+        # One content has several keys if its files have different extensions.
         missing = {file.annex_key: file for file in matches if not self.store.has(file)}
         for number, file in enumerate(missing.values(), start=1):
             with self.store.staging(file.annex_key) as own:
@@ -184,13 +184,13 @@ class _Adoption:
             (self.report.new if file.annex_key in missing else self.report.known).append(file)
 
     def _namesake(self, name: str) -> LockedFile | None:
-        """Return the locked file of a name: that whose path it ends in, else one of its base name."""
+        """Return the locked file for a name: the one whose path it ends with, else by base name."""
         same = self._by_name.get(_base(name), [])
         whole = (file for file in same if f"/{name}".endswith(f"/{file.path}"))
         return next(whole, same[0] if same else None)
 
     def is_here(self, info: zipfile.ZipInfo) -> bool:
-        """Whether a member's name, size and checksum are those of a content that is here."""
+        """Whether a member has name, size and checksum of a file that is here."""
         file = self._namesake(info.filename)
         if file is None or file.size != info.file_size or not self.store.has(file):
             return False
@@ -200,8 +200,8 @@ class _Adoption:
         return same
 
     def finish(self) -> AdoptReport:
-        """Return the report, sorted so that it does not hang on the order of threads."""
-        # One content may be locked under several paths, and lie in the sources several times.
+        """Return the report, sorted so that it does not depend on the order of threads."""
+        # One content may be locked under several paths, and be in the sources several times.
         report, by_path = self.report, attrgetter("path")
         report.known = sorted({*report.known} - {*report.new}, key=by_path)
         report.new = sorted({*report.new}, key=by_path)
@@ -223,8 +223,8 @@ def adopt_sources(
 ) -> AdoptReport:
     """Copy everything in `sources` whose content is locked into `store`.
 
-    Of a zip at an address only its directory and the members that are missing are read, by ranges;
-    where the server gives no ranges, the whole is downloaded to the store's disk, and removed.
+    Of a zip at an address only the directory and the missing members are read, by range requests; if
+    the server does not support them, all of it is downloaded to the store's disk, and then removed.
     """
     sources = list(sources)
     check_sources(sources)
@@ -253,7 +253,7 @@ def adopt_sources(
 
 
 def check_sources(sources: Iterable[Path | str]) -> None:
-    """Raise `UsageError` if one of `sources` is neither an address nor there."""
+    """Raise `UsageError` if one of `sources` is neither an address nor an existing path."""
     for source in sources:
         if not _is_address(source) and not Path(source).exists():
             raise UsageError(f"{source} does not exist. Give a folder, a file or a zip to adopt.")
@@ -270,7 +270,7 @@ def _is_zip(path: Path) -> bool:
 def copy_and_hash(source: Path, target: Path, advance: Advance) -> tuple[int, str]:
     """Copy a file, sharing its blocks where the file system can; return size and SHA-256.
 
-    The digest is of the bytes in `target`, so that a source which changes meanwhile does no harm.
+    The digest is of the bytes in `target`, so that a source that changes meanwhile does no harm.
     """
     with storage_errors(source):
         opened = source.open("rb")
@@ -297,13 +297,13 @@ def _is_cloned(reader: BinaryIO, writer: BinaryIO) -> bool:
         import fcntl
 
         fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
-    except (ImportError, OSError):  # if the disk is to blame, copying will say so
+    except (ImportError, OSError):  # if the disk is at fault, copying will raise it
         return False
     return True
 
 
 class _ZipReader(io.BufferedReader):
-    """A zip as a file that hands out no more at once than a directory may have."""
+    """A zip as a file that refuses reads larger than the limit of a directory."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return up to `size` bytes; all where it is missing."""
@@ -319,15 +319,15 @@ def _take_zip(
     remote: RemoteZip | None = None,
 ) -> None:
     """Take the members of a zip; each thread opens it for itself."""
-    own = threading.local()
+    per_thread = threading.local()
 
     def archive() -> zipfile.ZipFile:
-        if not hasattr(own, "archive"):
+        if not hasattr(per_thread, "archive"):
             buffer = _RANGE if remote else io.DEFAULT_BUFFER_SIZE
             reader = opened.enter_context(_ZipReader(open_zip(), buffer))
             with _damage_refused(name):
-                own.archive = opened.enter_context(zipfile.ZipFile(reader))
-        return own.archive  # type: ignore[no-any-return]
+                per_thread.archive = opened.enter_context(zipfile.ZipFile(reader))
+        return per_thread.archive  # type: ignore[no-any-return]
 
     def inflate(info: zipfile.ZipInfo, path: Path, advance: Advance) -> tuple[int, str]:
         with _damage_refused(f"{name}, member {info.filename!r}"), path.open("wb") as target:
@@ -340,11 +340,11 @@ def _take_zip(
         members = [info for info in archive().infolist() if not info.is_dir()]
         if remote:
             remote.starts = sorted([*(i.header_offset for i in members), archive().start_dir])
-            # Over the network it pays to compare the checksums of what is here first.
+            # Members that are here already, by their checksums, are not read over the network.
             members = [info for info in members if not adoption.is_here(info)]
         adoption.take(
             "Adopting the archive",
-            # Names without line ends, escapes, or turns of direction, as they are shown to people.
+            # Names are shown to people: line ends, escapes and bidi controls become "?".
             (
                 _Candidate(
                     "".join(letter if letter.isprintable() else "?" for letter in info.filename),
@@ -360,13 +360,13 @@ def _take_zip(
 
 @contextmanager
 def _damage_refused(name: str) -> Iterator[None]:
-    """Turn what zipfile raises at a damaged zip into ArchiveRefused."""
+    """Turn errors of zipfile for a damaged zip into ArchiveRefused."""
     try:
         yield
     except VerseDataError:
         raise
     except (*_DAMAGE, OSError) as error:
-        # A place before the file's start is the archive's fault, not the disk's.
+        # EINVAL is a seek before the file's start: the archive's fault, not the disk's.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         raise ArchiveRefused(
@@ -377,15 +377,15 @@ def _damage_refused(name: str) -> Iterator[None]:
 
 
 def _take_remote_zip(adoption: _Adoption, url: str, http: Http) -> None:
-    """Take the members of a zip at an address, by ranges where its server gives them."""
+    """Take the members of a zip at an address, by range requests if its server supports them."""
     try:
         remote = RemoteZip(url, http)
     except NoRanges:
-        log.info("%s: no ranges, so the whole archive is downloaded", shown(url))
+        log.info("%s: no ranges, so the whole archive is downloaded", redacted(url))
     else:
-        _take_zip(adoption, shown(url), lambda: RemoteFile(remote), remote)
+        _take_zip(adoption, redacted(url), lambda: RemoteFile(remote), remote)
         return
     with adoption.store.staging("archive.zip") as whole:
         with adoption.progress("Downloading the archive", 0, "bytes") as advance:
             download_zip(url, http, whole, most=adoption.budget, advance=advance)
-        _take_zip(adoption, shown(url), partial(io.FileIO, whole))
+        _take_zip(adoption, redacted(url), partial(io.FileIO, whole))

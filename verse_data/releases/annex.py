@@ -1,7 +1,7 @@
-"""git-annex: the contents in its folder, and the record of what is there.
+"""git-annex: the contents in its object folder, and its record of which are present.
 
-Contents are put there by us, verified, at the place that follows from their key. git-annex learns
-of them later, in one go: until then a list in ``.git/verse-data`` remembers them, also after a kill.
+We put verified contents there ourselves, at the path that follows from their key. git-annex is told
+later, in one batch: until then a list in ``.git/verse-data`` keeps their keys, also after a kill.
 """
 
 from __future__ import annotations
@@ -30,44 +30,44 @@ _INIT_SECONDS: Final = 600.0
 
 
 def require_usable(repository: Path) -> None:
-    """Raise what would stop a later record of what was brought or removed, before anything is."""
+    """Raise now what would later keep git-annex from recording added or removed contents."""
     check_annex()
     git(repository, "rev-parse", "--git-dir")
 
 
 def initialise(repository: Path, description: str, *, hooks: Path = Path("/dev/null")) -> None:
-    """Make `repository` one that git-annex knows; it puts its own hooks into the folder `hooks`.
+    """Initialise git-annex in `repository`; it writes its hooks into the folder `hooks`.
 
-    Its own way, at the first call, would start the special remotes that a clone's source enabled.
+    Its automatic initialisation would start the special remotes that a clone's source enabled.
     """
     options = ("--no-autoenable", "--quiet", description)
     call_annex(repository, "init", *options, settings=[f"core.hooksPath={hooks}"])
 
 
 def ensure_known(repository: Path) -> str:
-    """Return git-annex's id of a repository; let git-annex know a clone that plain git made."""
+    """Return git-annex's id of a repository; initialise git-annex in a clone made by plain git."""
     if uuid := check_writable(repository).get("annex.uuid"):
         return uuid
     locks = repository / ".git" / "verse-data" / "locks"
     with files.storage_errors(locks), key_lock(locks, "init", timeout=_INIT_SECONDS):
-        # Else another process was first; two at once make git-annex fail.
+        # Checked again under the lock, since two calls at once make git-annex fail.
         if "annex.uuid" not in check_writable(repository):
             initialise(repository, "verse-data")
     return check_writable(repository)["annex.uuid"]
 
 
 def record_presence(repository: Path, present: Mapping[str, bool]) -> None:
-    """Tell git-annex of each key whether its content is in this repository."""
+    """Tell git-annex for each key whether its content is in this repository."""
     if present:
         uuid = ensure_known(repository)
         lines = "".join(f"{key} {uuid} {int(here)}\n" for key, here in present.items())
         call_annex(repository, "setpresentkey", "--batch", stdin=lines.encode())
-        # The batch leaves what it was given in git-annex's journal; a merge commits that.
+        # The batch command only writes git-annex's journal; a merge commits it.
         merge(repository)
 
 
 def merge(repository: Path) -> None:
-    """Merge what was fetched or imported of git-annex's branch into its own."""
+    """Merge fetched or imported copies of the git-annex branch into the local one."""
     ensure_known(repository)
     call_annex(repository, "merge", "--quiet")
 
@@ -80,12 +80,12 @@ def call_annex(
     settings: Sequence[str] = (),
     check: bool = True,
 ) -> bytes:
-    """Call git-annex in a repository that may be written, and return what it printed; no hook is run."""
+    """Call git-annex in a repository that may be written, without hooks; return its output."""
     check_annex()
     check_writable(repository)
     every = (*_OVERRIDES, "core.hooksPath=/dev/null", *settings)
     options = [word for setting in every for word in ("-c", setting)]
-    # Files and no pipes: it ends by itself then, also where this process is killed.
+    # Files instead of pipes, so that it also ends if this process is killed.
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as printed:
         given.write(stdin)
         given.seek(0)
@@ -102,7 +102,7 @@ def call_annex(
 
 
 def find_content(git_folder: Path, key: str) -> Path | None:
-    """Return where something of the key's name lies, in either of git-annex's two layouts."""
+    """Return the path of whatever has the key's name, in either of git-annex's two layouts."""
     for layout in (object_path, other_object_path):
         path = git_folder / layout(key).removeprefix(".git/")
         if os.path.lexists(path):
@@ -111,7 +111,7 @@ def find_content(git_folder: Path, key: str) -> Path | None:
 
 
 def is_whole(path: Path, file: LockedFile) -> bool:
-    """Whether a plain file of the locked size lies at `path`."""
+    """Whether `path` is a plain file of the locked size."""
     try:
         facts = path.lstat()
     except OSError:
@@ -133,21 +133,21 @@ class ObjectStore:
 
     @property
     def incoming(self) -> Path:
-        """Folder for content on its way in; on the disk that the objects lie on."""
+        """Folder for unfinished content; on the same disk as the objects."""
         return self.path / ".git" / "verse-data" / "incoming"
 
     def object_path(self, file: LockedFile) -> Path:
-        """Return where the content of `file` lies, or would lie."""
+        """Return the path of the content of `file`, which need not exist."""
         found = find_content(self.path / ".git", file.annex_key)
         return found or self.path / object_path(file.annex_key)
 
     def has(self, file: LockedFile) -> bool:
-        """Whether content of the right size is here; its digest was checked when it came."""
+        """Whether content of the right size is here; its digest was checked when it was added."""
         return is_whole(self.object_path(file), file)
 
     @contextmanager
     def staging(self, name: str) -> Iterator[Path]:
-        """Give a path of this call's own for content on its way in; remove what is left there."""
+        """Yield a path for unfinished content, for this call only; remove what is left there."""
         with files.staging(self.incoming / name) as staged:
             yield staged
 
@@ -168,9 +168,9 @@ class ObjectStore:
     def _move(self, staged: Path, file: LockedFile) -> None:
         """Flush `staged` and move it into place with git-annex's modes: file 0444 in folder 0555.
 
-        git-annex gives each content a folder of its own. That folder is filled elsewhere and renamed
-        as a whole, so that threads and processes that bring the same content need not know of each
-        other: the first wins, and the others drop theirs.
+        git-annex keeps each content in a folder of its own. That folder is filled elsewhere and
+        renamed as a whole, so that threads and processes with the same content need no lock: the
+        first wins, and the others drop theirs.
         """
         target = self.object_path(file)
         home = target.parent
@@ -185,16 +185,16 @@ class ObjectStore:
             except OSError as error:
                 if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                     raise
-                # Not another's copy of it: something else lies in the folder, or a piece of it.
+                # The folder holds no copy of another process, but something else or a part of it.
                 if not self.has(file):
                     home.chmod(0o755)
                     (folder / target.name).replace(target)
             home.chmod(0o555)
 
     def remove(self, file: LockedFile, *, confirm: Callable[[], bool] = lambda: True) -> bool:
-        """Remove a content, if it is here: it leaves its final name at once, whole.
+        """Remove a content, if it is here, by moving it away from its final path in one step.
 
-        `confirm` is asked once it has left; unless it says True, the content is put back and False is
+        `confirm` is called after that; unless it returns True, the content is put back and False is
         returned. So two folders that are each other's last copy never both remove theirs.
         """
         home = self.object_path(file).parent
@@ -208,28 +208,28 @@ class ObjectStore:
         return True
 
     def _remember(self, keys: Iterable[str]) -> None:
-        """Note keys in a list of its own, which is there whole or not at all: others take it away."""
+        """Write keys to a new list, atomically, since other processes read and remove lists."""
         with files.staging(self.incoming / "pending") as staged:
             staged.write_text("".join(f"{key}\n" for key in keys))
             staged.rename(self.incoming.with_name(f"pending-{secrets.token_hex(8)}"))
 
     @contextmanager
     def unrecorded(self) -> Iterator[list[str]]:
-        """Give the keys that git-annex does not know of yet; forget them if the block succeeds."""
+        """Yield the keys that git-annex was not told of yet; forget them if the block succeeds."""
         lists = sorted(self.incoming.parent.glob("pending-*"))
         keys = sorted({key for path in lists for key in _read_keys(path)})
         places = {key: find_content(self.path / ".git", key) for key in keys}
         here = [key for key, place in places.items() if place and place.exists()]
         yield here
         if coming := set(keys).difference(here):
-            # Another process is just about to move these: they stay to be recorded.
+            # Another process is about to move these into place: keep them for a later record.
             self._remember(sorted(coming))
         for path in lists:
             path.unlink(missing_ok=True)
 
 
 def _read_keys(path: Path) -> list[str]:
-    """Return the keys in a list; nothing where it is gone, or no list."""
+    """Return the keys in a list; none if it is gone, or not a list."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return []

@@ -1,4 +1,4 @@
-"""Read ``catalog/``: what is known of each release."""
+"""Read ``catalog/``: the published facts about each release."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_entry(folder: Path) -> CatalogEntry:
     ]
     value["figures"] = _rows(folder / "figures.csv")
     try:
-        # By way of JSON, whose lists may fill the tuples of a strict record.
+        # Via JSON, whose lists a strict record accepts for its tuples.
         return CatalogEntry.model_validate_json(json.dumps(value))
     except ValidationError as error:
         raise ValidationFailed(f"{folder}: {rules_of(error)}.") from error

@@ -1,8 +1,8 @@
-"""One file over HTTP: looked at before a byte is kept, hashed while it is read, resumed, verified.
+"""One file over HTTP: checked before a byte is kept, hashed while it is read, resumed, verified.
 
-Size and digest are known before the first request, so nothing that a server says is believed. What
-has come lies under a name that is this process's own: two processes that both believe to hold the
-lock of a content still never write to one file.
+Size and digest are known before the first request, so nothing that a server says is trusted. The
+partial file has a name of this process's own: two processes that both seem to hold the lock of a
+content still never write to one file.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from verse_data.releases.http import (
     drain,
     read_some,
 )
-from verse_data.releases.urls import shown, split_url
+from verse_data.releases.urls import redacted, split_url
 
 if TYPE_CHECKING:
     import requests
@@ -56,9 +56,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("verse_data.download")
 
 _LOCK_SECONDS: Final = 3600.0
-# Files in a row that a server failed, after which it is asked for no more.
+# Consecutive files that a server failed to send, after which no more are requested from it.
 _GIVE_UP_AFTER: Final = 4
-_FORGOTTEN_SECONDS: Final = 30 * 24 * 3600
+_ABANDONED_SECONDS: Final = 30 * 24 * 3600
 _HEADROOM: Final = 1.05
 _BLOCK: Final = 1 << 20
 _PEEK: Final = 512
@@ -68,7 +68,7 @@ _Result = TypeVar("_Result")
 
 
 class Servers:
-    """The sessions of one call, and how many files each server failed in a row. Safe for threads."""
+    """The sessions of one call, and each server's consecutive failures. Safe for threads."""
 
     def __init__(
         self,
@@ -86,23 +86,23 @@ class Servers:
         ]
 
     def close(self) -> None:
-        """Wait for no server any more, and close all connections."""
+        """End all waits for servers, and close all connections."""
         self.clock.wake()
         for http in self._sessions:
             http.close()
 
     def http(self, url: str) -> Http:
-        """Return the session for an address: that of OSF, or of others."""
+        """Return the session for an address: that for OSF, or that for all others."""
         return self._sessions[not url.startswith(f"{self.config.osf_site}/")]
 
     def ask(
         self, url: str, once: Callable[[], _Result], *, kept: Callable[[], int] = int
     ) -> _Result:
-        """Call `once`, with retries, unless the server of `url` failed several files before."""
+        """Call `once` with retries, unless the server of `url` failed for several files before."""
         host = split_url(url).netloc
         if self._failures[host] >= _GIVE_UP_AFTER:
             raise ServerUnavailable(
-                f"{shown(url)}: not asked for, since this server failed {_GIVE_UP_AFTER} files before. "
+                f"{redacted(url)}: not asked for, since this server failed {_GIVE_UP_AFTER} files before. "
                 f"Run the same command again later; what has come is kept."
             )
         try:
@@ -114,7 +114,7 @@ class Servers:
         return result
 
     def size_offered(self, url: str) -> int | None:
-        """Ask for the first byte of a file; return the size that is offered, None if it is not told."""
+        """Request the first byte of a file; return the size that the server states, if it does."""
 
         def once() -> int | None:
             with self.http(url).open(url, span="0-0") as response:
@@ -129,7 +129,7 @@ class Servers:
 
 
 def require_room(folder: Path, needed: int, *, what: str) -> None:
-    """Raise DiskFull unless `needed` bytes and a little more are free where `folder` lies."""
+    """Raise DiskFull unless `needed` bytes and a little more are free on the disk of `folder`."""
     free = shutil.disk_usage(folder).free
     if needed * _HEADROOM > free:
         raise DiskFull(
@@ -139,8 +139,8 @@ def require_room(folder: Path, needed: int, *, what: str) -> None:
 
 
 def prepare(folder: Path, needed: int) -> None:
-    """Make the folder for contents on their way, sweep it, and require room for `needed` bytes."""
-    month_ago = time.time() - _FORGOTTEN_SECONDS
+    """Make the folder for partial files, remove old ones, and require room for `needed` bytes."""
+    month_ago = time.time() - _ABANDONED_SECONDS
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
@@ -152,7 +152,7 @@ def prepare(folder: Path, needed: int) -> None:
 
 
 class Download:
-    """The download of one file: what of it is here (`size`), and what it took."""
+    """The download of one file: bytes that are here (`size`), bytes `received`, and `tries`."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class Download:
         self.size = self.received = self.tries = 0
 
     def run(self) -> None:
-        """Bring the file into the store, if another process has not; raise why it cannot be had."""
+        """Bring the file into the store, unless another process has; raise why if that fails."""
         file, store = self._file, self._store
         if not self._urls:
             raise ContentMissing(f"{file.size:,} bytes, and no address to fetch them from.")
@@ -189,16 +189,16 @@ class Download:
 
     @contextmanager
     def _partial(self) -> Iterator[Path]:
-        """Open a file of our own with what came before; leave it for others unless it was moved."""
+        """Open a file of our own with earlier bytes; leave it for later calls if not finished."""
         folder, sha256 = self._store.incoming, self._file.sha256
         folder.mkdir(parents=True, exist_ok=True)
-        resting = folder / f"{sha256}.part"
+        shared = folder / f"{sha256}.part"
         own = folder / f"{sha256}.{process_name()}@{secrets.token_hex(4)}.mine"
-        for left in (resting, *_left_by_the_dead(folder, sha256)):
+        for partial in (shared, *_partials_of_dead_processes(folder, sha256)):
             with suppress(FileNotFoundError):
-                left.rename(own)
+                partial.rename(own)
                 break
-        # Unbuffered, so that what has been counted is in the file.
+        # Unbuffered, so that bytes that are counted are in the file.
         with closing(own.open("a+b", buffering=0)) as self._stream:
             self._digest = hashlib.sha256()
             self._stream.seek(0)
@@ -210,12 +210,12 @@ class Download:
                 yield own
             finally:
                 if self.size and own.exists():
-                    own.rename(resting)
+                    own.rename(shared)
                 else:
                     own.unlink(missing_ok=True)
 
     def _try_addresses(self) -> None:
-        """Ask at one address after the other; what one gave is continued at the next."""
+        """Try one address after the other; each continues what the one before has sent."""
         for url in self._urls:
             self.url = url
             try:
@@ -228,7 +228,7 @@ class Download:
                 return
 
     def _attempt(self) -> None:
-        """Ask once for what is missing, and verify the whole."""
+        """Request the missing bytes once, and verify the whole file."""
         self.tries += 1
         try:
             if self.size < self._file.size:
@@ -244,7 +244,7 @@ class Download:
             raise
 
     def _receive(self, response: requests.Response) -> None:
-        """Keep what comes, once it looks like what was asked for."""
+        """Keep the body of a response that passes `_check`."""
         whole = response.status_code == 200
         first = self._read(response, _PEEK) if whole else b""
         self._check(response, first, whole=whole)
@@ -254,13 +254,13 @@ class Download:
         while block := self._read(response):
             self._keep(block)
             if self._servers.clock.stopped.is_set():
-                raise Truncated(f"{shown(self.url)}: interrupted.")
+                raise Truncated(f"{redacted(self.url)}: interrupted.")
         if self.size < self._file.size:
-            text = f"{shown(self.url)}: the transfer ended too soon."
+            text = f"{redacted(self.url)}: the transfer ended too soon."
             raise Fault(Truncated(text), UNAVAILABLE)
 
     def _check(self, response: requests.Response, first: bytes, *, whole: bool) -> None:
-        """Raise the `Fault` of an answer that cannot be the file, or does not fit what is here."""
+        """Raise the `Fault` of a response that cannot be the file, or does not fit our bytes."""
         length, encoding, span, kind = (
             response.headers.get(f"Content-{name}", "").strip().lower()
             for name in ("Length", "Encoding", "Range", "Type")
@@ -268,7 +268,7 @@ class Download:
         file = self._file
         part, rest = _RANGE.fullmatch(span), file.size - (0 if whole else self.size)
         fits = part and int(part[1]) == self.size and part[2] in {"*", str(file.size)}
-        # A negative or garbled length says nothing; then the bytes are counted.
+        # A negative or garbled length is ignored; then the bytes are counted.
         offered = int(length) if length.isascii() and length.isdigit() else rest
         wrong = offered > rest or (offered < rest and whole)
         page = _HTML.match(first) or ("html" in kind and wrong)
@@ -306,17 +306,17 @@ class Download:
         self._advance(len(block))
 
     def _restart(self) -> None:
-        """Throw away what has come."""
+        """Discard all bytes received so far."""
         self._stream.truncate(0)
         self._advance(-self.size)
         self._digest, self.size = hashlib.sha256(), 0
 
     def _fault(self, error: type[VerseDataError], why: str, tries: int) -> Fault:
-        return Fault(error(f"{shown(self.url)}: {why}. Nothing of it was kept."), tries)
+        return Fault(error(f"{redacted(self.url)}: {why}. Nothing of it was kept."), tries)
 
 
-def _left_by_the_dead(folder: Path, sha256: str) -> Iterator[Path]:
-    """Yield the partials of a content that belong to processes which are gone."""
+def _partials_of_dead_processes(folder: Path, sha256: str) -> Iterator[Path]:
+    """Yield the partial files of a content that belong to processes that are gone."""
     for path in folder.glob(f"{sha256}.*.mine"):
         number, machine, _ = path.name.split(".", 1)[1].split("@")
         if is_leftover(path, f"{number}@{machine}"):

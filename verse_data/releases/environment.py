@@ -1,6 +1,6 @@
-"""The programs: which git and git-annex are called, and what is around them.
+"""Which git and git-annex are called, and with which environment variables.
 
-Nothing is written to the user's configuration: all of it rides in the environment of our own calls.
+Nothing is written to the user's configuration: all settings are in the environment of our own calls.
 ``verse-data env`` prints the same for a shell.
 """
 
@@ -28,7 +28,7 @@ _TOOLS: Final = {
     ),
     "git-annex": ("version", (10, 20230126), "pip install --upgrade git-annex"),
 }
-"""How each is asked for its version, the oldest that DataLad 1.7 takes, and what brings it."""
+"""Of each: the argument that prints its version, the oldest for DataLad 1.7, and how to install it."""
 
 AUTHOR_NAME: Final = "verse-data"
 AUTHOR_EMAIL: Final = "verse-data@users.noreply.invalid"
@@ -37,13 +37,13 @@ _IDENTITY: Final = {
     for role in ("AUTHOR", "COMMITTER")
     for what, value in (("NAME", AUTHOR_NAME), ("EMAIL", AUTHOR_EMAIL))
 }
-# Every other variable of git's steers it to another repository or program, as when a git hook
-# started us, and is left out.
+# All other GIT_ variables, as set when a git hook started us, would point git to another repository
+# or program, and are left out.
 _KEPT: Final = r"GIT_(EXEC_PATH|CONFIG_(GLOBAL|SYSTEM|NOSYSTEM|COUNT|KEY_\d+|VALUE_\d+))"
 
 
 class Tool(NamedTuple):
-    """A program that is there and new enough: where, which version, and the oldest that will do."""
+    """An installed program that is new enough: its path, its version, and the oldest accepted."""
 
     program: str
     version: str
@@ -80,19 +80,19 @@ def check_annex() -> Tool:
 
 @lru_cache(maxsize=8)
 def _check(path: str, name: str) -> Tool:
-    question, floor, how = _TOOLS[name]
+    argument, floor, how = _TOOLS[name]
     program = shutil.which(name, path=path)
     if program is None:
         raise ToolMissing(
             f"{name} is not installed, or not on PATH; releases are kept with it. Install it with {how}."
         )
     try:
-        answer = subprocess.run([program, question], capture_output=True, check=False, text=True)
+        done = subprocess.run([program, argument], capture_output=True, check=False, text=True)
     except OSError as error:
         raise ToolMissing(
             f"{program} cannot be run: {error.strerror}. Install it with {how}."
         ) from error
-    version = re.search(r"(\d+)\.(\d+)", answer.stdout)
+    version = re.search(r"(\d+)\.(\d+)", done.stdout)
     lowest = ".".join(map(str, floor))
     if version is None or tuple(map(int, version.groups())) < floor:
         found = version[0] if version else "of no known version"
@@ -103,7 +103,7 @@ def _check(path: str, name: str) -> Tool:
 
 
 def environment_with(kept: str) -> dict[str, str]:
-    """Return this process's environment for git, with no variable of git's but those `kept`."""
+    """Return this process's environment for git, without ``GIT_`` variables that are not `kept`."""
     check_git()
     environment = {
         name: value
@@ -123,7 +123,7 @@ def shell_settings(environment: Mapping[str, str]) -> str:
     """Return lines for a POSIX shell that let it call datalad and git-annex on a release."""
     check_git()
     lines = [f"export PATH={shlex.quote(search_path(environment))}\n"]
-    # git-annex and DataLad commit, and want an author also where the user has named none.
+    # git-annex and DataLad commit, and need an author even if the user has configured none.
     for name, value in _IDENTITY.items():
         setting = f"user.{name.rpartition('_')[2].lower()}"
         lines.append(f'export {name}="${{{name}:-$(git config {setting} || echo {value})}}"\n')

@@ -1,4 +1,4 @@
-"""Getting contents: which files are missing, where each comes from, what became of it, and a log."""
+"""Fetching files: which are missing, where each comes from, the result of each, and a log."""
 
 from __future__ import annotations
 
@@ -38,43 +38,43 @@ from verse_data.releases.download import Download, Servers, prepare
 from verse_data.releases.history import History, command
 from verse_data.releases.http import Backoff, Clock
 from verse_data.releases.siblings import Sibling, siblings
-from verse_data.releases.urls import download_url, shown
+from verse_data.releases.urls import download_url, redacted
 
 log = logging.getLogger("verse_data.fetch")
 
-# The source of what came from a web address; every other name is that of a sibling.
+# The source of files from a web address; every other name is that of a sibling.
 WEB: Final = "web"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FetchResult:
-    """What became of one file."""
+    """The result of fetching one file."""
 
     file: LockedFile
     ok: bool  # whether its verified content is now in the dataset
     error: str | None = None  # begins with the file's path
     error_class: type[VerseDataError] | None = None
-    bytes: int = 0  # that came over the web for it, wasted ones included
-    sibling_bytes: int = 0  # that came from a sibling in a folder (another clone, a RIA store)
-    source: str | None = None  # "web", or the sibling's name; None if nobody was asked, as where
-    # another process had fetched it when its turn came
-    url: str | None = None  # that gave the content or was tried last, without credentials
+    bytes: int = 0  # received over the web for it, including wasted ones
+    sibling_bytes: int = 0  # from a sibling in a folder (another clone, a RIA store)
+    source: str | None = None  # "web", or the sibling's name; None if none was needed, because
+    # another process had fetched the file meanwhile
+    url: str | None = None  # that sent the content or was tried last, without credentials
     tries: int = 1
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class FetchReport:
-    """What became of one call of ``fetch``.
+    """The result of one call of ``fetch``.
 
     Attributes
     ----------
     present : tuple of LockedFile
-        Files that were here before, or that another process brought in the meantime.
+        Files that were here before, or that another process fetched meanwhile.
     fetched, failed : tuple of FetchResult
-        Files that came now, and files that did not.
+        Files that were fetched now, and files that could not be.
     to_adopt : tuple of FetchResult
-        Files that have no address, and no sibling gave them: only a person can bring them.
+        Files without an address that no sibling has: they can only be adopted by hand.
     """
 
     present: tuple[LockedFile, ...]
@@ -84,12 +84,12 @@ class FetchReport:
 
     @property
     def bytes(self) -> int:
-        """Bytes that came over the web, wasted ones included."""
+        """Bytes received over the web, including wasted ones."""
         return sum(result.bytes for result in (*self.fetched, *self.failed))
 
     @property
     def sibling_bytes(self) -> int:
-        """Bytes that came from siblings."""
+        """Bytes received from siblings."""
         return sum(result.sibling_bytes for result in (*self.fetched, *self.failed))
 
     def __repr__(self) -> str:
@@ -99,7 +99,7 @@ class FetchReport:
         )
 
     def raise_for_failures(self, *, needed: Container[str] = ()) -> None:
-        """Raise the error of the files that did not come, if there are any."""
+        """Raise an error that lists the files that could not be fetched, if there are any."""
         failed = [*self.failed, *(r for r in self.to_adopt if r.file.path in needed)]
         if failed:
             classes = {result.error_class or NetworkError for result in failed}
@@ -114,15 +114,15 @@ class FetchReport:
 class FetchLog:
     """The log of one dataset, ``.git/verse-data/fetch-log.jsonl``: appended to, never rewritten.
 
-    A content that was removed, or came from this machine's disk, has a line that says just that:
-    what was fetched before is not what lies here now.
+    Dropping a content, or adopting it from this machine's disk, adds a line too, so that an earlier
+    fetch is not taken for the origin of what is here now.
     """
 
     def __init__(self, dataset: Path) -> None:
         self.path = dataset / ".git" / "verse-data" / "fetch-log.jsonl"
 
     def append(self, result: FetchResult) -> None:
-        """Add what became of one file; addresses hold no credentials."""
+        """Add the result of one file; addresses hold no credentials."""
         facts = {name: value for name, value in vars(result).items() if name != "file"}
         facts |= {
             "path": result.file.path,
@@ -135,7 +135,7 @@ class FetchLog:
         self._write([facts])
 
     def note(self, event: Literal["dropped", "adopted"], keys: Iterable[str]) -> None:
-        """Add that the contents of `keys` left this machine, or came from its own disk."""
+        """Add that the contents of `keys` were removed, or adopted from this machine's disk."""
         self._write([{"key": key, "event": event} for key in keys])
 
     def _write(self, lines: list[dict[str, Any]]) -> None:
@@ -143,7 +143,7 @@ class FetchLog:
         data = "".join(json.dumps(now | line, ensure_ascii=False) + "\n" for line in lines).encode()
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # One write to a file that was opened for appending: lines of two processes do not mix.
+            # A single write in append mode, so that lines of two processes do not mix.
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
             descriptor = os.open(self.path, flags, 0o644)
             try:
@@ -152,7 +152,7 @@ class FetchLog:
                 os.close(descriptor)
 
     def last_fetches(self) -> dict[str, dict[str, Any]]:
-        """Return by key the line of the fetch that brought the content that lies here, if known."""
+        """Return by key the line of the fetch that a content here comes from, if known."""
         last: dict[str, dict[str, Any]] = {}
         for line in self.read():
             key = str(line.get("key"))
@@ -163,7 +163,7 @@ class FetchLog:
         return last
 
     def read(self) -> list[dict[str, Any]]:
-        """Return all lines, oldest first, but for what is none, such as one that a kill cut short."""
+        """Return all valid lines, oldest first; a line may be cut short by a kill."""
         found = []
         with suppress(OSError):
             if stat.S_ISREG(self.path.lstat().st_mode):
@@ -175,7 +175,7 @@ class FetchLog:
 
 def file_urls(file: LockedFile, *, osf_site: str) -> tuple[str, ...]:
     """Return all addresses of `file`, the one on OSF first."""
-    # Those on OSF stand in no lock, so that it is the same whichever endpoint it was made through.
+    # A lock holds no addresses on OSF, so that it does not depend on the endpoint it was made with.
     if file.file_id is None or file.file_version is None:
         return file.urls
     return (download_url(osf_site, file.file_id, file.file_version), *file.urls)
@@ -189,7 +189,7 @@ def fetch_files(
     config: Config,
     progress: Progress,
 ) -> FetchReport:
-    """Bring `files` into the dataset of `store`; see :meth:`Repository.fetch`."""
+    """Fetch `files` into the dataset of `store`; see :meth:`Repository.fetch`."""
     if not isinstance(jobs, int) or jobs < 1:
         raise UsageError(f"jobs={jobs!r}: at least one file has to be fetched at a time.")
     present = [file for file in files if store.has(file)]
@@ -231,7 +231,7 @@ def fetch_files(
 
 
 def _total(files: Iterable[LockedFile]) -> int:
-    """Return the bytes of `files`, of each content once."""
+    """Return the bytes of `files`, counting each content once."""
     return sum({file.annex_key: file.size for file in files}.values())
 
 
@@ -247,15 +247,15 @@ def fetch_each(
     clock: Clock | None = None,
     backoff: Backoff | None = None,
 ) -> None:
-    """Bring each content out of a `near` folder or over HTTP, `jobs` at a time; report every file.
+    """Fetch each content from a `near` folder or over HTTP, `jobs` at a time; report every file.
 
-    Whatever happens, also a kill, a file is at its final name whole and right, or not at all.
+    Whatever happens, also a kill, a file at its final path is complete and correct.
     """
     twins: dict[str, list[LockedFile]] = defaultdict(list)
     for file in files:
         twins[file.annex_key].append(file)
     servers = Servers(config, clock=clock, backoff=backoff)
-    # Closed first, also after an interruption: then what still runs ends soon.
+    # The servers are closed first, also after an interruption, so that running downloads end soon.
     with ThreadPoolExecutor(jobs) as pool, closing(servers):
         if not config.offline:
             far = (file for file in files if not any(sibling.find(file) for sibling in near))
@@ -279,7 +279,7 @@ def _fetch_one(
     near: Sequence[Sibling],
     advance: Advance,
 ) -> list[FetchResult]:
-    """Bring the one content of `files` here; every error of ours becomes their results."""
+    """Fetch the one content of `files`; errors of this package become results."""
     start, file, error = servers.clock.monotonic(), files[0], None
     urls = file_urls(file, osf_site=servers.config.osf_site)
     download, source = Download(servers, store, file, urls, advance), None
@@ -299,11 +299,11 @@ def _fetch_one(
         bytes=download.received,
         sibling_bytes=file.size if source else 0,
         source=source or (WEB if download.tries else None),
-        url=shown(download.url) if download.tries else None,
+        url=redacted(download.url) if download.tries else None,
         tries=download.tries,
         seconds=servers.clock.monotonic() - start,
     )
-    # The cost of a content is counted once.
+    # Bytes and tries of a content are counted once.
     others = [replace(first, file=twin, bytes=0, sibling_bytes=0, tries=0) for twin in files[1:]]
     return [
         replace(each, error=f"{each.file.path}: {error}{kept}" if error else None)
@@ -312,7 +312,7 @@ def _fetch_one(
 
 
 def _is_copied(store: ObjectStore, file: LockedFile, sibling: Sibling, advance: Advance) -> bool:
-    """Copy a sibling's file, if it has one that can be read and whose content is the locked one."""
+    """Copy a sibling's file, if it has a readable one with the locked content."""
     path = sibling.find(file)
     if path is None or not os.access(path, os.R_OK):
         return False
@@ -327,10 +327,10 @@ def _is_copied(store: ObjectStore, file: LockedFile, sibling: Sibling, advance: 
 
 
 def _explained(dataset: Path, failed: Sequence[FetchResult]) -> list[FetchResult]:
-    """Add to each error what else brings the file; raise `Offline` for all that needs the network."""
+    """Add to each error how else to get the file; raise one `Offline` if the network is forbidden."""
     history = History(dataset)
     versions = history.versions() if failed else ()
-    # The last version that has a content, where it is not the newest.
+    # The last version that has a content, if that is not the newest.
     last = {file.annex_key: v for v in versions for file in history.lock(v).files}
     old = {key: version for key, version in last.items() if version != versions[-1]}
 

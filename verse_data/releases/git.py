@@ -1,10 +1,10 @@
-"""git: in which folders it reads, and in which it writes.
+"""Calling git safely: reading any folder, and writing only in folders with known settings.
 
-git acts on the configuration of the repository that it works in, and much in there names programs.
-So a folder is *read* by a git that works in an empty repository of a temporary folder, with the
-folder's objects in place of its own: no setting, hook, filter or remote of the folder takes effect,
-whoever it belongs to. git *writes* only where every setting is one that this package, git-annex or
-DataLad makes, with a value that can name no program.
+git acts on the configuration of the repository that it works in, which can name programs to run.
+So a folder is *read* by a git that works in an empty temporary repository, with the folder's objects
+in place of its own: no setting, hook, filter or remote of the folder takes effect, whoever owns it.
+git *writes* only where every setting is one that this package, git-annex or DataLad makes, with a
+value that cannot name a program.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from verse_data.releases.environment import environment_with, tool_environment
 
 
 class GitFailed(StorageError):
-    """git ended with an error that has no better name."""
+    """git failed for a reason without an error class of its own."""
 
 
 _ID: Final = re.compile(r"[0-9a-f]{40}")
 _MOST_BYTES: Final = 128 << 20
 _SMALL: Final = ("config", "packed-refs", "refs/tags")
-"""What is read of a git folder, beside its objects."""
+"""Parts of a git folder that are read, besides its objects."""
 
 
 class GitObject(NamedTuple):
@@ -54,12 +54,12 @@ class GitObject(NamedTuple):
 
 
 def git_folder(folder: Path, *, read: Sequence[str] = _SMALL) -> Path:
-    """Return the ``.git`` of `folder`, once it is known that all of `read` in it can be read."""
+    """Return the ``.git`` of `folder`, after checking that all of `read` in it is safe to read."""
     found = folder / ".git"
     if found.is_symlink() or not found.is_dir() or (found / "commondir").exists():
         raise PathRefused(
             f"{folder}: .git is no plain folder with a repository in it (but a link, a work tree or a "
-            f"submodule), and what lies elsewhere is not followed. Clone it as a folder of its own: "
+            f"submodule), and links out of the folder are not followed. Clone it as a folder of its own: "
             f"git clone {folder} ANOTHER_FOLDER"
         )
     for name in read:
@@ -71,8 +71,8 @@ def git_folder(folder: Path, *, read: Sequence[str] = _SMALL) -> Path:
 def refuse_special_files(place: Path, *, contents: Path | None = None) -> None:
     """Raise PathRefused if `place`, or anything below it, is a link, a pipe or a device.
 
-    A link could lead out of the folder, and whoever opens a pipe waits for ever. What is two folders
-    below `contents` is not looked at.
+    A link could lead out of the folder, and opening a pipe would block for ever. Files two folders
+    below `contents` are not checked.
     """
     _refuse_special(place)
     for parent, folders, files in os.walk(place):
@@ -86,17 +86,17 @@ def _refuse_special(path: Path) -> None:
     try:
         mode = path.lstat().st_mode
     except OSError:
-        return  # not there, or gone meanwhile
+        return  # absent, or removed meanwhile
     # Sockets are left by git's monitor and by git-annex's connections; neither is opened here.
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISSOCK(mode)):
         raise PathRefused(
-            f"{path} is a link or no plain file, and what lies elsewhere is neither read nor written. "
+            f"{path} is a link or no plain file, which is neither read nor written. "
             f"Nothing was done. If it is yours, put a plain file or folder in its place."
         )
 
 
 def rebuild(folder: Path) -> str:
-    """Return how a release is made again whose git objects are of no use."""
+    """Return the advice for a release with damaged git objects: make it again."""
     return (
         f"Build the release again from its lock in another folder: verse-data lock {folder.name} "
         f"--from-lock FILE --root ANOTHER_FOLDER"
@@ -112,7 +112,7 @@ def tags(folder: Path, names: re.Pattern[str]) -> dict[str, str]:
             f"git clone --ref-format=files {folder} ANOTHER_FOLDER"
         )
     with storage_errors(place):
-        # Read in this order, as git does: packing writes the one before it removes the other.
+        # In this order, like git: packing writes packed-refs before it removes loose files.
         loose = [_loose_tag(path) for path in (place / "refs" / "tags").glob("*")]
         packed = place / "packed-refs"
         lines = packed.read_text(errors="replace").splitlines() if packed.is_file() else []
@@ -128,7 +128,7 @@ def tags(folder: Path, names: re.Pattern[str]) -> dict[str, str]:
 
 
 def _loose_tag(path: Path) -> str:
-    """Return the line that a file of ``refs/tags`` would be in ``packed-refs``."""
+    """Return a file of ``refs/tags`` as a line of ``packed-refs``."""
     try:
         return f"{path.read_text(errors='replace').strip()} refs/tags/{path.name}"
     except (FileNotFoundError, IsADirectoryError):  # packed or removed meanwhile
@@ -138,22 +138,22 @@ def _loose_tag(path: Path) -> str:
 def read_objects(folder: Path, names: Sequence[str]) -> list[GitObject | None]:
     """Return the object of each name, such as an id or ``ID:.verse/lock.json``.
 
-    None where there is no such object, also where a stranger's settings would have git fetch it.
+    None if it is not here, also if the folder's settings would make git fetch it.
     """
-    asked = "\n".join([*names, ""]).encode(errors="surrogateescape")
+    lines = "\n".join([*names, ""]).encode(errors="surrogateescape")
     with _reading(folder) as environment:
-        stream = io.BytesIO(_read(folder, environment, "cat-file", "--batch", stdin=asked))
+        stream = io.BytesIO(_read(folder, environment, "cat-file", "--batch", stdin=lines))
     return [_next_object(stream) for _ in names]
 
 
 def _next_object(stream: io.BytesIO) -> GitObject | None:
-    """Read one answer of ``git cat-file --batch``."""
+    """Read one object from the output of ``git cat-file --batch``."""
     identity, *facts = stream.readline().decode(errors="replace").strip().rsplit(" ", 2)
     if len(facts) != 2 or not facts[1].isdigit():
         return None  # "NAME missing", or "NAME ambiguous"
     content = stream.read(int(facts[1]))
     stream.readline()
-    # git itself does not compare what it reads of a loose object with its name.
+    # git itself does not check that a loose object has the digest that is its name.
     whole = f"{facts[0]} {facts[1]}\0".encode() + content
     if hashlib.sha1(whole, usedforsecurity=False).hexdigest() != identity:
         raise IntegrityError(f"git object {identity} holds other bytes than its name promises")
@@ -180,7 +180,7 @@ def links(folder: Path, tree: str) -> dict[str, str]:
 
 
 def read_config(folder: Path) -> list[tuple[str, str]]:
-    """Return each setting of ``.git/config``, as it stands there; what it includes is not followed."""
+    """Return each setting of ``.git/config`` as written; includes are not followed."""
     config = git_folder(folder) / "config"
     words = ("config", "--no-includes", "-z", "--file", str(config), "--list")
     with _reading(folder) as environment:
@@ -191,12 +191,12 @@ def read_config(folder: Path) -> list[tuple[str, str]]:
 
 @contextmanager
 def _reading(folder: Path) -> Iterator[dict[str, str]]:
-    """Give the environment of a git in an empty repository that reads the objects of `folder`."""
+    """Yield the environment for a git in an empty repository that reads the objects of `folder`."""
     objects = git_folder(folder, read=("objects",)) / "objects"
     alternates = objects / "info" / "alternates"
     if alternates.exists():
         raise PathRefused(
-            f"{folder}: its git objects lie in another folder too ({alternates}), and other folders are not "
+            f"{folder}: its git objects are in another folder too ({alternates}), and other folders are not "
             f"followed. Make it whole with: git -C {folder} repack -a -d && rm {alternates}"
         )
     with tempfile.TemporaryDirectory(prefix="verse-data-") as home:
@@ -215,7 +215,7 @@ def _reading(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def _read(folder: Path, environment: Mapping[str, str], *words: str, stdin: bytes = b"") -> bytes:
-    """Return what a git that only reads prints."""
+    """Return the output of a git command that only reads."""
     code, printed, _ = _run(["git", *words], environment, stdin=stdin)
     if code:
         raise IntegrityError(
@@ -231,7 +231,7 @@ def _run(
     stdin: bytes,
     folder: Path | None = None,
 ) -> tuple[int, bytes, bytes]:
-    """Return exit code, output and complaints; few objects can print without end, so there is a limit."""
+    """Return exit code, stdout (limited, as crafted objects can expand without end) and stderr."""
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as complaint:
         given.write(stdin)
         given.seek(0)
@@ -253,8 +253,7 @@ def _run(
 
 # --- writing: in folders whose settings are all known ----------------------------------------------
 
-# What the user has configured for all repositories shall not change what is written here, and the
-# hooks of a folder are not run.
+# The user's own configuration must not change what is written here, and no hooks of a folder are run.
 _OVERRIDES: Final = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
@@ -274,7 +273,7 @@ _RIA: Final = r"ria\+(file|ssh|https?)://(\w+@)?[\w/]\S*"
 _FOLDER: Final = r"(file://)?[^-:][^:]*"
 _SERVER: Final = rf"(https?|ssh|git)://(\w+@)?[\w/]\S*|{_RIA}|\w[\w.@-]*:(?!//)[\w~./][^:\s]*"
 LOCATION: Final = re.compile(f"{_FOLDER}|{_SERVER}", re.ASCII)
-"""Where a sibling may be: a folder, or a server by a protocol that starts no program but ssh."""
+"""Allowed places of a sibling: a folder, or a server by a protocol that starts only ssh."""
 _SETTINGS: Final = {
     r"core\.repositoryformatversion": "0",
     r"core\.bare": "false",
@@ -304,15 +303,15 @@ _SETTINGS: Final = {
     r"remote\..+\.datalad-publish-depends": _NAME,
     r"datalad\.get\.subdataset-source-candidate-.+": r"ria\+(file|ssh|https?)://\S+",
 }
-"""Settings by name, and the values that each may have. None of them can name a program of the folder's."""
-# No name holds a line end, which no dot of a name's pattern matches either.
+"""Allowed settings and their values, as patterns. None of them can name a program of the folder's."""
+# Joined by a line end, which neither a name nor a dot in its pattern can match.
 _EXPECTED: Final = re.compile(
     "|".join(f"(?:{name})\n(?:{values})" for name, values in _SETTINGS.items()), re.ASCII
 )
 
 
 def check_writable(folder: Path) -> dict[str, str]:
-    """Return the settings of a repository that may be written: all of them, and its hooks, are expected."""
+    """Return the settings of a repository, if they and its hooks are all allowed; else raise."""
     place = git_folder(folder)
     # With any of these missing, git would look for another repository, such as the work tree itself.
     if not all((place / name).exists() for name in ("HEAD", "config", "objects", "refs")):
@@ -335,7 +334,7 @@ def check_writable(folder: Path) -> dict[str, str]:
 def _refusal(folder: Path, found: str, remedy: str) -> str:
     return (
         f"{folder}: nothing was changed, since its {found}, which this package did not write and git or "
-        f"git-annex would act on. The folder can be read all the same. If that is yours: {remedy}. "
+        f"git-annex would act on. The folder can still be read. If that is yours: {remedy}. "
         f"If the folder is somebody else's, make a release of your own from it: "
         f"verse-data lock {folder.name} --from-lock {folder}/.verse/lock.json --root ANOTHER_FOLDER, "
         f"then verse-data adopt {folder.name} {folder} --root ANOTHER_FOLDER"
@@ -343,7 +342,7 @@ def _refusal(folder: Path, found: str, remedy: str) -> str:
 
 
 def git(repository: Path, *arguments: str, stdin: bytes = b"") -> bytes:
-    """Call git in a repository that may be written, and return what it printed."""
+    """Call git in a repository that may be written, and return its output."""
     check_writable(repository)
     return call_git(repository, *arguments, stdin=stdin)
 
@@ -355,10 +354,10 @@ def init(folder: Path) -> None:
 
 
 def call_git(folder: Path, *arguments: str, stdin: bytes = b"") -> bytes:
-    """Call git in a folder that is ours, and return what it printed."""
+    """Call git in a folder that is ours, and return its output."""
     options = [word for setting in _OVERRIDES for word in ("-c", setting)]
     command = ["git", "--no-pager", "--literal-pathspecs", *options, *arguments]
-    # What is no repository shall not lead to one that it happens to lie in.
+    # If the folder is no repository, git must not use one that contains it.
     ceiling = {"GIT_CEILING_DIRECTORIES": str(folder.resolve().parent)}
     environment = tool_environment() | ceiling
     code, printed, complaint = _run(command, environment, stdin=stdin, folder=folder)
@@ -369,11 +368,11 @@ def call_git(folder: Path, *arguments: str, stdin: bytes = b"") -> bytes:
 
 _NO_ROOM: Final = ("No space left", "Disk quota exceeded", "Out of diskspace")
 _LEAST_FREE: Final = 64 << 10
-"""Bytes with less than which no command that writes goes through."""
+"""Free bytes below which no writing command succeeds."""
 
 
 def failure(repository: Path, command: str, printed: bytes) -> StorageError:
-    """Return the error of a command of git or git-annex that failed, out of what it printed."""
+    """Return the error of a failed command of git or git-annex, from its output."""
     complaint = printed.decode(errors="replace")
     free = shutil.disk_usage(repository if repository.exists() else repository.parent).free
     if free < _LEAST_FREE or any(words in complaint for words in _NO_ROOM):

@@ -1,6 +1,6 @@
-"""The versions of a release, read out of its git objects, and what changed from one to another.
+"""The versions of a release, read from its git objects, and what changed from one to another.
 
-Neither git-annex nor a checkout is needed, and a tree that is read-only or somebody else's will do.
+Neither git-annex nor a checkout is needed, and the folder may be read-only or somebody else's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PIN: Final = re.compile(r"sha256:([0-9a-f]{12,64})")
 
 
 def dataset_id(release: str) -> str:
-    """Return DataLad's id of the dataset of a release: the same everywhere."""
+    """Return DataLad's id of the dataset of a release, which is the same everywhere."""
     return str(uuid.uuid5(_NAMESPACE, release))
 
 
@@ -40,7 +40,7 @@ class History:
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
-        self._read_before: dict[str, tuple[ReleaseLock, str]] = {}
+        self._cache: dict[str, tuple[ReleaseLock, str]] = {}
 
     @property
     def name(self) -> str:
@@ -57,10 +57,10 @@ class History:
         return tuple(sorted(found, key=lambda tag: int(tag.removeprefix("v"))))
 
     def resolve(self, version: str | None = None) -> str:
-        """Return the version that is meant.
+        """Return the name of a version.
 
         `version` is a name such as ``"v1"``, or ``"sha256:"`` with at least 12 digits of a lock's
-        digest; the newest version if it is missing. `UsageError` if there is none.
+        digest; None means the newest. `UsageError` if there is none.
         """
         versions = self.versions()
         if not versions:
@@ -79,7 +79,7 @@ class History:
         )
 
     def _absence(self) -> str:
-        """Return what is to be said where no version is."""
+        """Return the message for a folder without any version."""
         get = command(self.path, "get")
         if self.exists():
             return (
@@ -96,27 +96,28 @@ class History:
         return self._version(version)[0]
 
     def commit(self, version: str | None = None) -> str:
-        """Return the commit id of a version: the same wherever the same locks were published."""
+        """Return the commit id of a version, the same wherever the same locks were published."""
         return self._version(version)[1]
 
     def _version(self, version: str | None) -> tuple[ReleaseLock, str]:
-        tag = version if version in self._read_before else self.resolve(version)
-        if tag not in self._read_before:
-            self._read_before[tag] = self._read(tag)
-        return self._read_before[tag]
+        tag = version if version in self._cache else self.resolve(version)
+        if tag not in self._cache:
+            self._cache[tag] = self._read(tag)
+        return self._cache[tag]
 
     def _read(self, tag: str) -> tuple[ReleaseLock, str]:
-        """Return lock and commit id of a tag, whose own object names the lock's digest."""
+        """Return lock and commit id of a tag, if the tag's message names the lock's digest."""
         name = self._tags()[tag]
         names = [name, f"{name}^{{commit}}", f"{name}:{LOCK_PATH}"]
-        named, commit, found = git.read_objects(self.path, names)
-        if named is None or commit is None or found is None or found.type != "blob":
+        message, commit, found = git.read_objects(self.path, names)
+        if message is None or commit is None or found is None or found.type != "blob":
             raise IntegrityError(
                 f"{self.path}: version {tag} holds no {LOCK_PATH}, so it is no release of this package's, or "
                 f"its git objects are damaged. {git.rebuild(self.path)}"
             )
         lock = ReleaseLock.parse(found.content, name=f"{self.path}: {tag}:{LOCK_PATH}")
-        if f"Lock: sha256:{lock.digest}" not in named.content.decode(errors="replace").splitlines():
+        lines = message.content.decode(errors="replace").splitlines()
+        if f"Lock: sha256:{lock.digest}" not in lines:
             raise IntegrityError(
                 f"{self.path}: version {tag} does not name the digest of the lock that it holds "
                 f"(sha256:{lock.digest[:12]}); the dataset is damaged or was changed. "
@@ -125,7 +126,7 @@ class History:
         return lock, commit.id
 
     def tree_keys(self, version: str | None = None) -> dict[str, str]:
-        """Return the annex key of every file of a version by path, out of the git tree itself."""
+        """Return the annex key of every file of a version by path, from the git tree itself."""
         found = git.links(self.path, self._tags()[self.resolve(version)])
         return {path: target.rsplit("/", 1)[-1] for path, target in found.items()}
 
@@ -136,9 +137,9 @@ class History:
 def command(
     release: History | Path, verb: str, *words: str, version: str | None = None, note: str = ""
 ) -> str:
-    """Return ``verse-data VERB RELEASE WORDS...`` with the options that it needs to fit.
+    """Return ``verse-data VERB RELEASE WORDS...`` with the options for this release.
 
-    ``--root`` is there if the release does not lie where the environment says. `note` becomes a
+    ``--root`` is added if the release is not where the environment's root has it. `note` becomes a
     comment, so that the line can be pasted.
     """
     path = release if isinstance(release, Path) else release.path
@@ -152,7 +153,7 @@ def command(
 
 
 def unless_newest(history: History, version: str | None) -> str | None:
-    """Return `version`, or None if it is the one that commands mean by themselves."""
+    """Return `version`, or None if it is the newest, which is the default of all commands."""
     return None if version is None or version == history.resolve() else version
 
 
@@ -167,21 +168,21 @@ ROLE_WORDS: Final[dict[Role, str]] = {
     "snapshot": "snapshot",
     "grading": "grading workbook",
 }
-"""What messages call a file of each role."""
+"""Name of each role in messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One file that is not the same in both versions.
+    """One file that differs between two versions.
 
     Attributes
     ----------
     kind : {"appeared", "changed", "moved", "disappeared"}
         ``"moved"`` is the same content under another path.
     scan_id : str
-        The scan that its name tells; empty for files of no scan.
+        The scan by the file's name; empty for files of no scan.
     role : str or None
-        What it is of the scan; None where its name fits no role.
+        The role by the file's name; None if it fits none.
     old, new : LockedFile or None
         The file in either version.
     """
@@ -194,12 +195,12 @@ class Change:
 
     @property
     def path(self) -> str:
-        """Where it lies, in the new version if it is there."""
+        """Its path: in the new version, or in the old one if it disappeared."""
         file = self.new or self.old
         return file.path if file else ""
 
     def __str__(self) -> str:
-        """Say it in one line: ``mask of verse133 appeared (1,234 bytes)``."""
+        """Return one line, such as ``mask of verse133 appeared (1,234 bytes)``."""
         what = ROLE_WORDS[self.role] if self.role else "file"
         whose = f" of {self.scan_id}" if self.scan_id else f" {self.path}"
         sizes = [f"{file.size:,}" for file in (self.old, self.new) if file]

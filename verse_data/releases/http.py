@@ -1,7 +1,7 @@
-"""HTTP: pace, retries, and answers that must come at a rate and by a deadline.
+"""HTTP with paced requests, retries, and responses that must arrive at a rate and by a deadline.
 
-requests and urllib3 open a socket when they are imported (they look whether there is IPv6), so they
-are imported where a session is made: whoever needs no network can import this module.
+requests and urllib3 open a socket when they are imported (to test for IPv6), so they are imported
+only where a session is made: this module can be imported without touching the network.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from verse_data.errors import (
     UrlRefused,
     VerseDataError,
 )
-from verse_data.releases.urls import check_url, shown, shown_proxy, split_url
+from verse_data.releases.urls import check_url, redacted, redacted_proxy, split_url
 
 if TYPE_CHECKING:
     import requests
 
 log = logging.getLogger("verse_data.http")
 
-# How often a kind of fault may happen before it is final. Corrupt: what was kept does not go with
-# what came, so it is thrown away and asked for anew, once. Wrong: another page in place of the file,
-# from a portal or in a passing fault of the site. Stalled: a server that is slow stays slow.
+# How often a kind of fault may happen before it is final. Corrupt: new bytes do not fit the kept
+# ones, so all are discarded and requested again, once. Wrong: another page in place of the file, from
+# a captive portal or a temporary fault of the site. Stalled: a slow server tends to stay slow.
 CORRUPT, WRONG, STALLED, UNAVAILABLE = 2, 3, 3, 10
-# Seconds. A server that asks for more gets its wish: we stop, and say when to come back.
+# Seconds. If a server asks for a longer wait, we stop, and the error says when to come back.
 LONGEST_WAIT: Final = 900.0
-HOURLY: Final = (3600, 3600.0)  # requests, seconds: what OSF allows of downloads
+HOURLY: Final = (3600, 3600.0)  # requests, seconds: OSF's limit for downloads
 _MOST_REDIRECTS, _MOST_CONNECTIONS, _SHORT_BODY, _MOST_JSON = 5, 32, 64 << 10, 32 << 20
 _HEADERS: Final = {"User-Agent": f"verse-data/{__version__}", "Accept-Encoding": "identity"}
 _random: Final = random.SystemRandom()  # not the shared one, which training may have seeded
@@ -52,7 +52,7 @@ _Result = TypeVar("_Result")
 
 
 class Fault(Exception):
-    """A request failed in a way that may pass: the error, the tries it has, the wait asked for."""
+    """A failed request that may be retried: its error, tries allowed, and seconds to wait first."""
 
     def __init__(self, error: VerseDataError, tries: int, after: float = 0.0) -> None:
         super().__init__(str(error))
@@ -60,61 +60,61 @@ class Fault(Exception):
 
 
 class Clock:
-    """Where waits take their time from, so that a test of an hour's throttling takes a millisecond."""
+    """The time and the sleeps of all waits, replaceable so that tests of throttling run at once."""
 
     def __init__(self) -> None:
         self.stopped = threading.Event()
 
     def monotonic(self) -> float:
-        """Return seconds from any fixed point."""
+        """Return monotonic seconds."""
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Return `seconds` later; `NetworkError` if woken, for whoever sleeps waits for a server."""
+        """Sleep; `NetworkError` if woken, since every sleep waits for a server."""
         if self.stopped.wait(seconds):
             raise NetworkError("Interrupted while waiting for a server. Run the command again.")
 
     def wake(self) -> None:
-        """End all sleeps, now and later: the work is being interrupted."""
+        """End all current and later sleeps, because the work is interrupted."""
         self.stopped.set()
 
 
 class Gate:
-    """When requests may leave: so many in any period, and none while a server asks all to wait.
+    """Rate limiter: so many requests in any period, and none while a server asks clients to wait.
 
-    `limits` are pairs of a number of requests and the seconds in which no more may leave.
+    `limits` are pairs of a number of requests and the seconds in which no more may be sent.
     """
 
     def __init__(self, clock: Clock, limits: Sequence[tuple[int, float]] = ()) -> None:
         self.clock, self._lock, self._not_before = clock, threading.Lock(), clock.monotonic()
-        # When the newest requests left; the oldest of a full window says when the next one may.
+        # Times of the newest requests; the oldest of a full window decides when the next may be sent.
         self._windows = [(deque[float](maxlen=count), period) for count, period in limits]
 
     def request(self) -> None:
-        """Wait until a request may leave, and count it."""
+        """Wait until a request may be sent, and count it."""
         with self._lock:
-            leaves = self.clock.monotonic()
+            start = self.clock.monotonic()
             for times, period in self._windows:
                 if len(times) == times.maxlen:
-                    leaves = max(leaves, times[0] + period)
+                    start = max(start, times[0] + period)
             for times, _ in self._windows:
-                times.append(leaves)
-        self.wait(leaves)
+                times.append(start)
+        self.wait(start)
 
     def wait(self, until: float = 0.0) -> None:
-        """Wait `until` a moment, and while any thread was told to come back later."""
+        """Wait for the time `until`, and for the end of any wait that a server asked for."""
         while (wait := max(until, self._not_before) - self.clock.monotonic()) > 0:
             self.clock.sleep(wait)
 
     def close_for(self, seconds: float) -> None:
-        """Let no request leave for `seconds`."""
+        """Send no request for `seconds`."""
         with self._lock:
             self._not_before = max(self._not_before, self.clock.monotonic() + seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
-    """Exponential back-off with full jitter: requests in all, upper ends of the first and any wait."""
+    """Exponential back-off with full jitter: number of tries, and limits of the first and any wait."""
 
     tries: int = 10
     first: float = 0.25
@@ -134,7 +134,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     then, now = _date(text), _date(headers.get("Date", ""))
     if then is None:
         return None
-    # Held against the server's own date, a clock that is wrong here does no harm.
+    # Relative to the server's own date, so that a wrong local clock does no harm.
     return max(0.0, then - (time.time() if now is None else now))
 
 
@@ -145,33 +145,34 @@ def _date(text: str) -> float | None:
 
 
 def _watched(read: Callable[[Any], int | None], limits: Limits, deadline: float) -> Any:
-    """Return `read` of a socket's file with a TimeoutError if too few bytes come, or too late.
+    """Return `read` of a socket's file, with a TimeoutError if bytes arrive too slowly or too late.
 
-    A timeout of a socket limits each wait, so a byte every few seconds would hold its client for
-    ever: in a body, in headers, in answers that only announce another, in chunk lines and trailers.
-    So all that is read of an answer is counted, from its first byte on.
+    A socket's timeout limits single waits, so a server that sends a byte every few seconds could hold
+    its client for ever: in a body, headers, interim responses, chunk lines or trailers. So everything
+    that is read of a response is counted, from its first byte on.
     """
-    begun, waited, came = False, 0.0, 0
+    begun, waited, received = False, 0.0, 0
 
     def readinto(buffer: Any) -> int | None:
-        nonlocal begun, waited, came
+        nonlocal begun, waited, received
         start = time.monotonic()
         size = read(buffer)
         now = time.monotonic()
-        waited, came, begun = waited + (now - start if begun else 0.0), came + (size or 0), True
+        waited, received = waited + (now - start if begun else 0.0), received + (size or 0)
+        begun = True
         if now > deadline:
-            raise TimeoutError("not whole by its deadline")
+            raise TimeoutError("not complete by its deadline")
         if waited > limits.window_seconds:
-            if came < limits.window_bytes:
-                raise TimeoutError(f"{came:,} bytes came in {waited:.0f} s")
-            waited, came = 0.0, 0
+            if received < limits.window_bytes:
+                raise TimeoutError(f"{received:,} bytes came in {waited:.0f} s")
+            waited, received = 0.0, 0
         return size
 
     return readinto
 
 
 def _watching_adapter(limits: Limits, call: threading.local) -> Any:
-    """Return an adapter of requests whose answers are watched; `call.deadline` is its thread's."""
+    """Return a requests adapter with watched responses; `call.deadline` is that of the thread."""
     from requests.adapters import HTTPAdapter
 
     def response_class(*arguments: Any, **options: Any) -> Any:
@@ -182,22 +183,23 @@ def _watching_adapter(limits: Limits, call: threading.local) -> Any:
 
     class Adapter(HTTPAdapter):
         def get_connection_with_tls_context(self, *arguments: Any, **options: Any) -> Any:
-            # The one place that pools come from, direct ones and those of proxies.
+            # All connection pools are made here, direct ones and those of proxies.
             pool: Any = super().get_connection_with_tls_context(*arguments, **options)
             if "ConnectionCls" not in vars(pool):
                 own = {"response_class": staticmethod(response_class)}
                 pool.ConnectionCls = type("Connection", (pool.ConnectionCls,), own)
             return pool
 
-    # Retries are ours: urllib3's end with the headers, sleep where nothing wakes them, each thread
-    # for itself, and know nothing of what was kept.
+    # Retries are ours: those of urllib3 cover only the headers, sleep without a way to wake them, are
+    # not shared by threads, and do not know which bytes were kept.
     return Adapter(pool_maxsize=_MOST_CONNECTIONS, max_retries=0)
 
 
 class Http:
-    """A session for all threads: which addresses it opens (`named` too), how fast, and how often.
+    """A session for all threads that paces, checks and retries requests.
 
-    With `token`, addresses of the API are sent the user's.
+    `named` are addresses that the user typed, besides those of OSF. With `token`, requests to the API
+    carry the user's.
     """
 
     def __init__(
@@ -228,19 +230,19 @@ class Http:
     def open(
         self, url: str, *, span: str = "", accept: str = "*/*", size: int = 0
     ) -> Iterator[requests.Response]:
-        """Follow `url` to its 200 or 206 and give it, its body unread.
+        """Follow `url` and its redirects; yield the response with status 200 or 206, body unread.
 
-        `span` are the bytes that are asked for, such as "5-"; with `size` of them, the deadline is later.
+        `span` is the range of bytes to request, such as "5-"; their number `size` extends the deadline.
         """
         headers = {**_HEADERS, "Accept": accept}
         if span:
             headers["Range"] = f"bytes={span}"
-        # Only an address of the API gets the token, and none that a redirect leads to.
+        # The token is sent only to the API, and never after a redirect.
         if self._token and url.startswith(self._api):
             headers["Authorization"] = f"Bearer {self._token}"
         here = url
         for hop in range(_MOST_REDIRECTS + 1):
-            # A download counts once, however many hosts it leads over.
+            # A download counts once, however many redirects it has.
             self.gate.wait() if hop else self.gate.request()
             response = self._send(here, headers, size)
             try:
@@ -250,23 +252,23 @@ class Http:
                     return
                 drain(response)
             finally:
-                # Puts a connection back if its answer was read to the end, else drops it.
+                # Keeps the connection if its response was read to the end, else closes it.
                 response.close()
             headers.pop("Authorization", None)
             here = _redirected(here, response.headers["Location"], url)
         raise ServerUnavailable(
-            f"{shown(url)}: more than {_MOST_REDIRECTS} redirects. Try again later."
+            f"{redacted(url)}: more than {_MOST_REDIRECTS} redirects. Try again later."
         )
 
     def _send(self, url: str, headers: Mapping[str, str], size: int) -> requests.Response:
         import requests
         import urllib3
 
-        # Proxies and certificates as the environment names them.
-        ways = self._environment.merge_environment_settings(
+        # Proxies and certificates from the environment.
+        settings = self._environment.merge_environment_settings(
             url, proxies={}, stream=True, verify=None, cert=None
         )
-        proxy = requests.utils.select_proxy(url, ways["proxies"])
+        proxy = requests.utils.select_proxy(url, settings["proxies"])
         try:
             check_url(url, named=self._named, proxied=proxy is not None)
         except ServerUnavailable as error:
@@ -274,20 +276,20 @@ class Http:
         limits = self._limits
         self._call.deadline = time.monotonic() + limits.total + size / limits.slowest
         try:
-            # Straight to the adapter: a session would add cookies and credentials of ~/.netrc, and
-            # read the bodies of redirects without an end.
+            # Directly to the adapter: a session would add cookies and credentials of ~/.netrc, and
+            # read the bodies of redirects without a limit.
             request = requests.Request("GET", url, headers=headers).prepare()
             response: requests.Response = self._adapter.send(
-                request, timeout=(limits.connect, limits.idle), **ways
+                request, timeout=(limits.connect, limits.idle), **settings
             )
         except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
-            # Those of requests are OSErrors.
+            # Errors of requests are OSErrors.
             raise _unreachable(error, url, proxy) from error
         return response
 
     def retry(self, once: Callable[[], _Result], *, kept: Callable[[], int] = int) -> _Result:
-        """Call `once` until it succeeds or must be given up; counts anew where more bytes are `kept`."""
-        alike: Counter[int] = Counter()
+        """Call `once` until it succeeds or the tries are used up; progress in `kept` resets the count."""
+        faults: Counter[int] = Counter()
         tried = 0
         while True:
             tried, before = tried + 1, kept()
@@ -296,70 +298,76 @@ class Http:
             except Fault as caught:
                 fault = caught
             if kept() > before and fault.tries != STALLED:
-                alike.clear()
-            alike[fault.tries] += 1
-            same, after = alike[fault.tries], fault.after
+                faults.clear()
+            faults[fault.tries] += 1
+            same, after = faults[fault.tries], fault.after
             if tried >= self._backoff.tries or same >= fault.tries or after > LONGEST_WAIT:
                 tries = f" Tried {tried} times." if tried > 1 else ""
                 raise type(fault.error)(f"{fault.error}{tries}") from fault
             wait = self._backoff.wait(same)
             if after:
-                # Every thread of this session waits; the jitter comes on top, never earlier.
+                # All threads of this session wait; the jitter is added, so that none is early.
                 self.gate.close_for(after)
                 wait = after + min(wait, 1.0)
             log.info("%s Try %d in %.1f s.", fault.error, tried + 1, wait)
             self.gate.clock.sleep(wait)
 
     def read_json(self, url: str) -> Any:
-        """Return the JSON that `url` gives, with retries."""
+        """Return the JSON at `url`, with retries."""
 
         def once() -> Any:
             answer = self.read(url, _MOST_JSON, accept="application/json")
             try:
                 return json.loads(answer)
             except (ValueError, RecursionError) as error:
-                # A page of the web site, or half an answer under status 200: both were seen to pass.
-                text = f"{shown(url)}: not JSON, begins with {answer[:16]!r}. Check the endpoint."
+                # A web page, or half a response with status 200: temporary faults that do occur.
+                text = (
+                    f"{redacted(url)}: not JSON, begins with {answer[:16]!r}. Check the endpoint."
+                )
                 raise Fault(NotTheFile(text), WRONG) from error
 
         return self.retry(once)
 
     def read(self, url: str, most: int, *, accept: str = "*/*") -> bytes:
-        """Return the bytes of an address, at most `most`, in one try."""
+        """Return the bytes at an address, at most `most`, in one try."""
         answer = bytearray()
         with self.open(url, accept=accept) as response:
             while block := read_some(response, url):
                 answer += block
                 if len(answer) > most:
-                    raise NotTheFile(f"{shown(url)}: more than {most:,} bytes. Nothing was kept.")
+                    raise NotTheFile(
+                        f"{redacted(url)}: more than {most:,} bytes. Nothing was kept."
+                    )
         check_length(response, url, len(answer))
         return bytes(answer)
 
 
 def read_url(url: str, *, config: Config, most: int) -> bytes:
-    """Return the bytes of an address that the user typed, at most `most`, with retries."""
+    """Return the bytes at an address that the user typed, at most `most`, with retries."""
     with closing(Http(config, named=(url,))) as http:
         return http.retry(lambda: http.read(url, most))
 
 
 def _redirected(here: str, target: str, asked: str) -> str:
-    """Return where a redirect leads; an error if it is not followed."""
+    """Return the target of a redirect; an error if it must not be followed."""
     try:
         url = urljoin(here, target)
         parts = split_url(url)
     except ValueError as error:
-        raise UrlRefused(f"{shown(asked)} leads to no address. Nothing was sent.") from error
+        raise UrlRefused(
+            f"{redacted(asked)} redirects to no valid address. Nothing was sent."
+        ) from error
     if parts.path.rstrip("/").endswith("/login"):
-        why = f"leads to a log-in page at {parts.hostname}: it is not public, or not any more"
-        raise NotTheFile(f"{shown(asked)} {why}.")
+        why = f"redirects to a log-in page at {parts.hostname}: it is not public, or not any more"
+        raise NotTheFile(f"{redacted(asked)} {why}.")
     if parts.scheme == "http" and split_url(here).scheme == "https":
-        raise UrlRefused(f"{shown(asked)} leads from https to plain http. Nothing was sent.")
+        raise UrlRefused(f"{redacted(asked)} redirects from https to plain http. Nothing was sent.")
     return url
 
 
 _GONE: Final = "the server no longer has it. On OSF a deleted file is gone in all its versions"
 _HIDDEN: Final = "it is not public, or not any more"
-# Error, tries and reason of each status; a fault that has one try is final.
+# Error, tries and reason of each status; with one try a fault is final.
 _FAULTS: Final[dict[int, tuple[type[VerseDataError], int, str]]] = {
     401: (SourceChanged, 1, _HIDDEN),
     403: (SourceChanged, 1, _HIDDEN),
@@ -372,32 +380,32 @@ _FAULTS: Final[dict[int, tuple[type[VerseDataError], int, str]]] = {
 
 
 def _check_status(response: requests.Response, url: str, *, redirected: bool) -> None:
-    """Raise the `Fault` of an answer to `url` that does not bring the file."""
+    """Raise the `Fault` of a response to `url` with another status than 200 or 206."""
     status, after = response.status_code, retry_after(response.headers)
     if status in {200, 206}:
         return
     kind = 500 if status > 500 or status in {408, 425} else status
-    other = (NotTheFile, 1, "no answer to a download; check the address")
+    other = (NotTheFile, 1, "not a response to a download; check the address")
     error, tries, why = _FAULTS.get(kind, other)
     if redirected and status in {400, 401, 403}:
-        # A signed address lives for a minute; the next try is given a new one.
-        why = f"from {shown(response.url)}, a signed address ran out"
+        # A signed address is valid for a minute; the next try gets a new one.
+        why = f"from {redacted(response.url)}, a signed address expired"
         error, tries = ServerUnavailable, WRONG
-    text = f"{shown(url)}: status {status}: {why}."
+    text = f"{redacted(url)}: status {status}: {why}."
     if after is not None:
         text += f" The server asks to come back in {after:,.0f} s. Run the same command again then."
     raise Fault(error(text), tries, after or 0.0)
 
 
 def _unreachable(error: Exception, url: str, proxy: str | None) -> Fault:
-    """Return the fault of a request that got no answer."""
+    """Return the fault of a request without a response."""
     from requests import exceptions
 
-    where = shown(url) + (f" through the proxy {shown_proxy(proxy)}" if proxy else "")
+    where = redacted(url) + (f" through the proxy {redacted_proxy(proxy)}" if proxy else "")
     if isinstance(error, (exceptions.InvalidURL, exceptions.InvalidSchema)):
         hint = " Check how the proxy is written, such as http://host:3128." if proxy else ""
         return Fault(UrlRefused(f"{where} cannot be opened. Nothing was sent.{hint}"), 1)
-    tries, what = UNAVAILABLE, "it cannot be reached, or hung up"
+    tries, what = UNAVAILABLE, "it cannot be reached, or closed the connection"
     if isinstance(error, exceptions.SSLError):
         tries, what = 1, "its certificate was not accepted"
     elif isinstance(error, exceptions.Timeout):
@@ -407,31 +415,31 @@ def _unreachable(error: Exception, url: str, proxy: str | None) -> Fault:
 
 
 def read_some(response: requests.Response, url: str, most: int = 256 << 10) -> bytes:
-    """Return what has come of a body, as it was sent, and nothing at its end; `Fault` if it broke."""
+    """Return the next bytes of a body, as sent, and none at its end; `Fault` if it breaks off."""
     import urllib3
 
-    # What has come is kept also when the next piece never does; urllib3 1 lacks read1.
+    # read1 returns what has arrived, without waiting for more; urllib3 1 lacks it.
     read = getattr(response.raw, "read1", response.raw.read)
     try:
         return bytes(read(most, decode_content=False))
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         late = isinstance(error, (urllib3.exceptions.TimeoutError, TimeoutError))
-        slow = f"the transfer stood still, or was too slow ({error.__cause__ or error})"
+        slow = f"the transfer stalled, or was too slow ({error.__cause__ or error})"
         why = slow if late else f"the connection broke ({type(error).__name__})"
         kind = STALLED if late else UNAVAILABLE
-        raise Fault(Truncated(f"{shown(url)}: {why}."), kind) from error
+        raise Fault(Truncated(f"{redacted(url)}: {why}."), kind) from error
 
 
 def check_length(response: requests.Response, url: str, size: int) -> None:
-    """Raise the `Fault` of an answer that ended before the length that it told."""
+    """Raise the `Fault` of a response that is not as long as it declared."""
     length = response.headers.get("Content-Length", "")
     if length.isdigit() and int(length) != size:
-        text = f"{shown(url)}: {size:,} of {length} bytes came."
+        text = f"{redacted(url)}: {size:,} of {length} bytes came."
         raise Fault(Truncated(text), UNAVAILABLE)
 
 
 def drain(response: requests.Response) -> None:
-    """Read a short answer, so that its connection can be used again."""
+    """Read a short response to its end, so that its connection can be used again."""
     import urllib3
 
     with suppress(urllib3.exceptions.HTTPError, OSError, ValueError):

@@ -1,8 +1,8 @@
-"""A lock becomes a version: one commit and one annotated tag, the same on every machine.
+"""Make a lock a version: one commit and one annotated tag, the same on every machine.
 
 ``git fast-import`` writes 1,500 files in well under a second. Author, dates and dataset id are fixed,
-so that the commit id follows from the locks alone. The first version is a folder that is built
-beside its place and renamed; of every other the tag comes last.
+so that the commit id follows from the locks only. The first version is built in a temporary folder
+that is then renamed; a later one exists once its tag, which is written last, does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from verse_data.releases.http import read_url
 
 Addresses = Callable[[LockedFile], Sequence[str]]
 
-_FIRST_DAY: Final = 1577836800  # 2020-01-01: a date that says nothing, but does not change either
+_FIRST_DAY: Final = 1577836800  # 2020-01-01: arbitrary, but fixed
 _DAY: Final = 86400
 _MOST_LOCK_BYTES: Final = 64 << 20
 _WEB: Final = "00000000-0000-0000-0000-000000000001"
@@ -47,11 +47,11 @@ _SETTINGS: Final = """\
 
 
 class NotNewest(UsageError):
-    """The version that a lock was made from is not the newest any more."""
+    """The version that a lock was made from is no longer the newest."""
 
 
 def read_lock(place: str, config: Config) -> ReleaseLock:
-    """Read a lock that somebody hands on: from a file, or from an address."""
+    """Read somebody else's lock from a file or an address."""
     if place.startswith(("http://", "https://")):
         data = read_url(place, config=config, most=_MOST_LOCK_BYTES)
     else:
@@ -63,7 +63,7 @@ def read_lock(place: str, config: Config) -> ReleaseLock:
 
 
 def datalad_config(release: str) -> bytes:
-    """Return what ``.datalad/config`` holds in every version of a release."""
+    """Return the content of ``.datalad/config``, the same in every version of a release."""
     return f'[datalad "dataset"]\n\tid = {dataset_id(release)}\n'.encode()
 
 
@@ -90,8 +90,8 @@ def publish(
         old = history.lock(version)
         if old.content() == lock.content():
             if old.digest != lock.digest:
-                _import_beside(path, lock, 1, None, addresses)  # for its addresses alone
-            # Whoever published the newest may have been killed before this.
+                _import_beside(path, lock, 1, None, addresses)  # only for its addresses
+            # The process that published the newest may have been killed before this step.
             _move_work_tree(path, history.commit(newest))
             return version
     if after not in {None, newest}:
@@ -110,9 +110,9 @@ def publish(
 
 
 def require_place(path: Path) -> None:
-    """Raise one of our errors if no release can be made at `path`: the tools, its folder, what is there.
+    """Raise one of our errors if no release can be made at `path`.
 
-    `UsageError` if something else lies there, `PermissionDenied` if its folder cannot be written,
+    `UsageError` if something else is there, `PermissionDenied` if its folder cannot be written,
     `ToolMissing` without git or git-annex.
     """
     check_annex()
@@ -126,7 +126,7 @@ def require_place(path: Path) -> None:
 
 
 def finish(repository: Path, commit: str, description: str) -> None:
-    """Give a repository whose versions are there its settings, its work tree and git-annex's id."""
+    """Add settings, work tree and git-annex's id to a repository that has its versions."""
     with (repository / ".git" / "config").open("a") as config:
         config.write(_SETTINGS)
     git.git(repository, "checkout", "--quiet", "--force", "-B", "main", commit)
@@ -136,7 +136,7 @@ def finish(repository: Path, commit: str, description: str) -> None:
 
 
 def _build(path: Path, lock: ReleaseLock, addresses: Addresses) -> bool:
-    """Build the dataset beside its place and rename it; False if another process was first."""
+    """Build the dataset in a temporary folder and rename it; False if another process was first."""
     with files.staging(path) as staged:
         git.init(staged)
         commit = import_version(staged, lock, 1, None, namespace="refs/heads", addresses=addresses)
@@ -149,7 +149,7 @@ def _import_beside(
     path: Path, lock: ReleaseLock, number: int, parent: str | None, addresses: Addresses
 ) -> str:
     """Write a version's commit, tell git-annex of its addresses, and return the commit id."""
-    # Refs of this call's own, where git-annex looks for branches to merge.
+    # Refs for this call only, where git-annex looks for branches to merge.
     namespace = f"refs/remotes/verse-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         commit = import_version(
@@ -164,9 +164,9 @@ def _import_beside(
 
 
 def _move_work_tree(path: Path, commit: str) -> None:
-    """Bring ``main`` and the work tree to `commit`, unless the user has work of their own there.
+    """Move ``main`` and the work tree to `commit`, unless the user has commits of their own there.
 
-    The version is published before this, and reading it needs no work tree: what fails is left.
+    The version is published already, and reading it needs no work tree, so a failure is ignored.
     """
     with suppress(StorageError):
         head = git.git(path, "symbolic-ref", "--quiet", "HEAD")
@@ -234,9 +234,9 @@ def _main_commit(
 
 
 def _annex_commit(lock: ReleaseLock, addresses: Addresses, *, branch: str) -> Iterator[bytes]:
-    """Give the commit that tells git-annex where each file is on the web.
+    """Yield the commit that tells git-annex the web addresses of each file.
 
-    Its time stamps are the oldest there can be: whatever git-annex has noted itself is newer.
+    Its time stamps are the oldest possible, so that anything that git-annex records itself is newer.
     """
     urls_of: dict[str, dict[str, None]] = {}
     for file in lock.files:
@@ -251,7 +251,7 @@ def _annex_commit(lock: ReleaseLock, addresses: Addresses, *, branch: str) -> It
 
 
 def _file(mode: str, path: str, content: bytes) -> bytes:
-    # The paths of a lock hold no control characters.
+    # The paths of a lock have no control characters.
     quoted = path.replace("\\", "\\\\").replace('"', '\\"')
     return f'M {mode} inline "{quoted}"\n'.encode() + _data(content)
 

@@ -1,7 +1,7 @@
-"""The Open Science Framework: its listings, and from a node to a release lock.
+"""The Open Science Framework: listing a node, and making a release lock of it.
 
 A folder is listed by WaterButler in one request; components, and the host of a node's storage, are
-known to the API alone. Facts and sources stand in docs/osf.md.
+available only from the API. Facts and sources are in docs/osf.md.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ from verse_data.records.base import rule_of
 from verse_data.records.lock import ReleaseLock
 from verse_data.releases import catalog
 from verse_data.releases.http import HOURLY, Backoff, Clock, Http
-from verse_data.releases.urls import shown
+from verse_data.releases.urls import redacted
 
 TRUST_ON_FIRST_USE: Final = (
     "Nobody has published the digests of this release, so this lock trusts what OSF says today "
     "(trust on first use). From now on every byte is held against it. To check it against somebody "
     "else's, compare the digests of the two locks."
 )
-_PAGE_SIZE: Final = 100  # the most that the API gives
+_PAGE_SIZE: Final = 100  # the API's maximum
 _MAX_PAGES: Final = 1000
 _MAX_DEPTH: Final = 32
 log = logging.getLogger("verse_data.osf")
 
 
 def _at(*places: str, **default: Any) -> Any:
-    """Return a field that is read from the first of these dotted places that an answer has."""
+    """Return a field that is read from the first of these dotted paths that a response has."""
     paths = [AliasPath(*place.split(".")) for place in places]
     return Field(validation_alias=AliasChoices(*paths), **default)
 
@@ -67,7 +67,7 @@ def _file_id(path: str) -> str:
 
 
 class _Answer(BaseModel):
-    """A part of an answer of OSF; fields that are not named here are not read."""
+    """A part of a response of OSF; fields that are not named here are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -108,12 +108,12 @@ class Page(_Answer, Generic[Row]):
 
     data: list[Row]
     next: str | None = _at("links.next", default=None)
-    # Of all pages. API 2.0 and 2.1 say it in different places.
+    # Of all pages. API 2.0 and 2.1 have it in different places.
     total: int | None = _at("links.meta.total", "meta.total", default=None)
 
 
 def check_node(node: str) -> str:
-    """Return `node` if it looks like a node's id, else raise UsageError."""
+    """Return `node` if it has the form of a node's id, else raise UsageError."""
     if re.fullmatch(r"[a-z0-9]{5,24}", node):
         return node
     raise UsageError(f"{node!r} is not the id of an OSF node, such as jtfa5.")
@@ -122,7 +122,7 @@ def check_node(node: str) -> str:
 class OsfClient:
     """Reads listings at the pace that OSF allows to people without an account.
 
-    `seen` are the answers so far, as they came.
+    `seen` has the raw responses so far.
     """
 
     def __init__(self, config: Config, *, clock: Clock, backoff: Backoff | None = None) -> None:
@@ -164,7 +164,7 @@ class OsfClient:
                 return self._roots[node]
         if not rows:
             return None
-        raise NotTheFile(f"{shown(url)}: no entry tells where the node's storage is.")
+        raise NotTheFile(f"{redacted(url)}: no entry has the address of the node's storage.")
 
     def folder(self, node: str, folder: str) -> list[Entry]:
         """Return the entries of a folder by its id, "" for the root: one request to WaterButler."""
@@ -176,7 +176,7 @@ class OsfClient:
         return _entries(page.data, url)
 
     def api_folder(self, node: str, folder: str) -> list[Entry]:
-        """Return the same from the API, page by page: what ``doctor --osf`` compares it with."""
+        """Return the same from the API, page by page, for ``doctor --osf`` to compare."""
         url = self._api_url(node, folder)
         return _entries(self._pages(Page[Entry], self._listing, url, node, folder), url)
 
@@ -186,7 +186,7 @@ class OsfClient:
     def _pages(
         self, model: type[Page[Row]], http: Http, url: str, node: str, folder: str = ""
     ) -> list[Row]:
-        """Return the rows of all pages; a total that changes on the way is an error."""
+        """Return the rows of all pages; a total that changes between pages is an error."""
         page = self._page(model, http, url, node, 1, known=bool(folder))
         total, rows = page.total, list(page.data)
         for number in range(2, _MAX_PAGES):
@@ -197,7 +197,7 @@ class OsfClient:
         if page.next is None and page.total == total and total in {None, len(rows)}:
             return rows
         raise SourceChanged(
-            f"{shown(url)}: the listing changed while it was read ({len(rows)} of {total} entries). No "
+            f"{redacted(url)}: the listing changed while it was read ({len(rows)} of {total} entries). No "
             f"lock was made. Run the same command again."
         )
 
@@ -211,7 +211,7 @@ class OsfClient:
         *,
         known: bool = False,
     ) -> Page[Row]:
-        # The address is made here and not taken from `links.next`: so the token can go nowhere
+        # The address is built here and not taken from `links.next`, so that the token goes nowhere
         # else, and a mirror need not rewrite its pages.
         query = urlencode({"page[size]": _PAGE_SIZE, "page": number})
         return self._ask(model, http, f"{url}?{query}", node, known=known)
@@ -219,7 +219,7 @@ class OsfClient:
     def _ask(
         self, model: type[Page[Row]], http: Http, url: str, node: str, *, known: bool
     ) -> Page[Row]:
-        """Return the listing at an address; `known` is one that an earlier answer led to."""
+        """Return the listing at an address; `known` if an earlier response led to it."""
         try:
             answer = http.read_json(url)
         except SourceChanged as error:
@@ -236,7 +236,7 @@ class OsfClient:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "it"
             raise NotTheFile(
-                f"{shown(url)}: not a listing of OSF: {where} {rule_of(first)}. Check the endpoint "
+                f"{redacted(url)}: not a listing of OSF: {where} {rule_of(first)}. Check the endpoint "
                 f"({urlsplit(url).netloc}), or try again later."
             ) from error
 
@@ -244,18 +244,18 @@ class OsfClient:
 def _entries(entries: list[Entry], url: str) -> list[Entry]:
     """Return the entries of one folder, sorted by name."""
     for values in ({entry.id for entry in entries}, {entry.name for entry in entries}):
-        if len(values) < len(entries):  # as it happens when pages shift between two requests
+        if len(values) < len(entries):  # which happens when pages shift between two requests
             raise SourceChanged(
-                f"{shown(url)}: an entry is listed twice, so the listing changed while it was read. "
+                f"{redacted(url)}: an entry is listed twice, so the listing changed while it was read. "
                 f"No lock was made. Run the same command again."
             )
-    # A folder says things of a file too, and each route others.
+    # Folders have attributes of files too, which differ between the two routes.
     entries = [e if e.kind == "file" else e.model_copy(update=_OF_FILES_ALONE) for e in entries]
     return sorted(entries, key=attrgetter("name"))
 
 
 class _Listed(NamedTuple):
-    """A file or folder by its path in the release; a component, by its folder, has no entry."""
+    """A file or folder by its path in the release; the folder of a component has no entry."""
 
     path: str
     node: str
@@ -263,7 +263,7 @@ class _Listed(NamedTuple):
 
 
 class _Walk:
-    """One walk over a node: its folders, then its components, each below a folder of its title."""
+    """One walk over a node: its folders, then its components, each in a folder named by its title."""
 
     def __init__(self, client: OsfClient, advance: Advance) -> None:
         self._client, self._advance = client, advance
@@ -278,21 +278,21 @@ class _Walk:
         self._seen.update(child.node for child in children)
         titles = [re.sub(r"[^A-Za-z0-9.-]+", "_", child.title).strip("._") for child in children]
         names = [title or child.node for title, child in zip(titles, children, strict=True)]
-        alike = Counter(name.casefold() for name in names)
+        counts = Counter(name.casefold() for name in names)
         for child, name in zip(children, names, strict=True):
-            unique = name if alike[name.casefold()] == 1 else f"{name}_{child.node}"
+            unique = name if counts[name.casefold()] == 1 else f"{name}_{child.node}"
             yield _Listed(f"{prefix}{unique}/", child.node, None)
             yield from self.node(child.node, f"{prefix}{unique}/", depth + 1)
 
     def _folder(self, node: str, folder: str, prefix: str, depth: int) -> Iterator[_Listed]:
         if depth > _MAX_DEPTH:
-            raise PathRefused(f"{node}: folders lie more than {_MAX_DEPTH} deep. No lock was made.")
+            raise PathRefused(f"{node}: folders more than {_MAX_DEPTH} deep. No lock was made.")
         entries = self._client.folder(node, folder)
         self._advance(1)
         for entry in entries:
             path = f"{prefix}{entry.name}"
             if "/" in entry.name:
-                text = f"OSF node {node}: {path!r}: a name holds a slash. No lock was made."
+                text = f"OSF node {node}: {path!r}: a name has a slash in it. No lock was made."
                 raise PathRefused(text)
             yield _Listed(path, node, entry)
             if entry.kind == "folder":
@@ -309,8 +309,8 @@ def walk_node(
 ) -> ReleaseLock:
     """List all files of an OSF node and its components, twice, and return their lock.
 
-    The walk keeps to OSF's limits and waits when it is told to. One that was interrupted begins
-    again.
+    The walk keeps to OSF's rate limits and waits when OSF asks for it. After an interruption it
+    starts again from the beginning.
 
     Parameters
     ----------
@@ -321,18 +321,18 @@ def walk_node(
     release : str
         Name of the release that the lock is for.
     progress : Progress
-        Told of each folder.
+        Advanced by one per folder.
     clock : Clock, optional
-        Where pacing takes its time from.
+        Clock for pacing.
 
     Raises
     ------
     SourceChanged
         If the listing changed while it was read, or the node is gone or private.
     IntegrityError
-        If OSF knows no SHA-256 of a file.
+        If OSF has no SHA-256 of a file.
     PathRefused
-        If a name could not be a plain file name.
+        If a name is not a plain file name.
     NetworkError
         If the network failed for good.
     """
@@ -341,8 +341,8 @@ def walk_node(
         log.info("listing OSF node %s", node)
         with progress(f"Listing OSF node {node}", 0, "items") as advance:
             first = list(_Walk(client, advance).node(node))
-        # The second round makes the result a snapshot: every folder is read in round one before
-        # any is read in round two, so if both say the same, the whole tree stood so between them.
+        # The second walk makes the result a snapshot: every folder is read in the first walk before
+        # any is read in the second, so if both agree, the whole tree was like this between them.
         log.info("listing OSF node %s again: %d files and folders", node, len(first))
         folders = 1 + sum(row.entry is None or row.entry.kind == "folder" for row in first)
         with progress(f"Listing OSF node {node} again, to compare", folders, "items") as advance:
@@ -350,13 +350,13 @@ def walk_node(
     if changed := {row.path for row in {*first} ^ {*second}}:
         raise SourceChanged(
             f"OSF node {node} changed while it was listed: {_some(changed)}. No lock was made, for "
-            f"it would be of no one state. Run the same command again when the upload is over."
+            f"it would mix two states. Run the same command again when the upload is over."
         )
     return _make_lock(node, first, release)
 
 
 def _make_lock(node: str, listed: list[_Listed], release: str) -> ReleaseLock:
-    """Return the lock of the files that are listed, with the catalog's supplements of `release`."""
+    """Return the lock of the listed files and of the catalog's supplements of `release`."""
     rows = [(path, owner, entry) for path, owner, entry in listed if entry and entry.kind == "file"]
     if bare := [p for p, _, e in rows if None in (e.size, e.version, e.sha256)]:
         raise IntegrityError(
@@ -369,7 +369,9 @@ def _make_lock(node: str, listed: list[_Listed], release: str) -> ReleaseLock:
         | entry.model_dump(include={"size", "sha256", "md5"})
         for path, owner, entry in rows
     ]
-    if release in catalog.names():  # what lies elsewhere; its digests are in the catalog
+    if (
+        release in catalog.names()
+    ):  # supplements are hosted elsewhere; the catalog has their digests
         fields, there = {"path", "size", "sha256", "md5", "urls"}, {path for path, _, _ in rows}
         extras = [x for x in catalog.load_catalog(release).supplements if x.path not in there]
         found += [extra.model_dump(include=fields) for extra in extras]

@@ -1,4 +1,4 @@
-"""A few paced questions to OSF through the client itself, and how the answers differ from what it expects."""
+"""A few paced requests to OSF through the client, and how the responses differ from what it expects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from verse_data.errors import IntegrityError, NotTheFile, SourceChanged, VerseDa
 from verse_data.releases import catalog
 from verse_data.releases.http import Backoff, Clock, read_some
 from verse_data.releases.osf import Child, Entry, OsfClient, Page, check_node
-from verse_data.releases.urls import download_url, shown
+from verse_data.releases.urls import download_url, redacted
 
 if TYPE_CHECKING:
     import requests
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _SHOWN: Final = 12
 _State = Literal["ok", "warning", "problem"]
 _Answered = tuple[_State, str]
-# How long a server is waited for that is only asked whether it is there.
+# Short limits, as a server is only asked whether it responds.
 _BRIEF: Final = Limits(
     connect=5.0, idle=10.0, window_seconds=10.0, window_bytes=1, total=20.0, slowest=1_000.0
 )
@@ -48,10 +48,10 @@ _KNOWN: Final = """access_requests_enabled analytics_key category checkout colle
 
 @dataclass(frozen=True, kw_only=True)
 class OsfAnswer:
-    """What came of one question: a warning is a difference that the client gets along with.
+    """The result of one question; a warning is a difference that the client can handle.
 
     `wrong` names fields that are missing or of another type, `new` those that OSF was not known to
-    send; `exit_code` is that of the error class of a problem.
+    send; `exit_code` is that of a problem's error class.
     """
 
     question: str
@@ -71,17 +71,17 @@ class OsfReport:
 
     @property
     def exit_code(self) -> int:
-        """That of the first problem, or 0."""
+        """The exit code of the first problem, or 0."""
         return next((answer.exit_code for answer in self.answers if answer.exit_code), 0)
 
 
 def verse_node() -> str:
-    """Return the OSF node of verse19, out of the catalog."""
+    """Return the OSF node of verse19, from the catalog."""
     return check_node(catalog.load_catalog("verse19").osf_node or "")
 
 
 def reach_osf(settings: Config) -> None:
-    """Ask OSF one small question, once; an error if there is no answer within seconds."""
+    """Send OSF one small request, once; an error if there is no response within seconds."""
     client = OsfClient(replace(settings, limits=_BRIEF), clock=Clock(), backoff=_ONCE)
     with closing(client):
         client.children(verse_node())
@@ -93,10 +93,10 @@ def report_on_osf(
     offline: bool | None = None,
     clock: Clock | None = None,
 ) -> OsfReport:
-    """Ask OSF about ten paced questions, and compare the answers with what the client expects.
+    """Send OSF about ten paced requests, and compare the responses with what the client expects.
 
-    The report is meant for a public issue: names, types and counts; no token, no signed address, no
-    path.
+    The report can be put into a public issue: it has names, types and counts, and no token, signed
+    address or path.
     """
     settings = config.resolve(root=root, offline=offline)
     about = {
@@ -104,8 +104,8 @@ def report_on_osf(
         "python": platform.python_version(),
         "system": sys.platform,
         "requests": metadata.version("requests"),
-        "api": shown(settings.osf_api),
-        "site": shown(settings.osf_site),
+        "api": redacted(settings.osf_api),
+        "site": redacted(settings.osf_site),
         "node": verse_node(),
         "token": "sent to the api" if settings.osf_token else "none",
         "asked": datetime.now(tz=UTC).isoformat(timespec="seconds"),
@@ -118,7 +118,7 @@ def report_on_osf(
 
 
 class _Probe:
-    """The questions in their order, each asked once: a method returns state and fact, or raises."""
+    """The questions in order, each asked once; each method returns state and fact, or raises."""
 
     def __init__(self, client: OsfClient, node: str, site: str) -> None:
         self.client, self.node, self.site = client, node, site
@@ -126,7 +126,7 @@ class _Probe:
         self.folder, self.listings = "", list[list[Entry]]()
 
     def run(self) -> None:
-        """Ask everything that the answers before allow."""
+        """Ask every question that the earlier answers make possible."""
         client, question = self.client, "a folder with files"
         self._ask("components of the node", self._components, Page[Child])
         answered = self._ask("root folder, API", self._root) != "problem"
@@ -144,7 +144,7 @@ class _Probe:
     def _ask(
         self, question: str, ask: Callable[[], _Answered], model: type[BaseModel] = Page[Entry]
     ) -> _State:
-        """Ask, note what came and how it differs from what was expected, and return the state."""
+        """Ask, record the answer and how it differs from what was expected, and return the state."""
         self.client.seen.clear()
         exit_code = 0
         try:
@@ -199,7 +199,7 @@ class _Probe:
             raise NotTheFile(f"a web page came from {host} in its place")
         if status == 206 and span == f"bytes 0-0/{file.size}":
             return "ok", f"status 206 from {host}"
-        why = f"range {span[:60]!a}: interrupted downloads would start anew"
+        why = f"range {span[:60]!a}: interrupted downloads would start from the beginning"
         return "warning", f"status {status} from {host}, {why}"
 
 
@@ -213,7 +213,7 @@ def _hashes(file: Entry) -> _Answered:
 def _differences(
     model: type[BaseModel], answers: list[Any]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return what the rows of answers lack or have of another type, and names that are new in them."""
+    """Return fields that are missing or of another type in the responses, and new names in them."""
     wrong: Counter[str] = Counter()
     names: set[str] = set()
     for answer in answers:

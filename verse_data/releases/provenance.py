@@ -39,9 +39,9 @@ def describe(
     repository : Repository
         Where its lock and log are.
     version : str, optional
-        The newest if missing.
+        Default: the newest.
     scan_id : str, optional
-        Only the files of this scan, and those that belong to all.
+        Only the files of this scan, and those shared by all.
     catalog : CatalogEntry, optional
         Title, licence, attribution and citations.
     stores : sequence of StoreProvenance, optional
@@ -105,11 +105,11 @@ def _describe_file(
 
 
 def _read_fetch(line: dict[str, Any]) -> FetchedFrom | None:
-    """Return what a line of the log says; None where it is none of ours."""
+    """Return the record of a line of the log; None if it is not one of ours."""
     try:
-        came = line["bytes"] + (line.get("sibling_bytes") or 0)
+        received = line["bytes"] + (line.get("sibling_bytes") or 0)
         known = {name: line.get(name) for name in FetchedFrom.model_fields}
-        return FetchedFrom(**{**known, "bytes": came})
+        return FetchedFrom(**{**known, "bytes": received})
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -120,14 +120,14 @@ def _belongs(file: LockedFile, scan_id: str) -> bool:
 
 
 def of_tables(paths: Iterable[str]) -> set[str]:
-    """Return the packages that make the tables of a release out of the files at `paths`."""
+    """Return the packages that make the tables of a release from the files at `paths`."""
     listed = list(paths)
     reads = {"openpyxl"} if any(path.lower().endswith(".xlsx") for path in listed) else set()
     return {"numpy", "pandas", *_inflating(listed), *reads}
 
 
 def of_stores(paths: Iterable[str], recipe: Mapping[str, Any]) -> set[str]:
-    """Return the packages that make stores of the files at `paths`, and check them when they are read."""
+    """Return the packages that make stores from the files at `paths`, and check them on reading."""
     compresses = set() if recipe["codec"] == "none" else {"numcodecs"}
     resamples = set() if recipe["spacing"] is None else {"scipy"}
     return {"numpy", "google-crc32c", *_inflating(paths), *compresses, *resamples}

@@ -1,4 +1,4 @@
-"""A zip at an address, as a file: read by ranges, or downloaded whole where there are none."""
+"""A zip at an address, as a file: read by range requests, or downloaded if there are none."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from typing import TYPE_CHECKING, Any, Final
 from verse_data.errors import ArchiveRefused, NotTheFile, SourceChanged, Truncated
 from verse_data.progress import Advance
 from verse_data.releases.http import UNAVAILABLE, WRONG, Fault, Http, check_length, read_some
-from verse_data.releases.urls import shown
+from verse_data.releases.urls import redacted
 
 if TYPE_CHECKING:
     import requests
 
 _TAIL: Final = 256 << 10
-"""Bytes at the end that are read at once; the directory of 1,500 members fits."""
+"""Bytes at the end that are read in one request; the directory of 1,500 members fits."""
 
 
 class NoRanges(NotTheFile):
-    """A server gives an archive only as a whole."""
+    """The server does not support range requests."""
 
 
 class RemoteZip:
-    """The bytes of a zip at an address, asked for when they are read. Safe for threads."""
+    """The bytes of a zip at an address, requested when they are read. Safe for threads."""
 
     def __init__(self, url: str, http: Http) -> None:
         self.size, self.starts = 0, list[int]()
-        self._url, self._name, self._http = url, shown(url), http
+        self._url, self._name, self._http = url, redacted(url), http
         self._tail, self._etag = b"", ""
-        self._ask(0, 1)  # whose answer says how many there are
-        self._tail = self._ask(max(0, self.size - _TAIL), self.size)
+        self._request(0, 1)  # whose response states the size
+        self._tail = self._request(max(0, self.size - _TAIL), self.size)
 
     def read(self, first: int, most: int) -> bytes:
-        """Return some bytes from `first` on: none beyond where the next member starts."""
+        """Return at most `most` bytes from `first` on, up to the start of the next member."""
         if self.size - len(self._tail) <= first < self.size:
             return self._tail[first - self.size :][:most]
         after = bisect.bisect_right(self.starts, first)
         end = self.starts[after] if after < len(self.starts) else self.size
-        return self._ask(first, min(end, first + most)) if first < end else b""
+        return self._request(first, min(end, first + most)) if first < end else b""
 
-    def _ask(self, first: int, end: int) -> bytes:
-        """Return exactly these bytes of the archive that the first answer was of."""
+    def _request(self, first: int, end: int) -> bytes:
+        """Return exactly these bytes; an error if the archive is not that of the first response."""
 
         def once() -> bytes:
             block, span = bytearray(), f"{first}-{end - 1}"
@@ -63,7 +63,7 @@ class RemoteZip:
         part = response.headers.get("Content-Range", "").strip()
         place = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", part)
         if response.status_code != 206 or place is None or int(place[1]) != first:
-            raise NoRanges(f"{self._name}: the server gives no parts of the archive.")
+            raise NoRanges(f"{self._name}: the server does not send parts of the archive.")
         facts = int(place[2]), response.headers.get("ETag", "")
         if not self.size:
             self.size, self._etag = facts
@@ -86,12 +86,12 @@ class RemoteFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to another place; nothing is asked for before it is read."""
-        place = offset + (0, self._at, self._remote.size)[whence]
-        if place < 0:
-            raise OSError(errno.EINVAL, "a place before the archive")  # as a file does
-        self._at = place
-        return place
+        """Change the position; nothing is requested before it is read."""
+        position = offset + (0, self._at, self._remote.size)[whence]
+        if position < 0:
+            raise OSError(errno.EINVAL, "a position before the archive")  # as a file does
+        self._at = position
+        return position
 
     def readinto(self, buffer: Any) -> int:
         """Read at least a byte; none at the end."""
@@ -102,20 +102,20 @@ class RemoteFile(io.RawIOBase):
 
 
 def download_zip(url: str, http: Http, target: Path, *, most: int, advance: Advance) -> None:
-    """Write all of the archive, at most so many bytes, to `target`; its members are checked later."""
+    """Write the whole archive, of at most `most` bytes, to `target`; members are checked later."""
 
     def once() -> None:
         size = 0
         with http.open(url, size=most) as response, target.open("wb") as stream:
             while block := read_some(response, url):
                 if not size and not block.startswith(b"PK"):
-                    text = f"{shown(url)}: no zip was sent, first bytes {block[:16]!r}."
+                    text = f"{redacted(url)}: no zip was sent, first bytes {block[:16]!r}."
                     raise Fault(NotTheFile(text), WRONG)
                 size += stream.write(block)
                 advance(len(block))
                 if size > most:
                     raise ArchiveRefused(
-                        f"{shown(url)}: more than {most:,} bytes, which is beyond what the "
+                        f"{redacted(url)}: more than {most:,} bytes, which is beyond what the "
                         f"release needs. Nothing was kept."
                     )
         check_length(response, url, size)

@@ -32,7 +32,7 @@ class Repository(History):
     path : Path
         Folder of the dataset; it need not exist yet.
     config : Config, optional
-        Endpoints, and whether the network may be used; resolved when needed if missing.
+        Endpoints, and whether the network may be used. Default: resolved when needed.
 
     Attributes
     ----------
@@ -62,15 +62,15 @@ class Repository(History):
     def publish(self, lock: ReleaseLock, *, after: str | None = None) -> str:
         """Make `lock` a version, and return its name.
 
-        The dataset is built, or a commit and a tag are added to it. A lock with the files of an
-        existing version is that version; addresses that are new to it are added. `after` is the
-        version that it was made from: `NotNewest`, a `UsageError`, if another is the newest by then.
+        The dataset is built, or a commit and a tag are added to it. A lock with the same files as an
+        existing version makes no new one; only new addresses are added. `after` is the version that
+        the lock was made from: `NotNewest`, a `UsageError`, if that is no longer the newest.
         `UsageError` if it is of another release, `ToolMissing` without git or git-annex.
         """
         return publish(self, lock, addresses=self.addresses, after=after)
 
     def addresses(self, file: LockedFile) -> tuple[str, ...]:
-        """Return every address that gives the content of `file`, the one on OSF first."""
+        """Return every address of the content of `file`, the one on OSF first."""
         return file_urls(file, osf_site=self.config.osf_site)
 
     def siblings(self) -> tuple[Sibling, ...]:
@@ -78,7 +78,7 @@ class Repository(History):
         return siblings(self.path)
 
     def object_path(self, file: LockedFile) -> Path:
-        """Return where the content of `file` lies, or would lie."""
+        """Return the path of the content of `file`, which need not exist."""
         return self.store.object_path(file)
 
     def has(self, file: LockedFile) -> bool:
@@ -86,16 +86,16 @@ class Repository(History):
         return self.store.has(file)
 
     def source(self, file: LockedFile, *, version: str | None = None) -> SourceFile:
-        """Return `file` as it lies here: the one way to what is in it, which checks before it reads.
+        """Return the local copy of `file`, for reading, which checks its digest first.
 
-        `version` is for the command in its errors, where that is not the newest.
-        `ContentMissing` if it is not here.
+        `version` is for the command in its errors, if it is not the newest. `ContentMissing` if the
+        file is not here.
         """
         if not self.has(file):
-            way = self.remedy(file, version, siblings=self.siblings(), narrow=True)
+            remedy = self.remedy(file, version, siblings=self.siblings(), narrow=True)
             raise ContentMissing(
                 f"{file.path} ({file.size:,} bytes) of {self.name} is locked, but not on this machine "
-                f"(looked in {self.path}). Bring it with: {way}"
+                f"(looked in {self.path}). Bring it with: {remedy}"
             )
         name = parse_path(file.path)
         return SourceFile(
@@ -116,12 +116,12 @@ class Repository(History):
         siblings: Sequence[Sibling] = (),
         narrow: bool = False,
     ) -> str:
-        """Return what brings a content that is not here, or replaces a `damaged` one.
+        """Return the command that gets a missing file, or replaces a `damaged` one.
 
-        `siblings` are those that may have what has no address; `narrow` asks for this file's scan and
-        role alone.
+        `siblings` are those that may have a file without address; `narrow` limits the command to this
+        file's scan and role.
         """
-        # No git is asked, as this is made for every file that is read.
+        # This is called for every file that is read, so it does not call git.
         name, words = parse_path(file.path), list[str]()
         if narrow and name:
             words = ["--scan", name.scan_id] if name.role != "grading" else []
@@ -145,7 +145,7 @@ class Repository(History):
         return self.object_path(file)
 
     def record_presence(self) -> None:
-        """Tell git-annex of everything that was ingested since it was told last."""
+        """Record with git-annex everything that was ingested since the last record."""
         with self.store.unrecorded() as keys:
             annex.record_presence(self.path, dict.fromkeys(keys, True))
 
@@ -157,11 +157,10 @@ class Repository(History):
         on_difference: Literal["report", "refuse"] = "report",
         progress: Progress = silent,
     ) -> AdoptReport:
-        """Copy what lies in `sources`, and belongs to a version, into the dataset.
+        """Copy the files in `sources` that belong to a version into the dataset.
 
         `sources` are folders, files, zips, and addresses of zips; they are neither moved nor
-        changed. `on_difference` says what to do about a file that bears a locked name but holds
-        other bytes.
+        changed. `on_difference` says what to do about a file with a locked name but other bytes.
 
         Raises
         ------
@@ -186,33 +185,32 @@ class Repository(History):
         jobs: int = 8,
         progress: Progress = silent,
     ) -> FetchReport:
-        """Bring contents here, verified; files that are here cost nothing.
+        """Fetch and verify files; those that are here already are skipped.
 
-        `files` may be of any version. What a sibling in a folder has is copied from there; the rest
-        comes over HTTP, at most `jobs` at a time; what is left then, from siblings on servers.
-        Failures are in the report, not raised.
+        `files` may be of any version. Each comes from a sibling in a folder, else over HTTP, at most
+        `jobs` at a time, else from a sibling on a server. Failures are in the report, not raised.
 
         Raises
         ------
         Offline
-            If something is missing and the network is forbidden; it is listed.
+            If files are missing, which are listed, and the network is forbidden.
         UnsafeInput
             If the dataset's git configuration is not as this package writes it; nothing was fetched.
         """
         report = fetch_files(self.store, files, jobs=jobs, config=self.config, progress=progress)
         waiting = (*report.failed, *report.to_adopt)
-        gave = get_from_servers(self.path, [result.file for result in waiting]) if waiting else {}
+        got = get_from_servers(self.path, [result.file for result in waiting]) if waiting else {}
 
         def left(results: Sequence[FetchResult]) -> tuple[FetchResult, ...]:
-            return tuple(result for result in results if result.file.annex_key not in gave)
+            return tuple(result for result in results if result.file.annex_key not in got)
 
-        came = [
-            FetchResult(file=file, ok=True, sibling_bytes=file.size, source=gave[file.annex_key])
-            for file in (result.file for result in waiting if result.file.annex_key in gave)
+        from_servers = [
+            FetchResult(file=file, ok=True, sibling_bytes=file.size, source=got[file.annex_key])
+            for file in (result.file for result in waiting if result.file.annex_key in got)
         ]
-        for result in came:
+        for result in from_servers:
             FetchLog(self.path).append(result)
-        fetched = (*report.fetched, *came)
+        fetched = (*report.fetched, *from_servers)
         return replace(
             report, fetched=fetched, failed=left(report.failed), to_adopt=left(report.to_adopt)
         )
@@ -223,7 +221,7 @@ class Repository(History):
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """Files of one split (empty where none is named) and role (else ``other``): locked, and here."""
+    """Counts of the files of one split (or empty) and role (or ``other``): locked, and here."""
 
     split: str
     role: str
@@ -248,13 +246,13 @@ class Status:
     bytes_missing: int
     shares: tuple[Share, ...]
     to_adopt: tuple[str, ...]
-    """Files that are not here, and that neither an address nor a sibling may give."""
+    """Files that are not here, and that have neither an address nor a sibling that may have them."""
     interrupted: int
-    """Downloads that were begun and not finished; the next ``get`` goes on with them."""
+    """Downloads that were started and not finished; the next ``get`` continues them."""
 
 
 def status(repository: Repository, version: str | None = None) -> Status:
-    """Count what is here; nothing is read but the names and sizes of files."""
+    """Count the files that are here; only their names and sizes are read."""
     name = repository.resolve(version)
     lock, near = repository.lock(name), repository.siblings()
     counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)

@@ -1,8 +1,8 @@
-"""Siblings: other clones of a release, and RIA stores, that contents and whole releases come from.
+"""Siblings: other clones of a release, and RIA stores, as a source of contents or of a whole release.
 
-git and git-annex are never run in a sibling that is a folder of this machine, for they would act on
-its configuration; a content there is found by its key, copied, and counts when its digest is the
-locked one. What only a server has, git-annex fetches from there, and checks.
+git and git-annex are never run in a sibling that is a folder of this machine, since they would act
+on its configuration; a content there is found by its key, copied, and kept if it has the locked
+digest. Contents that only a server has are fetched and checked by git-annex.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class Sibling:
     git_folder: Path | None
 
     def find(self, file: LockedFile) -> Path | None:
-        """Return where a folder has something of the name and size of `file`; None if it has not."""
+        """Return the path of a file with the key and size of `file`; None if there is none."""
         path = self.git_folder and annex.find_content(self.git_folder, file.annex_key)
         return path if path and annex.is_whole(path, file) else None
 
     def has(self, file: LockedFile, *, excluding: Path) -> bool:
-        """Whether a folder has the right content of `file`, in another file than `excluding`."""
+        """Whether a folder has the locked content of `file`, in another file than `excluding`."""
         path = self.find(file)
         return (
             path is not None
@@ -64,10 +64,10 @@ class Sibling:
 
 
 def siblings(repository: Path) -> tuple[Sibling, ...]:
-    """Return the siblings that may have contents, by name; none of them is asked or opened.
+    """Return the siblings that may have contents, by name; none of them is contacted or opened.
 
-    A remote with ``annex-ignore`` is left out, but for the git side of a RIA store: DataLad sets it
-    there because the contents, which lie in the same folder, belong to another remote.
+    A remote with ``annex-ignore`` is left out, except the git side of a RIA store: DataLad sets it
+    there because the contents, in the same folder, belong to another remote.
     """
     settings = dict(git.read_config(repository))
     found = []
@@ -94,12 +94,12 @@ def _git_folder(repository: Path, url: str) -> Path | None:
 
 
 def get_from_servers(repository: Path, files: Sequence[LockedFile]) -> dict[str, str]:
-    """Let git-annex fetch contents from siblings on servers; return by key which sibling gave it."""
+    """Let git-annex fetch contents from siblings on servers; return by key the sibling's name."""
     every, store = siblings(repository), annex.ObjectStore(repository)
-    # git-annex would read the configuration of those in folders, and work in them.
-    aside = [f"remote.{sibling.name}.annex-ignore=true" for sibling in every if sibling.git_folder]
+    # git-annex would read the configuration of siblings in folders, and work in them.
+    ignored = [f"remote.{each.name}.annex-ignore=true" for each in every if each.git_folder]
     options = ("--batch-keys", "--json", "--json-error-messages")
-    gave: dict[str, str] = {}
+    source_of: dict[str, str] = {}
     for name in [sibling.name for sibling in every if not sibling.git_folder]:
         missing = {file.annex_key: file for file in files if not store.has(file)}
         if missing:
@@ -109,27 +109,27 @@ def get_from_servers(repository: Path, files: Sequence[LockedFile]) -> dict[str,
             printed = annex.call_annex(
                 *(repository, "get", f"--from={name}", *options),
                 stdin="".join(f"{key}\n" for key in missing).encode(),
-                settings=("annex.verify=true", *aside),
+                settings=("annex.verify=true", *ignored),
                 check=False,
             )
             log.debug("sibling %s: %s", name, printed.decode(errors="replace"))
-            gave |= dict.fromkeys(_keep_right(store, missing.values()), name)
-    return gave
+            source_of |= dict.fromkeys(_keep_correct(store, missing.values()), name)
+    return source_of
 
 
-def _keep_right(store: annex.ObjectStore, files: Iterable[LockedFile]) -> list[str]:
-    """Return the keys of what came and is right; remove what is not."""
-    came = [file for file in files if store.has(file)]
-    # Settings of the user's can switch git-annex's own check off.
-    wrong = [f for f in came if digest_file(store.object_path(f)).sha256 != f.sha256]
+def _keep_correct(store: annex.ObjectStore, files: Iterable[LockedFile]) -> list[str]:
+    """Return the keys of files that arrived with the locked digest; remove all others."""
+    arrived = [file for file in files if store.has(file)]
+    # The user's settings can switch off git-annex's own check.
+    wrong = [f for f in arrived if digest_file(store.object_path(f)).sha256 != f.sha256]
     for file in wrong:
         store.remove(file)
     annex.record_presence(store.path, {file.annex_key: False for file in wrong})
-    return [file.annex_key for file in came if file not in wrong]
+    return [file.annex_key for file in arrived if file not in wrong]
 
 
 def _refuse_foreign_datalad(repository: Path) -> None:
-    """Refuse a folder whose DataLad settings are not ours: the program of a RIA store acts on them."""
+    """Refuse a folder with foreign DataLad settings, which the program of a RIA store acts on."""
     config = repository / ".datalad" / "config"
     if config.exists() and config.read_bytes() != datalad_config(repository.name):
         raise UnsafeInput(
@@ -139,14 +139,14 @@ def _refuse_foreign_datalad(repository: Path) -> None:
 
 
 def clone(url: str, path: Path) -> None:
-    """Make a release out of a lab's sibling: a RIA store, a clone in a folder, or one on a server.
+    """Make a release from a lab's sibling: a RIA store, a clone in a folder, or one on a server.
 
-    Every version is compared with what our own import of its lock gives. Special remotes stay off,
-    but for the one of the RIA store that `url` names.
+    Every version is compared with our own import of its lock. No special remote is enabled except
+    that of the RIA store in `url`.
     """
     if not git.LOCATION.fullmatch(url):
         raise UrlRefused(
-            f"{url!r} is no place of a sibling. Give a folder, an SSH or HTTPS address, or a RIA store "
+            f"{url!r} is not the address of a sibling. Give a folder, an SSH or HTTPS address, or a RIA store "
             f"such as ria+file:///data/store#~verse19."
         )
     require_place(path)
@@ -158,13 +158,13 @@ def clone(url: str, path: Path) -> None:
     files.sweep(path.parent)
     is_ria, source = url.startswith("ria+"), _git_url(url)
     with files.staging(path) as staged:
-        # Not the objects of a folder as they lie: what comes by git's protocol is checked and whole.
+        # --no-local, since git's protocol checks objects, and copying a folder's files does not.
         options = ("--quiet", "--no-checkout", "--no-local", "--template=", "--origin=origin")
         log.info("cloning %s", url)
         git.call_git(path.parent, "clone", *options, "--", source, str(staged))
         newest = _check_versions(History(staged), path.name, url)
         if is_ria:
-            # Its contents belong to the special remote of the store, as DataLad has it.
+            # As DataLad does: contents belong to the special remote of the store.
             git.git(staged, "config", "remote.origin.annex-ignore", "true")
         finish(staged, newest, f"verse-data {path.name}")
         _enable_special_remotes(staged, url.partition("#")[0] if is_ria else "")
@@ -173,7 +173,7 @@ def clone(url: str, path: Path) -> None:
 
 
 def _git_url(url: str) -> str:
-    """Return what git clones from: the repository in a RIA store by DataLad's rules, else `url`."""
+    """Return the address for git clone: that of the repository in a RIA store, or `url`."""
     if not url.startswith("ria+"):
         return str(Path(url).absolute()) if Path(url).exists() else url
     from datalad.core.distributed.clone_utils import decode_source_spec
@@ -185,7 +185,7 @@ def _git_url(url: str) -> str:
 
 
 def _check_versions(history: History, release: str, url: str) -> str:
-    """Return the newest commit of a clone all of whose versions are what our import makes of their locks."""
+    """Return the newest commit of a clone, if our import of each lock gives the same commits."""
     versions = history.versions()
     if not versions or list(versions) != [f"v{number + 1}" for number in range(len(versions))]:
         raise IntegrityError(
@@ -209,7 +209,7 @@ def _check_versions(history: History, release: str, url: str) -> str:
             if commit != history.commit(version):
                 raise IntegrityError(
                     f"{url}: {version} is commit {history.commit(version)}, and its lock "
-                    f"(sha256:{lock.digest}) gives {commit}: more than the lock says was changed in it. "
+                    f"(sha256:{lock.digest}) gives {commit}: it has changes that are not in the lock. "
                     f"Nothing was kept. Take its lock alone: verse-data lock {release} --from-lock FILE"
                 )
     assert commit
@@ -217,7 +217,7 @@ def _check_versions(history: History, release: str, url: str) -> str:
 
 
 def _enable_special_remotes(repository: Path, store: str) -> None:
-    """Enable the special remote of the RIA store at `store`; name every other, which stays off."""
+    """Enable the special remote of the RIA store at `store`; warn of every other, left disabled."""
     remotes = datalad_dataset(repository).repo.get_special_remotes().values()
     ora = [remote for remote in remotes if remote.get("externaltype") == "ora"]
     chosen = ora if len(ora) == 1 else [remote for remote in ora if remote.get("url") == store]
@@ -226,7 +226,7 @@ def _enable_special_remotes(repository: Path, store: str) -> None:
         if store and remote in chosen and re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
             git.git(repository, "config", f"remote.{name}.ora-url", store)
             annex.call_annex(repository, "enableremote", name)
-            # git-annex asks a person whether it is safe: of this type, and at the address that was typed.
+            # git-annex wants a person's confirmation: this type, at the address that the user typed.
             git.git(repository, "config", f"remote.{name}.annex-verified", "verified")
         else:
             kind = remote.get("externaltype") or remote.get("type")
@@ -240,7 +240,7 @@ def _enable_special_remotes(repository: Path, store: str) -> None:
 def datalad_dataset(path: Path) -> Any:
     """Return the ``datalad.api.Dataset`` of a folder."""
     check_annex()
-    # DataLad looks for git-annex on PATH, where a Python without activated environment has none.
+    # DataLad looks for git-annex on PATH, which lacks it unless the environment is activated.
     os.environ["PATH"] = search_path(os.environ)
     from datalad.api import Dataset
 

@@ -1,4 +1,4 @@
-"""A local tree as a lock: every file of a release that already lies on this machine."""
+"""Make a lock from a local folder: every file of a release that is already on this machine."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _SKIPPED = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 def lock_tree(folder: Path, *, release: str, progress: Progress = silent) -> ReleaseLock:
     """Hash every file under `folder` into a lock.
 
-    Hidden files, and what operating systems strew about, are left out. Two trees with the same
-    files give the same lock, wherever they lie.
+    Hidden files, and files that operating systems add, are left out. Two folders with the same files
+    give the same lock, wherever they are.
 
     Parameters
     ----------
     folder : Path
-        The root of a release, or a folder of such roots; a root is known by its ``rawdata``.
+        The root of a release, or a folder of such roots; a root contains ``rawdata``.
     release : str
-        Name that the lock bears.
+        Name of the release in the lock.
     progress : Progress, optional
         Shows one bar in bytes.
 
     Raises
     ------
     UsageError
-        If `folder` is no folder, no ``rawdata`` lies in it, or a part of it lacks its own.
+        If `folder` is not a folder or contains no ``rawdata``, or a part of it lacks its own.
     PathRefused
         If a file's name cannot be part of a release.
     """
@@ -69,7 +69,7 @@ def lock_tree(folder: Path, *, release: str, progress: Progress = silent) -> Rel
 
 
 def check_root(folder: Path) -> None:
-    """Raise UsageError unless `folder` holds a release: ``rawdata`` in each of its parts."""
+    """Raise UsageError unless `folder` contains a release: ``rawdata`` in each of its parts."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder. Give the folder that the release lies in.")
     parts = {place: {"rawdata", "derivatives"} & {*names} for place, names, _ in os.walk(folder)}
@@ -87,9 +87,9 @@ def check_root(folder: Path) -> None:
 
 
 def check_series(folder: Path, release: str) -> None:
-    """Refuse to give a tree the name of a published release none of whose series it holds.
+    """Raise UsageError if `release` is published and `folder` contains none of its series.
 
-    Some of the series are enough: a part of a release is locked, and what it lacks is a finding.
+    Some of the series are enough: a part of a release can be locked, and the rest are findings.
     """
     expected = catalog.load_catalog(release).expected if release in catalog.names() else ()
     if not expected:
@@ -111,7 +111,7 @@ def _listed(series: Sequence[str]) -> str:
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
-    """Give every file under `folder`, without hidden ones; links to folders are not followed."""
+    """Yield every file under `folder`, without hidden ones; links to folders are not followed."""
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in sorted(folders) if not _is_skipped(name)]
         for name in sorted(names):

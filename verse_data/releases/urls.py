@@ -26,7 +26,7 @@ def split_url(url: str) -> SplitResult:
     return parts
 
 
-def shown(url: str) -> str:
+def redacted(url: str) -> str:
     """Return `url` without user, password and signature, for messages and logs."""
     try:
         parts = urlsplit(url)
@@ -37,9 +37,9 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{query}"
 
 
-def shown_proxy(proxy: str) -> str:
-    """Return scheme, host and port of a proxy: all that stands before an @ may be a password."""
-    # Proxies are named without a scheme too, and passwords hold slashes that nobody has escaped.
+def redacted_proxy(proxy: str) -> str:
+    """Return scheme, host and port of a proxy; everything before an @ may be a password."""
+    # The scheme may be missing, and passwords may contain slashes that are not escaped.
     scheme, separator, rest = proxy.partition("://")
     host = re.split(r"[/?#]", (rest if separator else proxy).rpartition("@")[2], maxsplit=1)[0]
     return f"{scheme.lower()}://{host}" if separator and scheme.isalnum() else host
@@ -48,24 +48,26 @@ def shown_proxy(proxy: str) -> str:
 def check_url(url: str, *, named: Sequence[str] = (), proxied: bool = False) -> None:
     """Raise UrlRefused unless `url` is public and https, or on a host that the user named.
 
-    An address that the user named (an endpoint, a typed URL) opens its host on this machine or a
-    private network, and over plain http if it was named so. Loopback counts as one host.
+    If the user named an address (an endpoint, a typed URL), its host may be on this machine or a
+    private network, and plain http is allowed if the user wrote it. Loopback counts as one host.
     """
     parts = split_url(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
-        raise UrlRefused(f"{shown(url)}: only plain https addresses are opened. Nothing was sent.")
-    # A proxy looks names up itself; then only literal addresses can be checked here.
+        raise UrlRefused(
+            f"{redacted(url)}: only plain https addresses are opened. Nothing was sent."
+        )
+    # A proxy resolves names itself; then only literal addresses can be checked here.
     found = _addresses(parts.hostname, literal=proxied)
     near = [address for address in found if not address.is_global or address.is_multicast]
     for address in near:
         if not _is_named(address, parts.scheme, named):
             raise UrlRefused(
-                f"{shown(url)}: {address} is an address of this machine or a private network, and no "
+                f"{redacted(url)}: {address} is an address of this machine or a private network, and no "
                 f"configured endpoint is there under {parts.scheme}. Nothing was sent. If you run a "
                 f"mirror, name it in VERSE_DATA_OSF_API and VERSE_DATA_OSF_SITE."
             )
     if parts.scheme == "http" and not near:
-        raise UrlRefused(f"{shown(url)}: plain http to a public host. Nothing was sent.")
+        raise UrlRefused(f"{redacted(url)}: plain http to a public host. Nothing was sent.")
 
 
 def _is_named(address: Any, scheme: str, named: Sequence[str]) -> bool:
@@ -80,7 +82,7 @@ def _is_named(address: Any, scheme: str, named: Sequence[str]) -> bool:
 
 @cache
 def _addresses(host: str, *, literal: bool = False) -> tuple[Any, ...]:
-    """Look a name up, unless only a `literal` address counts; every spelling of it comes out plain."""
+    """Return the IP addresses of a name, or only those of a `literal` one, in normal form."""
     flags = socket.AI_NUMERICHOST if literal else 0
     try:
         rows = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=flags)
@@ -97,7 +99,7 @@ def _addresses(host: str, *, literal: bool = False) -> tuple[Any, ...]:
 def download_url(site: str, file_id: str, version: int) -> str:
     """Return the address of exactly one version of a file on OSF.
 
-    It holds the id and not the guid, which exists only for some files. The address that it leads to
-    lives for a minute and must never be kept.
+    It contains the id and not the guid, which only some files have. The address that it redirects to
+    expires after a minute and must never be stored.
     """
     return f"{site}/download/{file_id}/?version={version}"

@@ -1,6 +1,6 @@
-"""Is what lies here what is locked? And making room: contents go that can be had again.
+"""Verifying local files against their lock, and dropping files that can be fetched again.
 
-Each answer that is no says which command repairs it.
+Each finding names the command that repairs it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from verse_data.releases.download import Servers
 from verse_data.releases.fetch import FetchLog
 from verse_data.releases.history import command, unless_newest
 from verse_data.releases.http import Backoff
-from verse_data.releases.urls import shown
+from verse_data.releases.urls import redacted
 
 if TYPE_CHECKING:
     from verse_data.releases.repository import Repository
@@ -38,9 +38,9 @@ Inspect = Callable[[LockedFile], None]
 """Raises one of our errors if the content of a file cannot be used."""
 
 _WORKERS: Final = 4
-_ASKED_AT_ONCE: Final = 8
+_REQUESTS: Final = 8
 _SHOWN: Final = 5
-_PATIENCE: Final = Backoff(tries=4)
+_BACKOFF: Final = Backoff(tries=4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +54,11 @@ class FileFinding:
     message : str
         What was found.
     command : str
-        What mends it.
+        The command that fixes it.
     path, scan_id : str
-        The file in the release, and the scan that its name tells; empty where it tells none.
+        The file in the release, and the scan by its name; empty if there is none.
     upstream : bool
-        Whether the lock itself lacks something, so that nothing on this machine is wrong.
+        Whether the lock itself lacks something, and nothing on this machine is wrong.
     """
 
     rule: str
@@ -72,7 +72,7 @@ class FileFinding:
 class Verification(tuple[FileFinding, ...]):
     """Everything that is not as it should be; empty means clean.
 
-    A plain tuple of findings, which shows itself in a few lines.
+    A plain tuple of findings with a short ``repr``.
     """
 
     __slots__ = ()
@@ -100,8 +100,8 @@ def verify_files(
 ) -> tuple[FileFinding, ...]:
     """Check the contents of `files`, in their order; UsageError if there is no such level.
 
-    ``"content"`` calls `inspect` on each file whose digest is right. `version` is the one that
-    `files` are of, for the commands that mend; the newest if missing.
+    ``"content"`` calls `inspect` on each file with the locked digest. `version` is that of `files`,
+    for the commands that fix them; default: the newest.
     """
     if level not in LEVELS:
         raise UsageError(
@@ -110,7 +110,7 @@ def verify_files(
     deep = level in {"hash", "content"}
     typed, near = unless_newest(dataset, version), dataset.siblings()
     words = ("--from-tree", "FOLDER") if dataset.lock(version).source.kind == "tree" else ()
-    note = "the locked bytes are like this; a mended upload makes a new version"
+    note = "the locked bytes are like this; a corrected upload makes a new version"
     lock_again = command(dataset, "lock", *words, note=note)
 
     def check(file: LockedFile) -> FileFinding | None:
@@ -136,7 +136,7 @@ def verify_files(
 
 
 def _difference(path: Path, file: LockedFile, level: Level) -> tuple[str, str] | None:
-    """Return rule and message if what lies at `path` is not the content, as far as `level` looks."""
+    """Return rule and message if `path` is not the locked file, as far as `level` checks."""
     try:
         facts = path.lstat()
     except OSError:
@@ -154,7 +154,7 @@ def _difference(path: Path, file: LockedFile, level: Level) -> tuple[str, str] |
 
 
 def audit(dataset: Repository, version: str | None = None) -> tuple[FileFinding, ...]:
-    """Check that a version's git tree holds what its lock says, under keys that pin it.
+    """Check that a version's git tree has the files of its lock, under keys that pin them.
 
     Every key must be SHA256E with size; a URL, VURL or WORM key would accept any content.
     """
@@ -181,14 +181,14 @@ def _finding(rule: str, message: str, path: str, command: str) -> FileFinding:
 
 @dataclass(frozen=True)
 class DropReport:
-    """What became of one call of ``drop``.
+    """The result of one call of ``drop``.
 
     Attributes
     ----------
     dropped : tuple of LockedFile
         Files whose contents were removed.
     shared, kept : tuple of (LockedFile, str)
-        Files whose contents stay, and why: other files have them too; no other copy was found.
+        Files whose contents stay, and why: other files have the same; no other copy was found.
     """
 
     dropped: tuple[LockedFile, ...]
@@ -197,7 +197,7 @@ class DropReport:
 
     @property
     def bytes(self) -> int:
-        """Room that was made."""
+        """Bytes freed on the disk."""
         return sum(file.size for file in {file.annex_key: file for file in self.dropped}.values())
 
 
@@ -211,9 +211,9 @@ def drop_files(
 ) -> DropReport:
     """Remove the contents of `files`, which are of `version`, from this machine.
 
-    A content goes only if every file that has it is among `files`: those of their own version, and
-    those of the newest; and if an address or a sibling still has it. That is not asked if
-    `unchecked`; of what is known to be `damaged` neither is, for nobody loses anything.
+    A content is removed only if all files with it, in their own version and in the newest, are among
+    `files`; and if an address or a sibling still has it, which is not checked if `unchecked`. Of
+    contents that are known to be `damaged`, neither is checked.
     """
     here = {file.annex_key: file for file in files if dataset.object_path(file).exists()}
     if not here:
@@ -227,10 +227,10 @@ def drop_files(
         held = _held_by_siblings(dataset, gone)
         kept = _not_served(dataset, [file for key, file in gone.items() if key not in held])
         gone = {key: file for key, file in gone.items() if key not in kept}
-    # In this order: what git-annex believes to be here must be here, whenever this is interrupted.
+    # First, so that git-annex never believes a removed content to be here, also if interrupted.
     annex.record_presence(dataset.path, dict.fromkeys(gone, False))
     FetchLog(dataset.path).note("dropped", gone)
-    # A sibling that had it too may have removed it meanwhile: then it is put back.
+    # If the sibling that had it too has removed it meanwhile, the content is put back.
     back = [key for key, file in gone.items() if not _is_removed(dataset, file, held.get(key))]
     annex.record_presence(dataset.path, dict.fromkeys(back, True))
     kept |= dict.fromkeys(back, "its other copy, at a sibling, was removed meanwhile")
@@ -275,11 +275,11 @@ def _held_by_siblings(dataset: Repository, files: Mapping[str, LockedFile]) -> d
 
 
 def _not_served(dataset: Repository, files: Sequence[LockedFile]) -> dict[str, str]:
-    """Return by key why no address gives a content any more; those that one gives are absent."""
+    """Return by key why no address serves a content any more; contents that are served are absent."""
     if files and dataset.config.offline:
         raise Offline(
-            f"{dataset.name}: whether {len(files)} files can be had again cannot be asked, since the "
-            f"network is forbidden (offline). Allow it, or say --unchecked to remove them regardless."
+            f"{dataset.name}: whether {len(files)} files can be fetched again cannot be checked, since the "
+            f"network is forbidden (offline). Allow it, or use --unchecked to remove them regardless."
         )
     if not files:
         return {}
@@ -290,15 +290,15 @@ def _not_served(dataset: Repository, files: Sequence[LockedFile]) -> dict[str, s
             try:
                 if servers.size_offered(url) == file.size:
                     return None
-                why = f"{shown(url)} does not offer {file.size:,} bytes any more."
+                why = f"{redacted(url)} does not offer {file.size:,} bytes any more."
             except VerseDataError as error:
                 why = str(error)
-        # Of nothing, nothing is lost.
+        # An empty file is never lost.
         return f"no other copy of it was found: {why}" if file.size else None
 
-    servers = Servers(dataset.config, backoff=_PATIENCE)
+    servers = Servers(dataset.config, backoff=_BACKOFF)
     # In this order, so that an interruption wakes the threads that wait for a server.
-    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool, closing(servers):
+    with ThreadPoolExecutor(_REQUESTS) as pool, closing(servers):
         reasons = list(pool.map(refusal, files))
     return {
         file.annex_key: why for file, why in zip(files, reasons, strict=True) if why is not None

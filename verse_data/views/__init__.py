@@ -1,1 +1,1 @@
-"""What a person looks at: previews and reports."""
+"""Pictures for people: previews of scans."""

@@ -1,7 +1,7 @@
 """One scan as a picture: sagittal and coronal slice along the spine, mask and centroids on top.
 
-The style is that of the snapshots that VerSe itself releases: bodies in colour, level names in the
-colour of their mask, heights side by side. Drawn with Pillow alone.
+In the style of the snapshots that VerSe publishes: vertebrae in colour, level names in the colour of
+their mask, both slices at one scale. Drawn with Pillow only.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _INK: Final[Colour] = (232, 232, 232)
 _FAINT: Final[Colour] = (160, 160, 160)
 _WARNING: Final[Colour] = (255, 184, 77)
 _PAPER: Final[Colour] = (0, 0, 0)
-_GOLDEN_TURN: Final = 0.381966  # neighbours on the spine get far hues
+_GOLDEN_TURN: Final = 0.381966  # gives neighbours on the spine distant hues
 PHANTOM_NOTE: Final = "phantom, not a patient"
 
 
 def level_colour(level: str | None) -> Colour:
-    """Return the RGB colour of a level, the same in every picture; of none, that of faint text."""
+    """Return the RGB colour of a level, the same in every picture; faint grey without a level."""
     if level is None:
         return _FAINT
     place = levels.position(level)
@@ -59,12 +59,12 @@ def preview_png(
     release: str,
     note: str | None = None,
 ) -> Path:
-    """Write a PNG of one scan, whole or not at all.
+    """Write a PNG of one scan, atomically.
 
-    Image and label have one shape (X, Y, Z) in any orientation. The slices follow the centroids
-    (voxel indices) along the spine; where there are none, they follow the mask, else they lie in the
-    middle of the volume. `note` is a warning in the caption; the release ``phantom`` always says
-    that it is no patient.
+    Image and label have the same shape (X, Y, Z) in any orientation. The slices follow the centroids
+    (voxel indices) along the spine, or without them the mask, or else are in the middle of the
+    volume. `note` is a warning in the caption; by default, the release ``phantom`` gets one that it
+    is no patient.
     """
     if image.ndim != 3 or (label is not None and label.shape != image.shape):
         other = None if label is None else label.shape
@@ -83,13 +83,13 @@ def preview_png(
 
 @dataclass(frozen=True)
 class Panel:
-    """A slice, upright: HU and labels (rows head to foot), centroids as label to (column, row)."""
+    """An upright slice: HU and labels (rows from head to foot); centroids map label to (column, row)."""
 
     grey: npt.NDArray[Any]
     label: npt.NDArray[Any]
     points: Mapping[int, tuple[float, float]]
     pixel_mm: tuple[float, float]  # width, height
-    sides: tuple[str, str]  # what lies at the left and at the right edge
+    sides: tuple[str, str]  # directions of the left and the right edge, such as ("R", "L")
 
     @property
     def size_mm(self) -> tuple[float, float]:
@@ -129,8 +129,8 @@ def panels(
 
 
 def _bodies(labels: npt.NDArray[Any], size_y: float) -> list[npt.NDArray[np.float64]]:
-    """Guess where the bodies lie: 10 mm in front of each label's centre of mass."""
-    # That is how far VerSe's centroids, which mark the body, lie in front of it on average.
+    """Estimate the centres of the vertebral bodies: 10 mm in front of each label's centre of mass."""
+    # The average distance of VerSe's centroids, which mark the body, from the centre of mass.
     coarse = labels[::2, ::2, ::2]
     front = np.array([0.0, 10 / size_y, 0.0])
     return [
@@ -142,7 +142,7 @@ def _bodies(labels: npt.NDArray[Any], size_y: float) -> list[npt.NDArray[np.floa
 def _compose(
     parts: tuple[Panel, Panel], scan_id: str, release: str, note: str | None
 ) -> Image.Image:
-    """Put both panels at one scale beside each other, level names between, the caption below."""
+    """Arrange both panels at one scale side by side, with level names between and a caption below."""
     high = parts[0].size_mm[1]
     scale = min(_MAX_HEIGHT / high, _MAX_WIDTH / max(part.size_mm[0] for part in parts))
     drawn = [_draw(part, scale) for part in parts]
@@ -176,9 +176,9 @@ def _draw(panel: Panel, scale: float) -> Image.Image:
     picture = np.repeat(np.asarray(base, dtype=np.float32)[:, :, None], 3, axis=2)
     for value in np.unique(panel.label[panel.label > 0]):
         colour = np.array(level_colour(levels.LEVEL_OF_LABEL.get(int(value))), dtype=np.float32)
-        # Resized as grey and cut at the half: a smooth edge, where nearest would give stairs.
-        alone = Image.fromarray(np.where(panel.label == value, 255, 0).astype(np.uint8))
-        inside = np.asarray(alone.resize((wide, high), Image.Resampling.BILINEAR)) > 127
+        # Resized as grey values with a threshold at half, for smoother edges than nearest.
+        mask = Image.fromarray(np.where(panel.label == value, 255, 0).astype(np.uint8))
+        inside = np.asarray(mask.resize((wide, high), Image.Resampling.BILINEAR)) > 127
         picture[inside] = (1 - _OPACITY) * picture[inside] + _OPACITY * colour
         picture[inside & ~_shrunk(inside)] = colour
     canvas = Image.fromarray(picture.astype(np.uint8))
@@ -192,7 +192,7 @@ def _draw(panel: Panel, scale: float) -> Image.Image:
 
 
 def _shrunk(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Take one pixel off the rim."""
+    """Erode a region by one pixel."""
     core = inside.copy()
     for smaller, larger in ((core, inside), (core.T, inside.T)):
         smaller[1:] &= larger[:-1]
@@ -207,7 +207,7 @@ def _write(
 
 
 def _names(pen: ImageDraw.ImageDraw, panel: Panel, scale: float, *, right: int) -> None:
-    """Write each level's name at the height of its centroid; names keep a distance."""
+    """Write each level's name at the height of its centroid, without overlaps."""
     y = float("-inf")
     for value, (_, row) in sorted(panel.points.items(), key=lambda item: item[1][1]):
         y = max(_MARGIN + (row + 0.5) * panel.pixel_mm[1] * scale, y + 20)
