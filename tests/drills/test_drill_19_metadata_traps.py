@@ -246,22 +246,22 @@ def change_page(path: Path, change: Callable[[Any], None]) -> None:
     book.save(path)
 
 
-@structure(r"row 1, column N: 'T1_fx-g': stands in column M already")
+@structure(r"row 1, column N: 'T1_fx-g': is already in column M")
 def _duplicate_heading(path: Path) -> None:
     change_page(path, lambda page: page.cell(1, 14, "T1_fx-g"))
 
 
-@structure(r"row 1, column N: 'T2_fx_g': is no column")
+@structure(r"row 1, column N: 'T2_fx_g': is not a column")
 def _renamed_heading(path: Path) -> None:
     change_page(path, lambda page: page.cell(1, 14, "T2_fx_g"))
 
 
-@structure(r"row 1, column AW: 'PatientName': is no column")
+@structure(r"row 1, column AW: 'PatientName': is not a column")
 def _private_column(path: Path) -> None:
     change_page(path, lambda page: page.cell(1, 49, "PatientName"))
 
 
-@structure(r"row 3, column AX: a cell beside the columns")
+@structure(r"row 3, column AX: a cell in a column without a heading")
 def _cell_beside(path: Path) -> None:
     change_page(path, lambda page: page.cell(3, 50, 7))
 
