@@ -229,7 +229,9 @@ def test_rows_that_come_twice_are_refused(tmp_path: Path) -> None:
     again = b'<row r="2"/></sheetData>'
     path = build(tmp_path / "row.xlsx", SHEET_XML, lambda x: x.replace(b"</sheetData>", again))
 
-    with pytest.raises(SheetRefused, match="row '2' is no row number, comes twice, or is out of"):
+    with pytest.raises(
+        SheetRefused, match="row '2' is not a row number, is repeated, or is out of"
+    ):
         read_sheet(path)
 
 

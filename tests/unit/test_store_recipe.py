@@ -145,7 +145,7 @@ def test_a_pair_that_does_not_fit_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "a.b", "x" * 65, "a b"])
 def test_ids_stay_in_their_folder(name):
     """An id that could leave its folder is refused."""
-    with pytest.raises(UsageError, match="no scan id"):
+    with pytest.raises(UsageError, match="not a scan id"):
         ScanSource(scan_id=name, image=SourceFile(Path("x"), KEY))
 
 

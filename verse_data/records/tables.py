@@ -130,7 +130,7 @@ def _pair_rule(grade: Mark | None, shape: Mark | None) -> str | None:
     if (grade is None) != (shape is None):
         return "grade without shape" if shape is None else "shape without grade"
     if (grade == "x") != (shape == "x"):
-        return "x stands for grade and shape alike"
+        return "x in one of grade and shape, and not in the other"
     if (grade == 0) != (shape == 0):
         return "grade 0 goes with shape 0, and grades 1 to 3 with shapes 1 to 3"
     return None

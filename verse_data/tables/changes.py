@@ -45,7 +45,7 @@ _SAME: Final[dict[Role, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class LabelChange:
-    """Levels whose voxels changed in a mask that both versions have here, in spine order."""
+    """Levels whose voxels differ between two versions of a mask on this machine, in spine order."""
 
     scan_id: str
     appeared: tuple[str, ...]

@@ -142,7 +142,7 @@ def _name_findings(scan: ScanFiles, index: Index) -> Iterator[Finding]:
 
 
 def _subject_findings(index: Index) -> Iterator[Finding]:
-    """Yield names of subjects that differ in case alone, and subjects that lie in several splits."""
+    """Yield names of subjects that differ only in case, and subjects in several splits."""
     for same in grouped(index.scans, lambda scan: scan.subject_id.lower()).values():
         names = list(dict.fromkeys(scan.subject_id for scan in same))
         if len(names) > 1:
@@ -160,7 +160,7 @@ def _subject_findings(index: Index) -> Iterator[Finding]:
 
 
 def _gaps(index: Index, by_series: Mapping[str, list[ScanFiles]]) -> Iterator[Finding]:
-    """Yield each file that a scan lacks, and each expected series that is not there."""
+    """Yield each file that a scan lacks, and each expected series that the lock lacks."""
     catalog = index.catalog
     known = catalog.known_gaps if catalog else ()
     notes = {(gap.scan_id, role): f" (known: {gap.note})" for gap in known for role in gap.roles}
@@ -190,7 +190,7 @@ def _gaps(index: Index, by_series: Mapping[str, list[ScanFiles]]) -> Iterator[Fi
 
 
 def row_scan_id(row: GradingRow) -> str:
-    """Return the scan id that a row of the workbook stands for."""
+    """Return the scan id of a row of the workbook."""
     is_only_series = row.series_count == 1
     return row.series_id if is_only_series else f"{row.subject_id}_split-{row.series_id}"
 

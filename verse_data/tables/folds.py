@@ -148,7 +148,7 @@ class Folds(Record):
         return {name: n for n, part in enumerate(self.parts) for name in getattr(part, what)}
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the folds to `path` as JSON with a digest, whole or not at all."""
+        """Write the folds atomically to `path`, as JSON with a digest."""
         write_file(Path(path), canonical_json(self.model_dump(mode="json", by_alias=True)))
 
     @classmethod
@@ -312,15 +312,17 @@ def _counts(scans: pd.DataFrame, vertebrae: pd.DataFrame, stratify: Sequence[str
     if "scan_id" not in vertebrae.columns:
         raise UsageError("The table of vertebrae has no column scan_id, which folds need.")
     owner = _owners(scans)
-    whose = vertebrae["scan_id"].astype(str).map(owner)
-    rows, whose = vertebrae[whose.notna()], whose.dropna()
+    subject = vertebrae["scan_id"].astype(str).map(owner)
+    rows, subject = vertebrae[subject.notna()], subject.dropna()
     by_axis = {name: _values(rows, name) for name in stratify}
     if len(by_axis) > 1:
         by_axis[_JOINT] = [", ".join(row) for row in zip(*by_axis.values(), strict=True)]
     scans_of = pd.Series(owner).value_counts()
     counts = {"size": pd.DataFrame({"subjects": 1, "scans": scans_of}, scans_of.index)}
     for axis, values in by_axis.items():
-        counts[axis] = pd.get_dummies(pd.Series(values), dtype=int).groupby(whose.to_numpy()).sum()
+        counts[axis] = (
+            pd.get_dummies(pd.Series(values), dtype=int).groupby(subject.to_numpy()).sum()
+        )
     table = pd.concat(counts, axis="columns", names=["axis", "value"]).sort_index()
     return table.fillna(0).astype(np.int64)
 

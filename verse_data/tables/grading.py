@@ -21,7 +21,9 @@ from verse_data.records.tables import SPLIT_OF_DATASET, GradingRow
 from verse_data.spine.levels import GRADED_LEVELS
 from verse_data.tables.workbook import Sheet, SheetRow, read_sheet
 
-_REMEDY: Final = "Mend these cells in the file, or get it again from its source, and read it again."
+_REMEDY: Final = (
+    "Correct these cells in the file, or get it again from its source, and read it again."
+)
 _SERIES: Final = re.compile(r"([1-9]) of ([1-9])")
 _COUNTS: Final = {"foreign_material": "x", "N_Fx": ">0"}
 """What the workbook's own formulas count in the grades of their row."""

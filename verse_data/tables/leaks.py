@@ -92,7 +92,7 @@ Sides = dict[str, list[object]]
 
 @dataclass(frozen=True)
 class Leak:
-    """A patient on more than one side, with the entries, as given, that name it on each."""
+    """A patient on more than one side, with its entries on each, as given."""
 
     subject_id: str
     entries: Mapping[str, tuple[str, ...]]
@@ -128,7 +128,7 @@ class LeakReport:
 
     @property
     def is_clean(self) -> bool:
-        """Whether nobody leaks, and every entry could be placed."""
+        """Whether no patient is on two sides, and every entry could be placed."""
         return not self.leaks and not self.unknown
 
     def __str__(self) -> str:
@@ -165,7 +165,7 @@ def find_leaks(
     Raises
     ------
     UsageError
-        If a side is a single text, or there are fewer than two sides.
+        If a side is a single string, or there are fewer than two sides.
     """
     if len(split) < 2:
         raise UsageError("A split has at least two sides, such as {'train': [...], 'val': [...]}.")

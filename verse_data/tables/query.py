@@ -58,8 +58,8 @@ _KIND_OF: Final = {
     **dict.fromkeys(["b", "bool", "boolean"], "boolean"),
     **dict.fromkeys(["str", "string", "empty"], "text"),
 }
-_BIGGEST: Final = 2.0**53  # beyond it, float64 no longer tells whole numbers apart
-_PLACE: Final = {level: place for place, level in enumerate(LEVELS)}
+_MAX_NUMBER: Final = 2.0**53  # above it, float64 cannot represent all integers
+_INDEX: Final = {level: index for index, level in enumerate(LEVELS)}
 
 # Operators of other languages, and what to write instead.
 _INSTEAD: Final = {
@@ -105,14 +105,14 @@ _WORD: Final = re.compile(
 # The message for each kind of word that a query cannot have.
 _REFUSED: Final = {
     "foreign": "{word!r} is not part of the query language. {instead}",
-    "prefixed": "{word!r} stands before a text; write the text alone, in quotes.",
+    "prefixed": "{word!r} is directly before a text; write only the text, in quotes.",
     "capitals": "write {small} in small letters.",
     "small": "Write True and False so.",
     "none": "Write missing(column) to ask whether a value is missing.",
     "texts": "two texts without a comma between them.",
     "unended": "a text that does not end, or has a backslash.",
     "unprintable": "a text with characters that cannot be printed.",
-    "unspaced": "a number that runs on into letters; texts stand in quotes.",
+    "unspaced": "a number with letters directly after it; put texts in quotes.",
     "exotic": "{unicode} outside quotes. Names are plain ASCII letters; look-alikes are other names.",
     "other": (
         "{word!r} is not part of the query language. The words are columns, values, "
@@ -260,7 +260,7 @@ class _Column:
 
     def operand(self, value: Any) -> Any:
         """Return `value` in the form of `data`."""
-        return _PLACE[value] if self.kind == "level" else value
+        return _INDEX[value] if self.kind == "level" else value
 
 
 class _Query:
@@ -377,7 +377,7 @@ class _Query:
         kind = _KIND_OF.get(type(value).__name__)
         if kind is None:
             self._refuse("a column or a plain value is expected here; lists stand after in.", node)
-        if kind == "number" and not abs(value) <= _BIGGEST:
+        if kind == "number" and not abs(value) <= _MAX_NUMBER:
             self._refuse("the number is too large.", node)
         if column.kind == "any":
             return False
@@ -418,8 +418,8 @@ def _read(name: str, column: pd.Series) -> _Column:
         return _Column(name, kind, data, ~np.isnan(data), vocabulary)
     codes, texts = (column.cat.codes.to_numpy(), words) if category else pd.factorize(column)
     if name == "level" or (category and column.cat.ordered and set() < {*words} <= {*LEVELS}):
-        places = np.array([*map(_PLACE.get, texts), None], dtype=np.float64)[codes]
-        return _Column(name, "level", places, ~np.isnan(places), LEVELS)
+        indices = np.array([*map(_INDEX.get, texts), None], dtype=np.float64)[codes]
+        return _Column(name, "level", indices, ~np.isnan(indices), LEVELS)
     return _Column(name, kind, np.array([*texts, ""], dtype=object)[codes], known, vocabulary)
 
 

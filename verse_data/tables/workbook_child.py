@@ -142,7 +142,7 @@ def _row(parser: Any, row: Any) -> tuple[int, list[Any]]:
     written = row.get("r", str(parser.row_counter + 1))
     number = int(written) if _ROW_NUMBER.fullmatch(written) else 0
     if number <= parser.row_counter:
-        raise _Refused(f"row {written[:20]!r} is no row number, comes twice, or is out of order")
+        raise _Refused(f"row {written[:20]!r} is not a row number, is repeated, or is out of order")
     parser.row_counter, here, last, filled = number, str(number), 0, []
     for cell in row:
         place = cell.get("r")

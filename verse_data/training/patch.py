@@ -56,9 +56,9 @@ class PatchDataset(ServedDataset):
         classes without a weight are not drawn. By default each class that occurs is drawn equally
         often. Exact to within one patch in every epoch.
     patches_per_scan : int
-        Length of an epoch, per scan.
+        Number of patches in an epoch, per scan.
     patches_per_epoch : int, optional
-        Length of an epoch; overrides `patches_per_scan`.
+        Number of patches in an epoch; overrides `patches_per_scan`.
     label : bool
         Whether samples have ``label``; scans without a mask are then excluded.
     **served

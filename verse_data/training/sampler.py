@@ -253,7 +253,7 @@ def _rank_of(rank: int | None, world_size: int | None) -> tuple[int, int]:
 
 
 class BalancedSampler(EpochSampler):
-    """Draws vertebrae with replacement, grades evenly within each level, no subject too often.
+    """Draws vertebrae with replacement: grades evenly at each level, with a limit for each subject.
 
     A network that sees only healthy vertebrae at one level, and only fractures at another, learns to
     recognise levels. So each level is drawn as often as it occurs in the dataset, and the grades that

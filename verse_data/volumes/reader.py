@@ -133,7 +133,7 @@ class ScanReader:
 
     @property
     def scan_id(self) -> str:
-        """Whose volume it is."""
+        """Id of the scan."""
         return self._scan().scan_id
 
     @property

@@ -62,7 +62,7 @@ class StoreKeys:
     mask, centroids : str or None
         Keys of the vertebra mask and of the centroid file; None where the lock lists none.
     licence : str
-        Of the data, as an SPDX id such as ``"CC-BY-SA-4.0"``.
+        Licence of the data, as an SPDX id such as ``"CC-BY-SA-4.0"``.
     """
 
     scan_id: str
