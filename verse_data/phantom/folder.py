@@ -1,4 +1,4 @@
-"""Writes the phantom: renders each series, and writes its files in the real subject-based layout."""
+"""Writes the phantom: renders each series and writes it in the real subject-based layout."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def _centroids(drawn: Rendered) -> Iterator[dict[str, Any]]:
 
 
 def _snapshot(drawn: Rendered) -> bytes:
-    """Return a small grey sagittal projection as PNG; uncompressed, so that zlib does not matter."""
+    """Return a small grey sagittal projection as PNG; uncompressed: zlib does not matter."""
     axes = AxisMap.between(drawn.affine, "PIR")
     sizes = voxel_sizes(axes.affine(drawn.affine, drawn.ct.shape))
     seen = np.where(axes.apply(drawn.mask) > 0, axes.apply(drawn.ct), -200).max(axis=2).T
@@ -210,8 +210,8 @@ def render(
 ) -> Rendered:
     """Build the series of `spec`, at most `shape` voxels along P, I and R.
 
-    `patient` generates the spine, so that two series of a patient show the same one; `rng` generates
-    the noise of this series.
+    `patient` generates the spine, so that two series of a patient show the same one; `rng`
+    generates the noise of this series.
     """
     spine = place(_visible(spec), fractures=spec.fractures, rng=patient)
     grid = _field_of_view(spine, spec, shape)
@@ -286,7 +286,7 @@ def _rounded_up(size: float) -> float:
 def _voxelise(
     spine: list[Vertebra], spec: SeriesSpec, grid: Grid
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    """Return labels (255 for unannotated bone) and metal; a voxel belongs to the nearest vertebra."""
+    """Return labels (255: unannotated bone) and metal; a voxel is that of the nearest vertebra."""
     bones = np.zeros(grid.shape, dtype=np.uint8)
     metal = np.zeros(grid.shape, dtype=bool)
     nearest = np.full(grid.shape, np.inf, dtype=np.float32)
@@ -321,7 +321,7 @@ def _scatter_crumbs(
 
 
 def _affine(grid: Grid, *, oblique: bool) -> npt.NDArray[np.float64]:
-    """Return the affine from voxel (P, I, R) to world mm; an oblique one is rotated, like verse004."""
+    """Return the affine of voxels (P, I, R) to world mm; oblique ones are rotated."""
     a, u, r = grid.origin
     affine = np.zeros((4, 4))
     affine[2, 1], affine[1, 0], affine[0, 2] = -grid.in_plane, -grid.in_plane, grid.slice_mm

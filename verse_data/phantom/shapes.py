@@ -24,7 +24,7 @@ SACRUM: Final = "S1"
 _MARGIN_MM: Final = 6.0
 _HALF_WIDTH_MM: Final = 52.0
 
-# Anchors along the spine (C1 = 0, T1 = 7, L1 = 19, S1 = 24), and the values at them in mm or degrees.
+# Anchors along the spine (C1 = 0, T1 = 7, L1 = 19, S1 = 24), and the values in mm or degrees.
 _ANCHORS: Final = (0.0, 2.0, 6.0, 7.0, 12.0, 18.0, 19.0, 21.0, 23.0, 24.0)
 _SIZES: Final = {
     "height": (12.0, 14.0, 15.0, 17.0, 19.5, 24.0, 26.0, 27.5, 28.0, 29.0),
@@ -139,7 +139,7 @@ def _at(level: str, values: tuple[float, ...]) -> float:
 
 
 def _anchor(level: str) -> float:
-    """Return the position of a level among the anchors; extra levels are between their neighbours."""
+    """Return the position of a level among the anchors; extra ones are between their neighbours."""
     extra = {"T13": 18.5, "L6": 23.5, SACRUM: 24.0}
     if level in extra:
         return extra[level]

@@ -1,4 +1,4 @@
-"""Base class of all records (strict, frozen, no unknown fields, no NaN), and a strict JSON reader."""
+"""Base class of all records (strict, frozen, no unknown fields, no NaN); strict JSON reader."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class Record(BaseModel):
 def described(description: str, source: str, **extra: Any) -> Any:
     """Return the Pydantic field of a record: its meaning, and the file it comes from.
 
-    Optional: `unit`; `dtype` of the column, where the annotation does not determine it; `words`, the
-    known values of an open category; and limits for Pydantic, such as ``ge=0``.
+    Optional: `unit`; `dtype` of the column, where the annotation does not determine it; `words`,
+    the known values of an open category; and limits for Pydantic, such as ``ge=0``.
     """
     for_schema: dict[str, Any] = {"source": source}
     for_schema |= {key: extra.pop(key) for key in ("unit", "dtype", "words") if key in extra}

@@ -136,7 +136,7 @@ class SourceFile:
 
     @contextmanager
     def checked(self) -> Iterator[None]:
-        """Run a block that reads the file; if it fails and the file is damaged, raise the damage."""
+        """Run a block that reads the file; if it fails on a damaged file, raise the damage."""
         try:
             yield
         except ContentMissing:

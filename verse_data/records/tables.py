@@ -94,7 +94,7 @@ class GradingRow(Record):
         return self
 
     def broken_rules(self, *, may_lack_t12: bool) -> Iterator[tuple[tuple[str, ...], str]]:
-        """Yield (columns, rule) for each broken rule between cells; the first column is to be corrected.
+        """Yield (columns, rule) of broken rules between cells; the first column is to be corrected.
 
         With `may_lack_t12`, T12 may be blank between graded neighbours: some spines have none.
         """

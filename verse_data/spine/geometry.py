@@ -92,7 +92,7 @@ class Grid:
         return Grid((int(i), int(j), int(k)), np.asarray(image.affine, dtype=np.float64))
 
     def distance(self, other: Grid) -> float:
-        """Return the largest distance in mm between matching corners of two grids of equal shape."""
+        """Return the largest distance in mm between matching corners of grids of equal shape."""
         ends = [(0, size - 1) for size in self.shape]
         corners = np.array(np.meshgrid(*ends)).reshape(3, -1).T
         apart = apply_affine(self.affine, corners) - apply_affine(other.affine, corners)

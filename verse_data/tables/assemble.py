@@ -158,7 +158,7 @@ def may_lack_t12(sources: Iterable[ScanSources]) -> set[str]:
 
 
 def _findings_frame(findings: Iterable[Finding]) -> pd.DataFrame:
-    """Return each distinct finding as a row of strings, sorted by scan; those of no scan come last."""
+    """Return each distinct finding as a row of strings, sorted by scan; those of none come last."""
     rows = [asdict(finding) for finding in dict.fromkeys(findings)]
     rows.sort(key=lambda row: (row["scan_id"] == "", row["scan_id"]))
     return pd.DataFrame(rows, columns=[field.name for field in fields(Finding)], dtype="string")

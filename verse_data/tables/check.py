@@ -97,7 +97,7 @@ def check_workbook(
 ) -> Grading:
     """Return the rows of a workbook of `scans`, or raise ValidationFailed for all that is wrong.
 
-    A blank T12 is allowed where a spine has none; masks and centroids are read only to find that out.
+    A blank T12 is allowed where a spine has none; masks and centroids are read only for that.
     """
     check_sheet(sheet, without_t12={scan.series_id for scan in scans})
     try:
@@ -155,8 +155,8 @@ def verify(
 ) -> Verification:
     """Return every problem of a version's files; an empty result means that there is none.
 
-    ``"content"`` decompresses every volume to its checksum, and reads its labels. With `scan_ids` or
-    `roles`, files of no scan and the version as a whole are left out. `index` has the version's
+    ``"content"`` decompresses every volume to its checksum, and reads its labels. With `scan_ids`
+    or `roles`, files of no scan and the version as a whole are left out. `index` has the version's
     scans and the catalog to compare them with; `derived` is the folder of facts measured before.
     """
     whole, version_option = scan_ids is None and roles is None, unless_newest(dataset, version)

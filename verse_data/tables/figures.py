@@ -12,8 +12,8 @@ column                           values
 ``Contrast Enhancement``         ``ce-pv``; empty where unknown
 ================================ =================================================================
 
-Either of ``sex`` and ``contrast`` may be missing. Rows of one subject must agree; a value that is empty
-in one of them is taken from another. Other columns are neither read nor kept.
+Either of ``sex`` and ``contrast`` may be missing. Rows of one subject must agree; a value that is
+empty in one of them is taken from another. Other columns are neither read nor kept.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class FigureCell:
 
 @dataclass(frozen=True)
 class FigureReport:
-    """All published figures of a release compared with its data, and notes on other disagreements."""
+    """All published figures of a release compared with its data, and further disagreements."""
 
     release: str
     cells: tuple[FigureCell, ...]
@@ -189,8 +189,8 @@ def _unknown_patients(patients: Iterable[str], entry: CatalogEntry) -> Iterator[
     ]
     if unknown:
         yield (
-            f"{len(unknown)} subjects of the patient table are not in {entry.name}, and are ignored: "
-            f"{', '.join(shown(unknown))}"
+            f"{len(unknown)} subjects of the patient table are not in {entry.name}, and are ignored"
+            f": {', '.join(shown(unknown))}"
         )
 
 

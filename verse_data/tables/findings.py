@@ -196,7 +196,7 @@ def row_scan_id(row: GradingRow) -> str:
 
 
 def grading_findings(grading: Grading, index: Index) -> Iterator[Finding]:
-    """Yield workbook values that the paper excludes, rows without a scan, and scans without a row."""
+    """Yield workbook values that the paper excludes, rows without scan, and scans without row."""
     sheet, series = grading.sheet, {scan.series_id for scan in index.scans}
     name = f"sheet {sheet.sheet}, " if sheet.sheet else ""
     expected = index.catalog.expected if index.catalog else ()
@@ -219,7 +219,7 @@ def grading_findings(grading: Grading, index: Index) -> Iterator[Finding]:
 
 
 def _unusual_values(row: GradingRow) -> list[tuple[str, str, str]]:
-    """Return heading, rule and message of each value that the paper excludes or does not mention."""
+    """Return heading, rule and message of values that the paper excludes or does not mention."""
     age, filled = row.age_years, len(row.grades)
     vertebrae = counted(row.n_vertebrae, "vertebra", "vertebrae")
     rules = (
@@ -329,8 +329,8 @@ def disorders(positions: Mapping[str, npt.ArrayLike]) -> Iterator[tuple[str, str
     """Yield level and reason of each step from a level to the next that goes back along the spine.
 
     Of two neighbouring steps at 90 degrees or more, the one that descends less goes back; bends of
-    real spines, such as kyphosis and scoliosis, stay far below 90 degrees. If no step goes back, the
-    sequence as a whole may still run upwards.
+    real spines, such as kyphosis and scoliosis, stay far below 90 degrees. If no step goes back,
+    the sequence as a whole may still run upwards.
     """
     levels = _in_order(set(positions))
     if len(levels) < 2:

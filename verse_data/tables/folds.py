@@ -93,7 +93,7 @@ class Folds(Record):
         return {"training": tuple(training), "validation": self.parts[fold].scans}
 
     def balance(self, scans: pd.DataFrame, vertebrae: pd.DataFrame) -> pd.DataFrame:
-        """Return count per fold, total and spread of each value of each column, and each combination.
+        """Return count per fold, total and spread of each value of a column, and each combination.
 
         Parameters
         ----------
@@ -267,8 +267,8 @@ def parse_folds(path: Path) -> Folds:
     if value.get("digest") != folds.digest:
         raise IntegrityError(
             f"{path}: its content has the digest {folds.digest[:12]}, and its field digest says "
-            f"{str(value.get('digest'))[:12]!r}: it was changed after it was written. Copy it again "
-            f"from its source, or make it again."
+            f"{str(value.get('digest'))[:12]!r}: it was changed after it was written. Copy it "
+            f"again from its source, or make it again."
         )
     return folds
 

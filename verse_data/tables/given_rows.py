@@ -36,7 +36,7 @@ def own_rows(given: pd.DataFrame, own: pd.DataFrame, *, version: str) -> pd.Data
     if unknown:
         raise UsageError(
             f"{counted(len(unknown), 'vertebra', 'vertebrae')} that {version} does not have: "
-            f"{'; '.join(shown(unknown))}. Use rows of another version with that version; otherwise take "
+            f"{'; '.join(shown(unknown))}. Use rows of another version with that version; or take "
             f"the rows of this one from release.vertebrae or release.select(…)."
         )
     if repeated:
@@ -105,7 +105,7 @@ def _contradicts(column: str, value: object, own: object) -> bool:
     if found is None or found == said:
         return False
     if column == "grade_status":
-        # The rows may be older than workbook or mask on this machine; grade and mask are compared too.
+        # The rows may be older than workbook or mask here; grade and mask are compared too.
         return found != "not_assessed" and said != "no_mask"
     if column == "split":
         return said is not None  # without a published split, the column is the user's own
@@ -115,7 +115,7 @@ def _contradicts(column: str, value: object, own: object) -> bool:
 
 
 def with_scan_ids(given: pd.DataFrame, known: Collection[str]) -> pd.DataFrame:
-    """Return `given` with its scan ids as text again where a file made numbers of them (001 to 1)."""
+    """Return `given` with scan ids as text again where a file made numbers of them (001 to 1)."""
     twice = given.columns[given.columns.duplicated()]
     if len(twice):
         raise UsageError(f"The rows that were passed in have the column {twice[0]!r} twice.")
@@ -127,8 +127,8 @@ def with_scan_ids(given: pd.DataFrame, known: Collection[str]) -> pd.DataFrame:
         fits = [name for name, number in numbers.items() if number == value] or [value]
         if len(fits) > 1:
             raise UsageError(
-                f"The scan id {value} may be any of {', '.join(fits)}: the ids were read from a file "
-                f"as numbers. Read it again with dtype={{'scan_id': str}}."
+                f"The scan id {value} may be any of {', '.join(fits)}: the ids were read "
+                f"from a file as numbers. Read it again with dtype={{'scan_id': str}}."
             )
         return fits[0]
 

@@ -37,12 +37,12 @@ _SHARED: Final = (
 """Heading and field of values that must be equal in all rows of a subject."""
 
 Parse = Callable[[Any], Any]
-"""Returns the value of a cell (None is a blank), or raises ValueError with the rule of its column."""
+"""Returns the value of a cell (None: blank), or raises ValueError with the rule of its column."""
 
 
 @dataclass(frozen=True)
 class GradedRow:
-    """A row, its cells, and the headings of cells with an invalid value, which are None in the row."""
+    """A row, its cells, and the headings of its invalid cells, whose fields are None."""
 
     row: GradingRow
     source: SheetRow
@@ -123,7 +123,7 @@ def read_cells(sheet: Sheet, source: SheetRow, problems: list[Problem]) -> Grade
         if value is None and heading in sheet.blank:
             return None
         if heading in _COUNTS and isinstance(value, str):
-            # Cells with the workbook's own formula are counted again; a CSV file has other row numbers.
+            # The counts of the workbook's own formulas are recomputed; CSV has other row numbers.
             row = source.number if sheet.sheet else "([0-9]+)"
             formula = rf'=COUNTIF\(\$?M\$?{row}:\$?AD\$?{row},\s*"{_COUNTS[heading]}"\)'
             value = None if re.fullmatch(formula, value) else value
@@ -171,7 +171,7 @@ def _between_rows(rows: Sequence[GradedRow]) -> _Seen:
 
 
 def _of_one_person(subject: str, own: list[GradedRow], unassigned: int) -> _Seen:
-    """Yield where a person's rows differ, or are not 1 to n of n; `unassigned` rows may be theirs."""
+    """Yield where a person's rows differ or are not 1 to n of n; `unassigned` ones may fit."""
     for heading, field in _SHARED:
         good = [graded for graded in own if heading not in graded.bad]
         for graded in good[1:]:

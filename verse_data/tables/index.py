@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class ScanFiles:
-    """One CT series: its ids and split, from file names, folders and catalog, and its files by role."""
+    """One CT series: ids and split, from file names, folders and catalog, and files by role."""
 
     scan_id: str
     subject_id: str

@@ -50,7 +50,7 @@ _OF_SUBJECT: Final = ("split", "age_years", "ct_device", "bmd_mg_cm3", "t_score"
 
 @dataclass(frozen=True)
 class BrokenFile:
-    """One file on this machine that cannot be read, and why; ids are empty for the grading workbook."""
+    """One file that is here but cannot be read, and why; the grading workbook has no ids."""
 
     scan_id: str
     subject_id: str
@@ -196,7 +196,7 @@ def _by_axis(name: str, axes: str, values: Iterable[float]) -> dict[str, float]:
 
 
 def _assessment(row: GradingRow | None, level: str, *, has_mask: bool | None) -> dict[str, Any]:
-    """Return the assessment of one vertebra in the workbook; x is foreign material, a blank none."""
+    """Return the assessment of one vertebra in the workbook; x is foreign material."""
     mark = row.grades.get(level) if row else None
     if row is None or mark is None:
         return {"grade_status": "not_assessed"}

@@ -195,7 +195,7 @@ def find_leaks(
 
 
 def _printable(value: object) -> str:
-    """Return text of a user's file without control characters, which could manipulate a terminal."""
+    """Return text without control characters, which could manipulate a terminal."""
     return "".join(char if char.isprintable() else "\ufffd" for char in str(value)[:500])
 
 
@@ -317,7 +317,7 @@ class _Patients:
 
 
 def _names_in(scans: pd.DataFrame) -> dict[str, str]:
-    """Return the subject of every lower-case name of a subject, scan or series in a table of scans."""
+    """Return the subject of each name (lower case) of a subject, scan or series in a table."""
     owners: defaultdict[str, set[str]] = defaultdict(set)
     for column in ("subject_id", "scan_id", "series_id", "series_label"):
         for name, subject in zip(scans.get(column, ()), scans["subject_id"], strict=False):

@@ -237,7 +237,7 @@ def _refuse(where: str, start: int, end: int, problem: str) -> NoReturn:
 
 @dataclass(frozen=True)
 class _Column:
-    """A column in a form that can be compared: numbers as float64, levels as index along the spine."""
+    """A column in comparable form: numbers as float64, levels as index along the spine."""
 
     name: str
     kind: str  # of _KINDS, or "any" where there is no table

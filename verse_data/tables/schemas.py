@@ -1,8 +1,8 @@
 """JSON Schemas of the records, generated from the models; a published version never changes.
 
-``schemas/<version>/<name>.schema.json`` is what :func:`render` returns under the pinned Pydantic, and
-``schemas/published.json`` holds the digest of every schema that has been released. A change of a
-released model needs a new :data:`SCHEMA_VERSION`.
+``schemas/<version>/<name>.schema.json`` is what :func:`render` returns with the pinned Pydantic,
+and ``schemas/published.json`` holds the digest of every schema that has been released. A change of
+a released model needs a new :data:`SCHEMA_VERSION`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _rendered() -> dict[str, bytes]:
 
 
 def _stale(folder: Path) -> dict[Path, bytes]:
-    """Return the files of this version below `folder` that are missing or stale, and their content."""
+    """Return the files of this version below `folder` that are missing or stale, with content."""
     paths = {folder / SCHEMA_VERSION / name: content for name, content in _rendered().items()}
     return {p: new for p, new in paths.items() if not p.exists() or p.read_bytes() != new}
 

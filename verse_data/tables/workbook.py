@@ -28,7 +28,7 @@ TIMEOUT_SECONDS: Final = 60.0
 MAX_XLSX_BYTES, MAX_CSV_BYTES = 32 << 20, 8 << 20
 
 _ENVIRONMENT: Final = ("SYSTEMROOT",)
-"""The only environment variable that the child gets: Python does not start on Windows without it."""
+"""The environment of the child: Python does not start on Windows without this variable."""
 _REMEDY: Final = (
     "Get it again from its source; or open it in a spreadsheet program and export the sheet as CSV."
 )
@@ -58,7 +58,7 @@ class SheetRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Sheet:
-    """The data sheet. A CSV file has an empty `sheet`, and may leave cells of `blank` headings empty."""
+    """The data sheet. A CSV file has an empty `sheet`, and may leave `blank` columns empty."""
 
     file: str
     sheet: str
@@ -215,8 +215,8 @@ def _csv_cells(data: bytes, name: str) -> _Cells:
     first = lines[0][1] if lines else []
     if len(first) < 2:
         raise ValidationFailed(
-            f"{name}, row 1: there is no comma between fields, or the file is empty. Export the sheet "
-            f"again with commas between fields and decimal points in numbers."
+            f"{name}, row 1: there is no comma between fields, or the file is empty. Export the "
+            f"sheet again with commas between fields and decimal points in numbers."
         )
     uneven = [
         Problem(file=name, row=row, rule=f"{len(fields)} fields where the heading has {len(first)}")

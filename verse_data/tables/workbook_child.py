@@ -94,7 +94,7 @@ def _check_archive(stream: io.BytesIO) -> None:
 
 
 def _forbid_document_types() -> None:
-    """Make openpyxl refuse XML with a document type; by default defusedxml refuses only entities."""
+    """Make openpyxl refuse XML with a document type; defusedxml alone refuses only entities."""
     import defusedxml.ElementTree
 
     safe: Any = defusedxml.ElementTree
@@ -134,8 +134,8 @@ def _sheets(stream: io.BytesIO) -> list[Any]:
 def _row(parser: Any, row: Any) -> tuple[int, list[Any]]:
     """Return the number and the filled cells of a row, each with column and value.
 
-    openpyxl itself keeps the last of two cells at one place, drops a repeated row, and reads ``0_2``
-    as 2: the first two are refused here, the last stays text.
+    openpyxl itself keeps the last of two cells at one place, drops a repeated row, and reads
+    ``0_2`` as 2: the first two are refused here, the last stays text.
     """
     from openpyxl.utils import column_index_from_string
 

@@ -47,7 +47,7 @@ class Region:
 
 
 def neighbours(centroids: Vector, level: int) -> tuple[int, int]:
-    """Return the nearest levels above and below `level` with a centroid, or `level` if there is none."""
+    """Return the nearest levels above and below with a centroid, or `level` if there is none."""
     known = np.flatnonzero(np.isfinite(centroids).all(axis=1))
     above, below = known[known < level], known[known > level]
     return max(above, default=level), min(below, default=level)

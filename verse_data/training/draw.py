@@ -65,9 +65,9 @@ def seeded_transform(
 class DrawPlan:
     """Systematic sampling: in each epoch, an item of share ``p`` is drawn ``p * count`` times.
 
-    The number is exact to within one, also for a class whose items are adjacent. A plain random draw
-    would leave out a rare class now and then. `weights` is what the shares were computed from, for
-    the provenance.
+    The number is exact to within one, also for a class whose items are adjacent. A plain random
+    draw would leave out a rare class now and then. `weights` is what the shares were computed from,
+    for the provenance.
     """
 
     def __init__(
@@ -103,8 +103,8 @@ def plan_by_class(
 ) -> tuple[Rows, DrawPlan]:
     """Return the vertebrae that can be drawn, sorted by class, and the plan over them.
 
-    Within a class every vertebra is drawn equally often. Vertebrae without a centroid, of scans that
-    are not served, or with a missing class are not drawn.
+    Within a class every vertebra is drawn equally often. Vertebrae without a centroid, of scans
+    that are not served, or with a missing class are not drawn.
     """
     located = (rows["scan"] >= 0) & np.isfinite(rows["centroid"]).all(axis=1)
     rows = rows[located & (rows[by] >= 0)]

@@ -117,8 +117,8 @@ class EpochLoader(DataLoader[Any]):
             yield batch
         if returned < expected:
             raise SampleError(
-                f"The epoch ended after {returned} of {expected} batches without an error, as where a "
-                f"sampler of your own gives fewer samples than it has."
+                f"The epoch ended after {returned} of {expected} batches without an error, as where "
+                f"a sampler of your own gives fewer samples than it has."
             )
         self.sampler.set_epoch(self.sampler.epoch + 1)
         self._served = 0
@@ -225,9 +225,9 @@ def guarded_start(start: Callable[[int], object], worker: int) -> None:
 def watch(batches: Any) -> None:
     """Make torch's iterator check every second for dead workers while it waits for a batch.
 
-    With a timeout, torch checks only at its end, unless this process gets SIGCHLD, which it does not
-    for workers of a fork server. This uses a private method of torch's iterator; if a version of
-    torch lacks it, such a death is noticed at the timeout.
+    With a timeout, torch checks only at its end, unless this process gets SIGCHLD, which it does
+    not for workers of a fork server. This uses a private method of torch's iterator; if a version
+    of torch lacks it, such a death is noticed at the timeout.
     """
     if hasattr(batches, "_try_get_data"):
         # A weak reference: torch ends the workers with the iterator's last reference.

@@ -26,8 +26,8 @@ def to_monai(sample: Sample) -> Sample:
 
     ``affine`` and ``spacing`` are removed from the dictionary: the tensors hold the affine, and
     MONAI's spatial transforms update it there. The other keys stay. Use it as ``transform=``, alone
-    or as the first step of ``monai.transforms.Compose``. In batches of ``dataset.loader``, of a plain
-    ``DataLoader`` and of MONAI's, ``image.affine`` is (B, 4, 4), and
+    or as the first step of ``monai.transforms.Compose``. In batches of ``dataset.loader``, of a
+    plain ``DataLoader`` and of MONAI's, ``image.affine`` is (B, 4, 4), and
     ``monai.data.decollate_batch`` returns each sample with its own.
 
     Parameters

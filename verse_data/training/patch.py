@@ -48,11 +48,12 @@ class PatchDataset(ServedDataset):
     patch_size : int or (X, Y, Z)
         Voxels along the axes of `orientation`; one number is a cube.
     sampling : {"uniform", "foreground", "level", "grade"}
-        Anywhere; around a voxel drawn uniformly from the scan's mask; around a vertebra, whose level
-        or grade is drawn first. The first two draw all scans equally often. In the last two the
-        centroid lies in the middle half of the patch, or nearer to its end at the scan's border.
+        Anywhere; around a voxel drawn uniformly from the scan's mask; around a vertebra, whose
+        level or grade is drawn first. The first two draw all scans equally often. In the last two
+        the centroid lies in the middle half of the patch, or nearer to its end at the scan's
+        border.
     weights : mapping, optional
-        Relative frequency of each level (``{"T12": 2, "L1": 1}``) or grade (``{0: 1, 2: 1, 3: 1}``);
+        Relative frequency of each level (``{"T12": 2, "L1": 1}``) or grade (``{0: 1, 2: 1}``);
         classes without a weight are not drawn. By default each class that occurs is drawn equally
         often. Exact to within one patch in every epoch.
     patches_per_scan : int
@@ -193,7 +194,7 @@ class Foreground:
         return label
 
     def voxel(self, fraction: float) -> npt.NDArray[np.int64]:
-        """Return the labelled voxel (x, y, z) of the store's grid at `fraction` in [0, 1) of all."""
+        """Return the labelled voxel (x, y, z) of the store's grid at `fraction` in [0, 1)."""
         if not len(self._ends):
             raise ValidationFailed(
                 f"The mask of {self._reader.scan_id} is empty, so no patch can be drawn around "

@@ -20,9 +20,9 @@ Rows = npt.NDArray[np.void]
 """One entry per vertebra; missing numbers are -1 (integers) or NaN (floats). Its fields:
 
 ``scan`` (number of its scan in the dataset, -1 if that is not served), ``scan_id``, ``subject_id``,
-``level`` (index in ``LEVELS``), ``label``, ``grade``, ``fracture_type`` (index in ``FRACTURE_TYPES``),
-``foreign_material``, ``has_mask``, ``status`` (index in ``STATUSES``), ``centroid`` (3 floats, mm,
-RAS+), ``bmd_mg_cm3``.
+``level`` (index in ``LEVELS``), ``label``, ``grade``, ``fracture_type`` (index in
+``FRACTURE_TYPES``), ``foreign_material``, ``has_mask``, ``status`` (index in ``STATUSES``),
+``centroid`` (3 floats, mm, RAS+), ``bmd_mg_cm3``.
 """
 
 FRACTURE_TYPES: Final = ("none", "wedge", "biconcave", "crush")

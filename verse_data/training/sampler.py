@@ -50,7 +50,7 @@ class EpochDataset(Dataset[Any], ABC):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._share()  # pickling and deep copying make tensors private; sending to a worker does not
+        self._share()  # pickling and deep copying make tensors private
 
     def _share(self) -> None:
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]
@@ -106,9 +106,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
         The part of the epoch; both or neither. By default those of ``torch.distributed`` if it is
         initialised, else rank 0 of 1.
     uneven : {"pad", "exact"}
-        If the epoch cannot be divided evenly by the ranks. ``"pad"``: the first samples are repeated
-        until all ranks have the same number, as synchronous training requires; :attr:`padded` is
-        how many. ``"exact"``: every sample once over all ranks, and some ranks have one fewer.
+        If the epoch cannot be divided evenly by the ranks. ``"pad"``: the first samples are
+        repeated until all ranks have the same number, as synchronous training requires;
+        :attr:`padded` is how many. ``"exact"``: every sample once over all ranks, and some ranks
+        have one fewer.
 
     Raises
     ------
@@ -255,19 +256,19 @@ def _rank_of(rank: int | None, world_size: int | None) -> tuple[int, int]:
 class BalancedSampler(EpochSampler):
     """Draws vertebrae with replacement: grades evenly at each level, with a limit for each subject.
 
-    A network that sees only healthy vertebrae at one level, and only fractures at another, learns to
-    recognise levels. So each level is drawn as often as it occurs in the dataset, and the grades that
-    occur at a level equally often. Then shares are limited: that of a vertebra to twice the average
-    of its grade, and that of a subject to `max_subject_share`. The excess is distributed over the
-    others in proportion, which makes the grades at a level slightly uneven; the excess of subjects
-    may raise other vertebrae above twice the average.
+    A network that sees only healthy vertebrae at one level, and only fractures at another, learns
+    to recognise levels. So each level is drawn as often as it occurs in the dataset, and the grades
+    that occur at a level equally often. Then shares are limited: that of a vertebra to twice the
+    average of its grade, and that of a subject to `max_subject_share`. The excess is distributed
+    over the others in proportion, which makes the grades at a level slightly uneven; the excess of
+    subjects may raise other vertebrae above twice the average.
 
-    Every vertebra of a drawn grade has a share. Each epoch draws it in proportion to its share, exact
-    to within one, in a random order of its own.
+    Every vertebra of a drawn grade has a share. Each epoch draws it in proportion to its share,
+    exact to within one, in a random order of its own.
 
     Limits: at a level without a fracture, only healthy vertebrae are drawn; a grade that occurs in
-    one patient only is drawn from that patient; and as some levels have no fracture, grade 0 is drawn
-    more often than the others over all levels, unless `grade_weights` are given.
+    one patient only is drawn from that patient; and as some levels have no fracture, grade 0 is
+    drawn more often than the others over all levels, unless `grade_weights` are given.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A small 3-D network and a short training run, which show that a network can learn from the samples.
+"""A small 3-D network and a short training run, which show that samples can be learned from.
 
 Used by ``verse-data demo`` and the examples; not a baseline for research.
 """
@@ -91,7 +91,7 @@ def train(
 ) -> TrainingRun:
     """Train a :class:`TinyUNet` to tell vertebra from background on the CPU, in passes over `patches`.
 
-    `seed` determines the initial weights; `report` is called with number (from 1) and loss of each step.
+    `seed` determines the initial weights; `report` is called with number and loss of each step.
     """
     network = untrained(seed=seed)
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.015)

@@ -164,8 +164,9 @@ class VertebraDataset(ServedDataset):
         """Vertebrae that were requested and are not served, one row each, with their ``reason``.
 
         Reasons: a ``grade_status`` that is not in `include`; ``no_ct``; ``no_mask``; ``no_centroid``;
-        ``no_neighbour`` (with ``axes="spine"``); ``scan_not_served``. A scan without a known vertebra
-        has a row without a level: ``no_vertebra``, ``no_ct``, ``no_mask`` or ``same_series``.
+        ``no_neighbour`` (with ``axes="spine"``); ``scan_not_served``. A scan without a known
+        vertebra has a row without a level: ``no_vertebra``, ``no_ct``, ``no_mask`` or
+        ``same_series``.
         """
         import pandas as pd
 

@@ -54,8 +54,8 @@ def build_stores(
 
     A scan that cannot be used does not stop the others: its error is raised after all scans were
     tried, and finished stores are kept. An error of disk or network is raised at once.
-    Stores are built in `workers` processes, or on the workers of a Dask `client`. With `remote` they
-    are downloaded from its URL, or built and uploaded there, and `stores` is not used.
+    Stores are built in `workers` processes, or on the workers of a Dask `client`. With `remote`
+    they are downloaded from its URL, or built and uploaded there, and `stores` is not used.
     """
     if workers < 1:
         raise UsageError(f"workers={workers}: give the number of processes, 1 or more.")

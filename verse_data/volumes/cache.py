@@ -51,7 +51,7 @@ class StoreInfo:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was, or would be, removed: stores, leftovers of dead processes, and their total bytes."""
+    """What was, or would be, removed: stores, leftovers of dead processes, total bytes."""
 
     stores: tuple[Path, ...]
     leftovers: tuple[Path, ...]

@@ -142,7 +142,7 @@ def _byte_order(content: bytes) -> Literal["<", ">"]:
 
 
 def _affine(fields: Any, shape: Shape, name: str) -> tuple[Affine, tuple[str, ...]]:
-    """Return the affine and notes on it; the sform takes precedence over the qform, as in nibabel."""
+    """Return the affine and notes on it; sform takes precedence over qform, as in nibabel."""
     if not fields["sform_code"]:
         return _qform(fields, name), ()
     sform = np.eye(4)
@@ -268,7 +268,7 @@ class VolumeStream:
             self._corrupt(f"has SHA-256 {digest[:12]} where {self._sha256[:12]} is locked")
 
     def _read(self, size: int, what: str = "") -> bytes:
-        """Return the next `size` decompressed bytes, or fewer at the end; with `what`, fewer raise."""
+        """Return the next `size` decompressed bytes; fewer at the end raise if `what` is given."""
         with storage_errors(self._path):
             try:
                 data: bytes = self._stream.read(size)
@@ -294,7 +294,7 @@ class VolumeStream:
         return out.reshape(self.header.shape, order="F")
 
     def _converted(self, stored: Array) -> Array:
-        """Return the values of the next stored voxels, or raise if one is not allowed for their kind."""
+        """Return the values of the next stored voxels, or raise if one is not allowed."""
         rule, header = self._rule, self.header
         as_stored = not header.scaled and stored.dtype.kind in "iu"
         if as_stored and rule.low <= int(stored.min()) and int(stored.max()) <= rule.high:
@@ -331,7 +331,7 @@ def read_image(path: Path, *, name: str, sha256: str | None = None) -> Volume:
 
 
 def read_mask(path: Path, *, name: str, sha256: str | None = None) -> Volume:
-    """Read a mask (in VerSe uint8 or float64) as uint8 labels; floats are rounded, not truncated."""
+    """Read a mask (uint8 or float64 in VerSe) as uint8 labels; floats are rounded."""
     return read_volume(VolumeStream(path, kind="mask", name=name, sha256=sha256))
 
 

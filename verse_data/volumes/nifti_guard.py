@@ -117,7 +117,7 @@ def affine_rules(affine: Affine, form: str) -> Iterator[Rule]:
 
 
 def extension_rules(content: bytes, order: str) -> Iterator[Rule]:
-    """Yield the rules for the sizes of header extensions; their content may be private, and is skipped."""
+    """Yield the rules for sizes of header extensions; their content may be private: skip it."""
     place, end = 4, len(content)
     rule = f"it must be a multiple of 16 that ends before byte {HEADER_SIZE + end}"
     while content[0] and place + 8 <= end:

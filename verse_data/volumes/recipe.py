@@ -75,9 +75,9 @@ class StoreKeys:
 def fingerprint(keys: StoreKeys, recipe: Recipe) -> str:
     """Return the SHA-256 (hex) that names the store of `keys` under `recipe`.
 
-    It needs no file, so that a store is found on machines without its sources. Every byte of a store
-    depends only on these and on the versions of recipe and layout, hence nothing else may be written
-    into one: no subject, no attribution, no time and no path.
+    It needs no file, so that a store is found on machines without its sources. Every byte of a
+    store depends only on these and on the versions of recipe and layout, hence nothing else may be
+    written into one: no subject, no attribution, no time and no path.
     """
     document = {
         "store_format": STORE_FORMAT,

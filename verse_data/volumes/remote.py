@@ -5,9 +5,10 @@ An object store cannot rename, so a store is published by its manifest, which is
     <root>/<fingerprint[:2]>/<fingerprint>/manifest.json            lists all files of the store
     <root>/<fingerprint[:2]>/<fingerprint>/<root digest>/...        its files; a Zarr group
 
-Files are stored under the digest of their own manifest, so that files of two machines that build the
-same store at once are never mixed. A store is read by downloading all of it, checking every byte
-against the manifest, and renaming it into the local cache, from which all later reads are served.
+Files are stored under the digest of their own manifest, so that files of two machines that build
+the same store at once are never mixed. A store is read by downloading all of it, checking every
+byte against the manifest, and renaming it into the local cache, from which all later reads are
+served.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class RemoteStores:
         return (f"{parts.scheme}://{host}{parts.path}" if parts.scheme else self.url).rstrip("/")
 
     def check(self) -> None:
-        """Check that stores can be kept at the URL, as far as that is possible without the network."""
+        """Check that stores can be kept at the URL, as far as possible without the network."""
         _file_system(self.url, self.options)
 
     def ensure(self, source: ScanSource, recipe: Recipe) -> Path:
@@ -154,7 +155,7 @@ class RemoteStores:
         return final
 
     def upload(self, store: Path) -> None:
-        """Publish a store of this machine at the URL: check its files, upload them, then its manifest."""
+        """Publish a local store at the URL: check its files, upload them, then its manifest."""
         manifest, place = load_manifest(store), _place(store.name)
         for key in manifest.keys:
             check_file(store, manifest, key, content=True)
@@ -167,8 +168,8 @@ class RemoteStores:
         """Upload a copy that is not at the URL, if that can be done now."""
         if self._is_cut_off or self._unreachable or self._marker(here).exists():
             return
-        # The local copy is complete: neither trouble with the URL nor a read-only cache keeps it from
-        # being used.
+        # The local copy is complete: neither trouble with the URL nor a read-only cache keeps it
+        # from being used.
         try:
             if not self.has(here.name):
                 self.upload(here)
@@ -181,7 +182,7 @@ class RemoteStores:
                 )  # else each of many copies would wait for its timeout
 
     def _download(self, key: str, target: Path, expected: int) -> None:
-        """Copy a file here, if it exists; if its size is not `expected`, only reproduce the size."""
+        """Copy a file here, if it exists; if not of `expected` size, only reproduce its size."""
         target.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError), target.open("xb") as local:
             with self._files() as (files, root):
@@ -207,7 +208,7 @@ class RemoteStores:
                 staged.replace(path)
 
     def _marker(self, here: Path) -> Path:
-        """Return the file whose existence means that the store is published, which saves a request."""
+        """Return the file whose existence means that the store is published; saves a request."""
         url = hashlib.sha256(self.url.encode()).hexdigest()[:8]
         return here.parent / f".published-{url}-{here.name}"
 
@@ -255,7 +256,7 @@ def _local_folder(url: str) -> Path | None:
 
 
 def _file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
-    """Return fsspec's file system for `url`, or obstore's if fsspec has none installed, and its root."""
+    """Return fsspec's file system for `url`, or obstore's if it has none, and its root."""
     from fsspec import get_filesystem_class  # takes a sixth of a second
     from fsspec.core import url_to_fs
 

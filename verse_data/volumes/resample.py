@@ -1,9 +1,9 @@
 """Resampling to another voxel size, exactly on the grid of the new affine.
 
 Along an axis that gets coarser, the first voxel keeps its position, and every new voxel centre lies
-within the old ones. Along one that gets finer, the new voxels fill the extent of the old ones evenly:
-if the first kept its position there, half of the new voxels of a 2:1 step would lie half-way between
-two old ones, and labels would be shifted to one side. ``scipy.ndimage.zoom`` and
+within the old ones. Along one that gets finer, the new voxels fill the extent of the old ones
+evenly: if the first kept its position there, half of the new voxels of a 2:1 step would lie
+half-way between two old ones, and labels would be shifted to one side. ``scipy.ndimage.zoom`` and
 ``torch.interpolate`` are off by a fraction of a voxel that grows along the axis.
 """
 
@@ -59,14 +59,14 @@ class Resampling(Grid):
     def apply(self, volume: Array, interpolation: Interpolation) -> Array:
         """Return a volume on the new grid, in its own dtype.
 
-        ``nearest`` is for labels, and takes the upper voxel of two at equal distance; the others are
-        for HU, and round to the nearest integer.
+        ``nearest`` is for labels, and takes the upper voxel of two at equal distance; the others
+        are for HU, and round to the nearest integer.
         """
         methods = {"nearest": self._nearest, "linear": self._linear, "cubic": self._cubic}
         return methods[interpolation](volume)
 
     def _neighbours(self, axis: int, old: int) -> tuple[Array, ...]:
-        """Return, for each new voxel along an axis, the old ones below and above, and its fraction."""
+        """Return, for new voxels along an axis, the old ones below and above, and the fraction."""
         places = self.start[axis] + np.arange(self.shape[axis]) * self.steps[axis]
         places = np.clip(places, 0, old - 1)
         lower = np.floor(places).astype(np.intp)

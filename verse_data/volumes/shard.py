@@ -1,4 +1,4 @@
-"""One array of a store, mapped into memory: its chunks are checked, decoded, and assembled to boxes.
+"""One array of a store, mapped into memory: chunks are checked, decoded, and assembled to boxes.
 
 Blosc's C functions are called at the address of a chunk: numcodecs' Python function spends 4 µs per
 chunk on buffer objects, a fifth of the time of decoding 32³ voxels. The C library in numcodecs
@@ -50,7 +50,7 @@ _MAX_GAP: Final = 64 << 10
 """Largest gap in bytes between two chunks that are prefetched together."""
 
 Decode = Callable[[int, slice], Array]
-"""Returns the voxels (x, y, z) of the chunk at an offset; only the given slice along x is needed."""
+"""Returns the voxels (x, y, z) of the chunk at an offset; only a slice along x is needed."""
 
 
 class Shard:
@@ -124,7 +124,7 @@ class Shard:
                     number += 1
 
     def _make_ready(self, block: tuple[slice, ...]) -> None:
-        """Prefetch the chunks of `block` that are to be decoded, and check those not checked before."""
+        """Prefetch the chunks of `block` to be decoded, and check those not checked before."""
         wanted = self._constants[block] == self._fill
         unchecked = wanted & ~self._checked[block]
         entries = self._index[block]
@@ -142,7 +142,7 @@ class Shard:
         self._checked[block] |= unchecked
 
     def _fault_of(self, offset: int, length: int, expected: int) -> str:
-        """Compare one chunk with the manifest before it is decoded; return what is wrong, or ``""``."""
+        """Compare a chunk with the manifest before decoding; return what is wrong, or ``""``."""
         end = offset + length - CHECKSUM
         if not offset < end < self._end:
             return f"the index lists it at {offset:,}, with {length:,} bytes, of {self._end:,}"
@@ -222,7 +222,7 @@ class Shard:
 
 
 class _Eviction:
-    """Page faults of this process at the last read, and reads for which evicted pages are expected."""
+    """Page faults at the last read, and number of reads that still expect evicted pages."""
 
     faults, reads = 0, 0
 
@@ -243,8 +243,8 @@ def _pages_may_be_evicted() -> bool:
 class _Region:
     """A file mapped into memory, read-only, for as long as an array over it exists."""
 
-    # ``mmap.mmap`` keeps a descriptor of the file open until Python 3.13 (its ``trackfd``); with two
-    # per scan, a training run would use up the usual 1,024 of a process.
+    # ``mmap.mmap`` keeps a descriptor of the file open until Python 3.13 (its ``trackfd``); with
+    # two per scan, a training run would use up the usual 1,024 of a process.
     def __init__(self, descriptor: int, size: int) -> None:
         library = _libc()
         address = library.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)

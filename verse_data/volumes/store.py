@@ -74,8 +74,8 @@ def find_store(name: str, stores: Path) -> Path | None:
 def ensure_store(source: ScanSource, recipe: Recipe, stores: Path) -> Path:
     """Return the store of `source` under `recipe`, building it if it does not exist.
 
-    Several processes may call this at once: the first builds and the others wait. The lock only saves
-    work: where locks do not work, each builds in its own folder and the first to rename wins.
+    Several processes may call this at once: the first builds and the others wait. The lock only
+    saves work: where locks do not work, each builds in its own folder and the first to rename wins.
     """
     name = fingerprint(source.keys, recipe)
     if found := find_store(name, stores):
@@ -202,7 +202,7 @@ def load_manifest(store: Path) -> StoreManifest:
 
 
 def _refuse_other_format(content: bytes, where: Path) -> None:
-    """Raise EarlierFormat or LaterFormat if a manifest is intact, but of another version's layout."""
+    """Raise EarlierFormat or LaterFormat if a manifest is intact, but of another layout."""
     try:
         document = json.loads(content)
         layout, root = document["store_format"], document.pop("root")
@@ -277,7 +277,7 @@ def check_file(
 
 
 def check_store(store: Path) -> StoreManifest:
-    """Check that a store is complete: its manifest, and size and kind of each file. Reads no voxels."""
+    """Check that a store is complete: manifest, size and kind of each file. Reads no voxels."""
     manifest = load_manifest(store)
     for key in manifest.keys:
         check_file(store, manifest, key)

@@ -1,11 +1,12 @@
 """Writes one array of a store: its inner chunks into one Zarr v3 shard, and its coarser levels.
 
-zarr-python takes five times as long for the same shard, because of its overhead per chunk. The bytes
-follow the specification (https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/),
-and a test reads them back through zarr-python and others.
+zarr-python takes five times as long for the same shard, because of its overhead per chunk. The
+bytes follow the specification
+(https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/), and a test reads them
+back through zarr-python and others.
 
-A voxel of coarser level f, for viewers that show a whole scan, stands for a block of f³ voxels of the
-store, or fewer at the end of the volume. For the CT it is the mean of the block, rounded to the
+A voxel of coarser level f, for viewers that show a whole scan, stands for a block of f³ voxels of
+the store, or fewer at the end of the volume. For the CT it is the mean of the block, rounded to the
 nearest HU, halves to even; for a label it is the voxel at index ``(f - 1) // 2`` of the block along
 each axis, which is nearest to its middle, and has the position of that voxel.
 """
@@ -157,7 +158,7 @@ def _in_turn(jobs: Iterable[Callable[[], None]]) -> None:
 
 @dataclass
 class _ShardWriter:
-    """Encodes the chunks of slabs, appends them to a shard, and records offset, checksum and constant."""
+    """Encodes chunks of slabs, appends them to a shard, and records offset and checksum."""
 
     folder: Path
     path: str
@@ -310,7 +311,7 @@ def _coarse_affine(affine: Affine, name: ArrayName, factor: int) -> Affine:
 
 
 def _nearest(voxels: Array) -> dict[int, Array]:
-    """Return the voxel nearest to the middle of each block, or the last one of a truncated block."""
+    """Return the voxel nearest to the middle of each block, or the last of a truncated one."""
     nearest = {}
     for factor in FACTORS:
         kept = voxels
