@@ -1,8 +1,7 @@
 """The ``where=`` language: conditions over the documented columns of a table.
 
-``docs/queries.md`` describes it. Text is never executed: it is first checked against an allow-list
-of words, then parsed by Python; a walk over the syntax tree refuses everything that is not part of
-the language, and evaluates the rest with NumPy.
+``docs/queries.md`` describes it. Text is never executed: an allow-list of words, Python's parser
+and a walk over the syntax tree refuse what is not part of the language; NumPy evaluates the rest.
 """
 
 from __future__ import annotations

@@ -142,8 +142,7 @@ def array_document(
 def blosc_settings(name: ArrayName, codec: Codec) -> dict[str, Any]:
     """Return the Blosc settings of an array as Zarr v3 writes them."""
     # Noisy voxels compress well only with bitshuffle; a mask compresses as well without, and
-    # decodes in a quarter of the time. Zstandard gets one block per chunk: small ones make it 10 %
-    # larger.
+    # decodes in a quarter of the time. Zstandard gets one block per chunk: small ones slow it down.
     return {
         "cname": codec,
         "clevel": 5,
