@@ -22,7 +22,7 @@ import filelock
 
 from verse_data.errors import LockTimeout
 
-log = logging.getLogger("verse_data.locks")
+_log = logging.getLogger(__name__)
 
 _POLL_SECONDS, _CHECK_SECONDS = 0.02, 1.0
 _UNSUPPORTED: Final = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EROFS, errno.EINVAL}
@@ -66,7 +66,7 @@ def _acquire(
                     f"{path}: {holder} has held it for more than {timeout:g} s. Wait for that process "
                     f"to end, or end it, and run this again."
                 ) from error
-            log.info("Waiting for %s, held by %s", path, holder)
+            _log.info("Waiting for %s, held by %s", path, holder)
         except (OSError, NotImplementedError) as error:
             if isinstance(error, OSError) and error.errno not in _UNSUPPORTED:
                 raise

@@ -246,22 +246,22 @@ def change_page(path: Path, change: Callable[[Any], None]) -> None:
     book.save(path)
 
 
-@structure(r"row 1, column N: 'T1_fx-g': stands in column M already")
+@structure(r"row 1, column N: 'T1_fx-g': is already in column M")
 def _duplicate_heading(path: Path) -> None:
     change_page(path, lambda page: page.cell(1, 14, "T1_fx-g"))
 
 
-@structure(r"row 1, column N: 'T2_fx_g': is no column")
+@structure(r"row 1, column N: 'T2_fx_g': is not a column")
 def _renamed_heading(path: Path) -> None:
     change_page(path, lambda page: page.cell(1, 14, "T2_fx_g"))
 
 
-@structure(r"row 1, column AW: 'PatientName': is no column")
+@structure(r"row 1, column AW: 'PatientName': is not a column")
 def _private_column(path: Path) -> None:
     change_page(path, lambda page: page.cell(1, 49, "PatientName"))
 
 
-@structure(r"row 3, column AX: a cell beside the columns")
+@structure(r"row 3, column AX: a cell in a column without a heading")
 def _cell_beside(path: Path) -> None:
     change_page(path, lambda page: page.cell(3, 50, 7))
 
@@ -355,8 +355,8 @@ WRONG_JSON: tuple[tuple[bytes, str], ...] = (
     (b'[{"label": 20.0, "X": 1, "Y": 2, "Z": 3}]', "label: '20.0'"),
     (b'[{"label": "20", "X": 1, "Y": 2, "Z": 3}]', "label: '20'"),
     (b'[{"label": 0, "X": 1, "Y": 2, "Z": 3}]', "label: '0'"),
-    (b'[{"label": 26, "X": 1, "Y": 2, "Z": 3}]', "'26' names no vertebra"),
-    (b'[{"label": 27, "X": 1, "Y": 2, "Z": 3}]', "'27' names no vertebra"),
+    (b'[{"label": 26, "X": 1, "Y": 2, "Z": 3}]', "'26' is not the label of a vertebra"),
+    (b'[{"label": 27, "X": 1, "Y": 2, "Z": 3}]', "'27' is not the label of a vertebra"),
     (b'[{"label": 29, "X": 1, "Y": 2, "Z": 3}]', "label: '29'"),
     (b'[{"label": NaN, "X": 1, "Y": 2, "Z": 3}]', "label: 'nan'"),
     (b'[{"label": 20, "X": "1", "Y": 2, "Z": 3}]', "X: '1'"),
@@ -364,12 +364,15 @@ WRONG_JSON: tuple[tuple[bytes, str], ...] = (
     (b'[{"label": 20, "X": null, "Y": 2, "Z": 3}]', "X: 'None'"),
     (b'[{"label": 20, "X": Infinity, "Y": 2, "Z": 3}]', "Infinity"),
     (b'[{"label": 20, "X": 1e999, "Y": 2, "Z": 3}]', "too large"),
-    (b'[{"label": 20, "X": 1, "Y": 2, "Z": 1e308}]', "entry 0, Z: '1e+308' lies beyond"),
-    (b'[{"label": 20, "X": -1' + b"0" * 9 + b', "Y": 2, "Z": 3}]', "X: '-1000000000' lies beyond"),
+    (b'[{"label": 20, "X": 1, "Y": 2, "Z": 1e308}]', "entry 0, Z: '1e+308' lies outside any image"),
+    (
+        b'[{"label": 20, "X": -1' + b"0" * 9 + b', "Y": 2, "Z": 3}]',
+        "X: '-1000000000' lies outside any image",
+    ),
     (b'[{"label": 20, "X": 1' + b"0" * 400 + b', "Y": 2, "Z": 3}]', "entry 0, X"),
     (b'[{"label": 20, "X": 1, "Y": 2}]', "Z"),
     (b'[{"label": 20, "X": 1, "Y": 2, "Z": 3, "name": "L1"}]', "name"),
-    (f"[{POINT}, {POINT}]".encode(), "label 20 stands in entry 0 already"),
+    (f"[{POINT}, {POINT}]".encode(), "label 20 is already in entry 0"),
     (b'[{"direction": ["P", "I"]}]', "three axis codes"),
     (b'[{"direction": ["P", "I", "S"]}]', "three axis codes"),
     (b'[{"direction": "PIR"}]', "three axis codes"),

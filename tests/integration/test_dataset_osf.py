@@ -152,13 +152,13 @@ def test_a_later_walk_makes_a_version_only_if_content_changed(lab: Lab) -> None:
     assert lab.lock()["version"] == "v2"
 
     lines = lab.call("diff", "lab", "v1", "v2").stdout.splitlines()
-    away = "not compared, for want of the contents of"
+    away = "not compared, as the contents of"
     assert lines == [
         "mask of verse900 changed (3,002 to 10 bytes)",
         "CT of verse901 disappeared (3,002 bytes)",
         "CT of verse904 appeared (4 bytes)",
-        f"{away} v1: mask (1). Bring them: verse-data get lab --role mask --version v1",
-        f"{away} v2: mask (1). Bring them: verse-data get lab --role mask",
+        f"{away} v1 are not here: mask (1). Get them: verse-data get lab --role mask --version v1",
+        f"{away} v2 are not here: mask (1). Get them: verse-data get lab --role mask",
     ]
     assert lab.call("diff", "lab", "v1", "v1").stdout == "no difference\n"
 

@@ -211,7 +211,9 @@ def test_a_folder_that_is_not_there_is_not_made(tmp_path, scan):
 def test_a_relative_folder_is_refused(tmp_path, monkeypatch, url):
     """It would be another folder wherever a process is started, so nothing is made below this one."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=r"VERSE_DATA_STORES=.*no whole path.*/mnt/lab/stores"):
+    with pytest.raises(
+        UsageError, match=r"VERSE_DATA_STORES=.*not an absolute path.*/mnt/lab/stores"
+    ):
         RemoteStores(url, tmp_path / "here")
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from verse_data.training import PatchDataset, ServedScan
 from verse_data.training.draw import DrawPlan, permutation, uniforms
-from verse_data.training.patch import fitted
+from verse_data.training.patch import fitted_box
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """A busy machine is no error."""
@@ -135,7 +135,7 @@ def test_boxes_lie_inside_or_around_the_volume(
     size: tuple[int, int, int], shape: tuple[int, int, int], first: tuple[int, int, int]
 ) -> None:
     """Along each axis a box lies in the volume, or the volume lies in the middle of the box."""
-    box = fitted(first, size, shape)
+    box = fitted_box(first, size, shape)
 
     assert box.shape == size
     for asked, start, stop, whole in zip(first, box.start, box.stop, shape, strict=True):

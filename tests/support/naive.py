@@ -27,7 +27,7 @@ class HoldsHandles(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         out = np.empty((4, 4, 4), np.int16)
-        self.opened[index].shards["image"].gather(out, [0, 0, 0], [4, 4, 4], held=None)
+        self.opened[index].shards["image"].gather(out, [0, 0, 0], [4, 4, 4], prefilled=None)
         return torch.from_numpy(out)
 
 

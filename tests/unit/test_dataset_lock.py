@@ -67,7 +67,7 @@ def test_unsafe_paths_are_refused(path: str) -> None:
         (lambda v: v["files"][0].update(file_id="../../x?y"), "files.0.file_id"),
         (lambda v: v["files"][0].update(node="jtfa5/.."), "files.0.node"),
         (lambda v: v["files"].reverse(), "not sorted"),
-        (lambda v: v["files"].append(dict(v["files"][1])), "one name on some machines"),
+        (lambda v: v["files"].append(dict(v["files"][1])), "the same name on some file systems"),
         (lambda v: v["files"].append(v["files"][1] | {"path": "b.json/c"}), "is a file and the folder"),
     ],
 )  # fmt: skip
@@ -94,7 +94,7 @@ def test_what_is_no_lock_is_refused(data: bytes) -> None:
 
 def test_names_that_some_machines_confuse_are_refused() -> None:
     """Two paths that differ in case alone cannot both be checked out everywhere."""
-    with pytest.raises(ValueError, match="one name on some machines"):
+    with pytest.raises(ValueError, match="the same name on some file systems"):
         a_lock("A.json", "a.json")
 
 
@@ -129,7 +129,7 @@ def test_broken_rules_are_told_in_plain_words() -> None:
 
     assert "files.0.size: must be a whole number" in text
     assert "files.1.sha256: is missing" in text
-    assert "files.2.colour: is not a field that is known here" in text
+    assert "files.2.colour: is not a known field" in text
     assert "source.kind: must be '" in text
     assert "Input" not in text
     assert "Field required" not in text

@@ -286,7 +286,7 @@ def test_half_a_surrogate_pair_is_a_broken_rule(two_folds, tmp_path: Path) -> No
     two_folds[0].write(path)
     path.write_text(path.read_text().replace("verse911", "\\ud800"))
 
-    with pytest.raises(ValidationFailed, match=r"no JSON: .* hex escape"):
+    with pytest.raises(ValidationFailed, match=r"not JSON: .* hex escape"):
         Folds.read(path, two_folds[1])
 
 

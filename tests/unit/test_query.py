@@ -262,7 +262,7 @@ def test_definitions_name_their_sources(table: pd.DataFrame) -> None:
         ("\uff47rade >= 2", 1, ["FULLWIDTH"]),
         ("grade >= 2 # and more", 12, ["no comments"]),
         ("grade >= 1e400", 10, ["too large"]),
-        ("grade >= 2x", 10, ["runs on"]),
+        ("grade >= 2x", 10, ["letters directly after it"]),
         ("level == b'T1'", 10, ["before a text"]),
         ("level == 'T1", 10, ["does not end"]),
         ("lambda: 1", 7, ["':' is not part"]),

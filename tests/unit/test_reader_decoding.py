@@ -136,7 +136,7 @@ def test_pages_that_went_are_asked_for_at_once(tmp_path):
     reader = ScanReader(store)
     whole, voxel = Box.whole(reader.shape), Box((0, 0, 0), (1, 1, 1))
     close_all()
-    for _ in range(shards._WATCHFUL + 1):
+    for _ in range(shards._PREFETCHED_READS + 1):
         reader.read(voxel)
     reader.read(whole)
     faults_of_a_read(reader, voxel, gone=False)  # whatever was waited for until now is no reason
@@ -145,6 +145,6 @@ def test_pages_that_went_are_asked_for_at_once(tmp_path):
     if waits < 100:
         pytest.skip("this file system keeps its pages: there is nothing to ask for")
     assert faults_of_a_read(reader, whole, gone=True) < waits / 10
-    for _ in range(shards._WATCHFUL + 1):
+    for _ in range(shards._PREFETCHED_READS + 1):
         reader.read(voxel)
-    assert not shards._pages_may_be_gone()
+    assert not shards._pages_may_be_evicted()

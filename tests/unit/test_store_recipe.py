@@ -145,7 +145,7 @@ def test_a_pair_that_does_not_fit_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "a.b", "x" * 65, "a b"])
 def test_ids_stay_in_their_folder(name):
     """An id that could leave its folder is refused."""
-    with pytest.raises(UsageError, match="no scan id"):
+    with pytest.raises(UsageError, match="not a scan id"):
         ScanSource(scan_id=name, image=SourceFile(Path("x"), KEY))
 
 
@@ -188,7 +188,7 @@ def test_a_lock_that_nobody_gives_back_costs_time_and_nothing_else(
     monkeypatch.setattr("verse_data.volumes.store._LOCK_SECONDS", 0.2)
     final = store_path(tmp_path / "stores", fingerprint(source.keys, Recipe()))
     final.parent.mkdir(parents=True)
-    caplog.set_level("INFO", "verse_data.store")
+    caplog.set_level("INFO", "verse_data.volumes.store")
 
     with FileLock(final.parent / f".lock-{final.name}"):
         assert ensure_store(source, Recipe(), tmp_path / "stores") == final

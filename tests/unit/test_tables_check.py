@@ -92,7 +92,7 @@ def test_everything_is_said_at_once_and_the_worst_decides(tree: Path) -> None:
 
     text = str(caught.value)
     assert "3 problems in the tree" in text
-    assert "grading.csv, row 2, column Y (L1_fx-g): " in text
+    assert "grading.csv, row 2, column Y (L1_fx-g): 5:" in text
     assert "sub-verse005_seg-subreg_ctd.json: a centroid file is a list" in text
 
 

@@ -211,5 +211,5 @@ def test_missing_and_stale_schemas_are_named(tmp_path: Path) -> None:
     (tmp_path / schemas.SCHEMA_VERSION / "scan.schema.json").write_text("{}")
 
     assert [problem.split(" is ")[1] for problem in schemas.check(tmp_path)] == [
-        "not what the model gives: verse-data schemas write"
+        "not up to date with the model: verse-data schemas write"
     ]

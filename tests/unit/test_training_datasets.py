@@ -81,15 +81,15 @@ def test_a_scan_without_a_mask_is_left_out_with_its_reason(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("column", "value", "words"),
     [
-        ("grade", 4, "none of 0, 1, 2, 3"),
-        ("grade", -2, "none of 0, 1, 2, 3"),
-        ("grade", 258, "none of 0, 1, 2, 3"),
-        ("grade", "severe", "none of 0, 1, 2, 3"),
-        ("label", 12, "none of 18"),
-        ("has_mask", "maybe", "none of False, True"),
-        ("fracture_type", "burst", "none of none, wedge, biconcave, crush"),
-        ("level", "T14", "none of C1"),
-        ("grade_status", None, "none of graded"),
+        ("grade", 4, "not one of 0, 1, 2, 3"),
+        ("grade", -2, "not one of 0, 1, 2, 3"),
+        ("grade", 258, "not one of 0, 1, 2, 3"),
+        ("grade", "severe", "not one of 0, 1, 2, 3"),
+        ("label", 12, "not one of 18"),
+        ("has_mask", "maybe", "not one of False, True"),
+        ("fracture_type", "burst", "not one of none, wedge, biconcave, crush"),
+        ("level", "T14", "not one of C1"),
+        ("grade_status", None, "not one of graded"),
     ],
 )
 def test_rows_that_no_table_holds_are_refused(

@@ -1,6 +1,6 @@
-"""A small made-up release with the layout, the file formats and the awkward cases of VerSe'19.
+"""A small synthetic release with the layout, the file formats and the awkward cases of VerSe'19.
 
-For the demo, this package's tests, its documentation, and the tests of those who build on it.
+For the demo, the documentation, and the tests of this package and of packages that build on it.
 No value in it was measured on a person. See ``docs/phantom.md``.
 """
 

@@ -1,4 +1,4 @@
-"""Write the phantom as files: each series rendered, in the real subject-based layout."""
+"""Writes the phantom: renders each series and writes it in the real subject-based layout."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from verse_data.spine.levels import LABEL_OF_LEVEL
 from verse_data.volumes.nifti import write_nifti
 
 DEFAULT_SHAPE: Final = (156, 320, 104)
-_SMALLEST: Final = (24, 64, 16)  # keeps the voxels of the longest spine under 10 mm
+_MIN_SHAPE: Final = (24, 64, 16)  # keeps the voxels of the longest spine under 10 mm
 _THREADS: Final = 2  # the arrays of a series take some 150 MB
 # As in uint8 CTs of the group that released VerSe: HU = 16.955 * stored - 1125.4.
 _UINT8_SLOPE, _UINT8_INTER = 16.955, -1125.4
@@ -48,7 +48,7 @@ def write(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Path:
-    """Write a made-up release with the real layout, all or nothing.
+    """Write a synthetic release with the real layout, atomically.
 
     The same arguments give the same bytes (with the same versions of NumPy and SciPy).
 
@@ -57,13 +57,14 @@ def write(
     folder : path
         Root of the tree; must not exist yet, or be empty.
     n_subjects : int
-        4 to 50. The first twelve carry the awkward cases (`phantom.CASES`), the rest none.
+        4 to 50. The first twelve have the awkward cases (`phantom.CASES`), the rest none.
     shape : (int, int, int)
-        Most voxels of a series along P, I and R. Where a spine needs more at 1 mm, its voxels grow.
+        Maximum of voxels of a series along P, I and R. A spine that needs more at 1 mm gets larger
+        voxels.
     seed : int
-        Draws sizes, curves, height losses within their grade, texture and noise.
+        Seed of sizes, curves, height losses within their grade, texture and noise.
     progress : Progress
-        Told of every series.
+        Called for every series.
 
     Returns
     -------
@@ -79,11 +80,11 @@ def write(
     """
     root = Path(folder)
     if seed < 0:
-        raise UsageError(f"seed={seed}: a seed is a whole number from 0 on.")
+        raise UsageError(f"seed={seed}: a seed is a whole number of 0 or more.")
     patients = subjects(n_subjects, seed=seed)
-    if len(shape) != 3 or any(n < least for n, least in zip(shape, _SMALLEST, strict=True)):
+    if len(shape) != 3 or any(n < least for n, least in zip(shape, _MIN_SHAPE, strict=True)):
         raise UsageError(
-            f"shape={shape}: a phantom needs three sizes of at least {_SMALLEST} voxels."
+            f"shape={shape}: a phantom needs three sizes of at least {_MIN_SHAPE} voxels."
         )
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise UsageError(f"{root} exists and is not an empty folder. Name a new one, or remove it.")
@@ -162,7 +163,7 @@ def _centroids(drawn: Rendered) -> Iterator[dict[str, Any]]:
 
 
 def _snapshot(drawn: Rendered) -> bytes:
-    """Return a small grey sagittal projection as PNG; stored, so that no zlib version matters."""
+    """Return a small grey sagittal projection as PNG; uncompressed: zlib does not matter."""
     axes = AxisMap.between(drawn.affine, "PIR")
     sizes = voxel_sizes(axes.affine(drawn.affine, drawn.ct.shape))
     seen = np.where(axes.apply(drawn.mask) > 0, axes.apply(drawn.ct), -200).max(axis=2).T
@@ -189,7 +190,7 @@ class Rendered:
     centroids : mapping of label to voxel index
         Middle of the body; for C1, which has none, the mask's centre of mass.
     slice_mm : float
-        The largest voxel size, which the workbook calls ``Res``.
+        The largest voxel size; ``Res`` in the workbook.
     """
 
     ct: npt.NDArray[np.int16]
@@ -209,8 +210,8 @@ def render(
 ) -> Rendered:
     """Build the series of `spec`, at most `shape` voxels along P, I and R.
 
-    `patient` draws the spine, so that two series of a patient show the same one; `rng` draws the
-    noise of this series.
+    `patient` generates the spine, so that two series of a patient show the same one; `rng`
+    generates the noise of this series.
     """
     spine = place(_visible(spec), fractures=spec.fractures, rng=patient)
     grid = _field_of_view(spine, spec, shape)
@@ -247,14 +248,14 @@ def render(
 
 
 def _visible(spec: SeriesSpec) -> tuple[str, ...]:
-    """Return the annotated levels and their neighbours, which are cut by the field of view."""
+    """Return the annotated levels and their neighbours, which the field of view truncates."""
     column = (*spec.column, SACRUM)
     first, last = (column.index(level) for level in spec.levels)
     return column[max(first - 1, 0) : last + 2]
 
 
 def _field_of_view(spine: list[Vertebra], spec: SeriesSpec, shape: tuple[int, int, int]) -> Grid:
-    """Lay a grid around the annotated vertebrae, no finer than asked and within `shape`."""
+    """Return a grid around the annotated vertebrae, no finer than `spec` and at most `shape`."""
     shown = [v for v in spine if v.level in spec.annotated]
     top = shown[0].centre[1] + shown[0].height / 2 + _MARGIN_UP_MM
     bottom = min(v.lowest for v in shown)
@@ -262,8 +263,8 @@ def _field_of_view(spine: list[Vertebra], spec: SeriesSpec, shape: tuple[int, in
     rear = min(v.centre[0] + v.rear for v in shown) - 22
     half = max(42.0, *(v.width / 2 + v.transverse + 5 for v in shown))
     extent = (front - rear, top - bottom, 2 * half)
-    in_plane = max(1.0, *(_up(mm / n) for mm, n in zip(extent[:2], shape[:2], strict=True)))
-    slice_mm = max(spec.slice_mm, in_plane, _up(extent[2] / shape[2]))
+    in_plane = max(1.0, *(_rounded_up(mm / n) for mm, n in zip(extent[:2], shape[:2], strict=True)))
+    slice_mm = max(spec.slice_mm, in_plane, _rounded_up(extent[2] / shape[2]))
     sizes = (in_plane, in_plane, slice_mm)
     n = [
         min(limit, math.ceil(mm / size))
@@ -277,7 +278,7 @@ def _field_of_view(spine: list[Vertebra], spec: SeriesSpec, shape: tuple[int, in
     )
 
 
-def _up(size: float) -> float:
+def _rounded_up(size: float) -> float:
     """Round a voxel size up to a twentieth of a millimetre."""
     return math.ceil(size * 20) / 20
 
@@ -285,22 +286,22 @@ def _up(size: float) -> float:
 def _voxelise(
     spine: list[Vertebra], spec: SeriesSpec, grid: Grid
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    """Return labels (255 for bone that is not annotated) and metal; a voxel goes to the nearest."""
+    """Return labels (255: unannotated bone) and metal; a voxel is that of the nearest vertebra."""
     bones = np.zeros(grid.shape, dtype=np.uint8)
     metal = np.zeros(grid.shape, dtype=bool)
     nearest = np.full(grid.shape, np.inf, dtype=np.float32)
     for vertebra in spine:
         at = local(vertebra, grid)
-        away = distance(vertebra, at)
+        distances = distance(vertebra, at)
         annotated = vertebra.level in spec.annotated
         label = LABEL_OF_LEVEL[vertebra.level] if annotated else _UNLABELLED
         closest = nearest[at.where]
-        inside = (away < 0) & (away < closest)
+        inside = (distances < 0) & (distances < closest)
         bones[at.where][inside] = label
-        np.minimum(closest, away, out=closest)
+        np.minimum(closest, distances, out=closest)
         if vertebra.level in spec.foreign:
-            thick = max(2.6, 0.6 * grid.in_plane, 0.6 * grid.slice_mm)
-            metal[at.where] |= screws(vertebra, at, radius=thick) < 0
+            radius = max(2.6, 0.6 * grid.in_plane, 0.6 * grid.slice_mm)
+            metal[at.where] |= screws(vertebra, at, radius=radius) < 0
     bones[metal] = 0
     return bones, metal
 
@@ -308,7 +309,7 @@ def _voxelise(
 def _scatter_crumbs(
     mask: npt.NDArray[np.uint8], bones: npt.NDArray[np.uint8], rng: np.random.Generator
 ) -> None:
-    """Set single voxels of a label apart from its vertebra, as painting by hand leaves them."""
+    """Set single voxels of a label away from its vertebra, as in manually corrected masks."""
     free = ndimage.distance_transform_cdt(bones == 0, metric="chessboard")
     spots = np.argwhere((free >= 3) & (free <= 5))
     for spot in rng.choice(spots, size=_CRUMBS, replace=False):
@@ -320,7 +321,7 @@ def _scatter_crumbs(
 
 
 def _affine(grid: Grid, *, oblique: bool) -> npt.NDArray[np.float64]:
-    """Voxel (P, I, R) to world; an oblique one is turned about the long axis, like verse004."""
+    """Return the affine of voxels (P, I, R) to world mm; oblique ones are rotated."""
     a, u, r = grid.origin
     affine = np.zeros((4, 4))
     affine[2, 1], affine[1, 0], affine[0, 2] = -grid.in_plane, -grid.in_plane, grid.slice_mm

@@ -1,4 +1,4 @@
-"""Paint a CT in Hounsfield units around a vertebra mask: bone, discs, muscle, fat, lung, air."""
+"""Paints a CT in Hounsfield units around a vertebra mask: bone, discs, muscle, fat, lung, air."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DISC_HU: Final = 110
 _MUSCLE_HU: Final = 55
 _FAT_HU: Final = -105
 _LUNG_HU: Final = -840
-_NOISE_HU: Final = 45  # about what a bone kernel gives at 1 mm
+_NOISE_HU: Final = 45  # about that of a bone kernel at 1 mm
 _CORTEX_MM: Final = 1.2
 _BLUR: Final = (0.14, 0.72, 0.14)  # written out: an exponential's last bits differ by processor
 _THORACIC_LABELS: Final = (8, 18)
@@ -35,7 +35,7 @@ def paint_ct(
     seed: int,
     trabecular_hu: float = 170.0,
 ) -> npt.NDArray[np.int16]:
-    """Paint a CT around a given vertebra mask, such as a released one whose CT is not at hand.
+    """Paint a CT around a given vertebra mask, such as a released one without its CT.
 
     Parameters
     ----------
@@ -46,12 +46,12 @@ def paint_ct(
     seed : int
         Same mask, affine and seed: same voxels.
     trabecular_hu : float
-        Mean of the spongy bone, HU.
+        Mean HU of the trabecular bone.
 
     Returns
     -------
     (I, J, K) int16 array
-        HU, in the grid of `mask`. Outside the body exactly -1024.
+        HU, in the grid of `mask`; exactly -1024 outside the body.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def paint(
 
 
 def _skeleton(ct: Field, bone: Mask, sizes: Sizes, trabecular: Field) -> None:
-    """Discs and ligaments between the bones, spongy bone inside, a bright shell around it."""
+    """Paint discs and ligaments between the bones, trabecular bone inside, and a cortical shell."""
     gap = 2 * max(1, round(8 / sizes[1])) + 1
     wide = ndimage.maximum_filter1d(bone.view(np.uint8), gap, axis=1, mode="constant")
     filled = ndimage.minimum_filter1d(wide, gap, axis=1, mode="nearest")
@@ -114,7 +114,7 @@ def _skeleton(ct: Field, bone: Mask, sizes: Sizes, trabecular: Field) -> None:
         else:
             core &= inner
     shell &= ~core
-    # Where a voxel is thicker than the cortex, it holds spongy bone as well.
+    # A voxel that is thicker than the cortex contains trabecular bone as well.
     part = min(1.0, round(_CORTEX_MM / float(np.cbrt(np.prod(sizes))), 6))
     cortical = part * _CORTICAL_HU + (1 - part) * trabecular
     np.copyto(ct, cortical.astype(np.float32), where=shell)
@@ -154,7 +154,7 @@ def _surroundings(ct: Field, bone: Mask, bones: npt.NDArray[np.uint8], sizes: Si
 
 
 def _extent_along_spine(bone: Mask, sizes: Sizes) -> tuple[Field, Field]:
-    """Front and back of the bones in mm behind the first voxel, smoothed along the spine."""
+    """Return front and back of the bones in mm behind the first voxel, smoothed along the spine."""
     seen = np.asarray(bone.any(axis=2))
     rows = np.flatnonzero(seen.any(axis=0))
     if rows.size == 0:
@@ -177,7 +177,7 @@ def _extent_along_spine(bone: Mask, sizes: Sizes) -> tuple[Field, Field]:
 def _smooth_field(
     rng: np.random.Generator, shape: tuple[int, ...], sizes: Sizes, *, cell_mm: float
 ) -> Field:
-    """Draw normal noise on a coarse grid and bring it to `shape` by linear interpolation."""
+    """Draw normal noise on a coarse grid and interpolate it linearly to `shape`."""
     coarse = tuple(max(2, round(n * size / cell_mm)) for n, size in zip(shape, sizes, strict=True))
     field = rng.standard_normal(coarse, dtype=np.float32)
     for axis, n in enumerate(shape):

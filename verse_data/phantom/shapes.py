@@ -1,8 +1,8 @@
-"""The vertebrae of a made-up patient: their sizes, where the sagittal curve puts them, their solids.
+"""The vertebrae of a synthetic patient: sizes, positions along the sagittal curve, and solids.
 
 Coordinates are millimetres in the patient: `a` anterior, `u` up (cranial), `r` to the right.
-Sizes are means of adults, read off the vertebral morphometry that Panjabi et al. published
-(Spine 1991-1992) and rounded; they need to look right, not to be a population's.
+Sizes are rounded means of adults from the vertebral morphometry of Panjabi et al. (Spine
+1991-1992); they need to look plausible, not to represent a population.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Field = npt.NDArray[np.float32]
 Point = tuple[float, float, float]
 
 SACRUM: Final = "S1"
-_REACH_MM: Final = 6.0
+_MARGIN_MM: Final = 6.0
 _HALF_WIDTH_MM: Final = 52.0
 
-# Anchors along the spine (C1 = 0, T1 = 7, L1 = 19, S1 = 24), and the values there in mm or degrees.
+# Anchors along the spine (C1 = 0, T1 = 7, L1 = 19, S1 = 24), and the values in mm or degrees.
 _ANCHORS: Final = (0.0, 2.0, 6.0, 7.0, 12.0, 18.0, 19.0, 21.0, 23.0, 24.0)
 _SIZES: Final = {
     "height": (12.0, 14.0, 15.0, 17.0, 19.5, 24.0, 26.0, 27.5, 28.0, 29.0),
@@ -35,8 +35,8 @@ _SIZES: Final = {
     "pedicle": (3.0, 3.0, 3.5, 4.0, 4.2, 6.0, 6.2, 6.8, 7.5, 7.0),
 }
 _DISC: Final = (3.0, 5.0, 5.0, 4.0, 4.5, 6.5, 8.0, 10.0, 10.0, 6.0)
-# Tilt of the upper endplate: positive slopes down to the front. It gives cervical lordosis,
-# thoracic kyphosis and lumbar lordosis.
+# Tilt of the upper endplate, positive if it slopes down to the front: cervical lordosis, thoracic
+# kyphosis and lumbar lordosis.
 _TILT: Final = (-4.0, -2.0, 16.0, 20.0, 2.0, -14.0, -13.0, 1.0, 20.0, 36.0)
 _SPINOUS_DROP: Final = (5.0, 12.0, 25.0, 35.0, 55.0, 25.0, 12.0, 8.0, 8.0, 20.0)
 
@@ -46,7 +46,7 @@ _SHAPE_NAMES: Final = {1: "wedge", 2: "biconcave", 3: "crush"}
 
 @dataclass(frozen=True, kw_only=True)
 class Vertebra:
-    """One vertebra, placed.
+    """One vertebra: its position, size and fracture.
 
     Attributes
     ----------
@@ -57,12 +57,12 @@ class Vertebra:
     height, depth, width : float
         Of the intact body, mm.
     spinous, spinous_drop, transverse, pedicle : float
-        Length (mm) and fall (radians) of the spinous process, reach of the transverse process
-        beyond the body and half-thickness of the pedicle, mm.
+        Length (mm) and downward angle (radians) of the spinous process, length of the transverse
+        process beyond the body and half-thickness of the pedicle, mm.
     fracture_type : str
         ``"none"``, ``"wedge"``, ``"biconcave"`` or ``"crush"``.
     loss : float
-        Part of the body's height that is lost, by Genant's definition for this shape.
+        Fraction of the body's height that is lost, by Genant's definition for this shape.
     """
 
     level: str
@@ -98,9 +98,9 @@ def place(
     fractures: Mapping[str, tuple[int, int]],
     rng: np.random.Generator,
 ) -> list[Vertebra]:
-    """Place the vertebrae of `column`, cranio-caudally; size and curve are drawn with `rng`."""
+    """Return the vertebrae of `column`, cranio-caudally; size and curve are drawn with `rng`."""
     size, curve, sway = (float(rng.uniform(*ends)) for ends in ((0.95, 1.05), (0.8, 1.1), (-3, 3)))
-    # One draw for every level there is: a patient's vertebra is the same in each of its series.
+    # One draw for each of all levels, so that a patient's vertebra is the same in each series.
     spread = dict(zip(LEVELS, rng.random(len(LEVELS)), strict=True))
     placed: list[Vertebra] = []
     a = u = 0.0
@@ -108,7 +108,7 @@ def place(
         shape, loss = _deformity(fractures.get(level), spread.get(level, 0.0))
         tilt = float(np.deg2rad(curve * _at(level, _TILT)))
         height, disc = (size * _at(level, values) for values in (_SIZES["height"], _DISC))
-        # A crushed body is lower as a whole, and what lies below it moves up.
+        # A crushed body is lower as a whole, and the vertebrae below it move up.
         half = height * (1 - (loss if shape == "crush" else loss / 3)) / 2
         a, u = a - half * math.sin(tilt), u - half * math.cos(tilt)
         placed.append(
@@ -139,7 +139,7 @@ def _at(level: str, values: tuple[float, ...]) -> float:
 
 
 def _anchor(level: str) -> float:
-    """Return the level's place between the anchors; extra vertebrae lie between their neighbours."""
+    """Return the position of a level among the anchors; extra ones are between their neighbours."""
     extra = {"T13": 18.5, "L6": 23.5, SACRUM: 24.0}
     if level in extra:
         return extra[level]
@@ -149,7 +149,7 @@ def _anchor(level: str) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A grid with axes (P, I, R) laid into the patient: voxel (0, 0, 0) at `origin` (a, u, r) mm."""
+    """A grid with axes (P, I, R); `origin` is the position (a, u, r) of voxel (0, 0, 0) in mm."""
 
     shape: tuple[int, int, int]
     origin: Point
@@ -169,7 +169,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Local:
-    """Coordinates of some voxels in a vertebra's own frame, mm; `r` is taken without its sign."""
+    """Coordinates of some voxels in a vertebra's own frame, mm; `r` is an absolute value."""
 
     where: tuple[slice, slice, slice]
     a: Field
@@ -179,8 +179,8 @@ class Local:
 
 def local(vertebra: Vertebra, grid: Grid) -> Local:
     """Return the voxels of `grid` that may belong to `vertebra`, in its frame."""
-    reach_up = max(vertebra.height * 1.4, vertebra.height / 2 + 24) + _REACH_MM
-    rear, front = vertebra.rear - _REACH_MM, vertebra.depth / 2 + _REACH_MM
+    reach_up = max(vertebra.height * 1.4, vertebra.height / 2 + 24) + _MARGIN_MM
+    rear, front = vertebra.rear - _MARGIN_MM, vertebra.depth / 2 + _MARGIN_MM
     corners = [(a, u) for a in (rear, front) for u in (-reach_up - 8, reach_up)]
     cos, sin = round(math.cos(vertebra.tilt), 9), round(math.sin(vertebra.tilt), 9)
     a0, u0, r0 = vertebra.centre
@@ -222,7 +222,7 @@ def screws(vertebra: Vertebra, at: Local, *, radius: float) -> Field:
 
 
 def _body(v: Vertebra, at: Local) -> Field:
-    """Return a waisted elliptic cylinder, its upper and lower face bent by the fracture."""
+    """Return an elliptic cylinder with a waist, its endplates deformed by the fracture."""
     front = np.clip(at.a / np.float32(v.depth) + np.float32(0.5), 0, 1)
     middle = np.clip(1 - (2 * at.a / v.depth) ** 2, 0, 1)
     middle = middle * np.clip(1 - 0.8 * (2 * at.r / v.width) ** 2, 0, 1)
@@ -234,7 +234,7 @@ def _body(v: Vertebra, at: Local) -> Field:
         lost = np.float32(v.loss)
     half_height = v.height / 2 * (1 - lost) - 0.8 * middle
     waist = 1 - 0.09 * np.clip(1 - (2 * at.u / v.height) ** 2, 0, 1)
-    # The rear wall is flat to hollow: an ellipse that is cut off behind.
+    # The posterior wall is flat: an ellipse that is cut off behind.
     depth = np.where(at.a > 0, v.depth * 0.5, v.depth * 0.58).astype(np.float32) * waist
     radius = np.sqrt((at.a / depth) ** 2 + (at.r / (v.width / 2 * waist)) ** 2)
     around = (radius - 1) * np.float32(v.depth / 2)
@@ -244,7 +244,7 @@ def _body(v: Vertebra, at: Local) -> Field:
 
 
 def _arch(v: Vertebra) -> list[tuple[Point, Point, float]]:
-    """Capsules of the arch on one side; the other is its mirror image."""
+    """Return the capsules of the arch on one side; the other is its mirror image."""
     if v.level == SACRUM:
         return []
     wall, h, thick = -v.depth / 2, v.height, v.pedicle
@@ -277,7 +277,7 @@ def _arch(v: Vertebra) -> list[tuple[Point, Point, float]]:
 
 
 def _atlas(v: Vertebra, at: Local) -> Field:
-    """C1 is a ring without a body."""
+    """Return the signed distance to C1, a ring without a body."""
     front, rear, side = v.depth / 2, -v.depth / 2 - 20, 17.0
     parts = [
         ((front, 0.0, 0.0), (front - 5, 0.0, side - 3), 3.0),
@@ -293,7 +293,7 @@ def _atlas(v: Vertebra, at: Local) -> Field:
 
 
 def _capsule(at: Local, start: Point, stop: Point, radius: float) -> Field:
-    """Distance to a segment, less `radius`."""
+    """Return the distance to a segment, minus `radius`."""
     da, du, dr = (np.float32(b - a) for a, b in zip(start, stop, strict=True))
     a, u, r = (
         axis - np.float32(zero) for axis, zero in zip((at.a, at.u, at.r), start, strict=True)

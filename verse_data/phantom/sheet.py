@@ -1,4 +1,4 @@
-"""The grading workbook: sheets, columns, formulas and row order of the real one, fixed bytes."""
+"""Writes the grading workbook with sheets, columns, formulas and row order of the real one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _MODIFIED: Final = re.compile(rb"(<dcterms:modified[^>]*>)[^<]*")
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What the workbook says of one series and its plan does not."""
+    """One row of the workbook: the specification of a series, and its resolution as rendered."""
 
     subject: SubjectSpec
     series: SeriesSpec
@@ -99,7 +99,7 @@ def _append(sheet: Worksheet, row: Row) -> None:
 
 
 def _without_clock(content: bytes) -> bytes:
-    """Rewrite the zip without the time of saving; stored, so that no zlib version matters."""
+    """Rewrite the zip without the time of saving; uncompressed, so that zlib does not matter."""
     fixed = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(fixed, "w") as target:
         for name in source.namelist():

@@ -1,4 +1,4 @@
-"""Who is in the phantom: the patients of ``patients.toml``, and drawn ones after them."""
+"""The patients of the phantom: those of ``patients.toml``, and then randomly drawn ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FILE: Final[dict[str, Any]] = tomllib.loads(
     Path(__file__).with_name("patients.toml").read_text(encoding="utf-8")
 )
 CASES: Final[Mapping[str, str]] = MappingProxyType(_FILE["cases"])
-"""Awkward case to the `scan_id` that holds it. With few subjects, cases of later ones are absent."""
+"""The `scan_id` of each awkward case. With few subjects, cases of later ones are absent."""
 
 
 class _Spec(BaseModel):
@@ -30,18 +30,18 @@ class _Spec(BaseModel):
 
 
 class SeriesSpec(_Spec):
-    """One CT series: what it shows, what is wrong with its spine, how it is stored.
+    """One CT series: its levels, its findings, and how it is stored.
 
     Attributes
     ----------
     levels, graded : (str, str)
         First and last level with a mask label, and with a grade in the workbook.
     plus, minus : str or None
-        A level that this patient has beyond the usual ones, or lacks.
+        An extra level of this patient, and a missing one.
     fractures : mapping of level to (grade, shape)
         Genant grade 1-3 and shape 1 wedge, 2 biconcave, 3 crush.
     foreign : tuple of str
-        Levels with metal: ``x`` in the workbook, the metal cut out of the mask.
+        Levels with metal: ``x`` in the workbook; the metal is not part of the mask.
     """
 
     levels: tuple[str, str]
@@ -85,7 +85,7 @@ class SeriesSpec(_Spec):
 
 
 class SubjectSpec(_Spec):
-    """One made-up patient; age, BMD, device and T-value hold for all series."""
+    """One synthetic patient; age, BMD, device and T-value are the same for all series."""
 
     number: int
     split: Split
@@ -111,7 +111,7 @@ DEFAULT_SUBJECTS: Final = len(_SUBJECTS)
 
 
 def subjects(n_subjects: int, *, seed: int) -> tuple[SubjectSpec, ...]:
-    """Return the first `n_subjects` patients: twelve by the file, the rest drawn with `seed`."""
+    """Return the first `n_subjects` patients: twelve of the file, the rest drawn with `seed`."""
     if not MIN_SUBJECTS <= n_subjects <= MAX_SUBJECTS:  # each split has a patient; ids end at 950
         raise UsageError(
             f"n_subjects={n_subjects}: a phantom has {MIN_SUBJECTS} to {MAX_SUBJECTS} subjects."
@@ -121,7 +121,7 @@ def subjects(n_subjects: int, *, seed: int) -> tuple[SubjectSpec, ...]:
 
 
 def cases(n_subjects: int = DEFAULT_SUBJECTS) -> dict[str, str]:
-    """Return the awkward cases that a phantom of `n_subjects` holds.
+    """Return the awkward cases in a phantom of `n_subjects`.
 
     Parameters
     ----------
@@ -138,17 +138,19 @@ def cases(n_subjects: int = DEFAULT_SUBJECTS) -> dict[str, str]:
 
 
 def _draw(place: int, *, seed: int) -> SubjectSpec:
-    """Make up a patient without awkward cases; the splits go round as 2 : 1 : 1."""
+    """Draw a patient without awkward cases; splits alternate in the ratio 2 : 1 : 1."""
     rng = np.random.default_rng([seed, place])
     splits: tuple[Split, ...] = ("training", "validation", "training", "test")
     usual = SeriesSpec(levels=("C1", "L5")).column
     top = int(rng.integers(7, 18))
     run = usual[top : top + int(rng.integers(6, 9))]
-    hurt = [level for level in run if rng.random() < 0.3]
+    fractured = [level for level in run if rng.random() < 0.3]
     series = SeriesSpec(
         levels=(run[0], run[-1]),
         graded=(run[0], run[-1]),
-        fractures={level: (int(rng.integers(1, 4)), int(rng.integers(1, 4))) for level in hurt},
+        fractures={
+            level: (int(rng.integers(1, 4)), int(rng.integers(1, 4))) for level in fractured
+        },
         slice_mm=float(rng.choice(_SLICES_MM)),
     )
     return SubjectSpec(

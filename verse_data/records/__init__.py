@@ -1,1 +1,1 @@
-"""What one name, row or file says: Pydantic models and file names. Pure."""
+"""Pydantic models of rows and files, the parser of file names, and git-annex keys."""

@@ -1,4 +1,4 @@
-"""What all records share: strict, frozen, no unknown fields, no NaN; and JSON as strictly read."""
+"""Base class of all records (strict, frozen, no unknown fields, no NaN); strict JSON reader."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ LIMIT_BYTES: Final = 8 << 20
 _OBJECT: Final = "must be an object with fields"
 _RULES: Final = {
     "missing": "is missing",
-    "extra_forbidden": "is not a field that is known here",
+    "extra_forbidden": "is not a known field",
     "bool_type": "must be true or false",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
     "finite_number": "must be a finite number",
-    "string_type": "must be a text",
+    "string_type": "must be text",
     "list_type": "must be a list",
     "tuple_type": "must be a list",
     "dict_type": _OBJECT,
@@ -38,14 +38,14 @@ _RULES: Final = {
     "string_too_long": "must have {max_length} characters at most",
     "too_short": "must have {min_length} entries or more, and has {actual_length}",
     "too_long": "must have {max_length} entries at most",
-    "json_invalid": "is no JSON: {error}",
+    "json_invalid": "is not JSON: {error}",
     "value_error": "{error}",
 }
-"""Of each kind of error that Pydantic knows and our models have: what the rule is, in plain words."""
+"""The broken rule in plain words, for each Pydantic error type that our models can raise."""
 
 
 class Record(BaseModel):
-    """Base of every model: nothing is coerced, changed later, or accepted without a name."""
+    """Base of every model: no coercion, no mutation, no unknown fields, no NaN."""
 
     model_config = ConfigDict(
         strict=True, frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
@@ -53,24 +53,24 @@ class Record(BaseModel):
 
 
 def described(description: str, source: str, **extra: Any) -> Any:
-    """Return the description of a field for ``Annotated``: its meaning, and the file it comes from.
+    """Return the Pydantic field of a record: its meaning, and the file it comes from.
 
-    Also `unit`; `dtype` of the column, where the annotation does not say it; `words`, the known
-    values of a category whose vocabulary is not closed; and limits for Pydantic, such as ``ge=0``.
+    Optional: `unit`; `dtype` of the column, where the annotation does not determine it; `words`,
+    the known values of an open category; and limits for Pydantic, such as ``ge=0``.
     """
-    kept: dict[str, Any] = {"source": source}
-    kept |= {key: extra.pop(key) for key in ("unit", "dtype", "words") if key in extra}
-    return Field(description=description, json_schema_extra=kept, **extra)
+    for_schema: dict[str, Any] = {"source": source}
+    for_schema |= {key: extra.pop(key) for key in ("unit", "dtype", "words") if key in extra}
+    return Field(description=description, json_schema_extra=for_schema, **extra)
 
 
 def rule_of(problem: ErrorDetails) -> str:
-    """Return the rule that a value breaks, in words that fit after the name of its field."""
+    """Return the rule that a value breaks, worded to follow the name of its field."""
     rule = _RULES.get(problem["type"])
     return problem["msg"] if rule is None else rule.format_map(problem.get("ctx", {}))
 
 
 def rules_of(error: ValidationError, *, joint: str = "; ") -> str:
-    """Return the rules that a record breaks, each after the name of its field, and no value."""
+    """Return the rules that a record breaks, each after the name of its field, without values."""
     problems = error.errors(include_url=False, include_input=False)
     lines = [f"{'.'.join(map(str, p['loc']))[:60] or 'all'}: {rule_of(p)}" for p in problems]
     return joint.join(shown(lines))
@@ -79,21 +79,21 @@ def rules_of(error: ValidationError, *, joint: str = "; ") -> str:
 def read_json(data: bytes, *, name: str, allow_nan: bool = False, limit: int = LIMIT_BYTES) -> Any:
     """Return the value of UTF-8 `data`, or raise ValidationFailed with `name` and place.
 
-    Each key is there once, and no number is infinite; `allow_nan` reads the word ``NaN``, which is
-    not JSON, as a missing number. Centroid files in the wild contain it.
+    Duplicate keys and infinite numbers are errors. With `allow_nan`, the word ``NaN``, which is not
+    JSON but occurs in published centroid files, is read as a missing number.
     """
     if len(data) > limit:
         raise ValidationFailed(
             f"{name}: {len(data):,} bytes of JSON are over the limit of {limit:,}."
         )
 
-    def number(word: str) -> float:
+    def parse_number(word: str) -> float:
         value = float(word)
         if math.isinf(value):
             raise ValueError(f"the number {word[:40]} is too large")
         return value
 
-    def constant(word: str) -> float:
+    def parse_constant(word: str) -> float:
         if allow_nan and word == "NaN":
             return math.nan
         raise ValueError(f"{word} is not a number of JSON")
@@ -101,9 +101,9 @@ def read_json(data: bytes, *, name: str, allow_nan: bool = False, limit: int = L
     try:
         return json.loads(
             data.decode("utf-8-sig"),
-            object_pairs_hook=_once,
-            parse_constant=constant,
-            parse_float=number,
+            object_pairs_hook=_unique_keys,
+            parse_constant=parse_constant,
+            parse_float=parse_number,
         )
     except UnicodeDecodeError as error:
         found = f"byte {error.start} is {data[error.start]:#04x}"
@@ -112,7 +112,7 @@ def read_json(data: bytes, *, name: str, allow_nan: bool = False, limit: int = L
         raise ValidationFailed(f"{name}: not JSON: {str(error)[:200]}.") from None
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         keys = [key for key, _ in pairs]

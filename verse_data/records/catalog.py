@@ -1,4 +1,4 @@
-"""What is known of a release before any of it is here: a catalog entry, as data."""
+"""A catalog entry: what is known of a release before any of it is downloaded."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _HEX64: Final = r"^[0-9a-f]{64}$"
 _HEX32: Final = r"^[0-9a-f]{32}$"
 
 OTHERS: Final = "others"
-"""Stands at the end of a list of authors that names the first ones only."""
-_NAMED: Final = 3
+"""Last entry of a list that names only the first authors."""
+_AUTHORS_SHOWN: Final = 3
 
 Requirement = Literal["workbook", "vertebrae", "sex", "contrast"]
 
@@ -80,8 +80,8 @@ class Citation(Record):
     def text(self) -> str:
         """Authors (the first three), title, journal and year in one line."""
         names = [_short(name) for name in self.authors if name != OTHERS]
-        more = len(names) > _NAMED or OTHERS in self.authors
-        who = ", ".join(names[:_NAMED]) + (", et al." if more else ".")
+        more = len(names) > _AUTHORS_SHOWN or OTHERS in self.authors
+        who = ", ".join(names[:_AUTHORS_SHOWN]) + (", et al." if more else ".")
         place = self.volume or ""
         place += f"({self.number})" if self.number else ""
         place += f":{self.pages}" if self.pages else ""

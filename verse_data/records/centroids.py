@@ -1,6 +1,6 @@
-"""Centroid files: one point a vertebra, in voxel indices of the scan's own grid.
+"""Centroid files: one point per vertebra, in voxel indices of the scan's own grid.
 
-Subject-based files are a list whose first entry says the axis codes; MICCAI files lack it, and
+Subject-based files are a list whose first entry holds the axis codes; MICCAI files lack it, and
 their points lie in a 1 mm isotropic frame of their own. Source: VerSe centroid JSON files.
 """
 
@@ -21,8 +21,8 @@ from verse_data.spine.levels import LEVEL_OF_LABEL
 
 _SOURCE: Final = "centroid JSON"
 _LIMIT_ENTRIES: Final = 200
-_FARTHEST: Final = 1e6
-"""No image has as many voxels along an axis; world positions farther out would not be finite."""
+_MAX_POSITION: Final = 1e6
+"""More voxels than any image has along an axis; keeps world positions finite."""
 
 
 def _position(axis: str, alias: str) -> Any:
@@ -41,14 +41,14 @@ class Centroid(Record):
     @classmethod
     def _names_a_vertebra(cls, label: int) -> int:
         if label not in LEVEL_OF_LABEL:
-            raise ValueError("names no vertebra")
+            raise ValueError("is not the label of a vertebra")
         return label
 
     @field_validator("x", "y", "z")
     @classmethod
     def _lies_in_an_image(cls, position: float) -> float:
-        if abs(position) > _FARTHEST:
-            raise ValueError("lies beyond every image")
+        if abs(position) > _MAX_POSITION:
+            raise ValueError("lies outside any image")
         return position
 
     @property
@@ -105,22 +105,22 @@ def parse_centroids(data: bytes, *, name: str) -> CentroidFile:
     listed = entries[first:]
     points: list[Centroid] = []
     try:
-        points = _POINTS.validate_python([_placed(entry) for entry in listed])
+        points = _POINTS.validate_python([_without_nan(entry) for entry in listed])
     except ValidationError as error:
         problems += _broken_rules(error, first)
     seen: dict[int, int] = {}
     for number, point in enumerate(points, start=first):
-        known = seen.setdefault(point.label, number)
-        if known != number:
-            problems.append(f"entry {number}: label {point.label} stands in entry {known} already")
+        first_use = seen.setdefault(point.label, number)
+        if first_use != number:
+            problems.append(f"entry {number}: label {point.label} is already in entry {first_use}")
     if problems:
         lines = shown(problems, indent="  ")
         raise ValidationFailed("\n".join([f"{name}: {len(problems)} bad entries:", *lines]))
     pairs = list(zip(points, listed, strict=True))
     return CentroidFile(
         direction=direction,
-        points=tuple(point for point, entry in pairs if not _missing(entry)),
-        unplaced=tuple(point.label for point, entry in pairs if _missing(entry)),
+        points=tuple(point for point, entry in pairs if not _nan_axes(entry)),
+        unplaced=tuple(point.label for point, entry in pairs if _nan_axes(entry)),
     )
 
 
@@ -135,20 +135,20 @@ def _direction(entry: dict[str, Any], problems: list[str]) -> str | None:
     return None
 
 
-def _missing(entry: dict[str, Any]) -> list[str]:
+def _nan_axes(entry: dict[str, Any]) -> list[str]:
     """Return which coordinates of a point are NaN."""
     return [key for key in "XYZ" if isinstance(at := entry.get(key), float) and math.isnan(at)]
 
 
-def _placed(entry: Any) -> Any:
-    """Return an entry with numbers for missing coordinates, so that its other rules are looked at."""
-    return entry | dict.fromkeys(_missing(entry), 0.0) if isinstance(entry, dict) else entry
+def _without_nan(entry: Any) -> Any:
+    """Return an entry with 0.0 for NaN coordinates, so that its other rules are still checked."""
+    return entry | dict.fromkeys(_nan_axes(entry), 0.0) if isinstance(entry, dict) else entry
 
 
 def _broken_rules(error: ValidationError, first: int) -> Iterator[str]:
     for problem in error.errors(include_url=False):
         number, *where = problem["loc"]
-        # What stands under a key of nobody's may be a name, and is not repeated.
+        # The value of an unknown key may be personal data, and is not repeated.
         known = problem["type"] not in {"extra_forbidden", "missing"}
         value = f" {str(problem['input'])[:60]!r}" if known else ""
         place = f"entry {int(number) + first}, {'.'.join(map(str, where))[:60]}"

@@ -27,12 +27,12 @@ _RESERVED: Final = {".git", ".gitattributes", ".gitmodules", ".datalad", ".verse
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 OsfId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z]{1,64}$")]
-"""An id becomes part of an address, so it holds nothing that means something there."""
+"""An id becomes part of a URL, so it holds no character with a meaning there."""
 ReleaseName = Annotated[str, StringConstraints(pattern=_RELEASE)]
 
 
 def is_release_name(name: str) -> bool:
-    """Whether `name` can be the name of a release, and of its folder."""
+    """Return whether `name` can be the name of a release, and of its folder."""
     return re.fullmatch(_RELEASE, name) is not None
 
 
@@ -44,7 +44,7 @@ def check_path(path: str) -> str:
     elif "\\" in path or any(unicodedata.category(letter) == "Cc" for letter in path):
         message = "holds a backslash or a control character"
     elif any(part.casefold() == ".git" for part in parts) or parts[0].casefold() in _RESERVED:
-        message = "is a name that git or the dataset keeps for itself"
+        message = "is a name reserved for git or the dataset"
     else:
         return path
     raise ValueError(f"{path!r} {message}")
@@ -132,7 +132,9 @@ class ReleaseLock(Record):
         for path in paths:
             folded = unicodedata.normalize("NFC", path).casefold()
             if folded in seen:
-                raise ValueError(f"{path!r} and {seen[folded]!r} are one name on some machines")
+                raise ValueError(
+                    f"{path!r} and {seen[folded]!r} are the same name on some file systems"
+                )
             seen[folded] = path
         for folded, path in seen.items():
             above = folded
@@ -150,11 +152,11 @@ class ReleaseLock(Record):
         )
 
     def __str__(self) -> str:
-        """Say it in one line; the files are in ``files`` and ``by_path``."""
+        """Return a summary in one line; the files are in ``files`` and ``by_path``."""
         return repr(self)
 
     def canonical(self) -> bytes:
-        """Return the lock as canonical JSON, the form that its digest is taken of."""
+        """Return the lock as canonical JSON, the form that is hashed for the digest."""
         return canonical_json(self.model_dump(mode="json"))
 
     @cached_property
@@ -173,7 +175,7 @@ class ReleaseLock(Record):
         return sum(file.size for file in self.files)
 
     def content(self) -> frozenset[tuple[str, int, str]]:
-        """Return path, size and SHA-256 of each file: what makes two versions the same."""
+        """Return path, size and SHA-256 of each file; versions with equal content are the same."""
         return frozenset((file.path, file.size, file.sha256) for file in self.files)
 
     @classmethod
@@ -183,8 +185,8 @@ class ReleaseLock(Record):
         Raises
         ------
         ValidationFailed
-            If it is no JSON, says a key twice, has an unknown schema version, or breaks a rule;
-            `name` says which file it was.
+            If it is not JSON, repeats a key, has an unknown schema version, or breaks a rule;
+            `name` names the file in the message.
         """
         value = read_json(data, name=f"{name}: not a release lock", limit=_LIMIT_BYTES)
         version = value.get("schema_version") if isinstance(value, dict) else None

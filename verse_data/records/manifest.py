@@ -1,4 +1,4 @@
-"""The manifest of a Zarr store: what binds every byte of it to its place."""
+"""The manifest of a Zarr store: digest of every file, checksum of every chunk."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class StoredArray(Record):
         return (z, y, x)
 
     @model_validator(mode="after")
-    def _one_entry_a_chunk(self) -> Self:
+    def _one_entry_per_chunk(self) -> Self:
         z, y, x = self.grid
         width = {"int16": 2, "uint8": 1}[self.dtype]
         for name, text, size in (("crc32c", self.crc32c, 4), ("constant", self.constant, width)):
@@ -152,12 +152,12 @@ class StoreManifest(Record):
         return sha256_of_json(self.model_dump(mode="json", exclude={"root"}))
 
     def to_bytes(self) -> bytes:
-        """Return the manifest as it lies in the store: canonical JSON."""
+        """Return the manifest as it is stored: canonical JSON."""
         return canonical_json(self.model_dump(mode="json"))
 
     @classmethod
     def parse(cls, content: bytes, *, where: str, remedy: str = REPAIR) -> Self:
-        """Read a manifest, which messages call `where`, and check its root digest."""
+        """Read a manifest and check its root digest; `where` names it in messages."""
         try:
             manifest = cls.model_validate_json(content)
         except ValidationError as error:

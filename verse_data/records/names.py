@@ -1,4 +1,4 @@
-"""What the file names of VerSe say, in both layouts.
+"""Parser of VerSe's file names, in both layouts.
 
 The subject-based layout writes ``sub-verse401_split-verse253_seg-vert_msk.nii.gz``, the MICCAI
 layout ``verse253_seg.nii.gz`` (VerSe'19) or ``verse400_verse090_CT-iso_seg.nii.gz`` (VerSe'20).
@@ -31,9 +31,9 @@ SUBJECT_OF_SERIES: Final[dict[str, str]] = {
     for subject, _, listed in (part.partition(":") for part in _SERIES_OF_SUBJECT.split())
     for series in listed.split(",")
 }
-"""Subject of each of the 37 series of VerSe's 18 multi-series subjects; all others are their own.
+"""Subject of each of the 37 series of VerSe's 18 multi-series subjects.
 
-MICCAI names carry series numbers alone, so that verse201 and verse253 look like two people.
+MICCAI names carry only series numbers, so verse201 and verse253 look like two people.
 """
 
 _ROLES: Final[dict[tuple[str, str], Role]] = {
@@ -75,7 +75,7 @@ _SPLIT_FOLDER: Final = re.compile(
     r"(?:(?:.*[-_0-9])?|dataset-[a-z]+(?=training|validation)|dataset-phantom)(training|validation|test)",
     re.IGNORECASE | re.ASCII,
 )
-# Letters in front of `test` make other words, such as `latest`: only known releases may stand there.
+# Letters before `test` make other words, such as `latest`: only known releases may precede it.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class FileName:
     series_label: str | None = None
     """Value of the name's ``split-`` entity, where a subject has several series."""
     entities: Entities = ()
-    """All after the subject, in the name's order, unknown ones too; without ``seg-``."""
+    """All entities after the subject, in the name's order, unknown ones too; without ``seg-``."""
     layout: Layout = "subject"
 
     @property
@@ -108,7 +108,7 @@ def _rank(key: str) -> int:
 
 
 def parse_path(path: str) -> FileName | None:
-    """Read the name of the file at `path`; folders are not looked at.
+    """Parse the file name of `path`; its folders are ignored.
 
     Returns
     -------
@@ -171,14 +171,14 @@ def _miccai(name: str) -> FileName | None:
 
 
 def scan_of(path: str) -> str | None:
-    """Return the scan that the name of `path` tells, or None if it tells none."""
+    """Return the scan id in the file name of `path`, or None if there is none."""
     name = parse_path(path)
     return name.scan_id if name and name.role != "grading" else None
 
 
 def split_of(path: str) -> Split | None:
     """Return the split that a folder of `path` names, such as ``dataset-verse19training``, or None."""
-    # The innermost counts, since unpacking a zip may double it.
+    # The innermost folder counts, since unpacking a zip may nest it in a second one.
     for folder in reversed(path.split("/")[:-1]):
         if match := _SPLIT_FOLDER.fullmatch(folder):
             return _SPLIT_OF_WORD[match[1].lower()]

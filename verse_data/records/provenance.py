@@ -1,4 +1,4 @@
-"""What exactly a release, a scan of it, or a store made from it, is."""
+"""Provenance records: exactly which bytes a release, a scan or a derived store consists of."""
 
 from __future__ import annotations
 
@@ -144,14 +144,14 @@ class Provenance(Record):
     packages: dict[str, str]
 
     def __repr__(self) -> str:
-        of = f" {self.scan_id}" if self.scan_id else ""
+        scan = f" {self.scan_id}" if self.scan_id else ""
         here = sum(file.here for file in self.files)
         packages = ", ".join(f"{name} {version}" for name, version in self.packages.items())
         return (
-            f"<Provenance of {self.release} {self.version}{of}: {len(self.files):,} files, {here:,} here\n"
+            f"<Provenance of {self.release} {self.version}{scan}: {len(self.files):,} files, {here:,} here\n"
             f"  lock      {self.lock}\n  commit    {self.commit}\n  packages  {packages}>"
         )
 
     def __str__(self) -> str:
-        """Say it in a few lines; ``model_dump()`` gives all of it."""
+        """Return a summary in a few lines; ``model_dump()`` returns all fields."""
         return repr(self)

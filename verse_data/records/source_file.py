@@ -1,6 +1,6 @@
-"""One locked file: git-annex's name of its content, and its bytes, compared with it before use.
+"""One locked file: its git-annex key, and its bytes, which are checked against the key before use.
 
-A key is ``SHA256E-s<size>--<sha256><extension>``. Its rules and those of where contents lie are
+A key is ``SHA256E-s<size>--<sha256><extension>``. The rules for keys and object paths are
 git-annex's own (``Backend/Hash.hs``, ``Annex/DirHashes.hs``); a test compares them with
 ``git annex calckey`` and ``examinekey``.
 """
@@ -35,7 +35,7 @@ _KEY: Final = re.compile(r"SHA256E-s(?P<size>0|[1-9]\d*)--(?P<sha256>[0-9a-f]{64
 
 def key_extension(path: str) -> str:
     """Return the part of a file's name that its key keeps, such as ``".nii.gz"``; case is kept."""
-    # Up to two trailing parts of at most four alphanumeric characters; bytes, where not ASCII.
+    # Up to two trailing parts of at most four alphanumeric characters (bytes, if not ASCII).
     name = path.rsplit("/", 1)[-1].lstrip(".")
     kept: list[str] = []
     for part in reversed(name.split(".")[1:]):
@@ -58,14 +58,14 @@ def size_and_digest(key: str) -> tuple[int, str] | None:
 
 
 def object_path(key: str) -> str:
-    """Return where git-annex keeps the content of `key`, relative to the work tree, with ``/``."""
+    """Return the path of the content of `key`, relative to the work tree, with ``/``."""
     word = int.from_bytes(hashlib.md5(key.encode(), usedforsecurity=False).digest()[:4], "little")
     a, b, c, d = (_LETTERS[(word >> shift) & 31] for shift in (0, 6, 12, 18))
     return f".git/annex/objects/{b}{a}/{d}{c}/{key}/{key}"
 
 
 def other_object_path(key: str) -> str:
-    """Return where git-annex keeps it instead on a file system without links, and in a bare repository."""
+    """Return the path of the content in a bare repository or on a file system without links."""
     return f".git/annex/objects/{log_folder(key)}/{key}/{key}"
 
 
@@ -82,26 +82,26 @@ def log_folder(key: str) -> str:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file and the name of its content."""
+    """One file on disk, and the git-annex key of its content."""
 
     path: Path
     key: str
     """git-annex key, which pins size and digest."""
     name: str = ""
-    """What messages call it: its path in the release."""
+    """Name in messages: its path in the release."""
     release: str = ""
     scan_id: str = ""
     repair: str = ""
-    """The command that replaces it if it is damaged."""
+    """Command that replaces the file if it is damaged."""
 
     def __post_init__(self) -> None:
-        """Refuse keys that bytes cannot be compared with."""
+        """Refuse keys without size and SHA-256."""
         if not self.name:
             object.__setattr__(self, "name", self.path.name)
-        _ = self._locked
+        _ = self._expected
 
     @cached_property
-    def _locked(self) -> tuple[int, str]:
+    def _expected(self) -> tuple[int, str]:
         found = size_and_digest(self.key)
         if found is None:
             raise UsageError(
@@ -112,23 +112,23 @@ class SourceFile:
 
     @property
     def size(self) -> int:
-        """Bytes that the key promises."""
-        return self._locked[0]
+        """Size in bytes, from the key."""
+        return self._expected[0]
 
     @property
     def sha256(self) -> str:
-        """Digest that the key promises."""
-        return self._locked[1]
+        """SHA-256 (hex), from the key."""
+        return self._expected[1]
 
     def read(self) -> bytes:
         """Return the content of a small file, or raise ContentCorrupt if it is not the locked one."""
         with self._reading(), self.path.open("rb") as stream:
-            # Of a file that is too long, no more is kept in memory.
+            # One byte too many shows that a file is too long; the rest need not be read.
             data = stream.read(self.size + 1)
-        if (len(data), hashlib.sha256(data).hexdigest()) == self._locked:
+        if (len(data), hashlib.sha256(data).hexdigest()) == self._expected:
             return data
         self.check()
-        return self.read()  # it was replaced by the right one meanwhile
+        return self.read()  # the file was replaced by the right one meanwhile
 
     def check(self) -> None:
         """Hash the whole file; raise as :meth:`read` does."""
@@ -136,7 +136,7 @@ class SourceFile:
 
     @contextmanager
     def checked(self) -> Iterator[None]:
-        """Run a block that reads the file; what it finds wrong is the damage's fault, if there is any."""
+        """Run a block that reads the file; if it fails on a damaged file, raise the damage."""
         try:
             yield
         except ContentMissing:
@@ -146,7 +146,7 @@ class SourceFile:
             raise
 
     def stat(self) -> os.stat_result:
-        """Return what the file system says of the file; raise as :meth:`read` does if it is gone."""
+        """Return the ``os.stat_result`` of the file; raise as :meth:`read` does if it is gone."""
         with self._reading():
             return self.path.stat()
 
@@ -165,7 +165,7 @@ class SourceFile:
         with self._reading(), self.path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if (size, digest) != self._locked:
+        if (size, digest) != self._expected:
             raise kind(
                 f"{self}: {self.path} ({size:,} bytes) has SHA-256 {digest[:12]} where "
                 f"{self.sha256[:12]} is locked ({self.size:,} bytes). Nothing of it was used. "
@@ -173,7 +173,7 @@ class SourceFile:
             )
 
     def __str__(self) -> str:
-        """Return what messages call the file, its release and its scan."""
+        """Return the name of the file with its release and scan, for messages."""
         known = {"release": self.release, "scan": self.scan_id}
         parts = ", ".join(f"{what} {value}" for what, value in known.items() if value)
         return f"{self.name} ({parts})" if parts else self.name

@@ -94,15 +94,15 @@ class GradingRow(Record):
         return self
 
     def broken_rules(self, *, may_lack_t12: bool) -> Iterator[tuple[tuple[str, ...], str]]:
-        """Yield each broken rule between cells after the columns that it looks at, the one to mend first.
+        """Yield (columns, rule) of broken rules between cells; the first column is to be corrected.
 
-        Some spines have no T12, and may lack it between graded neighbours.
+        With `may_lack_t12`, T12 may be blank between graded neighbours: some spines have none.
         """
         grades, shapes = self.grades, self.shapes
         for level in GRADED_LEVELS:
             if rule := _pair_rule(grades.get(level), shapes.get(level)):
                 yield (f"{level}_fx-s", f"{level}_fx-g"), rule
-        # A level with a shape alone is reported above, and no gap.
+        # A level with only a shape is reported above, and does not count as a gap.
         filled = [level for level in GRADED_LEVELS if level in grades or level in shapes]
         places = [GRADED_LEVELS.index(level) for level in filled]
         for level in GRADED_LEVELS[places[0] : places[-1]] if places else ():
@@ -118,7 +118,7 @@ class GradingRow(Record):
             if stated not in {None, counted}:
                 looked_at = (column, *(f"{level}_fx-g" for level in GRADED_LEVELS))
                 yield looked_at, f"the row has {counted} {what}"
-        # Before validation, a cell that is bad in itself has left None.
+        # Before validation, a cell with an invalid value is None.
         if self.series_number and self.series_number > self.series_count:
             yield ("CT_image_series",), "k of n with k above n"
         if self.series_count == 1 and self.subject_id != self.series_id:
@@ -130,7 +130,7 @@ def _pair_rule(grade: Mark | None, shape: Mark | None) -> str | None:
     if (grade is None) != (shape is None):
         return "grade without shape" if shape is None else "shape without grade"
     if (grade == "x") != (shape == "x"):
-        return "x stands for grade and shape alike"
+        return "x in one of grade and shape, and not in the other"
     if (grade == 0) != (shape == 0):
         return "grade 0 goes with shape 0, and grades 1 to 3 with shapes 1 to 3"
     return None
@@ -368,5 +368,5 @@ def parse_ct_sidecar(data: bytes, *, name: str) -> CtSidecar:
     try:
         return CtSidecar.model_validate(value)
     except ValidationError as error:
-        # A field may hold a name or a birthday: which field it is, is said; what it holds, is not.
+        # A field may hold a name or a date of birth: name the field, never its value.
         raise ValidationFailed(f"{name}: bad fields: {rules_of(error)}.") from None

@@ -36,7 +36,7 @@ from verse_data.releases.remote_zip import NoRanges, RemoteFile, RemoteZip, down
 from verse_data.releases.tree import walk_files
 from verse_data.releases.urls import redacted
 
-log: Final = logging.getLogger("verse_data.adopt")
+_log = logging.getLogger(__name__)
 
 _WORKERS: Final = 4
 _BLOCK: Final = 1 << 20
@@ -381,7 +381,7 @@ def _take_remote_zip(adoption: _Adoption, url: str, http: Http) -> None:
     try:
         remote = RemoteZip(url, http)
     except NoRanges:
-        log.info("%s: no ranges, so the whole archive is downloaded", redacted(url))
+        _log.info("%s: no ranges, so the whole archive is downloaded", redacted(url))
     else:
         _take_zip(adoption, redacted(url), lambda: RemoteFile(remote), remote)
         return

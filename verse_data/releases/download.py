@@ -53,7 +53,7 @@ from verse_data.releases.urls import redacted, split_url
 if TYPE_CHECKING:
     import requests
 
-log = logging.getLogger("verse_data.download")
+_log = logging.getLogger(__name__)
 
 _LOCK_SECONDS: Final = 3600.0
 # Consecutive files that a server failed to send, after which no more are requested from it.
@@ -221,7 +221,7 @@ class Download:
             try:
                 self._servers.ask(url, self._attempt, kept=lambda: self.size)
             except VerseDataError as error:
-                log.warning("%s: %s", self._file.path, error)
+                _log.warning("%s: %s", self._file.path, error)
                 if isinstance(error, StorageError) or url == self._urls[-1]:
                     raise
             else:

@@ -40,7 +40,7 @@ from verse_data.releases.http import Backoff, Clock
 from verse_data.releases.siblings import Sibling, siblings
 from verse_data.releases.urls import download_url, redacted
 
-log = logging.getLogger("verse_data.fetch")
+_log = logging.getLogger(__name__)
 
 # The source of files from a web address; every other name is that of a sibling.
 WEB: Final = "web"
@@ -321,7 +321,7 @@ def _is_copied(store: ObjectStore, file: LockedFile, sibling: Sibling, advance: 
         if (size, sha256) == (file.size, file.sha256):
             store.ingest(file, staged)
             return True
-    log.warning("%s: sibling %s has other content in its place", file.path, sibling.name)
+    _log.warning("%s: sibling %s has other content in its place", file.path, sibling.name)
     advance(-size)
     return False
 

@@ -36,7 +36,7 @@ from verse_data.releases.urls import check_url, redacted, redacted_proxy, split_
 if TYPE_CHECKING:
     import requests
 
-log = logging.getLogger("verse_data.http")
+_log = logging.getLogger(__name__)
 
 # How often a kind of fault may happen before it is final. Corrupt: new bytes do not fit the kept
 # ones, so all are discarded and requested again, once. Wrong: another page in place of the file, from
@@ -309,7 +309,7 @@ class Http:
                 # All threads of this session wait; the jitter is added, so that none is early.
                 self.gate.close_for(after)
                 wait = after + min(wait, 1.0)
-            log.info("%s Try %d in %.1f s.", fault.error, tried + 1, wait)
+            _log.info("%s Try %d in %.1f s.", fault.error, tried + 1, wait)
             self.gate.clock.sleep(wait)
 
     def read_json(self, url: str) -> Any:

@@ -50,7 +50,7 @@ TRUST_ON_FIRST_USE: Final = (
 _PAGE_SIZE: Final = 100  # the API's maximum
 _MAX_PAGES: Final = 1000
 _MAX_DEPTH: Final = 32
-log = logging.getLogger("verse_data.osf")
+_log = logging.getLogger(__name__)
 
 
 def _at(*places: str, **default: Any) -> Any:
@@ -338,12 +338,12 @@ def walk_node(
     """
     check_node(node)
     with closing(OsfClient(config, clock=clock or Clock())) as client:
-        log.info("listing OSF node %s", node)
+        _log.info("listing OSF node %s", node)
         with progress(f"Listing OSF node {node}", 0, "items") as advance:
             first = list(_Walk(client, advance).node(node))
         # The second walk makes the result a snapshot: every folder is read in the first walk before
         # any is read in the second, so if both agree, the whole tree was like this between them.
-        log.info("listing OSF node %s again: %d files and folders", node, len(first))
+        _log.info("listing OSF node %s again: %d files and folders", node, len(first))
         folders = 1 + sum(row.entry is None or row.entry.kind == "folder" for row in first)
         with progress(f"Listing OSF node {node} again, to compare", folders, "items") as advance:
             second = list(_Walk(client, advance).node(node))

@@ -26,7 +26,7 @@ from verse_data.releases.environment import check_annex, search_path
 from verse_data.releases.history import History
 from verse_data.releases.import_lock import datalad_config, finish, import_version, require_place
 
-log = logging.getLogger("verse_data.siblings")
+_log = logging.getLogger(__name__)
 
 _RIA_STORE: Final = "ria-layout-version"
 _REMOTE: Final = re.compile(r"remote\.(.+)\.(url|annex-externaltype)")
@@ -105,14 +105,14 @@ def get_from_servers(repository: Path, files: Sequence[LockedFile]) -> dict[str,
         if missing:
             _refuse_foreign_datalad(repository)
             annex.ensure_known(repository)
-            log.info("asking sibling %s for %s contents", name, len(missing))
+            _log.info("asking sibling %s for %s contents", name, len(missing))
             printed = annex.call_annex(
                 *(repository, "get", f"--from={name}", *options),
                 stdin="".join(f"{key}\n" for key in missing).encode(),
                 settings=("annex.verify=true", *ignored),
                 check=False,
             )
-            log.debug("sibling %s: %s", name, printed.decode(errors="replace"))
+            _log.debug("sibling %s: %s", name, printed.decode(errors="replace"))
             source_of |= dict.fromkeys(_keep_correct(store, missing.values()), name)
     return source_of
 
@@ -160,7 +160,7 @@ def clone(url: str, path: Path) -> None:
     with files.staging(path) as staged:
         # --no-local, since git's protocol checks objects, and copying a folder's files does not.
         options = ("--quiet", "--no-checkout", "--no-local", "--template=", "--origin=origin")
-        log.info("cloning %s", url)
+        _log.info("cloning %s", url)
         git.call_git(path.parent, "clone", *options, "--", source, str(staged))
         newest = _check_versions(History(staged), path.name, url)
         if is_ria:

@@ -1,1 +1,1 @@
-"""The words of the spine (levels, labels) and the arithmetic of its images. Pure, NumPy only."""
+"""Vertebral levels and labels, and the geometry of voxel grids. NumPy only, no I/O."""

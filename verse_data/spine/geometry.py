@@ -19,12 +19,12 @@ import numpy.typing as npt
 from verse_data.errors import UsageError
 
 Array = npt.NDArray[Any]
-"""Voxels, or whatever else an array holds."""
+"""A NumPy array of any type."""
 Affine = npt.NDArray[np.float64]
 Shape = tuple[int, int, int]
 
 SAME_GRID_MM: Final = 0.1
-"""Grids of one shape whose corners lie no farther apart are the same grid."""
+"""Grids of equal shape count as the same if no corner differs by more."""
 
 _CODES: Final = (("L", "R"), ("P", "A"), ("I", "S"))
 _AXIS_OF_CODE: Final = {code: axis for axis, pair in enumerate(_CODES) for code in pair}
@@ -80,7 +80,7 @@ def apply_affine(affine: npt.ArrayLike, points: npt.ArrayLike) -> npt.NDArray[np
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """A grid of voxels in space: how many along each axis, and from voxel index to world mm."""
+    """A grid of voxels in space: its shape, and the affine from voxel index to world mm."""
 
     shape: Shape
     affine: Affine = field(compare=False)  # `==` on an array is an array
@@ -92,18 +92,18 @@ class Grid:
         return Grid((int(i), int(j), int(k)), np.asarray(image.affine, dtype=np.float64))
 
     def distance(self, other: Grid) -> float:
-        """Return how far in mm the corners of two grids of one shape lie apart at most."""
+        """Return the largest distance in mm between matching corners of grids of equal shape."""
         ends = [(0, size - 1) for size in self.shape]
         corners = np.array(np.meshgrid(*ends)).reshape(3, -1).T
         apart = apply_affine(self.affine, corners) - apply_affine(other.affine, corners)
         return float(np.linalg.norm(apart, axis=1).max())
 
     def matches(self, other: Grid) -> bool:
-        """Tell whether two grids are the same, to :data:`SAME_GRID_MM`."""
+        """Return whether two grids are the same within :data:`SAME_GRID_MM`."""
         return self.shape == other.shape and self.distance(other) <= SAME_GRID_MM
 
     def holds(self, point: Sequence[float]) -> bool:
-        """Tell whether a voxel index lies inside the grid."""
+        """Return whether a voxel index lies inside the grid."""
         return all(-0.5 <= x <= n - 0.5 for x, n in zip(point, self.shape, strict=True))
 
     @property
@@ -118,13 +118,13 @@ class Grid:
 
     @cached_property
     def voxel_mm3(self) -> float:
-        """Volume of one voxel; right for oblique and sheared grids."""
+        """Volume of one voxel; correct for oblique and sheared grids too."""
         return float(abs(np.linalg.det(self.affine[:3, :3])))
 
 
 @dataclass(frozen=True)
 class AxisMap:
-    """A reorientation by permutation and flips: for each target axis its source, and if it is flipped."""
+    """A reorientation: for each target axis its source axis, and whether it is flipped."""
 
     axes: tuple[int, int, int]
     flips: tuple[bool, bool, bool]

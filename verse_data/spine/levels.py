@@ -38,7 +38,7 @@ _POSITION: Final = {level: position for position, level in enumerate(LEVELS)}
 
 
 def position(level: str) -> int:
-    """Return the place of `level` along the spine: C1 is 0, L6 is 25."""
+    """Return the index of `level` along the spine: C1 is 0, L6 is 25."""
     try:
         return _POSITION[level]
     except KeyError:

@@ -1,4 +1,4 @@
-"""From a release's files to its three tables and its list of findings."""
+"""Builds the three tables and the list of findings from a release's files."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ class Tables:
     Attributes
     ----------
     scans : DataFrame
-        One row a CT series, sorted by scan id.
+        One row per CT series, sorted by scan id.
     vertebrae : DataFrame
-        One row a scan and level; sorted by scan, then from head to foot.
+        One row per scan and level; sorted by scan, then from head to foot.
     subjects : DataFrame
-        One row a person.
+        One row per person.
     findings : DataFrame
-        One row a disagreement or oddity: rule, message, severity, scan_id, subject_id, level, file,
-        place.
+        One row per disagreement or oddity: rule, message, severity, scan_id, subject_id, level,
+        file, place.
     grading : Grading or None
         The grading workbook as read, with its rows of series that the release lacks.
     broken : tuple of BrokenFile
-        Files that could not be read; what their scans' rows say of them is missing. The grading
-        workbook, which is of no scan, is among them without a scan id.
+        Files that could not be read; the columns that they fill are missing in their scans' rows.
+        A grading workbook among them has an empty scan id.
     """
 
     scans: pd.DataFrame
@@ -75,9 +75,9 @@ class Tables:
         graded: bool = True,
         listing: str = "Release.findings",
     ) -> Tables:
-        """Return these tables, if every file of `scan_ids` (default: of all scans) could be read.
+        """Return these tables, or raise if a file of `scan_ids` (default: all scans) is broken.
 
-        A broken file of one split is no reason not to use another; what is used must be whole.
+        A broken file in one split does not keep the others from being used.
         """
         raise_faults([file.error for file in self.broken if graded and not file.scan_id])
         used = [f for f in self.broken if f.scan_id and (scan_ids is None or f.scan_id in scan_ids)]
@@ -104,8 +104,8 @@ def build_tables(
     """
     index = index_scans(lock, catalog=catalog)
     # The workbook's own process runs while the other files are read.
-    with ThreadPoolExecutor(1) as beside:
-        sheet = beside.submit(_sheet, index.grading, content)
+    with ThreadPoolExecutor(1) as executor:
+        sheet = executor.submit(_sheet, index.grading, content)
         sources = read_sources(index.scans, content, derived=derived, progress=progress)
     broken = [file for scan in sources for file in scan.broken]
     grading = None
@@ -114,7 +114,7 @@ def build_tables(
             grading = check_sheet(read, without_t12=may_lack_t12(sources))
     except FILE_FAULTS as error:
         broken.append(BrokenFile("", "", index.grading[0].path, error))
-    # What is said of a series is said of no scan, where names do not tell which of several is meant.
+    # Where several scans share a series id, its row could be of any of them, and is joined to none.
     rows = {graded.row.series_id: graded.row for graded in grading.rows} if grading else {}
     expected = {series.series_id: series for series in catalog.expected} if catalog else {}
     for series in index.shared_series:
@@ -146,26 +146,26 @@ def _sheet(files: Sequence[LockedFile], content: Content) -> Sheet | None:
         listed = ", ".join(file.path for file in distinct.values())
         raise ValidationFailed(
             f"The release has {len(distinct)} different grading workbooks: {listed}. "
-            f"Keep the one that holds, and lock again."
+            f"Keep the valid one, and lock again."
         )
     here = filter(None, map(content, distinct.values()))
     return next(map(read_locked_sheet, here), None)
 
 
 def may_lack_t12(sources: Iterable[ScanSources]) -> set[str]:
-    """Return the series without T12, and those whose labels nobody knows here: they may lack it too."""
+    """Return the series without T12, and those whose labels are not known and which may lack it."""
     return {scan.scan.series_id for scan in sources if scan.lacks_t12 is not False}
 
 
 def _findings_frame(findings: Iterable[Finding]) -> pd.DataFrame:
-    """Return findings as texts, each once, in the order of scan, then as found; the rest last."""
+    """Return each distinct finding as a row of strings, sorted by scan; those of none come last."""
     rows = [asdict(finding) for finding in dict.fromkeys(findings)]
     rows.sort(key=lambda row: (row["scan_id"] == "", row["scan_id"]))
     return pd.DataFrame(rows, columns=[field.name for field in fields(Finding)], dtype="string")
 
 
 def _no_workbook(index: Index) -> Finding:
-    """Return the finding that nothing here is graded, and why."""
+    """Return the finding that there are no grades, and why."""
     listed = ", ".join(file.path for file in index.grading)
     why = "the grading workbook is not on this machine"
     if not listed:

@@ -1,4 +1,4 @@
-"""Two versions of a release compared: files, labels of masks, cells of the workbook, centroids."""
+"""Compares two versions of a release: files, mask labels, cells of the workbook, centroids."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _SAME: Final[dict[Role, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class LabelChange:
-    """Levels whose voxels changed in a mask that both versions have here, in spine order."""
+    """Levels whose voxels differ between two versions of a mask on this machine, in spine order."""
 
     scan_id: str
     appeared: tuple[str, ...]
@@ -53,7 +53,7 @@ class LabelChange:
     resized: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Say it in one line, in names of levels."""
+        """Return one line, with the names of levels."""
         parts = [
             f"{words} {', '.join(levels)}"
             for words, levels in (
@@ -73,15 +73,15 @@ class CellChange:
     Attributes
     ----------
     scan_id : str
-        The scan that the row is of.
+        Scan of the row.
     level : str
         Level of a grade or fracture type; empty where the cell is of the whole scan.
     column : str
-        As in the tables, such as ``grade``; ``row`` where a row came or went.
+        As in the tables, such as ``grade``; ``row`` for a whole row.
     kind : {"appeared", "changed", "disappeared"}
-        ``"changed"`` but for rows.
+        ``"changed"`` for a cell, one of the others for a row.
     old, new : object
-        What stood there, and what stands there; None is a blank.
+        Values before and after; None is a blank cell.
     """
 
     scan_id: str
@@ -92,7 +92,7 @@ class CellChange:
     new: Any = None
 
     def __str__(self) -> str:
-        """Say it in one line: ``verse123 L1: grade 2 -> 3``."""
+        """Return one line: ``verse123 L1: grade 2 -> 3``."""
         place = f"{self.scan_id} {self.level}".strip()
         if self.kind != "changed":
             return f"{place}: {self.column} of the grading workbook {self.kind}"
@@ -102,14 +102,14 @@ class CellChange:
 
 @dataclass(frozen=True, kw_only=True)
 class PointChange:
-    """One centroid that came, went or moved, or all of a scan whose axes are others now.
+    """One centroid that appeared, moved or disappeared, or a scan whose centroids changed axes.
 
     Attributes
     ----------
     scan_id, level : str
-        Whose it is; `level` is empty for ``"axes"``.
+        Scan and level of the centroid; `level` is empty for ``"axes"``.
     kind : {"appeared", "moved", "disappeared", "axes"}
-        ``"axes"`` says that positions cannot be compared: no volume here has the points' axes.
+        ``"axes"`` means that positions cannot be compared: no volume here has the points' axes.
     distance : float or None
         How far it moved.
     unit : {"mm"}
@@ -123,7 +123,7 @@ class PointChange:
     unit: Literal["mm"] = "mm"
 
     def __str__(self) -> str:
-        """Say it in one line: ``verse004 T12: centroid moved 3.2 mm``."""
+        """Return one line: ``verse004 T12: centroid moved 3.2 mm``."""
         if self.kind == "axes":
             why = "no volume here has the axes that its centroids are written for"
             return f"{self.scan_id}: {why}; distances are not known"
@@ -136,18 +136,18 @@ class PointChange:
 
 @dataclass(frozen=True, kw_only=True)
 class NotCompared:
-    """One file that changed, and could not be looked into.
+    """One file that changed, and whose contents could not be compared.
 
     Attributes
     ----------
     role, scan_id, path : str
         Which file; `scan_id` is empty for the workbook.
     version : str
-        The version whose content is not here, or not readable.
+        The version whose content is not on this machine, or cannot be read.
     reason : str
-        Why it is not readable; empty where it is not here.
+        Why it cannot be read; empty where it is not on this machine.
     command : str
-        What brings it; empty where it is here.
+        Command that gets it; empty where it is on this machine.
     """
 
     role: Role | None
@@ -175,9 +175,9 @@ class VersionDiff:
     points : tuple of PointChange
         Points of centroid files that changed, of those that are here in both versions.
     same : tuple of str
-        What is said of files of which only the bytes changed, and nothing that they say.
+        A line for each file whose bytes changed, but not its labels, points or cells.
     not_compared : tuple of NotCompared
-        Masks, centroid files and workbooks that changed and could not be looked into.
+        Masks, centroid files and workbooks that changed and could not be compared.
     """
 
     old: str
@@ -190,7 +190,7 @@ class VersionDiff:
     not_compared: tuple[NotCompared, ...]
 
     def lines(self) -> list[str]:
-        """Return every change in one line, and last what was not compared."""
+        """Return a line for each change, and then for what was not compared."""
         changes = (*self.files, *self.labels, *self.cells, *self.points, *self.same)
         return [*map(str, changes), *self._gaps()]
 
@@ -201,14 +201,14 @@ class VersionDiff:
             if not gap.reason
         )
         for (version, line, word), count in roles.items():
-            what = f"not compared, for want of the contents of {version}: {word} ({count:,})"
-            yield f"{what}. Bring them: {line}"
+            what = f"not compared, as the contents of {version} are not here: {word} ({count:,})"
+            yield f"{what}. Get them: {line}"
         for gap in self.not_compared:
             if gap.reason:
                 yield f"not compared: {gap.path} of {gap.version}: {gap.reason}"
 
     def __str__(self) -> str:
-        """Say everything, a line each."""
+        """Return :meth:`lines` as one text."""
         return "\n".join(self.lines()) or "no difference"
 
     def __repr__(self) -> str:
@@ -217,18 +217,19 @@ class VersionDiff:
 
 
 def compare(dataset: Repository, old: str, new: str, *, derived: Path | None = None) -> VersionDiff:
-    """Return what changed between two versions, as deep as the contents that are here allow."""
+    """Return what changed between two versions, as far as their contents are on this machine."""
     files = diff_locks(dataset.lock(old), dataset.lock(new))
     changed = [change for change in files if change.kind == "changed" and change.role in _SAME]
     before, gaps = _contents(dataset, old, changed, derived)
     after, more_gaps = _contents(dataset, new, changed, derived)
     gaps += more_gaps
-    lost = {gap.path for gap in gaps}
+    missing = {gap.path for gap in gaps}
     found: defaultdict[Role, list[Any]] = defaultdict(list)
     same: list[str] = []
     for change in changed:
-        # A second file of a role is not what the scan is read from.
-        if change.role and change.path not in lost and change.path in before.keys() & after.keys():
+        # A second file of a role is not read, and so in neither of the two.
+        both_read = change.path in before.keys() & after.keys()
+        if change.role and change.path not in missing and both_read:
             contents = before[change.path], after[change.path]
             differences = list(_DIFFERENCES[change.role](change.scan_id, *contents))
             found[change.role] += differences
@@ -249,26 +250,26 @@ def compare(dataset: Repository, old: str, new: str, *, derived: Path | None = N
 def _contents(
     dataset: Repository, version: str, changed: Sequence[Change], derived: Path | None
 ) -> tuple[dict[str, Any], list[NotCompared]]:
-    """Return what the changed files of one version say, by path, and those that say nothing here."""
-    lock, typed = dataset.lock(version), unless_newest(dataset, version)
+    """Return the contents of the changed files of one version, by path, and the unreadable ones."""
+    lock, version_option = dataset.lock(version), unless_newest(dataset, version)
     index = index_scans(lock)
     paths = {change.path for change in changed}
     scans = [s for s in index.scans if paths & {file.path for file in s.files.values()}]
 
     def content(file: LockedFile) -> SourceFile | None:
-        return dataset.source(file, version=typed) if dataset.has(file) else None
+        return dataset.source(file, version=version_option) if dataset.has(file) else None
 
-    said: dict[str, Any] = {}
+    contents: dict[str, Any] = {}
     faults: dict[str, VerseDataError] = {}
     for sources in read_sources(scans, content, derived=derived, progress=silent):
-        said |= {file.path: sources for file in sources.scan.files.values()}
+        contents |= {file.path: sources for file in sources.scan.files.values()}
         faults |= {file.path: file.error for file in sources.broken}
     for file in index.grading:
         if file.path in paths and (book := content(file)):
             try:
                 series = {scan.series_id for scan in index.scans}
                 grading = check_sheet(read_locked_sheet(book), without_t12=series)
-                said[file.path] = {graded.row.series_id: graded.row for graded in grading.rows}
+                contents[file.path] = {graded.row.series_id: graded.row for graded in grading.rows}
             except FILE_FAULTS as error:
                 faults[file.path] = error
     raise_faults([error for error in faults.values() if isinstance(error, IntegrityError)])
@@ -283,13 +284,14 @@ def _contents(
                     path=file.path,
                     version=version,
                     reason=str(fault) if fault else "",
-                    command="" if fault else _bring(dataset, file, change.role, typed),
+                    command="" if fault else _get(dataset, file, change.role, version_option),
                 )
             )
-    return said, gaps
+    return contents, gaps
 
 
-def _bring(dataset: Repository, file: LockedFile, role: Any, version: str | None) -> str:
+def _get(dataset: Repository, file: LockedFile, role: Any, version: str | None) -> str:
+    """Return the command that gets the content of a file."""
     if dataset.addresses(file) or dataset.siblings():
         return command(dataset, "get", "--role", role, version=version)
     return command(dataset, "adopt", "PATH", version=version)
@@ -312,7 +314,7 @@ def _label_changes(scan_id: str, old: ScanSources, new: ScanSources) -> Iterator
 def _cell_changes(
     _: str, before: dict[str, GradingRow], after: dict[str, GradingRow]
 ) -> Iterator[CellChange]:
-    """Yield what differs between two workbooks by scan and cell, in the order of the newer one."""
+    """Yield the rows and cells that differ between two workbooks, in the order of the newer one."""
     for series in dict.fromkeys([*after, *before]):
         scan_id = row_scan_id(after.get(series) or before[series])
         change = partial(CellChange, scan_id=scan_id)
@@ -366,4 +368,4 @@ _DIFFERENCES: Final[dict[Role, Callable[..., Iterator[Any]]]] = {
     "centroids": _point_changes,
     "grading": _cell_changes,
 }
-"""Yields what differs between two contents, by role."""
+"""Function that yields the differences between two contents, by role."""

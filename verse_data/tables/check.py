@@ -1,4 +1,4 @@
-"""Are files what their names say: those of a local tree before it is locked, and those of a release."""
+"""Checks that files are what their names say, in a local tree before locking and in a release."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _THREADS: Final = 4
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_END: Final = b"IEND\xaeB`\x82"
 _FATAL: Final = {"wrong-folder", "subject-in-two-splits", "subject-spelled-twice"}
-"""Findings with which no tree becomes a release."""
+"""Findings that keep a tree from being locked."""
 
 
 def check_tree(lock: ReleaseLock, folder: Path, *, progress: Progress = silent) -> None:
     """Check every file of a local tree, and raise one error for all that is wrong.
 
-    Checked are names, JSON files, the grading workbook, and each volume: its header, its stream
-    to the checked end, and that mask and CT lie on one grid.
+    Checked are names, JSON files, the grading workbook, and each volume: its header, its whole
+    stream with its checksum, and that mask and CT have the same grid.
     """
 
     def content(file: LockedFile) -> SourceFile:
@@ -51,7 +51,7 @@ def check_tree(lock: ReleaseLock, folder: Path, *, progress: Progress = silent) 
     if not index.scans:
         why = "No file of the tree has a name of VerSe's layouts, such as"
         faults.append(ValidationFailed(f"{why} rawdata/sub-verse004/sub-verse004_ct.nii.gz."))
-    # Inflating leaves the interpreter free; few threads, since each holds a whole volume.
+    # Decompressing releases the GIL; few threads, since each holds a whole volume.
     threads = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
     with threads, progress("Checking files", len(index.scans), "items") as advance:
         for found in threads.map(lambda scan: _faults(scan, content), index.scans):
@@ -97,7 +97,7 @@ def check_workbook(
 ) -> Grading:
     """Return the rows of a workbook of `scans`, or raise ValidationFailed for all that is wrong.
 
-    A spine without T12 is no gap in the grades; masks and centroids are read only if one has it.
+    A blank T12 is allowed where a spine has none; masks and centroids are read only for that.
     """
     check_sheet(sheet, without_t12={scan.series_id for scan in scans})
     try:
@@ -153,13 +153,13 @@ def verify(
     derived: Path | None = None,
     progress: Progress = silent,
 ) -> Verification:
-    """Return everything that is not as it should be; nothing means clean.
+    """Return every problem of a version's files; an empty result means that there is none.
 
-    ``"content"`` inflates every volume to its checked end, and reads its labels. With `scan_ids` or
-    `roles`, files of no scan and the version as a whole are left out. `index` has the version's
-    scans, compared with what the catalog expects; `derived` is the folder of facts measured before.
+    ``"content"`` decompresses every volume to its checksum, and reads its labels. With `scan_ids`
+    or `roles`, files of no scan and the version as a whole are left out. `index` has the version's
+    scans and the catalog to compare them with; `derived` is the folder of facts measured before.
     """
-    whole, typed = scan_ids is None and roles is None, unless_newest(dataset, version)
+    whole, version_option = scan_ids is None and roles is None, unless_newest(dataset, version)
     series = {scan.series_id for scan in index.scans}
 
     def is_chosen(path: str) -> bool:
@@ -167,7 +167,7 @@ def verify(
         return by_role and (scan_ids is None or scan_of(path) in scan_ids)
 
     def inspect(file: LockedFile) -> None:
-        source = dataset.source(file, version=typed)
+        source = dataset.source(file, version=version_option)
         inspect_content(source, derived=derived, without_t12=series)
 
     files = [file for file in dataset.lock(version).files if whole or is_chosen(file.path)]
@@ -185,7 +185,7 @@ def verify(
 
 
 def _upstream(dataset: Repository, version: str, index: Index) -> list[FileFinding]:
-    """Return where the lock itself is not what the catalog expects."""
+    """Return where the lock itself differs from what the catalog expects."""
     if dataset.lock(version).source.kind == "tree":
         line = command(dataset, "lock", "--from-tree", "FOLDER", note="once the files are there")
     else:

@@ -29,7 +29,7 @@ MODELS: Final[dict[TableName, type[Record]]] = {
 
 
 _WORKBOOK: Final = "grading workbook"
-# These are made of grades; their source says how, and not from which file.
+# Derived from grades: the source of these columns names the derivation, not the file.
 _FROM_GRADES: Final = {
     "grade_status", "n_graded", "n_fractured", "n_foreign_material", "max_grade",
     "has_foreign_material",
@@ -46,9 +46,9 @@ class Column:
     unit: str | None
     description: str
     source: str  # which file or step it comes from
-    categories: tuple[str, ...] = ()  # the words of a category; others of a release come after them
+    categories: tuple[str, ...] = ()  # known values; other values of a release come after them
     ordered: bool = False
-    numbers: tuple[int, ...] = ()  # all that a column of grades or labels can hold; empty if open
+    numbers: tuple[int, ...] = ()  # all possible values of a grade or label column, else empty
 
 
 @cache
@@ -86,13 +86,13 @@ def _column(name: str, info: Any) -> Column:
 
 @cache
 def workbook_columns() -> frozenset[str]:
-    """Return the names of the columns that nothing but the grading workbook fills."""
+    """Return the names of the columns that only the grading workbook fills."""
 
-    def is_filled_by_it(column: Column) -> bool:
-        alone = column.source.startswith(_WORKBOOK) and "; else" not in column.source
-        return alone or column.name in _FROM_GRADES
+    def needs_workbook(column: Column) -> bool:
+        only_source = column.source.startswith(_WORKBOOK) and "; else" not in column.source
+        return only_source or column.name in _FROM_GRADES
 
-    return frozenset(c.name for table in MODELS for c in columns(table) if is_filled_by_it(c))
+    return frozenset(c.name for table in MODELS for c in columns(table) if needs_workbook(c))
 
 
 def to_frame(table: TableName, records: Sequence[Record]) -> pd.DataFrame:

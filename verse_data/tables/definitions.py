@@ -12,7 +12,7 @@ from typing import Final
 
 @dataclass(frozen=True, kw_only=True)
 class Definition:
-    """One named condition: what it stands for, what it means, and who draws the line there."""
+    """One named condition: its expression, its meaning, and who uses the same cut-off."""
 
     name: str
     expression: str  # in the same query language

@@ -1,4 +1,4 @@
-"""Tables as files: Parquet, which keeps types and meaning, and CSV, which spreadsheets open."""
+"""Writes tables as Parquet, which keeps types and descriptions, or CSV, which spreadsheets open."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def csv_text(table: pd.DataFrame) -> str:
 def write_table(
     table: pd.DataFrame, path: Path, *, name: str, attributes: Mapping[str, Any] | None = None
 ) -> Path:
-    """Write `table` to `path`, whole or not at all; the ending says how.
+    """Write `table` atomically to `path`, in the format of its extension.
 
-    Into Parquet go the meaning, unit and source of the columns of the table called `name`, and the
-    `attributes`, such as release, version, lock digest and licence.
+    Parquet also keeps the meaning, unit and source of the columns of the table called `name`, and
+    the `attributes`, such as release, version, lock digest and licence.
     """
     ending = path.suffix.lower()
     if ending not in {".csv", ".parquet"}:
-        raise UsageError(f"{path}: a table is written as .parquet or .csv, told by the ending.")
+        raise UsageError(f"{path}: a table is written as .parquet or .csv; use such an extension.")
     is_csv = ending == ".csv"
     content = csv_text(table).encode() if is_csv else _parquet(table, name, attributes or {})
     with storage_errors(path):

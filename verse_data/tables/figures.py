@@ -1,4 +1,4 @@
-"""Recomputes a release's published figures from the data at hand, cell by cell.
+"""Recomputes a release's published figures from the data on this machine, cell by cell.
 
 Sex and contrast, which the published workbook does not hold, come from a patient table: a CSV file
 with a heading, UTF-8, one row a subject or one a series.
@@ -12,8 +12,8 @@ column                           values
 ``Contrast Enhancement``         ``ce-pv``; empty where unknown
 ================================ =================================================================
 
-``sex`` and ``contrast`` may be missing as columns. Rows of one subject must agree; what one row leaves
-empty, another may say. Other columns are neither read nor kept.
+Either of ``sex`` and ``contrast`` may be missing. Rows of one subject must agree; a value that is
+empty in one of them is taken from another. Other columns are neither read nor kept.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _THEN: Final = "The columns are documented in verse_data.tables.figures."
 
 @dataclass(frozen=True)
 class FigureCell:
-    """One published number, and what the data at hand say."""
+    """One published number, and the number that was computed."""
 
     figure: str  # row
     group: str  # column: `all` or a split
@@ -73,7 +73,7 @@ class FigureCell:
 
 @dataclass(frozen=True)
 class FigureReport:
-    """All published figures of a release against the data at hand, and what else is worth a word."""
+    """All published figures of a release compared with its data, and further disagreements."""
 
     release: str
     cells: tuple[FigureCell, ...]
@@ -123,10 +123,10 @@ def _figures(
         for what, compute in (("mean", statistics.fmean), ("sd", statistics.stdev)):
             found[f"{name}_{what}"] = compute(values) if len(values) > 1 else None
     for column in ("sex", "contrast"):
-        said = [getattr(patients.get(row.subject_id), column, None) for row in persons]
-        found.update(f"{column}_{value}" for value in said)
-        if None in said:
-            needs[column] = f"{column} of {said.count(None)} patients: --patients FILE"
+        known = [getattr(patients.get(row.subject_id), column, None) for row in persons]
+        found.update(f"{column}_{value}" for value in known)
+        if None in known:
+            needs[column] = f"{column} of {known.count(None)} patients: --patients FILE"
     found["women"] = found["sex_F"]
     return found, needs
 
@@ -153,16 +153,16 @@ def report(
     vertebrae: pd.DataFrame | None = None,
     patients: Iterable[PatientRow] = (),
 ) -> FigureReport:
-    """Compare every published figure of a release with the data at hand.
+    """Compare every published figure of a release with its data.
 
-    The grading workbook alone gives the rows of imaging and patients. Counts by region take the
-    table of vertebrae, of which those with a centroid count; sex and contrast take the patients.
+    Figures on imaging and patients need only the grading workbook. Counts by region need the table
+    of vertebrae, of which those with a centroid are counted; sex and contrast need the patients.
     """
     known = {row.subject_id: row for row in patients}
     names = dict.fromkeys(figure.group for figure in entry.figures)
     groups = {name: _figures(name, entry, grading, vertebrae, known) for name in names}
     cells = tuple(_cell(figure, groups[figure.group]) for figure in entry.figures)
-    notes = (*_strangers(known, entry), *_contradictions(entry, grading))
+    notes = (*_unknown_patients(known, entry), *_contradictions(entry, grading))
     return FigureReport(entry.name, cells, notes)
 
 
@@ -179,23 +179,23 @@ def _cell(figure: PublishedFigure, of_group: _Found) -> FigureCell:
     return FigureCell(*parts, value, "agrees" if value == figure.expected else "differs")
 
 
-def _strangers(patients: Iterable[str], entry: CatalogEntry) -> Iterator[str]:
-    """Yield a line for the patients whom the release does not have, if it is known whole."""
+def _unknown_patients(patients: Iterable[str], entry: CatalogEntry) -> Iterator[str]:
+    """Yield a line for the patients that the release lacks, if the catalog lists its series."""
     persons = entry.subject_of_series
-    strangers = [
+    unknown = [
         f"{name} (a series of {persons[name]})" if name in persons else name
         for name in patients
         if persons and name not in set(persons.values())
     ]
-    if strangers:
+    if unknown:
         yield (
-            f"{len(strangers)} subjects of the patient table are not in {entry.name}, and count for "
-            f"nothing: {', '.join(shown(strangers))}"
+            f"{len(unknown)} subjects of the patient table are not in {entry.name}, and are ignored"
+            f": {', '.join(shown(unknown))}"
         )
 
 
 def _contradictions(entry: CatalogEntry, grading: Grading | None) -> Iterator[str]:
-    """Yield each claim of the publication's text that its whole workbook contradicts."""
+    """Yield each claim of the publication's text that the complete workbook contradicts."""
     if grading is None or len(grading.rows) < len(entry.expected):
         return
     shapes = Counter(shape for graded in grading.rows for shape in graded.row.shapes.values())
@@ -208,7 +208,7 @@ def _contradictions(entry: CatalogEntry, grading: Grading | None) -> Iterator[st
 
 
 def read_patients(path: Path) -> tuple[PatientRow, ...]:
-    """Read a patient table: one row a subject, in the order of first appearance."""
+    """Read a patient table; return one row per subject, in the order of first appearance."""
     name, problems = path.name, list[Problem]()
     people: dict[str, dict[str, str | None]] = {}
     first: dict[str, int] = {}
@@ -230,25 +230,25 @@ def read_patients(path: Path) -> tuple[PatientRow, ...]:
         subject = str(values["subject_id"])
         known = people.setdefault(subject, {"sex": None, "contrast": None})
         first.setdefault(subject, number)
-        said = {column: value for column, value in values.items() if value is not None}
-        if any(known.get(column) not in {None, value} for column, value in said.items()):
-            rule = f"row {first[subject]} says otherwise of {subject}"
+        filled = {column: value for column, value in values.items() if value is not None}
+        if any(known.get(column) not in {None, value} for column, value in filled.items()):
+            rule = f"row {first[subject]} has another value for {subject}"
             problems.append(Problem(file=name, row=number, rule=rule))
         else:
-            known |= said
+            known |= filled
     raise_problems(problems, what=name, then=_THEN)
     return tuple(PatientRow.model_validate(values) for values in people.values())
 
 
 _RULES: Final = {
-    "subject_id": "is no subject such as verse004 or 4",
-    "sex": f"is none of {', '.join(_SEXES)}",
-    "contrast": f"is none of {', '.join(_CONTRASTS)}",
+    "subject_id": "is not a subject such as verse004 or 4",
+    "sex": f"is not one of {', '.join(_SEXES)}",
+    "contrast": f"is not one of {', '.join(_CONTRASTS)}",
 }
 
 
 def _value(column: str, text: str) -> str | None:
-    """Return what a field says, or None where it is empty or bad."""
+    """Return the value of a field, or None where it is empty or invalid."""
     if column != "subject_id":
         return (_SEXES if column == "sex" else _CONTRASTS).get(text)
     match = _SUBJECT.fullmatch(text)
@@ -262,7 +262,7 @@ def _rows(path: Path) -> tuple[dict[str, str], list[tuple[int, dict[Any, Any]]]]
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         rows = [(reader.line_num, row) for row in reader if any(row.values())]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValidationFailed(f"{path.name}: no CSV file in UTF-8: {error}. {_THEN}") from None
+        raise ValidationFailed(f"{path.name}: not a CSV file in UTF-8: {error}. {_THEN}") from None
     headings = [heading for heading in reader.fieldnames or () if heading in _NAMES]
     columns = {_NAMES[heading]: heading for heading in headings}
     if "subject_id" not in columns or not 1 < len(columns) == len(headings):

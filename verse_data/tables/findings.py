@@ -1,6 +1,6 @@
-"""Findings: where files disagree, and where data break what the paper says, kept and listed.
+"""Findings: disagreements between files, and between the data and the paper; kept and listed.
 
-A rule is a generator that yields what it saw: rule, role of the file, level, message.
+The rules of one scan are generators that yield rule name, role of the file, level and message.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ RESOLUTIONS_MM: Final = (1.0, 2.0, 3.0)
 """Sagittal slice spacings that the paper names."""
 
 _NEEDED: Final[tuple[Role, ...]] = ("ct", "mask", "centroids")
-"""What every scan of a release has; ``_ct.json`` came with VerSe'19 alone, snapshots are extras."""
+"""Files that every scan has; only VerSe'19 came with ``_ct.json``, and snapshots are extras."""
 
-_PLAIN: Final = {
+_EXPECTED_EXTRAS: Final = {
     "readme.txt", "readme.md", "licence.txt", "license.txt", "licence", "license",
     "dataset_description.json", ".gitattributes",
 }  # fmt: skip
-"""Files beside the data that need no word."""
+"""Files beside the data that are no finding."""
 
 _NOTES: Final = {"t13", "no-t12", "mask-without-grade"}
-"""Rules about what is merely odd."""
+"""Rules whose findings are unusual but no disagreement."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,7 @@ class Finding:
 
 
 _Seen = Iterator[tuple[str, Role | None, str, str]]
+"""Rule, role of the file, level, message."""
 
 
 def broken_finding(file: BrokenFile) -> Finding:
@@ -97,11 +98,11 @@ def _of(scan: ScanFiles, rule: str, message: str, **more: Any) -> Finding:
 
 
 def index_findings(index: Index) -> Iterator[Finding]:
-    """Yield what is odd about the names in a lock, and what it lacks."""
+    """Yield unusual names in a lock, and the files and series that it lacks."""
     for scan in index.scans:
         yield from _name_findings(scan, index)
     for file in index.unknown:
-        if base_name(file.path) not in _PLAIN:
+        if base_name(file.path) not in _EXPECTED_EXTRAS:
             message = "the name fits no role of either layout; the file is left alone"
             yield Finding(rule="unknown-file", severity="note", file=file.path, message=message)
     yield from _subject_findings(index)
@@ -141,7 +142,7 @@ def _name_findings(scan: ScanFiles, index: Index) -> Iterator[Finding]:
 
 
 def _subject_findings(index: Index) -> Iterator[Finding]:
-    """Yield names of subjects that differ in case alone, and subjects that lie in several splits."""
+    """Yield names of subjects that differ only in case, and subjects in several splits."""
     for same in grouped(index.scans, lambda scan: scan.subject_id.lower()).values():
         names = list(dict.fromkeys(scan.subject_id for scan in same))
         if len(names) > 1:
@@ -159,7 +160,7 @@ def _subject_findings(index: Index) -> Iterator[Finding]:
 
 
 def _gaps(index: Index, by_series: Mapping[str, list[ScanFiles]]) -> Iterator[Finding]:
-    """Yield each file that a scan lacks, and each expected series that is not there."""
+    """Yield each file that a scan lacks, and each expected series that the lock lacks."""
     catalog = index.catalog
     known = catalog.known_gaps if catalog else ()
     notes = {(gap.scan_id, role): f" (known: {gap.note})" for gap in known for role in gap.roles}
@@ -189,13 +190,13 @@ def _gaps(index: Index, by_series: Mapping[str, list[ScanFiles]]) -> Iterator[Fi
 
 
 def row_scan_id(row: GradingRow) -> str:
-    """Return the scan id that a row of the workbook stands for."""
-    alone = row.series_count == 1
-    return row.series_id if alone else f"{row.subject_id}_split-{row.series_id}"
+    """Return the scan id of a row of the workbook."""
+    is_only_series = row.series_count == 1
+    return row.series_id if is_only_series else f"{row.subject_id}_split-{row.series_id}"
 
 
 def grading_findings(grading: Grading, index: Index) -> Iterator[Finding]:
-    """Yield what the workbook says that the paper does not, and rows and scans without the other."""
+    """Yield workbook values that the paper excludes, rows without scan, and scans without row."""
     sheet, series = grading.sheet, {scan.series_id for scan in index.scans}
     name = f"sheet {sheet.sheet}, " if sheet.sheet else ""
     expected = index.catalog.expected if index.catalog else ()
@@ -203,7 +204,7 @@ def grading_findings(grading: Grading, index: Index) -> Iterator[Finding]:
     for graded in grading.rows:
         row, scan_id = graded.row, row_scan_id(graded.row)
         seen = partial(Finding, scan_id=scan_id, subject_id=row.subject_id, file=sheet.file)
-        for heading, rule, message in _odd(row):
+        for heading, rule, message in _unusual_values(row):
             place = f"{name}row {graded.number}, column {sheet.column(heading)}"
             yield seen(rule=rule, severity="note", place=place, message=message)
         if row.series_id not in series and scan_id not in missing:
@@ -217,8 +218,8 @@ def grading_findings(grading: Grading, index: Index) -> Iterator[Finding]:
             yield _of(scan, "scan-without-grading", message, file=sheet.file)
 
 
-def _odd(row: GradingRow) -> list[tuple[str, str, str]]:
-    """Return heading, rule and message of what the paper excludes or does not name."""
+def _unusual_values(row: GradingRow) -> list[tuple[str, str, str]]:
+    """Return heading, rule and message of values that the paper excludes or does not mention."""
     age, filled = row.age_years, len(row.grades)
     vertebrae = counted(row.n_vertebrae, "vertebra", "vertebrae")
     rules = (
@@ -259,7 +260,7 @@ def _odd(row: GradingRow) -> list[tuple[str, str, str]]:
             "L4 is graded and L5 is blank: not assessed, or not there",
         ),
     )
-    return [(heading, rule, message) for is_odd, heading, rule, message in rules if is_odd]
+    return [(heading, rule, message) for applies, heading, rule, message in rules if applies]
 
 
 # --- the files of one scan ------------------------------------------------------------------------
@@ -327,9 +328,9 @@ def _point_rules(sources: ScanSources, grid: Grid) -> _Seen:
 def disorders(positions: Mapping[str, npt.ArrayLike]) -> Iterator[tuple[str, str]]:
     """Yield level and reason of each step from a level to the next that goes back along the spine.
 
-    A step goes back if it makes an angle of 90 degrees or more with a neighbouring step; of the two
-    that one is meant which leads less far down. The bends of a real spine, kyphosis and scoliosis
-    among them, stay far below. Where no step goes back, the whole may still run upwards.
+    Of two neighbouring steps at 90 degrees or more, the one that descends less goes back; bends of
+    real spines, such as kyphosis and scoliosis, stay far below 90 degrees. If no step goes back,
+    the sequence as a whole may still run upwards.
     """
     levels = _in_order(set(positions))
     if len(levels) < 2:

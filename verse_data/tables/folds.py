@@ -1,7 +1,7 @@
 """Cross-validation folds that keep each person on one side, and are balanced.
 
-Which fold a person gets depends on the tables, `k`, `seed` and `stratify` alone: whole numbers and
-SHA-256, so that every platform and every version of NumPy finds the same folds.
+The folds depend only on the tables, `k`, `seed` and `stratify`. They are computed from integers and
+SHA-256, so that every platform and every version of NumPy makes the same ones.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from verse_data.records.base import Record, described, read_json, rules_of
 STRATIFY: Final = ("grade", "region", "foreign_material")
 """Columns of the vertebrae that folds are balanced over, each and jointly."""
 KIND: Final = "verse-data folds"
-"""What a folds file says that it is."""
+"""Field ``kind`` of a folds file."""
 _SCHEMA_VERSION: Final = "1.0.0"
 _SHOWN, _MOST_VALUES, _JOINT = 20, 64, "joint"
 # A single value weighs more than a combination: figures are reported by grade, region and so on.
 _PRIORITY, _SCALE = 4, 1 << 20
-_SHAKES, _PAIRS_SHAKEN, _SWAPS_OF_A_SHAKE = 100, 4000, 3
-# So many members of a large fold are enough to even out its counts.
-_MEMBERS: Final = 128
+_MAX_RESTARTS, _MAX_PAIRS, _SWAPS_PER_RESTART = 100, 4000, 3
+# Swaps try at most so many subjects of a fold: enough to even out the counts of a large one.
+_CANDIDATES: Final = 128
 
-_Whole = npt.NDArray[np.int64]
+_Integers = npt.NDArray[np.int64]
 _says = partial(described, source="make_folds")
 
 
@@ -67,7 +67,7 @@ class Folds(Record):
 
     @model_validator(mode="after")
     def _complete(self) -> Folds:
-        """Refuse who sits twice, and add the digest."""
+        """Refuse subjects and scans that occur twice, and add the digest."""
         if len(self.parts) != self.k:
             raise ValueError(f"k is {self.k}, and there are {len(self.parts)} folds")
         for what in ("subjects", "scans"):
@@ -93,7 +93,7 @@ class Folds(Record):
         return {"training": tuple(training), "validation": self.parts[fold].scans}
 
     def balance(self, scans: pd.DataFrame, vertebrae: pd.DataFrame) -> pd.DataFrame:
-        """Return counts by fold, total and spread of each value of each column, and of each combination.
+        """Return count per fold, total and spread of each value of a column, and each combination.
 
         Parameters
         ----------
@@ -148,7 +148,7 @@ class Folds(Record):
         return {name: n for n, part in enumerate(self.parts) for name in getattr(part, what)}
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the folds to `path` as JSON with a digest, whole or not at all."""
+        """Write the folds atomically to `path`, as JSON with a digest."""
         write_file(Path(path), canonical_json(self.model_dump(mode="json", by_alias=True)))
 
     @classmethod
@@ -170,14 +170,14 @@ class Folds(Record):
             The scans that they must divide: ``scan_id``, ``subject_id``.
         release, lock : str, optional
             Name of the release, and digest of its lock as ``sha256:HEX``, that they must have been
-            made of. A file that names none fits every one.
+            made of. A file that names none fits any.
 
         Raises
         ------
         ValidationFailed
-            If it is no such file, was made of something else, or does not fit `scans`.
+            If it is not such a file, was made of something else, or does not fit `scans`.
         IntegrityError
-            If it was changed since it was written: its digest is another.
+            If it was changed since it was written: its digest does not match.
         """
         folds = parse_folds(Path(path))
         for what, made_of, given in (
@@ -188,7 +188,7 @@ class Folds(Record):
                 raise ValidationFailed(
                     f"{path}: the folds were made of another {what}: {made_of}, and this one's is "
                     f"{given}. Open that one (a lock by version={made_of!r}), or make the folds again. "
-                    f"Folds.read(path, release.scans) checks scans and patients alone."
+                    f"Folds.read(path, release.scans) checks only scans and patients."
                 )
         folds.check(scans)
         return folds
@@ -233,7 +233,7 @@ def make_folds(
     subjects: list[str] = counts.index.tolist()
     if not 2 <= k <= len(subjects):
         raise UsageError(f"k={k} must lie between 2 and the number of subjects, {len(subjects)}.")
-    # By digest, so that the seed shuffles them.
+    # Sorting by a digest with the seed in it shuffles them, the same on every platform.
     subjects.sort(key=lambda subject: hashlib.sha256(f"{seed}/{subject}".encode()).digest())
     weights = [1 if axis == _JOINT else _PRIORITY for axis in counts.columns.get_level_values(0)]
     found = _divide(counts.loc[subjects].to_numpy(), np.array(weights), parts=k, seed=seed)
@@ -266,9 +266,9 @@ def parse_folds(path: Path) -> Folds:
         raise ValidationFailed(f"{path}: {rules_of(error)}.") from None
     if value.get("digest") != folds.digest:
         raise IntegrityError(
-            f"{path}: its content has the digest {folds.digest[:12]}, and it says "
-            f"{str(value.get('digest'))[:12]!r}: it was changed after it was written. Take it from "
-            f"where it came from, or make it again."
+            f"{path}: its content has the digest {folds.digest[:12]}, and its field digest says "
+            f"{str(value.get('digest'))[:12]!r}: it was changed after it was written. Copy it "
+            f"again from its source, or make it again."
         )
     return folds
 
@@ -283,7 +283,7 @@ def column_names(stratify: Any) -> tuple[str, ...]:
 
 
 def _whole_number(name: str, value: Any) -> int:
-    """Return `value` as int if it is a whole number, NumPy's included; 5.0 and True are none."""
+    """Return `value` as int if it is an integer, also of NumPy; 5.0 and True are refused."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or not -(1 << 63) <= value < 1 << 63:
         raise UsageError(f"{name} must be a whole number of 64 bits, such as 3, not {value!r}.")
@@ -312,21 +312,23 @@ def _counts(scans: pd.DataFrame, vertebrae: pd.DataFrame, stratify: Sequence[str
     if "scan_id" not in vertebrae.columns:
         raise UsageError("The table of vertebrae has no column scan_id, which folds need.")
     owner = _owners(scans)
-    whose = vertebrae["scan_id"].astype(str).map(owner)
-    rows, whose = vertebrae[whose.notna()], whose.dropna()
-    words = {name: _words(rows, name) for name in stratify}
-    if len(words) > 1:
-        words[_JOINT] = [", ".join(row) for row in zip(*words.values(), strict=True)]
+    subject = vertebrae["scan_id"].astype(str).map(owner)
+    rows, subject = vertebrae[subject.notna()], subject.dropna()
+    by_axis = {name: _values(rows, name) for name in stratify}
+    if len(by_axis) > 1:
+        by_axis[_JOINT] = [", ".join(row) for row in zip(*by_axis.values(), strict=True)]
     scans_of = pd.Series(owner).value_counts()
     counts = {"size": pd.DataFrame({"subjects": 1, "scans": scans_of}, scans_of.index)}
-    for axis, values in words.items():
-        counts[axis] = pd.get_dummies(pd.Series(values), dtype=int).groupby(whose.to_numpy()).sum()
+    for axis, values in by_axis.items():
+        counts[axis] = (
+            pd.get_dummies(pd.Series(values), dtype=int).groupby(subject.to_numpy()).sum()
+        )
     table = pd.concat(counts, axis="columns", names=["axis", "value"]).sort_index()
     return table.fillna(0).astype(np.int64)
 
 
-def _words(rows: pd.DataFrame, name: str) -> list[str]:
-    """Return the values of a column as words, with ``missing`` for what is missing."""
+def _values(rows: pd.DataFrame, name: str) -> list[str]:
+    """Return the values of a column as text, ``missing`` where there is none."""
     if name not in rows.columns:
         known = list(map(str, rows.columns))
         problem = f"no such column.{did_you_mean(name, known)} Columns: {', '.join(known)}."
@@ -334,62 +336,65 @@ def _words(rows: pd.DataFrame, name: str) -> list[str]:
         problem = f"it has {several:,} different values, over {_MOST_VALUES}."
     else:
         column = rows[name].astype(object)
-        truth = [str(v).lower() if isinstance(v, bool | np.bool_) else v for v in column]
-        return ["missing" if pd.isna(value) else str(value) for value in truth]
+        values = [str(v).lower() if isinstance(v, bool | np.bool_) else v for v in column]
+        return ["missing" if pd.isna(value) else str(value) for value in values]
     raise UsageError(f"Folds cannot be stratified by {name!r}: {problem}")
 
 
-class _Shares:
-    """How far the parts of a division are from an equal share of each count.
+class _Partition:
+    """Divides subjects into parts that each have an equal share of every count, as far as possible.
 
     The cost is a sum of squares: for each count, the distance of each part from an equal share,
     weighted so that rare counts matter as much as frequent ones.
     """
 
-    def __init__(self, counts: _Whole, priority: _Whole, parts: int) -> None:
+    def __init__(self, counts: _Integers, priority: _Integers, parts: int) -> None:
         totals = counts.sum(axis=0)
         self._weights = np.maximum(_SCALE // np.maximum(totals, 1) * priority, 1)
         # Per part and kind: parts * count - total, which is 0 at an equal share.
         self._empty = np.tile(-totals, (parts, 1))
-        # The last subject is nobody, and in every part: a move is a swap with nobody.
+        # The last row is an empty subject in every part: a move is a swap with it.
         self._steps = parts * np.vstack([counts, np.zeros_like(totals)])
         self._weighted = self._steps // parts * self._weights
         self._square = (self._weighted * self._steps).sum(axis=1)
         # Floating point is much faster here, and exact: whole numbers far below 2**53.
         self._factors = self._weighted.astype(np.float64), 2.0 * self._steps
-        # Of a division in which no count differs by more than one.
+        # The cost if no count differs by more than one between parts.
         self.least_cost = int((totals % parts * (parts - totals % parts) * parts) @ self._weights)
 
-    def place(self) -> _Whole:
-        """Return the part of each subject: the heavy ones first, each to where it costs least."""
+    def greedy(self) -> _Integers:
+        """Return a part for each subject: large ones first, each where it costs least."""
         part, off = np.zeros(len(self._steps), dtype=np.int64), self._empty.copy()
         for subject in np.argsort(-self._square[:-1], kind="stable"):
             part[subject] = np.argmin(off @ self._weighted[subject])
             off[part[subject]] += self._steps[subject]
         return part
 
-    def settle(self, part: _Whole) -> int:
-        """Take the best move or swap between two parts, for any two, until none helps; return the cost."""
-        off, helped = self._empty.copy(), True
+    def improve(self, part: _Integers) -> int:
+        """Make the best swap of each pair of parts until none lowers the cost; return the cost."""
+        off, improved = self._empty.copy(), True
         np.add.at(off, part, self._steps)
-        while helped:
-            helped = False
+        while improved:
+            improved = False
             for one, other in combinations(range(len(off)), 2):
                 while swap := self._best_swap(part, off, one, other):
                     step = self._steps[swap[0]] - self._steps[swap[1]]
                     off[one] -= step
                     off[other] += step
                     part[swap[0]], part[swap[1]] = other, one
-                    helped = True
+                    improved = True
         return int((off**2 @ self._weights).sum())
 
-    def _best_swap(self, part: _Whole, off: _Whole, one: int, other: int) -> tuple[int, int] | None:
+    def _best_swap(
+        self, part: _Integers, off: _Integers, one: int, other: int
+    ) -> tuple[int, int] | None:
         """Return the subjects whose swap lowers the cost most, or None if no swap lowers it."""
-        nobody = len(self._steps) - 1
+        empty = len(self._steps) - 1
         a, b = (
-            np.append((part[:-1] == side).nonzero()[0][:_MEMBERS], nobody) for side in (one, other)
+            np.append((part[:-1] == side).nonzero()[0][:_CANDIDATES], empty)
+            for side in (one, other)
         )
-        # The change of cost of each swap, divided by 2 * parts, which all share.
+        # The change of cost of each swap, divided by the common factor 2 * parts.
         pull = off[other] - off[one]
         leave = self._square[a] + self._weighted[a] @ pull
         come = self._square[b] - self._weighted[b] @ pull
@@ -402,21 +407,21 @@ class _Shares:
         return (int(a[first]), int(b[second])) if change[first, second] < 0 else None
 
 
-def _divide(counts: _Whole, priority: _Whole, *, parts: int, seed: int) -> _Whole:
-    """Return the part of each subject: shaken and settled again while that may help."""
-    shares = _Shares(counts, priority, parts)
-    best = shares.place()
-    cost = shares.settle(best)
+def _divide(counts: _Integers, priority: _Integers, *, parts: int, seed: int) -> _Integers:
+    """Return the part of each subject: a local search, restarted after a few random swaps."""
+    partition = _Partition(counts, priority, parts)
+    best = partition.greedy()
+    cost = partition.improve(best)
     digests = (hashlib.sha256(f"{seed}/{number}".encode()).hexdigest() for number in count())
     drawn = (int(digest[:16], 16) % len(counts) for digest in digests)
-    for _ in range(min(_SHAKES, len(counts), _PAIRS_SHAKEN // (parts * (parts - 1)))):
-        if cost == shares.least_cost:
+    for _ in range(min(_MAX_RESTARTS, len(counts), _MAX_PAIRS // (parts * (parts - 1)))):
+        if cost == partition.least_cost:
             break
         trial = best.copy()
-        for _ in range(_SWAPS_OF_A_SHAKE):
+        for _ in range(_SWAPS_PER_RESTART):
             pair = [next(drawn), next(drawn)]
             trial[pair] = trial[pair[::-1]]
-        found = shares.settle(trial)
+        found = partition.improve(trial)
         if found <= cost:
             best, cost = trial, found
     return best[:-1]

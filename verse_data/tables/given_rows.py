@@ -1,6 +1,6 @@
-"""Vertebra rows that a user gives, such as a CSV of last year, held against a version's own table.
+"""Rows that a user passes in, such as an old CSV file, compared with a version's own tables.
 
-Rows choose vertebrae by ``scan_id`` and ``level``. All that is served of them is the version's own.
+They select vertebrae by ``scan_id`` and ``level``; all values that are used are the version's own.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from verse_data.problems import shown
 from verse_data.tables.columns import columns
 from verse_data.tables.index import ScanFiles
 
-_CHOOSING: Final = ["scan_id", "level"]
+_KEY: Final = ["scan_id", "level"]
 _BLANK: Final = {"", "NA", "N/A", "NaN", "nan", "None", "null", "<NA>"}
-_TRUTH: Final = {"true": "1", "false": "0"}
-_ROUNDING: Final = 0.01
-"""How far a measure may be off, in its unit: files of tables are often rounded to two digits."""
+_BOOLEANS: Final = {"true": "1", "false": "0"}
+_TOLERANCE: Final = 0.01
+"""Allowed difference of a number, in its unit: table files are often rounded to two digits."""
 
 
 def own_rows(given: pd.DataFrame, own: pd.DataFrame, *, version: str) -> pd.DataFrame:
-    """Return the rows of `own` that `given` chooses, in the order of `given`.
+    """Return the rows of `own` that `given` selects, in the order of `given`.
 
-    A blank in `given` claims nothing, and columns that the table does not have are ignored.
+    Blanks in `given` are not compared, and columns that the table does not have are ignored.
     """
     wanted, known = (
         pd.Index(rows["scan_id"].astype(str) + " " + rows["level"].astype(str))
@@ -36,8 +36,8 @@ def own_rows(given: pd.DataFrame, own: pd.DataFrame, *, version: str) -> pd.Data
     if unknown:
         raise UsageError(
             f"{counted(len(unknown), 'vertebra', 'vertebrae')} that {version} does not have: "
-            f"{'; '.join(shown(unknown))}. Rows of another version are served with that version; else take "
-            f"the rows of this one, out of release.vertebrae or release.select(…)."
+            f"{'; '.join(shown(unknown))}. Use rows of another version with that version; or take "
+            f"the rows of this one from release.vertebrae or release.select(…)."
         )
     if repeated:
         raise UsageError(
@@ -48,7 +48,7 @@ def own_rows(given: pd.DataFrame, own: pd.DataFrame, *, version: str) -> pd.Data
             f"torch.utils.data.Subset(dataset, numbers) with repeated numbers."
         )
     chosen = own.iloc[known.get_indexer(wanted)]
-    _refuse_contradictions(wanted, given, chosen, version, choosing=_CHOOSING)
+    _refuse_contradictions(wanted, given, chosen, version, key=_KEY)
     return chosen
 
 
@@ -58,7 +58,7 @@ def check_scans(given: pd.DataFrame, known: Mapping[str, ScanFiles], *, version:
     own = pd.DataFrame(
         {name: [getattr(s, name) for s in scans] for name in ("subject_id", "split")}
     )
-    _refuse_contradictions(given["scan_id"], given, own, version, choosing="scan_id")
+    _refuse_contradictions(given["scan_id"], given, own, version, key="scan_id")
 
 
 def _refuse_contradictions(
@@ -67,13 +67,13 @@ def _refuse_contradictions(
     own: pd.DataFrame,
     version: str,
     *,
-    choosing: str | list[str],
+    key: str | list[str],
 ) -> None:
-    """Raise `UsageError` for the values of `given` that are not what `own` says."""
+    """Raise `UsageError` for the values of `given` that differ from those of `own`."""
     found = [
         (row, f"{place}: {name} is {value}, not {'blank' if _plain(said) is None else said}")
         for name in (column.name for column in columns("vertebrae"))
-        if name not in _CHOOSING and name in given and name in own
+        if name not in _KEY and name in given and name in own
         for row, (place, value, said) in enumerate(zip(places, given[name], own[name], strict=True))
         if _contradicts(name, value, said)
     ]
@@ -82,43 +82,43 @@ def _refuse_contradictions(
         words = [words for _, words in sorted(found, key=lambda item: item[0])]
         raise UsageError(
             f"{counted(rows, 'given row')} with {counted(len(found), 'value')} that {version} does "
-            f"not have: {'; '.join(shown(words))}. Rows of another version are served with that "
-            f"version, open_release(…, version=…). To serve these with what {version} says of them, "
-            f"give rows[{choosing!r}]."
+            f"not have: {'; '.join(shown(words))}. Use rows of another version with that version, "
+            f"open_release(…, version=…). To use the values that {version} has for these rows, "
+            f"give rows[{key!r}]."
         )
 
 
 def _plain(value: object) -> str | float | None:
-    """Return `value` as a number, if a file may have made one of it, or as a text; None for a blank."""
+    """Return `value` as a number if its text reads as one, else as text; None for a blank."""
     text = str(value).strip()
     if text in _BLANK:
         return None
     try:
-        return float(_TRUTH.get(text.lower(), text))
+        return float(_BOOLEANS.get(text.lower(), text))
     except ValueError:
         return text
 
 
 def _contradicts(column: str, value: object, own: object) -> bool:
-    """Whether the given `value` is another than the version's own; a blank claims nothing."""
+    """Return whether the given `value` differs from the version's own; a blank does not."""
     found, said = _plain(value), _plain(own)
     if found is None or found == said:
         return False
     if column == "grade_status":
-        # What could be said before workbook or mask were on the machine; their own columns tell.
+        # The rows may be older than workbook or mask here; grade and mask are compared too.
         return found != "not_assessed" and said != "no_mask"
     if column == "split":
-        return said is not None  # where nothing is published, a split is the user's own column
+        return said is not None  # without a published split, the column is the user's own
     if isinstance(found, float) and isinstance(said, float):
-        return not abs(found - said) <= _ROUNDING + 1e-6 * abs(said)
+        return not abs(found - said) <= _TOLERANCE + 1e-6 * abs(said)
     return True
 
 
 def with_scan_ids(given: pd.DataFrame, known: Collection[str]) -> pd.DataFrame:
-    """Return `given` with the `known` scan ids that a file has made numbers of (001 read back as 1)."""
+    """Return `given` with scan ids as text again where a file made numbers of them (001 to 1)."""
     twice = given.columns[given.columns.duplicated()]
     if len(twice):
-        raise UsageError(f"The rows that are to be served have the column {twice[0]!r} twice.")
+        raise UsageError(f"The rows that were passed in have the column {twice[0]!r} twice.")
     numbers = {name: int(name) for name in known if name.isdecimal()}
 
     def original(value: Any) -> Any:
@@ -127,8 +127,8 @@ def with_scan_ids(given: pd.DataFrame, known: Collection[str]) -> pd.DataFrame:
         fits = [name for name, number in numbers.items() if number == value] or [value]
         if len(fits) > 1:
             raise UsageError(
-                f"The scan id {value} may be any of {', '.join(fits)}: a file has made numbers of "
-                f"the ids. Read it again with dtype={{'scan_id': str}}."
+                f"The scan id {value} may be any of {', '.join(fits)}: the ids were read "
+                f"from a file as numbers. Read it again with dtype={{'scan_id': str}}."
             )
         return fits[0]
 

@@ -1,6 +1,6 @@
 """From the cells of the grading workbook to checked rows: every problem is found, then one error.
 
-One strict parser a column says what may stand in its cell, and nothing is coerced.
+One strict parser per column defines what its cells may hold; nothing is coerced.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from verse_data.records.tables import SPLIT_OF_DATASET, GradingRow
 from verse_data.spine.levels import GRADED_LEVELS
 from verse_data.tables.workbook import Sheet, SheetRow, read_sheet
 
-_REMEDY: Final = "Mend these cells in the file, or get it again from its source, and read it again."
+_REMEDY: Final = (
+    "Correct these cells in the file, or get it again from its source, and read it again."
+)
 _SERIES: Final = re.compile(r"([1-9]) of ([1-9])")
 _COUNTS: Final = {"foreign_material": "x", "N_Fx": ">0"}
 """What the workbook's own formulas count in the grades of their row."""
@@ -32,15 +34,15 @@ _SHARED: Final = (
     ("CT_device", "ct_device"),
     ("DXA T-value", "t_score"),
 )
-"""Values of the person, which all series of one subject repeat."""
+"""Heading and field of values that must be equal in all rows of a subject."""
 
 Parse = Callable[[Any], Any]
-"""Returns what a cell says (None is a blank), or raises ValueError with the rule of its column."""
+"""Returns the value of a cell (None: blank), or raises ValueError with the rule of its column."""
 
 
 @dataclass(frozen=True)
 class GradedRow:
-    """A row, its cells, and the headings of those that are bad in themselves and so say nothing."""
+    """A row, its cells, and the headings of its invalid cells, whose fields are None."""
 
     row: GradingRow
     source: SheetRow
@@ -89,7 +91,7 @@ def examine(sheet: Sheet, *, without_t12: Collection[str] = ()) -> tuple[Grading
     for graded in rows:
         excused = graded.row.series_id in without_t12
         for headings, rule in graded.row.broken_rules(may_lack_t12=excused):
-            # What a cell that is bad in itself means is not known.
+            # The meaning of an invalid cell is not known.
             if graded.bad.isdisjoint(headings):
                 problems.append(_problem(sheet, graded.source, headings[0], rule))
     for graded, heading, rule in _between_rows(rows):
@@ -113,7 +115,7 @@ def _problem(sheet: Sheet, row: SheetRow, heading: str, rule: str) -> Problem:
 
 
 def read_cells(sheet: Sheet, source: SheetRow, problems: list[Problem]) -> GradedRow:
-    """Return what the good cells of a row say, each for itself, and note each bad one."""
+    """Return the values of a row's valid cells, and add each invalid one to `problems`."""
     bad: set[str] = set()
 
     def take(heading: str, parse: Parse) -> Any:
@@ -121,7 +123,7 @@ def read_cells(sheet: Sheet, source: SheetRow, problems: list[Problem]) -> Grade
         if value is None and heading in sheet.blank:
             return None
         if heading in _COUNTS and isinstance(value, str):
-            # What the workbook's own formula counts is counted again; a CSV file has other row numbers.
+            # The counts of the workbook's own formulas are recomputed; CSV has other row numbers.
             row = source.number if sheet.sheet else "([0-9]+)"
             formula = rf'=COUNTIF\(\$?M\$?{row}:\$?AD\$?{row},\s*"{_COUNTS[heading]}"\)'
             value = None if re.fullmatch(formula, value) else value
@@ -141,7 +143,7 @@ def read_cells(sheet: Sheet, source: SheetRow, problems: list[Problem]) -> Grade
     for field, letter in (("grades", "g"), ("shapes", "s")):
         marks = {level: take(f"{level}_fx-{letter}", _mark) for level in GRADED_LEVELS}
         values[field] = {level: mark for level, mark in marks.items() if mark is not None}
-    # Not validated yet: the rules between cells are looked at where their places are known.
+    # Not validated here: rules between cells are checked where the row is known, for the message.
     return GradedRow(GradingRow.model_construct(**values), source, frozenset(bad))
 
 
@@ -150,7 +152,7 @@ _Seen = Iterator[tuple[GradedRow, str, str]]
 
 
 def _between_rows(rows: Sequence[GradedRow]) -> _Seen:
-    """Yield what does not fit between rows: doubles, and persons who differ from themselves."""
+    """Yield duplicate series, and values that differ between rows of one person."""
     first: dict[str, GradedRow] = {}
     persons: dict[str, list[GradedRow]] = defaultdict(list)
     for graded in rows:
@@ -163,19 +165,19 @@ def _between_rows(rows: Sequence[GradedRow]) -> _Seen:
                     continue
         if "subject_ID" not in graded.bad:
             persons[graded.row.subject_id].append(graded)
-    strays = sum("subject_ID" in graded.bad for graded in rows)
+    unassigned = sum("subject_ID" in graded.bad for graded in rows)
     for subject, own in persons.items():
-        yield from _of_one_person(subject, own, strays)
+        yield from _of_one_person(subject, own, unassigned)
 
 
-def _of_one_person(subject: str, own: list[GradedRow], strays: int) -> _Seen:
-    """Yield where a person's rows differ, or are not 1 to n of n; `strays` rows are of unknown persons."""
+def _of_one_person(subject: str, own: list[GradedRow], unassigned: int) -> _Seen:
+    """Yield where a person's rows differ or are not 1 to n of n; `unassigned` ones may fit."""
     for heading, field in _SHARED:
         good = [graded for graded in own if heading not in graded.bad]
         for graded in good[1:]:
-            head = getattr(good[0].row, field)
-            if getattr(graded.row, field) != head:
-                rule = f"row {good[0].number} says {head!r} for the same subject {subject}"
+            first = getattr(good[0].row, field)
+            if getattr(graded.row, field) != first:
+                rule = f"row {good[0].number} has {first!r} for the same subject {subject}"
                 yield graded, heading, rule
     seen: dict[int, int] = {}
     for graded in own:
@@ -184,8 +186,8 @@ def _of_one_person(subject: str, own: list[GradedRow], strays: int) -> _Seen:
         number, count = _part(graded)
         rule = f"subject {subject} has {counted(len(own), 'row')}"
         if number in seen:
-            rule = f"row {seen[number]} says so of subject {subject} already"
-        if number in seen or not len(own) <= count <= len(own) + strays:
+            rule = f"row {seen[number]} has the same number for subject {subject}"
+        if number in seen or not len(own) <= count <= len(own) + unassigned:
             yield graded, "CT_image_series", rule
         seen[number] = graded.number
 
@@ -196,7 +198,7 @@ def _part(graded: GradedRow) -> tuple[int, int]:
 
 def _identifier(value: Any) -> str:
     if type(value) is not int or not 0 < value < 1000:
-        raise ValueError("is no whole number from 1 to 999")
+        raise ValueError("is not a whole number from 1 to 999")
     return f"verse{value:03d}"
 
 
@@ -227,14 +229,14 @@ def _mark(value: Any) -> Any:
 
 
 def _by_model(field: str) -> Parse:
-    """Return what checks a cell by the rules that the model has for `field`."""
+    """Return a parser that checks a cell by the model's rules for `field`."""
     info = GradingRow.model_fields[field]
     kind: Any = Annotated[info.annotation, info]
     adapter = TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
 
     def parse(value: Any) -> Any:
         if type(value) is bool:
-            raise ValueError("is a truth value where a number is needed")
+            raise ValueError("is true or false where a number is needed")
         return adapter.validate_python(value)
 
     return parse
@@ -253,4 +255,4 @@ FIELDS: Final[tuple[tuple[str, str, Parse], ...]] = (
     ("foreign_material", "foreign_material", _by_model("foreign_material")),
     ("n_fractures", "N_Fx", _by_model("n_fractures")),
 )
-"""Field of the record, heading of the column, and what may stand there."""
+"""Field of the record, heading of the column, and parser of its cells."""

@@ -18,7 +18,7 @@ from verse_data.records.names import FileName, Layout, Role, Split, parse_path, 
 from verse_data.records.source_file import SourceFile
 
 Content = Callable[[LockedFile], SourceFile | None]
-"""Gives a locked file as it lies on this machine, or None if it does not."""
+"""Returns the copy of a locked file on this machine, or None if there is none."""
 
 _GRADING_NAME: Final = re.compile(r"appendixe1|grading|scores")
 
@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class ScanFiles:
-    """One CT series: what names, folders and the catalog say of it, and its files by role."""
+    """One CT series: ids and split, from file names, folders and catalog, and files by role."""
 
     scan_id: str
     subject_id: str
@@ -37,12 +37,12 @@ class ScanFiles:
     split: Split | None
     files: dict[Role, LockedFile]
     spare: tuple[tuple[Role, LockedFile], ...] = ()
-    """Second files of a role; the first by path is used."""
+    """Further files of a role; the first by path is used."""
 
 
 @dataclass(frozen=True, repr=False)
 class Index:
-    """All scans of a lock, sorted by id, and what else it lists."""
+    """All scans of a lock, sorted by id, and its other files."""
 
     scans: tuple[ScanFiles, ...]
     grading: tuple[LockedFile, ...]
@@ -52,7 +52,7 @@ class Index:
 
     @cached_property
     def shared_series(self) -> frozenset[str]:
-        """Series of several scans, whose names differ in ``ses-``, ``ce-``, ``dir-``."""
+        """Series ids of more than one scan; their names differ in ``ses-``, ``ce-`` or ``dir-``."""
         series = grouped(self.scans, lambda scan: scan.series_id)
         return frozenset(name for name, scans in series.items() if len(scans) > 1)
 
@@ -60,8 +60,8 @@ class Index:
 def scan_file(scan: ScanFiles, role: Role, content: Content) -> SourceFile | None:
     """Return a file of a scan as it is to be read; None if it is not listed or not here.
 
-    Masks and centroids of tables and stores, and so of crops, exports and views, come from here
-    alone: whatever is to be laid over the published ones is laid over them in this function.
+    All masks and centroids of tables and stores, and so of crops, exports and views, pass through
+    this function: it is the place to substitute corrected files for the published ones.
     """
     locked = scan.files.get(role)
     return content(locked) if locked else None
@@ -93,10 +93,10 @@ def index_scans(lock: ReleaseLock, *, catalog: CatalogEntry | None = None) -> In
             grading.append(file)
         else:
             placed.append((name, file))
-    # Beside a workbook of a known name, others are somebody's notes.
+    # If a workbook has a known name, other spreadsheets are taken to be notes.
     named = [file for file in grading if _GRADING_NAME.search(base_name(file.path))]
     unknown += [file for file in grading if named and file not in named]
-    scans = [_scan(group, catalog) for group in _grouped(placed)]
+    scans = [_scan(group, catalog) for group in _by_scan(placed)]
     return Index(
         tuple(sorted(scans, key=lambda scan: scan.scan_id)),
         tuple(named or grading),
@@ -106,7 +106,7 @@ def index_scans(lock: ReleaseLock, *, catalog: CatalogEntry | None = None) -> In
 
 
 def grouped(things: Iterable[_T], key: Callable[[_T], str]) -> dict[str, list[_T]]:
-    """Return `things` by what `key` says of them, in their order."""
+    """Return `things` grouped by `key`, in their order."""
     groups: defaultdict[str, list[_T]] = defaultdict(list)
     for thing in things:
         groups[key(thing)].append(thing)
@@ -119,7 +119,7 @@ def base_name(path: str) -> str:
 
 
 def folder_split(path: str, catalog: CatalogEntry | None) -> Split | None:
-    """Return the split that a root of the catalog, or else the folder's own name, says."""
+    """Return the split of a path: by a root folder of the catalog, else by the folder's name."""
     roots = catalog.roots if catalog else {}
     split_of_root = {root: split for split, names in roots.items() for root in names}
     folders = path.split("/")[:-1]
@@ -130,10 +130,10 @@ def folder_split(path: str, catalog: CatalogEntry | None) -> Split | None:
 _Group = list[tuple[FileName, LockedFile]]
 
 
-def _grouped(placed: _Group) -> list[_Group]:
-    """Return the files of each scan, those that it uses first."""
+def _by_scan(placed: _Group) -> list[_Group]:
+    """Return the files of each scan, subject-based names first."""
     groups: defaultdict[tuple[Layout, str], _Group] = defaultdict(list)
-    # Subject-based names first: a MICCAI file beside them belongs to the scan that they name.
+    # A MICCAI file beside subject-based ones belongs to the scan that they name.
     for name, file in sorted(placed, key=lambda item: item[0].layout == "miccai"):
         place: tuple[Layout, str] = ("subject", name.scan_id)
         if name.layout == "miccai" and place not in groups:
@@ -162,7 +162,7 @@ def _scan(group: _Group, catalog: CatalogEntry | None) -> ScanFiles:
 
 
 def assert_one_split_each(subjects: Iterable[tuple[str, str]]) -> None:
-    """Raise ValidationFailed if a subject, given with the split of each of its scans, sits in two."""
+    """Raise ValidationFailed if a subject, given with the split of each of its scans, is in two."""
     # GL003 and gl003 are two spellings of one person, not two people.
     sides: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for subject, split in subjects:
@@ -174,5 +174,5 @@ def assert_one_split_each(subjects: Iterable[tuple[str, str]]) -> None:
     ]
     if twice:
         raise ValidationFailed(
-            f"{len(twice)} subjects sit in two published splits: {'; '.join(twice[:20])}."
+            f"{len(twice)} subjects are in two published splits: {'; '.join(twice[:20])}."
         )

@@ -1,6 +1,6 @@
-"""Reads what the files of each scan say, and joins it with the workbook: outer, with a status.
+"""Reads the metadata of each scan's files, and outer-joins it with the workbook.
 
-Nothing here assumes that grades, mask and centroids agree; where they differ is a finding.
+Nothing here assumes that grades, mask and centroids agree; their disagreements become findings.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _OF_SUBJECT: Final = ("split", "age_years", "ct_device", "bmd_mg_cm3", "t_score"
 
 @dataclass(frozen=True)
 class BrokenFile:
-    """One file that is here and cannot be read, and why; the grading workbook is of no scan."""
+    """One file that is here but cannot be read, and why; the grading workbook has no ids."""
 
     scan_id: str
     subject_id: str
@@ -64,7 +64,7 @@ def _levels(labels: Iterable[int]) -> set[str]:
 
 @dataclass(frozen=True)
 class ScanSources:
-    """What the files of one scan say; None where a file is not listed, not here, or `broken`."""
+    """The contents of one scan's files; None where a file is not listed, not here, or `broken`."""
 
     scan: ScanFiles
     centroids: CentroidFile | None = None
@@ -81,10 +81,10 @@ class ScanSources:
 
     @property
     def placed(self) -> bool:
-        """Whether the centroids are indices of this scan's own grid, as far as can be told.
+        """Whether the centroids are indices of this scan's own grid, as far as is known.
 
-        MICCAI files lie in a frame of their own; a `direction` that is not the image's means that
-        the points were written for another orientation of it.
+        MICCAI files use a frame of their own; a `direction` that is not the image's means that the
+        points were written for another orientation of it.
         """
         if self.centroids is None or self.centroids.direction is None:
             return False
@@ -97,12 +97,12 @@ class ScanSources:
 
     @cached_property
     def mask_levels(self) -> set[str]:
-        """Levels whose label the mask has; none if it is not read."""
+        """Levels whose label the mask has; empty if it was not read."""
         return _levels(self.mask.labels) if self.mask else set()
 
     @property
     def lacks_t12(self) -> bool | None:
-        """Whether mask or centroids skip T12; None if neither is read."""
+        """Whether mask or centroids skip T12; None if neither was read."""
         if self.centroids is None and self.mask is None:
             return None
         levels = self.mask_levels | self.points.keys()
@@ -114,8 +114,8 @@ def read_sources(
 ) -> list[ScanSources]:
     """Read centroid files, ``_ct.json`` files, mask facts and CT headers of all `scans`."""
     found: list[ScanSources] = []
-    # Inflating and counting a mask leave the interpreter free, so threads are enough; a few of
-    # them, since each holds a whole mask.
+    # Decompressing and counting a mask release the GIL, so threads are enough; a few of them,
+    # since each holds a whole mask.
     threads = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
     with threads, progress("Reading metadata", len(scans), "items") as advance:
         for sources in threads.map(lambda scan: _read_scan(scan, content, derived), scans):
@@ -148,17 +148,17 @@ def _read_scan(scan: ScanFiles, content: Content, derived: Path | None) -> ScanS
 
 
 def read_sidecar(file: SourceFile) -> CtSidecar:
-    """Return what a ``_ct.json`` says of its CT, or raise one of our errors."""
+    """Return the content of a ``_ct.json`` file, or raise one of our errors."""
     return parse_ct_sidecar(read_small(file), name=file.name)
 
 
 def _split(sources: ScanSources, row: GradingRow | None) -> Any:
-    """Return the published split: the folder's word, else the workbook's."""
+    """Return the published split: that of the folder, else of the workbook."""
     return sources.scan.split or (row.split if row else None)
 
 
 def vertebra_records(sources: ScanSources, row: GradingRow | None) -> list[VertebraRecord]:
-    """Return one record for each level of a scan that anything speaks of, in spine order."""
+    """Return one record for each level in mask, centroids or workbook, in spine order."""
     known = sources.mask_levels | sources.points.keys()
     if row:
         known |= row.grades.keys()
@@ -196,7 +196,7 @@ def _by_axis(name: str, axes: str, values: Iterable[float]) -> dict[str, float]:
 
 
 def _assessment(row: GradingRow | None, level: str, *, has_mask: bool | None) -> dict[str, Any]:
-    """Return what the workbook says of one vertebra; x is foreign material, a blank nothing."""
+    """Return the assessment of one vertebra in the workbook; x is foreign material."""
     mark = row.grades.get(level) if row else None
     if row is None or mark is None:
         return {"grade_status": "not_assessed"}
@@ -239,7 +239,7 @@ def scan_record(
 
 
 def _counts(marks: Sequence[Any]) -> dict[str, Any]:
-    """Return how many levels have what grade, and how many an x."""
+    """Return the counts of grades, of fractures and of x among `marks`, and the highest grade."""
     grades = [mark for mark in marks if mark != "x"]
     return {
         "n_graded": len(grades),
@@ -263,8 +263,8 @@ def _subject(
 ) -> SubjectRecord:
     known: dict[str, Any] = {"subject_id": subject, "n_scans": len(scans)}
     for name in _OF_SUBJECT:
-        said = (getattr(scan, name) for scan in scans)
-        known[name] = next((value for value in said if value is not None), None)
+        values = (getattr(scan, name) for scan in scans)
+        known[name] = next((value for value in values if value is not None), None)
     # A level that several series show counts once, with its highest grade.
     grades: dict[str, int] = {}
     for vertebra in vertebrae:

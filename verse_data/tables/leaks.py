@@ -1,4 +1,4 @@
-"""Does anybody sit on two sides of a split? Any split, however its entries are written.
+"""Finds patients on more than one side of a split, however its entries are written.
 
 An entry may be an id, a number, a name or a path; a split may come from lists, CSV files, MONAI
 datalists, nnU-Net's ``splits_final.json`` or our ``folds.json``.
@@ -61,11 +61,11 @@ HEADINGS: Final = [
     "id",
     "ids",
 ]
-"""Headings of the column that holds the entries, the first that is there; in small letters."""
+"""Headings of a column of entries, in lower case and order of preference."""
 _NOT_ENTRIES: Final = frozenset({"fold", "label", "mask", "seg", "segmentation"})
 _INDEX: Final = re.compile(r"(unnamed: ?[0-9]+)?")
 
-# Digits are those of ASCII: int() would read those of other alphabets, and hide that they differ.
+# Only ASCII digits: int() would read those of other alphabets too, and hide that they differ.
 _START: Final = r"(?<![^\W_])"
 _END: Final = r"(?![^\W_])"
 _CANONICAL: Final = re.compile(r"(?:verse|gl)[0-9]{3}")
@@ -82,7 +82,7 @@ _OF_RELEASE: Final = re.compile(
 _SHORT_ID: Final = re.compile(
     r"(?:sub-)?(verse|gl)[-_ ]?([0-9]{1,2})(?=$|\.|_[^0-9])", re.IGNORECASE
 )
-# "VerSe20_ax_500.npy" may mean 500 of VerSe'20: not for us to guess.
+# "VerSe20_ax_500.npy" may mean 500 of VerSe'20, which is not guessed.
 _RELEASE_THEN_ID: Final = re.compile(
     r"(?:sub-)?verse[-_ ]?(?:19|20)_.*(?<![0-9])[0-9]{3}(?![0-9])", re.IGNORECASE
 )
@@ -92,7 +92,7 @@ Sides = dict[str, list[object]]
 
 @dataclass(frozen=True)
 class Leak:
-    """A patient on more than one side, with the entries, as given, that name it on each."""
+    """A patient on more than one side, with its entries on each, as given."""
 
     subject_id: str
     entries: Mapping[str, tuple[str, ...]]
@@ -104,7 +104,7 @@ class Leak:
 
 @dataclass(frozen=True)
 class Unknown:
-    """An entry, as given, that names no patient, or none of the release, and why it is here."""
+    """An entry, as given, that names no patient, or none of the release, and the reason."""
 
     side: str
     entry: str
@@ -116,9 +116,9 @@ class Unknown:
 
 @dataclass(frozen=True)
 class LeakReport:
-    """Who sits on two sides; what could not be placed; patients of each side; rules that were needed.
+    """Patients on two sides, unknown entries, number of patients of each side, and notes.
 
-    Unknown entries that name a patient outside the release are compared all the same.
+    Unknown entries that name a patient outside the release are compared as well.
     """
 
     leaks: tuple[Leak, ...]
@@ -128,7 +128,7 @@ class LeakReport:
 
     @property
     def is_clean(self) -> bool:
-        """Whether nobody leaks, and every entry could be placed."""
+        """Whether no patient is on two sides, and every entry could be placed."""
         return not self.leaks and not self.unknown
 
     def __str__(self) -> str:
@@ -146,7 +146,7 @@ class LeakReport:
 def find_leaks(
     split: Mapping[str, Iterable[object]], *, scans: pd.DataFrame | None = None
 ) -> LeakReport:
-    """Find the patients that sit on more than one side of `split`.
+    """Find the patients that are on more than one side of `split`.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def find_leaks(
         without ``sub-``; numbers; names or paths of files or folders, in the subject-based or the
         MICCAI layout, or derived from them.
     scans : pandas.DataFrame, optional
-        The table of scans of a release. With it, entries that are not of that release are told.
+        The table of scans of a release. With it, entries that are not of that release are reported.
 
     Returns
     -------
@@ -165,7 +165,7 @@ def find_leaks(
     Raises
     ------
     UsageError
-        If a side is a single text, or there are fewer than two sides.
+        If a side is a single string, or there are fewer than two sides.
     """
     if len(split) < 2:
         raise UsageError("A split has at least two sides, such as {'train': [...], 'val': [...]}.")
@@ -195,14 +195,14 @@ def find_leaks(
 
 
 def _printable(value: object) -> str:
-    """Return a name or entry of somebody's file as text that cannot steer the terminal."""
-    return "".join(sign if sign.isprintable() else "\ufffd" for sign in str(value)[:500])
+    """Return text without control characters, which could manipulate a terminal."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in str(value)[:500])
 
 
 def assert_no_leak(
     split: Mapping[str, Iterable[object]], *, scans: pd.DataFrame | None = None
 ) -> None:
-    """Raise unless nobody sits on two sides of `split` and every entry could be placed.
+    """Raise unless no patient is on two sides of `split` and every entry could be placed.
 
     Parameters
     ----------
@@ -212,8 +212,8 @@ def assert_no_leak(
     Raises
     ------
     ValidationFailed
-        Naming each patient with the entries that prove it, and each entry that names nobody; the
-        first 20 of each, then a count.
+        Lists each such patient with its entries, and each entry that could not be placed; the first
+        20 of each, then a count.
     """
     report = find_leaks(split, scans=scans)
     if report.is_clean:
@@ -229,7 +229,7 @@ def assert_no_leak(
 
 
 class _Reading(NamedTuple):
-    """The person that an entry names, if it names one; what is wrong with it, if anything is."""
+    """The person that an entry names, if any, and what is wrong with the entry, if anything."""
 
     subject_id: str | None
     problem: str = ""
@@ -237,7 +237,7 @@ class _Reading(NamedTuple):
 
 
 class _Patients:
-    """Who is behind an entry; with a table of scans, by its own names, whatever they look like."""
+    """Finds the patient that an entry names; names in a table of scans come first, of any form."""
 
     def __init__(self, scans: pd.DataFrame | None, entries: Iterable[object]) -> None:
         self._subject_of = subject_of_series()
@@ -245,7 +245,7 @@ class _Patients:
         if scans is not None:
             self._subject_of |= _names_in(scans)
             self._known = set(scans["subject_id"].dropna().astype(str))
-        # Names such as verse902_split-verse951 tell whose series a series is; what is known stays.
+        # Names such as verse902_split-verse951 hold subject and series; known series are kept.
         for entry in entries:
             for subject, series in _SERIES.findall(_as_text(entry) or ""):
                 self._subject_of.setdefault(series.lower(), subject.lower())
@@ -254,7 +254,7 @@ class _Patients:
         """Return the person that `entry` names: an id, a number, a file's name or a path."""
         text = _as_text(entry)
         if text is None:
-            return _Reading(None, "is neither a text nor a number")
+            return _Reading(None, "is neither text nor a number")
         parts = [part for part in text.split("/") if part]
         number = _NUMBER.fullmatch(parts[-1]) if parts else None
         names: set[str] = set()
@@ -286,17 +286,17 @@ class _Patients:
         return {f"{prefix.lower() or 'verse'}{int(number):03d}" for prefix, number in pairs}
 
     def _in_file_name(self, file: FileName) -> set[str]:
-        """Return what a name of one of the layouts says: its series, or its subject and series."""
+        """Return the ids in a file name of either layout: its scan, or its subject and series."""
         if file.scan_id.lower() in self._subject_of:
             return {file.scan_id.lower()}
         names = {self._canonical(file.subject_id)}
-        # Other labels, such as the 2 of split-2, only count the series of that subject.
+        # Other labels, such as the 2 of split-2, only number the series of that subject.
         if file.series_label and re.fullmatch(r"[0-9]{3}|[^0-9]+[0-9]+", file.series_label):
             names.add(self._canonical(file.series_label))
         return names
 
     def _canonical(self, name: str) -> str:
-        """Return an id in the one form that is compared: verse4, 004 and 4 are verse004."""
+        """Return an id in its canonical form: verse4, 004 and 4 become verse004."""
         found = re.fullmatch(r"(verse|gl|)([0-9]{1,3})", name.lower())
         if found is None or name.lower() in self._subject_of:
             return name.lower()
@@ -312,20 +312,20 @@ class _Patients:
             if subject not in self._known:
                 problem = f"reads as patient {subject}, whom the release does not have"
         elif not _CANONICAL.fullmatch(subject) or subject == "verse000":
-            problem = f"reads as {subject}, which is no id of VerSe such as verse004 or gl003"
+            problem = f"reads as {subject}, which is not an id of VerSe such as verse004 or gl003"
         return _Reading(subject, problem, is_number)
 
 
 def _names_in(scans: pd.DataFrame) -> dict[str, str]:
-    """Return the subject of every name, in small letters, that a table of scans has for one."""
+    """Return the subject of each name (lower case) of a subject, scan or series in a table."""
     owners: defaultdict[str, set[str]] = defaultdict(set)
     for column in ("subject_id", "scan_id", "series_id", "series_label"):
         for name, subject in zip(scans.get(column, ()), scans["subject_id"], strict=False):
-            # The 2 of split-2 only counts the series of a subject.
-            counts = column == "series_label" and not re.search(r"[A-Za-z]|[0-9]{3}", str(name))
-            if pd.notna(name) and pd.notna(subject) and not counts:
+            # The 2 of split-2 only numbers the series of a subject.
+            is_number = column == "series_label" and not re.search(r"[A-Za-z]|[0-9]{3}", str(name))
+            if pd.notna(name) and pd.notna(subject) and not is_number:
                 owners[str(name).lower()].add(str(subject))
-    # What several subjects have names nobody.
+    # A name of several subjects identifies none of them.
     return {name: subjects.pop() for name, subjects in owners.items() if len(subjects) == 1}
 
 
@@ -376,9 +376,9 @@ def _bytes(path: str) -> bytes:
 
 
 def _sides(value: Mapping[str, Any], path: str) -> Sides:
-    """Return the lists of an object, their items divided by fold; what has none stays under its name.
+    """Return the lists of an object; items with a ``fold`` are put into a side for that fold.
 
-    Cross-validation trains on all folds but one, so that any two of them are two sides.
+    Cross-validation trains on all folds but one, so any two folds are two sides.
     """
     sides: Sides = {}
     for side, items in value.items():
@@ -399,13 +399,13 @@ def _sides(value: Mapping[str, Any], path: str) -> Sides:
 
 
 def _entries(item: Any) -> list[object]:
-    """Return the entries of one item; of a datalist's object, its image or images."""
+    """Return the entries of one item; for an object of a datalist, its image or images."""
     if isinstance(item, dict):
         by_name = {key.lower(): value for key, value in item.items()}
         texts = [v for k, v in by_name.items() if k not in _NOT_ENTRIES and isinstance(v, str)]
         named = [by_name[key] for key in HEADINGS if key in by_name]
         item = next(iter(named + texts), None)
-    # The channels of one image stand in a list.
+    # A list holds the channels of one image.
     return list(item) if isinstance(item, list) and item else [item]
 
 
@@ -417,10 +417,11 @@ def _read_list(path: str) -> list[object]:
     try:
         lines = _bytes(path).decode("utf-8-sig").splitlines()
         lines = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
-        mark = next((mark for mark in "\t;" if lines and mark in lines[0]), ",")
-        rows = list(csv.reader(lines, delimiter=mark, strict=False))
+        delimiter = next((mark for mark in "\t;" if lines and mark in lines[0]), ",")
+        rows = list(csv.reader(lines, delimiter=delimiter, strict=False))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValidationFailed(f"{path}: no UTF-8 text or CSV, an entry a line: {error}.") from None
+        why = f"not UTF-8 text or CSV with one entry per line: {error}"
+        raise ValidationFailed(f"{path}: {why}.") from None
     if not rows:
         return []
     rows = [[cell.strip() for cell in row] for row in rows]

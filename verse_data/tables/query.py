@@ -1,7 +1,7 @@
 """The ``where=`` language: conditions over the documented columns of a table.
 
-``docs/queries.md`` describes it. Text is never run: an allow-list of words comes before Python's own
-parser; a walk over the syntax tree refuses what the language lacks, and evaluates the rest by NumPy.
+``docs/queries.md`` describes it. Text is never executed: an allow-list of words, Python's parser
+and a walk over the syntax tree refuse what is not part of the language; NumPy evaluates the rest.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_DEPTH: Final = 20  # brackets open at once, and `not` or `-` in a row
 
 Value = bool | int | float | str
 Mask = npt.NDArray[np.bool_]
-# By row: 1 is true, -1 is false, 0 is unknown. `and` takes the least, `or` the greatest.
+# By row: 1 is true, -1 is false, 0 is unknown. `and` takes the minimum, `or` the maximum.
 Truth = npt.NDArray[np.int8]
 
 _OPERATORS: Final[dict[type[ast.cmpop], Callable[[Any, Any], Any]]] = {
@@ -43,7 +43,7 @@ _OPERATORS: Final[dict[type[ast.cmpop], Callable[[Any, Any], Any]]] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
-# What a column is, and how a condition on it is written.
+# For each kind of column: its description in messages, and an example of a condition.
 _KINDS: Final = {
     "number": ("a number", "{} >= 1"),
     "boolean": ("true or false", "{0} or not {0}"),
@@ -51,16 +51,16 @@ _KINDS: Final = {
     "level": ("a vertebral level", "{} >= 'T12'"),
     "other": ("of a kind that queries do not compare", ""),
 }
-# By names of Python's types, of NumPy's, and of what pandas finds in columns of any type.
+# By names of types of Python and NumPy, and of pandas' ``infer_dtype``.
 _KIND_OF: Final = {
     **dict.fromkeys(["i", "u", "f", "int", "float"], "number"),
     **dict.fromkeys(["b", "bool", "boolean"], "boolean"),
     **dict.fromkeys(["str", "string", "empty"], "text"),
 }
-_BIGGEST: Final = 2.0**53  # beyond it, float64 no longer tells whole numbers apart
-_PLACE: Final = {level: place for place, level in enumerate(LEVELS)}
+_MAX_NUMBER: Final = 2.0**53  # above it, float64 cannot represent all integers
+_INDEX: Final = {level: index for index, level in enumerate(LEVELS)}
 
-# What other languages say, and what is meant.
+# Operators of other languages, and what to write instead.
 _INSTEAD: Final = {
     sign: text
     for signs, text in (
@@ -101,17 +101,17 @@ _WORD: Final = re.compile(
     |(?P<other>.)""",
     re.VERBOSE | re.ASCII | re.DOTALL,
 )
-# What is said of each kind of word that a query cannot have.
+# The message for each kind of word that a query cannot have.
 _REFUSED: Final = {
     "foreign": "{word!r} is not part of the query language. {instead}",
-    "prefixed": "{word!r} stands before a text; write the text alone, in quotes.",
+    "prefixed": "{word!r} is directly before a text; write only the text, in quotes.",
     "capitals": "write {small} in small letters.",
     "small": "Write True and False so.",
     "none": "Write missing(column) to ask whether a value is missing.",
     "texts": "two texts without a comma between them.",
     "unended": "a text that does not end, or has a backslash.",
     "unprintable": "a text with characters that cannot be printed.",
-    "unspaced": "a number that runs on into letters; texts stand in quotes.",
+    "unspaced": "a number with letters directly after it; put texts in quotes.",
     "exotic": "{unicode} outside quotes. Names are plain ASCII letters; look-alikes are other names.",
     "other": (
         "{word!r} is not part of the query language. The words are columns, values, "
@@ -139,7 +139,7 @@ def columns_used(where: str) -> tuple[str, ...]:
 
 
 def matches(table: pd.DataFrame, where: str) -> Mask:
-    """Return, for each row of `table`, whether `where` is true for it; refuse what is no query."""
+    """Return, for each row of `table`, whether `where` is true for it, or raise QueryRefused."""
     query = _Query(where, table)
     return query.truth(query.tree) > 0
 
@@ -165,19 +165,19 @@ def select(table: pd.DataFrame, where: str | None) -> pd.DataFrame:
 
 
 def check_condition(where: str, table: TableName = "vertebrae") -> None:
-    """Raise `QueryRefused` if `where` is no condition on a table of a release; no row is needed."""
+    """Raise `QueryRefused` if `where` is not a valid condition on a table; needs no rows."""
     select(to_frame(table, []), where)
 
 
 @lru_cache(maxsize=256)
 def _parse(where: str) -> tuple[str, ast.expr]:
-    """Return `where` on one line, and its syntax tree; both are only read."""
+    """Return `where` on one line, and its syntax tree; callers must not change the tree."""
     if not where.strip() or len(where) > MAX_LENGTH:
         raise QueryRefused(
             f"The query is empty, or over the limit of {MAX_LENGTH:,} characters: select in two steps."
         )
     _check_words(where)
-    # On one line, with each blank where one was: positions stay the user's.
+    # Each line break becomes one blank, so that positions stay the user's.
     line = re.sub(r"[\t\r\n]", " ", where).rstrip()
     start = len(line) - len(line.lstrip())
     try:
@@ -215,8 +215,8 @@ def _check_words(where: str) -> None:
 
 
 def _span(line: str, first: ast.expr, last: ast.expr | None = None) -> tuple[int, int]:
-    """Return where in `line` a part starts, and where the `last` part ends."""
-    # Python counts bytes, and from the first word; texts in quotes may hold more than ASCII.
+    """Return the position in `line` where `first` starts, and where `last` (or `first`) ends."""
+    # Python counts bytes, from the first word; texts in quotes may hold more than ASCII.
     start = len(line) - len(line.lstrip())
     data, end = line[start:].encode(), (last or first).end_col_offset
     return start + len(data[: first.col_offset].decode()), start + len(data[:end].decode())
@@ -224,7 +224,7 @@ def _span(line: str, first: ast.expr, last: ast.expr | None = None) -> tuple[int
 
 def _refuse(where: str, start: int, end: int, problem: str) -> NoReturn:
     """Raise :class:`QueryRefused` with `problem` and a line that points at the place."""
-    # What is not printable could steer the terminal that shows the error.
+    # Control characters could manipulate the terminal that shows the error.
     line = re.sub(r"\s", " ", where)
     shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in line)
     first, last = max(start - 60, 0), min(end + 60, len(shown))
@@ -236,13 +236,13 @@ def _refuse(where: str, start: int, end: int, problem: str) -> NoReturn:
 
 @dataclass(frozen=True)
 class _Column:
-    """A column in a form that compares: numbers as float64, levels as places along the spine."""
+    """A column in comparable form: numbers as float64, levels as index along the spine."""
 
     name: str
     kind: str  # of _KINDS, or "any" where there is no table
     data: npt.NDArray[Any]
     known: Mask
-    vocabulary: tuple[Value, ...] = ()  # where the documentation lists all that it can hold
+    vocabulary: tuple[Value, ...] = ()  # all possible values, if they are documented
 
     def __str__(self) -> str:
         return f"{self.name} is {_KINDS[self.kind][0]}"
@@ -254,16 +254,16 @@ class _Column:
 
     @property
     def choices(self) -> str:
-        """Return the values of the vocabulary, in words."""
+        """Return the sentence that lists the vocabulary."""
         return f"Known: {', '.join(map(str, self.vocabulary))}."
 
     def operand(self, value: Any) -> Any:
-        """Return `value` as the data have it."""
-        return _PLACE[value] if self.kind == "level" else value
+        """Return `value` in the form of `data`."""
+        return _INDEX[value] if self.kind == "level" else value
 
 
 class _Query:
-    """A condition, and the table that it is asked of; without one, only the grammar is checked."""
+    """A condition on a table; without a table, only the grammar is checked."""
 
     def __init__(self, where: object, table: pd.DataFrame | None = None) -> None:
         if not isinstance(where, str):
@@ -319,10 +319,10 @@ class _Query:
         if ordered and first.kind in {"text", "boolean"}:
             self._refuse(f"{first}, which has no order: use ==, != or in.", *sides)
         if ordered and first.vocabulary and len(columns) == 1:
-            every = np.array([first.operand(value) for value in first.vocabulary])
-            if not compare(*(every if part is first.data else part for part in operands)).any():
-                nothing = f"nothing that {first.name} can hold satisfies this. {first.choices}"
-                self._refuse(nothing, *sides)
+            possible = np.array([first.operand(value) for value in first.vocabulary])
+            if not compare(*(possible if part is first.data else part for part in operands)).any():
+                problem = f"nothing that {first.name} can hold satisfies this. {first.choices}"
+                self._refuse(problem, *sides)
         return _truth(compare(*operands), first.known & last.known)
 
     def _member(self, left: ast.expr, values: ast.expr, *, invert: bool) -> Truth:
@@ -343,7 +343,7 @@ class _Query:
             self._refuse(f"there is no definition {name}.{known}", node)
         condition = ast.parse(DEFINITIONS[name].expression, mode="eval").body
         for part in ast.walk(condition):
-            # What does not fit is pointed at by the name that the user wrote.
+            # Errors point at the name that the user wrote.
             ast.copy_location(part, node)
         return condition
 
@@ -368,7 +368,7 @@ class _Query:
         return _read(name, column)
 
     def _value(self, node: ast.expr, column: _Column, ordered: bool) -> Any:  # noqa: FBT001
-        """Return a value as the column's data have it; refuse one that no row can hold."""
+        """Return a value in the form of the column's data; refuse one that no row can hold."""
         try:
             value = ast.literal_eval(node)
         except ValueError:
@@ -376,14 +376,14 @@ class _Query:
         kind = _KIND_OF.get(type(value).__name__)
         if kind is None:
             self._refuse("a column or a plain value is expected here; lists stand after in.", node)
-        if kind == "number" and not abs(value) <= _BIGGEST:
+        if kind == "number" and not abs(value) <= _MAX_NUMBER:
             self._refuse("the number is too large.", node)
         if column.kind == "any":
             return False
         if kind != ("text" if column.kind == "level" else column.kind):
             example = f"write, for example, {column.example}."
             self._refuse(f"{column}, and {value!r} is not: {example}", node)
-        # An inequality needs no number of the vocabulary.
+        # In an inequality, a number need not be in the vocabulary.
         closed = column.vocabulary and not (ordered and kind == "number")
         if closed and value not in column.vocabulary:
             guess = "" if kind == "number" else _nearest(value, map(str, column.vocabulary))
@@ -402,7 +402,7 @@ def _truth(outcome: Any, known: Mask) -> Truth:
 def _read(name: str, column: pd.Series) -> _Column:
     category = isinstance(column.dtype, pd.CategoricalDtype)
     words: Any = column.cat.categories if category else column
-    # The type tells what a column holds, or else its values do.
+    # The kind follows from the type of the column, or else from its values.
     kind = _KIND_OF.get(column.dtype.kind) or _KIND_OF.get(infer_dtype(words, skipna=True), "other")
     known = column.notna().to_numpy(dtype=bool)
     vocabulary = _documented().get((name, kind), ())
@@ -417,22 +417,22 @@ def _read(name: str, column: pd.Series) -> _Column:
         return _Column(name, kind, data, ~np.isnan(data), vocabulary)
     codes, texts = (column.cat.codes.to_numpy(), words) if category else pd.factorize(column)
     if name == "level" or (category and column.cat.ordered and set() < {*words} <= {*LEVELS}):
-        places = np.array([*map(_PLACE.get, texts), None], dtype=np.float64)[codes]
-        return _Column(name, "level", places, ~np.isnan(places), LEVELS)
+        indices = np.array([*map(_INDEX.get, texts), None], dtype=np.float64)[codes]
+        return _Column(name, "level", indices, ~np.isnan(indices), LEVELS)
     return _Column(name, kind, np.array([*texts, ""], dtype=object)[codes], known, vocabulary)
 
 
 @cache
 def _documented() -> dict[tuple[str, str], tuple[Value, ...]]:
     """Return the vocabulary of each documented column that has one, by name and kind."""
-    every = [column for table in MODELS for column in columns(table)]
-    texts = {(column.name, "text"): column.categories for column in every if column.categories}
-    numbers = {(column.name, "number"): column.numbers for column in every if column.numbers}
+    documented = [column for table in MODELS for column in columns(table)]
+    texts = {(column.name, "text"): column.categories for column in documented if column.categories}
+    numbers = {(column.name, "number"): column.numbers for column in documented if column.numbers}
     return {**texts, **numbers}
 
 
 def _hint(name: str, names: Iterable[str]) -> str:
-    """Return what to write in place of a name that is no column of the table, or nothing."""
+    """Return a hint for a name that is not a column of the table, or ``""``."""
     table = next((t for t in MODELS if name in {column.name for column in columns(t)}), None)
     if table:
         return (
@@ -444,7 +444,7 @@ def _hint(name: str, names: Iterable[str]) -> str:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    """Return which `known` name is spelt most alike; without quotes, in which only texts stand."""
+    """Return a question with the `known` name of the most similar spelling, or ``""``."""
     folded = {other.lower(): other for other in known}
     found = difflib.get_close_matches(name.lower(), folded, n=1)
     return f" Did you mean {folded[found[0]]}?" if found else ""

@@ -1,8 +1,8 @@
 """JSON Schemas of the records, generated from the models; a published version never changes.
 
-``schemas/<version>/<name>.schema.json`` is what :func:`render` gives under the locked Pydantic, and
-``schemas/published.json`` holds the digest of every schema that has been released. A change of a
-released model needs a new :data:`SCHEMA_VERSION`.
+``schemas/<version>/<name>.schema.json`` is what :func:`render` returns with the pinned Pydantic,
+and ``schemas/published.json`` holds the digest of every schema that has been released. A change of
+a released model needs a new :data:`SCHEMA_VERSION`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SCHEMA_VERSION: Final = "2.0.0"
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _PUBLISHED: Final = "published.json"
 
-# Name of each schema: the model it is made from, and the source of fields that name none.
+# Name of each schema: the model that it is made from, and the source of fields without one.
 MODELS: Final[dict[str, tuple[str, str]]] = {
     "scan": ("records.tables.ScanRecord", "table scans"),
     "vertebra": ("records.tables.VertebraRecord", "table vertebrae"),
@@ -56,7 +56,7 @@ def render(name: str) -> bytes:
     """Return the JSON Schema `name` as it is written to disk."""
     root = model(name)
     schema = root.model_json_schema(mode="validation")
-    # The records that it is made of are found in the module of its model.
+    # Nested records are found by name in the module of the model.
     parts = vars(importlib.import_module(root.__module__))
     for title, part in {**schema.get("$defs", {}), root.__name__: schema}.items():
         if isinstance(parts.get(title), type) and issubclass(parts[title], Record):
@@ -66,7 +66,7 @@ def render(name: str) -> bytes:
 
 
 def _describe(schema: dict[str, Any], record: type[Record], source: str) -> None:
-    """Give each field a description and a source where the model says them in its docstring."""
+    """Add the description from the model's docstring, and a source, to each field that has none."""
     docstring = inspect.getdoc(record) or ""
     schema["description"] = docstring.partition("\n")[0]
     attributes = docstring.partition("Attributes\n----------\n")[2]
@@ -87,7 +87,7 @@ def _rendered() -> dict[str, bytes]:
 
 
 def _stale(folder: Path) -> dict[Path, bytes]:
-    """Return the files of this version below `folder` that are not as they should be, and how."""
+    """Return the files of this version below `folder` that are missing or stale, with content."""
     paths = {folder / SCHEMA_VERSION / name: content for name, content in _rendered().items()}
     return {p: new for p, new in paths.items() if not p.exists() or p.read_bytes() != new}
 
@@ -95,12 +95,12 @@ def _stale(folder: Path) -> dict[Path, bytes]:
 def write(folder: Path) -> list[Path]:
     """Write every schema of this version below `folder`; return the files that changed."""
     published, stale = _published(folder).get(SCHEMA_VERSION, {}), _stale(folder)
-    moved = [
+    changed = [
         p.name for p, new in stale.items() if published.get(p.name, _digest(new)) != _digest(new)
     ]
-    if moved:
+    if changed:
         raise UsageError(
-            f"{', '.join(sorted(moved))} of version {SCHEMA_VERSION} has been published and must "
+            f"{', '.join(sorted(changed))} of version {SCHEMA_VERSION} has been published and must "
             f"not change. Raise SCHEMA_VERSION in verse_data/tables/schemas.py."
         )
     for path, content in stale.items():
@@ -109,7 +109,7 @@ def write(folder: Path) -> list[Path]:
 
 
 def publish(folder: Path) -> None:
-    """Write this version's schemas, and note their digests: from now on they never change."""
+    """Write this version's schemas, and record their digests: from now on they never change."""
     write(folder)
     digests = {name: _digest(content) for name, content in _rendered().items()}
     known = {**_published(folder), SCHEMA_VERSION: digests}
@@ -121,7 +121,7 @@ def check(folder: Path | None = None) -> list[str]:
     """Return what is wrong with the schemas in `folder`: stale, missing, or changed after release."""
     folder = folder or locate("schemas")
     problems = [
-        f"{path} is {'not what the model gives' if path.exists() else 'missing'}: "
+        f"{path} is {'not up to date with the model' if path.exists() else 'missing'}: "
         f"verse-data schemas write"
         for path in _stale(folder)
     ]

@@ -38,7 +38,7 @@ def official_splits(scans: pd.DataFrame) -> dict[Split, SplitPart]:
     Raises
     ------
     ValidationFailed
-        If a subject sits in two splits, in one spelling or in two that differ in case alone.
+        If a subject is in two splits, also under two spellings that differ only in case.
     """
     parts: dict[Split, SplitPart] = {}
     for name in SPLITS:
@@ -60,7 +60,7 @@ def of_split(scans: pd.DataFrame, split: str | None) -> pd.DataFrame:
 
 
 def subject_of_series(entry: CatalogEntry | None = None) -> dict[str, str]:
-    """Return the subject of each series that does not carry its subject's name.
+    """Return the subject of each series whose name is not that of its subject.
 
     For VerSe these are the 37 series of 18 subjects: ``verse201`` and ``verse253`` are both
     ``verse401``.
@@ -70,5 +70,5 @@ def subject_of_series(entry: CatalogEntry | None = None) -> dict[str, str]:
     entry : CatalogEntry, optional
         Adds the expected series of a release to those known from VerSe.
     """
-    every = {**SUBJECT_OF_SERIES, **(entry.subject_of_series if entry else {})}
-    return {series: subject for series, subject in every.items() if series != subject}
+    known = {**SUBJECT_OF_SERIES, **(entry.subject_of_series if entry else {})}
+    return {series: subject for series, subject in known.items() if series != subject}

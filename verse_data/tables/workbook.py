@@ -24,33 +24,33 @@ from verse_data.records.tables import COLUMNS, SHEET
 from verse_data.tables.workbook_child import MAX_COLUMNS, MAX_ROWS
 
 TIMEOUT_SECONDS: Final = 60.0
-"""For a child that waits; one that works is ended by its own limit of 20 s of processor time."""
+"""Wall time of the child, in case it hangs; its own limit is 20 s of processor time."""
 MAX_XLSX_BYTES, MAX_CSV_BYTES = 32 << 20, 8 << 20
 
-_KEPT: Final = ("SYSTEMROOT",)
-"""All of the environment that the child sees: Python does not start on Windows without it."""
+_ENVIRONMENT: Final = ("SYSTEMROOT",)
+"""The environment of the child: Python does not start on Windows without this variable."""
 _REMEDY: Final = (
     "Get it again from its source; or open it in a spreadsheet program and export the sheet as CSV."
 )
-_MEND: Final = (
-    "Mend these cells and read it again. The 48 headings are those of supplement E1 of "
+_CORRECT: Final = (
+    "Correct these cells and read it again. The 48 headings are those of supplement E1 of "
     "Löffler et al. 2020."
 )
 _BLANK: Final = frozenset({"DXA T-value"})
-"""What the workbook says ``n/a`` in: pandas writes such a cell as an empty field."""
+"""Columns in which the workbook has ``n/a``, which pandas writes as an empty field."""
 _NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]{0,8})(\.[0-9]{1,17})?")
-"""A number of a CSV file; all else is text, and no signs, blanks or exponents are guessed at."""
+"""A number of a CSV file; anything else, also with a plus sign, blank or exponent, is text."""
 _CHILD: Final = Path(__file__).with_name("workbook_child.py")
-_log = logging.getLogger("verse_data.tables.workbook")
+_log = logging.getLogger(__name__)
 
 Value = int | float | bool | str
-"""Of a cell: whole numbers are int; formulas, dates and error values are text."""
+"""Value of a cell: whole numbers are int; formulas, dates and error values are text."""
 _Cells = dict[int, dict[int, Value]]
 """Filled cells by row and column number."""
 
 
 class SheetRow(NamedTuple):
-    """One row with anything in it: its number in the file, and its filled cells by heading."""
+    """One row that is not empty: its number in the file, and its filled cells by heading."""
 
     number: int
     cells: dict[str, Value]
@@ -58,7 +58,7 @@ class SheetRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Sheet:
-    """The data sheet; `sheet` is empty for a CSV file, `blank` are headings whose ``n/a`` it leaves empty."""
+    """The data sheet. A CSV file has an empty `sheet`, and may leave `blank` columns empty."""
 
     file: str
     sheet: str
@@ -67,19 +67,19 @@ class Sheet:
     blank: frozenset[str] = frozenset()
 
     def column(self, heading: str) -> str:
-        """Return a heading with its column letter, as error texts show it."""
+        """Return a heading with its column letter, for messages."""
         return f"{self.letters.get(heading, '?')} ({heading})"
 
 
 def read_sheet(path: Path, *, name: str | None = None) -> Sheet:
-    """Read the data sheet at `path`, an .xlsx or CSV export by content; errors call it `name`."""
-    called = name or path.name
-    _check_size(path.stat().st_size, MAX_XLSX_BYTES, name=called)
-    return parse_sheet(path.read_bytes(), name=called)
+    """Read the data sheet at `path`, an .xlsx or CSV export by content; `name` is for messages."""
+    name = name or path.name
+    _check_size(path.stat().st_size, MAX_XLSX_BYTES, name=name)
+    return parse_sheet(path.read_bytes(), name=name)
 
 
 def read_locked_sheet(file: SourceFile) -> Sheet:
-    """Read the data sheet of a locked workbook, once its bytes are known to be the locked ones."""
+    """Read the data sheet of a locked workbook, after checking its bytes against the lock."""
     _check_size(file.size, MAX_XLSX_BYTES, name=file.name)
     return parse_sheet(file.read(), name=file.name)
 
@@ -87,7 +87,7 @@ def read_locked_sheet(file: SourceFile) -> Sheet:
 def parse_sheet(data: bytes, *, name: str) -> Sheet:
     """Return the data sheet in the bytes of a workbook or CSV export.
 
-    Raises SheetRefused beyond a limit, and ValidationFailed for what is no such table.
+    Raises SheetRefused beyond a limit, and ValidationFailed if it is not such a table.
     """
     if data[:2] != b"PK":
         return _sheet("", [], _csv_cells(data, name), name)
@@ -99,7 +99,7 @@ def parse_sheet(data: bytes, *, name: str) -> Sheet:
         listed = ", ".join(repr(title) for title, *_ in chosen or pages) or "none"
         raise ValidationFailed(
             f"{name}: {len(chosen) or 'no'} sheets have the headings of the gradings; its sheets are "
-            f"{listed}. Keep the one that holds, and call it {SHEET!r}."
+            f"{listed}. Keep the valid one, and call it {SHEET!r}."
         )
     return _sheet(*chosen[0], name)
 
@@ -122,7 +122,7 @@ def _pages(data: bytes, name: str) -> Iterator[tuple[str, list[str], _Cells]]:
             capture_output=True,
             timeout=TIMEOUT_SECONDS,
             input=data,
-            env={name: os.environ[name] for name in _KEPT if name in os.environ},
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
         )
     except subprocess.TimeoutExpired:
         raise SheetRefused(
@@ -136,7 +136,9 @@ def _pages(data: bytes, name: str) -> Iterator[tuple[str, list[str], _Cells]]:
     else:
         answer = json.loads(done.stdout)
     if "unreadable" in answer:
-        raise ValidationFailed(f"{name}: no readable workbook ({answer['unreadable']}). {_REMEDY}")
+        raise ValidationFailed(
+            f"{name}: not a readable workbook ({answer['unreadable']}). {_REMEDY}"
+        )
     if "refused" in answer:
         raise SheetRefused(f"{name}: {answer['refused']}. {_REMEDY}")
     for title, merged, rows in answer["sheets"]:
@@ -154,29 +156,29 @@ def _headings(cells: _Cells) -> dict[int, str]:
 
 
 def _sheet(title: str, merged: list[str], cells: _Cells, name: str) -> Sheet:
-    """Return the sheet with these cells; raise unless its headings are the 48 known ones, in any order."""
+    """Return the sheet of these cells, or raise unless it has the 48 headings, in any order."""
     headings, letters = _headings(cells), dict[str, str]()
     problem, problems = partial(Problem, file=name, sheet=title), list[Problem]()
     for column, heading in headings.items():
         here = letters_of(column)
         if heading in letters:
-            rule = f"stands in column {letters[heading]} already"
+            rule = f"is already in column {letters[heading]}"
             problems.append(problem(row=1, column=here, value=heading, rule=rule))
         elif heading not in COLUMNS:
-            rule = "is no column of the grading table; take it out"
+            rule = "is not a column of the grading table; remove it"
             problems.append(problem(row=1, column=here, value=heading, rule=rule))
         letters[heading] = here
     absent = [heading for heading in COLUMNS if heading not in letters]
     problems += [problem(row=1, column=heading, rule="is missing") for heading in absent]
-    only_first = "merged cells: only the first of them has a value; take the merge apart"
+    only_first = "merged cells: only the first of them has a value; unmerge them"
     problems += [problem(column=area, rule=only_first) for area in merged]
     # The value of a cell without a heading may be a person's name, and is not repeated.
     problems += [
-        problem(row=row, column=letters_of(column), rule="a cell beside the columns with a heading")
+        problem(row=row, column=letters_of(column), rule="a cell in a column without a heading")
         for row, filled in cells.items()
         for column in sorted(filled.keys() - headings.keys())
     ]
-    raise_problems(problems, what=name, then=_MEND)
+    raise_problems(problems, what=name, then=_CORRECT)
     rows = (
         SheetRow(row, {headings[column]: value for column, value in filled.items()})
         for row, filled in cells.items()
@@ -213,8 +215,8 @@ def _csv_cells(data: bytes, name: str) -> _Cells:
     first = lines[0][1] if lines else []
     if len(first) < 2:
         raise ValidationFailed(
-            f"{name}, row 1: fields are separated by no comma, or the file is empty. Export the sheet "
-            f"again with commas between fields and points in numbers."
+            f"{name}, row 1: there is no comma between fields, or the file is empty. Export the "
+            f"sheet again with commas between fields and decimal points in numbers."
         )
     uneven = [
         Problem(file=name, row=row, rule=f"{len(fields)} fields where the heading has {len(first)}")

@@ -1,8 +1,8 @@
 """Runs as a process of its own: reads one workbook with openpyxl and writes its cells as JSON.
 
-Numbers and truth values are themselves; all else (text, formulas, dates, error values) is text.
-The parent starts it with ``python -I -S`` and nothing of this package. Limits on memory and time are
-set before openpyxl sees the file, so that a workbook made to bring a reader down ends this process.
+Numbers and booleans keep their type; everything else (formulas, dates, error values) becomes text.
+The parent starts it with ``python -I -S``, without this package. Limits on memory and time are set
+before openpyxl sees the file, so that a malicious workbook ends only this process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import zipfile
 import zlib
 from typing import Any
 
-# The real workbook has 9,300 filled cells. What is written here, the parent holds several times over.
+# The real workbook has 9,300 filled cells. The parent needs several times the memory of the output.
 MAX_ROWS, MAX_COLUMNS, MAX_CELLS, MAX_TEXT = 20_000, 200, 50_000, 4_096
 _MAX_MEMBERS, _MAX_MERGED = 200, 1_000
 _INFLATED, _OUTPUT = 16 << 20, 16 << 20
@@ -28,19 +28,19 @@ _ROW, _CELL, _VALUE, _FORMULA = (_MAIN + tag for tag in ("row", "c", "v", "f"))
 _PLACE = re.compile(r"([A-Z]{1,3})([1-9][0-9]{0,6})")
 _ROW_NUMBER = re.compile(r"[1-9][0-9]{0,6}")
 _NUMBER = re.compile(r"(?!-0$)-?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?")
-_WRITTEN = {"n": _NUMBER, "s": re.compile(r"0|[1-9][0-9]*"), "b": re.compile(r"[01]")}
-"""How spreadsheets write a number, the number of a shared text, and a truth value."""
+_CELL_FORMS = {"n": _NUMBER, "s": re.compile(r"0|[1-9][0-9]*"), "b": re.compile(r"[01]")}
+"""How spreadsheets write a number, the index of a shared string, and a boolean."""
 
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, SyntaxError)
-"""What zipfile says of a damaged zip, and expat of text that is no XML."""
+"""Errors of zipfile for a damaged zip, and of expat for text that is not XML."""
 
 
 class _Refused(Exception):
-    """The workbook is beyond a limit, or could be read in two ways."""
+    """The workbook is beyond a limit, or ambiguous."""
 
 
 def main(folders: list[str]) -> None:
-    """Write the sheets of the workbook on stdin to stdout, or why they are not to be had."""
+    """Write the sheets of the workbook on stdin to stdout, or the reason why it cannot be read."""
     _limit()
     sys.path[:0] = folders
     # openpyxl imports these two if it can, and needs neither for reading.
@@ -77,12 +77,12 @@ def _limit() -> None:
 
 
 def _check_archive(stream: io.BytesIO) -> None:
-    """Raise if the zip is damaged, beyond a limit, or no workbook that openpyxl reads."""
+    """Raise if the zip is damaged, beyond a limit, or not a workbook that openpyxl reads."""
     with zipfile.ZipFile(stream) as archive:
         members = {member.filename.casefold(): member for member in archive.infolist()}
         if len(archive.infolist()) > _MAX_MEMBERS or len(members) < len(archive.infolist()):
             raise _Refused(f"more than {_MAX_MEMBERS} members, or two of one name")
-        # zipfile reads no more of a member than its listed size, and then finds its CRC wrong.
+        # A member with a wrong listed size cannot exceed it: zipfile stops there, with a CRC error.
         if sum(member.file_size for member in members.values()) > _INFLATED:
             raise _Refused(f"it inflates to more than {_INFLATED >> 20} MiB")
         if "xl/workbook.xml" not in members:
@@ -94,11 +94,11 @@ def _check_archive(stream: io.BytesIO) -> None:
 
 
 def _forbid_document_types() -> None:
-    """Let openpyxl parse no XML with a document type: defusedxml alone refuses only its entities."""
+    """Make openpyxl refuse XML with a document type; defusedxml alone refuses only entities."""
     import defusedxml.ElementTree
 
     safe: Any = defusedxml.ElementTree
-    # openpyxl takes these two from there, as it is imported.
+    # openpyxl imports these two from there.
     safe.fromstring = functools.partial(safe.fromstring, forbid_dtd=True)
     safe.iterparse = functools.partial(safe.iterparse, forbid_dtd=True)
 
@@ -134,7 +134,7 @@ def _sheets(stream: io.BytesIO) -> list[Any]:
 def _row(parser: Any, row: Any) -> tuple[int, list[Any]]:
     """Return the number and the filled cells of a row, each with column and value.
 
-    openpyxl alone keeps the last of two cells in one place, drops a row that comes again, and reads
+    openpyxl itself keeps the last of two cells at one place, drops a repeated row, and reads
     ``0_2`` as 2: the first two are refused here, the last stays text.
     """
     from openpyxl.utils import column_index_from_string
@@ -142,7 +142,7 @@ def _row(parser: Any, row: Any) -> tuple[int, list[Any]]:
     written = row.get("r", str(parser.row_counter + 1))
     number = int(written) if _ROW_NUMBER.fullmatch(written) else 0
     if number <= parser.row_counter:
-        raise _Refused(f"row {written[:20]!r} is no row number, comes twice, or is out of order")
+        raise _Refused(f"row {written[:20]!r} is not a row number, is repeated, or is out of order")
     parser.row_counter, here, last, filled = number, str(number), 0, []
     for cell in row:
         place = cell.get("r")
@@ -156,11 +156,11 @@ def _row(parser: Any, row: Any) -> tuple[int, list[Any]]:
                 f"row {number:,}: cell {(place or cell.tag)[:80]!r} is not of this row, comes twice, "
                 f"or is out of order"
             )
-        if len(values) > 1 or any(map(_is_odd_part, cell)):
+        if len(values) > 1 or any(map(_is_ambiguous, cell)):
             raise _Refused(f"row {number:,}: a cell with two values, or a row in it")
         parser.col_counter, last = last, column
         text = (values[0].text or "") if values else ""
-        form = _WRITTEN.get(cell.get("t", "n"))
+        form = _CELL_FORMS.get(cell.get("t", "n"))
         if text and form and not form.fullmatch(text) and cell.find(_FORMULA) is None:
             value: Any = text[:64]
         else:
@@ -177,15 +177,15 @@ def _row(parser: Any, row: Any) -> tuple[int, list[Any]]:
     return number, filled
 
 
-def _is_odd_part(part: Any) -> bool:
-    """Tell whether a part of a cell is a row, holds one, or is a value in parts."""
+def _is_ambiguous(part: Any) -> bool:
+    """Return whether a child of a cell is a row, contains one, or is a value with children."""
     if not len(part):
         return bool(part.tag == _ROW)
     return part.tag in {_ROW, _VALUE} or next(part.iter(_ROW), None) is not None
 
 
 def _plain(value: Any, kind: str) -> Any:
-    """Return a number, a truth value, or text for all else; only real text may be long."""
+    """Return a number, a boolean, or text for anything else; only a text cell may be long."""
     if kind == "b":
         return bool(value)
     if kind == "n" and isinstance(value, (int, float)) and abs(value) < 1e300:

@@ -1,4 +1,4 @@
-"""PyTorch datasets over the stores: scans, vertebrae, patches. The only room with torch.
+"""PyTorch datasets over the stores: scans, vertebrae, patches. The only package that imports torch.
 
 Bridges to other packages are modules of their own, loaded when imported:
 ``verse_data.training.monai``, ``verse_data.training.torchio``, ``verse_data.training.lightning``.

@@ -1,4 +1,4 @@
-"""Checks of values that users give, so that a wrong one is an error of ours, at once."""
+"""Checks of arguments, so that a wrong value raises UsageError at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Millimetres = float | Sequence[float]
 
 
 def whole(option: str, value: object, *, least: int = 0, below: int = 2**63) -> int:
-    """Return `value` as an ``int`` if it is a whole number that is allowed."""
+    """Return `value` as an ``int`` if it is a whole number in the allowed range."""
     try:
         number = operator.index(cast("SupportsIndex", value))
     except TypeError:
@@ -30,7 +30,7 @@ def whole(option: str, value: object, *, least: int = 0, below: int = 2**63) -> 
 
 
 def finite(option: str, value: object, *, least: float = -math.inf) -> float:
-    """Return `value` as a ``float`` if it is a finite number that is allowed."""
+    """Return `value` as a ``float`` if it is a finite number in the allowed range."""
     number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
     if math.isfinite(number) and number >= least:
         return number
@@ -39,14 +39,14 @@ def finite(option: str, value: object, *, least: float = -math.inf) -> float:
 
 
 def one_of(option: str, value: object, allowed: Sequence[str]) -> str:
-    """Return `value` if it is `allowed`."""
+    """Return `value` if it is one of `allowed`."""
     if isinstance(value, str) and value in allowed:
         return value
     raise UsageError(f"{option}={value!r} is none of {', '.join(allowed)}.")
 
 
 def voxels(option: str, value: object) -> Shape:
-    """Return `value` as three numbers of voxels; a single one stands for all three."""
+    """Return `value`, one number of voxels or three, as three."""
     given = (value,) * 3 if isinstance(value, Integral) else value
     try:
         x, y, z = (whole(option, number, least=1) for number in cast("Iterable[object]", given))

@@ -1,4 +1,4 @@
-"""What the three datasets share: lazy reading, epochs, errors, provenance; and whole scans."""
+"""Base class of the three datasets (lazy reading, epochs, errors, provenance), and ScanDataset."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ServedDataset(EpochDataset):
     """Base of :class:`ScanDataset`, :class:`PatchDataset` and :class:`VertebraDataset`.
 
     Sample ``dataset[i]`` is a pure function of the stores, the options, ``seed``, the epoch and
-    ``i``: neither the number of workers, nor their start method, nor the order of the calls enters.
+    ``i``: it depends neither on number and start method of workers, nor on the order of calls.
 
     Parameters
     ----------
@@ -52,29 +52,29 @@ class ServedDataset(EpochDataset):
     needs_label : bool
         Whether a scan without a mask is excluded, with the reason ``no_mask``.
     orientation : str
-        Axis codes of the image that is handed out, such as ``"RAS"`` or ``"PIR"``.
+        Axis codes of the returned image, such as ``"RAS"`` or ``"PIR"``.
     transform : callable, optional
         Called with each sample; what it returns is the sample. Random transforms that use the
         generators of torch, NumPy or ``random``, or MONAI's, are seeded per sample.
     seed : int
-        Root of everything that is drawn.
+        Seed of all random draws.
     image_dtype : {"float32", "int16"}
-        Type of ``image``; int16 halves what workers copy.
+        Type of ``image``; int16 halves the bytes that workers copy.
     provenance : mapping, optional
         What the stores were made from; shown by ``repr`` and returned by :attr:`provenance`.
     left_out : sequence of LeftOut
-        What cannot be served for another reason, so that :attr:`excluded` is complete.
+        Scans that cannot be served for another reason, so that :attr:`excluded` is complete.
 
     Raises
     ------
     UsageError
-        If a scan was given twice, a subject lies in two splits, or an option is unknown.
+        If a scan was given twice, a subject is in two splits, or an option is unknown.
     """
 
     uneven: bool = False
     """Whether images differ in size, so that a batch of them needs padding."""
     rows: Rows | None = None
-    """Rows of the vertebrae table that samples are made from, if they are."""
+    """Rows of the vertebrae table that samples are made from; None if they are not."""
 
     def __init__(
         self,
@@ -98,14 +98,14 @@ class ServedDataset(EpochDataset):
                 f"image_dtype={image_dtype!r} is not served; use 'float32' or 'int16'."
             )
         self.image_dtype = image_dtype
-        bare = {s.scan_id: s.subject_id for s in scans if needs_label and not s.has_label}
-        self.scans = ScanColumns([scan for scan in scans if scan.scan_id not in bare])
-        self._left_out = (*left_out, *(LeftOut(*names, "no_mask") for names in bare.items()))
+        unmasked = {s.scan_id: s.subject_id for s in scans if needs_label and not s.has_label}
+        self.scans = ScanColumns([scan for scan in scans if scan.scan_id not in unmasked])
+        self._left_out = (*left_out, *(LeftOut(*ids, "no_mask") for ids in unmasked.items()))
         self._given = json.dumps(dict(provenance or {}), default=str)
 
     @property
     def options(self) -> dict[str, Any]:
-        """What, beside the scans, decides the samples."""
+        """All options that the samples depend on."""
         return {
             "orientation": self.orientation,
             "image_dtype": self.image_dtype,
@@ -152,7 +152,7 @@ class ServedDataset(EpochDataset):
         }
 
     def counts(self) -> dict[str, int]:
-        """Return how many samples, scans and subjects are served, and how much was left out."""
+        """Return the numbers of samples, scans and subjects, and of excluded scans or vertebrae."""
         return {
             "samples": len(self),
             "scans": len(self.scans),
@@ -161,7 +161,7 @@ class ServedDataset(EpochDataset):
         }
 
     def _facts(self) -> dict[str, str]:
-        """Return what is worth knowing of this dataset."""
+        """Return the lines of the representation, by heading."""
         counts, given = self.counts(), json.loads(self._given)
         left_out = self.excluded["reason"].value_counts()
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
@@ -204,8 +204,8 @@ class ServedDataset(EpochDataset):
             raise IndexError(f"There is no sample {number}; there are {len(self):,}.")
         number %= len(self)
         self.note_work(epoch, number)
-        # Not a context manager: contextlib takes a RuntimeError that was raised from a
-        # StopIteration for the interpreter's own, and lets the StopIteration out.
+        # Not a context manager: contextlib mistakes a RuntimeError raised from a StopIteration for
+        # the interpreter's own, and lets the StopIteration escape.
         try:
             return self._finished(self._make(epoch, number), epoch, number)
         except (Exception, SystemExit) as error:
@@ -238,7 +238,7 @@ class ServedDataset(EpochDataset):
         label: npt.NDArray[Any] | None,
         affine: Affine,
     ) -> Sample:
-        """Return the keys that every sample has, of voxels of scan `number`."""
+        """Return a sample of scan `number` with the keys that all units have."""
         centroids = torch.from_numpy(self._open(number).centroids.copy())
         return {
             **volumes(image, label, self.image_dtype),
@@ -248,7 +248,7 @@ class ServedDataset(EpochDataset):
         }
 
     def place(self, epoch: int, index: int) -> str:
-        """Return the words by which errors name sample `index` of `epoch`."""
+        """Return the name of sample `index` of `epoch` in errors."""
         scan_id = self.scans.scan_id[self.scan_number(epoch, index)]
         return f"{scan_id}, {self.unit} sample {index} of epoch {epoch}"
 
@@ -262,7 +262,7 @@ class ServedDataset(EpochDataset):
 
 
 class ScanDataset(ServedDataset):
-    """One sample a CT series, in the given orientation.
+    """One sample per CT series, in the given orientation.
 
     A sample has the keys of :mod:`verse_data.training.samples`. Scans differ in shape, so a
     ``DataLoader`` takes ``batch_size=None`` or 1, ``collate_fn=verse_data.training.pad_collate``, or a
@@ -282,7 +282,7 @@ class ScanDataset(ServedDataset):
     Raises
     ------
     UsageError
-        If a scan was given twice, a subject lies in two splits, or an option is unknown.
+        If a scan was given twice, a subject is in two splits, or an option is unknown.
     """
 
     unit = "scan"
@@ -303,11 +303,11 @@ class ScanDataset(ServedDataset):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What, beside the scans, decides the samples."""
+        """All options that the samples depend on."""
         return {"label": self.label, **super().options}
 
     def scan_number(self, epoch: int, index: int) -> int:
-        """Return `index`: sample and scan are the same."""
+        """Return `index`: each sample is a scan."""
         del epoch
         return index
 

@@ -1,4 +1,4 @@
-"""The box of one vertebra, cut from its scan or resampled."""
+"""Crops of single vertebrae: their region in space, cut from the scan or resampled."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from verse_data.training.scans import OrientedScan
 Vector = npt.NDArray[np.float64]
 
 _SAME_VOXEL = 1e-3
-"""Relative difference of voxel sizes below which voxels are handed out as they are: the real
-2 mm slices are 2.0003 mm."""
+"""Relative difference of voxel sizes below which voxels are not resampled: the real 2 mm slices are
+2.0003 mm."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Region:
     size : (3,) array
         mm along each direction.
     directions : (3, 3) array
-        Unit vectors in RAS+, a column for each axis of the crop.
+        Unit vectors in RAS+, one column per axis of the crop.
     """
 
     centre: Vector
@@ -47,7 +47,7 @@ class Region:
 
 
 def neighbours(centroids: Vector, level: int) -> tuple[int, int]:
-    """Return the levels next above and below `level` that have a centroid, or itself for each."""
+    """Return the nearest levels above and below with a centroid, or `level` if there is none."""
     known = np.flatnonzero(np.isfinite(centroids).all(axis=1))
     above, below = known[known < level], known[known > level]
     return max(above, default=level), min(below, default=level)
@@ -78,7 +78,7 @@ def _unit(vector: Vector) -> Vector:
 
 
 def mask_region(scan: OrientedScan, label: int, directions: Vector, margin_mm: float) -> Region:
-    """Return the box along `directions` that holds the mask of `label`, and a margin on each side."""
+    """Return the box along `directions` around the mask of `label`, with a margin on each side."""
     reader = scan.reader
     box = reader.label_boxes.get(label)
     if box is None:
@@ -101,25 +101,27 @@ def read_region(
     aligned: bool,
     label: bool,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None, Affine]:
-    """Read a region as image, label and affine: voxel by voxel where the scan's fit, else resampled."""
-    own = np.asarray(voxel_sizes(scan.affine))
-    wanted = own if voxel_mm is None else voxel_mm
-    shape, affine = region.grid(wanted)
-    if not aligned and bool((np.abs(own / wanted - 1) < _SAME_VOXEL).all()):
+    """Read a region as image, label and affine; resample unless the scan's own voxels fit."""
+    scan_mm = np.asarray(voxel_sizes(scan.affine))
+    crop_mm = scan_mm if voxel_mm is None else voxel_mm
+    shape, affine = region.grid(crop_mm)
+    if not aligned and bool((np.abs(scan_mm / crop_mm - 1) < _SAME_VOXEL).all()):
         box = Box.around(scan.from_world(region.centre), shape)
         image, mask = scan.reader.read(box, orientation=orientation, label=label)
         return image, mask, box.affine(scan.affine)
     to_scan = np.linalg.inv(scan.affine) @ affine
     corners = np.array(np.meshgrid(*([0, n - 1] for n in shape))).reshape(3, -1).T
-    reached = apply_affine(to_scan, corners)
-    low = np.floor(reached.min(axis=0)).astype(int) - 1
-    high = np.ceil(reached.max(axis=0)).astype(int) + 2
+    extent = apply_affine(to_scan, corners)
+    low = np.floor(extent.min(axis=0)).astype(int) - 1
+    high = np.ceil(extent.max(axis=0)).astype(int) + 2
     box = Box((int(low[0]), int(low[1]), int(low[2])), (int(high[0]), int(high[1]), int(high[2])))
     image, mask = scan.reader.read(box, orientation=orientation, label=label)
-    place: Any = {"matrix": to_scan[:3, :3], "offset": to_scan[:3, 3] - low, "output_shape": shape}
-    from scipy import ndimage  # a third of a second that only crops with a spacing need
+    to_box: Any = {"matrix": to_scan[:3, :3], "offset": to_scan[:3, 3] - low, "output_shape": shape}
+    from scipy import ndimage  # takes a third of a second, and only resampled crops need it
 
-    moved = ndimage.affine_transform(image.astype(np.float32), order=1, mode="nearest", **place)
+    resampled = ndimage.affine_transform(
+        image.astype(np.float32), order=1, mode="nearest", **to_box
+    )
     if mask is None:
-        return moved, None, affine
-    return moved, ndimage.affine_transform(mask, order=0, mode="nearest", **place), affine
+        return resampled, None, affine
+    return resampled, ndimage.affine_transform(mask, order=0, mode="nearest", **to_box), affine

@@ -1,4 +1,4 @@
-"""What each sample of an epoch is drawn from: seeded, with shares of classes met exactly."""
+"""Seeded random draws for each sample of an epoch, with exact shares of classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from verse_data.training.arguments import finite
 from verse_data.training.rows import Rows
 
 ORDER, DRAW, CLASS, TRANSFORM = range(4)
-"""Purposes: keys that differ in them give unrelated numbers."""
+"""Purpose of a draw; part of its key, so that draws for different purposes are unrelated."""
 
 Shares = npt.NDArray[np.float64]
 
@@ -31,7 +31,7 @@ def uniforms(count: int, *key: int) -> npt.NDArray[np.float64]:
 
 
 def permutation(count: int, *key: int) -> npt.NDArray[np.int64]:
-    """Return the numbers 0 to `count` - 1 in an order drawn for `key`."""
+    """Return the numbers 0 to `count` - 1 in random order for `key`."""
     return np.argsort(_bits(count, *key), kind="stable")
 
 
@@ -40,20 +40,20 @@ def seeded_transform(
 ) -> Any:
     """Call `transform` with all usual random generators seeded for this sample.
 
-    The generators' states are put back afterwards, so that a training run's own draws (dropout,
-    mixing) do not depend on which samples were made in its process.
+    The generators' states are restored afterwards, so that the draws of the training run itself
+    (dropout, mixing) do not depend on which samples were made in its process.
     """
-    # Two words: MONAI's generators are of NumPy's kind, and would repeat its global one.
-    word, own = (int(bits) for bits in _bits(2, seed, TRANSFORM, epoch, index))
+    # Two seeds: MONAI uses NumPy's kind of generator, which would repeat the global one's numbers.
+    common, own = (int(bits) for bits in _bits(2, seed, TRANSFORM, epoch, index))
     of_torch, of_python = torch.random.get_rng_state(), random.getstate()
     of_numpy = np.random.get_state()  # noqa: NPY002 - the global one that transforms use
     try:
-        # The default generator alone: torch.manual_seed would also touch every GPU.
-        torch.default_generator.manual_seed(word % 2**63)
-        np.random.seed(word % 2**32)  # noqa: NPY002
-        random.seed(word)
+        # Only the default generator: torch.manual_seed would also seed every GPU.
+        torch.default_generator.manual_seed(common % 2**63)
+        np.random.seed(common % 2**32)  # noqa: NPY002
+        random.seed(common)
         reseed = getattr(transform, "set_random_state", None)
-        if callable(reseed):  # MONAI's Randomizable keeps a generator of its own
+        if callable(reseed):  # MONAI's Randomizable has a generator of its own
             reseed(seed=own % 2**32)
         return transform(sample)
     finally:
@@ -65,9 +65,9 @@ def seeded_transform(
 class DrawPlan:
     """Systematic sampling: in each epoch, an item of share ``p`` is drawn ``p * count`` times.
 
-    The number is exact to within one, and so is that of each class whose items stand together. A
-    plain random draw would leave out a rare class every now and then. `weights` is what the shares
-    were made from, for the record.
+    The number is exact to within one, also for a class whose items are adjacent. A plain random
+    draw would leave out a rare class now and then. `weights` is what the shares were computed from,
+    for the provenance.
     """
 
     def __init__(
@@ -83,14 +83,14 @@ class DrawPlan:
         return self._count
 
     def item(self, epoch: int, index: int) -> int:
-        """Return the item that draw `index` of `epoch` takes."""
+        """Return the item of draw `index` of `epoch`."""
         drawn = self._drawn
         if drawn[0] != epoch:
             drawn = self._drawn = (epoch, self.items(epoch))
         return int(drawn[1][index])
 
     def items(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Return the items of all draws of `epoch`, in their order."""
+        """Return the items of all draws of `epoch`, in order."""
         start = uniforms(1, self._seed, CLASS, epoch)[0]
         places = (np.arange(self._count) + start) / max(self._count, 1) * self._ends[-1]
         items = np.searchsorted(self._ends, places, side="right").clip(max=len(self._ends) - 1)
@@ -101,10 +101,10 @@ class DrawPlan:
 def plan_by_class(
     by: str, rows: Rows, weights: Mapping[Any, float] | None, count: int, seed: int
 ) -> tuple[Rows, DrawPlan]:
-    """Return the vertebrae that can be drawn, class by class, and the plan over them.
+    """Return the vertebrae that can be drawn, sorted by class, and the plan over them.
 
-    Within a class every vertebra is drawn equally often. Those without a centroid, of scans that
-    are not served or without the property are not drawn.
+    Within a class every vertebra is drawn equally often. Vertebrae without a centroid, of scans
+    that are not served, or with a missing class are not drawn.
     """
     located = (rows["scan"] >= 0) & np.isfinite(rows["centroid"]).all(axis=1)
     rows = rows[located & (rows[by] >= 0)]
@@ -128,7 +128,7 @@ def plan_by_class(
 def class_weights(
     option: str, by: str, weights: object, names: Mapping[int, str]
 ) -> dict[int, float]:
-    """Return the weight of each class that `weights` names; by default all that are here are even."""
+    """Return the weight of each class in `weights`; by default 1 for each class in `names`."""
     if weights is None:
         return dict.fromkeys(names, 1.0)
     if not isinstance(weights, Mapping):

@@ -19,20 +19,20 @@ class VerSeDataModule(LightningDataModule):  # type: ignore[misc]
 
     With more than one device use ``Trainer(use_distributed_sampler=False)``: the samplers split the
     epoch over the ranks themselves. A checkpoint that Lightning writes in the middle of an epoch
-    holds the loader's state, and the run goes on with the sample that comes next.
+    contains the loader's state, and the run resumes with the next sample.
 
     Parameters
     ----------
     train : ServedDataset
-        Shuffled anew in every epoch.
+        Shuffled in every epoch.
     val, test, predict : ServedDataset, optional
         Served in their own order.
     sampler : EpochSampler, optional
-        Of `train`; such as a `BalancedSampler`. By default a shuffled one.
+        Sampler of `train`, such as a `BalancedSampler`. By default a shuffled one.
     batch_size, num_workers : int
-        Of every loader.
+        Options of every loader.
     loader_options : mapping, optional
-        More options of ``DataLoader``, such as ``pin_memory`` or ``collate_fn``.
+        Further options of ``DataLoader``, such as ``pin_memory`` or ``collate_fn``.
 
     Raises
     ------
@@ -70,7 +70,7 @@ class VerSeDataModule(LightningDataModule):  # type: ignore[misc]
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where each dataset comes from, by its name here."""
+        """Provenance of each dataset, by its name here."""
         served = {"train": self.train, "val": self.val, "test": self.test, "predict": self.predict}
         return {name: dict(dataset.provenance) for name, dataset in served.items() if dataset}
 

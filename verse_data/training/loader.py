@@ -1,4 +1,4 @@
-"""A ``DataLoader`` that can stop and go on in the middle of an epoch, and explains its failures."""
+"""A ``DataLoader`` that can resume in the middle of an epoch, and explains failures of workers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from verse_data.errors import SampleError, UsageError, VerseDataError
 from verse_data.training.sampler import EpochDataset, EpochSampler
 from verse_data.training.samples import check_sendable, collate, named
 
-_log = logging.getLogger("verse_data.training.loader")
+_log = logging.getLogger(__name__)
 _TIMEOUT_S = 120.0
-_LOOK_S = 1.0
+_CHECK_S = 1.0
 _SHARED_MEMORY_WORDS = ("shm", "bus error", "shared memory", "No space left")
 _HINT = (
     "A worker that vanishes was most often killed for memory: use fewer workers, smaller batches or "
@@ -31,33 +31,33 @@ _HINT = (
 class EpochLoader(DataLoader[Any]):
     """One pass is one epoch; the next pass is the next epoch.
 
-    A pass that is broken off begins anew at the next ``for``; to go on in it, load the loader's own
-    state. ``len(loader)`` is a whole epoch, also while only the rest of one is to come: trainers
-    such as Lightning count so. :attr:`remaining` is the rest.
+    An interrupted pass starts again at the next ``for``; to resume it, load the loader's own state.
+    ``len(loader)`` is that of a whole epoch, also while only the rest of one is left, as trainers
+    such as Lightning expect. :attr:`remaining` is the rest.
 
     Parameters
     ----------
     dataset : ServedDataset
-        What is served.
+        The samples.
     sampler : EpochSampler, optional
         Order and rank; by default a shuffled one.
     batch_size : int or None
-        ``None`` hands out single samples, unbatched.
+        ``None`` returns single samples, unbatched.
     num_workers : int
         Processes that make batches; 0 makes them in this one.
     timeout : float, optional
         Seconds after which a worker that does not answer is an error; 120 by default.
     **options
         As of ``torch.utils.data.DataLoader``. ``collate_fn`` is torch's by default, or MONAI's where
-        samples hold its ``MetaTensor``, so that the batch has the affine of each.
+        samples hold its ``MetaTensor``, so that the batch keeps the affine of each.
 
     Raises
     ------
     UsageError
-        If `sampler` is not one of `dataset`, or ``shuffle`` is given; on iterating, if what workers
-        need cannot be sent to them.
+        If `sampler` is not one of `dataset`, or ``shuffle`` is given; on iterating, if the dataset
+        cannot be pickled for the workers.
     SampleError
-        On iterating, if a worker dies or hangs; the text names the scans that were in work.
+        On iterating, if a worker dies or hangs; the text names the scans that it was reading.
 
     Examples
     --------
@@ -106,19 +106,19 @@ class EpochLoader(DataLoader[Any]):
         self._served = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        self._served = given = 0
+        self._served = returned = 0
         expected = self.remaining
         self.sampler.dataset.forget_work()
         step = self.batch_size or 1
         for batch in self._explained(self._started()):
-            given += 1
-            # Whole steps, also where the last batch of this rank is short: ranks must agree.
+            returned += 1
+            # Whole steps, also if the last batch of this rank is short: ranks must agree.
             self._served += step
             yield batch
-        if given < expected:
+        if returned < expected:
             raise SampleError(
-                f"The epoch ended after {given} of {expected} batches without an error, as where a "
-                f"sampler of your own gives fewer samples than it has."
+                f"The epoch ended after {returned} of {expected} batches without an error, as where "
+                f"a sampler of your own gives fewer samples than it has."
             )
         self.sampler.set_epoch(self.sampler.epoch + 1)
         self._served = 0
@@ -135,12 +135,12 @@ class EpochLoader(DataLoader[Any]):
 
     @property
     def remaining(self) -> int:
-        """Number of batches of this epoch that have not been handed out."""
+        """Number of batches of this epoch that have not been returned yet."""
         samples, size = max(self.sampler.remaining - self._served, 0), self.batch_size or 1
         return samples // size if self.drop_last else -(-samples // size)
 
     def _started(self) -> Iterator[Any]:
-        """Return torch's iterator, whose workers have been started."""
+        """Return torch's iterator, with started workers."""
         try:
             batches = super().__iter__()
         except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -155,16 +155,16 @@ class EpochLoader(DataLoader[Any]):
         return batches
 
     def _explained(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """Hand out `batches`; where a worker fails, say what was in work and what to do."""
+        """Yield `batches`; if a worker fails, raise an error that names its sample and a remedy."""
         try:
             yield from batches
         except Exception as error:
             lost = not isinstance(error, VerseDataError) and "DataLoader" in str(error)
             self._iterator = None
-            # Left to the garbage collector, the workers would stay for as long as somebody holds
-            # the error. This is a private part of torch's iterator, which one without workers lacks.
+            # The error refers to the iterator, whose workers would live as long as the error does.
+            # A private method of torch's iterator; an iterator without workers has none.
             getattr(batches, "_shutdown_workers", int)()
-            # Batching in a worker needs shared memory; that error comes as one of ours.
+            # Batching in a worker needs shared memory; that error arrives as a SampleError.
             short = any(word in str(error) for word in _SHARED_MEMORY_WORDS)
             if not lost and not (short and isinstance(error, SampleError)):
                 raise
@@ -175,19 +175,19 @@ class EpochLoader(DataLoader[Any]):
             ) from error
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next pass `epoch`; where it is the current one, what is left of it."""
+        """Make `epoch` the next pass; if it is the current one, the rest of it."""
         self.sampler.set_epoch(epoch)
         self._served = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the run is, after the batches that were handed out so far; plain JSON."""
+        """Return the position of the run after the batches returned so far, as plain JSON."""
         served, left = self._served, self.sampler.steps_left
         if self.drop_last and served and left - served < (self.batch_size or 1):
             served = left  # the rest is dropped: this epoch is over
         return self.sampler.state_dict(served=served)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken: the next pass is the rest of its epoch.
+        """Resume where `state` was taken: the next pass is the rest of its epoch.
 
         Raises
         ------
@@ -199,7 +199,7 @@ class EpochLoader(DataLoader[Any]):
 
 
 def guarded_collate(collate_fn: Callable[[Any], Any], samples: Any) -> Any:
-    """Return the batch; whatever goes wrong is an error of ours that names the scans.
+    """Return the batch; turn any exception into an error of ours that names the scans.
 
     In a worker, an exception of a local class or a batch that cannot be pickled would otherwise
     hang the loader until its timeout.
@@ -215,7 +215,7 @@ def guarded_collate(collate_fn: Callable[[Any], Any], samples: Any) -> Any:
 
 
 def guarded_start(start: Callable[[int], object], worker: int) -> None:
-    """Call a ``worker_init_fn``; whatever goes wrong is an error of ours."""
+    """Call a ``worker_init_fn``; turn any exception into an error of ours."""
     try:
         start(worker)
     except (Exception, SystemExit) as error:
@@ -223,22 +223,22 @@ def guarded_start(start: Callable[[int], object], worker: int) -> None:
 
 
 def watch(batches: Any) -> None:
-    """Let torch's iterator look every second for dead workers while it waits for a batch.
+    """Make torch's iterator check every second for dead workers while it waits for a batch.
 
-    Given a timeout, torch looks when that is over, unless this process is told of the death: of a
-    worker that a fork server has started it is not. This uses a private part of torch's iterator;
-    where a version of torch lacks it, such a death is noticed at the timeout.
+    With a timeout, torch checks only at its end, unless this process gets SIGCHLD, which it does
+    not for workers of a fork server. This uses a private method of torch's iterator; if a version
+    of torch lacks it, such a death is noticed at the timeout.
     """
     if hasattr(batches, "_try_get_data"):
-        # A weak reference: torch ends the workers when the iterator's last one goes.
-        batches._try_get_data = functools.partial(_looking, weakref.ref(batches))  # noqa: SLF001
+        # A weak reference: torch ends the workers with the iterator's last reference.
+        batches._try_get_data = functools.partial(_get_data, weakref.ref(batches))  # noqa: SLF001
 
 
-def _looking(reference: weakref.ref[Any], timeout: float = _LOOK_S) -> tuple[bool, Any]:
+def _get_data(reference: weakref.ref[Any], timeout: float = _CHECK_S) -> tuple[bool, Any]:
     batches: Any = reference()
     end = time.monotonic() + timeout
     while True:
         left = max(end - time.monotonic(), 0.0)
-        found: tuple[bool, Any] = type(batches)._try_get_data(batches, min(left, _LOOK_S))  # noqa: SLF001
-        if found[0] or left <= _LOOK_S:
+        found: tuple[bool, Any] = type(batches)._try_get_data(batches, min(left, _CHECK_S))  # noqa: SLF001
+        if found[0] or left <= _CHECK_S:
             return found

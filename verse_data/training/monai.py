@@ -15,25 +15,25 @@ from torch.utils.data import default_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 Sample = dict[str, Any]
-"""As in :mod:`verse_data.training.samples`, which loads this module where MONAI is in use."""
+"""As in :mod:`verse_data.training.samples`, which imports this module if MONAI is in use."""
 
 _VOLUMES = ("image", "label")
-_CARRIED = ("affine", "spacing")
+_IN_TENSOR = ("affine", "spacing")
 
 
 def to_monai(sample: Sample) -> Sample:
     """Return the sample with ``image`` and ``label`` as ``MetaTensor``.
 
-    ``affine`` and ``spacing`` leave the dictionary: the tensors carry the affine, and MONAI's
-    spatial transforms keep it true there. The other keys stay. To be used as ``transform=``, alone
-    or as the first step of ``monai.transforms.Compose``. In batches, of ``dataset.loader``, of a plain
-    ``DataLoader`` and of MONAI's, ``image.affine`` is (B, 4, 4), and
-    ``monai.data.decollate_batch`` gives each sample its own back.
+    ``affine`` and ``spacing`` are removed from the dictionary: the tensors hold the affine, and
+    MONAI's spatial transforms update it there. The other keys stay. Use it as ``transform=``, alone
+    or as the first step of ``monai.transforms.Compose``. In batches of ``dataset.loader``, of a
+    plain ``DataLoader`` and of MONAI's, ``image.affine`` is (B, 4, 4), and
+    ``monai.data.decollate_batch`` returns each sample with its own.
 
     Parameters
     ----------
     sample : dict
-        As the datasets give it.
+        A sample of one of the datasets.
 
     Returns
     -------
@@ -60,14 +60,14 @@ def to_monai(sample: Sample) -> Sample:
         if key in sample
     }
     _keep_every_affine()
-    return {key: value for key, value in sample.items() if key not in _CARRIED} | tracked
+    return {key: value for key, value in sample.items() if key not in _IN_TENSOR} | tracked
 
 
 def from_monai(sample: Sample) -> Sample:
     """Return a sample, or a batch, of plain tensors, with ``affine`` and ``spacing`` of the image.
 
-    The inverse of :func:`to_monai`, after MONAI's transforms: so that
-    :func:`verse_data.training.centroid_voxels` can be asked where the centroids now lie.
+    The inverse of :func:`to_monai`, for use after MONAI's transforms, for instance before
+    :func:`verse_data.training.centroid_voxels`.
     """
     affine = sample["image"].affine.to(torch.float64).cpu()
     plain = {key: sample[key].as_tensor() for key in _VOLUMES if key in sample}
@@ -85,5 +85,5 @@ def collate_tracked(samples: list[Any]) -> Any:
 
 
 def _keep_every_affine() -> None:
-    """Let torch's ``default_collate`` keep the affine of each sample, as MONAI's loader lets it."""
+    """Make torch's ``default_collate`` keep the affine of each sample, as MONAI's loader does."""
     default_collate_fn_map.setdefault(MetaTensor, collate_meta_tensor_fn)

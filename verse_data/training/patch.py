@@ -1,4 +1,4 @@
-"""Boxes of a fixed number of voxels, drawn from the scans."""
+"""Patches: boxes of a fixed number of voxels, drawn at random from the scans."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ class PatchDataset(ServedDataset):
     """Patches of one shape, so that they can be batched.
 
     Beside the keys of :mod:`verse_data.training.samples`, a sample has ``box`` (int64 (2, 3):
-    first voxel and the one after the last, in the scan's grid in `orientation`; it reaches
-    outside where the scan is smaller than the patch) and, with ``sampling="level"`` or
-    ``"grade"``, ``level`` (str) and ``grade`` (int, -1 = not assessed) of the vertebra that it
-    was drawn for.
+    first voxel and the one after the last, in the scan's grid in `orientation`; it extends beyond
+    a scan that is smaller than the patch) and, with ``sampling="level"`` or ``"grade"``, ``level``
+    (str) and ``grade`` (int, -1 = not assessed) of the vertebra that it was drawn for.
 
-    A patch lies inside its scan. Where the scan is smaller, along any axis, it lies in the middle
-    of the patch, and what is outside is -1024 HU and label 0.
+    A patch lies inside its scan. Along an axis where the scan is smaller, the scan is centred in
+    the patch, and voxels outside are -1024 HU and label 0.
 
     Parameters
     ----------
     scans : sequence of ServedScan
-        What is drawn from.
+        The scans to draw from.
     vertebrae : DataFrame, optional
         Rows of the vertebrae table; needed for ``"level"`` and ``"grade"``.
     patch_size : int or (X, Y, Z)
         Voxels along the axes of `orientation`; one number is a cube.
     sampling : {"uniform", "foreground", "level", "grade"}
-        Anywhere; around a voxel drawn evenly from the scan's mask; around a vertebra, whose level
-        or grade is drawn first. Scans come equally often in the first two. In the last two the
-        centroid lies in the middle half of the patch, or nearer to its end at the scan's border.
+        Anywhere; around a voxel drawn uniformly from the scan's mask; around a vertebra, whose
+        level or grade is drawn first. The first two draw all scans equally often. In the last two
+        the centroid lies in the middle half of the patch, or nearer to its end at the scan's
+        border.
     weights : mapping, optional
-        How often each level (``{"T12": 2, "L1": 1}``) or grade (``{0: 1, 2: 1, 3: 1}``) is drawn,
-        relative to one another; classes that are not named are not drawn. By default each that
-        occurs is drawn equally often. Met to within one patch in every epoch.
+        Relative frequency of each level (``{"T12": 2, "L1": 1}``) or grade (``{0: 1, 2: 1}``);
+        classes without a weight are not drawn. By default each class that occurs is drawn equally
+        often. Exact to within one patch in every epoch.
     patches_per_scan : int
-        Length of an epoch, per scan.
+        Number of patches in an epoch, per scan.
     patches_per_epoch : int, optional
-        Length of an epoch; overrides `patches_per_scan`.
+        Number of patches in an epoch; overrides `patches_per_scan`.
     label : bool
         Whether samples have ``label``; scans without a mask are then excluded.
     **served
@@ -69,7 +69,7 @@ class PatchDataset(ServedDataset):
     Raises
     ------
     UsageError
-        If an option makes no sense, or a class that `weights` names does not occur.
+        If an option is invalid, or a class in `weights` does not occur.
     """
 
     unit = "patch"
@@ -106,15 +106,15 @@ class PatchDataset(ServedDataset):
                 f"weights= has no meaning with sampling={sampling!r}; use 'level' or 'grade'."
             )
         else:
-            evenly = np.full(len(self.scans), 1 / max(len(self.scans), 1))
-            self._plan = DrawPlan(evenly, count, self.seed)
+            shares = np.full(len(self.scans), 1 / max(len(self.scans), 1))
+            self._plan = DrawPlan(shares, count, self.seed)
 
     def __len__(self) -> int:
         return len(self._plan)
 
     @property
     def options(self) -> dict[str, Any]:
-        """What, beside the scans, decides the samples."""
+        """All options that the samples depend on."""
         return {
             "patch_size": list(self.patch_size),
             "sampling": self.sampling,
@@ -145,20 +145,20 @@ class PatchDataset(ServedDataset):
         key, size = (self.seed, DRAW, epoch, index), np.asarray(self.patch_size)
         if self.sampling == "uniform":
             first = np.floor(uniforms(3, *key) * (np.asarray(scan.shape) - size + 1))
-            return fitted(first, self.patch_size, scan.shape)
+            return fitted_box(first, self.patch_size, scan.shape)
         if self.rows is None:
             drawn = foreground(str(scan.reader.path)).voxel(uniforms(1, *key)[0])
             centre = scan.from_store(drawn)
         else:
             centroid = self.rows["centroid"][self._plan.item(epoch, index)]
             centre = scan.from_world(centroid) + (uniforms(3, *key) - 0.5) * size / 2
-        return fitted(Box.around(centre, self.patch_size).start, self.patch_size, scan.shape)
+        return fitted_box(Box.around(centre, self.patch_size).start, self.patch_size, scan.shape)
 
 
-def fitted(start: Iterable[float], size: Shape, shape: Shape) -> Box:
-    """Return the box of `size` that begins at `start`, moved into a volume of `shape`.
+def fitted_box(start: Iterable[float], size: Shape, shape: Shape) -> Box:
+    """Return the box of `size` that starts at `start`, moved into a volume of `shape`.
 
-    Along an axis where the volume is smaller than the box, the volume lies in its middle.
+    Along an axis where the volume is smaller than the box, the volume is centred in the box.
     """
     x, y, z = (
         min(max(int(first), 0), room - part) if room >= part else -((part - room) // 2)
@@ -168,10 +168,10 @@ def fitted(start: Iterable[float], size: Shape, shape: Shape) -> Box:
 
 
 class Foreground:
-    """Counts the labelled voxels of each 32³ cell once, and then reads one cell a draw.
+    """Draws labelled voxels: counts those of each 32³ cell once, and then reads one cell per draw.
 
-    Counting reads the mask slab by slab: a few ms for a scan of 1 mm, 0.3 s for 512 x 512 x 1000,
-    once per scan and process, and 32 slices at a time in memory.
+    Counting reads the mask in slabs of 32 slices, once per scan and process: a few ms for a scan of
+    1 mm, 0.3 s for 512 x 512 x 1000 voxels.
     """
 
     def __init__(self, reader: ScanReader) -> None:
@@ -194,7 +194,7 @@ class Foreground:
         return label
 
     def voxel(self, fraction: float) -> npt.NDArray[np.int64]:
-        """Return the labelled voxel (x, y, z) of the store's grid that `fraction` in [0, 1) picks."""
+        """Return the labelled voxel (x, y, z) of the store's grid at `fraction` in [0, 1)."""
         if not len(self._ends):
             raise ValidationFailed(
                 f"The mask of {self._reader.scan_id} is empty, so no patch can be drawn around "
@@ -211,5 +211,5 @@ class Foreground:
 
 @lru_cache(maxsize=256)
 def foreground(store: str) -> Foreground:
-    """Return the labelled voxels of the store in a folder, counted at the first use in a process."""
+    """Return the labelled voxels of the store at a path, counted at the first use in a process."""
     return Foreground(ScanReader(Path(store)))

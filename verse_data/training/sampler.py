@@ -1,8 +1,8 @@
-"""The order of an epoch, its parts for each rank, and how to go on in the middle of it.
+"""The order of an epoch, its division over ranks, and how to resume in the middle of it.
 
 The order is a pure function of (seed, epoch). Ranks take every `world_size`-th sample of it, and
-the state of a run is (epoch, offset), bound to seed, dataset and sampler. The offset is counted
-over all ranks: a run may go on with another number of workers, and of ranks.
+the state of a run is (epoch, offset), bound to seed, dataset and sampler. The offset counts the
+samples of all ranks: a run may be resumed with another number of workers and of ranks.
 """
 
 from __future__ import annotations
@@ -28,27 +28,29 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _WATCHED_WORKERS = 64
-_CLOSE = 1e-9
-_SUBJECT_TIMES = 3.0
-_GRADE_TIMES = 2.0
+_ROUNDING = 1e-9
+_SUBJECT_FACTOR = 3.0
+"""Default limit of a subject's share, as a multiple of an even share."""
+_GRADE_FACTOR = 2.0
+"""Limit of a vertebra's share within its grade, as a multiple of an even share."""
 
 
 class EpochDataset(Dataset[Any], ABC):
-    """A dataset whose sample follows from seed, epoch and number, whoever makes it."""
+    """A dataset whose samples depend only on seed, epoch and number, not on the process."""
 
     unit: str
 
     def __init__(self, seed: int) -> None:
         self.seed = whole("seed", seed)
-        # In shared memory, so that workers that outlive an epoch see the next one.
+        # In shared memory, so that persistent workers see the next epoch.
         self._epoch = torch.zeros(1, dtype=torch.int64)
-        # A line for each worker: the epoch and number of the sample that it is making.
+        # One row per worker: the epoch and number of the sample that it is making.
         self._work = torch.full((_WATCHED_WORKERS, 2), -1)
         self._share()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._share()  # a pickled or deeply copied tensor is private; one sent to a worker is not
+        self._share()  # pickling and deep copying make tensors private
 
     def _share(self) -> None:
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]
@@ -61,57 +63,58 @@ class EpochDataset(Dataset[Any], ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """What is equal for datasets that serve the same samples."""
+        """Digest that is equal for datasets that serve the same samples."""
 
     @abstractmethod
     def place(self, epoch: int, index: int) -> str:
-        """Return the words by which errors name sample `index` of `epoch`."""
+        """Return the name of sample `index` of `epoch` in errors."""
 
     def note_work(self, epoch: int, number: int) -> None:
-        """Note what this worker makes, -1 for nothing; outside of workers, nothing is noted."""
+        """Record which sample this worker makes, -1 for none; does nothing outside of workers."""
         worker = get_worker_info()
         if worker is not None and worker.id < _WATCHED_WORKERS:
             self._work[worker.id, 0], self._work[worker.id, 1] = epoch, number
 
     def in_work(self) -> list[str]:
-        """Return the places of the samples that workers have begun and not finished."""
+        """Return the names of the samples that workers have begun and not finished."""
         return [self.place(epoch, number) for epoch, number in self._work.tolist() if epoch >= 0]
 
     def forget_work(self) -> None:
-        """Forget what earlier workers were at."""
+        """Clear the records of earlier workers."""
         self._work.fill_(-1)
 
     @property
     def epoch(self) -> int:
-        """The epoch that ``dataset[i]`` draws for."""
+        """The epoch of ``dataset[i]``."""
         return int(self._epoch[0])
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw for `epoch` from now on, in workers that already run as well."""
+        """Make `epoch` the current one, also in running workers."""
         self._epoch[0] = whole("epoch", epoch)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Gives ``(epoch, number)`` for each sample that this rank takes, in order.
+    """Yields ``(epoch, number)`` for each sample of this rank, in order.
 
     Parameters
     ----------
     dataset : ServedDataset
-        What is drawn from; its seed is used.
+        The samples; its seed is used.
     shuffle : bool
-        Whether each epoch has an order of its own; else samples come in the dataset's order.
+        Whether each epoch has a random order of its own; else samples are in the dataset's order.
     rank, world_size : int, optional
-        Which part of the epoch is taken; both or neither. By default what ``torch.distributed``
-        says if it is initialised, else rank 0 of 1.
+        The part of the epoch; both or neither. By default those of ``torch.distributed`` if it is
+        initialised, else rank 0 of 1.
     uneven : {"pad", "exact"}
-        Where ranks do not divide the epoch. ``"pad"``: the first samples are repeated until all
-        ranks have the same number, which lock-step training needs; :attr:`padded` says how many.
-        ``"exact"``: every sample once over all ranks, and some ranks have one fewer.
+        If the epoch cannot be divided evenly by the ranks. ``"pad"``: the first samples are
+        repeated until all ranks have the same number, as synchronous training requires;
+        :attr:`padded` is how many. ``"exact"``: every sample once over all ranks, and some ranks
+        have one fewer.
 
     Raises
     ------
     UsageError
-        If rank and world size make no sense.
+        If rank and world size are invalid.
     """
 
     def __init__(
@@ -139,21 +142,21 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     @property
     def padded(self) -> int:
-        """Number of samples that are served again in what is to come, so that ranks are even."""
+        """Number of samples repeated in the rest of this epoch, so that all ranks have as many."""
         return -(self._count - self._offset) % self.world_size if self.uneven == "pad" else 0
 
     def __len__(self) -> int:
-        """Return the number of samples that this rank takes in a whole epoch."""
+        """Return the number of samples of this rank in a whole epoch."""
         return self._taken(0, self.rank)
 
     @property
     def remaining(self) -> int:
-        """Number of samples that this rank still takes in this epoch."""
+        """Number of samples of this rank that are left in this epoch."""
         return self._taken(self._offset, self.rank)
 
     @property
     def steps_left(self) -> int:
-        """Number of samples that the rank with most still takes in this epoch."""
+        """Number of samples that are left in this epoch for the rank with most."""
         return self._taken(self._offset, 0)
 
     def _taken(self, offset: int, rank: int) -> int:
@@ -162,49 +165,49 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order, epoch = self.order(self.epoch), self.epoch
-        # What is left is padded, not the epoch: a run may go on with another number of ranks. And
-        # with the epoch's first samples: resumed or not, the same ones are repeated.
+        # The rest of the epoch is padded, not the epoch: a run may resume with another number of
+        # ranks. Resumed or not, the epoch's first samples are the ones that are repeated.
         numbers = np.concatenate([order[self._offset :], np.resize(order, self.padded)])
         for number in numbers[self.rank :: self.world_size]:
             yield epoch, int(number)
 
     def set_epoch(self, epoch: int) -> None:
-        """Start `epoch` from its beginning; where it is the current one, go on in it.
+        """Start `epoch` from its beginning, or continue it if it is the current one.
 
-        Trainers call this before each epoch, also before one that a checkpoint has brought back.
+        Trainers call this before each epoch, also before one that is resumed from a checkpoint.
         """
         self.dataset.set_epoch(epoch)
         if self.dataset.epoch != self.epoch:
             self.epoch, self._offset = self.dataset.epoch, 0
 
     def state_dict(self, *, served: int = 0) -> dict[str, Any]:
-        """Return where the run is: plain JSON, and the same on every rank after the same steps.
+        """Return the position of the run as plain JSON, equal on every rank after the same steps.
 
         Parameters
         ----------
         served : int
-            Samples that this rank has been given since the epoch, or the resumed part of it,
-            began. A sampler cannot know: workers fetch ahead. ``EpochLoader`` counts it.
+            Samples of this rank since the start of the epoch, or of its resumed part. A sampler
+            cannot know it, as workers prefetch; ``EpochLoader`` counts it.
         """
         epoch, offset = self.epoch, self._offset + whole("served", served) * self.world_size
-        # Asked of all ranks together: each must say the same after the same number of samples.
+        # By the samples of all ranks: each rank must return the same after the same steps.
         if offset >= max(self._count, 1):
             epoch, offset = epoch + 1, 0
         return {**self._bound(), "epoch": epoch, "offset": offset}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken.
+        """Resume where `state` was taken.
 
         Raises
         ------
         UsageError
-            If it is no such state, or belongs to another seed, to a dataset that serves something
-            else, or to a sampler of another class or with other options than ranks and `uneven`.
+            If it is not such a state, or belongs to another seed, to a dataset with other samples,
+            or to a sampler of another class or with other options; ranks and `uneven` may differ.
         """
         bound = self._bound()
         if not isinstance(state, Mapping) or set(state) != {*bound, "epoch", "offset"}:
             raise UsageError(
-                f"This is not the state of a run, as state_dict() gives it: {reprlib.repr(state)}."
+                f"This is not the state of a run, as from state_dict(): {reprlib.repr(state)}."
             )
         for key, mine in bound.items():
             if state[key] != mine:
@@ -218,7 +221,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self._offset = offset
 
     def _bound(self) -> dict[str, Any]:
-        """Return what a state is bound to."""
+        """Return the seed and fingerprints that a state is bound to."""
         options = {"class": type(self).__name__, **self.options}
         return {
             "seed": self.dataset.seed,
@@ -228,7 +231,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What, beside the dataset, decides the order over all ranks; plain JSON."""
+        """All options that the order over all ranks depends on, as plain JSON."""
         return {"shuffle": self.shuffle}
 
     def __repr__(self) -> str:
@@ -251,35 +254,34 @@ def _rank_of(rank: int | None, world_size: int | None) -> tuple[int, int]:
 
 
 class BalancedSampler(EpochSampler):
-    """Draws vertebrae with replacement, grades evenly within each level, no subject too often.
+    """Draws vertebrae with replacement: grades evenly at each level, with a limit for each subject.
 
-    A network that sees nothing but healthy vertebrae at one level, and nothing but fractures at
-    another, learns to tell levels. So each level comes as often as it does in the dataset, and the
-    grades that it has come equally often at it. Then the vertebrae of a grade are evened out until
-    none comes more than twice as often as the average one of its grade, and subjects are cut down
-    to `max_subject_share`. What is cut off goes to the others in proportion, which moves the grades
-    at a level a little away from even, and what subjects lose may lift others above that twice.
+    A network that sees only healthy vertebrae at one level, and only fractures at another, learns
+    to recognise levels. So each level is drawn as often as it occurs in the dataset, and the grades
+    that occur at a level equally often. Then shares are limited: that of a vertebra to twice the
+    average of its grade, and that of a subject to `max_subject_share`. The excess is distributed
+    over the others in proportion, which makes the grades at a level slightly uneven; the excess of
+    subjects may raise other vertebrae above twice the average.
 
-    Every vertebra of a grade that is drawn has a share. Each epoch draws it as often as its share
-    says, to within one, in an order of its own.
+    Every vertebra of a drawn grade has a share. Each epoch draws it in proportion to its share,
+    exact to within one, in a random order of its own.
 
-    What this cannot do: a level without a fracture stays healthy, a grade that one patient alone
-    has stays that patient's, and as some levels have no fracture, grade 0 comes more often than
-    the others over all levels, unless `grade_weights` are given.
+    Limits: at a level without a fracture, only healthy vertebrae are drawn; a grade that occurs in
+    one patient only is drawn from that patient; and as some levels have no fracture, grade 0 is
+    drawn more often than the others over all levels, unless `grade_weights` are given.
 
     Parameters
     ----------
     dataset : VertebraDataset
-        What is drawn from.
+        The vertebrae to draw from.
     grade_weights : mapping of int to float, optional
-        How often each grade is drawn over all levels, relative to one another; grades that are not
-        named are not drawn. The grades that a level has are then uneven at it where other levels
-        lack some. By default grades are even within each level, and come over all levels as that
-        makes them.
+        Relative frequency of each grade over all levels; grades without a weight are not drawn. The
+        grades at a level are then uneven if other levels lack some of them. By default grades are
+        even within each level, and their frequency over all levels follows from that.
     max_subject_share : float, optional
-        Upper limit of the share of one subject; by default three times an even share of those who
-        have a vertebra that is drawn. The limit goes before the grades: where one subject holds
-        all severe fractures, they stay rare.
+        Upper limit of the share of one subject; by default three times an even share of those with
+        a vertebra that is drawn. The limit takes precedence over the grades: if one subject has all
+        severe fractures, they stay rare.
     count : int, optional
         Draws in an epoch; by default the length of the dataset.
     **options
@@ -310,18 +312,18 @@ class BalancedSampler(EpochSampler):
         rows: Rows = dataset.rows  # type: ignore[attr-defined]
         if not len(rows):
             raise UsageError("The dataset has no vertebra to draw; dataset.excluded says why.")
-        wanted = _grade_shares(rows, grade_weights)
-        drawn = np.isin(rows["grade"], [grade for grade, share in wanted.items() if share])
+        by_grade = _grade_shares(rows, grade_weights)
+        drawn = np.isin(rows["grade"], [grade for grade, share in by_grade.items() if share])
         limit = _limit(rows["subject_id"][drawn], max_subject_share)
         self._shares = np.zeros(len(rows))
-        asked = None if grade_weights is None else wanted
-        self._shares[drawn] = balanced_shares(rows[drawn], asked, limit)
+        given = None if grade_weights is None else by_grade
+        self._shares[drawn] = balanced_shares(rows[drawn], given, limit)
         self._order = np.lexsort((rows["level"], rows["grade"]))
         self._count = len(dataset) if count is None else whole("count", count, least=1)
         self._plan = DrawPlan(self._shares[self._order], self._count, dataset.seed)
-        self._asked: dict[str, Any] = {
-            "grade_weights": asked
-            and {str(grade): share for grade, share in sorted(asked.items())},
+        self._balancing: dict[str, Any] = {
+            "grade_weights": given
+            and {str(grade): share for grade, share in sorted(given.items())},
             "max_subject_share": limit,
             "count": self._count,
         }
@@ -333,8 +335,8 @@ class BalancedSampler(EpochSampler):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What, beside the dataset, decides the order over all ranks; plain JSON."""
-        return {**super().options, **self._asked}
+        """All options that the order over all ranks depends on, as plain JSON."""
+        return {**super().options, **self._balancing}
 
     @property
     def shares(self) -> pd.DataFrame:
@@ -344,20 +346,20 @@ class BalancedSampler(EpochSampler):
 
 
 def _grade_shares(rows: Rows, weights: Mapping[int, float] | None) -> dict[int, float]:
-    """Return the share of each grade that is drawn over all levels, if it was asked for."""
+    """Return the share of each grade that is drawn: its weight, or an even one without weights."""
     names = {grade: str(grade) for grade in np.unique(rows["grade"]).tolist()}
     found = class_weights("grade_weights", "grade", weights, names)
     total = sum(found.values())
     return {grade: weight / total for grade, weight in found.items()}
 
 
-def _limit(subject_id: npt.NDArray[np.str_], asked: float | None) -> float:
-    """Return the greatest share of one subject, if those that are drawn from can meet it."""
+def _limit(subject_id: npt.NDArray[np.str_], max_share: float | None) -> float:
+    """Return the largest share of one subject, or raise if `max_share` is below an even share."""
     subjects = len(np.unique(subject_id))
-    if asked is None:
-        return min(1.0, _SUBJECT_TIMES / subjects)
-    limit = finite("max_subject_share", asked)
-    if limit * subjects < 1 - _CLOSE:
+    if max_share is None:
+        return min(1.0, _SUBJECT_FACTOR / subjects)
+    limit = finite("max_subject_share", max_share)
+    if limit * subjects < 1 - _ROUNDING:
         raise UsageError(
             f"max_subject_share={limit:g} cannot be met by {subjects} subjects with the grades "
             f"that are drawn: it must be at least {1 / subjects:g}."
@@ -370,10 +372,10 @@ def balanced_shares(rows: Rows, grades: Mapping[int, float] | None, limit: float
     shares = _even_within_levels(rows)
     for grade in np.unique(rows["grade"]):
         members = rows["grade"] == grade
-        held = shares[members].sum()
-        one_by_one = np.arange(members.sum())
-        evened = _capped(shares[members] / held, one_by_one, _GRADE_TIMES / len(one_by_one))
-        shares[members] = evened * (held if grades is None else grades[int(grade)])
+        total = shares[members].sum()
+        each = np.arange(members.sum())
+        capped = _capped(shares[members] / total, each, _GRADE_FACTOR / len(each))
+        shares[members] = capped * (total if grades is None else grades[int(grade)])
     _, subject = np.unique(rows["subject_id"], return_inverse=True)
     return _capped(shares, subject, limit)
 
@@ -389,11 +391,11 @@ def _even_within_levels(rows: Rows) -> Shares:
 
 
 def _capped(shares: Shares, group: npt.NDArray[np.intp], limit: float) -> Shares:
-    """Bring every group down to `limit`, and give what is cut off to the others in proportion."""
+    """Reduce every group to `limit`, and distribute the excess over the others in proportion."""
     fixed = np.zeros(group.max() + 1, dtype=np.bool_)
     while True:
         sums = np.bincount(group, shares)
-        over = (sums > limit * (1 + _CLOSE)) & ~fixed
+        over = (sums > limit * (1 + _ROUNDING)) & ~fixed
         if not over.any():
             return shares
         fixed |= over

@@ -1,6 +1,6 @@
-"""What a sample is: a plain ``dict`` of tensors, numbers and strings that can be batched.
+"""Samples: plain ``dict`` objects of tensors, numbers and strings that can be batched.
 
-Keys that every unit has (a unit adds its own, see its class):
+Keys of all units (each adds its own, see its class):
 
 ==================  ==============================  ===========================================
 key                 type                            meaning
@@ -10,7 +10,7 @@ key                 type                            meaning
                                                     absent with ``label=False``
 ``affine``          float64 (4, 4)                  index (x, y, z) of ``image`` to mm, RAS+
 ``spacing``         float64 (3,)                    voxel size in mm along x, y, z of ``image``
-``centroids``       float64 (26, 3)                 centroid of each level in mm, RAS+, a row a
+``centroids``       float64 (26, 3)                 centroid of each level in mm, RAS+, one row per
                                                     level in spine order (C1 … L6); NaN where
                                                     the scan has none
 ``scan_id``         str                             one CT series
@@ -18,8 +18,8 @@ key                 type                            meaning
 ``split``           str                             ``training``, ``validation`` or ``test``
 ==================  ==============================  ===========================================
 
-Centroids are in world millimetres on purpose: whatever flips, crops or resamples the image and
-keeps ``affine`` true keeps them true as well. :func:`centroid_voxels` gives them as indices.
+Centroids are in world millimetres on purpose: a transform that flips, crops or resamples the image
+and updates ``affine`` leaves them valid. :func:`centroid_voxels` returns them as indices.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ PAD_HU = -1024
 def volumes(image: npt.NDArray[Any], label: npt.NDArray[Any] | None, dtype: str) -> Sample:
     """Return ``image`` and, where there is one, ``label`` as contiguous tensors (1, X, Y, Z)."""
     if dtype == "int16" and image.dtype.kind == "f":
-        image = np.rint(image)  # a cast alone cuts off toward zero, which shifts all by half an HU
+        image = np.rint(image)  # a cast alone truncates toward zero, which shifts HU by a half
     sample: Sample = {"image": torch.from_numpy(np.ascontiguousarray(image, dtype=dtype)[None])}
     if label is not None:
         sample["label"] = torch.from_numpy(np.ascontiguousarray(label, dtype=np.uint8)[None])
@@ -100,27 +100,27 @@ def centroid_voxels(sample: Mapping[str, Any]) -> dict[str, tuple[float, float, 
 
 
 def named(place: str, error: BaseException) -> VerseDataError:
-    """Return `error` as one that names `place` and survives a worker.
+    """Return `error` as one that names `place` and can be sent from a worker.
 
     An error of this package keeps its class. Everything else becomes a `SampleError`: also
-    ``StopIteration``, at which a ``DataLoader`` would end the epoch early without a word, and
-    exceptions that cannot be pickled, at which it would hang. A class that a user derived from one
-    of ours may be either of a local scope or made of more than a text, and is such another.
+    ``StopIteration``, at which a ``DataLoader`` would silently end the epoch, and exceptions that
+    cannot be pickled, at which it would hang. So does a class that a user derived from one of ours:
+    it may be local, or take more arguments than a text.
     """
     ours = type(error).__module__.partition(".")[0] == __name__.partition(".")[0]
     if isinstance(error, VerseDataError) and ours:
         return type(error)(f"{place}: {error}")
-    # traceback's, which copes with a broken __str__ as well.
+    # traceback also handles an exception whose __str__ fails.
     reason = "".join(traceback.format_exception_only(error)).strip()
-    trail = "".join(traceback.format_tb(error.__traceback__, limit=-4))
+    frames = "".join(traceback.format_tb(error.__traceback__, limit=-4))
     return SampleError(
-        f"{place}: {reason}\nraised in\n{trail}"
+        f"{place}: {reason}\nraised in\n{frames}"
         f"If this comes from your transform, try it on this sample alone in the main process."
     )
 
 
 class _Probe(ForkingPickler):
-    """Pickles as a worker does, but for tensors: to pickle one moves it to shared memory."""
+    """Pickles as a worker does, except tensors, which pickling would move to shared memory."""
 
     def reducer_override(self, value: Any) -> Any:
         if not isinstance(value, torch.Tensor):
@@ -131,7 +131,7 @@ class _Probe(ForkingPickler):
 
 
 def check_sendable(value: object) -> None:
-    """Check that `value` can leave this process, if it is a worker: one that cannot would hang it."""
+    """Check in a worker that `value` can be sent to the main process; it would hang otherwise."""
     if get_worker_info() is None:
         return
     try:
@@ -144,12 +144,12 @@ def check_sendable(value: object) -> None:
 
 
 def collate(samples: list[Any]) -> Any:
-    """Batch samples as torch does, or as MONAI does where they hold its ``MetaTensor``.
+    """Batch samples as torch does, or as MONAI does if they hold its ``MetaTensor``.
 
-    torch's own stacking keeps the affine of the first sample alone; MONAI's keeps each, and makes
-    one batch of the lists of samples that its random crops return.
+    torch keeps only the affine of the first sample; MONAI keeps each, and makes one batch of the
+    lists of samples that its random crops return.
     """
-    # Where MONAI is not loaded in this process, no sample can be of its kind.
+    # If MONAI is not imported in this process, no sample can hold a MetaTensor.
     if "monai.data.meta_tensor" not in sys.modules:
         return default_collate(samples)
     from verse_data.training.monai import collate_tracked
@@ -158,11 +158,11 @@ def collate(samples: list[Any]) -> Any:
 
 
 class UnevenSample(dict[str, Any]):
-    """A sample of a dataset whose images differ in size: a dict, that torch's own batching can tell."""
+    """A sample of a dataset whose images differ in size: a dict with its own rule of batching."""
 
 
 def _stacked(samples: Sequence[UnevenSample], *, collate_fn_map: Any = None) -> Sample:
-    """Batch such samples as torch does any dict; say what to do where their sizes differ."""
+    """Batch such samples as torch does any dict, or raise UsageError if their sizes differ."""
     shapes = {tuple(sample["image"].shape[1:]) for sample in samples if "image" in sample}
     if len(shapes) > 1:
         listed = ", ".join("x".join(map(str, shape)) for shape in sorted(shapes)[:3])
@@ -175,15 +175,15 @@ def _stacked(samples: Sequence[UnevenSample], *, collate_fn_map: Any = None) -> 
     return batch
 
 
-# The way that torch documents for types of one's own; no other type is batched in another way.
+# As torch documents it for custom types; the batching of other types does not change.
 default_collate_fn_map[UnevenSample] = _stacked
 
 
 def pad_collate(samples: Sequence[Sample], *, pad_image: float = PAD_HU) -> Sample:
     """Batch samples, padding ``image`` and ``label`` at the ends to the largest of the batch.
 
-    The voxels keep their indices, so ``affine`` stays true. The batch has one more key: ``shape``,
-    int64 (batch, 3), what each image measured before.
+    The voxels keep their indices, so ``affine`` stays valid. The batch has one more key: ``shape``,
+    int64 (batch, 3), the shape of each image before padding.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ def pad_collate(samples: Sequence[Sample], *, pad_image: float = PAD_HU) -> Samp
     Returns
     -------
     dict
-        As torch's or MONAI's own batching gives it. Labels are padded with 0.
+        As batched by torch or MONAI. Labels are padded with 0.
     """
     shapes = torch.tensor([sample["image"].shape[1:] for sample in samples])
     x, y, z = shapes.max(dim=0).values.tolist()
@@ -204,7 +204,7 @@ def pad_collate(samples: Sequence[Sample], *, pad_image: float = PAD_HU) -> Samp
     padded = []
     for sample, (i, j, k) in zip(samples, shapes.tolist(), strict=True):
         ends = (0, z - k, 0, y - j, 0, x - i)
-        # torch's own padding, which keeps the kind of a tensor, such as MONAI's.
-        grown = {key: pad(sample[key], ends, value=pads[key]) for key in pads if key in sample}
-        padded.append({**sample, **grown})
+        # torch's own padding, which keeps the class of a tensor, such as MONAI's.
+        volumes = {key: pad(sample[key], ends, value=pads[key]) for key in pads if key in sample}
+        padded.append({**sample, **volumes})
     return {**collate(padded), "shape": shapes}

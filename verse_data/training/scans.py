@@ -1,4 +1,4 @@
-"""The scans that are served, as columns, and open in this process."""
+"""The scans of a dataset: as columns of strings, and opened in this process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from verse_data.volumes.reader import ScanReader
 
 @dataclass(frozen=True)
 class ServedScan:
-    """One CT series whose store is ready to be read.
+    """One CT series whose store exists.
 
     Attributes
     ----------
@@ -46,15 +46,15 @@ class ServedScan:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """One CT series that was asked for and is not served.
+    """One CT series that was requested and is not served.
 
     Attributes
     ----------
     scan_id, subject_id : str
     reason : str
-        ``not_in_lock`` where it was published and the lock lists no file of it; ``no_ct``; ``no_mask``
-        where the mask is needed; ``no_vertebra`` where vertebrae are served and none is known;
-        ``same_series`` where it is served under another id, from another release.
+        ``not_in_lock`` if it was published and the lock lists no file of it; ``no_ct``; ``no_mask``
+        if the mask is needed; ``no_vertebra`` if vertebrae are served and none is known;
+        ``same_series`` if it is served under another id, from another release.
     """
 
     scan_id: str
@@ -71,7 +71,7 @@ class ScanColumns:
     Raises
     ------
     UsageError
-        If a scan occurs twice, or a subject lies in two splits.
+        If a scan occurs twice, or a subject is in two splits.
     """
 
     def __init__(self, scans: Sequence[ServedScan]) -> None:
@@ -84,11 +84,11 @@ class ScanColumns:
                 f"These scans were given twice: {', '.join(twice[:5])}. Give each scan once; scans of "
                 f"two releases that hold the same series must be deduplicated first."
             )
-        torn = _repeated(np.unique([row[1:3] for row in rows], axis=0)[:, 0] if rows else ())
-        if torn:
+        leaking = _repeated(np.unique([row[1:3] for row in rows], axis=0)[:, 0] if rows else ())
+        if leaking:
             raise UsageError(
                 f"These subjects lie in more than one split, which leaks patients: "
-                f"{', '.join(torn[:5])}. Serve each split as a dataset of its own."
+                f"{', '.join(leaking[:5])}. Serve each split as a dataset of its own."
             )
 
     def __len__(self) -> int:
@@ -104,8 +104,8 @@ class ScanColumns:
     def names(self, index: int) -> dict[str, str]:
         """Return ``scan_id``, ``subject_id`` and ``split`` of scan number `index`.
 
-        For samples: making a `ServedScan` makes a `Path`, whose parts Python interns, and that
-        writes all over a table which forked workers share with their parent.
+        For samples: a `ServedScan` has a `Path`, whose parts Python interns, and interning writes
+        to memory that forked workers share with their parent.
         """
         return {
             "scan_id": str(self.scan_id[index]),
@@ -133,7 +133,7 @@ class OrientedScan:
     axes : AxisMap
         From the store's grid to the served one.
     centroids : (26, 3) array
-        In mm, RAS+, a row a level in spine order; NaN where the scan has none.
+        In mm, RAS+, one row per level in spine order; NaN where the scan has none.
     """
 
     reader: ScanReader
@@ -158,14 +158,14 @@ class OrientedScan:
 
 @lru_cache(maxsize=256)
 def open_scan(store: str, orientation: str) -> OrientedScan:
-    """Return the scan in the folder `store`; it holds no handle, so a fork may inherit it."""
+    """Return the scan of the store at a path; it holds no handle, so a fork may inherit it."""
     reader = ScanReader(Path(store))
-    found, nowhere = reader.centroids, (np.nan,) * 3
-    voxels = [found.get(LABEL_OF_LEVEL[level], nowhere) for level in LEVELS]
+    found, missing = reader.centroids, (np.nan,) * 3
+    voxels = [found.get(LABEL_OF_LEVEL[level], missing) for level in LEVELS]
     return OrientedScan(
         reader,
         *reader.grid(orientation),
         axes=AxisMap.between(reader.affine, orientation),
-        # One by one: the product of a whole matrix may differ in its last bits.
+        # One by one: a product of whole matrices may differ in the last bits.
         centroids=np.stack([apply_affine(reader.affine, voxel) for voxel in voxels]),
     )

@@ -1,6 +1,6 @@
-"""A small 3-D network and a short training run: enough to see that what is served can be learned.
+"""A small 3-D network and a short training run, which show that samples can be learned from.
 
-Used by ``verse-data demo`` and the examples. It is no model to build on.
+Used by ``verse-data demo`` and the examples; not a baseline for research.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class TinyUNet(nn.Module):
         self.head = nn.Conv3d(width, classes, kernel_size=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return logits; -200 to 1000 HU are scaled to -1 to 1 here, so that data and network fit."""
+        """Return logits; the network itself scales -200 to 1000 HU to -1 to 1."""
         fine = self.fine((image.float().clamp(-200, 1000) - 400) / 600)
         coarse = self.narrow(self.coarse(self.down(fine)))
         wide = functional.interpolate(coarse, size=fine.shape[2:], mode="trilinear")
@@ -56,7 +56,7 @@ class TinyUNet(nn.Module):
 
 
 def untrained(*, seed: int = 0) -> TinyUNet:
-    """Return a network with first weights drawn from `seed`; torch's generator stays as it was."""
+    """Return a network with initial weights from `seed`; torch's generator is not changed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = TinyUNet()
@@ -67,10 +67,10 @@ def untrained(*, seed: int = 0) -> TinyUNet:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Let torch compute in one thread.
+    """Make torch compute in one thread.
 
-    In a network this small, threads mostly wait for one another: beside another busy process on
-    two cores, two threads took seven times as long as one.
+    In a network this small, threads mostly wait for one another: with another busy process on two
+    cores, two threads took seven times as long as one.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -91,11 +91,11 @@ def train(
 ) -> TrainingRun:
     """Train a :class:`TinyUNet` to tell vertebra from background on the CPU, in passes over `patches`.
 
-    `seed` draws the first weights, and `report` is told number (from 1) and loss of each step.
+    `seed` determines the initial weights; `report` is called with number and loss of each step.
     """
     network = untrained(seed=seed)
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.015)
-    # A generator of its own: a loader draws from torch's otherwise, even without shuffling.
+    # A generator of its own: otherwise the loader uses torch's, even without shuffling.
     own = torch.Generator().manual_seed(seed)
     loader = DataLoader(patches, batch_size=batch_size, drop_last=True, generator=own)
     losses: list[float] = []

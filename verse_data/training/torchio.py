@@ -10,15 +10,15 @@ import torchio
 from verse_data.training.samples import Sample, position
 
 _KINDS = {"image": torchio.ScalarImage, "label": torchio.LabelMap}
-_CARRIED = ("affine", "spacing")
+_IN_IMAGES = ("affine", "spacing")
 
 
 def to_subject(sample: Sample) -> Any:
     """Return the sample as ``torchio.Subject``.
 
     ``image`` becomes a ``ScalarImage`` and ``label`` a ``LabelMap``, both with the affine (RAS+,
-    mm), which leaves the subject's own keys together with ``spacing``. The other keys stay as they
-    are. To be used as ``transform=``, alone or before TorchIO's transforms.
+    mm); the keys ``affine`` and ``spacing`` are removed, and the others stay. Use it as
+    ``transform=``, alone or before TorchIO's transforms.
 
     Examples
     --------
@@ -26,7 +26,7 @@ def to_subject(sample: Sample) -> Any:
     >>> PatchDataset(scans, transform=Compose([to_subject, tio.RandomFlip()]))  # doctest: +SKIP
     """
     affine = np.asarray(sample["affine"], dtype=np.float64)
-    parts = {key: value for key, value in sample.items() if key not in _CARRIED}
+    parts = {key: value for key, value in sample.items() if key not in _IN_IMAGES}
     for key, kind in _KINDS.items():
         if key in sample:
             parts[key] = kind(tensor=sample[key], affine=affine)
@@ -36,8 +36,8 @@ def to_subject(sample: Sample) -> Any:
 def from_subject(subject: Any) -> Sample:
     """Return a subject as a sample: a plain ``dict`` of tensors that torch can batch.
 
-    The inverse of :func:`to_subject`, after TorchIO's transforms; ``affine`` and ``spacing`` are
-    those of the image.
+    The inverse of :func:`to_subject`, for use after TorchIO's transforms; ``affine`` and
+    ``spacing`` are those of the image.
     """
     plain = {key: subject[key].data for key in _KINDS if key in subject}
     return {**subject, **plain, **position(subject["image"].affine)}

@@ -1,7 +1,7 @@
-"""A few transforms that are exact on image, label, affine and centroids together.
+"""A few transforms that keep image, label, affine and centroids exactly consistent.
 
 Each is a callable on one sample, can be pickled, and returns a new sample. Centroids are in world
-millimetres, so keeping ``affine`` true is what keeps them true. For everything else use MONAI's or
+millimetres, so they stay valid as long as ``affine`` is updated. For everything else use MONAI's or
 TorchIO's transforms (:mod:`verse_data.training.monai`, :mod:`verse_data.training.torchio`).
 """
 
@@ -26,36 +26,36 @@ _LABELS = 256
 
 @dataclass(frozen=True)
 class Compose:
-    """Apply transforms in turn.
+    """Apply transforms one after the other.
 
     Parameters
     ----------
     steps : sequence of callable
-        The first is called with the sample, each other with what came before.
+        The first is called with the sample, each other with the result of the one before.
     """
 
     steps: Sequence[Callable[[Any], Any]]
 
     def __call__(self, sample: Any) -> Any:
-        """Return what the last step returns."""
+        """Return the result of the last step."""
         for step in self.steps:
             sample = step(sample)
         return sample
 
     def set_random_state(self, seed: int) -> None:
-        """Seed the steps that keep a generator of their own, as MONAI's do; each with another seed.
+        """Seed the steps with a generator of their own, such as MONAI's, each with another seed.
 
         With one seed for all, two random steps would draw the same numbers.
         """
-        for place, step in enumerate(self.steps):
+        for number, step in enumerate(self.steps):
             reseed = getattr(step, "set_random_state", None)
             if callable(reseed):
-                reseed(seed=int(np.random.SeedSequence((seed, place)).generate_state(1)[0]))
+                reseed(seed=int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
 
 
 @dataclass(frozen=True)
 class Orient:
-    """Turn image and label to other axes by permutation and flips: exact, and undone exactly.
+    """Reorient image and label by permutation and flips of axes, which is exact and reversible.
 
     Parameters
     ----------
@@ -85,15 +85,15 @@ class Orient:
 
 @dataclass(frozen=True)
 class CropOrPad:
-    """Cut or pad image and label to a fixed shape, about a chosen middle.
+    """Crop or pad image and label to a fixed shape around a chosen centre.
 
     Parameters
     ----------
     shape : int or (X, Y, Z)
         Voxels; one number is a cube.
     about : {"image", "label", "centroids"}
-        What lies in the middle: the image, the box of all labels, or the mean of the centroids.
-        Where there is no label or centroid, the image.
+        The centre: that of the image, of the box of all labels, or the mean of the centroids. If
+        there is no label or centroid, that of the image.
     pad_image : float
         Value of the image where it was padded: air in HU. Give 0 after `Window`.
     """
@@ -108,7 +108,7 @@ class CropOrPad:
         one_of("CropOrPad: about", self.about, ("image", "label", "centroids"))
 
     def __call__(self, sample: Sample) -> Sample:
-        """Return the sample in the new shape; what is outside is padded, labels with 0."""
+        """Return the sample in the new shape; labels are padded with 0."""
         box = Box.around(self._middle(sample), self.shape)
         affine = np.asarray(sample["affine"], dtype=np.float64)
         pads = {"image": self.pad_image, "label": 0}
@@ -135,7 +135,7 @@ class Window:
     Parameters
     ----------
     low, high : float
-        HU; what is below becomes 0, what is above 1.
+        HU; lower values become 0, higher ones 1.
     """
 
     low: float = -1000.0
@@ -159,9 +159,9 @@ class MapLabels:
     Parameters
     ----------
     mapping : mapping of int to int
-        New number of each label; 0 stays 0 unless it is named.
+        New number of each label; 0 stays 0 unless it is a key.
     names : mapping of int to str, optional
-        What the new numbers mean.
+        Meaning of the new numbers.
 
     Raises
     ------
@@ -184,22 +184,22 @@ class MapLabels:
         present = np.flatnonzero(np.bincount(label.reshape(-1))).tolist()
         if unknown := [number for number in present if number and number not in self.mapping]:
             raise ValidationFailed(
-                f"label holds {unknown}, which the mapping does not name: {dict(self.mapping)}."
+                f"label holds {unknown}, which are not in the mapping: {dict(self.mapping)}."
             )
         return {**sample, "label": torch.from_numpy(table[label])}
 
     @property
     def inverse(self) -> MapLabels:
-        """The mapping back, for predictions; labels that became 0 stay 0.
+        """The inverse mapping, for predictions; labels that became 0 stay 0.
 
         Raises
         ------
         UsageError
             If two labels have the same new number.
         """
-        kept = [(new, old) for old, new in self.mapping.items() if new]
-        back = dict(kept)
-        if len(back) < len(kept):
+        pairs = [(new, old) for old, new in self.mapping.items() if new]
+        back = dict(pairs)
+        if len(back) < len(pairs):
             raise UsageError("This mapping has no inverse: it gives two labels the same number.")
         return MapLabels(
             back, {old: LEVEL_OF_LABEL[old] for old in back.values() if old in LEVEL_OF_LABEL}
@@ -212,7 +212,7 @@ class MapLabels:
         Raises
         ------
         UsageError
-            If one of `levels` is none.
+            If one of `levels` is not a vertebral level.
         """
         chosen = {one_of("levels", level, LEVELS) for level in levels}
         names = dict(enumerate([level for level in LEVELS if level in chosen], start=1))
@@ -222,5 +222,5 @@ class MapLabels:
 
 def _moved(sample: Sample, volumes: Mapping[str, torch.Tensor], affine: Any) -> Sample:
     moved = {**sample, **volumes, **position(affine)}
-    moved.pop("box", None)  # said where in the scan's grid the sample lay, which no longer holds
+    moved.pop("box", None)  # its position in the scan's grid is no longer valid
     return moved

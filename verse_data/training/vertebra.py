@@ -1,4 +1,4 @@
-"""One sample a vertebra, with its fracture grade."""
+"""One sample per vertebra, with its fracture grade."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class VertebraDataset(ServedDataset):
     key                   type     meaning
     ====================  =======  ==============================================================
     ``level``             str      ``C1`` … ``L6``
-    ``vertebra_label``    int      its number in masks
+    ``vertebra_label``    int      its label in masks
     ``grade``             int      Genant 0 to 3; -1 = not assessed
     ``fractured``         int      1 if the grade is at least `fracture_threshold`, else 0; -1 =
                                    not assessed
@@ -42,9 +42,9 @@ class VertebraDataset(ServedDataset):
     Parameters
     ----------
     scans : sequence of ServedScan
-        What is cut from.
+        The scans to crop from.
     vertebrae : DataFrame
-        Rows of the vertebrae table: what is asked for.
+        Rows of the vertebrae table: the vertebrae to serve.
     around : {"centroid", "mask"}
         A box of `crop_size_mm` around the centroid (the middle of the vertebral body), or the box
         of the vertebra's mask and `margin_mm` on each side. Boxes of masks differ in shape: use
@@ -54,18 +54,18 @@ class VertebraDataset(ServedDataset):
     margin_mm : float
         With ``around="mask"``.
     voxel_mm : float or (x, y, z), or None
-        Voxel size of the crop. A scan that has it, to a part in a thousand, is handed out voxel
-        by voxel; another is resampled (image linear, label nearest). ``None`` never resamples;
-        then crops of scans with different voxels differ in shape.
+        Voxel size of the crop. Scans that have it, to within 0.1 %, are cropped; others are
+        resampled (image linear, label nearest). ``None`` never resamples; then crops of scans with
+        different voxels differ in shape.
     axes : {"scan", "spine"}
-        Axes of the scan, or turned so that S follows the spine, from the centroid of the
-        vertebra below to the one above. Turned crops are always resampled.
+        Axes of the scan, or rotated so that S follows the spine, from the centroid of the
+        vertebra below to the one above. Rotated crops are always resampled.
     label_mode : {"vertebra", "all", "binary", "none"}
-        ``label`` is 1 on this vertebra alone; all labels; 1 on any vertebra; absent.
+        ``label`` is 1 on this vertebra only; all labels; 1 on any vertebra; absent.
     fracture_threshold : {1, 2, 3}
         Lowest grade that counts as fractured: 1 any, 2 moderate or severe, 3 severe.
     include : str or collection of str
-        Values of ``grade_status`` that are served; the others are in :attr:`excluded`.
+        Values of ``grade_status`` to serve; vertebrae with others are in :attr:`excluded`.
     **served
         ``orientation``, ``transform``, ``seed``, ``image_dtype``, ``provenance``, ``left_out``: see
         :class:`verse_data.training.base.ServedDataset`.
@@ -73,7 +73,7 @@ class VertebraDataset(ServedDataset):
     Raises
     ------
     UsageError
-        If an option makes no sense.
+        If an option is invalid.
     """
 
     unit = "vertebra"
@@ -104,45 +104,45 @@ class VertebraDataset(ServedDataset):
         self.uneven = around == "mask" or voxel_mm is None
         if not isinstance(include, Collection):
             raise UsageError(f"include={include!r}: give some of {', '.join(STATUSES)}.")
-        words = (include,) if isinstance(include, str) else include
-        self.include = tuple(one_of("include", word, STATUSES) for word in words)
+        statuses = (include,) if isinstance(include, str) else include
+        self.include = tuple(one_of("include", status, STATUSES) for status in statuses)
         self.fracture_threshold = whole("fracture_threshold", fracture_threshold, least=1, below=4)
         super().__init__(scans, needs_label=label_mode != "none" or around == "mask", **served)
-        every = read_rows(vertebrae, self.scans)
-        reasons = self._reasons(every)
-        self.rows = every[reasons == ""]
-        self._dropped, self._dropped_for = every[reasons != ""], reasons[reasons != ""]
-        asked = set(every["scan_id"].tolist())
-        self._without_rows = {s.scan_id for s in self._left_out if s.scan_id not in asked}
+        rows = read_rows(vertebrae, self.scans)
+        reasons = self._reasons(rows)
+        self.rows = rows[reasons == ""]
+        self._dropped, self._drop_reasons = rows[reasons != ""], reasons[reasons != ""]
+        requested = set(rows["scan_id"].tolist())
+        self._without_rows = {s.scan_id for s in self._left_out if s.scan_id not in requested}
 
     def _reasons(self, rows: Rows) -> npt.NDArray[np.str_]:
-        """Return for each vertebra why it is not served, or an empty text if it is."""
-        included = np.isin(rows["status"], [STATUSES.index(word) for word in self.include])
-        lost = ~np.isfinite(rows["centroid"]).all(axis=1)
-        alone = np.zeros(len(rows), dtype=np.bool_)
+        """Return for each vertebra why it is not served, or ``""`` if it is."""
+        included = np.isin(rows["status"], [STATUSES.index(status) for status in self.include])
+        no_centroid = ~np.isfinite(rows["centroid"]).all(axis=1)
+        no_neighbour = np.zeros(len(rows), dtype=np.bool_)
         if self.axes == "spine":
-            for n in np.flatnonzero(included & ~lost & (rows["scan"] >= 0)):
+            for n in np.flatnonzero(included & ~no_centroid & (rows["scan"] >= 0)):
                 centroids = self._open(int(rows["scan"][n])).centroids
                 above, below = neighbours(centroids, int(rows["level"][n]))
-                alone[n] = above == below
+                no_neighbour[n] = above == below
         by_centroid = self.around == "centroid" or self.axes == "spine"
         rules: list[tuple[Any, Any]] = [
             (~included, np.array(STATUSES)[rows["status"]]),
             *((rows["scan_id"] == scan.scan_id, scan.reason) for scan in self._left_out),
             (rows["scan"] < 0, "scan_not_served"),
-            (lost & by_centroid, "no_centroid"),
+            (no_centroid & by_centroid, "no_centroid"),
             ((rows["has_mask"] == 0) & (self.around == "mask"), "no_mask"),
-            (alone, "no_neighbour"),
+            (no_neighbour, "no_neighbour"),
         ]
-        words = [np.broadcast_to(np.asarray(word), len(rows)) for _, word in rules]
-        return np.select([condition for condition, _ in rules], words, default="")
+        reasons = [np.broadcast_to(np.asarray(reason), len(rows)) for _, reason in rules]
+        return np.select([condition for condition, _ in rules], reasons, default="")
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def options(self) -> dict[str, Any]:
-        """What, beside the scans, decides the samples."""
+        """All options that the samples depend on."""
         extent: dict[str, Any] = (
             {"crop_size_mm": self._crop_size.tolist()}
             if self.around == "centroid"
@@ -161,41 +161,42 @@ class VertebraDataset(ServedDataset):
 
     @property
     def excluded(self) -> pd.DataFrame:
-        """Vertebrae that were asked for and are not served, a row each, with their ``reason``.
+        """Vertebrae that were requested and are not served, one row each, with their ``reason``.
 
         Reasons: a ``grade_status`` that is not in `include`; ``no_ct``; ``no_mask``; ``no_centroid``;
-        ``no_neighbour`` (with ``axes="spine"``); ``scan_not_served``. A scan of which no vertebra is
-        known has a row without a level: ``no_vertebra``, ``no_ct``, ``no_mask`` or ``same_series``.
+        ``no_neighbour`` (with ``axes="spine"``); ``scan_not_served``. A scan without a known
+        vertebra has a row without a level: ``no_vertebra``, ``no_ct``, ``no_mask`` or
+        ``same_series``.
         """
         import pandas as pd
 
-        rows = as_table(self._dropped).assign(reason=self._dropped_for)
+        rows = as_table(self._dropped).assign(reason=self._drop_reasons)
         scans = super().excluded
         scans = scans[scans["scan_id"].isin(self._without_rows)].reindex(columns=rows.columns)
         if not len(scans):
             return rows
-        every = pd.concat([rows.astype(object), scans.astype(object)], ignore_index=True)
-        return every.astype(rows.dtypes.to_dict())
+        excluded = pd.concat([rows.astype(object), scans.astype(object)], ignore_index=True)
+        return excluded.astype(rows.dtypes.to_dict())
 
     @property
     def vertebrae(self) -> pd.DataFrame:
-        """The vertebrae that are served, a row a sample, in the order of the samples."""
+        """The vertebrae that are served: one row per sample, in the order of the samples."""
         return as_table(self.rows)
 
     def _facts(self) -> dict[str, str]:
-        """Return also how many vertebrae of each grade are served."""
+        """Return the lines of the representation, with the number of vertebrae of each grade."""
         grades, counts = np.unique(self.rows["grade"], return_counts=True)
-        words = ["not assessed" if grade < 0 else str(grade) for grade in grades.tolist()]
-        pairs = zip(words, counts.tolist(), strict=True)
-        return super()._facts() | {"grades": ", ".join(f"{word}: {n:,}" for word, n in pairs)}
+        names = ["not assessed" if grade < 0 else str(grade) for grade in grades.tolist()]
+        pairs = zip(names, counts.tolist(), strict=True)
+        return super()._facts() | {"grades": ", ".join(f"{name}: {n:,}" for name, n in pairs)}
 
     def scan_number(self, epoch: int, index: int) -> int:
-        """Return the number of the scan that vertebra `index` lies in."""
+        """Return the number of the scan of vertebra `index`."""
         del epoch
         return int(self.rows["scan"][index])
 
     def place(self, epoch: int, index: int) -> str:
-        """Return the words by which errors name a sample: scan and level."""
+        """Return the name of a sample in errors: scan and level."""
         row = self.rows[index]
         return f"{row['scan_id']} {LEVELS[row['level']]}, vertebra sample {index} of epoch {epoch}"
 
@@ -217,7 +218,7 @@ class VertebraDataset(ServedDataset):
         return self._sample(number, image, label, affine) | targets(row, self.fracture_threshold)
 
     def _region(self, scan: OrientedScan, row: np.void) -> Region:
-        """Return where the crop of a vertebra lies."""
+        """Return the region of a vertebra's crop."""
         directions = scan.directions
         if self.axes == "spine":
             directions = spine_directions(scan.centroids, int(row["level"]), self.orientation)

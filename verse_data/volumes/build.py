@@ -1,4 +1,4 @@
-"""Building the stores of many scans: each on its own, in processes here or on a Dask cluster."""
+"""Builds the stores of many scans, in local processes or on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from verse_data.volumes.store import ensure_store, store_path
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-_log = logging.getLogger("verse_data.build")
+_log = logging.getLogger(__name__)
 
-_NAMED: Final = 10
-"""Failed scans that a message names."""
+_MAX_LISTED: Final = 10
+"""Failed scans that a message lists."""
 _CONNECT_SECONDS: Final = 10.0
 
 
@@ -50,12 +50,12 @@ def build_stores(
     remote: RemoteStores | None = None,
     progress: Progress = silent,
 ) -> dict[str, Path]:
-    """Build the stores of `sources` that are not there yet; return each one's by ``scan_id``.
+    """Build the stores of `sources` that do not exist yet; return the paths by ``scan_id``.
 
-    A scan that cannot be used does not stop the others, and what is built stays: its error is
-    raised once all scans were tried. An error of disk or network is raised at once.
-    They are built in `workers` processes, or on the workers of a Dask `client`; with `remote` they
-    are taken from its URL where it has them, uploaded where not, and `stores` is not used.
+    A scan that cannot be used does not stop the others: its error is raised after all scans were
+    tried, and finished stores are kept. An error of disk or network is raised at once.
+    Stores are built in `workers` processes, or on the workers of a Dask `client`. With `remote`
+    they are downloaded from its URL, or built and uploaded there, and `stores` is not used.
     """
     if workers < 1:
         raise UsageError(f"workers={workers}: give the number of processes, 1 or more.")
@@ -89,11 +89,11 @@ def build_stores(
 
 
 def _attempt(ensure: Callable[[ScanSource], Path], source: ScanSource) -> Path | VerseDataError:
-    """Build one store; return the error where only this scan can be at fault."""
+    """Build one store; return the error if it concerns only this scan, else raise it."""
     try:
         return ensure(source)
     except (StorageError, NetworkError):
-        raise  # the next scan would fare no better
+        raise  # the next scan would fail in the same way
     except VerseDataError as error:
         return error
 
@@ -102,11 +102,12 @@ def _all_or_error(built: dict[str, Path | VerseDataError]) -> dict[str, Path]:
     """Return the stores, or raise the first error with a count of them all."""
     failed = {name: error for name, error in built.items() if isinstance(error, VerseDataError)}
     if failed:
-        first, names = next(iter(failed.values())), ", ".join(list(failed)[:_NAMED])
+        first, names = next(iter(failed.values())), ", ".join(list(failed)[:_MAX_LISTED])
         if len(built) == 1:
             raise first
         raise type(first)(
-            f"{len(failed)} of {len(built)} scans failed ({names}{', ...' * (len(failed) > _NAMED)}); "
+            f"{len(failed)} of {len(built)} scans failed "
+            f"({names}{', ...' * (len(failed) > _MAX_LISTED)}); "
             f"{counted(len(built) - len(failed), 'other is', 'others are')} in the cache. {first}"
         )
     return {name: path for name, path in built.items() if isinstance(path, Path)}
@@ -115,14 +116,14 @@ def _all_or_error(built: dict[str, Path | VerseDataError]) -> dict[str, Path]:
 def in_processes(
     function: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int
 ) -> Iterator[tuple[Task, Result]]:
-    """Yield each task with its result, as they are done, out of at most `workers` processes.
+    """Yield each task with its result, as they finish, from at most `workers` processes.
 
     They are spawned: a fork would inherit the locks of threads that torch and others have started.
-    Ctrl-C is for the caller alone: it lets the tasks that have begun end, and starts no other.
+    Ctrl-C reaches only the caller, which lets running tasks finish and starts no others.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
-        # A pool starts its processes when it is given tasks, and never later.
+        # A pool starts its processes when tasks are submitted, and never later.
         with _no_main(), _no_interrupts():
             futures = {pool.submit(function, task): task for task in tasks}
         try:
@@ -140,9 +141,9 @@ def in_processes(
 
 @contextmanager
 def _no_main() -> Iterator[None]:
-    """Show multiprocessing an empty main module."""
-    # A spawned process runs the caller's main module once more: a script without
-    # ``if __name__ == "__main__":`` would start itself for ever. Ours need nothing of it.
+    """Replace the main module by an empty one for multiprocessing."""
+    # A spawned process imports the caller's main module again: a script without
+    # ``if __name__ == "__main__":`` would start itself for ever. Our tasks need nothing of it.
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -153,9 +154,9 @@ def _no_main() -> Iterator[None]:
 
 @contextmanager
 def _no_interrupts() -> Iterator[None]:
-    """Start processes that Ctrl-C at the terminal, which all of a group receive, does not reach."""
+    """Start processes that ignore Ctrl-C, which the terminal sends to the whole process group."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say what becomes of a signal
+        yield  # only the main thread may set signal handlers
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -178,15 +179,15 @@ def connect(address: str) -> Any:
 def on_cluster(
     client: Any, function: Callable[[Task], Result], tasks: Sequence[Task]
 ) -> Iterator[tuple[Task, Result]]:
-    """Yield each task with its result, as they are done, on the workers of a Dask cluster.
+    """Yield each task with its result, as they finish, on the workers of a Dask cluster.
 
-    A task is idempotent: run twice, or again after its worker was killed, it gives the same bytes,
-    and publishing by rename makes the second run harmless. An error cancels what is not yet begun.
+    A task is idempotent: if it runs twice, or again after its worker was killed, it makes the same
+    bytes, and publishing by rename makes the second run harmless. An error cancels pending tasks.
     """
     distributed = _distributed()
     if not isinstance(client, distributed.Client):
         raise UsageError(f"client= takes a distributed.Client, not {type(client).__name__}.")
-    # Not pure: Dask must not answer from a result that it remembers, since files may be gone.
+    # Not pure: Dask must not return an earlier result, since files may have been deleted.
     futures = {client.submit(function, task, pure=False): task for task in tasks}
     try:
         for future in distributed.as_completed(futures):

@@ -1,4 +1,4 @@
-"""Looking after the stores on this machine: list, verify, prune, size."""
+"""Maintenance of the stores on this machine: list, verify, prune, size."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _DAY: Final = 86400.0
 
 @dataclass(frozen=True, kw_only=True)
 class StoreInfo:
-    """One store on this machine, as its metadata says; voxels are not looked at.
+    """One store on this machine, from its metadata; voxels are not read.
 
-    `scan_id` and `image`, the git-annex key of its CT, are None where its metadata cannot be read,
-    for the reason `error`. Formats are those of other versions of this package; ``unreadable`` is
-    a store that the disk or its permissions keep from being read. `releases` are those on this
-    machine whose lock lists its CT, where somebody looked.
+    `scan_id` and `image`, the git-annex key of its CT, are None if its metadata cannot be read,
+    for the reason `error`. Earlier and later formats are those of other versions of this package;
+    ``unreadable`` is a store that the disk or its permissions keep from being read. `releases` are
+    those on this machine whose lock lists its CT, if the caller filled them in.
     """
 
     path: Path
@@ -51,7 +51,7 @@ class StoreInfo:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was, or would be, removed: stores, leftovers of dead processes, bytes of both."""
+    """What was, or would be, removed: stores, leftovers of dead processes, total bytes."""
 
     stores: tuple[Path, ...]
     leftovers: tuple[Path, ...]
@@ -78,7 +78,7 @@ def list_stores(stores: Path) -> list[StoreInfo]:
     for path in _store_folders(stores):
         with suppress(FileNotFoundError):
             described = _describe(path)
-            path.lstat()  # if another process has pruned it, what was read of it means nothing
+            path.lstat()  # if another process has pruned it meanwhile, leave it out
             found.append(described)
     return found
 
@@ -104,10 +104,10 @@ def _describe(path: Path) -> StoreInfo:
 def verify_stores(
     stores: Path, *, repair: bool = False, progress: Progress = silent
 ) -> dict[Path, list[IntegrityError | StorageError]]:
-    """Read every byte of every store; return what is wrong with each that is damaged.
+    """Read every byte of every store; return the errors of each damaged one.
 
-    Stores of another version's layout are left alone. `repair` removes damaged stores, which are
-    built again when next used, but not those that merely cannot be read.
+    Stores of another version's layout are skipped. `repair` removes damaged stores, which are built
+    again when next used, but not those that merely cannot be read.
     """
     paths = list(_store_folders(stores))
     sizes = [_nbytes(path) for path in paths]
@@ -134,32 +134,34 @@ def prune(
     everything: bool = False,
     dry_run: bool = False,
 ) -> Pruned:
-    """Remove leftovers of dead processes, damaged stores, and the stores that are asked for.
+    """Remove leftovers of dead processes, damaged stores, and the stores that the options select.
 
-    `images` are keys of CTs, such as those of a release, whose stores go (all of them, or by the
-    other options), `keep` the fingerprints of stores that stay. Stores of another version's layout
-    go only with `everything` or by age, those of earlier ones with `earlier_formats` too.
+    `images` are keys of CTs, such as those of a release, whose stores are removed (all, or those
+    that the other options select); stores with a fingerprint in `keep` stay. Stores of another
+    version's layout are removed only with `everything` or by age, or, if earlier, with
+    `earlier_formats`.
     """
     kept = None if keep is None else set(keep)
-    asked = everything or kept is not None or older_than_days is not None or images is not None
+    selecting = everything or kept is not None or older_than_days is not None or images is not None
 
-    def goes(store: StoreInfo) -> bool:
-        aged = older_than_days is None or store.age_days > older_than_days
+    def is_removed(store: StoreInfo) -> bool:
+        is_old = older_than_days is None or store.age_days > older_than_days
         if store.state == "damaged" or (store.state == "earlier_format" and earlier_formats):
             return True
         if store.state != "sound":
-            return everything or (older_than_days is not None and images is None and aged)
-        named = images is None or store.image in images
-        return asked and named and aged and (kept is None or store.fingerprint not in kept)
+            return everything or (older_than_days is not None and images is None and is_old)
+        has_image = images is None or store.image in images
+        is_kept = kept is not None and store.fingerprint in kept
+        return selecting and has_image and is_old and not is_kept
 
-    going = [store for store in list_stores(stores) if goes(store)]
+    removed = [store for store in list_stores(stores) if is_removed(store)]
     stale = _stale(stores)
-    nbytes = sum(store.nbytes for store in going) + sum(map(_nbytes, stale))
+    nbytes = sum(store.nbytes for store in removed) + sum(map(_nbytes, stale))
     if not dry_run:
         sweep_stores(stores)
-        for store in going:
+        for store in removed:
             discard(store.path)
-    return Pruned(tuple(store.path for store in going), tuple(stale), nbytes)
+    return Pruned(tuple(store.path for store in removed), tuple(stale), nbytes)
 
 
 def cache_size(stores: Path) -> tuple[int, int]:
@@ -168,7 +170,7 @@ def cache_size(stores: Path) -> tuple[int, int]:
 
 
 def leftover_size(stores: Path) -> tuple[int, int]:
-    """Return number and bytes of what dead processes have left below `stores`."""
+    """Return number and bytes of the leftovers of dead processes below `stores`."""
     return _count(_stale(stores))
 
 
@@ -187,7 +189,7 @@ def _stale(stores: Path) -> list[Path]:
 
 
 def _nbytes(store: Path) -> int:
-    """Sum up the files of a store; one with several names (hard links) counts once."""
+    """Return the total size of a store's files; hard links to one file count once."""
     seen: dict[tuple[int, int], int] = {}
     for path in (store, *files_below(store)):
         with suppress(FileNotFoundError):  # swept by another process meanwhile

@@ -1,4 +1,4 @@
-"""Converting one scan: onto the store's grid, array by array, with its metadata."""
+"""Converts one scan into a store: its arrays on the store's grid, and its metadata."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ from verse_data.volumes.resample import Resampling
 from verse_data.volumes.write import Slab, slabs_of, stored_key, write_array
 
 _MAX_EXTENT: Final = 32767
-"""Voxels along an axis, of NIfTI and of a manifest."""
+"""Largest number of voxels along an axis, in NIfTI and in a manifest."""
 _NOTICE: Final = (
     "Converted by verse-data from the files whose git-annex keys stand under 'source'; 'recipe' "
     "says what was changed beside format and order of axes. The licence of those files holds for "
     "this store too. Whoever hands it on names their authors: verse-data provenance RELEASE --json "
     "prints attribution and citations of the release."
 )
-"""The same in every store: a text of attribution that is corrected must not rename stores."""
-_OF_ARRAY: Final[dict[ArrayName, dict[str, Any]]] = {
+"""The same in every store: correcting an attribution must not change the content of stores."""
+_ARRAY_ATTRIBUTES: Final[dict[ArrayName, dict[str, Any]]] = {
     "image": {"unit": "Hounsfield unit", "quantity": "radiodensity"},
     "label": {"levels": {str(label): level for label, level in LEVEL_OF_LABEL.items()}},
 }
@@ -55,9 +55,9 @@ _OF_ARRAY: Final[dict[ArrayName, dict[str, Any]]] = {
 
 @contextmanager
 def open_conversion(source: ScanSource, recipe: Recipe) -> Iterator[Conversion]:
-    """Open the volumes of a scan and look at their headers, so that a pair that does not fit fails at once.
+    """Open the volumes of a scan and check their headers, so that a mismatched pair fails at once.
 
-    Their voxels are read from where the headers end: a file that is replaced meanwhile does no harm.
+    Voxels are then read from the same open files: replacing a file meanwhile does no harm.
     """
     parts: tuple[tuple[ArrayName, Kind, str, SourceFile | None], ...] = (
         ("image", "image", "CT", source.image),
@@ -80,7 +80,7 @@ def open_conversion(source: ScanSource, recipe: Recipe) -> Iterator[Conversion]:
 
 
 class Conversion:
-    """One store in the making: to RAS by flips, then to the recipe's spacing, onto `grid`."""
+    """The conversion of one scan: to RAS by flips, then to the recipe's spacing, onto `grid`."""
 
     def __init__(
         self, source: ScanSource, recipe: Recipe, volumes: dict[ArrayName, VolumeStream]
@@ -124,7 +124,7 @@ class Conversion:
                 self._slabs(array),
                 codec=codec,
                 affine=self.grid.affine,
-                attributes=_OF_ARRAY[array],
+                attributes=_ARRAY_ATTRIBUTES[array],
             )
             for array in self.volumes  # the image first
         }
@@ -154,19 +154,19 @@ class Conversion:
         (folder / MANIFEST_KEY).write_bytes(manifest.to_bytes())
 
     def _slabs(self, array: ArrayName) -> Iterator[Slab]:
-        """Yield the store's slabs of a volume, drained to its checked end before the last one."""
+        """Yield the store's slabs of a volume; its checksums are verified before the last one."""
         volume, codec = self.volumes[array], self.recipe.codec
         if not self.resampling:
             yield from self._native(volume, inner_chunk(codec)[0])
             return
-        way = self.recipe.interpolation if array == "image" else "nearest"
-        whole = self.axes.apply(volume.read_rest())
-        yield from slabs_of(self.resampling.apply(whole, way).transpose(2, 1, 0), codec)
+        interpolation = self.recipe.interpolation if array == "image" else "nearest"
+        voxels = self.resampling.apply(self.axes.apply(volume.read_rest()), interpolation)
+        yield from slabs_of(voxels.transpose(2, 1, 0), codec)
 
     def _native(self, volume: VolumeStream, thick: int) -> Iterator[Slab]:
-        """Read slices as the file has them, so many at a time as fill one place of the chunk grid.
+        """Read slices in the file's order, as many at a time as one row of chunks is thick.
 
-        Two buffers take turns: one is encoded while the other is filled.
+        Two buffers alternate: one is encoded while the other is filled.
         """
         i, j, k = volume.header.shape
         target = self.axes.axes.index(2)
@@ -184,7 +184,7 @@ class Conversion:
             yield Slab(2 - target, place, slices.transpose(2, 1, 0))
 
     def _points(self) -> dict[str, list[float]]:
-        """Return the centroids on the store's grid; none of those that are of other axes."""
+        """Return the centroids on the store's grid, or none if they are indices of other axes."""
         points = self.source.centroids
         if not points or self.source.centroids_axes not in {None, self.header.axcodes}:
             return {}
@@ -195,9 +195,9 @@ class Conversion:
         return dict(zip(labels, moved.tolist(), strict=True))
 
     def _attributes(self, boxes: dict[int, Box] | None) -> dict[str, Any]:
-        """Return this package's block of the group's attributes. No text of the NIfTI is in it."""
+        """Return this package's block of the group's attributes, without any text of the NIfTI."""
         keys, header = self.source.keys, self.header
-        # Such as forms that differ.
+        # Such as a qform that differs from the sform.
         notes = {
             volume.kind: list(volume.header.notes)
             for volume in self.volumes.values()
@@ -228,14 +228,14 @@ class Conversion:
         }
 
 
-def _link(folder: Path, key: str, again: str) -> str:
-    """Give a file of a store its second name, where OME-Zarr looks for labels; return that name."""
-    (folder / again).parent.mkdir(parents=True, exist_ok=True)
+def _link(folder: Path, key: str, link: str) -> str:
+    """Hard-link a file of a store to where OME-Zarr looks for labels; return the link's key."""
+    (folder / link).parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(folder / key, folder / again)
+        os.link(folder / key, folder / link)
     except OSError:  # a file system without hard links
-        shutil.copyfile(folder / key, folder / again)
-    return again
+        shutil.copyfile(folder / key, folder / link)
+    return link
 
 
 def _in_spine_order(labels: Iterable[int]) -> list[int]:

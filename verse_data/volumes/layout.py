@@ -6,15 +6,15 @@
         zarr.json              group: affine, levels, centroids, licence, sources; OME-Zarr 0.5
         image/zarr.json        int16 HU (z, y, x)       image/c/0/0/0    its one shard
         label/zarr.json        uint8 labels (z, y, x)   label/c/0/0/0    its one shard
-        coarse/2, coarse/4     the image again, in voxels of 2³ and 4³ of its own; for viewers
-        labels/vertebrae/      the label array once more (hard links), where OME-Zarr looks for it,
+        coarse/2, coarse/4     the image at 1/2 and 1/4 of its resolution, for viewers
+        labels/vertebrae/      the label array again (hard links), where OME-Zarr looks for it,
                                and its coarser levels 2 and 4
         image/manifest.json    size and digest of each file, checksum of each inner chunk
 
 The grid is RAS-canonical: x grows to the right, y anteriorly, z superiorly. Every inner chunk is
-written, empty or not, so a chunk that is absent is a fault and never a value.
+written, empty or not, so a missing chunk is an error and never stands for the fill value.
 
-OME-Zarr 0.5 metadata (https://ngff.openmicroscopy.org/0.5/) let napari, NiiVue and others open a
+OME-Zarr 0.5 metadata (https://ngff.openmicroscopy.org/0.5/) lets napari, NiiVue and others open a
 store as an image with labels.
 """
 
@@ -33,29 +33,29 @@ Codec = Literal["lz4", "zstd", "none"]
 Extents = tuple[int, int, int]
 
 GROUP_KEY: Final = "zarr.json"
-# Inside an array's folder, since zarr-python warns of foreign files in a group's.
+# Inside an array's folder, since zarr-python warns about unknown files in that of a group.
 MANIFEST_KEY: Final = "image/manifest.json"
 DIMENSIONS: Final = ("z", "y", "x")
 ATTRIBUTES: Final = "verse_data"
 """Name of this package's block in the attributes of the group."""
 VERTEBRAE: Final = "labels/vertebrae"
-"""Group below the one in which OME-Zarr looks for labels of an image."""
+"""Group of the label array below ``labels``, where OME-Zarr looks for it."""
 COARSE: Final = "coarse"
 """Group of the coarser levels of the image."""
 
 DTYPE: Final[dict[str, np.dtype[Any]]] = {"image": np.dtype("<i2"), "label": np.dtype("u1")}
-# Sentinels: they occur in no voxel, so reading one means that bytes are missing.
+# Sentinels: no voxel has these values, so reading one means that bytes are missing.
 FILL: Final[dict[str, int]] = {"image": -32768, "label": 255}
 
-# Offset and length that Zarr gives a chunk that was not written; no store holds one.
+# Offset and length of a chunk that was not written, in Zarr's shard index; never in our stores.
 ABSENT: Final = 2**64 - 1
-# What Blosc compresses on its own within a chunk of the image: four slices along x, so that a
-# reader may decode no more of a chunk than its box touches.
+# Bytes that Blosc compresses separately within a chunk of the image: four slices along x, so that
+# a reader can decode only the part of a chunk that its box touches.
 BLOSC_BLOCK: Final = 8192
 CHECKSUM: Final = 4
 """Bytes of the CRC-32C (``<u4``) that ends each inner chunk, and the index."""
 FACTORS: Final = (2, 4)
-"""Voxels of the store along each axis of a voxel of each coarser level; they divide a chunk."""
+"""Downsampling factor of each coarser level; they divide a chunk."""
 _OME_VERSION: Final = {"version": "0.5"}
 _CHANNEL: Final = {
     "label": "CT, HU",
@@ -64,7 +64,7 @@ _CHANNEL: Final = {
     "coefficient": 1,
     "family": "linear",
     "inverted": False,
-    # What a viewer shows at first, a bone window of width 1800 about 400, and how far it can go.
+    # The initial window of a viewer, width 1800 about 400 HU for bone, and its limits.
     "window": {"min": -1024, "start": -500, "end": 1300, "max": 3071},
 }
 
@@ -81,18 +81,18 @@ def metadata_key(path: str) -> str:
 
 def coarse_path(name: ArrayName, factor: int) -> str:
     """Return the path of a coarser level."""
-    # A group of their own for those of the image: xarray opens all arrays of the store's group as
-    # one dataset. Those of the label lie beside it, where ome-zarr-models looks for them.
+    # Those of the image have a group of their own, as xarray opens all arrays of the store's group
+    # as one dataset. Those of the label are beside it, where ome-zarr-models looks for them.
     return f"{COARSE if name == 'image' else VERTEBRAE}/{factor}"
 
 
 def inner_chunk(codec: Codec) -> Extents:
-    """Return the inner chunk along z, y, x: 32³, or 64³ where nothing is to be decoded."""
+    """Return the shape of an inner chunk (z, y, x): 32³, or 64³ if chunks are not compressed."""
     return (64, 64, 64) if codec == "none" else (32, 32, 32)
 
 
 def chunk_grid(shape: tuple[int, ...], chunk: Extents) -> Extents:
-    """Return the number of inner chunks along z, y, x; those at the border are whole."""
+    """Return the number of inner chunks along z, y, x; the last of an axis may exceed the shape."""
     z, y, x = (-(-n // c) for n, c in zip(shape, chunk, strict=True))
     return (z, y, x)
 
@@ -111,8 +111,8 @@ def array_document(
     little = {"name": "bytes", "configuration": {"endian": "little"}}
     crc32c = {"name": "crc32c"}
     inner: list[dict[str, Any]] = [
-        # Samples are handed out as (x, y, z): turning a chunk round once, when it is written, saves
-        # turning a patch at every reading. The checksum comes last, so it is held before decoding.
+        # Samples are returned as (x, y, z): transposing a chunk once, when it is written, saves it
+        # at every read. The checksum comes last, so it is verified before decoding.
         {"name": "transpose", "configuration": {"order": [2, 1, 0]}},
         {"name": "bytes"} if name == "label" else little,
     ]
@@ -140,9 +140,9 @@ def array_document(
 
 
 def blosc_settings(name: ArrayName, codec: Codec) -> dict[str, Any]:
-    """Return the Blosc settings of an array in Zarr v3's words."""
-    # Sorting bits is what packs noisy voxels; a mask packs as well without, and decodes in a
-    # quarter of the time. Zstandard gets one block a chunk: small ones cost it a tenth.
+    """Return the Blosc settings of an array as Zarr v3 writes them."""
+    # Noisy voxels compress well only with bitshuffle; a mask compresses as well without, and
+    # decodes in a quarter of the time. Zstandard gets one block per chunk: small ones slow it down.
     return {
         "cname": codec,
         "clevel": 5,
@@ -183,14 +183,14 @@ def label_groups(affine: Affine) -> dict[str, dict[str, Any]]:
 
 
 def level_offset(name: ArrayName, factor: int) -> float:
-    """Return where the first voxel of a level lies along each axis, in voxels of the store."""
+    """Return the position of a level's first voxel along each axis, in voxels of the store."""
     return (factor - 1) / 2 if name == "image" else float((factor - 1) // 2)
 
 
 def _multiscale(affine: Affine, array: ArrayName, name: str) -> dict[str, Any]:
-    """Return an array and its coarser levels, in paths below the group of its metadata."""
-    # OME-Zarr 0.5 knows scale and translation, not rotation: an oblique scan has its true voxel
-    # size and origin here, and its affine in this package's own attributes, and in those of levels.
+    """Return the ``multiscales`` entry of an array and its coarser levels."""
+    # OME-Zarr 0.5 has scale and translation, but no rotation: an oblique scan has its true voxel
+    # size and origin here, and its affine in this package's own attributes and those of levels.
     sizes, origin = np.array(voxel_sizes(affine))[::-1], affine[2::-1, 3]
     datasets = []
     for factor in (1, *FACTORS):

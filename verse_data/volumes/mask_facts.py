@@ -1,7 +1,7 @@
-"""Facts of a locked volume: what its header says, and of a mask each label's size, box and crumbs.
+"""Facts of a locked volume: its header and, for a mask, size, box and crumbs of each label.
 
-They are measured in the pass that hashes the file, kept as JSON by annex key, and served without
-reading the file as long as its inode, size and times are those that it had then.
+They are measured in the pass that hashes the file and cached as JSON by annex key; the cache is
+used as long as inode, size and times of the file are unchanged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from verse_data.volumes.nifti import ImageHeader, VolumeStream, read_header, rea
 _log = logging.getLogger(__name__)
 _SAFE_KEY: Final = re.compile(r"[A-Za-z0-9._-]{1,160}")
 _TICK_NS: Final = 20_000_000
-"""Longer than a tick of the clock that file systems take their times from."""
+"""Longer than a tick of the clock that file systems use for times."""
 _EVERY_NEIGHBOUR: Final = np.ones((3, 3, 3), dtype=bool)
 
 Triple = tuple[int, int, int]
@@ -52,7 +52,7 @@ class LabelFacts(Record):
 
 
 class VolumeFacts(Record):
-    """What the header of one content says, and of a mask each label in it but the background."""
+    """Header of one volume and, for a mask, the facts of each label but the background."""
 
     key: str = ""
     shape: Triple
@@ -62,83 +62,83 @@ class VolumeFacts(Record):
     notes: tuple[str, ...] = ()
     labels: dict[int, LabelFacts] = Field(default_factory=dict)
     at: dict[str, int] = Field(default_factory=dict)
-    """Label at each point that was asked for, by ``"i,j,k"``; 0 is background or outside."""
+    """Label at each requested point, by ``"i,j,k"``; 0 is background or outside."""
 
     def label_at(self, point: Triple) -> int:
         """Return the label at a voxel that was among the `points` of :func:`mask_facts`."""
         return self.at[_text(point)]
 
 
-class _Kept(Record):
-    """Facts as they are kept, with what tells that they are of this file and undamaged."""
+class _CachedFacts(Record):
+    """A cache file: facts, the state of their file, and a digest against damage."""
 
     version: Literal[3] = 3
-    """Of this layout; facts of another version are measured again."""
+    """Version of this layout; facts of another version are measured again."""
     state: dict[str, int]
-    """Inode, size and times of the file whose digest was that of the key."""
+    """Inode, size and times of the file when its digest was verified."""
     facts: VolumeFacts
     digest: str
     """SHA-256 (hex) of the facts in canonical JSON."""
 
 
 def header_facts(file: SourceFile, *, derived: Path | None = None) -> VolumeFacts:
-    """Return what the header of a volume says; the file is hashed, and not inflated."""
+    """Return the facts of a volume's header; the file is hashed, but not decompressed."""
 
     def measure() -> VolumeFacts:
         header = read_header(file.path, name=file.name, sha256=file.sha256)
         return VolumeFacts(**_of_header(file, header))
 
-    return _kept(file, measure, derived and derived / "header-facts")
+    return _cached(file, measure, derived and derived / "header-facts")
 
 
 def mask_facts(
     file: SourceFile, *, derived: Path | None = None, points: Collection[Triple] = ()
 ) -> VolumeFacts:
-    """Return the facts of a mask, with the labels at `points`; kept below `derived`, if it is given."""
-    return _kept(file, lambda: _measure(file, points), derived and derived / "mask-facts", points)
+    """Return the facts of a mask, with the labels at `points`; cached below `derived`, if given."""
+    return _cached(file, lambda: _measure(file, points), derived and derived / "mask-facts", points)
 
 
-def _kept(
+def _cached(
     file: SourceFile,
     measure: Callable[[], VolumeFacts],
     folder: Path | None,
     points: Collection[Triple] = (),
 ) -> VolumeFacts:
-    """Return the facts of `file` that are kept in `folder` if they hold `points`, or `measure` them."""
-    place = folder / f"{file.key}.json" if folder and _SAFE_KEY.fullmatch(file.key) else None
+    """Return the facts of `file` cached in `folder` if they cover `points`, or `measure` them."""
+    path = folder / f"{file.key}.json" if folder and _SAFE_KEY.fullmatch(file.key) else None
     state = _state(file)
-    kept = _read(place) if place else None
-    is_of_file = kept and (kept.state, kept.facts.key) == (state, file.key)
-    if kept and is_of_file and kept.facts.at.keys() >= set(map(_text, points)):
-        return kept.facts
-    if place and time.time_ns() - state["ctime_ns"] < _TICK_NS:
+    cached = _read(path) if path else None
+    is_current = cached and (cached.state, cached.facts.key) == (state, file.key)
+    if cached and is_current and cached.facts.at.keys() >= set(map(_text, points)):
+        return cached.facts
+    if path and time.time_ns() - state["ctime_ns"] < _TICK_NS:
         time.sleep(_TICK_NS / 1e9)  # two changes within one tick have the same times
     with file.checked():
         facts = measure()
-    if place and _state(file) == state:
-        kept = _Kept(state=state, facts=facts, digest=_digest(facts))
-        # A cache that may not be written, such as a colleague's, costs time and nothing else.
+    if path and _state(file) == state:
+        cached = _CachedFacts(state=state, facts=facts, digest=_digest(facts))
+        # A cache that cannot be written, such as a colleague's, only costs time.
         try:
-            write_file(place, canonical_json(kept.model_dump(mode="json")))
+            write_file(path, canonical_json(cached.model_dump(mode="json")))
         except StorageError as error:
-            _log.info("facts of %s are not kept, and measured again each time: %s", file, error)
+            _log.info("facts of %s are not cached, and measured again each time: %s", file, error)
     return facts
 
 
 def _state(file: SourceFile) -> dict[str, int]:
-    """Return what is another after any change of a file: inode, size and times."""
+    """Return inode, size and times of a file, one of which differs after any change."""
     now = file.stat()
     times = {"mtime_ns": now.st_mtime_ns, "ctime_ns": now.st_ctime_ns}
     return {"inode": now.st_ino, "size": now.st_size, **times}
 
 
-def _read(place: Path) -> _Kept | None:
-    """Return kept facts; None if there are none, or they are damaged or of another version."""
+def _read(path: Path) -> _CachedFacts | None:
+    """Return cached facts; None if there are none, or they are damaged or of another version."""
     try:
-        kept = _Kept.model_validate_json(place.read_bytes())
+        cached = _CachedFacts.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
-    return kept if kept.digest == _digest(kept.facts) else None
+    return cached if cached.digest == _digest(cached.facts) else None
 
 
 def _digest(facts: VolumeFacts) -> str:
@@ -184,8 +184,8 @@ def _label_facts(inside: Array, box: tuple[slice, ...]) -> LabelFacts:
 
 def _of_header(file: SourceFile, header: ImageHeader) -> dict[str, Any]:
     rows = tuple(tuple(row) for row in header.affine.tolist())
-    stored = {"dtype": header.dtype.name, "notes": header.notes}
-    return {"key": file.key, "shape": header.shape, "affine": rows, **stored}
+    grid = {"shape": header.shape, "affine": rows}
+    return {"key": file.key, **grid, "dtype": header.dtype.name, "notes": header.notes}
 
 
 def _text(point: Triple) -> str:

@@ -1,9 +1,9 @@
-"""Reading and writing NIfTI volumes: the one door to nibabel, behind the guard.
+"""Reads and writes NIfTI volumes; the only module that uses nibabel.
 
 Images become int16 Hounsfield units, masks uint8 labels 0 … 28. Slope and intercept are applied in
 float64 and the result is rounded to the nearest integer, halves to even. A value that int16 cannot
-hold, or the one that stores keep as their sentinel (-32768), is refused with its place rather than
-clipped: clipping would change data without a word.
+hold, or the sentinel of stores (-32768), is refused with its voxel index rather than clipped:
+clipping would change data silently.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from verse_data.volumes.nifti_guard import (
 )
 
 _BLOCK: Final = 2 << 20
-"""Bytes inflated at a time: they still lie in the cache when they are converted."""
+"""Bytes decompressed at a time: few enough to be converted while in the processor's cache."""
 _DEFLATE_RATIO: Final = 1032
-"""Deflate cannot shrink by more than this: a header that declares more is lying."""
+"""Deflate cannot shrink by more than this: a header that declares more is false."""
 _GZIP_MAGIC: Final = b"\x1f\x8b"
-_open_packed: Final[Any] = IGzipFile
+_open_gzip: Final[Any] = IGzipFile
 _DAMAGE: Final[Any] = (gzip.BadGzipFile, igzip_lib.error, isal_zlib.error)
 _HALF_TURN: Final = 3 * float(np.finfo(np.float32).eps)
-"""What b² + c² + d² of a qform may lack of 1 by rounding alone, as in nibabel."""
+"""How far b² + c² + d² of a half turn may be below 1 by rounding, as in nibabel."""
 _LAYOUT: Final[np.dtype[Any]] = nib.Nifti1Header.template_dtype
 _TEXT_FIELDS: Final = ("db_name", "descrip", "aux_file", "intent_name")
 
@@ -55,14 +55,14 @@ Kind = Literal["image", "mask"]
 
 
 class _Rule(NamedTuple):
-    """What voxels of one kind may be, and become."""
+    """Allowed values and stored type of the voxels of one kind."""
 
     dtype: np.dtype[Any]
     low: int
     high: int
     text: str
     tolerance: float | None = None
-    """How far from a whole number a voxel may lie; None rounds any."""
+    """How far a voxel may be from a whole number; None rounds any value."""
 
 
 _RULES: Final[dict[Kind, _Rule]] = {
@@ -73,14 +73,14 @@ _RULES: Final[dict[Kind, _Rule]] = {
 
 @dataclass(frozen=True)
 class ImageHeader(Grid):
-    """What is read of a NIfTI header: the grid in the file's own axes, and how it is stored."""
+    """The fields that are read of a NIfTI header: grid in the file's own axes, and storage."""
 
     dtype: np.dtype[Any]
     slope: float = 1.0
     inter: float = 0.0
     offset: int = 352
     notes: tuple[str, ...] = ()
-    """What a careful reader should know: qform and sform disagree, free text is present …"""
+    """Oddities of the header: qform and sform disagree, free text is present …"""
 
     @property
     def voxels(self) -> int:
@@ -113,7 +113,7 @@ class Volume:
 
 
 def parse_header(content: bytes, *, name: str) -> ImageHeader:
-    """Read a NIfTI-1 header; NiftiRefused says what it declares that is not read, and the rule."""
+    """Parse a NIfTI-1 header, or raise NiftiRefused with the rule that it breaks."""
     check(name, start_rules(content))
     order = _byte_order(content)
     fields = np.frombuffer(content, _LAYOUT.newbyteorder(order), 1)[0]
@@ -142,7 +142,7 @@ def _byte_order(content: bytes) -> Literal["<", ">"]:
 
 
 def _affine(fields: Any, shape: Shape, name: str) -> tuple[Affine, tuple[str, ...]]:
-    """Return the affine and notes on it; the sform counts before the qform, as in nibabel."""
+    """Return the affine and notes on it; sform takes precedence over qform, as in nibabel."""
     if not fields["sform_code"]:
         return _qform(fields, name), ()
     sform = np.eye(4)
@@ -165,10 +165,10 @@ def _qform(fields: Any, name: str) -> Affine:
     b, c, d, *origin = (float(fields[field]) for field in names)
     check(name, qform_rules(pixdim, [b, c, d, *origin]))
     square = b * b + c * c + d * d
-    # Of a half-turn float32 leaves a rest where there is none, worth up to 0.03 degrees.
+    # For a half turn, float32 rounding alone leaves a remainder, worth up to 0.03 degrees.
     a = 0.0 if 1.0 - square < _HALF_TURN else math.sqrt(1.0 - square)
     b, c, d = (value / math.sqrt(a * a + square) for value in (b, c, d))
-    # Not nibabel's: its last bits differ, and the bytes of a store follow from them.
+    # Not nibabel's function: the bytes of a store depend on the last bits of this matrix.
     rotation = np.array(
         [
             [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
@@ -185,14 +185,14 @@ def _qform(fields: Any, name: str) -> Affine:
 
 
 class _HashedFile(FileIO):
-    """A file that hashes what is read of it."""
+    """A file that hashes all bytes that are read from it."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.hash = hashlib.sha256()
 
     def readinto(self, buffer: Any) -> int:
-        """Read the next bytes into `buffer`, which is how every reader above this one asks."""
+        """Read the next bytes into `buffer`; all buffered readers use this method."""
         count = super().readinto(buffer) or 0
         self.hash.update(memoryview(buffer)[:count])
         return count
@@ -201,9 +201,9 @@ class _HashedFile(FileIO):
 class VolumeStream:
     """One pass over a file: its checked header, then its voxels, converted on the way.
 
-    nibabel stops after the bytes that it wants, so the CRC at the end of a .nii.gz goes unread and
-    most bit flips pass: here CRC, length, trailing bytes and digest are checked before a volume
-    counts as read.
+    nibabel stops after the bytes that it needs, so it does not read the CRC at the end of a .nii.gz
+    and misses most bit flips: here CRC, length, trailing bytes and digest are checked before a
+    volume counts as read.
     """
 
     def __init__(self, path: Path, *, kind: Kind, name: str, sha256: str | None = None) -> None:
@@ -220,24 +220,22 @@ class VolumeStream:
                     f"{self.name}: there is no file {self._path}. Get it: verse-data get"
                 ) from None
             self.size = os.fstat(self._file.fileno()).st_size
-            # Its first bytes tell whether it is compressed: names lie.
-            packed = os.pread(self._file.fileno(), 2, 0) == _GZIP_MAGIC
-            self._stream = (
-                _open_packed(fileobj=self._file) if packed else BufferedReader(self._file)
-            )
-            self._begin(self.size * _DEFLATE_RATIO if packed else self.size)
+            # By content: names are not reliable.
+            is_gzip = os.pread(self._file.fileno(), 2, 0) == _GZIP_MAGIC
+            self._stream = _open_gzip(fileobj=self._file) if is_gzip else BufferedReader(self._file)
+            self._begin(self.size * _DEFLATE_RATIO if is_gzip else self.size)
             undo.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def _begin(self, most: int) -> None:
-        """Read the header and what stands between it and the voxels; the file holds `most` bytes."""
+    def _begin(self, limit: int) -> None:
+        """Read header and extensions; the decompressed file has at most `limit` bytes."""
         head = self._read(HEADER_SIZE, "its header")
         self.header = header = parse_header(head, name=self.name)
         declared = header.offset + header.nbytes
-        if declared > most:
+        if declared > limit:
             self._corrupt(f"cannot hold the {declared:,} bytes that its header declares")
         rest = self._read(header.offset - HEADER_SIZE, "its header's extensions")
         check(self.name, extension_rules(rest, _byte_order(head)))
@@ -253,14 +251,14 @@ class VolumeStream:
             self._next += part.size
 
     def finish(self) -> None:
-        """Check the end, once all voxels were taken: nothing follows, and the digest is right."""
-        # Only now are CRC and length known to be right too: both stand at the end of the stream.
+        """Check, after all voxels were read, that nothing follows and that the digest is right."""
+        # This read also verifies CRC and length, which are at the end of the gzip stream.
         if self._read(1):
             self._corrupt(f"goes on after its {self.header.nbytes:,} bytes of voxels")
         self.check_digest()
 
     def check_digest(self) -> None:
-        """Hash what was not read yet, as it lies there, and compare the digest with the locked one."""
+        """Hash the rest of the file, and compare the digest with the locked one."""
         with storage_errors(self._path):
             block = bytearray(1 << 16)
             while self._file.readinto(block):
@@ -270,7 +268,7 @@ class VolumeStream:
             self._corrupt(f"has SHA-256 {digest[:12]} where {self._sha256[:12]} is locked")
 
     def _read(self, size: int, what: str = "") -> bytes:
-        """Return the next `size` inflated bytes, fewer only at the checked end and without `what`."""
+        """Return the next `size` decompressed bytes; fewer at the end raise if `what` is given."""
         with storage_errors(self._path):
             try:
                 data: bytes = self._stream.read(size)
@@ -296,20 +294,20 @@ class VolumeStream:
         return out.reshape(self.header.shape, order="F")
 
     def _converted(self, stored: Array) -> Array:
-        """Return the values of the next stored voxels, if all of them are such as their kind has."""
+        """Return the values of the next stored voxels, or raise if one is not allowed."""
         rule, header = self._rule, self.header
         as_stored = not header.scaled and stored.dtype.kind in "iu"
         if as_stored and rule.low <= int(stored.min()) and int(stored.max()) <= rule.high:
             return stored
         exact = stored.astype(np.float64) * header.slope + header.inter
         values = np.rint(exact)
-        right = (values >= rule.low) & (values <= rule.high)
+        allowed = (values >= rule.low) & (values <= rule.high)
         if rule.tolerance is not None:
-            with np.errstate(invalid="ignore"):  # of infinity less infinity
-                right &= np.abs(exact - values) < rule.tolerance
-        if right.all():
+            with np.errstate(invalid="ignore"):  # infinity minus infinity
+                allowed &= np.abs(exact - values) < rule.tolerance
+        if allowed.all():
             return values
-        wrong = int(np.argmin(right))
+        wrong = int(np.argmin(allowed))
         index = np.unravel_index(self._next + wrong, header.shape, order="F")
         place = ", ".join(str(int(i)) for i in index)
         found = (exact if header.scaled else stored)[wrong]
@@ -328,23 +326,23 @@ def read_header(path: Path, *, name: str, sha256: str | None = None) -> ImageHea
 
 
 def read_image(path: Path, *, name: str, sha256: str | None = None) -> Volume:
-    """Read a CT as int16 HU, drained to its checked end; `name` is what messages call it."""
+    """Read a CT as int16 HU, with all checks of :class:`VolumeStream`; `name` is for messages."""
     return read_volume(VolumeStream(path, kind="image", name=name, sha256=sha256))
 
 
 def read_mask(path: Path, *, name: str, sha256: str | None = None) -> Volume:
-    """Read a mask, in VerSe uint8 or float64, as uint8 labels; floats are rounded, never truncated."""
+    """Read a mask (uint8 or float64 in VerSe) as uint8 labels; floats are rounded."""
     return read_volume(VolumeStream(path, kind="mask", name=name, sha256=sha256))
 
 
 def read_volume(stream: VolumeStream) -> Volume:
-    """Read a volume to its checked end."""
+    """Read a whole volume, with all checks of :class:`VolumeStream`."""
     with stream:
         return Volume(stream.read_rest(), stream.header.affine)
 
 
 def check_pair(image: Grid, mask: Grid, *, name: str) -> None:
-    """Raise ValidationFailed, with numbers, unless a CT and its mask lie on the same grid."""
+    """Raise ValidationFailed unless a CT and its mask have the same grid."""
     if image.matches(mask):
         return
     apart = ""
@@ -365,7 +363,7 @@ def write_nifti(
     slope: float | None = None,
     inter: float = 0.0,
 ) -> None:
-    """Write a NIfTI-1 file, whole or not at all; the same input gives the same bytes.
+    """Write a NIfTI-1 file atomically; the same input makes the same bytes.
 
     It is gzipped if `path` ends in ``.gz``, without a time or a file name inside. With `slope`,
     ``(value - inter) / slope`` is stored; it is rounded where `on_disk_dtype` holds whole numbers.
@@ -375,8 +373,10 @@ def write_nifti(
     header.set_slope_inter(slope, None if slope is None else inter)
     with staging(path) as staged:
         with staged.open("wb") as file:
-            packed = path.suffix == ".gz"
-            target: Any = gzip.GzipFile("", "wb", 1, file, mtime=0) if packed else nullcontext(file)
+            is_gzip = path.suffix == ".gz"
+            target: Any = (
+                gzip.GzipFile("", "wb", 1, file, mtime=0) if is_gzip else nullcontext(file)
+            )
             with target as stream:
                 stream.write(header.binaryblock + b"\0" * 4)
                 for k in range(array.shape[2]):
@@ -391,7 +391,7 @@ def write_nifti(
 
 
 def _new_header(shape: tuple[int, ...], affine: npt.ArrayLike, dtype: np.dtype[Any]) -> Any:
-    """Return a nibabel header that holds geometry and type, and no text, in VerSe's form codes."""
+    """Return a nibabel header with geometry and type, without text, with VerSe's form codes."""
     new_header: Any = nib.Nifti1Header
     header, matrix = new_header(), np.asarray(affine, dtype=np.float64)
     header.set_data_dtype(dtype)

@@ -1,6 +1,6 @@
-"""The guard in front of every NIfTI file: what its header may say.
+"""The rules for NIfTI headers, checked before anything else of a file is read.
 
-Only what is checked here is read; free text and extensions of a header never travel on.
+Only fields that are checked here are used; free text and extensions of a header are never kept.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _TYPE_CODES: Final = {
     64: "f8",
 }
 DTYPES: Final = {code: np.dtype(text) for code, text in _TYPE_CODES.items()}
-"""Number types that are read, by their code in the header."""
-_READ_TYPES: Final = ", ".join(dtype.name for dtype in DTYPES.values())
+"""Supported number types, by their code in the header."""
+_SUPPORTED: Final = ", ".join(dtype.name for dtype in DTYPES.values())
 _WRONG_UNITS: Final = {1: "metres", 3: "micrometres"}
 
 Rule = tuple[bool, str]
-"""Whether a rule holds, and what a header does that breaks it."""
+"""Whether a rule holds, and the predicate of the message if it does not."""
 
 
 def check(name: str, rules: Iterable[Rule]) -> None:
-    """Refuse the file `name` by the first of `rules` that its header breaks."""
-    for holds, otherwise in rules:
+    """Raise NiftiRefused for the first of `rules` that the header of the file `name` breaks."""
+    for holds, problem in rules:
         if not holds:
             raise NiftiRefused(
-                f"{name} was refused before reading: it {otherwise}. "
+                f"{name} was refused before reading: it {problem}. "
                 f"Get the file again from its release."
             )
 
@@ -56,7 +56,7 @@ def start_rules(content: bytes) -> Iterator[Rule]:
 
 
 def field_rules(fields: Any) -> Iterator[Rule]:
-    """Yield the rules for the fields that say how voxels are stored and which forms there are."""
+    """Yield the rules for dimensions, data type, scaling and form codes."""
     count, *sizes = fields["dim"].tolist()
     sizes, voxels = sizes[: max(count, 0)], math.prod(sizes[:3])
     yield 3 <= count <= 7, f"has {count} dimensions (dim[0]) where a volume has 3"
@@ -67,7 +67,7 @@ def field_rules(fields: Any) -> Iterator[Rule]:
 
     magic, code, bits = fields["magic"].item(), int(fields["datatype"]), int(fields["bitpix"])
     yield magic == b"n+1", f"has magic {magic!r} where a one-file NIfTI-1 has b'n+1'"
-    yield code in DTYPES, f"has data type code {code}; read are {_READ_TYPES}"
+    yield code in DTYPES, f"has data type code {code}; read are {_SUPPORTED}"
     yield bits == DTYPES[code].itemsize * 8, f"says bitpix {bits} for {DTYPES[code].name}"
     offset, unit = float(fields["vox_offset"]), int(fields["xyzt_units"]) & 7
     rule = f"it must be a whole number from 352 to {MAX_OFFSET}"
@@ -93,7 +93,7 @@ def is_unscaled(slope: float) -> bool:
 
 
 def qform_rules(pixdim: list[float], quaternion: list[float]) -> Iterator[Rule]:
-    """Yield the rules for a qform that is a rotation; `quaternion` holds b, c, d and the origin."""
+    """Yield the rules for a qform; `quaternion` holds b, c, d and the origin."""
     finite = all(map(math.isfinite, (*pixdim[:4], *quaternion)))
     yield finite, "has a qform with NaN or infinite numbers"
     yield min(pixdim[1:4]) > 0, f"has voxels of {pixdim[1:4]} mm; a qform needs them above 0"
@@ -105,7 +105,7 @@ def qform_rules(pixdim: list[float], quaternion: list[float]) -> Iterator[Rule]:
 
 
 def affine_rules(affine: Affine, form: str) -> Iterator[Rule]:
-    """Yield the rules for an affine that is a grid in space."""
+    """Yield the rules for an affine: finite, with plausible voxel sizes, origin and axes."""
     yield bool(np.isfinite(affine).all()), f"has an {form} with NaN or infinite numbers"
     sizes, origin = np.linalg.norm(affine[:3, :3], axis=0), affine[:3, 3]
     fits = bool(sizes.min() >= 0.01 and sizes.max() <= 100)
@@ -117,7 +117,7 @@ def affine_rules(affine: Affine, form: str) -> Iterator[Rule]:
 
 
 def extension_rules(content: bytes, order: str) -> Iterator[Rule]:
-    """Walk over header extensions without looking into them: they may hold private text."""
+    """Yield the rules for sizes of header extensions; their content may be private: skip it."""
     place, end = 4, len(content)
     rule = f"it must be a multiple of 16 that ends before byte {HEADER_SIZE + end}"
     while content[0] and place + 8 <= end:

@@ -1,4 +1,4 @@
-"""The reader of the hot path: boxes of image and label, out of a store, in any orientation."""
+"""Reads boxes of image and label from a store, in any orientation; the hot path of training."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from verse_data.volumes.shard import Shard
 from verse_data.volumes.store import load_manifest, read_metadata
 
 CAPACITY: Final = 512
-"""Scans that a process keeps open. One costs its address space, no file descriptor, and about
-100 bytes a chunk (0.3 MB for 512 x 512 x 400 voxels)."""
+"""Scans that a process keeps open. Each takes its address space, no file descriptor, and about
+100 bytes per chunk (0.3 MB for 512 x 512 x 400 voxels)."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class OpenScan:
     _axes: dict[str, AxisMap] = field(default_factory=dict)
 
     def axes(self, orientation: str) -> AxisMap:
-        """Return the map from the stored grid to `orientation`; worked out once."""
+        """Return the map from the stored grid to `orientation`; computed once."""
         found = self._axes.get(orientation)
         if found is None:
             found = self._axes[orientation] = AxisMap.between(self.affine, orientation)
@@ -44,7 +44,7 @@ class OpenScan:
 
 def opened(store: Path, *, verify: bool = True) -> OpenScan:
     """Return the open store at `store`, opening it if this process has not yet."""
-    # By process: what a parent has checked before a fork counts for nothing in its child.
+    # Per process: a forked child checks chunks again, whatever its parent has checked.
     return _opened(str(store), verify, os.getpid())
 
 
@@ -54,7 +54,7 @@ def _opened(store: str, verify: bool, _process: int) -> OpenScan:  # noqa: FBT00
 
 
 def close_all() -> None:
-    """Drop every handle of this process. Readers open again when they are next used."""
+    """Close all stores of this process. Readers open them again when they are next used."""
     _opened.cache_clear()
 
 
@@ -80,10 +80,10 @@ def open_scan(store: Path, *, verify: bool = True) -> OpenScan:
 class ScanReader:
     """Reads one scan's store.
 
-    A reader is a path: it opens nothing until it is asked something, holds no handle of its own,
+    A reader is only a path: it opens the store when it is first used, holds no handle of its own,
     and may be pickled, forked and used by several threads. Open stores are kept per process; each
-    chunk is checked against the manifest when a process first touches it. Without `verify` chunks
-    are not checked, which is there only to measure what checking costs.
+    chunk is checked against the manifest when a process first reads it. `verify` turns these checks
+    off, only to measure their cost.
     """
 
     __slots__ = ("path", "verify")
@@ -123,7 +123,7 @@ class ScanReader:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What the store says of itself: keys of its sources, licence, recipe, and the above."""
+        """Attributes of the store: keys of its sources, licence, recipe, and the above."""
         return self._scan().attributes
 
     @property
@@ -133,7 +133,7 @@ class ScanReader:
 
     @property
     def scan_id(self) -> str:
-        """Whose volume it is."""
+        """Id of the scan."""
         return self._scan().scan_id
 
     @property
@@ -157,7 +157,7 @@ class ScanReader:
         pad_image: int = -1024,
         pad_label: int = 0,
     ) -> tuple[Any, Any]:
-        """Return int16 HU and uint8 labels of `box`, each None where it was not asked for."""
+        """Return int16 HU and uint8 labels of `box`, each None if it was not requested."""
         scan = self._scan()
         axes = scan.axes(orientation)
         if min(box.shape) < 0:
@@ -167,7 +167,7 @@ class ScanReader:
                 f"Scan {scan.scan_id} has no mask in its store, so no label can be read. "
                 f"Read it with label=False, or ask has_label first."
             )
-        # What lies inside the volume, in the stored grid, and as a part of the output.
+        # The part inside the volume: as a box of the stored grid, and as slices of the output.
         inside = box.clipped(axes.shape(scan.shape))
         start, stop = [0, 0, 0], [0, 0, 0]
         for low, high, source, flip in zip(
@@ -180,20 +180,20 @@ class ScanReader:
             for low, high, first in zip(inside.start, inside.stop, box.start, strict=True)
         )
 
-        def filled(name: ArrayName, pad: int) -> Array:
-            out, held = np.empty(box.shape, DTYPE[name]), None
-            if inside != box or name == "label":  # most of a mask is what it is filled with
+        def padded(name: ArrayName, pad: int) -> Array:
+            out, prefilled = np.empty(box.shape, DTYPE[name]), None
+            if inside != box or name == "label":  # most chunks of a mask equal the padding
                 out.fill(pad)
-                held = pad
+                prefilled = pad
             if (target := out[part]).size:
                 steps = tuple(slice(None, None, -1 if flip else 1) for flip in axes.flips)
                 turned = target[steps].transpose(np.argsort(axes.axes))
-                scan.shards[name].gather(turned, start, stop, held=held)
+                scan.shards[name].gather(turned, start, stop, prefilled=prefilled)
             return out
 
         return (
-            filled("image", pad_image) if image else None,
-            filled("label", pad_label) if label else None,
+            padded("image", pad_image) if image else None,
+            padded("label", pad_label) if label else None,
         )
 
     def _scan(self) -> OpenScan:

@@ -1,4 +1,4 @@
-"""What a store is made from and how: the files of one scan, the recipe, and the name that follows."""
+"""The inputs of a store: the files of one scan and the recipe, and the fingerprint of both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from verse_data.records.source_file import SourceFile
 from verse_data.spine.levels import LEVEL_OF_LABEL
 
 RECIPE_VERSION: Final = 1
-"""Raised when the same recipe would give other voxels: old stores are then never served."""
+"""Increased when the same recipe would make other voxels: old stores are then not used any more."""
 
 SMALLEST_MM: Final = 0.1
 LARGEST_MM: Final = 20.0
@@ -51,18 +51,18 @@ class Recipe(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class StoreKeys:
-    """What the store of one scan follows from, beside the recipe: a lock and a licence say it all.
+    """Everything that the store of one scan depends on, beside the recipe; from lock and licence.
 
     Attributes
     ----------
     scan_id : str
-        Whose volumes they are, such as ``"verse004"``.
+        The scan, such as ``"verse004"``.
     image : str
         git-annex key of the CT.
     mask, centroids : str or None
         Keys of the vertebra mask and of the centroid file; None where the lock lists none.
     licence : str
-        Of the data, as an SPDX id such as ``"CC-BY-SA-4.0"``.
+        Licence of the data, as an SPDX id such as ``"CC-BY-SA-4.0"``.
     """
 
     scan_id: str
@@ -75,16 +75,16 @@ class StoreKeys:
 def fingerprint(keys: StoreKeys, recipe: Recipe) -> str:
     """Return the SHA-256 (hex) that names the store of `keys` under `recipe`.
 
-    No file is needed for it, so that a store is found where its sources are not. Every byte of a
-    store follows from these and from the versions of recipe and layout, hence nothing else may be
-    written into one: no subject, no text of attribution, no time and no path.
+    It needs no file, so that a store is found on machines without its sources. Every byte of a
+    store depends only on these and on the versions of recipe and layout, hence nothing else may be
+    written into one: no subject, no attribution, no time and no path.
     """
-    made_of = {
+    document = {
         "store_format": STORE_FORMAT,
         "recipe_version": RECIPE_VERSION,
         "recipe": recipe.model_dump(mode="json"),
     }
-    return sha256_of_json(made_of | vars(keys))
+    return sha256_of_json(document | vars(keys))
 
 
 @dataclass(frozen=True)
@@ -97,25 +97,27 @@ class CentroidPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class ScanSource:
-    """One CT series on its way into a store: its files by content, and their licence."""
+    """The source of one store: the files of a CT series, pinned by key, and their licence."""
 
     scan_id: str
     image: SourceFile
     mask: SourceFile | None = None
     centroids: tuple[CentroidPoint, ...] = ()
     centroids_key: str | None = None
-    """Key of the centroid file, also if no point of it is taken; points need one."""
+    """Key of the centroid file, also if none of its points is used; required with points."""
     centroids_axes: str | None = None
     """Axis codes of the grid that centroids are indices of; None means those of the CT.
 
-    They are left out of a store whose CT has others.
+    Centroids are left out of a store whose CT has other axes.
     """
     licence: str = "unknown"
 
     def __post_init__(self) -> None:
-        """Refuse names that could leave their folder, and points of no level or no place."""
+        """Refuse ids that are unsafe in a path, and points without a level or a position."""
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.scan_id):
-            raise UsageError(f"{self.scan_id!r} is no scan id: use letters, digits, '_' and '-'.")
+            raise UsageError(
+                f"{self.scan_id!r} is not a scan id: use letters, digits, '_' and '-'."
+            )
         labels = [point.label for point in self.centroids]
         places = [value for point in self.centroids for value in point.ijk]
         levels = len(LEVEL_OF_LABEL.keys() & set(labels)) == len(labels)
@@ -131,7 +133,7 @@ class ScanSource:
 
     @property
     def keys(self) -> StoreKeys:
-        """What the name of the store follows from."""
+        """The keys that the fingerprint is made from."""
         return StoreKeys(
             scan_id=self.scan_id,
             image=self.image.key,

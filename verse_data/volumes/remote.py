@@ -2,12 +2,13 @@
 
 An object store cannot rename, so a store is published by its manifest, which is written last::
 
-    <root>/<fingerprint[:2]>/<fingerprint>/manifest.json            what the store consists of
+    <root>/<fingerprint[:2]>/<fingerprint>/manifest.json            lists all files of the store
     <root>/<fingerprint[:2]>/<fingerprint>/<root digest>/...        its files; a Zarr group
 
-Files lie under the digest of their own manifest, so that two machines that build the same store
-at once never mix. Reading brings the whole store here, holds every byte against the manifest,
-and renames it into the local cache: whatever is read later is read from there.
+Files are stored under the digest of their own manifest, so that files of two machines that build
+the same store at once are never mixed. A store is read by downloading all of it, checking every
+byte against the manifest, and renaming it into the local cache, from which all later reads are
+served.
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ from verse_data.volumes.store import (
     store_path,
 )
 
-_log = logging.getLogger("verse_data.remote")
+_log = logging.getLogger(__name__)
 
 _BLOCK: Final = 4 << 20
-# What repairs a store of this machine does nothing for one that is shared.
+# The command that repairs a store of this machine does not repair a shared one.
 _REMEDY: Final = (
     "It is built and uploaded again by the first machine that uses it and has the scan's files, or "
     "can fetch them."
@@ -63,9 +64,9 @@ _REMEDY: Final = (
 class RemoteStores:
     """Stores that machines share, and the verified copies of them on this one. May be pickled.
 
-    `url` is a folder, or a root in fsspec's words (``s3://bucket/prefix``); `cache` the root of the
-    local copies. `options` go to the file system; credentials are better left to its own
-    environment variables. `offline` forbids the network, and no folder of this machine.
+    `url` is a folder, or an fsspec URL (``s3://bucket/prefix``); `cache` the root of the local
+    copies. `options` are passed to the file system; credentials are better left to its own
+    environment variables. `offline` forbids the network, but not a folder of this machine.
     """
 
     url: str
@@ -79,7 +80,7 @@ class RemoteStores:
         if (folder := _local_folder(self.url)) is None:
             return
         is_own = folder.resolve() == self.cache.resolve()
-        with suppress(OSError):  # a disk that is gone has an error of its own, when it is used
+        with suppress(OSError):  # a missing disk is reported when it is used
             is_own = is_own or any(folder.glob(f"[0-9a-f][0-9a-f]/*/{MANIFEST_KEY}"))
         if is_own:
             raise UsageError(
@@ -89,21 +90,20 @@ class RemoteStores:
 
     @property
     def shown(self) -> str:
-        """The URL as messages show it: without user name, password and query."""
+        """The URL for messages: without user name, password and query."""
         parts = urlsplit(self.url)
         host = parts.netloc.rpartition("@")[2]
         return (f"{parts.scheme}://{host}{parts.path}" if parts.scheme else self.url).rstrip("/")
 
     def check(self) -> None:
-        """Check that stores can be kept at the URL, as far as this machine tells; asks no network."""
+        """Check that stores can be kept at the URL, as far as possible without the network."""
         _file_system(self.url, self.options)
 
     def ensure(self, source: ScanSource, recipe: Recipe) -> Path:
-        """Return the local copy of a store: from here, else from the URL, else built and uploaded.
+        """Return the local copy of a store: from the cache, else the URL, else built and uploaded.
 
         A store that is damaged at the URL is built and uploaded again, if the scan's files are on
-        this machine. Where the network may not be used a store is built here, and uploaded when it
-        is next asked for with a network.
+        this machine. Offline, a store is built here, and uploaded when it is next used online.
         """
         try:
             if found := self.find(fingerprint(source.keys, recipe)):
@@ -118,7 +118,7 @@ class RemoteStores:
         return store
 
     def find(self, name: str) -> Path | None:
-        """Return the local copy of a store that is here or at the URL; None if it is at neither."""
+        """Return the local copy of a store in the cache or at the URL; None if it is in neither."""
         if here := find_store(name, self.cache):
             self._upload_if_missing(here)
             return here
@@ -130,7 +130,7 @@ class RemoteStores:
             return bool(files.exists(f"{root}/{_place(name)}/manifest.json"))
 
     def fetch(self, name: str) -> Path:
-        """Return the local copy of a published store, bringing it here if need be, whole or not at all."""
+        """Return the local copy of a published store, after an atomic download if there is none."""
         if here := find_store(name, self.cache):
             return here
         final, place = store_path(self.cache, name), _place(name)
@@ -151,36 +151,38 @@ class RemoteStores:
                 check_file(staged, manifest, key, content=True, where=where, remedy=_REMEDY)
             (staged / MANIFEST_KEY).write_bytes(content)
             publish_folder(staged, final)
-        write_file(self._note(final), b"")
+        write_file(self._marker(final), b"")
         return final
 
     def upload(self, store: Path) -> None:
-        """Publish a store of this machine at the URL: its files, checked before, then its manifest."""
+        """Publish a local store at the URL: check its files, upload them, then its manifest."""
         manifest, place = load_manifest(store), _place(store.name)
         for key in manifest.keys:
             check_file(store, manifest, key, content=True)
         for key in (*manifest.keys, MANIFEST_KEY):
             self._put(store / key, f"{place}/{manifest.root}/{key}")
         self._put(store / MANIFEST_KEY, f"{place}/manifest.json")
-        write_file(self._note(store), b"")
+        write_file(self._marker(store), b"")
 
     def _upload_if_missing(self, here: Path) -> None:
         """Upload a copy that is not at the URL, if that can be done now."""
-        if self._is_cut_off or self._unreachable or self._note(here).exists():
+        if self._is_cut_off or self._unreachable or self._marker(here).exists():
             return
-        # It is whole and it is here: trouble with the URL, or a cache that may only be read, is no
-        # reason not to serve it.
+        # The local copy is complete: neither trouble with the URL nor a read-only cache keeps it
+        # from being used.
         try:
             if not self.has(here.name):
                 self.upload(here)
-            write_file(self._note(here), b"")
+            write_file(self._marker(here), b"")
         except (NetworkError, StorageError) as error:
             _log.info("the store %s is not uploaded: %s", here, error)
             if isinstance(error, NetworkError):
-                self._unreachable.add(self.url)  # each of many copies would wait as long, in vain
+                self._unreachable.add(
+                    self.url
+                )  # else each of many copies would wait for its timeout
 
     def _download(self, key: str, target: Path, expected: int) -> None:
-        """Copy a file here, if there is one; of another size than `expected`, its size alone."""
+        """Copy a file here, if it exists; if not of `expected` size, only reproduce its size."""
         target.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError), target.open("xb") as local:
             with self._files() as (files, root):
@@ -193,7 +195,7 @@ class RemoteStores:
                 local.write(block)
 
     def _put(self, source: Path, key: str) -> None:
-        """Copy a file to the URL; nobody sees a part of it."""
+        """Copy a file to the URL atomically."""
         with self._files() as (files, root):
             path = f"{root}/{key}"
             if _local_folder(self.url) is None:
@@ -205,8 +207,8 @@ class RemoteStores:
                 sync(staged)
                 staged.replace(path)
 
-    def _note(self, here: Path) -> Path:
-        """Return the file that says that a copy is at the URL as well, which saves asking."""
+    def _marker(self, here: Path) -> Path:
+        """Return the file whose existence means that the store is published; saves a request."""
         url = hashlib.sha256(self.url.encode()).hexdigest()[:8]
         return here.parent / f".published-{url}-{here.name}"
 
@@ -216,7 +218,7 @@ class RemoteStores:
 
     @contextmanager
     def _files(self) -> Iterator[tuple[Any, str]]:
-        """Give file system and root; errors become ours, but for that of a file that does not exist."""
+        """Yield file system and root; turn its errors into ours, except FileNotFoundError."""
         if self._is_cut_off:
             raise Offline(
                 f"The stores are at {self.shown}, this one is not on this machine, and the "
@@ -226,8 +228,8 @@ class RemoteStores:
             yield _file_system(self.url, self.options)
         except (VerseDataError, FileNotFoundError):
             raise
-        except Exception as error:  # each file system has exceptions of its own
-            # Some add pages of debugging.
+        except Exception as error:  # each file system has its own exceptions
+            # Some messages contain pages of debugging output.
             first = next(iter(str(error).splitlines()), "")[:200].rstrip(" .")
             raise ServerUnavailable(
                 f"{self.shown} could not be used: {type(error).__name__}: {first}. Check the "
@@ -245,22 +247,22 @@ def _local_folder(url: str) -> Path | None:
     if divider and scheme not in {"file", "local"}:
         return None
     folder = Path(path.removeprefix("localhost") if divider else url).expanduser()
-    if not folder.is_absolute():  # another folder wherever a process is started
+    if not folder.is_absolute():  # a relative path depends on where a process is started
         raise UsageError(
-            f"VERSE_DATA_STORES={url} is no whole path of a folder. Give it from the root "
-            f"on, such as /mnt/lab/stores or file:///mnt/lab/stores."
+            f"VERSE_DATA_STORES={url} is not an absolute path of a folder. Give one such as "
+            f"/mnt/lab/stores or file:///mnt/lab/stores."
         )
     return folder
 
 
 def _file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
-    """Return fsspec's file system for `url`, or obstore's where that must stand in, and its root."""
+    """Return fsspec's file system for `url`, or obstore's if it has none, and its root."""
     from fsspec import get_filesystem_class  # takes a sixth of a second
     from fsspec.core import url_to_fs
 
     folder, (protocol, _, path) = _local_folder(url), url.partition("://")
     if folder is not None:
-        if not folder.is_dir():  # it is never made: a disk may not be mounted
+        if not folder.is_dir():  # never created here: its disk may not be mounted
             raise StorageError(
                 f"The stores that machines share cannot be reached: VERSE_DATA_STORES names "
                 f"{folder}, and there is no such folder. Mount the disk that holds it, or make it: "
@@ -271,7 +273,7 @@ def _file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
         get_filesystem_class(protocol)
     except ImportError as error:
         try:
-            # Lighter than s3fs, which pins botocore; a name only, as obstore is optional.
+            # Lighter than s3fs, which pins botocore; imported by name, as obstore is optional.
             obstore = importlib.import_module("obstore.fsspec")
         except ImportError:
             raise ToolMissing(
@@ -281,9 +283,9 @@ def _file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
         return obstore.FsspecStore(protocol, **options), path.rstrip("/")
     except ValueError:
         protocol = "memory"
-    if protocol == "memory":  # which is one process's own
+    if protocol == "memory":  # private to one process
         raise UsageError(
-            f"VERSE_DATA_STORES names {url.partition('://')[0]}://, where machines can share nothing. "
+            f"VERSE_DATA_STORES names {url.partition('://')[0]}://, which machines cannot share. "
             f"Set it to a folder, or to a URL such as s3://bucket/prefix."
         )
     files, root = url_to_fs(url, **options)

@@ -1,9 +1,9 @@
-"""Resampling onto another voxel size, on exactly the grid that the affine says.
+"""Resampling to another voxel size, exactly on the grid of the new affine.
 
-Along an axis that gets coarser, the first voxel keeps its place, and every new voxel lies between
-the centres of old ones. Along one that gets finer, the new voxels fill the extent of the old ones
-evenly: were the first to keep its place there, half of the new voxels of a 2:1 step would lie
-half-way between two old ones, and a label would be drawn to one side. ``scipy.ndimage.zoom`` and
+Along an axis that gets coarser, the first voxel keeps its position, and every new voxel centre lies
+within the old ones. Along one that gets finer, the new voxels fill the extent of the old ones
+evenly: if the first kept its position there, half of the new voxels of a 2:1 step would lie
+half-way between two old ones, and labels would be shifted to one side. ``scipy.ndimage.zoom`` and
 ``torch.interpolate`` are off by a fraction of a voxel that grows along the axis.
 """
 
@@ -25,16 +25,16 @@ _SAME = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Resampling(Grid):
-    """A new grid, and how it lies on the old one, along the same axes."""
+    """A new grid, and its position on the old one, along the same axes."""
 
     steps: Triple
     """Old voxels per new voxel along each axis."""
     start: Triple
-    """Place of the first new voxel, as an index of the old grid."""
+    """Position of the first new voxel, as an index of the old grid."""
 
     @classmethod
     def plan(cls, old: Grid, spacing: Triple) -> Resampling:
-        """Return the way from a grid to voxels of `spacing` mm along its axes."""
+        """Return the resampling of a grid to voxels of `spacing` mm along its axes."""
         steps = np.array(spacing) / np.array(old.spacing)
         steps[np.abs(steps - 1) < _SAME] = 1.0
         voxels, finer = np.array(old.shape), steps < 1
@@ -59,14 +59,14 @@ class Resampling(Grid):
     def apply(self, volume: Array, interpolation: Interpolation) -> Array:
         """Return a volume on the new grid, in its own dtype.
 
-        ``nearest`` is for labels, the upper voxel half-way; the others are for HU, rounded to the
-        nearest integer.
+        ``nearest`` is for labels, and takes the upper voxel of two at equal distance; the others
+        are for HU, and round to the nearest integer.
         """
-        ways = {"nearest": self._nearest, "linear": self._linear, "cubic": self._cubic}
-        return ways[interpolation](volume)
+        methods = {"nearest": self._nearest, "linear": self._linear, "cubic": self._cubic}
+        return methods[interpolation](volume)
 
     def _neighbours(self, axis: int, old: int) -> tuple[Array, ...]:
-        """Return below and above which old voxels the new ones lie along an axis, and how far on."""
+        """Return, for new voxels along an axis, the old ones below and above, and the fraction."""
         places = self.start[axis] + np.arange(self.shape[axis]) * self.steps[axis]
         places = np.clip(places, 0, old - 1)
         lower = np.floor(places).astype(np.intp)
@@ -84,7 +84,7 @@ class Resampling(Grid):
             self._neighbours(axis, old) for axis, old in enumerate(volume.shape)
         )
         wi = wi[:, None]
-        # Fortran order: slices of constant k lie in one piece, as in the file.
+        # Fortran order: slices of constant k are contiguous, as in the file.
         out = np.empty(self.shape, np.int16, order="F")
         for k, (low, high, weight) in enumerate(zip(*planes, strict=True)):
             plane = volume[:, :, low].astype(np.float64)

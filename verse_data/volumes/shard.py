@@ -1,9 +1,9 @@
-"""One array of a store, mapped into memory: its chunks checked, decoded, and put together to boxes.
+"""One array of a store, mapped into memory: chunks are checked, decoded, and assembled to boxes.
 
-Blosc's own decoder is called at the address of a chunk. numcodecs' Python function spends 4 µs a
-chunk on buffer objects, which is a fifth of decoding 32³ voxels. The C library that it carries
-exports its functions: ``blosc_decompress_ctx`` and ``blosc_getitem`` have no global state, no lock
-and no thread, so they are safe after a fork and in threads.
+Blosc's C functions are called at the address of a chunk: numcodecs' Python function spends 4 µs per
+chunk on buffer objects, a fifth of the time of decoding 32³ voxels. The C library in numcodecs
+exports them; ``blosc_decompress_ctx`` and ``blosc_getitem`` have no global state, no lock and no
+thread, so they are safe after a fork and in threads.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from verse_data.volumes.store import fault, open_plain, read_metadata
 
 _READABLE: Final = {"transpose", "bytes", "blosc", "crc32c"}
 _HEADER: Final = struct.Struct("<4x3I")
-"""Of a Blosc chunk, after four bytes: bytes decoded, block size, bytes encoded."""
-_TAIL: Final = struct.Struct("<I")
+"""Header of a Blosc chunk, after four bytes: decoded bytes, block size, encoded bytes."""
+_CRC32C: Final = struct.Struct("<I")
 _FEW_FAULTS: Final = 8
-_WATCHFUL: Final = 256
-"""Reads that ask for their pages once some were found to be gone."""
-_JOIN: Final = 64 << 10
-"""Bytes between two chunks that are read along rather than asked for apart."""
+_PREFETCHED_READS: Final = 256
+"""Number of reads that prefetch all their pages after some were found to be evicted."""
+_MAX_GAP: Final = 64 << 10
+"""Largest gap in bytes between two chunks that are prefetched together."""
 
 Decode = Callable[[int, slice], Array]
-"""From a chunk's offset, and the slice along x that is wanted of it, to its voxels in x, y, z."""
+"""Returns the voxels (x, y, z) of the chunk at an offset; only a slice along x is needed."""
 
 
 class Shard:
@@ -70,42 +70,44 @@ class Shard:
         self._codec, self._fill, self._chunk = array.codec, FILL[name], array.chunk
         self._dtype = DTYPE[name]
         self._chunk_bytes = math.prod(array.chunk) * self._dtype.itemsize
-        self._wrong = functools.partial(fault, path, scan_id=manifest.scan_id)
+        self._error = functools.partial(fault, path, scan_id=manifest.scan_id)
         self._checksums = _unpack(array.crc32c, "<u4", array.grid)
         self._constants = _unpack(array.constant, self._dtype, array.grid)
-        self._known = np.full(array.grid, not verify)
+        self._checked = np.full(array.grid, not verify)
 
         self._content = self._map(path, manifest.keys[array.shard].size)
         size = self._content.size
         self._address, self._end = (
             self._content.ctypes.data,
-            size - self._known.size * 16 - CHECKSUM,
+            size - self._checked.size * 16 - CHECKSUM,
         )
         if self._end < 0:
-            raise self._wrong("is too short for its index")
+            raise self._error("is too short for its index")
         self._advise(0, size, mmap.MADV_RANDOM)
         self._advise(self._end, size, mmap.MADV_WILLNEED)
         index = self._content[self._end : -CHECKSUM]
-        if google_crc32c.value(index) != self._tail_at(size - CHECKSUM):
-            raise self._wrong("has a damaged index")
+        if google_crc32c.value(index) != self._stored_checksum(size - CHECKSUM):
+            raise self._error("has a damaged index")
         # Offset and length of each chunk.
         self._index = np.ndarray((*array.grid, 2), "<u8", index)
 
     def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled: an address means nothing, or worse, in another process."""
+        """Refuse to be pickled: an address is not valid in another process."""
         raise TypeError("cannot pickle an open shard; send the path of its store and open it there")
 
-    def gather(self, out: Array, start: list[int], stop: list[int], *, held: int | None) -> None:
+    def gather(
+        self, out: Array, start: list[int], stop: list[int], *, prefilled: int | None
+    ) -> None:
         """Fill `out` with the voxels from `start` to `stop` (x, y, z), all of which exist.
 
-        `held` is the value that `out` holds everywhere already, so that chunks of it are skipped.
+        If `out` is already filled with the value `prefilled`, chunks of that value are skipped.
         """
         x, y, z = (
             _spans(a, b, c) for a, b, c in zip(start, stop, reversed(self._chunk), strict=True)
         )
         block = tuple(slice(axis[0][0], axis[-1][0] + 1) for axis in (z, y, x))
         self._make_ready(block)
-        # From here on plain lists: a step of the loop takes a few µs, and NumPy would double it.
+        # Plain lists: a step of the loop takes a few µs, and NumPy scalars would double it.
         values: list[int] = self._constants[block].ravel().tolist()
         offsets: list[int] = self._index[block][..., 0].ravel().tolist()
         decode, fill = self._decoder(), self._fill
@@ -117,38 +119,38 @@ class Shard:
                     if value == fill:
                         tile = decode(offsets[number], x_part)
                         out[x_out, y_out, z_out] = tile[x_part, y_part, z_part]
-                    elif value != held:
+                    elif value != prefilled:
                         out[x_out, y_out, z_out] = value
                     number += 1
 
     def _make_ready(self, block: tuple[slice, ...]) -> None:
-        """Ask for the chunks of `block` that are to be decoded, and check those not touched before."""
+        """Prefetch the chunks of `block` to be decoded, and check those not checked before."""
         wanted = self._constants[block] == self._fill
-        todo = wanted & ~self._known[block]
+        unchecked = wanted & ~self._checked[block]
         entries = self._index[block]
-        self._will_need(entries[wanted if _pages_may_be_gone() else todo].tolist())
-        if not todo.any():
+        self._prefetch(entries[wanted if _pages_may_be_evicted() else unchecked].tolist())
+        if not unchecked.any():
             return
-        places = (np.argwhere(todo) + [part.start for part in block]).tolist()
-        checksums = self._checksums[block][todo].tolist()
+        places = (np.argwhere(unchecked) + [part.start for part in block]).tolist()
+        checksums = self._checksums[block][unchecked].tolist()
         for place, (offset, length), checksum in zip(
-            places, entries[todo].tolist(), checksums, strict=True
+            places, entries[unchecked].tolist(), checksums, strict=True
         ):
             if why := self._fault_of(offset, length, checksum):
-                gone = ChunkMissing if offset == length == ABSENT else None
-                raise self._wrong(f"at chunk {tuple(place)} (z, y, x): {why}", kind=gone)
-        self._known[block] |= todo
+                kind = ChunkMissing if offset == length == ABSENT else None
+                raise self._error(f"at chunk {tuple(place)} (z, y, x): {why}", kind=kind)
+        self._checked[block] |= unchecked
 
     def _fault_of(self, offset: int, length: int, expected: int) -> str:
-        """Hold one chunk against the manifest, before the decoder sees it; return what is wrong."""
+        """Compare a chunk with the manifest before decoding; return what is wrong, or ``""``."""
         end = offset + length - CHECKSUM
         if not offset < end < self._end:
             return f"the index lists it at {offset:,}, with {length:,} bytes, of {self._end:,}"
-        found, tail = google_crc32c.value(self._content[offset:end]), self._tail_at(end)
-        if not found == tail == expected:
+        found, stored = google_crc32c.value(self._content[offset:end]), self._stored_checksum(end)
+        if not found == stored == expected:
             return (
                 f"it is something else than was written there: expected CRC-32C {expected:08x}, "
-                f"found {found:08x} in {end - offset:,} bytes, stored {tail:08x}"
+                f"found {found:08x} in {end - offset:,} bytes, stored {stored:08x}"
             )
         # The C decoder trusts the lengths in the header.
         encoded = declared = end - offset
@@ -160,7 +162,7 @@ class Shard:
         return ""
 
     def _decoder(self) -> Decode:
-        """Return what decodes chunks for one read; what it returns is good until its next call."""
+        """Return the decoder for one read; it returns the same buffer at each call."""
         z, y, x = self._chunk
         content, dtype = self._content, self._dtype
         if self._codec == "none":
@@ -179,20 +181,20 @@ class Shard:
             else:
                 missing = decompress(address + offset, target, size, 1) - size
             if missing:
-                raise self._wrong(f"has a chunk at byte {offset:,} that does not decode")
+                raise self._error(f"has a chunk at byte {offset:,} that does not decode")
             return tile
 
         return decode
 
-    def _will_need(self, entries: list[list[int]]) -> None:
-        """Ask the kernel for the chunks of these index entries at once, neighbours together.
+    def _prefetch(self, entries: list[list[int]]) -> None:
+        """Ask the kernel to read the chunks of these index entries at once, neighbours together.
 
-        Left to itself it reads around each fault, ten times what a patch needs, or one page at a
+        By default it reads around each page fault, ten times what a patch needs, or one page at a
         time (docs/benchmarks.md, cold reads).
         """
         begin = end = 0
         for offset, length in sorted(entries):
-            if not begin <= offset <= end + _JOIN:
+            if not begin <= offset <= end + _MAX_GAP:
                 self._advise(begin, end, mmap.MADV_WILLNEED)
                 begin = end = offset
             begin, end = begin or offset, min(offset + length, self._end)
@@ -204,45 +206,45 @@ class Shard:
         if page < end:
             _libc().madvise(self._address + page, end - page, advice)
 
-    def _tail_at(self, offset: int) -> int:
-        (checksum,) = _TAIL.unpack_from(self._content.data, offset)
+    def _stored_checksum(self, offset: int) -> int:
+        (checksum,) = _CRC32C.unpack_from(self._content.data, offset)
         return int(checksum)
 
     def _map(self, path: Path, expected: int) -> Array:
-        descriptor = open_plain(path, self._wrong.keywords["scan_id"])
+        descriptor = open_plain(path, self._error.keywords["scan_id"])
         try:
             found = os.fstat(descriptor).st_size
             if found != expected or not found:
-                raise self._wrong(f"has {found:,} bytes where the manifest lists {expected:,}")
+                raise self._error(f"has {found:,} bytes where the manifest lists {expected:,}")
             return np.asarray(_Region(descriptor, found))
         finally:
             os.close(descriptor)
 
 
 class _Eviction:
-    """What tells that the kernel has dropped pages which were in memory once."""
+    """Page faults at the last read, and number of reads that still expect evicted pages."""
 
     faults, reads = 0, 0
 
 
-def _pages_may_be_gone() -> bool:
-    """Return whether a read should ask for pages that were in memory before.
+def _pages_may_be_evicted() -> bool:
+    """Return whether a read should prefetch pages that were in memory before.
 
-    Asking for pages that are there makes a read up to half as long again, and not asking for pages
-    that are gone six times as long: so it is asked while this process had to wait for some lately.
+    Prefetching pages that are in memory makes a read up to half as long again, not prefetching
+    evicted ones six times as long: so it is done while there were major page faults recently.
     """
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
     waited = faults - _Eviction.faults
-    _Eviction.reads = _WATCHFUL if waited > _FEW_FAULTS else max(0, _Eviction.reads - 1)
+    _Eviction.reads = _PREFETCHED_READS if waited > _FEW_FAULTS else max(0, _Eviction.reads - 1)
     _Eviction.faults = faults
     return _Eviction.reads > 0
 
 
 class _Region:
-    """A file's bytes in memory, read-only, for as long as an array of them lives."""
+    """A file mapped into memory, read-only, for as long as an array over it exists."""
 
-    # ``mmap.mmap`` keeps a descriptor of the file open until Python 3.13 (its ``trackfd``); at two
-    # a scan, a training run would have used up the usual 1,024 of a process.
+    # ``mmap.mmap`` keeps a descriptor of the file open until Python 3.13 (its ``trackfd``); with
+    # two per scan, a training run would use up the usual 1,024 of a process.
     def __init__(self, descriptor: int, size: int) -> None:
         library = _libc()
         address = library.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
@@ -286,7 +288,7 @@ def _decoders() -> tuple[Any, Any]:
 
 
 def _spans(start: int, stop: int, chunk: int) -> list[tuple[int, slice, slice]]:
-    """Return the chunks along one axis: number, where each goes, and which part of it."""
+    """Return the chunks along one axis: number, slice of the output, slice of the chunk."""
     spans = []
     for number in range(start // chunk, -(-stop // chunk)):
         base = number * chunk

@@ -38,7 +38,7 @@ from verse_data.volumes.layout import (
 )
 from verse_data.volumes.recipe import Recipe, ScanSource, fingerprint
 
-_log = logging.getLogger("verse_data.store")
+_log = logging.getLogger(__name__)
 
 _LOCK_SECONDS: Final = 600.0
 _MAX_METADATA: Final = 64 << 20
@@ -46,24 +46,24 @@ _MAX_METADATA: Final = 64 << 20
 
 
 class EarlierFormat(StoreCorrupt):
-    """A whole store of an earlier layout than this version's."""
+    """An intact store of an earlier layout than this version's."""
 
     state = "earlier_format"
 
 
 class LaterFormat(StoreCorrupt):
-    """A whole store of a later layout than this version's."""
+    """An intact store of a later layout than this version's."""
 
     state = "later_format"
 
 
 def store_path(stores: Path, name: str) -> Path:
-    """Return where the store with fingerprint `name` lies below `stores`."""
+    """Return the path of the store with fingerprint `name` below `stores`."""
     return stores / name[:2] / name
 
 
 def find_store(name: str, stores: Path) -> Path | None:
-    """Return the store with fingerprint `name` if it is there, once it is known to be whole."""
+    """Return the store with fingerprint `name` after checking that it is complete, or None."""
     final = store_path(stores, name)
     if not final.is_dir():
         return None
@@ -72,10 +72,10 @@ def find_store(name: str, stores: Path) -> Path | None:
 
 
 def ensure_store(source: ScanSource, recipe: Recipe, stores: Path) -> Path:
-    """Return the store of `source` under `recipe`, building it if it is not there.
+    """Return the store of `source` under `recipe`, building it if it does not exist.
 
-    Several processes may call this at once: the first builds and the others wait. Their lock only
-    saves work: where it does not function, each builds in its own folder and the first to rename wins.
+    Several processes may call this at once: the first builds and the others wait. The lock only
+    saves work: where locks do not work, each builds in its own folder and the first to rename wins.
     """
     name = fingerprint(source.keys, recipe)
     if found := find_store(name, stores):
@@ -99,12 +99,12 @@ def _building(final: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except (Timeout, OSError, NotImplementedError) as error:
-        # Held for too long, no locks on this file system, or a fault that building will name.
+        # Held for too long, no locks on this file system, or a problem that building will report.
         _log.info("building %s without its lock: %s", final, error)
     try:
         yield
     finally:
-        # Whoever waits for it finds the store; what cannot be removed is swept by `cache prune`.
+        # Waiting processes find the store; a file that cannot be removed is left to `cache prune`.
         with suppress(OSError):
             path.unlink()
         with suppress(OSError):
@@ -112,7 +112,7 @@ def _building(final: Path) -> Iterator[None]:
 
 
 def _build(source: ScanSource, recipe: Recipe, final: Path) -> None:
-    # Whoever finds a finished store needs nothing of what builds one.
+    # Imported here, as a process that finds a finished store does not need it.
     from verse_data.volumes.convert import open_conversion
 
     with source.checked(), open_conversion(source, recipe) as conversion:
@@ -141,7 +141,7 @@ def fault(
     kind: type[IntegrityError] | None = None,
     remedy: str = REPAIR,
 ) -> IntegrityError:
-    """Return the error for a file of a store that is not what its manifest says."""
+    """Return the error for a file of a store that does not match its manifest."""
     kind = kind or (StoreCorrupt if str(path).endswith(".json") else ChunkCorrupt)
     return kind(f"{f'Scan {scan_id}: ' if scan_id else ''}{path} {why}. {remedy}")
 
@@ -150,7 +150,7 @@ def open_plain(path: Path, scan_id: str | None = None) -> int:
     """Open a file of a store, which holds no links, folders or special files; return its descriptor."""
     with storage_errors(path):
         try:
-            # Not blocking: opening a pipe that nobody writes to would wait for ever.
+            # Non-blocking: opening a pipe without a writer would wait for ever.
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
             descriptor = os.open(path, flags)
         except (FileNotFoundError, NotADirectoryError):
@@ -179,7 +179,7 @@ def _read(path: Path, scan_id: str | None = None) -> bytes:
 
 
 def load_manifest(store: Path) -> StoreManifest:
-    """Read and check the manifest of the store at `store`; StoreCorrupt if it is not sound."""
+    """Read and check the manifest of the store at `store`; raise StoreCorrupt if it is damaged."""
     where = store / MANIFEST_KEY
     try:
         content = _read(where)
@@ -202,14 +202,14 @@ def load_manifest(store: Path) -> StoreManifest:
 
 
 def _refuse_other_format(content: bytes, where: Path) -> None:
-    """Raise EarlierFormat or LaterFormat if a manifest is whole, and of another version's layout."""
+    """Raise EarlierFormat or LaterFormat if a manifest is intact, but of another layout."""
     try:
         document = json.loads(content)
         layout, root = document["store_format"], document.pop("root")
     except (ValueError, RecursionError, TypeError, LookupError):
         return
     ours = (document.get("schema_version"), layout) == (MANIFEST_SCHEMA, STORE_FORMAT)
-    # Every layout keeps the root digest, so that a damaged manifest is not taken for a foreign one.
+    # Every layout has the root digest, so that a damaged manifest is not taken for one of another.
     if ours or root != sha256_of_json(document):
         return
     whole = f"{where}: this store is whole, but of"
@@ -244,12 +244,12 @@ def check_file(
     where: str = "",
     remedy: str = REPAIR,
 ) -> None:
-    """Check kind and size of a listed file by one ``lstat``, and its SHA-256 too where `content`.
+    """Check kind and size of a listed file by one ``lstat``; with `content`, its SHA-256 too.
 
-    `where` is what messages call the store, if not by its path.
+    `where` names the store in messages; by default its path.
     """
     path, expected = store / key, manifest.keys[key]
-    wrong = partial(
+    error = partial(
         fault,
         f"{key} of its store {where or store}",
         scan_id=manifest.scan_id,
@@ -261,23 +261,23 @@ def check_file(
             status = os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
             why = f"does not exist, although the manifest lists it with {expected.size:,} bytes"
-            raise wrong(why, kind=ChunkMissing) from None
+            raise error(why, kind=ChunkMissing) from None
         if not stat.S_ISREG(status.st_mode):
-            raise wrong("is a link or a special file, which stores never hold")
+            raise error("is a link or a special file, which stores never hold")
         if status.st_size != expected.size:
-            raise wrong(f"has {status.st_size:,} bytes where the manifest lists {expected.size:,}")
+            raise error(f"has {status.st_size:,} bytes where the manifest lists {expected.size:,}")
         if content:
             with path.open("rb") as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
             if found != expected.sha256:
-                raise wrong(
+                raise error(
                     f"is not the one that was written: expected {expected.size:,} bytes with SHA-256 "
                     f"{expected.sha256[:12]}, found {status.st_size:,} bytes with {found[:12]}"
                 )
 
 
 def check_store(store: Path) -> StoreManifest:
-    """Check that a store is whole: its manifest, and size and kind of each file. Reads no voxel."""
+    """Check that a store is complete: manifest, size and kind of each file. Reads no voxels."""
     manifest = load_manifest(store)
     for key in manifest.keys:
         check_file(store, manifest, key)
@@ -285,7 +285,7 @@ def check_store(store: Path) -> StoreManifest:
 
 
 def verify_store(store: Path) -> list[IntegrityError | StorageError]:
-    """Read every byte of a store and return what is wrong with it, one error a file."""
+    """Read every byte of a store and return its errors, one per file."""
     found: list[IntegrityError | StorageError] = []
     try:
         manifest = load_manifest(store)
@@ -298,17 +298,17 @@ def verify_store(store: Path) -> list[IntegrityError | StorageError]:
                 check_zarr(store / key, _read(store / key), manifest.scan_id)
         except (IntegrityError, StorageError) as error:
             found.append(error)
-    # A second metadata format beside the first, for instance, would be read by some tools only.
-    strange = {path.relative_to(store).as_posix() for path in files_below(store)}
-    for key in sorted(strange - {MANIFEST_KEY, *manifest.keys}):
+    # An additional metadata file of another format, for instance, would be read by some tools only.
+    present = {path.relative_to(store).as_posix() for path in files_below(store)}
+    for key in sorted(present - {MANIFEST_KEY, *manifest.keys}):
         why = "does not belong to its store"
         found.append(fault(store / key, why, scan_id=manifest.scan_id, kind=StoreCorrupt))
     return found
 
 
 def check_zarr(path: Path, content: bytes, scan_id: str) -> None:
-    """Hold a metadata document against zarr-python's own models; no thread of it is started."""
-    # What opens an array starts an event loop in a thread, and a process that has one must not fork.
+    """Validate a metadata document with zarr-python's own models, without starting its thread."""
+    # Opening an array would start an event loop in a thread, after which a process must not fork.
     from zarr.core.group import GroupMetadata
     from zarr.core.metadata import ArrayV3Metadata
 
@@ -316,13 +316,13 @@ def check_zarr(path: Path, content: bytes, scan_id: str) -> None:
     try:
         document = json.loads(content)
         models[document["node_type"]].from_dict(document)
-    except Exception as error:  # zarr has no base of its errors
+    except Exception as error:  # zarr has no base class of its errors
         why = f"is no metadata that zarr-python reads ({type(error).__name__}: {error})"
         raise fault(path, why, scan_id=scan_id) from error
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yield all that is no folder below `folder`, links too; another process may remove it meanwhile."""
+    """Yield all files and links below `folder`; another process may remove them meanwhile."""
     for parent, folders, names in os.walk(folder):
         links = (name for name in folders if Path(parent, name).is_symlink())
         yield from (Path(parent, name) for name in (*names, *links))

@@ -18,7 +18,7 @@ from verse_data.volumes.layout import DTYPE
 from verse_data.volumes.reader import ScanReader
 
 _DIM_OF_CODE: Final = {"R": "x", "L": "x", "A": "y", "P": "y", "S": "z", "I": "z"}
-# Slant, in mm a voxel, below which a world coordinate belongs to one axis alone.
+# Slant, in mm per voxel, below which a world coordinate depends on one axis alone.
 _ALIGNED: Final = 1e-6
 Key = tuple[int | slice, ...]
 Read = Callable[[Key], Array]
@@ -29,7 +29,7 @@ _ABOUT: Final = {
 
 
 class _LazyArray(BackendArray):
-    """An array that `read` gives the voxels of, where it is looked at: a slice or index an axis."""
+    """An array whose voxels are read on access by `read`, from a slice or index for each axis."""
 
     def __init__(self, shape: Shape, dtype: npt.DTypeLike, read: Read) -> None:
         self.shape, self.dtype, self._read = shape, np.dtype(dtype), read
@@ -64,7 +64,7 @@ def _read_voxels(reader: ScanReader, name: str, orientation: str, key: Key) -> A
 
 
 def _read_world(row: Array, shape: Shape, key: Key) -> Array:
-    """Work out the position of voxels along the world axis that a row of an affine is of."""
+    """Return the coordinate of voxels along one world axis, from its row of the affine."""
     total = np.asarray(row[3])
     for step, size, part in zip(row, shape, key, strict=False):
         total = np.add.outer(total, step * np.arange(size, dtype=np.float64)[part])
@@ -72,9 +72,9 @@ def _read_world(row: Array, shape: Shape, key: Key) -> Array:
 
 
 def open_xarray(path: Path, *, orientation: str = "RAS") -> xr.Dataset:
-    """Open the store at `path`; voxels are read, and checked, where they are looked at.
+    """Open the store at `path`; voxels are read and checked on access.
 
-    ``image`` (int16 HU) and, where there is a mask, ``label`` (uint8) have one dimension an
+    ``image`` (int16 HU) and, where there is a mask, ``label`` (uint8) have one dimension per
     anatomical axis, in the order of `orientation`: ``x`` runs right-left, ``y``
     anterior-posterior, ``z`` superior-inferior. Coordinates are ``world_x``, ``world_y``,
     ``world_z`` of each voxel (mm, RAS+), and ``x``, ``y``, ``z`` along a dimension where the world

@@ -1,13 +1,14 @@
-"""Writing one array of a store: its inner chunks into one Zarr v3 shard, and its coarser levels.
+"""Writes one array of a store: its inner chunks into one Zarr v3 shard, and its coarser levels.
 
-zarr-python writes the same shard five times slower, for its machinery per chunk. The bytes are
-those of the specification (https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/),
-and a test reads them back through zarr-python and others.
+zarr-python takes five times as long for the same shard, because of its overhead per chunk. The
+bytes follow the specification
+(https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/), and a test reads them
+back through zarr-python and others.
 
-A voxel of a coarser level f, which viewers show of a whole scan, stands for a block of f³ voxels of
-the store, fewer where the volume ends: the CT's is the mean of the block, rounded to the nearest HU,
-halves to even; a label is the voxel at place ``(f - 1) // 2`` of the block along each axis, the
-nearest to its middle, and is placed there.
+A voxel of coarser level f, for viewers that show a whole scan, stands for a block of f³ voxels of
+the store, or fewer at the end of the volume. For the CT it is the mean of the block, rounded to the
+nearest HU, halves to even; for a label it is the voxel at index ``(f - 1) // 2`` of the block along
+each axis, which is nearest to its middle, and has the position of that voxel.
 """
 
 from __future__ import annotations
@@ -59,9 +60,9 @@ _SHUFFLE: Final = {"noshuffle": blosc.NOSHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
 
 @dataclass(frozen=True)
 class Slab:
-    """All inner chunks at one `place` of the chunk grid along `axis` (0 … 2 for z, y, x).
+    """All inner chunks at index `place` of the chunk grid along `axis` (0 … 2 for z, y, x).
 
-    `voxels`, (z, y, x), are one chunk thick at most along `axis`, and whole along the others.
+    `voxels` (z, y, x) are at most one chunk thick along `axis`, and complete along the others.
     """
 
     axis: int
@@ -71,7 +72,7 @@ class Slab:
 
 @dataclass(frozen=True)
 class WrittenArray:
-    """What the manifest and the group's metadata need of an array; `boxes` of labels in (x, y, z)."""
+    """An array's entries for manifest and group metadata; `boxes` of labels are in (x, y, z)."""
 
     stored: StoredArray
     keys: dict[str, StoredKey]
@@ -79,7 +80,7 @@ class WrittenArray:
 
 
 def slabs_of(array: Array, codec: Codec) -> Iterator[Slab]:
-    """Cut a (z, y, x) array that lies in memory into slabs along z."""
+    """Cut a (z, y, x) array in memory into slabs along z."""
     thick = inner_chunk(codec)[0]
     for place, begin in enumerate(range(0, array.shape[0], thick)):
         yield Slab(0, place, array[begin : begin + thick])
@@ -97,8 +98,8 @@ def write_array(
 ) -> WrittenArray:
     """Write an array of `shape` (z, y, x) below the store `folder`, and its coarser levels.
 
-    `slabs` are its voxels, every place along one axis once, in any order. One is encoded in a
-    thread of its own while the next one is read: at most two must be held.
+    `slabs` are its voxels, each index along one axis once, in any order. One is encoded in a thread
+    while the next one is read, so at most two are in memory.
     """
     levels = _Levels(name)
     keys: dict[str, StoredKey] = {}
@@ -143,8 +144,8 @@ def stored_key(content: bytes) -> StoredKey:
 
 
 def _in_turn(jobs: Iterable[Callable[[], None]]) -> None:
-    """Run each job in a thread while the next one is made."""
-    # A thread also keeps Blosc off its global pool of threads, which a fork would break.
+    """Run each job in a thread while the next one is produced."""
+    # In a thread, Blosc does not use its global thread pool, which a fork would break.
     with small_blocks(), ThreadPoolExecutor(1) as pool:
         before: Future[None] | None = None
         for job in jobs:
@@ -157,7 +158,7 @@ def _in_turn(jobs: Iterable[Callable[[], None]]) -> None:
 
 @dataclass
 class _ShardWriter:
-    """Encodes the chunks of slabs, appends them to a shard, and notes each in C order of the grid."""
+    """Encodes chunks of slabs, appends them to a shard, and records offset and checksum."""
 
     folder: Path
     path: str
@@ -167,7 +168,7 @@ class _ShardWriter:
     attributes: dict[str, Any]
 
     def __post_init__(self) -> None:
-        """Write the metadata document, and begin the shard."""
+        """Write the metadata document, and open the shard."""
         document = array_document(self.name, self.shape, self.codec, self.attributes)
         self._document, shard = canonical_json(document), self.folder / shard_key(self.path)
         shard.parent.mkdir(parents=True)
@@ -186,8 +187,8 @@ class _ShardWriter:
     def add(self, slab: Slab) -> None:
         """Encode and append the chunks of a slab.
 
-        Chunks are cut out of bars that run along the axis on which neighbours lie side by side in
-        memory: a chunk's own rows are single cache lines, far apart, and slow to fetch.
+        Chunks are cut from bars along the axis that is contiguous in memory: the rows of a single
+        chunk are single cache lines, far apart, and slow to read.
         """
         voxels = slab.voxels
         along = int(np.argmin(np.abs(voxels.strides)))
@@ -196,7 +197,7 @@ class _ShardWriter:
             cut = [slice(p * c, (p + 1) * c) for p, c in zip(corner, self._chunk, strict=True)]
             cut[along] = slice(None)
             bar = _copied(voxels[tuple(cut)])
-            empty = _constant(bar) == 0  # most bars of a mask: no need to look at each chunk
+            empty = _constant(bar) == 0  # true for most bars of a mask; saves a check of each chunk
             place = list(corner)
             place[slab.axis] = slab.place
             for number in range(grid[along]):
@@ -210,7 +211,7 @@ class _ShardWriter:
     def finish(self) -> dict[str, StoredKey]:
         """Write the index; return size and digest of the files by key."""
         if self._index.max() == ABSENT:
-            raise ValueError("a chunk of the grid was never given")
+            raise ValueError("a chunk of the grid was not written")
         index = self._index.tobytes()
         self._write(index + int(google_crc32c.value(index)).to_bytes(CHECKSUM, "little"))
         return {
@@ -233,7 +234,7 @@ class _ShardWriter:
             self._add_constant(constant, place)
             return
         if block.shape != self._chunk:
-            # What lies beyond the border is stored as well; the spec leaves its value open.
+            # Voxels beyond the border are stored as well; the spec leaves their value open.
             self._turned.fill(block[0, 0, 0])
         self._turned[tuple(slice(n) for n in block.shape[::-1])] = block.transpose(2, 1, 0)
         self._append(place, FILL[self.name], *self._encoded())
@@ -251,16 +252,16 @@ class _ShardWriter:
         self._write(checksum.to_bytes(CHECKSUM, "little"))
 
     def _encoded(self) -> tuple[bytes, int]:
-        how = blosc_settings(self.name, self.codec)
+        settings = blosc_settings(self.name, self.codec)
         if self.codec == "none":
             content = self._turned.tobytes()
         else:
             content = blosc.compress(
                 self._turned,
                 self.codec.encode(),
-                how["clevel"],
-                _SHUFFLE[how["shuffle"]],
-                how["blocksize"],
+                settings["clevel"],
+                _SHUFFLE[settings["shuffle"]],
+                settings["blocksize"],
             )
         return content, int(google_crc32c.value(content))
 
@@ -270,7 +271,7 @@ class _ShardWriter:
         self._offset += len(content)
 
     def _note_labels(self, block: Array, place: tuple[int, ...]) -> None:
-        """Widen the extents of labels by what one chunk holds of them."""
+        """Extend the boxes of labels by their voxels in one chunk."""
         corner = np.multiply(place, self._chunk)
         for label, found in enumerate(ndimage.find_objects(block), start=1):
             if found:
@@ -282,14 +283,14 @@ class _ShardWriter:
 
 
 class _Levels:
-    """The coarser levels of an array, gathered from what each slab of it gives of them."""
+    """The coarser levels of an array, collected from its slabs."""
 
     def __init__(self, name: ArrayName) -> None:
         self._coarsened = _nearest if name == "label" else _means
         self._parts: dict[tuple[int, int, int], dict[int, Array]] = defaultdict(dict)
 
     def add(self, slab: Slab) -> None:
-        """Take the blocks of a slab of the array, of which the first voxel starts one."""
+        """Add the blocks of a slab, whose first voxel starts a block."""
         for factor, part in self._coarsened(slab.voxels).items():
             self._parts[factor, slab.axis, slab.place // factor][slab.place] = part
 
@@ -298,7 +299,7 @@ class _Levels:
         for (of, axis, place), parts in self._parts.items():
             if of == factor:
                 voxels = np.concatenate([parts[number] for number in sorted(parts)], axis=axis)
-                # The order of chunks in the shard follows from how the slab lies in memory.
+                # The order of chunks in the shard depends on the memory layout of the slab.
                 yield Slab(axis, place, voxels.copy(order="C"))
 
 
@@ -310,7 +311,7 @@ def _coarse_affine(affine: Affine, name: ArrayName, factor: int) -> Affine:
 
 
 def _nearest(voxels: Array) -> dict[int, Array]:
-    """Return the voxel nearest to the middle of each block; the last of a block that is cut short."""
+    """Return the voxel nearest to the middle of each block, or the last of a truncated one."""
     nearest = {}
     for factor in FACTORS:
         kept = voxels
@@ -326,17 +327,17 @@ def _nearest(voxels: Array) -> dict[int, Array]:
 
 def _means(voxels: Array) -> dict[int, Array]:
     """Return the rounded mean of each block; each factor doubles the one before."""
-    # A few planes at a time: what is added up then stays in the processor's cache.
+    # A few planes at a time, which then stay in the processor's cache.
     along, thick = int(np.argmax(np.abs(voxels.strides))), max(FACTORS)
     means: dict[int, list[Array]] = {factor: [] for factor in FACTORS}
     for start in range(0, voxels.shape[along], thick):
         planes = voxels[_along(along, start, start + thick)]
         sums = planes.astype(np.int32, order="K")
         for factor, parts in means.items():
-            # Whole planes first: the additions along rows, which are slow, then have less to do.
+            # Planes first, then rows: additions along rows are slow, and then have less to add.
             for axis in np.argsort(np.abs(sums.strides))[::-1].tolist():
                 sums = _pair_sums(sums, axis)
-            # One count for all blocks of an axis, unless the last one is cut short.
+            # One count for all blocks of an axis, unless the last one is truncated.
             starts = (np.arange(0, n if n % factor else 1, factor) for n in planes.shape)
             counts = (np.minimum(factor, n - s) for n, s in zip(planes.shape, starts, strict=True))
             z, y, x = np.ix_(*(count.astype(np.float32) for count in counts))
@@ -346,7 +347,7 @@ def _means(voxels: Array) -> dict[int, Array]:
 
 
 def _pair_sums(values: Array, axis: int) -> Array:
-    """Add neighbours along an axis; the last one of an odd number stays alone."""
+    """Add pairs of neighbours along an axis; the last one of an odd number is kept as it is."""
     even, odd = values[_along(axis, 0, None, 2)], values[_along(axis, 1, None, 2)]
     if even.shape == odd.shape:
         return even + odd
@@ -361,36 +362,36 @@ def _along(axis: int, *part: int | None) -> tuple[slice, ...]:
 
 
 def _constant(block: Array) -> int | None:
-    """Return the one value that fills a block, if it is one."""
+    """Return the value of a block whose voxels are all equal, else None."""
     first = block[0, 0, 0]
-    # A first row settles it nearly always.
+    # The first row decides nearly always.
     if bool((block[0, 0] == first).all()) and bool((block == first).all()):
         return int(first)
     return None
 
 
 def _copied(block: Array) -> Array:
-    """Copy a block into one piece of memory, read in the order in which it lies."""
-    # Whole rows are copied that way, also where the view is flipped; turning the copy round, which
-    # fits the processor's cache, is then twice as fast as turning the view.
+    """Return a contiguous copy of a block, copied in memory order."""
+    # Memory order copies whole rows, also of a flipped view; flipping the copy, which fits the
+    # processor's cache, is twice as fast as copying the flipped view.
     signs = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in block.strides)
     return block[signs].copy(order="K")[signs]
 
 
 class _Splitting:
-    """How many threads want Blosc's process-wide rule of splitting blocks to be off."""
+    """Number of threads that need Blosc's process-wide splitting of blocks to be off."""
 
     lock, users = threading.Lock(), 0
 
 
 @contextmanager
 def small_blocks() -> Iterator[None]:
-    """Let ``numcodecs.blosc.compress(..., blocksize=...)`` make blocks as small as it is told.
+    """Make ``numcodecs.blosc.compress(..., blocksize=...)`` respect a small block size.
 
-    Blosc splits a block for LZ4 into one stream per byte of an item, and therefore makes blocks of
-    at least 64 KiB, a whole chunk. The switch is not in numcodecs' Python functions, and counts
-    for the process; what others encode meanwhile is as valid, and a little different in size.
-    Where the C library is hidden blocks stay large, which every reader reads as well.
+    For LZ4, Blosc splits a block into one stream per byte of an item, and therefore makes blocks of
+    at least 64 KiB, a whole chunk. The switch is not in numcodecs' Python functions, and is set for
+    the process; what other threads encode meanwhile is valid too, and a little different in size.
+    If the C library cannot be loaded, blocks stay large, which every reader supports as well.
     """
     try:
         switch = ctypes.CDLL(blosc.__file__).blosc_set_splitmode
