@@ -390,9 +390,10 @@ def _row_rules(sources: ScanSources, row: GradingRow) -> _Seen:
         yield "split-differs", None, "", message
     if sidecar and sidecar.device != (device := DEVICES[row.ct_device]):
         yield "device-differs", "ct_json", "", f"says {sidecar.device}, and the workbook {device}"
-    if centroids and len(centroids.points) + len(centroids.unplaced) != row.n_vertebrae:
+    points = len(centroids.points) + len(centroids.unplaced) if centroids else 0
+    if centroids and points != row.n_vertebrae:
         vertebrae = counted(row.n_vertebrae, "vertebra", "vertebrae")
-        message = f"{counted(len(centroids.points), 'point')}; the workbook says {vertebrae}"
+        message = f"{counted(points, 'point')}; the workbook says {vertebrae}"
         yield "n-vertebrae-differs", "centroids", "", message
     for level in GRADED_LEVELS if sources.mask else ():
         if level in row.grades and level not in sources.mask_levels:

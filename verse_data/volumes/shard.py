@@ -192,12 +192,13 @@ class Shard:
         By default it reads around each page fault, ten times what a patch needs, or one page at a
         time (docs/benchmarks.md, cold reads).
         """
-        begin = end = 0
-        for offset, length in sorted(entries):
-            if not begin <= offset <= end + _MAX_GAP:
+        ordered = sorted(entries)
+        begin = end = ordered[0][0] if ordered else 0
+        for offset, length in ordered:
+            if offset > end + _MAX_GAP:
                 self._advise(begin, end, mmap.MADV_WILLNEED)
-                begin = end = offset
-            begin, end = begin or offset, min(offset + length, self._end)
+                begin = offset
+            end = min(offset + length, self._end)
         self._advise(begin, end, mmap.MADV_WILLNEED)
 
     def _advise(self, begin: int, end: int, advice: int) -> None:
