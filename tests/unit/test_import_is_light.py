@@ -34,6 +34,11 @@ def test_help_loads_no_heavy_package() -> None:
     assert loaded_after(code) == "[]"
 
 
+def test_checking_a_release_loads_no_package_of_tables() -> None:
+    """What `Release.verify` and `lock_tree` use costs a command no second of imports."""
+    assert loaded_after("import verse_data.release, verse_data.tables.check") == "[]"
+
+
 def test_import_writes_nothing(tmp_path: Path) -> None:
     """Importing the package and listing its names creates no folder."""
     environment = {**os.environ, "HOME": str(tmp_path), "VERSE_DATA_HOME": str(tmp_path / "home")}

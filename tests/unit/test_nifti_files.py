@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +18,7 @@ from verse_data.errors import (
     PathRefused,
     StorageError,
     ValidationFailed,
+    VolumeCorrupt,
 )
 from verse_data.spine.geometry import Grid, axcodes
 from verse_data.volumes.nifti import (
@@ -234,3 +237,18 @@ def test_the_real_masks(shared):
         volume, peer = read(path, name=path.name), nib.load(path)
         assert np.array_equal(volume.array, np.asarray(peer.dataobj))
         assert np.array_equal(volume.affine, peer.affine)
+
+
+@pytest.mark.parametrize("extra", [bytes(1), bytes(4), bytes(512), b"xx"])
+def test_bytes_after_the_gzip_stream_are_refused(tmp_path: Path, extra: bytes) -> None:
+    """Zeros too, which isal ignores; a stream of several members, as bgzip writes it, is read."""
+    path = tmp_path / "a_ct.nii.gz"
+    write_nifti(path, np.zeros((4, 5, 6), dtype=np.int16), np.eye(4))
+    voxels = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(voxels[:400]) + gzip.compress(voxels[400:]) + gzip.compress(b""))
+    read_image(path, name="a")
+
+    path.write_bytes(path.read_bytes() + extra)
+
+    with pytest.raises(VolumeCorrupt, match=r"after the end of its gzip stream|other bytes follow"):
+        read_image(path, name="a")

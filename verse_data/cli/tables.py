@@ -246,7 +246,8 @@ def _print_figures(made: FigureReport) -> None:
         rows.setdefault(cell.title, [cell.title]).append(text.strip())
     groups = dict.fromkeys(cell.group for cell in made.cells)
     print_table(made.release, *groups, rows=rows.values(), prose=(made.release,))
-    needs = dict.fromkeys(cell.needs for cell in made.cells if cell.needs)
+    last = next(reversed(groups), None)  # the whole release, which needs what its splits need
+    needs = dict.fromkeys(cell.needs for cell in made.cells if cell.needs and cell.group == last)
     note(
         "Each cell: published = found.",
         f"{made.count('agrees')} agree, {made.count('differs')} differ, {made.count('needs')} cannot "

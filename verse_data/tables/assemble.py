@@ -26,7 +26,7 @@ from verse_data.tables.grading import Grading, check_sheet
 from verse_data.tables.index import Content, Index, index_scans
 from verse_data.tables.join import (
     BrokenFile,
-    ScanSources,
+    may_lack_t12,
     read_sources,
     scan_record,
     subject_records,
@@ -150,11 +150,6 @@ def _sheet(files: Sequence[LockedFile], content: Content) -> Sheet | None:
         )
     here = filter(None, map(content, distinct.values()))
     return next(map(read_locked_sheet, here), None)
-
-
-def may_lack_t12(sources: Iterable[ScanSources]) -> set[str]:
-    """Return the series without T12, and those whose labels are not known and which may lack it."""
-    return {scan.scan.series_id for scan in sources if scan.lacks_t12 is not False}
 
 
 def _findings_frame(findings: Iterable[Finding]) -> pd.DataFrame:

@@ -18,11 +18,10 @@ from verse_data.releases.history import command, unless_newest
 from verse_data.releases.repository import Repository
 from verse_data.releases.verify import FileFinding, Level, Verification, audit, verify_files
 from verse_data.spine.geometry import Grid
-from verse_data.tables.assemble import may_lack_t12
 from verse_data.tables.findings import index_findings
 from verse_data.tables.grading import Grading, check_sheet
 from verse_data.tables.index import Content, Index, ScanFiles, index_scans, read_centroids
-from verse_data.tables.join import read_sidecar, read_sources
+from verse_data.tables.join import may_lack_t12, read_sidecar, read_sources
 from verse_data.tables.workbook import Sheet, read_locked_sheet
 
 _THREADS: Final = 4

@@ -7,15 +7,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from verse_data.errors import ValidationFailed
 from verse_data.records.base import LIMIT_BYTES
 from verse_data.records.catalog import CatalogEntry
-from verse_data.records.centroids import CentroidFile, parse_centroids
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.names import FileName, Layout, Role, Split, parse_path, split_of
 from verse_data.records.source_file import SourceFile
+
+if TYPE_CHECKING:
+    from verse_data.records.centroids import CentroidFile  # brings NumPy along
 
 Content = Callable[[LockedFile], SourceFile | None]
 """Returns the copy of a locked file on this machine, or None if there is none."""
@@ -69,6 +71,8 @@ def scan_file(scan: ScanFiles, role: Role, content: Content) -> SourceFile | Non
 
 def read_centroids(file: SourceFile) -> CentroidFile:
     """Return the points of a centroid file, or raise one of our errors."""
+    from verse_data.records.centroids import parse_centroids
+
     return parse_centroids(read_small(file), name=file.name)
 
 

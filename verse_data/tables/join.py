@@ -274,3 +274,8 @@ def _subject(
     known |= _counts([*grades.values(), *("x" for _ in foreign)])
     known["n_levels"] = len({vertebra.level for vertebra in vertebrae})
     return SubjectRecord(**known, has_foreign_material=bool(foreign))
+
+
+def may_lack_t12(sources: Iterable[ScanSources]) -> set[str]:
+    """Return the series without T12, and those whose labels are not known and which may lack it."""
+    return {scan.scan.series_id for scan in sources if scan.lacks_t12 is not False}

@@ -172,10 +172,10 @@ def check_condition(where: str, table: TableName = "vertebrae") -> None:
 @lru_cache(maxsize=256)
 def _parse(where: str) -> tuple[str, ast.expr]:
     """Return `where` on one line, and its syntax tree; callers must not change the tree."""
-    if not where.strip() or len(where) > MAX_LENGTH:
-        raise QueryRefused(
-            f"The query is empty, or over the limit of {MAX_LENGTH:,} characters: select in two steps."
-        )
+    if not where.strip():
+        raise QueryRefused("The query is empty. Leave it out to select every row.")
+    if len(where) > MAX_LENGTH:
+        raise QueryRefused(f"The query is over the limit of {MAX_LENGTH:,} characters: split it.")
     _check_words(where)
     # Each line break becomes one blank, so that positions stay the user's.
     line = re.sub(r"[\t\r\n]", " ", where).rstrip()

@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import math
 import os
+import struct
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from io import BufferedReader, FileIO
@@ -221,9 +222,10 @@ class VolumeStream:
                 ) from None
             self.size = os.fstat(self._file.fileno()).st_size
             # By content: names are not reliable.
-            is_gzip = os.pread(self._file.fileno(), 2, 0) == _GZIP_MAGIC
-            self._stream = _open_gzip(fileobj=self._file) if is_gzip else BufferedReader(self._file)
-            self._begin(self.size * _DEFLATE_RATIO if is_gzip else self.size)
+            self._is_gzip = os.pread(self._file.fileno(), 2, 0) == _GZIP_MAGIC
+            gzipped = _open_gzip(fileobj=self._file) if self._is_gzip else None
+            self._stream = gzipped or BufferedReader(self._file)
+            self._begin(self.size * _DEFLATE_RATIO if self._is_gzip else self.size)
             undo.pop_all()
         return self
 
@@ -255,7 +257,26 @@ class VolumeStream:
         # This read also verifies CRC and length, which are at the end of the gzip stream.
         if self._read(1):
             self._corrupt(f"goes on after its {self.header.nbytes:,} bytes of voxels")
+        if self._is_gzip and self._is_padded():
+            self._corrupt("has bytes after the end of its gzip stream")
         self.check_digest()
+
+    def _is_padded(self) -> bool:
+        """Return whether zeros follow the gzip stream, which isal ignores."""
+        length = (self.header.offset + self.header.nbytes) % (1 << 32)
+        if os.pread(self._file.fileno(), 4, self.size - 4) == struct.pack("<I", length):
+            return False  # a stream ends with its length
+        # Of several members, as bgzip writes them, the end of the last is found by another pass.
+        with storage_errors(self._path), self._path.open("rb") as file:
+            member, rest = None, b""
+            while block := rest or file.read(1 << 16):
+                if member is None and block[0] == 0:
+                    return True
+                member = member or isal_zlib.decompressobj(wbits=31)
+                member.decompress(block)
+                rest = member.unused_data
+                member = None if member.eof else member
+        return False
 
     def check_digest(self) -> None:
         """Hash the rest of the file, and compare the digest with the locked one."""
@@ -273,7 +294,7 @@ class VolumeStream:
             try:
                 data: bytes = self._stream.read(size)
             except EOFError:
-                self._corrupt("is cut: its gzip stream has no end")
+                self._corrupt("is cut: its gzip stream has no end, or other bytes follow it")
             except _DAMAGE as error:
                 self._corrupt(f"is damaged: {error}")
         if what and len(data) < size:
