@@ -250,5 +250,5 @@ def test_bytes_after_the_gzip_stream_are_refused(tmp_path: Path, extra: bytes) -
 
     path.write_bytes(path.read_bytes() + extra)
 
-    with pytest.raises(VolumeCorrupt, match=r"after the end of its gzip stream|other bytes follow"):
+    with pytest.raises(VolumeCorrupt, match="after the end of its gzip stream"):
         read_image(path, name="a")

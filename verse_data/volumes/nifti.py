@@ -46,6 +46,7 @@ _DEFLATE_RATIO: Final = 1032
 """Deflate cannot shrink by more than this: a header that declares more is false."""
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _open_gzip: Final[Any] = IGzipFile
+_AFTER: Final = "has bytes after the end of its gzip stream"
 _DAMAGE: Final[Any] = (gzip.BadGzipFile, igzip_lib.error, isal_zlib.error)
 _HALF_TURN: Final = 3 * float(np.finfo(np.float32).eps)
 """How far b² + c² + d² of a half turn may be below 1 by rounding, as in nibabel."""
@@ -257,20 +258,19 @@ class VolumeStream:
         # This read also verifies CRC and length, which are at the end of the gzip stream.
         if self._read(1):
             self._corrupt(f"goes on after its {self.header.nbytes:,} bytes of voxels")
-        if self._is_gzip and self._is_padded():
-            self._corrupt("has bytes after the end of its gzip stream")
+        length = (self.header.offset + self.header.nbytes) % (1 << 32)
+        end = os.pread(self._file.fileno(), 4, self.size - 4)
+        # A stream ends with its length, unless it has several members; isal ignores zeros after it.
+        if self._is_gzip and end != struct.pack("<I", length) and self._goes_on():
+            self._corrupt(_AFTER)
         self.check_digest()
 
-    def _is_padded(self) -> bool:
-        """Return whether zeros follow the gzip stream, which isal ignores."""
-        length = (self.header.offset + self.header.nbytes) % (1 << 32)
-        if os.pread(self._file.fileno(), 4, self.size - 4) == struct.pack("<I", length):
-            return False  # a stream ends with its length
-        # Of several members, as bgzip writes them, the end of the last is found by another pass.
-        with storage_errors(self._path), self._path.open("rb") as file:
+    def _goes_on(self) -> bool:
+        """Return whether other bytes follow the last member of the gzip stream, by another pass."""
+        with storage_errors(self._path), self._path.open("rb") as file, suppress(*_DAMAGE):
             member, rest = None, b""
             while block := rest or file.read(1 << 16):
-                if member is None and block[0] == 0:
+                if member is None and block[0] != _GZIP_MAGIC[0]:
                     return True
                 member = member or isal_zlib.decompressobj(wbits=31)
                 member.decompress(block)
@@ -294,7 +294,7 @@ class VolumeStream:
             try:
                 data: bytes = self._stream.read(size)
             except EOFError:
-                self._corrupt("is cut: its gzip stream has no end, or other bytes follow it")
+                self._corrupt(_AFTER if self._goes_on() else "is cut: its gzip stream has no end")
             except _DAMAGE as error:
                 self._corrupt(f"is damaged: {error}")
         if what and len(data) < size:
