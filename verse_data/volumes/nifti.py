@@ -13,7 +13,7 @@ import hashlib
 import math
 import os
 import struct
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from io import BufferedReader, FileIO
 from pathlib import Path
