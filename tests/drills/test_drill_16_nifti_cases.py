@@ -105,7 +105,7 @@ IMAGES = {
     "bomb behind the voxels": (BOMB, cut("goes on after")),
     "gzip cut in the checksum": (packed(LONG)[:-3], cut("no end")),
     "gzip checksum wrong": (packed(LONG)[:-8] + b"\0\0\0\0" + packed(LONG)[-4:], cut("damaged")),
-    "bytes behind the gzip stream": (packed(LONG) + b"PK\3\4", cut("no end")),
+    "bytes behind the gzip stream": (packed(LONG) + b"PK\3\4", cut("after the end of its gzip")),
     "several gzip members": (packed(LONG[:5000]) + packed(LONG[5000:]), Read(np.zeros((64, 64, 64)))),
     "not compressed": (nifti(), Read(STORED)),
     "not compressed, cut": (nifti()[:-2], cut("cannot hold the 772 bytes")),
