@@ -234,7 +234,7 @@ _REMEDIES: Final = {
     "not_assessed": "include=('graded', 'not_assessed')",
     "foreign_material": "include=('graded', 'foreign_material')",
     "no_centroid": "around='mask'",
-    "no_mask": "label=False of scans and patches, or around='centroid' of vertebrae",
+    "no_mask": "label=False",
     "no_neighbour": "axes='scan'",
     "grade": "sampling='level' (no vertebra has both a centroid and a grade)",
     "level": "sampling='uniform' (no vertebra has a centroid)",
@@ -251,7 +251,8 @@ def _refuse_empty(made: ServedDataset, releases: Sequence[str]) -> NoReturn:
         lines = " and ".join(f"`verse-data findings {name}`" for name in releases)
         message += f" Grades come from the grading workbook; whether it is here, {lines} says."
     causes = {*counts.index, made.options.get("sampling")}
-    remedies = "; ".join(remedy for cause, remedy in _REMEDIES.items() if cause in causes)
+    own = {"no_mask": "around='centroid'"} if made.unit == "vertebra" else {}
+    remedies = "; ".join(remedy for cause, remedy in (_REMEDIES | own).items() if cause in causes)
     raise UsageError(f"{message} To serve some: {remedies or 'choose other scans or rows'}.")
 
 

@@ -61,7 +61,7 @@ def print_facts(facts: Mapping[str, object], *, indent: int = 0) -> None:
     """Print a name and a value per line; values are not wrapped, so that they can be copied."""
     width = max(map(len, facts))
     for name, value in facts.items():
-        sys.stdout.write(f"{'':{indent}}{name:{width}}  {value}\n")
+        sys.stdout.write(f"{'':{indent}}{name:{width}}  {value}".rstrip() + "\n")
 
 
 def print_answer(facts: Mapping[str, object], *, as_json: bool) -> None:

@@ -369,10 +369,11 @@ def _damage_refused(name: str) -> Iterator[None]:
         # EINVAL is a seek before the file's start: the archive's fault, not the disk's.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
+        why = "it is encrypted" if "encrypted" in str(error) else str(error) or type(error).__name__
         raise ArchiveRefused(
-            f"{name}: {error or type(error).__name__}. It is damaged, encrypted or no zip; what was "
-            f"taken from it before has its locked digest. If you trust it, unpack it yourself and "
-            f"adopt the folder: verse-data adopt RELEASE FOLDER"
+            f"{name}: {why}. It is damaged, encrypted or not a zip; a file that was adopted from it "
+            f"before has its locked digest. If you trust it, unpack it yourself and adopt the folder: "
+            f"verse-data adopt RELEASE FOLDER"
         ) from error
 
 

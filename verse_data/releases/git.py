@@ -386,5 +386,6 @@ def failure(repository: Path, command: str, printed: bytes) -> StorageError:
             f"user, or, if you trust the folder, allow it once: "
             f"git config --global --add safe.directory {repository}"
         )
-    last = complaint.strip().splitlines()[-1:] or ["no message"]
-    return GitFailed(f"{repository}: {command} failed: {last[0]}")
+    lines = complaint.strip().splitlines() or ["no message"]
+    reason = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1])
+    return GitFailed(f"{repository}: {command} failed: {reason}")

@@ -181,7 +181,8 @@ def _git_url(url: str) -> str:
     try:
         return str(decode_source_spec(url)["giturl"])
     except ValueError as error:
-        raise UrlRefused(f"{error}. Name the dataset after the store: {url}#~verse19") from error
+        store = url.partition("#")[0]
+        raise UrlRefused(f"{error}. Name the dataset after the store: {store}#~NAME") from error
 
 
 def _check_versions(history: History, release: str, url: str) -> str:

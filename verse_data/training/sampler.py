@@ -207,7 +207,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         bound = self._bound()
         if not isinstance(state, Mapping) or set(state) != {*bound, "epoch", "offset"}:
             raise UsageError(
-                f"This is not the state of a run, as from state_dict(): {reprlib.repr(state)}."
+                f"This is not the state of a run, as from state_dict(): {reprlib.repr(state)}. A state "
+                f"has {', '.join(sorted({*bound, 'epoch', 'offset'}))}."
             )
         for key, mine in bound.items():
             if state[key] != mine:

@@ -68,7 +68,10 @@ def field_rules(fields: Any) -> Iterator[Rule]:
     magic, code, bits = fields["magic"].item(), int(fields["datatype"]), int(fields["bitpix"])
     yield magic == b"n+1", f"has magic {magic!r} where a one-file NIfTI-1 has b'n+1'"
     yield code in DTYPES, f"has data type code {code}; read are {_SUPPORTED}"
-    yield bits == DTYPES[code].itemsize * 8, f"says bitpix {bits} for {DTYPES[code].name}"
+    yield (
+        bits == DTYPES[code].itemsize * 8,
+        f"says bitpix {bits} for {DTYPES[code].name}, which has {DTYPES[code].itemsize * 8}",
+    )
     offset, unit = float(fields["vox_offset"]), int(fields["xyzt_units"]) & 7
     rule = f"it must be a whole number from 352 to {MAX_OFFSET}"
     yield offset.is_integer() and 352 <= offset <= MAX_OFFSET, f"has vox_offset {offset}; {rule}"
@@ -109,7 +112,7 @@ def affine_rules(affine: Affine, form: str) -> Iterator[Rule]:
     yield bool(np.isfinite(affine).all()), f"has an {form} with NaN or infinite numbers"
     sizes, origin = np.linalg.norm(affine[:3, :3], axis=0), affine[:3, 3]
     fits = bool(sizes.min() >= 0.01 and sizes.max() <= 100)
-    yield fits, f"has voxels of {sizes.round(4).tolist()} mm; read are 0.01 to 100 mm"
+    yield fits, f"has voxels of {[float(f'{n:.4g}') for n in sizes]} mm; read are 0.01 to 100 mm"
     near = bool(np.abs(origin).max() <= 1e6)
     yield near, f"has its origin at {origin.tolist()}, more than a kilometre away"
     volume = abs(float(np.linalg.det(affine[:3, :3] / sizes)))
