@@ -261,7 +261,7 @@ def test_a_server_that_asks_for_an_hour_is_not_asked_again(osf: OsfStandin, conf
         (lambda node: node.rename("many/001.txt", ".."), PathRefused, r"\.\."),
         (lambda node: node.rename("many/001.txt", "a\\b"), PathRefused, "backslash"),
         (lambda node: node.rename("many", ".git"), PathRefused, "git"),
-        (lambda node: node.upload("MANY/001.TXT", b"x"), ValidationFailed, "one name"),
+        (lambda node: node.upload("MANY/001.TXT", b"x"), ValidationFailed, "the same name"),
         (lambda node: setattr(node, "public", False), SourceChanged, "public"),
         (lambda node: node.rename("many/001.txt", "a/b"), PathRefused, "has a slash"),
         (lambda node: node.upload(f"{'x/' * 32}x", b"x"), PathRefused, "more than 32 deep"),
