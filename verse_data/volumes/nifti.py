@@ -46,7 +46,7 @@ _DEFLATE_RATIO: Final = 1032
 """Deflate cannot shrink by more than this: a header that declares more is false."""
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _open_gzip: Final[Any] = IGzipFile
-_AFTER: Final = "has bytes after the end of its gzip stream"
+_TRAILING: Final = "has bytes after the end of its gzip stream"
 _DAMAGE: Final[Any] = (gzip.BadGzipFile, igzip_lib.error, isal_zlib.error)
 _HALF_TURN: Final = 3 * float(np.finfo(np.float32).eps)
 """How far b² + c² + d² of a half turn may be below 1 by rounding, as in nibabel."""
@@ -261,11 +261,11 @@ class VolumeStream:
         length = (self.header.offset + self.header.nbytes) % (1 << 32)
         end = os.pread(self._file.fileno(), 4, self.size - 4)
         # A stream ends with its length, unless it has several members; isal ignores zeros after it.
-        if self._is_gzip and end != struct.pack("<I", length) and self._goes_on():
-            self._corrupt(_AFTER)
+        if self._is_gzip and end != struct.pack("<I", length) and self._has_trailing_bytes():
+            self._corrupt(_TRAILING)
         self.check_digest()
 
-    def _goes_on(self) -> bool:
+    def _has_trailing_bytes(self) -> bool:
         """Return whether other bytes follow the last member of the gzip stream, by another pass."""
         with storage_errors(self._path), self._path.open("rb") as file, suppress(*_DAMAGE):
             member, rest = None, b""
@@ -294,7 +294,8 @@ class VolumeStream:
             try:
                 data: bytes = self._stream.read(size)
             except EOFError:
-                self._corrupt(_AFTER if self._goes_on() else "is cut: its gzip stream has no end")
+                cut = not self._has_trailing_bytes()
+                self._corrupt("is cut: its gzip stream has no end" if cut else _TRAILING)
             except _DAMAGE as error:
                 self._corrupt(f"is damaged: {error}")
         if what and len(data) < size:
