@@ -26,6 +26,7 @@ from verse_data.training.samples import (
     UnevenSample,
     check_sendable,
     named,
+    ordinary_tensors,
     position,
     volumes,
 )
@@ -207,7 +208,8 @@ class ServedDataset(EpochDataset):
         # Not a context manager: contextlib mistakes a RuntimeError raised from a StopIteration for
         # the interpreter's own, and lets the StopIteration escape.
         try:
-            return self._finished(self._make(epoch, number), epoch, number)
+            with ordinary_tensors():
+                return self._finished(self._make(epoch, number), epoch, number)
         except (Exception, SystemExit) as error:
             raise named(self.place(epoch, number), error) from error
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import multiprocessing
 import pickle
 import time
 import weakref
@@ -12,9 +13,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from verse_data.errors import SampleError, UsageError, VerseDataError
+from verse_data.errors import SampleError, StorageError, UsageError, VerseDataError
 from verse_data.training.sampler import EpochDataset, EpochSampler
-from verse_data.training.samples import check_sendable, collate, named
+from verse_data.training.samples import check_sendable, collate, named, ordinary_tensors
 
 _log = logging.getLogger(__name__)
 _TIMEOUT_S = 120.0
@@ -58,6 +59,8 @@ class EpochLoader(DataLoader[Any]):
         cannot be pickled for the workers.
     SampleError
         On iterating, if a worker dies or hangs; the text names the scans that it was reading.
+    StorageError
+        On iterating, if workers cannot be started because the machine lacks shared memory.
 
     Examples
     --------
@@ -142,7 +145,16 @@ class EpochLoader(DataLoader[Any]):
     def _started(self) -> Iterator[Any]:
         """Return torch's iterator, with started workers."""
         try:
-            batches = super().__iter__()
+            if self.num_workers:
+                # As torch does next, which prints an error of its own where there is no semaphore.
+                multiprocessing.get_context("fork").Lock()
+            with ordinary_tensors():
+                batches = super().__iter__()
+        except OSError as error:
+            raise StorageError(
+                f"The workers cannot be started: {error}. They need processes, open files and shared memory: "
+                f"a /dev/shm that can be written (docker run --shm-size=2g). Or use num_workers=0."
+            ) from error
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             if "pickle" not in str(error):
                 raise
@@ -205,7 +217,8 @@ def guarded_collate(collate_fn: Callable[[Any], Any], samples: Any) -> Any:
     hang the loader until its timeout.
     """
     try:
-        batch = collate_fn(samples)
+        with ordinary_tensors():
+            batch = collate_fn(samples)
         check_sendable(batch)
     except (Exception, SystemExit) as error:
         listed = samples if isinstance(samples, list) else [samples]
@@ -239,6 +252,8 @@ def _get_data(reference: weakref.ref[Any], timeout: float = _CHECK_S) -> tuple[b
     end = time.monotonic() + timeout
     while True:
         left = max(end - time.monotonic(), 0.0)
-        found: tuple[bool, Any] = type(batches)._try_get_data(batches, min(left, _CHECK_S))  # noqa: SLF001
+        once = min(left, _CHECK_S)
+        with ordinary_tensors():
+            found: tuple[bool, Any] = type(batches)._try_get_data(batches, once)  # noqa: SLF001
         if found[0] or left <= _CHECK_S:
             return found
