@@ -135,7 +135,8 @@ def load_split(
         As in :func:`open_release`; only with one release.
     where : str, optional
         Serve the vertebrae for which this is true, such as ``"grade >= 2 and level >= 'T11'"``;
-        with the other units, the scans that have such a vertebra.
+        with the other units, the scans that have such a vertebra. Patches drawn by level or grade are
+        drawn around these vertebrae alone, other patches anywhere in these scans.
     root, offline : optional
         As in :func:`open_release`.
     **options
@@ -211,7 +212,8 @@ def load_split(
         for member, members in zip(opened, chosen, strict=True)
     ]
     lost = _lost_upstream(opened, split) if where is None else []
-    return serve.dataset(parts, unit=unit, lost=lost, **own)
+    selection = {"split": split, "where": where}
+    return serve.dataset(parts, unit=unit, selection=selection, lost=lost, **own)
 
 
 def _release_names(release: str | Sequence[str]) -> list[str]:

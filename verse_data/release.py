@@ -1073,7 +1073,9 @@ class Release:
         if rows["graded"]:
             require_listed([self.workbook], unit, own)
         part = self.contribution(chosen, **rows, **preparing)
-        return serve.dataset([part], unit=unit, **own)
+        # A column of a table may be called fold, too.
+        fold = getattr(chosen, "fold", None) if isinstance(chosen, tuple) else None
+        return serve.dataset([part], unit=unit, selection={"fold": fold}, **own)
 
     def _rows(self, chosen: Iterable[str] | pd.DataFrame) -> tuple[pd.DataFrame | None, set[str]]:
         """Return `chosen` if it has rows of vertebrae, and the ids of its scans."""

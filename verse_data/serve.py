@@ -188,11 +188,17 @@ class Contribution:
 
 
 def dataset(
-    parts: Sequence[Contribution], *, unit: str, lost: Sequence[LeftOut] = (), **options: Any
+    parts: Sequence[Contribution],
+    *,
+    unit: str,
+    selection: Mapping[str, Any],
+    lost: Sequence[LeftOut] = (),
+    **options: Any,
 ) -> ScanDataset | PatchDataset | VertebraDataset:
     """Serve the parts as one dataset; a series in several is taken from the first with a sample.
 
-    `lost` are published series that no lock lists; they are listed as left out.
+    `selection` is what chose the scans: split, condition, or fold. `lost` are published series that
+    no lock lists; they are listed as left out.
     """
     from verse_data.training import LeftOut
 
@@ -207,6 +213,7 @@ def dataset(
         ]
         scans = [scan for scan in scans if scan.scan_id in with_rows]
     provenance = _provenance([part.facts for part in parts], unit, options)
+    provenance["selection"] = {"split": None, "where": None, "fold": None, **selection}
     settings = {"provenance": provenance, "left_out": left_out, **options}
     made = _make_dataset(unit, scans, one.vertebrae, settings)
     if not len(made):

@@ -52,6 +52,34 @@ def test_a_sound_release_is_clean_at_every_level(release: Release) -> None:
         assert {finding.message for finding in found} <= on_purpose, found
 
 
+def test_one_line_says_what_was_verified(release: Release) -> None:
+    """Of how many files what is true, in Python and first on the command line, also where one is wrong."""
+    files = len(release.lock.files)
+    assert "clean; 5 of 5 files are" in repr(
+        release.verify(level="presence", scan_ids=["verse901"])
+    )
+    release.files.object_path(release.lock.files[0]).unlink()
+
+    for level, verified in (
+        ("presence", "are here"),
+        ("size", "have the locked size"),
+        ("hash", "have the locked SHA-256"),
+        ("content", "have the locked SHA-256 and can be used"),
+    ):
+        said = CliRunner().invoke(app, ["verify", "phantom", "--level", level]).stdout
+        one = CliRunner().invoke(app, ["verify", "phantom", "--level", level, "--scan", "verse901"])
+        assert said.splitlines()[:2] == [f"{files - 1} of {files} files {verified}", "missing: 1"]
+        assert one.stdout == f"5 of 5 files {verified}\n"
+
+
+def test_what_lacks_on_purpose_has_no_command_that_mends_it(release: Release) -> None:
+    """No source gives the phantom what it was made without."""
+    found = release.verify(level="presence")
+
+    assert [finding.command for finding in found] == ["", ""]
+    assert "mend" not in repr(found) + CliRunner().invoke(app, ["verify", "phantom"]).stdout
+
+
 def test_unusable_contents_are_found_although_their_digest_is_right(
     tree: Path, tmp_path: Path
 ) -> None:

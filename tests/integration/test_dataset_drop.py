@@ -100,6 +100,21 @@ def test_what_is_kept_for_another_file_is_named(lab: Repository) -> None:
     assert "1 kept, which other files have too." in done.stderr
 
 
+def test_each_file_is_counted_and_listed_by_its_path_also_where_contents_are_equal(
+    lab: Repository,
+) -> None:
+    """Data of one's own have no address and stay, as many as were locked; unchecked, as many go."""
+    paths = sorted(file.path for file in lab.lock().files)
+
+    kept = drop()
+
+    assert kept.exit_code == 4
+    lines = [line for line in kept.stderr.splitlines() if line.startswith("kept ")]
+    assert [line.split()[1].rstrip(":") for line in lines] == paths
+    assert f"{len(paths)} kept, which nobody else has." in kept.stderr
+    assert drop("--unchecked").stdout.startswith(f"{len(paths)} removed")
+
+
 def test_a_checked_drop_keeps_what_others_have_too(lab: Repository, tmp_path: Path) -> None:
     """With a copy of everything in another clone, still only what was named goes."""
     call(tmp_path, "git", "clone", "-q", str(lab.path), "other")

@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 import verse_data as vd
-from tests.support.command import verse_data
+from tests.support.command import platform_folders, verse_data
 from verse_data.cli.demo import run_demo
 from verse_data.releases.environment import tool_environment
 
@@ -28,9 +29,9 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def run(home: Path) -> str:
+def run(root: Path | None, steps: int = 24) -> str:
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        run_demo(home, steps=24, n_subjects=4, shape=(64, 128, 48))
+        run_demo(root, steps=steps, n_subjects=4, shape=(64, 128, 48))
     return printed.getvalue()
 
 
@@ -98,6 +99,25 @@ def test_a_second_run_reuses_what_exists(home: Path, first: str) -> None:
     same = [line for line in first.splitlines() if re.search("v1|commit|loss|Dice", line)]
     assert len(same) == 11
     assert all(line in again for line in same)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other platforms name their folders otherwise")
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_without_a_root_its_release_lies_where_every_call_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next line that the demo tells finds its release without a warning, in the data folder alone."""
+    data, cache = platform_folders(tmp_path, monkeypatch)
+
+    said = run(None, steps=8)
+
+    assert 'vd.load_split("training", release="phantom")[0]' in said
+    assert vd.load_split("training", release="phantom", offline=True)[0]["scan_id"] in said
+    assert [path.name for path in (data / "releases").iterdir() if path.name[0] != "."] == [
+        "phantom"
+    ]
+    assert not (cache / "releases").exists()
+    assert "UserWarning" not in verse_data("status", "phantom").stderr
 
 
 def test_too_few_steps_are_refused(tmp_path: Path) -> None:

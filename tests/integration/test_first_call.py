@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from osf_standin import Node, OsfStandin
 from osf_standin.server import forbidden_sockets
+from support.command import platform_folders
 from typer.testing import CliRunner, Result
 
 import verse_data as vd
@@ -176,14 +177,6 @@ class Written:
     sockets: list[object]
 
 
-def let_folders_be(folder: Path, patch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Let the platform's data and cache folders lie in `folder`; return ours of both."""
-    patch.delenv(config.HOME_VARIABLE, raising=False)
-    for name in ("data", "cache"):
-        patch.setenv(f"XDG_{name.upper()}_HOME", str(folder / name))
-    return folder / "data" / "verse-data", folder / "cache" / "verse-data"
-
-
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """Serve the test split of the phantom where there is none, without a network; once, as it takes seconds."""
@@ -192,7 +185,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
         for name in [name for name in os.environ if name.startswith("VERSE_DATA_")]:
             patch.delenv(name)
         if sys.platform == "linux":
-            data, cache = let_folders_be(folder, patch)
+            data, cache = platform_folders(folder, patch)
         else:  # other platforms name their folders otherwise
             data = cache = folder
             patch.setenv(config.HOME_VARIABLE, str(folder))
@@ -209,7 +202,7 @@ def folders(
 ) -> tuple[Path, Path]:
     """Give a test copies of these folders of its own."""
     del home  # only unset by then
-    data, cache = let_folders_be(tmp_path, monkeypatch)
+    data, cache = platform_folders(tmp_path, monkeypatch)
     shutil.copytree(written.data, data, symlinks=True)
     shutil.copytree(written.cache, cache, symlinks=True)
     return data, cache

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import verse_data as vd
+from tests.support.command import verse_data
 from verse_data.api import lock_tree
 from verse_data.errors import UsageError
 from verse_data.phantom import write
@@ -34,6 +35,21 @@ def test_scans_without_a_split_are_served_by_fold_and_the_error_says_how(plain: 
     served = release.dataset(fold["training"])
     assert {sample["scan_id"] for sample in served} == set(fold["training"])
     assert {sample["split"] for sample in served} == {""}
+
+
+def test_a_lock_says_what_the_scans_lack_and_speaks_of_nothing_that_nobody_expects(
+    plain: Path,
+) -> None:
+    """Nothing was published of such a release, so nothing of it can be expected."""
+    next(plain.rglob("*_msk.nii.gz")).unlink()
+
+    done = verse_data("lock", "mylab", "--from-tree", str(plain))
+
+    assert done.returncode == 0
+    assert "mylab v1 lacks 1 files or scans. See which: verse-data verify mylab" in done.stderr
+    assert "expect" not in done.stdout + done.stderr
+    listed = verse_data("verify", "mylab", "--level", "presence").stdout
+    assert "mend: verse-data lock mylab --from-tree FOLDER  # once the files are there" in listed
 
 
 def test_a_split_that_is_not_there_is_named_beside_those_that_are(tmp_path: Path) -> None:

@@ -62,6 +62,24 @@ def test_findings_are_listed(root: Path) -> None:
     }
 
 
+def test_findings_are_a_table_like_the_others(root: Path, tmp_path: Path) -> None:
+    """They are exported, chosen by a condition and by column, and a name that they lack is refused."""
+    where = ["--where", "severity == 'warning'", "--root", str(root)]
+    found = api.open_release("lab", root=root).findings
+    chosen = found[found["severity"] == "warning"]
+
+    for name in ("f.csv", "f.parquet"):
+        run("table", "lab", "findings", "--out", str(tmp_path / name), *where)
+    asked = ["query", "lab", "--table", "findings", "--columns"]
+    said = run(*asked, "rule", "--root", str(root)).stdout.split()
+    wrong = run(*asked, "rules", "--root", str(root)).exception
+
+    assert pd.read_csv(tmp_path / "f.csv")["message"].tolist() == chosen["message"].tolist()
+    assert pd.read_parquet(tmp_path / "f.parquet")["rule"].tolist() == chosen["rule"].tolist()
+    assert said == ["rule", *found["rule"]]
+    assert "The table findings has no column 'rules'. Did you mean 'rule'?" in str(wrong)
+
+
 def test_columns_are_explained() -> None:
     """Every column of every table, with type, unit, meaning and source."""
     value = json.loads(run("columns", "--json").stdout)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 from torch.utils.data import DataLoader
 
@@ -120,6 +123,84 @@ def test_units_of_the_phantom_batch(root: Path) -> None:
     assert len(crops) + len(crops.excluded) == len(
         vd.load_table(release="phantom", root=root, where="split == 'training'")
     )
+
+
+PATCH = {"unit": "patch", "patch_size": 16}
+CROP = {"unit": "vertebra", "crop_size_mm": 24}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"where": "grade >= 2"},
+        {**PATCH, "where": "grade >= 2"},
+        {**PATCH, "where": "grade >= 1", "sampling": "level"},
+        {**CROP, "where": "grade >= 1"},
+        {**CROP, "where": "grade >= 2"},
+    ],
+)
+def test_a_split_can_be_served_again_from_what_was_kept_of_it(
+    root: Path, options: dict[str, Any]
+) -> None:
+    """Provenance, as JSON, names the split and the condition as it was given."""
+    made = vd.load_split("training", release="phantom", root=root, **options)
+    kept = json.loads(json.dumps(made.provenance))
+    chosen = kept["selection"]
+
+    assert chosen == {"split": "training", "where": options.get("where"), "fold": None}
+    again = {**options, "where": chosen["where"], "release": kept["release"], "root": root}
+    served = vd.load_split(chosen["split"], version=kept["releases"][0]["lock"], **again)
+    assert served.fingerprint == kept["dataset_fingerprint"]
+
+
+def test_rows_can_be_served_again_from_what_was_kept_of_them(root: Path) -> None:
+    """However rows were chosen, provenance has scan and level of each vertebra that is served."""
+    release = vd.open_release("phantom", root=root)
+    made = release.dataset(release.select("grade >= 0").iloc[::2], **CROP)
+
+    kept = json.loads(json.dumps(made.provenance))
+
+    rows = [(scan, level) for scan, levels in kept["vertebrae"].items() for level in levels]
+    again = release.dataset(pd.DataFrame(rows, columns=["scan_id", "level"]), **CROP)
+    assert again.fingerprint == kept["dataset_fingerprint"]
+    assert kept["selection"] == {"split": None, "where": None, "fold": None}
+    assert release.dataset(list(kept["stores"]), **PATCH).provenance["vertebrae"] is None
+
+
+def test_a_fold_can_be_made_again_from_what_was_kept_of_its_scans(
+    root: Path, tmp_path: Path
+) -> None:
+    """Number, of how many, side and digest, also of folds that were read; a part of a side is no fold."""
+    release = vd.open_release("phantom", root=root)
+    release.folds(3, seed=5, stratify=["region"]).write(tmp_path / "folds.json")
+    folds = release.read_folds(tmp_path / "folds.json")
+
+    for side, ids in folds.split(1).items():
+        fold = json.loads(json.dumps(release.dataset(ids, **PATCH).provenance))["selection"]["fold"]
+        made = release.folds(fold["of"], seed=fold["seed"], stratify=fold["stratify"])
+        assert made.digest == fold["digest"] == folds.digest
+        assert (fold["side"], made.split(fold["number"])[fold["side"]]) == (side, ids)
+    some = release.dataset(ids[:1], **PATCH, label=False)
+    assert some.provenance["selection"]["fold"] is None
+
+
+@pytest.mark.parametrize("sampling", ["level", "grade", "uniform"])
+def test_a_condition_chooses_the_vertebrae_of_patches_drawn_by_them_and_else_the_scans(
+    root: Path, sampling: str
+) -> None:
+    """By level or grade, every patch is of a vertebra for which it is true; others are of its scan."""
+    where = "grade >= 2 and level >= 'T12'"
+    rows = vd.load_table(release="phantom", root=root, where=f"split == 'training' and {where}")
+    options = {**PATCH, "where": where, "sampling": sampling, "root": root}
+
+    served = vd.load_split("training", release="phantom", **options)
+
+    drawn = {(sample["scan_id"], sample.get("level")) for sample in served}
+    allowed = set(zip(rows["scan_id"], rows["level"], strict=True))
+    scans = {(scan_id, None) for scan_id in rows["scan_id"]}
+    assert drawn == scans if sampling == "uniform" else drawn <= allowed
+    assert len(allowed) > 1
 
 
 def test_what_has_no_ct_is_listed_and_counted(tmp_path: Path) -> None:

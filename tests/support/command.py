@@ -14,10 +14,12 @@ import types
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from verse_data.cli.main import run
+from verse_data.config import HOME_VARIABLE
 
 _UNHEARD = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 """What Python itself does not show of a program."""
@@ -50,6 +52,14 @@ def verse_data(*words: str, **settings: str) -> subprocess.CompletedProcess[str]
         printed, said = out(), err()
     assert code is None or isinstance(code, int)
     return subprocess.CompletedProcess(words, code or 0, printed, said)
+
+
+def platform_folders(folder: Path, patch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Let the data and cache folders of Linux lie in `folder`; return ours of both."""
+    patch.delenv(HOME_VARIABLE, raising=False)
+    for name in ("data", "cache"):
+        patch.setenv(f"XDG_{name.upper()}_HOME", str(folder / name))
+    return folder / "data" / "verse-data", folder / "cache" / "verse-data"
 
 
 @contextmanager

@@ -253,3 +253,13 @@ def test_the_command_prints_what_the_api_gives() -> None:
     ):
         answer = CliRunner().invoke(app, ["cite", "verse19", *words])
         assert (answer.exit_code, answer.stdout) == (0, api.cite("verse19", style=style))
+
+
+def test_the_command_says_where_entries_name_no_lock(tmp_path: Path, home: Path) -> None:
+    """An entry for a reference manager cannot say by itself that the release is not here."""
+    before = CliRunner().invoke(app, ["cite", "verse19", "--format", "bibtex"])
+    locked_here("verse19", tmp_path, home)
+    after = CliRunner().invoke(app, ["cite", "verse19", "--format", "bibtex"])
+
+    assert "verse19 is not on this machine, so no version and no lock" in before.stderr
+    assert after.stderr == ""

@@ -132,6 +132,18 @@ def test_made_up_data_say_so(tmp_path):
     assert found == [True, False, True]
 
 
+@pytest.mark.parametrize("has_mask", [True, False])
+@pytest.mark.parametrize("has_points", [True, False])
+def test_the_caption_says_what_a_scan_lacks(tmp_path, *, has_mask, has_points):
+    """A picture without mask, centroids or both carries a note, and a whole one does not."""
+    image, label, points = scan()
+    given = (label if has_mask else None, PIR, points if has_points else {})
+
+    path = preview_png(image, *given, tmp_path / "p.png", scan_id="a", release="verse19")
+
+    assert ((255, 184, 77) in colours(path)) is not (has_mask and has_points)
+
+
 def test_missing_centroids_and_nan_are_no_reason_to_fail(tmp_path):
     """Without centroids the slices follow the mask; a centroid of NaN is left out."""
     image, label, _ = scan()

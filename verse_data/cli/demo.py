@@ -85,12 +85,12 @@ def run_demo(root: Path | None, *, steps: int = 40, **phantom: Any) -> None:
     from verse_data.releases.environment import check_annex
 
     check_annex()
-    start, home = time.perf_counter(), config.resolve(root=root).home
+    start, folder = time.perf_counter(), config.resolve(root=root).home / "demo"
     _say("verse-data demo: made-up data, no patient; nothing is downloaded")
     _say("1  A release, as files")
-    tree = _write_files(home / "demo", **phantom)
+    tree = _write_files(folder, **phantom)
     _say("2  Every file checked, locked, and held by a DataLad dataset")
-    release = vd.lock_tree("phantom", tree, root=home)
+    release = vd.lock_tree("phantom", tree, root=root)
     _identify(release)
     _say("3  Metadata validated: masks, centroids and grades in one table")
     _count(release)
@@ -100,16 +100,16 @@ def run_demo(root: Path | None, *, steps: int = 40, **phantom: Any) -> None:
     built = len(stores - before)
     _say(f"   {len(stores)} stores: {built} built, {len(stores) - built} there already")
     _say('5  load_split("training", release="phantom")')
-    scans = vd.load_split("training", release="phantom", root=home, offline=True)
+    scans = vd.load_split("training", release="phantom", root=root, offline=True)
     sample = scans[0]
     _say(f"   {len(scans)} scans of {scans.counts()['subjects']} patients; the first sample:")
     # The shape of tensors, and the value of everything else.
     shapes = {name: tuple(getattr(value, "shape", ())) or value for name, value in sample.items()}
     print_facts(shapes, indent=3)
     _say("6  A small 3-D network, trained on patches of the served scans")
-    _train(home, steps)
+    _train(root, steps)
     _say("7  A picture of the first scan")
-    picture = _draw(release, sample["scan_id"], home / "demo" / "preview.png")
+    picture = _draw(release, sample["scan_id"], folder / "preview.png")
     _say(f"Done in {time.perf_counter() - start:.0f} s. Where everything is:")
     places = {
         "picture": picture,
@@ -118,7 +118,7 @@ def run_demo(root: Path | None, *, steps: int = 40, **phantom: Any) -> None:
         "Zarr stores": release.config.stores,
     }
     print_facts(places, indent=3)
-    elsewhere = "" if release.config == config.resolve() else f', root="{home}"'
+    elsewhere = "" if release.config == config.resolve() else f', root="{release.config.home}"'
     _say(
         "Next, in Python:",
         "   import verse_data as vd",
@@ -148,13 +148,11 @@ def _write_files(folder: Path, **options: Any) -> Path:
 
 def _identify(release: Release) -> None:
     """Hash the files again; print what identifies the release, and how many are as locked."""
-    wrong = {finding.path for finding in release.verify() if finding.path}
-    files = release.lock.files
     facts = {
         "release": f"{release.name} {release.version}",
         "commit": release.commit,
         "lock": f"sha256:{release.lock.digest}",
-        "contents": f"{len(files) - len(wrong)} of {len(files)} files have the locked SHA-256",
+        "contents": release.verify().summary,
     }
     print_facts(facts, indent=3)
 
@@ -176,7 +174,7 @@ def _count(release: Release) -> None:
     _say(f"   {counted(len(release.findings), 'finding')}")
 
 
-def _train(home: Path, steps: int) -> None:
+def _train(root: Path | None, steps: int) -> None:
     """Train on the training split; print the loss, and Dice on the validation split before and after."""
     import numpy as np
 
@@ -190,7 +188,7 @@ def _train(home: Path, steps: int) -> None:
         "release": "phantom",
     }
     training, validation = (
-        load(split, patches_per_epoch=count, root=home, **options)
+        load(split, patches_per_epoch=count, root=root, **options)
         for split, count in (("training", steps * _BATCH), ("validation", _CHECKED))
     )
     before = tiny.dice(tiny.untrained(), validation, count=_CHECKED)

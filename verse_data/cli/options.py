@@ -19,6 +19,8 @@ from verse_data.errors import UsageError, did_you_mean
 from verse_data.records.names import SPLITS, Role
 
 TABLES: Final = ("vertebrae", "scans", "subjects")
+"""Tables with documented columns."""
+ALL_TABLES: Final = (*TABLES, "findings")
 ROLES: Final = get_args(Role)
 
 Find = Callable[[dict[str, Any]], Iterable[str]]
@@ -163,9 +165,13 @@ _SCAN = typer.Argument(
 )
 Scan = Annotated[str, _SCAN]
 ScanOrAll = Annotated[str | None, _SCAN]
-_TABLE = typer.Argument(help="vertebrae, scans or subjects.", metavar="TABLE", **one_of(*TABLES))
-Table = Annotated[str, _TABLE]
-TableOrAll = Annotated[str | None, _TABLE]
+Table = Annotated[
+    str, typer.Argument(help=f"{', '.join(ALL_TABLES)}.", metavar="TABLE", **one_of(*ALL_TABLES))
+]
+TableOrAll = Annotated[
+    str | None,
+    typer.Argument(help="vertebrae, scans or subjects.", metavar="TABLE", **one_of(*TABLES)),
+]
 Version = Annotated[
     str | None,
     typer.Option(

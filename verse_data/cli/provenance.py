@@ -142,6 +142,9 @@ def cite(
     """Print how to cite a release: publications, licence, attribution, version and lock."""
     style = "json" if as_json else style
     sys.stdout.write(vd.cite(release, style=style, version=version, root=root))
+    here = {one.name for one in vd.list_releases(root=root) if one.versions}
+    if style in {"bibtex", "ris"} and release and release not in here:
+        note(f"{release} is not on this machine, so no version and no lock of it is named.")
 
 
 # --- the models -----------------------------------------------------------------------------------

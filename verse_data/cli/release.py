@@ -109,7 +109,7 @@ def lock(
         _note_lost_workbook(made, vd.open_release(release, version=before[-1], root=root))
     if made.gaps:
         which = _command(made, "verify", "--level", "presence")
-        note(f"{made.gaps:,} files or scans that are expected are not listed. See which: {which}")
+        note(f"{release} {made.version} lacks {made.gaps:,} files or scans. See which: {which}")
 
 
 def _note_lost_workbook(made: Release, before: Release) -> None:
@@ -384,9 +384,8 @@ def verify(
     )
     if as_json:
         print_json(found)
-    elif not found:
-        sys.stdout.write("clean: everything that was checked is here as it was locked\n")
     else:
+        sys.stdout.write(f"{found.summary}\n")
         _print_findings(found)
     if any(not finding.upstream for finding in found):
         raise typer.Exit(IntegrityError.exit_code)
@@ -397,7 +396,7 @@ def _print_findings(found: Sequence[Any]) -> None:
     for rule, count in Counter(finding.rule for finding in found).items():
         same = [finding for finding in found if finding.rule == rule]
         lines = first([f"{one.path or one.scan_id}: {one.message}" for one in same])
-        lines += [f"mend: {command}" for command in dict.fromkeys(one.command for one in same)]
+        lines += [f"mend: {line}" for line in dict.fromkeys(one.command for one in same) if line]
         sys.stdout.write(f"{rule}: {count:,}\n" + "".join(f"  {line}\n" for line in lines))
 
 

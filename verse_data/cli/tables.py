@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -24,6 +25,7 @@ _PRINTED: Final = {
     "vertebrae": ["scan_id", "level", "grade", "fracture_type", "foreign_material", "grade_status"],
     "scans": ["scan_id", "subject_id", "split", "age_years", "bmd_mg_cm3", "n_graded"],
     "subjects": ["subject_id", "split", "age_years", "bmd_mg_cm3"],
+    "findings": ["severity", "rule", "scan_id", "level", "message"],
 }
 """Columns that are printed by default, besides those in the condition."""
 
@@ -49,8 +51,8 @@ def query(
         Any,
         typer.Option(
             metavar="TABLE",
-            help="Which table to ask: vertebrae, scans or subjects.",
-            **opt.one_of(*opt.TABLES),
+            help="Which table to ask: vertebrae, scans, subjects or findings.",
+            **opt.one_of(*opt.ALL_TABLES),
         ),
     ] = "vertebrae",
     columns: opt.Columns = None,
@@ -73,7 +75,7 @@ def query(
     if as_json + as_csv + (out is not None) > 1:
         raise UsageError("--json, --csv and --out exclude each other. Give one of them.")
     _check_columns(columns or (), table)
-    if where is not None:
+    if where is not None and table != "findings":
         check_condition(where, table)
     opened = vd.open_release(release, version=version, root=root, offline=offline)
     opened.require_grades(where)
@@ -92,7 +94,7 @@ def query(
     elif as_csv:
         sys.stdout.write(csv_text(rows))
     else:
-        _print_rows(rows)
+        _print_rows(rows, prose=("message",))
 
 
 @app.command()
@@ -116,8 +118,10 @@ def table(
 def _check_columns(names: Collection[str], table: str) -> None:
     """Refuse columns that a table does not have, before any file is read."""
     from verse_data.tables.columns import columns
+    from verse_data.tables.findings import Finding
 
-    known = [column.name for column in columns(table)]
+    of_table = fields(Finding) if table == "findings" else columns(table)
+    known = [column.name for column in of_table]
     for name in names:
         if name not in known:
             raise UsageError(
@@ -177,7 +181,10 @@ def findings(
     offline: opt.Offline = None,
     as_json: opt.Json = False,
 ) -> None:
-    """List every disagreement between the files of a release, and everything unusual in them."""
+    """List every disagreement between the files of a release, and everything unusual in them.
+
+    To write them to a file: verse-data table RELEASE findings --out FILE.
+    """
     opened = vd.open_release(release, version=version, root=root, offline=offline)
     found = opened.findings
     note(counted(len(found), "finding"))

@@ -32,8 +32,13 @@ if TYPE_CHECKING:
     from verse_data.releases.siblings import Sibling
 
 Level = Literal["presence", "size", "hash", "content"]
-LEVELS: Final[tuple[Level, ...]] = ("presence", "size", "hash", "content")
-"""Each level includes the ones before it."""
+LEVELS: Final[dict[Level, str]] = {
+    "presence": "are here",
+    "size": "have the locked size",
+    "hash": "have the locked SHA-256",
+    "content": "have the locked SHA-256 and can be used",
+}
+"""What is true of a file that passes. Each level includes the ones before it."""
 Inspect = Callable[[LockedFile], None]
 """Raises one of our errors if the content of a file cannot be used."""
 
@@ -54,7 +59,7 @@ class FileFinding:
     message : str
         What was found.
     command : str
-        The command that fixes it.
+        The command that fixes it; empty if nothing does.
     path, scan_id : str
         The file in the release, and the scan by its name; empty if there is none.
     upstream : bool
@@ -69,23 +74,22 @@ class FileFinding:
     upstream: bool = False
 
 
-class Verification(tuple[FileFinding, ...]):
+class Verification(tuple[FileFinding, ...]):  # noqa: SLOT001 - it has an attribute
     """Everything that is not as it should be; empty means clean.
 
-    A plain tuple of findings with a short ``repr``.
+    A plain tuple of findings with a short ``repr``, and what was verified in one line: `summary`.
     """
 
-    __slots__ = ()
+    summary: str = ""
 
     def __repr__(self) -> str:
-        if not self:
-            return "<Verification: clean>"
+        found = counted(len(self), "finding") if self else "clean"
         counts = Counter(finding.rule for finding in self)
-        lines = [f"<Verification: {counted(len(self), 'finding')}>"]
+        lines = [f"<Verification: {found}; {self.summary}>"]
         for rule, count in counts.most_common(_SHOWN):
             first = next(finding for finding in self if finding.rule == rule)
             lines.append(f"  {rule}: {count:,}, such as {first.path or first.scan_id}")
-            lines.append(f"    mend: {first.command}")
+            lines += [f"    mend: {first.command}"] * bool(first.command)
         return "\n".join(lines)
 
 
@@ -234,10 +238,12 @@ def drop_files(
     back = [key for key, file in gone.items() if not _is_removed(dataset, file, held.get(key))]
     annex.record_presence(dataset.path, dict.fromkeys(back, True))
     kept |= dict.fromkeys(back, "its other copy, at a sibling, was removed meanwhile")
+    # Several files may have one content: each is reported, in the order of their paths.
+    named = [(file, file.annex_key) for file in sorted(files, key=lambda file: file.path)]
     return DropReport(
-        tuple(file for key, file in gone.items() if key not in kept),
-        shared=tuple((file, shared[key]) for key, file in here.items() if key in shared),
-        kept=tuple((file, kept[key]) for key, file in here.items() if key in kept),
+        tuple(file for file, key in named if key in gone and key not in kept),
+        shared=tuple((file, shared[key]) for file, key in named if key in shared),
+        kept=tuple((file, kept[key]) for file, key in named if key in kept),
     )
 
 
@@ -278,7 +284,7 @@ def _not_served(dataset: Repository, files: Sequence[LockedFile]) -> dict[str, s
     """Return by key why no address serves a content any more; contents that are served are absent."""
     if files and dataset.config.offline:
         raise Offline(
-            f"{dataset.name}: whether {len(files)} files can be fetched again cannot be checked, since the "
+            f"{dataset.name}: whether the files can be fetched again cannot be checked, since the "
             f"network is forbidden (offline). Allow it, or use --unchecked to remove them regardless."
         )
     if not files:

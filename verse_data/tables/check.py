@@ -16,7 +16,14 @@ from verse_data.records.names import Role, parse_path, scan_of
 from verse_data.records.source_file import SourceFile
 from verse_data.releases.history import command, unless_newest
 from verse_data.releases.repository import Repository
-from verse_data.releases.verify import FileFinding, Level, Verification, audit, verify_files
+from verse_data.releases.verify import (
+    LEVELS,
+    FileFinding,
+    Level,
+    Verification,
+    audit,
+    verify_files,
+)
 from verse_data.spine.geometry import Grid
 from verse_data.tables.findings import index_findings
 from verse_data.tables.grading import Grading, check_sheet
@@ -174,13 +181,16 @@ def verify(
         dataset, files, level=level, inspect=inspect, version=version, progress=progress
     )
     upstream = () if roles is not None else _upstream(dataset, version, index)
-    return Verification(
+    verified = Verification(
         (
             *(audit(dataset, version) if whole else ()),
             *found,
             *(gap for gap in upstream if scan_ids is None or gap.scan_id in scan_ids),
         )
     )
+    good = len(files) - len(found)
+    verified.summary = f"{good:,} of {len(files):,} files {LEVELS[level]}"
+    return verified
 
 
 def _upstream(dataset: Repository, version: str, index: Index) -> list[FileFinding]:
@@ -189,13 +199,16 @@ def _upstream(dataset: Repository, version: str, index: Index) -> list[FileFindi
         line = command(dataset, "lock", "--from-tree", "FOLDER", note="once the files are there")
     else:
         line = command(dataset, "lock", note="a later walk finds what has come back")
+    # What was made without these files has no source that they could come back from.
+    entry = index.catalog
+    meant = {gap.scan_id for gap in entry.known_gaps if not entry.osf_node} if entry else set()
     return [
         FileFinding(
             rule=found.rule,
             path=found.file,
             scan_id=found.scan_id,
             message=found.message,
-            command=line,
+            command="" if found.rule == "missing-file" and found.scan_id in meant else line,
             upstream=True,
         )
         for found in index_findings(index)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import combinations, count
 from pathlib import Path
@@ -47,6 +47,12 @@ class FoldPart(Record):
     scans: tuple[str, ...] = _says("Their CT series, sorted")
 
 
+class FoldScans(tuple[str, ...]):  # noqa: SLOT001 - it has an attribute
+    """Scan ids of one side of a fold, and which fold that is: a dataset of them says so."""
+
+    fold: Mapping[str, Any]
+
+
 class Folds(Record):
     """Everything that ``folds.json`` says.
 
@@ -78,7 +84,7 @@ class Folds(Record):
         self.__dict__["digest"] = sha256_of_json(content)
         return self
 
-    def split(self, fold: int) -> dict[str, tuple[str, ...]]:
+    def split(self, fold: int) -> dict[str, FoldScans]:
         """Return the ``scan_id`` of ``training`` and ``validation`` for one fold.
 
         Raises
@@ -90,7 +96,11 @@ class Folds(Record):
         if not 0 <= fold < self.k:
             raise UsageError(f"There is no fold {fold}; folds are 0 to {self.k - 1}.")
         training = sorted(scan for scan, n in self._fold_of("scans").items() if n != fold)
-        return {"training": tuple(training), "validation": self.parts[fold].scans}
+        sides = {"training": FoldScans(training), "validation": FoldScans(self.parts[fold].scans)}
+        made = self.model_dump(mode="json", include={"seed", "stratify", "digest"})
+        for side, scans in sides.items():
+            scans.fold = {"number": fold, "of": self.k, "side": side, **made}
+        return sides
 
     def balance(self, scans: pd.DataFrame, vertebrae: pd.DataFrame) -> pd.DataFrame:
         """Return count per fold, total and spread of each value of a column, and each combination.

@@ -375,7 +375,9 @@ class _Query:
             value = None
         kind = _KIND_OF.get(type(value).__name__)
         if kind is None:
-            self._refuse("a column or a plain value is expected here; lists stand after in.", node)
+            word = f"texts in a list stand in quotes: {getattr(node, 'id', '')!r}."
+            other = "a column or a plain value is expected here; lists stand after in."
+            self._refuse(word if isinstance(node, ast.Name) else other, node)
         if kind == "number" and not abs(value) <= _MAX_NUMBER:
             self._refuse("the number is too large.", node)
         if column.kind == "any":
@@ -435,9 +437,7 @@ def _hint(name: str, names: Iterable[str]) -> str:
     """Return a hint for a name that is not a column of the table, or ``""``."""
     table = next((t for t in MODELS if name in {column.name for column in columns(t)}), None)
     if table:
-        return (
-            f" The table of {table} has it: load_table({table!r}, where=...), or --table {table}."
-        )
+        return f" The table of {table} has it: load_table({table!r}, where=…), or --table {table}."
     if any(name in texts for texts in (LEVELS, *_documented().values())):
         return f" Texts stand in quotes: {name!r}."
     return _nearest(name, [*names, *DEFINITIONS])

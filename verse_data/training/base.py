@@ -19,7 +19,7 @@ from verse_data.spine.geometry import Affine, Box, check_axcodes
 from verse_data.training.arguments import whole
 from verse_data.training.draw import seeded_transform
 from verse_data.training.loader import EpochLoader
-from verse_data.training.rows import Rows, digest
+from verse_data.training.rows import Rows, digest, levels_by_scan
 from verse_data.training.sampler import EpochDataset, EpochSampler
 from verse_data.training.samples import (
     Sample,
@@ -143,12 +143,13 @@ class ServedDataset(EpochDataset):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where the samples come from and how they were made, as plain JSON."""
+        """Where the samples come from, what selected them, and how they were made, as plain JSON."""
         return {
             **json.loads(self._given),
             "unit": self.unit,
             "options": self.options,
             "stores": {s.scan_id: s.store.name for s in self.scans},
+            "vertebrae": None if self.rows is None else levels_by_scan(self.rows),
             "dataset_fingerprint": self.fingerprint,
         }
 

@@ -46,7 +46,7 @@ class PatchDataset(ServedDataset):
     vertebrae : DataFrame, optional
         Rows of the vertebrae table; needed for ``"level"`` and ``"grade"``.
     patch_size : int or (X, Y, Z)
-        Voxels along the axes of `orientation`; one number is a cube.
+        Voxels along the axes of `orientation`; one number is a cube. Default: 96.
     sampling : {"uniform", "foreground", "level", "grade"}
         Anywhere; around a voxel drawn uniformly from the scan's mask; around a vertebra, whose
         level or grade is drawn first. The first two draw all scans equally often. In the last two

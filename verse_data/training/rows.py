@@ -123,6 +123,14 @@ def digest(rows: Rows) -> str:
     return sha256.hexdigest()
 
 
+def levels_by_scan(rows: Rows) -> dict[str, list[str]]:
+    """Return the levels of each scan, by its id."""
+    found: dict[str, list[str]] = {}
+    for scan_id, level in zip(rows["scan_id"].tolist(), rows["level"].tolist(), strict=True):
+        found.setdefault(scan_id, []).append(LEVELS[level])
+    return found
+
+
 def as_table(rows: Rows) -> pd.DataFrame:
     """Return scan, subject, level, grade and status of each entry."""
     import pandas as pd

@@ -64,7 +64,7 @@ def preview_png(
     Image and label have the same shape (X, Y, Z) in any orientation. The slices follow the centroids
     (voxel indices) along the spine, or without them the mask, or else are in the middle of the
     volume. `note` is a warning in the caption; by default, the release ``phantom`` gets one that it
-    is no patient.
+    is no patient. The caption also says which of mask and centroids there are none of.
     """
     if image.ndim != 3 or (label is not None and label.shape != image.shape):
         other = None if label is None else label.shape
@@ -74,8 +74,11 @@ def preview_png(
     if release == "phantom":
         note = note or PHANTOM_NOTE
     mask = np.zeros(image.shape, dtype=np.uint8) if label is None else label
+    lacks = ["no mask"] * (label is None) + ["no centroids"] * (not centroids)
+    place = "in the middle" if len(lacks) == 2 else "along the spine"
+    notes = (f"cut {place}", ", ".join(filter(None, [note, *lacks])))
     stream = io.BytesIO()
-    picture = _compose(panels(image, mask, affine, centroids), scan_id, release, note)
+    picture = _compose(panels(image, mask, affine, centroids), scan_id, release, *notes)
     picture.save(stream, format="PNG", optimize=True)
     write_file(path, stream.getvalue())
     return path
@@ -140,7 +143,7 @@ def _bodies(labels: npt.NDArray[Any], size_y: float) -> list[npt.NDArray[np.floa
 
 
 def _compose(
-    parts: tuple[Panel, Panel], scan_id: str, release: str, note: str | None
+    parts: tuple[Panel, Panel], scan_id: str, release: str, cut: str, note: str
 ) -> Image.Image:
     """Arrange both panels at one scale side by side, with level names between and a caption below."""
     high = parts[0].size_mm[1]
@@ -161,9 +164,8 @@ def _compose(
         left += _GUTTER
     _scale_bar(pen, scale, right=canvas.width - _MARGIN, bottom=bottom + 26)
     _write(pen, (_MARGIN, bottom + 14), f"{scan_id}  ·  {release}", 20)
-    line = "sagittal and coronal, cut along the spine"
-    _write(pen, (_MARGIN, bottom + 43), line, 15, fill=_FAINT)
-    _write(pen, (_MARGIN, bottom + 64), note or "", 17, fill=_WARNING)
+    _write(pen, (_MARGIN, bottom + 43), f"sagittal and coronal, {cut}", 15, fill=_FAINT)
+    _write(pen, (_MARGIN, bottom + 64), note, 17, fill=_WARNING)
     return canvas
 
 
