@@ -704,12 +704,14 @@ def lock_tree(
 ) -> Release:
     """Make a release from files on this machine: check, hash, publish, copy.
 
+    Hidden files, and what systems leave in folders, are left out. Links are followed.
+
     Parameters
     ----------
     name : str
         Name of the release.
     folder : path
-        A folder that contains ``rawdata/`` and ``derivatives/``, or several such folders.
+        It contains ``rawdata/`` and ``derivatives/``, or such folders, or the MICCAI layout's.
     root : path, optional
         As in :func:`open_release`.
     check : bool
@@ -726,8 +728,15 @@ def lock_tree(
     ------
     UsageError
         If `folder` is not a release, or contains no series of the published release `name`.
+    PathRefused, PermissionDenied
+        If a name cannot be locked, a link leads nowhere or back, or something may not be read.
     ValidationFailed, VolumeCorrupt, NiftiRefused
         If a file is broken; nothing was written.
+
+    Warns
+    -----
+    UserWarning
+        If labels of subjects may be names of people, or those of sessions dates.
     """
     from verse_data.tables.check import check_tree
 

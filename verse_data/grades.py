@@ -19,7 +19,7 @@ from verse_data.releases.adopt import AdoptReport, check_sources
 from verse_data.releases.history import command, unless_newest
 from verse_data.releases.import_lock import NotNewest
 from verse_data.releases.repository import Repository
-from verse_data.releases.tree import walk_files
+from verse_data.releases.tree import walk
 from verse_data.tables.index import Index, index_scans
 
 _E1: Final = (
@@ -206,11 +206,10 @@ def _new_workbook(
 def _tables(sources: Sequence[Path | str]) -> Iterator[tuple[Path, bool]]:
     """Yield every file that may be a workbook, and whether it was named or found in a folder."""
     for source in map(Path, sources):
-        if source.is_dir():
-            names = ((path, parse_path(path.name)) for path in walk_files(source))
-            yield from ((path, False) for path, name in names if name and name.role == "grading")
-        elif source.suffix.lower() in _ENDINGS and source.is_file():
-            yield source, True
+        for path in walk(source).files:
+            name, is_named = parse_path(path.name), path == source
+            if path.suffix.lower() in _ENDINGS if is_named else name and name.role == "grading":
+                yield path, is_named
 
 
 def _check_cells(path: Path, dataset: Repository, lock: ReleaseLock) -> None:

@@ -9,7 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from support.trees import write_tree
 
+import verse_data as vd
+from verse_data.errors import PermissionDenied
 from verse_data.files import digest_file
 from verse_data.records.lock import LockedFile
 from verse_data.releases.annex import ObjectStore
@@ -101,3 +104,28 @@ def test_one_content_is_kept_with_git_annexs_modes(tmp_path: Path) -> None:
     assert target.stat().st_mode & 0o777 == 0o444
     assert target.parent.stat().st_mode & 0o777 == 0o555
     assert list(store.incoming.iterdir()) == []
+
+
+def test_what_may_not_be_read_is_named_before_anything_is_written(own_folder: Path) -> None:
+    """Files and folders of a tree that this user may not read are all named in one error."""
+
+    def act() -> None:
+        tree = write_tree(own_folder / "tree")
+        raw = tree / "dataset-phantomtraining" / "rawdata"
+        closed = [raw / "sub-verse900" / "sub-verse900_ct.nii.gz", raw / "sub-verse901"]
+        for path in closed:
+            path.chmod(0)
+        (raw / "sub-verse902").chmod(0o444)  # its names can be listed, and nothing else
+        try:
+            with pytest.raises(PermissionDenied) as caught:
+                vd.lock_tree("lab", tree, check=False)
+        finally:
+            for path in (*closed, raw / "sub-verse902"):
+                path.chmod(0o755)
+        told = str(caught.value)
+        assert all(f"{path}: Permission denied" in told for path in closed)
+        assert "sub-verse902_ct.nii.gz: Permission denied" in told
+        assert "VERSE_DATA_HOME" not in told
+        assert not (own_folder / "home").exists()
+
+    assert as_nobody(act, own_folder) == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import random
 import zipfile
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from osf_standin import FakeClock, Node, OsfStandin
 from osf_standin.server import forbidden_sockets
 from osf_standin.zips import Entry, build
+from support.clutter import CLUTTER
 
 from verse_data.config import Config
 from verse_data.errors import (
@@ -108,6 +110,42 @@ def test_members_are_found_by_content_under_any_root(
     assert list(store.incoming.iterdir()) == []
     again = adopt_sources([path], lock_of(FILES), store, config=config)
     assert ([file.path for file in again.known], again.new) == (sorted(FILES), [])
+
+
+def test_clutter_in_a_zip_is_passed_over(
+    tmp_path: Path, config: Config, store: ObjectStore
+) -> None:
+    """What systems leave in folders is not listed as unknown; what is locked is taken, hidden or not."""
+    locked = {"training/.hidden_ct.nii.gz": b"\x1f\x8b1", "training/a_ct.nii.gz": b"\x1f\x8b22"}
+    path = tmp_path / "theirs.zip"
+    path.write_bytes(zip_of({**locked, **{f"training/{name}": b"clutter" for name in CLUTTER}}))
+
+    report = adopt_sources([path], lock_of(locked), store, config=config)
+
+    assert (len(report.new), report.unknown, report.missing) == (2, [], [])
+
+
+def test_what_cannot_be_adopted_from_a_folder_is_told(
+    tmp_path: Path, config: Config, store: ObjectStore
+) -> None:
+    """Links to nowhere and pipes are listed and nobody waits for them; the rest is adopted."""
+    folder = tmp_path / "mine"
+    (folder / "@eaDir").mkdir(parents=True)
+    (folder / "@eaDir" / "b_ct.nii.gz").write_bytes(b"")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a_ct.nii.gz").write_bytes(b"\x1f\x8b1")
+    (folder / "sub-a").symlink_to(tmp_path / "elsewhere")
+    (folder / "b_ct.nii.gz").symlink_to(".git/annex/objects/b")
+    os.mkfifo(tmp_path / "queue")
+    lock = lock_of({"a_ct.nii.gz": b"\x1f\x8b1", "b_ct.nii.gz": b"", "queue": b""})
+
+    report = adopt_sources([folder, tmp_path / "queue"], lock, store, config=config)
+
+    assert [file.path for file in report.new] == ["a_ct.nii.gz"]
+    assert report.unknown == [
+        f"{folder / 'b_ct.nii.gz'}: a link to .git/annex/objects/b, where nothing is",
+        f"{tmp_path / 'queue'}: a pipe, socket or device",
+    ]
 
 
 def test_what_differs_and_what_is_unknown_is_told(

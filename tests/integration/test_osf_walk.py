@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from osf_standin import FakeClock, Node, OsfStandin, Seen
+from support.clutter import CLUTTER
 
 from verse_data.config import Config
 from verse_data.errors import (
@@ -70,6 +71,15 @@ def test_a_walk_locks_every_file_with_its_version_and_digests(osf: OsfStandin, c
     assert (ct.size, ct.file_version) == (5, 2)
     assert ct.file_id == node.find(ct.path).id
     assert b"127.0.0.1" not in lock.canonical()
+
+
+def test_clutter_on_osf_is_not_locked(osf: OsfStandin, config: Config):
+    """Hidden files, and what systems leave in folders, are no part of a release on OSF either."""
+    before = walk_node("jtfa5", config=config, release="lab", clock=FakeClock())
+    for name in CLUTTER:
+        osf.nodes["jtfa5"].upload(f"dataset-verse19test/{name}", b"clutter")
+
+    assert walk_node("jtfa5", config=config, release="lab", clock=FakeClock()) == before
 
 
 def test_all_endpoints_and_both_forms_of_paging_give_one_lock(osf: OsfStandin, config: Config):

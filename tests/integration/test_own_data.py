@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,73 @@ def test_a_split_that_is_not_there_is_named_beside_those_that_are(tmp_path: Path
 
     with pytest.raises(UsageError, match="has no scan in split 'test'; it has training"):
         vd.load_split("test", release="mylab")
+
+
+def test_folders_that_name_no_split_are_told(plain: Path) -> None:
+    """`lock` names scans and folders, and how to call them; a folder that is called so is a split."""
+    (plain / "dataset-mylabtest").mkdir()
+    for kind in ("rawdata", "derivatives"):
+        (plain / "dataset-mylabtest" / kind).mkdir()
+        moved = min((plain / kind).iterdir())
+        moved.rename(plain / "dataset-mylabtest" / kind / moved.name)
+
+    done = verse_data("lock", "mylab", "--from-tree", str(plain))
+
+    series = vd.open_release("mylab").series.values()
+    tested = [scan.scan_id for scan in series if scan.split == "test"]
+    rest = [scan.scan_id for scan in series if scan.split is None]
+    assert len(tested) == 1
+    assert len(rest) > 0
+    assert f"{len(rest)} scans in no split" in done.stderr
+    assert f"names one: {', '.join(rest)}, in derivatives, rawdata. " in done.stderr
+    assert "dataset-mylabtraining" in done.stderr
+    assert "folds" in done.stderr
+
+
+def test_a_tree_whose_folders_name_splits_is_locked_without_a_word_of_them(tmp_path: Path) -> None:
+    """Control: nothing is told of splits where each scan has one."""
+    made = write(tmp_path / "made", n_subjects=4, shape=(48, 96, 36))
+
+    assert "split" not in verse_data("lock", "mylab", "--from-tree", str(made)).stderr
+
+
+def test_miccai_folders_are_locked_as_they_lie(tmp_path: Path) -> None:
+    """Scans, people, splits, masks and centroids of VerSe's other layout, whatever its folders are."""
+    made = write(tmp_path / "made", n_subjects=4, shape=(48, 96, 36))
+    cts = sorted(made.rglob("*_ct.nii.gz"))
+    names = ("01_training/verse500/verse500", "02_validation/GL003/GL003", "03_test/verse512_CT-iso/verse512_CT-iso",
+             "dataset-verse19training-miccai/verse253", "more/verse014")  # fmt: skip
+    for ct, name in zip(cts, names, strict=True):
+        target = tmp_path / "tree" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = made / str(ct.relative_to(made)).replace("rawdata", "derivatives")
+        shutil.copy(ct, f"{target}.nii.gz")
+        shutil.copy(str(beside).replace("_ct.nii", "_seg-vert_msk.nii"), f"{target}_seg.nii.gz")
+        points = json.loads(
+            Path(str(beside).replace("_ct.nii.gz", "_seg-subreg_ctd.json")).read_text()
+        )
+        Path(f"{target}_ctd.json").write_text(json.dumps(points[1:]))
+
+    done = verse_data("lock", "mylab", "--from-tree", str(tmp_path / "tree"))
+
+    assert (
+        "1 scan in no split, as no folder inside the tree names one: verse014, in more."
+        in done.stderr
+    )
+    release = vd.open_release("mylab")
+    found = {scan.scan_id: (scan.subject_id, scan.split) for scan in release.series.values()}
+    assert found == {
+        "verse500": ("verse500", "training"),
+        "gl003": ("gl003", "validation"),
+        "verse512_dir-iso": ("verse512", "test"),
+        "verse401_split-verse253": ("verse401", "training"),
+        "verse014": ("verse014", None),
+    }
+    with pytest.warns(vd.IncompleteTable):
+        rows = release.vertebrae
+    assert set(rows["scan_id"]) == set(found)
+    assert rows["has_mask"].all()
+    assert rows["has_centroid"].all()
+    served = {sample["scan_id"]: sample for sample in vd.load_split("training", release="mylab")}
+    assert sorted(served) == ["verse401_split-verse253", "verse500"]
+    assert all(sample["label"].any() for sample in served.values())

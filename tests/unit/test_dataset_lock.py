@@ -44,7 +44,8 @@ def test_digest_does_not_hang_on_the_spelling_of_the_json() -> None:
 @pytest.mark.parametrize(
     "path",
     ["", "/a", "a/../b", "../a", "a//b", "a/", "./a", "a\\b", "a\nb", "a\0b", ".git/config", "x/.GIT/hooks/y",
-     ".gitattributes", ".gitmodules", ".datalad/config", ".verse/lock.json", "a" * 1001],
+     ".gitattributes", ".gitmodules", ".datalad/config", ".verse/lock.json", "a/" * 500 + "a", "x/" + "a" * 256,
+     "\u00e4" * 128, "a\udce4"],
 )  # fmt: skip
 def test_unsafe_paths_are_refused(path: str) -> None:
     """A path that climbs out, hides from people, or is git's own, is not part of a lock."""

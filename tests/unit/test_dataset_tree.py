@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import socket
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.clutter import CLUTTER
 from support.trees import write_tree
 
 from verse_data.api import lock_tree as make_release
@@ -39,12 +44,17 @@ def test_the_lock_does_not_hang_on_where_the_tree_lies(tmp_path: Path) -> None:
 
 
 def test_what_systems_strew_about_is_left_out(tmp_path: Path) -> None:
-    """Hidden files, macOS forks and thumbnails are no part of a release."""
+    """Whatever is hidden or left by a system, a file server or an editor is no part of a release."""
     tree = write_tree(tmp_path / "tree")
     clean = lock_tree(tree, release="phantom")
-    for name in (".DS_Store", "__MACOSX/x", ".git/config", "dataset-phantomtraining/Thumbs.db"):
+    for name in (
+        *CLUTTER,
+        ".git/config",
+        "dataset-phantomtraining/rawdata/@eaDir/sub-verse900_ct.nii.gz",
+    ):
         (tree / name).parent.mkdir(exist_ok=True)
         (tree / name).write_text("noise")
+    (tree / ".#lock").symlink_to("nowhere")
 
     assert lock_tree(tree, release="phantom") == clean
 
@@ -68,6 +78,133 @@ def test_a_name_with_a_line_break_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(PathRefused, match="control character"):
         lock_tree(tree, release="phantom")
+
+
+def test_linked_files_and_folders_are_locked_as_if_they_lay_in_the_tree(tmp_path: Path) -> None:
+    """Parts, subjects and files elsewhere, links in linked folders too, give the lock of a copy."""
+    tree = write_tree(tmp_path / "tree")
+    whole = lock_tree(tree, release="phantom")
+    raw = tree / "dataset-phantomtraining" / "rawdata"
+    for number, path in enumerate([min(raw.rglob("*_ct.nii.gz")), raw / "sub-verse901", raw]):
+        path.rename(tmp_path / f"elsewhere{number}")
+        path.symlink_to(
+            Path("..", "..", "elsewhere2") if path == raw else tmp_path / f"elsewhere{number}"
+        )
+    (tmp_path / "link").symlink_to(tree)
+
+    assert lock_tree(tree, release="phantom") == whole
+    assert lock_tree(tmp_path / "link", release="phantom") == whole
+
+
+def link(name: str, target: str) -> Callable[[Path], object]:
+    """Return what makes a link in a tree."""
+    return lambda tree: (tree / name).symlink_to(target)
+
+
+def write(*names: str) -> Callable[[Path], object]:
+    """Return what writes these files into a tree."""
+
+    def act(tree: Path) -> None:
+        for name in names:
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            (tree / name).write_text(name.encode(errors="replace").decode())
+
+    return act
+
+
+def bind(tree: Path) -> None:
+    """Make a socket in a tree; its path may have 108 bytes, so it is made from within."""
+    before = Path.cwd()
+    os.chdir(tree)
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind("talk")
+    os.chdir(before)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (link("sub-verse903_ct.nii.gz", ".git/annex/objects/x"), ["sub-verse903_ct.nii.gz: a link to"]),
+        (link("sub-verse903", "/nowhere/sub-verse903"), ["sub-verse903: a link to /nowhere/sub-verse903"]),
+        (link("loop", "loop"), ["loop: a link to loop"]),
+        (link("up", ".."), ["up: a link to"]),
+        (link("all", "/"), ["all: a link to /, in or above the tree"]),
+        (link("latest", "dataset-phantomtraining"), ["latest: a link to"]),
+        (lambda tree: [link(name, "/etc/ssl")(tree) for name in ("one", "two")], ["two: a link to"]),
+        (lambda tree: os.mkfifo(tree / "queue"), ["queue: a pipe"]),
+        (bind, ["talk: a pipe, socket"]),
+        (write("README.md", "readme.md"), ["'README.md'", "'readme.md'"]),
+        (write("B\u00e4ume.txt", "Ba\u0308ume.txt"), ["'B\u00e4ume.txt'", "'Ba\u0308ume.txt'"]),
+        (write("notes/a.txt", "Notes/b.txt"), ["'notes'", "'Notes'"]),
+        (write(os.fsdecode(b"B\xe4ume.txt")), [r"'B\udce4ume.txt' is not UTF-8"]),
+        (write(f"rawdata/sub-{'x' * 64}1_ct.nii.gz"), ["x1_ct.nii.gz'", "scan id of more than 64"]),
+        (write("/".join(["deep" * 50] * 5) + "/x"), ["deep/x'", "1,000"]),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_locked_is_refused_by_name(
+    tmp_path: Path, spoil: Callable[[Path], object], told: list[str]
+) -> None:
+    """Links to nowhere or back, what is no file, and names that one machine cannot keep apart."""
+    tree = write_tree(tmp_path / "tree")
+    spoil(tree)
+
+    with pytest.raises(PathRefused, match="so nothing was written") as caught:
+        make_release("lab", tree, root=tmp_path / "home", check=False)
+
+    assert [words for words in told if words not in str(caught.value)] == []
+    assert not (tmp_path / "home").exists()
+
+
+def test_all_that_cannot_be_locked_is_told_at_once(tmp_path: Path) -> None:
+    """Whoever mends a tree need not lock it again for each fault; twenty are named."""
+    tree = write_tree(tmp_path / "tree")
+    for number in range(30):
+        (tree / f"{number:02}_ct.nii.gz").symlink_to("nowhere")
+
+    with pytest.raises(PathRefused, match=r"19_ct.nii.gz(.|\n)*and 10 more"):
+        lock_tree(tree, release="lab")
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("sub-Mueller/sub-Mueller_ct.nii.gz", ["sub-Mueller"]),
+        ("sub-hans/notes.txt", ["sub-hans"]),
+        ("sub-M\u00fcller_ct.nii.gz", ["sub-M\u00fcller"]),
+        ("sub-Mueller1962_ct.nii.gz", ["sub-Mueller1962"]),
+        ("sub-lab1_ses-20190301_ct.nii.gz", ["ses-20190301"]),
+        ("sub-lab1/ses-190301/x_ct.nii.gz", ["ses-190301"]),
+        ("sub-lab1_ses-01032019_ct.nii.gz", ["ses-01032019"]),
+        ("sub-lab1_ses-2019-03-01_ct.nii.gz", ["ses-2019-03-01"]),
+        ("sub-lab1_ses-1Mar2019_ct.nii.gz", ["ses-1Mar2019"]),
+        ("sub-lab1_ses-20190301T0930_split-verse7_ct.nii.gz", ["ses-20190301T0930"]),
+        ("sub-Mueller_ses-20190301_ct.nii.gz", ["sub-Mueller, ses-20190301"]),
+        ("sub-lab1/sub-lab1_ses-1_ct.nii.gz", []),
+        ("sub-004/sub-004_ses-baseline_ct.nii.gz", []),
+        ("sub-A/sub-A_ct.nii.gz", []),
+        ("sub-gl003_ses-2019_ct.nii.gz", []),
+    ],
+)
+def test_labels_that_may_tell_who_somebody_is_are_listed_first(
+    tmp_path: Path, name: str, labels: list[str]
+) -> None:
+    """Names of people and dates of visits are a warning, with a cure, before anything is written."""
+    tree = write_tree(tmp_path / "tree", subjects=1)
+    write(f"dataset-phantomtraining/rawdata/{name}")(tree)
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        lock_tree(tree, release="lab")
+
+    texts = [str(warning.message) for warning in told]
+    assert [label for label in labels if f": {label}. " not in texts[0]] == []
+    assert len(texts) == bool(labels)
+    if labels:
+        with pytest.raises(
+            UserWarning, match="rename folders and files, for example to sub-lab001"
+        ):
+            make_release("lab", tree, root=tmp_path / "home", check=False)
+        assert not (tmp_path / "home").exists()
 
 
 def test_made_up_scans_do_not_become_a_published_release(tmp_path: Path) -> None:

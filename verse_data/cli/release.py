@@ -78,9 +78,9 @@ def lock(
     """Make a version of a release: a list of its files with digests, as a DataLad dataset."""
     from verse_data.api import dataset_of
     from verse_data.releases.import_lock import read_lock
+    from verse_data.tables.splits import unsplit
 
-    sources = (from_tree, from_lock, from_sibling, node)
-    if sum(source is not None for source in sources) > 1:
+    if sum(way is not None for way in (from_tree, from_lock, from_sibling, node)) > 1:
         raise UsageError(
             "--from-tree, --from-lock, --from-sibling and --node exclude each other. Give one of them."
         )
@@ -107,6 +107,7 @@ def lock(
     print_answer(facts, as_json=as_json)
     if before and made.version not in before and not made.index.grading:
         _note_lost_workbook(made, vd.open_release(release, version=before[-1], root=root))
+    note(*unsplit(made.series.values() if from_tree else ()))
     if made.gaps:
         which = _command(made, "verify", "--level", "presence")
         note(f"{release} {made.version} lacks {made.gaps:,} files or scans. See which: {which}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Annotated, Final, Literal
 
@@ -38,9 +39,13 @@ def is_release_name(name: str) -> bool:
 
 def check_path(path: str) -> str:
     """Return `path` if it is a safe relative path of a release, else raise ValueError."""
-    parts = path.split("/")
-    if not path or len(path.encode()) > 1000 or any(part in {"", ".", ".."} for part in parts):
+    parts, data = path.split("/"), path.encode(errors="replace")
+    if any(part in {"", ".", ".."} for part in parts):
         message = "is not a plain relative path"
+    elif any("\ud800" <= letter <= "\udfff" for letter in path):
+        message = "is not UTF-8"
+    elif len(data) > 1000 or any(len(part) > 255 for part in data.split(b"/")):
+        message = "is longer than file systems take: 255 bytes a name, and 1,000 in all"
     elif "\\" in path or any(unicodedata.category(letter) == "Cc" for letter in path):
         message = "holds a backslash or a control character"
     elif any(part.casefold() == ".git" for part in parts) or parts[0].casefold() in _RESERVED:
@@ -48,6 +53,19 @@ def check_path(path: str) -> str:
     else:
         return path
     raise ValueError(f"{path!r} {message}")
+
+
+def by_folded_name(paths: Iterable[str]) -> dict[str, str]:
+    """Return each path under the form that ignores case; ValueError if two have the same."""
+    folded: dict[str, str] = {}
+    for path in paths:
+        name = unicodedata.normalize("NFC", path).casefold()
+        if name in folded:
+            raise ValueError(
+                f"{path!r} and {folded[name]!r} are the same name on some file systems"
+            )
+        folded[name] = path
+    return folded
 
 
 def _check_url(url: str) -> str:
@@ -128,14 +146,7 @@ class ReleaseLock(Record):
         paths = [file.path for file in self.files]
         if paths != sorted(paths):
             raise ValueError("files are not sorted by path")
-        seen: dict[str, str] = {}
-        for path in paths:
-            folded = unicodedata.normalize("NFC", path).casefold()
-            if folded in seen:
-                raise ValueError(
-                    f"{path!r} and {seen[folded]!r} are the same name on some file systems"
-                )
-            seen[folded] = path
+        seen = by_folded_name(paths)
         for folded, path in seen.items():
             above = folded
             while "/" in above:

@@ -10,6 +10,7 @@ Source: the 374 names of VerSe'19 and '20, and the wiki pages of their OSF nodes
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -20,6 +21,7 @@ Entities = tuple[tuple[str, str], ...]
 
 SPLITS: Final[tuple[Split, ...]] = ("training", "validation", "test")
 _SPLIT_OF_WORD: Final[dict[str, Split]] = {split: split for split in SPLITS}
+_SPLIT_OF_WORD.update(train="training", val="validation")
 
 _SERIES_OF_SUBJECT: Final = (
     "400:090,155 401:201,253 402:202,251 403:208,255 404:209,256 405:212,258,259 406:214,261 "
@@ -71,11 +73,16 @@ _MICCAI_ROLES: Final[dict[Role, str]] = {
 _GRADING: Final = re.compile(
     r".*\.xlsx|.*(appendixe1|grading|scores).*\.csv", re.IGNORECASE | re.ASCII
 )
-_SPLIT_FOLDER: Final = re.compile(
-    r"(?:(?:.*[-_0-9])?|dataset-[a-z]+(?=training|validation)|dataset-phantom)(training|validation|test)",
-    re.IGNORECASE | re.ASCII,
+# `dataset-mylabtest` names a split, and these words do not, though they end like one.
+_NO_SPLIT: Final = re.compile(r"(la|con|pro|pre|re|post|sub|fas|grea)test")
+_CLUTTER: Final = re.compile(
+    r"\..+|~.*|.*~|thumbs\.db|ehthumbs(_vista)?\.db|desktop\.ini|icon[\r?\uf00d]|__macosx"
+    r"|@eadir|@tmp|[@#]recycle|[@#](recently-)?snapshot|@gmt-.*|\$recycle\.bin|recycle[dr]"
+    r"|system volume information|found\.\d{3}|lost\+found|a?quota\.(user|group)"
+    r"|network trash folder|temporary items|.*[:\uf022](zone\.identifier|afp_\w+)(:\$data)?",
+    re.DOTALL,
 )
-# Letters before `test` make other words, such as `latest`: only known releases may precede it.
+"""Hidden names, and what macOS, Windows, Office, editors and file servers leave in folders."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,16 +177,35 @@ def _miccai(name: str) -> FileName | None:
     )
 
 
+def is_scan_id(name: str) -> bool:
+    """Whether `name` can be the id of a scan, and so be part of paths."""
+    return re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) is not None
+
+
 def scan_of(path: str) -> str | None:
     """Return the scan id in the file name of `path`, or None if there is none."""
     name = parse_path(path)
     return name.scan_id if name and name.role != "grading" else None
 
 
+def is_clutter(name: str) -> bool:
+    """Whether a name is hidden, or one that systems leave in folders: no part of a release."""
+    return _CLUTTER.fullmatch(name.casefold()) is not None and name != ".."
+
+
 def split_of(path: str) -> Split | None:
-    """Return the split that a folder of `path` names, such as ``dataset-verse19training``, or None."""
+    """Return the split that a folder of `path` names, or None.
+
+    It is a whole word, as in ``01_training``, or the end, as in ``dataset-verse19training``.
+    """
     # The innermost folder counts, since unpacking a zip may nest it in a second one.
     for folder in reversed(path.split("/")[:-1]):
-        if match := _SPLIT_FOLDER.fullmatch(folder):
-            return _SPLIT_OF_WORD[match[1].lower()]
+        name = unicodedata.normalize("NFC", folder).lower()
+        words = re.findall(r"[^\W\d_]+", name)
+        found = {_SPLIT_OF_WORD[word] for word in words if word in _SPLIT_OF_WORD}
+        if not found and name.startswith("dataset-") and not _NO_SPLIT.fullmatch(words[-1]):
+            found = {split for split in SPLITS if name.endswith(split)}
+        # `sub-test` is a person, and `train_and_val` is two splits.
+        if len(found) == 1 and not name.startswith(("sub-", "ses-")):
+            return found.pop()
     return None

@@ -30,10 +30,11 @@ from verse_data.errors import ArchiveRefused, SourceChanged, UsageError, VerseDa
 from verse_data.files import storage_errors
 from verse_data.progress import Advance, Progress, silent
 from verse_data.records.lock import LockedFile, ReleaseLock
+from verse_data.records.names import is_clutter
 from verse_data.releases.annex import ObjectStore
 from verse_data.releases.http import Backoff, Clock, Http
 from verse_data.releases.remote_zip import NoRanges, RemoteFile, RemoteZip, download_zip
-from verse_data.releases.tree import walk_files
+from verse_data.releases.tree import walk
 from verse_data.releases.urls import redacted
 
 _log = logging.getLogger(__name__)
@@ -146,7 +147,8 @@ class _Adoption:
         for one in found:
             if one.size in sizes or _base(one.name) in self._by_name:
                 chosen.append(one)
-            else:
+            # A folder was walked without clutter; a zip was not.
+            elif not (source and any(map(is_clutter, one.name.split("/")))):
                 self.report.unknown.append(one.name)
         total = sum(one.size for one in chosen)
         if total > budget:
@@ -230,6 +232,9 @@ def adopt_sources(
     check_sources(sources)
     adoption = _Adoption(lock, store, progress)
     zips = [source for source in sources if _is_address(source) or _is_zip(Path(source))]
+    places = [Path(source) for source in sources if source not in zips]
+    walked = [(place, walk(place)) for place in places]
+    adoption.report.unknown += [str(fault) for _, found in walked for fault in found.faults]
     adoption.take(
         "Adopting files",
         (
@@ -238,8 +243,8 @@ def adopt_sources(
                 path.stat().st_size,
                 partial(copy_and_hash, path),
             )
-            for place in (Path(source) for source in sources if source not in zips)
-            for path in (walk_files(place) if place.is_dir() else [place])
+            for place, found in walked
+            for path in found.files
         ),
     )
     for source in zips:

@@ -38,6 +38,7 @@ from verse_data.errors import (
 from verse_data.progress import Advance, Progress, silent
 from verse_data.records.base import rule_of
 from verse_data.records.lock import ReleaseLock
+from verse_data.records.names import is_clutter
 from verse_data.releases import catalog
 from verse_data.releases.http import HOURLY, Backoff, Clock, Http
 from verse_data.releases.urls import redacted
@@ -290,6 +291,8 @@ class _Walk:
         entries = self._client.folder(node, folder)
         self._advance(1)
         for entry in entries:
+            if is_clutter(entry.name) and entry.name.casefold() != ".git":  # which is refused
+                continue
             path = f"{prefix}{entry.name}"
             if "/" in entry.name:
                 text = f"OSF node {node}: {path!r}: a name has a slash in it. No lock was made."

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from verse_data.errors import UsageError, did_you_mean
+from verse_data.errors import UsageError, counted, did_you_mean
+from verse_data.problems import shown
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.names import SPLITS, SUBJECT_OF_SERIES, Split
-from verse_data.tables.index import assert_one_split_each
+from verse_data.tables.index import ScanFiles, assert_one_split_each
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +59,18 @@ def of_split(scans: pd.DataFrame, split: str | None) -> pd.DataFrame:
         guess = did_you_mean(split, SPLITS)
         raise UsageError(f"There is no split {split!r}; splits are {', '.join(SPLITS)}.{guess}")
     return scans[(scans["split"] == split).fillna(value=False).to_numpy(dtype=bool)]
+
+
+def unsplit(scans: Iterable[ScanFiles]) -> Iterator[str]:
+    """Yield what to say of those of `scans` that are in no split, if there are any."""
+    if found := [scan for scan in scans if scan.split is None]:
+        folders = {file.path.split("/")[0] for scan in found for file in scan.files.values()}
+        yield (
+            f"{counted(len(found), 'scan')} in no split, as no folder inside the tree names one: "
+            f"{', '.join(shown([scan.scan_id for scan in found]))}, "
+            f"in {', '.join(shown(sorted(folders)))}. Serve them by folds, or call folders training, "
+            f"validation and test, or dataset-mylabtraining, and lock again."
+        )
 
 
 def subject_of_series(entry: CatalogEntry | None = None) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from verse_data.errors import UsageError
 from verse_data.files import sha256_of_json
 from verse_data.records.base import Record
 from verse_data.records.manifest import STORE_FORMAT
+from verse_data.records.names import is_scan_id
 from verse_data.records.source_file import SourceFile
 from verse_data.spine.levels import LEVEL_OF_LABEL
 
@@ -114,9 +114,9 @@ class ScanSource:
 
     def __post_init__(self) -> None:
         """Refuse ids that are unsafe in a path, and points without a level or a position."""
-        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.scan_id):
+        if not is_scan_id(self.scan_id):
             raise UsageError(
-                f"{self.scan_id!r} is not a scan id: use letters, digits, '_' and '-'."
+                f"{self.scan_id!r} is not a scan id: use 64 letters, digits, '_' and '-' at most."
             )
         labels = [point.label for point in self.centroids]
         places = [value for point in self.centroids for value in point.ijk]
