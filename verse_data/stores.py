@@ -68,17 +68,14 @@ class Stores:
         files = {role: file for role in VOLUME_ROLES if (file := scan_file(scan, role, content))}
         file = files.get("centroids")
         marked = read_centroids(file) if file else None
-        # Points are voxel indices if the file names its axes, which MICCAI's 1 mm frame does not.
-        # Points in another grid than the CT's are left out of the store; findings name both.
-        axes = marked.direction if marked else None
-        points = marked.points if marked and axes else ()
+        points = marked.points if marked else ()
         return ScanSource(
             scan_id=scan.scan_id,
             image=files["ct"],
             mask=files.get("mask"),
             centroids=tuple(CentroidPoint(point.label, point.point) for point in points),
             centroids_key=file.key if file else None,
-            centroids_axes=axes,
+            centroid_file=marked,
             licence=self.licence,
         )
 
@@ -167,11 +164,11 @@ class Stores:
     def require_room(self, scans: Iterable[ScanFiles], codec: str) -> None:
         """Raise `DiskFull` unless missing files and the stores made of them would fit on the disk."""
         files = [scan.files[role] for scan in scans for role in VOLUME_ROLES if role in scan.files]
+        inflated = {".gz": _INFLATED} if codec == "none" else {}
         sizes = {
             self.files.path: sum(file.size for file in files if not self.files.has(file)),
             self.config.stores: int(
-                sum(file.size for file in files)
-                * (_INFLATED if codec == "none" else _COARSE_LEVELS)
+                sum(f.size * inflated.get(f.path[-3:], _COARSE_LEVELS) for f in files)
             ),
         }
         devices = {folder: nearest_existing(folder).stat().st_dev for folder in sizes}

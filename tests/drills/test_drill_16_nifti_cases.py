@@ -76,7 +76,7 @@ IMAGES = {
     "slope negative": (packed(nifti(scl_slope=-1.0, scl_inter=0.0)), no("scl_slope -1.0")),
     "slope 1e-38": (packed(nifti(scl_slope=1e-38, scl_inter=0.0)), no("scl_slope")),
     "uint8 with slope": (packed(nifti(voxels("u1"), scl_slope=16.955, scl_inter=-1125.4)), Read(scaled(16.955, -1125.4))),
-    "float32": (packed(nifti(voxels("f4") + np.float32(0.4))), Read(STORED)),
+    "float32": (packed(nifti(40 * voxels("f4") + np.float32(0.4))), Read(40 * STORED)),
     "big-endian": (packed(nifti(order=">")), Read(STORED)),
     "complex": (packed(nifti(datatype=32, bitpix=64)), no("data type code 32")),
     "colour": (packed(nifti(datatype=128, bitpix=24)), no("data type code 128")),
@@ -124,6 +124,8 @@ MASKS = {
     "scaled by nibabel": (packed(nifti(voxels("i2"), scl_slope=0.5, scl_inter=0.0)), Refused(ValidationFailed, "whole number")),
     "half-way": (packed(nifti(voxels("f8") + 0.5)), Refused(ValidationFailed, "voxel (0, 0, 0)")),
     "label 29": (packed(nifti(np.where(STORED == 5, 29, STORED).astype("u1"))), Refused(ValidationFailed, "holds 29")),
+    "int64 beyond labels": (packed(nifti(np.where(STORED == 5, 2**60, STORED.astype("i8")))), Refused(ValidationFailed, "holds 1152921504606846976")),
+    "uint64 beyond labels": (packed(nifti(np.where(STORED == 5, 2**63, STORED.astype("u8")))), Refused(ValidationFailed, "holds 9223372036854775808")),
     "label -1": (packed(nifti(np.where(STORED == 5, -1, STORED).astype("i2"))), Refused(ValidationFailed, "holds -1")),
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.scans import make_scan, source_file
 from verse_data.errors import IntegrityError, VerseDataError
-from verse_data.volumes.mask_facts import header_facts, mask_facts
+from verse_data.volumes.mask_facts import image_facts, mask_facts
 from verse_data.volumes.nifti import read_image, read_mask, write_nifti
 from verse_data.volumes.recipe import Recipe
 from verse_data.volumes.store import ensure_store
@@ -157,7 +157,7 @@ def pair(request, tmp_path):
 def test_no_flip_of_a_header_changes_a_fact(pair):
     """Every bit of header, padding, extension and gzip header: facts are refused, never others."""
     source, packed = pair
-    for file, read in ((source.image, header_facts), (source.mask, mask_facts)):
+    for file, read in ((source.image, image_facts), (source.mask, mask_facts)):
         sound, truth, noticed = file.path.read_bytes(), read(file), 0
         for bit in head_bits(packed):
             file.path.write_bytes(flipped_bit(sound, bit))

@@ -74,7 +74,7 @@ def test_no_source_and_no_derived_fact_is_unpickled(tmp_path, marker):
     kept.write_bytes(payload)
     facts = mask_facts(mask, derived=tmp_path / "derived")
     assert set(facts.labels) == {18, 19, 28, 20, 21}
-    assert json.loads(kept.read_bytes())["version"] == 3
+    assert json.loads(kept.read_bytes())["version"] == 4
     assert not marker.exists()
 
 

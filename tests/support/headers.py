@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import gzip
 import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from verse_data.volumes.nifti import ImageHeader, VolumeStream
+
 AFFINE = np.array([[-0.8, 0.1, 0, 20], [0.1, -0.8, 0, 30], [0, 0, 2, -60], [0, 0, 0, 1.0]])
 SHAPE = (7, 6, 5)
-CODES = {"u1": 2, "i2": 4, "i4": 8, "f4": 16, "f8": 64, "i1": 256, "u2": 512, "u4": 768}
+CODES = {"u1": 2, "i2": 4, "i4": 8, "f4": 16, "f8": 64, "i1": 256, "u2": 512, "u4": 768,
+         "i8": 1024, "u8": 1280}  # fmt: skip
 
 
 def voxels(dtype: str = "i2", low: int = 0, high: int = 28) -> npt.NDArray[Any]:
@@ -80,3 +84,9 @@ def nifti(
 def packed(content: bytes) -> bytes:
     """Return `content` gzipped."""
     return gzip.compress(content, 1, mtime=0)
+
+
+def read_header(path: Path, *, name: str) -> ImageHeader:
+    """Return the header of a file."""
+    with VolumeStream(path, kind="image", name=name) as stream:
+        return stream.header

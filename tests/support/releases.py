@@ -51,6 +51,7 @@ def write_scan(
     write_nifti(derived / f"sub-{stem}_seg-vert_msk.nii.gz", mask, PIR)
     # Contents of their own: git-annex keeps equal ones as one file.
     image = np.full(SHAPE, -1000 + sum(labels), dtype=np.int16)
+    image[0, 0, :2] = -1024, 700  # air and bone
     write_nifti(raw / f"sub-{stem}_ct.nii.gz", image, PIR)
     (raw / f"sub-{stem}_ct.json").write_text(json.dumps(SIDECAR))
     own = [

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-NIFTI = {"read_header", "read_image", "read_mask", "VolumeStream", "NiftiStream"}
+NIFTI = {"read_image", "read_mask", "VolumeStream", "NiftiStream"}
 READING = {"open", "read_bytes", "read_text"}
 
 

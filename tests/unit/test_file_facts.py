@@ -17,7 +17,7 @@ from tests.support.opened import opened_below
 from tests.support.scans import PIR, source_file
 from verse_data.errors import IntegrityError, NiftiRefused
 from verse_data.records.source_file import SourceFile
-from verse_data.volumes.mask_facts import VolumeFacts, header_facts, mask_facts
+from verse_data.volumes.mask_facts import VolumeFacts, image_facts, mask_facts
 from verse_data.volumes.nifti import write_nifti
 
 
@@ -49,7 +49,7 @@ def kept(derived: Path) -> Path:
 def reads(file: SourceFile, derived: Path) -> tuple[VolumeFacts, int]:
     """Return the facts, and how often the volume was opened for them."""
     with opened_below(file.path.parent) as opened:
-        facts = header_facts(file, derived=derived)
+        facts = image_facts(file, derived=derived)
     return facts, len(opened)
 
 
@@ -73,22 +73,22 @@ def test_an_unchanged_file_is_read_once(file: SourceFile, derived: Path) -> None
 
 def test_a_flip_that_hides_its_time_is_found(file: SourceFile, derived: Path) -> None:
     """A bit flipped in place, with size and modification time as before, is read and refused."""
-    header_facts(file, derived=derived)
+    image_facts(file, derived=derived)
     before = file.path.stat()
     flip(file.path, 8 * (before.st_size // 2))
     os.utime(file.path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     with pytest.raises(IntegrityError, match="is locked"):
-        header_facts(file, derived=derived)
+        image_facts(file, derived=derived)
 
 
 def test_every_write_is_seen_however_soon(file: SourceFile, derived: Path) -> None:
     """A flip right after the facts were kept shows in the times of the file: they had settled."""
     for _ in range(20):
-        header_facts(file, derived=derived)
+        image_facts(file, derived=derived)
         flip(file.path, 77)
         with pytest.raises(IntegrityError):
-            header_facts(file, derived=derived)
+            image_facts(file, derived=derived)
         flip(file.path, 77)
 
 
@@ -108,13 +108,13 @@ def test_a_damaged_copy_is_found_beside_kept_facts(
     file: SourceFile, derived: Path, tmp_path: Path
 ) -> None:
     """Facts that were measured on one copy are not served for another that is damaged."""
-    header_facts(file, derived=derived)
+    image_facts(file, derived=derived)
     shutil.copytree(file.path.parent, tmp_path / "copy")
     copied = replace(file, path=tmp_path / "copy" / file.path.name)
     flip(copied.path, 8 * 60)
 
     with pytest.raises(IntegrityError):
-        header_facts(copied, derived=derived)
+        image_facts(copied, derived=derived)
 
 
 def test_no_flip_in_kept_facts_is_believed(file: SourceFile, derived: Path) -> None:
@@ -124,14 +124,14 @@ def test_no_flip_in_kept_facts_is_believed(file: SourceFile, derived: Path) -> N
     sound = path.read_bytes()
     for bit in range(0, len(sound) * 8, 3):
         flip(path, bit)
-        found = header_facts(file, derived=derived)
+        found = image_facts(file, derived=derived)
         assert (found.shape, found.affine, found.notes) == (facts.shape, facts.affine, facts.notes)
         path.write_bytes(sound)
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"version": 2}, {"version": 4}, {"more": 1}, {"state": {}}, {"digest": ""}],
+    [{"version": 3}, {"version": 5}, {"more": 1}, {"state": {}}, {"digest": ""}],
     ids=str,
 )
 def test_facts_that_are_not_ours_are_made_again(
@@ -151,11 +151,11 @@ def test_facts_of_another_content_are_not_served(derived: Path, tmp_path: Path) 
     one, two = volume(tmp_path / "objects", 1, "one.nii.gz"), tmp_path / "objects" / "two.nii.gz"
     write_nifti(two, np.ones((3, 3, 3), np.int16), PIR)
     other = source_file(two)
-    header_facts(one, derived=derived)
+    image_facts(one, derived=derived)
     path = kept(derived)
     path.rename(path.with_name(f"{other.key}.json"))
 
-    assert header_facts(other, derived=derived).shape == (3, 3, 3)
+    assert image_facts(other, derived=derived).shape == (3, 3, 3)
 
 
 def test_a_folder_that_may_not_be_written_costs_time_alone(file: SourceFile, derived: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_folder_that_may_not_be_written_costs_time_alone(file: SourceFile, der
     assert reads(file, derived) == (facts, 1)
     flip(file.path, 200)
     with pytest.raises(IntegrityError):
-        header_facts(file, derived=derived)
+        image_facts(file, derived=derived)
 
 
 def test_a_kill_while_facts_are_written_leaves_none_half(file: SourceFile, derived: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_kill_while_facts_are_written_leaves_none_half(file: SourceFile, deriv
 def test_many_at_once_agree(file: SourceFile, derived: Path) -> None:
     """Callers side by side all get the same facts, and leave sound ones."""
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: header_facts(file, derived=derived), range(32)))
+        found = list(pool.map(lambda _: image_facts(file, derived=derived), range(32)))
 
     assert len({facts.affine for facts in found}) == 1
     assert reads(file, derived)[1] == 0
@@ -194,7 +194,7 @@ def test_a_header_that_was_locked_unusable_is_still_refused(tmp_path: Path) -> N
     path = tmp_path / "ct.nii.gz"
     path.write_bytes(gzip.compress(bytes(400)))
     with pytest.raises(NiftiRefused):
-        header_facts(source_file(path))
+        image_facts(source_file(path))
 
 
 @pytest.mark.parametrize("ending", ["ct.nii", "ct.nii.gz"])
@@ -204,9 +204,9 @@ def test_no_flip_anywhere_in_a_volume_is_silent(tmp_path: Path, ending: str) -> 
     sound = file.path.read_bytes()
     for bit in range(0, len(sound) * 8, 1 if ending.endswith("gz") else 3):
         flip(file.path, bit)
-        for read in (header_facts, mask_facts):
+        for read in (image_facts, mask_facts):
             # A flip in a header is named as what it is, and not as a hostile file.
             with pytest.raises(IntegrityError, match="is locked"):
                 read(file)
         file.path.write_bytes(sound)
-    assert header_facts(file).shape == (6, 5, 4)
+    assert image_facts(file).shape == (6, 5, 4)

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.support.headers import nifti, packed, voxels
+from tests.support.headers import nifti, packed, read_header, voxels
 from tests.support.scans import LPS, PIR, TILTED
 from verse_data.errors import (
     ContentMissing,
@@ -25,11 +25,11 @@ from verse_data.volumes.nifti import (
     VolumeStream,
     check_pair,
     parse_header,
-    read_header,
     read_image,
     read_mask,
     write_nifti,
 )
+from verse_data.volumes.nifti_guard import DTYPES
 
 
 @pytest.mark.parametrize("affine", [PIR, LPS, TILTED])
@@ -116,7 +116,7 @@ def test_slope_and_intercept(tmp_path):
     assert np.array_equal(found.array, np.rint(np.asarray(nib.load(path).dataobj)))
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", sorted(DTYPES.values(), key=str))
 def test_masks_of_any_type(tmp_path, dtype):
     """Labels come back as they were, whatever number type the file has."""
     mask = np.random.default_rng(1).integers(0, 29, (9, 8, 7))

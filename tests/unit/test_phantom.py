@@ -15,6 +15,7 @@ import openpyxl
 import pytest
 from scipy import ndimage
 
+from tests.support.headers import read_header
 from verse_data import phantom
 from verse_data.errors import DiskFull, UsageError
 from verse_data.phantom import shapes, spec
@@ -27,7 +28,6 @@ from verse_data.volumes.nifti import (
     ImageHeader,
     Volume,
     check_pair,
-    read_header,
     read_image,
     read_mask,
 )

@@ -100,7 +100,7 @@ def test_contents_are_parsed_only_after_their_digest() -> None:
         "store.object_path(file).open('rb')",
         "parse_centroids(file.path.read_bytes(), name='x')",
         "release.source(scan).image.path.open('rb')",
-        "read_header(path, name='x')",
+        "read_image(path, name='x')",
         "nifti.read_mask(file.path, name=file.name)",
         "VolumeStream(path, kind='mask', name='x')",
     ],

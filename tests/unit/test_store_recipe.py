@@ -23,6 +23,7 @@ from verse_data.errors import (
     VolumeCorrupt,
 )
 from verse_data.errors import ValidationFailed as Failed
+from verse_data.records.centroids import CentroidFile
 from verse_data.records.source_file import SourceFile
 from verse_data.volumes.build import build_stores, in_processes
 from verse_data.volumes.cache import cache_size, list_stores
@@ -31,7 +32,6 @@ from verse_data.volumes.nifti import write_nifti
 from verse_data.volumes.reader import ScanReader
 from verse_data.volumes.recipe import (
     RECIPE_VERSION,
-    CentroidPoint,
     Recipe,
     ScanSource,
     StoreKeys,
@@ -90,7 +90,8 @@ def test_paths_and_parsed_values_are_not(source, tmp_path):
 def test_a_store_holds_what_its_name_follows_from(source, tmp_path):
     """From the attributes of a store alone its name can be worked out, also for a later layout."""
     recipe = Recipe(spacing=(2.0, 1.0, 1.5), codec="zstd")
-    apart = replace(source, centroids_axes="LPS")  # the points are left out, their key is not
+    other = CentroidFile(direction="LPS", points=())
+    apart = replace(source, centroid_file=other)  # the points are left out, their key is not
     for scan in (apart, replace(source, mask=None, centroids=(), centroids_key=None)):
         store = ensure_store(scan, recipe, tmp_path / "stores")
         said = ScanReader(store).attributes
@@ -147,15 +148,6 @@ def test_ids_stay_in_their_folder(name):
     """An id that could leave its folder is refused."""
     with pytest.raises(UsageError, match="not a scan id"):
         ScanSource(scan_id=name, image=SourceFile(Path("x"), KEY))
-
-
-def test_points_are_checked():
-    """Two centroids of one label, or of no level, are refused."""
-    image = SourceFile(Path("x"), KEY)
-    for labels in ((20, 20), (20, 26), (0,)):
-        points = tuple(CentroidPoint(label, (1.0, 2.0, 3.0)) for label in labels)
-        with pytest.raises(UsageError, match="centroid"):
-            ScanSource(scan_id="a", image=image, centroids=points, centroids_key=KEY)
 
 
 @pytest.mark.parametrize(
@@ -262,13 +254,6 @@ def test_a_key_without_a_digest_is_refused():
     """Bytes that could not be checked never become a store."""
     with pytest.raises(UsageError, match=r"MD5E-s1--00.* holds no SHA-256"):
         SourceFile(Path("x.nii.gz"), "MD5E-s1--00.nii.gz")
-
-
-@pytest.mark.parametrize("place", [float("nan"), float("inf")])
-def test_points_without_a_place_are_refused(source, place):
-    """A point needs a place that is finite."""
-    with pytest.raises(UsageError, match=r"\[20\], must be finite"):
-        replace(source, centroids=(CentroidPoint(20, (1.0, place, 1.0)),))
 
 
 def test_what_was_noted_of_the_headers_is_kept(tmp_path):

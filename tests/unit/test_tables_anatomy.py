@@ -137,3 +137,34 @@ def test_a_phantom_and_the_real_files_are_in_order(tmp_path: Path, shared: Path)
 
     for findings in (real, made):
         assert not (findings["rule"] == "levels-out-of-order").any()
+
+
+@pytest.mark.parametrize(
+    ("labels", "rule", "skipped"),
+    [
+        ([20, 22], "level-skipped", ["L2"]),
+        ([3, 6], "level-skipped", ["C4", "C5"]),
+        ([17, 20], "level-skipped", ["T11", "T12"]),
+        ([18, 28, 20], "level-skipped", ["T12"]),
+        ([23, 25], "level-skipped", ["L5"]),
+        ([18, 20], "no-t12", ["T12"]),
+        ([18, 19, 20], "level-skipped", []),
+        ([19, 28, 20], "level-skipped", []),
+        ([23, 24], "level-skipped", []),
+    ],
+)
+@pytest.mark.parametrize("without", ["no file", "_msk.nii.gz", "_ctd.json"])
+def test_a_level_that_is_skipped_is_a_finding(
+    tmp_path: Path, labels: list[int], rule: str, skipped: list[str], without: str
+) -> None:
+    """By mask, by centroids or by both, without a workbook; T13 is rare, and T12 may be absent."""
+    write_scan(tmp_path / "tree", "verse004", labels)
+    for path in [path for path in tmp_path.rglob("*.*") if path.name.endswith(without)]:
+        path.unlink()
+
+    found = tables(tmp_path / "tree").findings
+
+    told = found[found["rule"].isin(["level-skipped", "no-t12"])]
+    assert list(told["level"]) == skipped
+    assert set(told["rule"]) <= {rule}
+    assert told["message"].str.contains(" follows ").all()

@@ -298,7 +298,7 @@ def test_bad_json_files_are_named_at_once(release: Path) -> None:
     """Two bad centroid files and a bad sidecar: one error that names all three."""
     bad = sorted(release.rglob("*ctd.json"))[:2] + sorted(release.rglob("*_ct.json"))[:1]
     for path in bad:
-        path.write_text("{}")
+        path.write_text("[]" if path.name.endswith("_ct.json") else "{}")
 
     made = tables(release)
     with pytest.raises(ValidationFailed) as caught:

@@ -1,28 +1,41 @@
 """Centroid files: one point per vertebra, in voxel indices of the scan's own grid.
 
 Subject-based files are a list whose first entry holds the axis codes; MICCAI files lack it, and
-their points lie in a 1 mm isotropic frame of their own. Source: VerSe centroid JSON files.
+their points lie in a 1 mm isotropic frame of their own. TPTBox's files say more in the first entry,
+and hold many points of a vertebra: that of its body, or of the whole mask, has the number 50.
+Source: VerSe centroid JSON files; TPTBox 1.1, core/poi_fun/save_load.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import TypeAdapter, ValidationError, field_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from verse_data.errors import UsageError, ValidationFailed
 from verse_data.problems import shown
 from verse_data.records.base import Record, described, read_json, rule_of
-from verse_data.spine.geometry import check_axcodes
-from verse_data.spine.levels import LEVEL_OF_LABEL
+from verse_data.spine.geometry import Grid, check_axcodes
+from verse_data.spine.levels import LABEL_OF_LEVEL, LEVEL_OF_LABEL
 
 _SOURCE: Final = "centroid JSON"
 _LIMIT_ENTRIES: Final = 200
 _MAX_POSITION: Final = 1e6
 """More voxels than any image has along an axis; keeps world positions finite."""
+_OTHERS: Final = {"S1": 26, "COCC": 27, "S2": 29, "S3": 30, "S4": 31, "S5": 32, "S6": 33}
+"""Sacrum and coccyx in TPTBox; VerSe reserves 26 and 27, and labels neither."""
+_LABEL_OF_NAME: Final = LABEL_OF_LEVEL | _OTHERS
+_CENTRE: Final = 50
+"""TPTBox's number of the centre of a vertebral body, or of the whole mask of a vertebra."""
+_PLACES: Final = 256
+"""A label in TPTBox's lists is the number of the point times this, plus the vertebra's label."""
+
+_Placed = list[tuple[str, Any]]
+"""Entries, each after its place in the file."""
+_Three = Annotated[list[float], Field(min_length=3, max_length=3)]
 
 
 def _position(axis: str, alias: str) -> Any:
@@ -67,6 +80,27 @@ class Centroid(Record):
         return (round(self.x), round(self.y), round(self.z))
 
 
+class _Head(Record, extra="ignore"):
+    """First entry, of which VerSe has the direction alone; what else TPTBox writes is not needed."""
+
+    direction: str
+    shape: _Three | None = None
+    zoom: _Three | None = None
+    format: Literal["docker", "POI"] | None = None
+    level_one_info: Literal["Any", "Vertebra_Instance"] = "Any"
+    level_two_info: Literal["Any", "Location"] = "Any"
+
+    @field_validator("direction", mode="before")
+    @classmethod
+    def _names_axes(cls, letters: Any) -> str:
+        codes = "".join(map(str, letters)) if isinstance(letters, list) else ""
+        with suppress(UsageError):
+            if list(codes) == letters and check_axcodes(codes) == codes:
+                return codes
+        raise ValueError("is not three axis codes such as ['P', 'I', 'R']")
+
+
+_HEAD: Final = TypeAdapter(list[_Head])
 _POINTS: Final = TypeAdapter(list[Centroid])
 
 
@@ -76,63 +110,106 @@ class CentroidFile(Record):
     direction: str | None = described(
         "Axis codes of the grid, such as PIR; null in MICCAI files", _SOURCE
     )
+    shape: _Three | None = described("Voxels of the grid, if TPTBox says it", _SOURCE, default=None)
+    zoom: _Three | None = described(
+        "Voxel size of the grid, if TPTBox says it", _SOURCE, unit="mm", default=None
+    )
     points: tuple[Centroid, ...] = described("One point a vertebra, no label twice", _SOURCE)
     unplaced: tuple[int, ...] = described(
         "Labels whose entry holds NaN, and so has no position", _SOURCE, default=()
     )
+    others: tuple[int, ...] = described(
+        "Labels of sacrum and coccyx, whose points are not read", _SOURCE, default=()
+    )
 
-    @property
-    def frame(self) -> Literal["voxel", "isotropic"]:
-        """Whether points are indices of the image grid, or lie in MICCAI's 1 mm frame."""
-        return "voxel" if self.direction else "isotropic"
+    def fits(self, grid: Grid) -> bool:
+        """Return whether points are indices of `grid`; those in MICCAI's own frame are of none."""
+        said, is_so, near = self.zoom or grid.spacing, grid.spacing, 0.02
+        if self.shape:
+            said, is_so, near = self.shape, grid.shape, 0.5
+        apart = (abs(one - other) for one, other in zip(said, is_so, strict=True))
+        return self.direction == grid.axcodes and max(apart) < near
 
 
 def parse_centroids(data: bytes, *, name: str) -> CentroidFile:
-    """Read a centroid file of either variant, or raise ValidationFailed with all bad entries."""
+    """Read a centroid file of VerSe or TPTBox, or raise ValidationFailed with all bad entries."""
     entries = read_json(data, name=name, allow_nan=True)
-    if not isinstance(entries, list):
+    first = entries[0] if isinstance(entries, list) and entries else None
+    keys = first.keys() if isinstance(first, dict) else set()
+    # These are of points in mm.
+    is_in_mm = "direction" not in keys and keys & {"coordinate_system", "format", "vert_label"}
+    if not isinstance(entries, list) or is_in_mm:
         raise ValidationFailed(
-            f"{name}: a centroid file is a list of points. Restore the file from its source."
-        )
-    if len(entries) > _LIMIT_ENTRIES:
-        raise ValidationFailed(
-            f"{name}: {len(entries):,} entries are over the limit of {_LIMIT_ENTRIES}."
+            f"{name}: a centroid file is a list of points in voxels of the CT. Restore the file from "
+            f"its source, or save the points on the grid of the CT: POI.save of TPTBox."
         )
     problems: list[str] = []
-    direction, first = None, 0
-    if entries and isinstance(entries[0], dict) and "direction" in entries[0]:
-        direction, first = _direction(entries[0], problems), 1
-    listed = entries[first:]
+    listed = [(f"entry {number}", entry) for number, entry in enumerate(entries)]
+    head: dict[str, Any] = {"direction": None}
+    if "direction" in keys and "label" not in keys:
+        try:
+            (said,) = _HEAD.validate_python([first])
+            head = said.model_dump(include={"direction", "shape", "zoom"})
+        except ValidationError as error:
+            problems += _broken_rules(error, ["entry 0"])
+        listed = listed[1:]
+        if len(keys) > 1:
+            listed = [] if problems else _centres(listed, problems)
+    if len(listed) > _LIMIT_ENTRIES:
+        raise ValidationFailed(
+            f"{name}: {len(listed):,} entries are over the limit of {_LIMIT_ENTRIES}."
+        )
+    others = tuple(sorted({entry["label"] for _, entry in listed if _is_other(entry)}))
+    listed = [(place, entry) for place, entry in listed if not _is_other(entry)]
     points: list[Centroid] = []
     try:
-        points = _POINTS.validate_python([_without_nan(entry) for entry in listed])
+        points = _POINTS.validate_python([_without_nan(entry) for _, entry in listed])
     except ValidationError as error:
-        problems += _broken_rules(error, first)
-    seen: dict[int, int] = {}
-    for number, point in enumerate(points, start=first):
-        first_use = seen.setdefault(point.label, number)
-        if first_use != number:
-            problems.append(f"entry {number}: label {point.label} is already in entry {first_use}")
+        problems += _broken_rules(error, [place for place, _ in listed])
+    seen: dict[int, str] = {}
+    for (place, _), point in zip(listed, points, strict=False):
+        first_use = seen.setdefault(point.label, place)
+        if first_use != place:
+            problems.append(f"{place}: label {point.label} is already in {first_use}")
     if problems:
         lines = shown(problems, indent="  ")
         raise ValidationFailed("\n".join([f"{name}: {len(problems)} bad entries:", *lines]))
-    pairs = list(zip(points, listed, strict=True))
+    pairs = [(point, entry) for point, (_, entry) in zip(points, listed, strict=True)]
     return CentroidFile(
-        direction=direction,
+        **head,
         points=tuple(point for point, entry in pairs if not _nan_axes(entry)),
         unplaced=tuple(point.label for point, entry in pairs if _nan_axes(entry)),
+        others=others,
     )
 
 
-def _direction(entry: dict[str, Any], problems: list[str]) -> str | None:
-    letters = entry["direction"]
-    codes = "".join(map(str, letters)) if isinstance(letters, list) else ""
-    with suppress(UsageError):
-        if len(entry) == 1 and list(codes) == letters and check_axcodes(codes) == codes:
-            return codes
-    rule = "is not three axis codes such as ['P', 'I', 'R'], alone in their entry"
-    problems.append(f"entry 0: {str(letters)[:40]} {rule}")
-    return None
+def _centres(listed: _Placed, problems: list[str]) -> _Placed:
+    """Return the centres of vertebrae among TPTBox's points, as entries such as VerSe's."""
+    found: _Placed = []
+    for place, entry in listed:
+        label = entry.get("label") if isinstance(entry, dict) else 0
+        if label is None:  # {"L1": {"50": [X, Y, Z], "42": …}, …}
+            for level, points in entry.items():
+                at = points.get(str(_CENTRE)) if isinstance(points, dict) else str(points)
+                own = (
+                    int(level)
+                    if level.isdecimal() and len(level) < 4
+                    else _LABEL_OF_NAME.get(level.upper(), level)
+                )
+                xyz = dict(zip("XYZW", at if isinstance(at, list) else [at], strict=False))
+                found += [(f"{place}, {level[:20]}", {"label": own, **xyz})] if at else []
+        elif type(label) is not int or label < _PLACES:
+            found.append((place, entry))
+        elif label // _PLACES == _CENTRE:
+            found.append((place, entry | {"label": label % _PLACES}))
+    if listed and not found:
+        problems.append(f"no point is the centre of a vertebra, number {_CENTRE} of TPTBox")
+    return found
+
+
+def _is_other(entry: Any) -> bool:
+    label = entry.get("label") if isinstance(entry, dict) else None
+    return type(label) is int and label in _OTHERS.values()
 
 
 def _nan_axes(entry: dict[str, Any]) -> list[str]:
@@ -145,11 +222,10 @@ def _without_nan(entry: Any) -> Any:
     return entry | dict.fromkeys(_nan_axes(entry), 0.0) if isinstance(entry, dict) else entry
 
 
-def _broken_rules(error: ValidationError, first: int) -> Iterator[str]:
+def _broken_rules(error: ValidationError, places: Sequence[str]) -> Iterator[str]:
     for problem in error.errors(include_url=False):
         number, *where = problem["loc"]
         # The value of an unknown key may be personal data, and is not repeated.
         known = problem["type"] not in {"extra_forbidden", "missing"}
         value = f" {str(problem['input'])[:60]!r}" if known else ""
-        place = f"entry {int(number) + first}, {'.'.join(map(str, where))[:60]}"
-        yield f"{place}:{value} {rule_of(problem)}"
+        yield f"{places[int(number)]}, {'.'.join(map(str, where))[:60]}:{value} {rule_of(problem)}"

@@ -40,8 +40,10 @@ MICCAI names carry only series numbers, so verse201 and verse253 look like two p
 
 _ROLES: Final[dict[tuple[str, str], Role]] = {
     ("", "ct.nii.gz"): "ct",
+    ("", "ct.nii"): "ct",
     ("", "ct.json"): "ct_json",
     ("seg-vert", "msk.nii.gz"): "mask",
+    ("seg-vert", "msk.nii"): "mask",
     ("seg-vb", "ctd.json"): "centroids",
     ("seg-subreg", "ctd.json"): "centroids",
     ("seg-vert", "snp.png"): "snapshot",
@@ -65,8 +67,8 @@ _MICCAI_DIRECTION: Final = re.compile(
 )
 # Of what follows the id in a MICCAI name, the middle is irregular and the end is not.
 _MICCAI_ROLES: Final[dict[Role, str]] = {
-    "mask": r"([_.-].*)?_seg\.nii\.gz",
-    "ct": r"([_-]ct([_-](ax|sag|iso))?)?\.nii\.gz",
+    "mask": r"([_.-].*)?_seg\.nii(\.gz)?",
+    "ct": r"([_-]ct([_-](ax|sag|iso))?)?\.nii(\.gz)?",
     "centroids": r"[_.-].*ctd\.json",
     "snapshot": r"([_.-].*)?\.png",
 }

@@ -6,7 +6,9 @@ The rules of a row of the workbook hold on all its 160 rows. It is supplement E1
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import ValidationError, model_validator
@@ -359,12 +361,18 @@ class CtSidecar(Record):
         return self.model.replace("IQon - Spectral", "IQon Spectral")
 
 
-def parse_ct_sidecar(data: bytes, *, name: str) -> CtSidecar:
-    """Read a ``_ct.json`` file, or raise ValidationFailed with the file and its fields."""
+def parse_ct_sidecar(data: bytes, *, name: str) -> CtSidecar | None:
+    """Read a ``_ct.json`` file, or raise ValidationFailed; None if it has other keys than VerSe's."""
+    keys = [field.alias or key for key, field in CtSidecar.model_fields.items()]
+    with suppress(ValueError, RecursionError, AttributeError):
+        # dcm2niix writes Latin-1, NaN and a key twice.
+        if json.loads(data.decode("utf-8-sig", "replace")).keys() != set(keys):
+            return None
     value = read_json(data, name=name)
     if not isinstance(value, dict):
-        keys = ", ".join(field.alias or key for key, field in CtSidecar.model_fields.items())
-        raise ValidationFailed(f"{name}: a _ct.json file is one object with {keys}.")
+        raise ValidationFailed(
+            f"{name}: a _ct.json file is one object, of VerSe {', '.join(keys)}."
+        )
     try:
         return CtSidecar.model_validate(value)
     except ValidationError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -17,10 +18,11 @@ from verse_data.errors import counted
 from verse_data.records.names import Role, parse_path
 from verse_data.records.tables import DEVICES, GradingRow
 from verse_data.spine.geometry import Grid, apply_affine
-from verse_data.spine.levels import GRADED_LEVELS, LABEL_OF_LEVEL, LEVEL_OF_LABEL, LEVELS
+from verse_data.spine.levels import GRADED_LEVELS, LABEL_OF_LEVEL, LEVEL_OF_LABEL, LEVELS, position
 from verse_data.tables.grading import Grading
 from verse_data.tables.index import Index, ScanFiles, base_name, folder_split, grouped
 from verse_data.tables.join import BrokenFile, ScanSources
+from verse_data.volumes.nifti_guard import range_doubt
 
 Severity = Literal["error", "warning", "note"]
 
@@ -269,6 +271,7 @@ def _unusual_values(row: GradingRow) -> list[tuple[str, str, str]]:
 def scan_findings(sources: ScanSources, row: GradingRow | None) -> Iterator[Finding]:
     """Yield every disagreement between the files of one scan and its workbook row."""
     seen = [*_grid_rules(sources), *_centroid_rules(sources), *_mask_rules(sources)]
+    seen += _skipped_levels(sources)
     seen += _row_rules(sources, row) if row else ()
     for rule, role, level, message in seen:
         file = sources.scan.files.get(role) if role else None
@@ -276,10 +279,14 @@ def scan_findings(sources: ScanSources, row: GradingRow | None) -> Iterator[Find
 
 
 def _grid_rules(sources: ScanSources) -> _Seen:
+    for note in sources.mask.notes if sources.mask else ():
+        yield "mask-header", "mask", "", f"the header of the mask: {note}"
     if sources.header is None:
         return
     for note in sources.header.notes:
         yield "ct-header", "ct", "", f"the header of the CT: {note}"
+    if doubt := range_doubt(sources.header.low, sources.header.high):
+        yield "ct-range", "ct", "", doubt
     if sources.mask is None:
         return
     mask, ct = Grid.of(sources.mask), Grid.of(sources.header)
@@ -298,12 +305,17 @@ def _centroid_rules(sources: ScanSources) -> _Seen:
     for label in file.unplaced:
         message = f"the point of label {label} holds NaN and is left out"
         yield "centroid-nan", "centroids", LEVEL_OF_LABEL.get(label, ""), message
+    for label in file.others:
+        yield "label-unknown", "centroids", "", f"label {label} names no vertebra"
     if file.direction is None:
         message = "no direction entry: MICCAI's own 1 mm frame; positions are left out"
         yield "centroid-frame", "centroids", "", message
     elif grid and not sources.placed:
-        message = f"says {file.direction}, the image runs {grid.axcodes}; positions are left out"
-        yield "centroid-direction", "centroids", "", message
+        rule, differs = "direction", f"{file.direction}, the image runs {grid.axcodes}"
+        if file.direction == grid.axcodes:
+            said = f"{file.shape or file.zoom}, the image has shape {grid.shape} and"
+            rule, differs = "frame", f"{said} voxels of {grid.spacing} mm"
+        yield f"centroid-{rule}", "centroids", "", f"says {differs}; positions are left out"
     elif grid:
         yield from _point_rules(sources, grid)
         positions = {x: apply_affine(grid.affine, at.point) for x, at in sources.points.items()}
@@ -377,8 +389,18 @@ def _mask_rules(sources: ScanSources) -> _Seen:
             yield "centroid-without-mask", "centroids", level, message
     if "T13" in masked:
         yield "t13", "mask", "T13", "a thirteenth thoracic vertebra; its label is 28"
-    if sources.lacks_t12:
-        yield "no-t12", "mask", "T12", "L1 follows T11"
+
+
+def _skipped_levels(sources: ScanSources) -> _Seen:
+    """Yield each level that mask and centroids lack between others; T13 is rare, T12 may be absent."""
+    role: Role = "mask" if sources.mask else "centroids"
+    for upper, lower in pairwise(_in_order(sources.levels)):
+        rule, why = "level-skipped", "; it was left out, or the labels of others are wrong"
+        if (upper, lower) == ("T11", "L1"):
+            rule, why = "no-t12", ""
+        for level in LEVELS[position(upper) + 1 : position(lower)]:
+            if level != "T13":
+                yield rule, role, level, f"{lower} follows {upper}{why}"
 
 
 def _row_rules(sources: ScanSources, row: GradingRow) -> _Seen:

@@ -81,14 +81,9 @@ class ScanSources:
 
     @property
     def placed(self) -> bool:
-        """Whether the centroids are indices of this scan's own grid, as far as is known.
-
-        MICCAI files use a frame of their own; a `direction` that is not the image's means that the
-        points were written for another orientation of it.
-        """
-        if self.centroids is None or self.centroids.direction is None:
-            return False
-        return self.grid is None or self.centroids.direction == self.grid.axcodes
+        """Whether the centroids are indices of this scan's own grid, as far as is known."""
+        file, grid = self.centroids, self.grid
+        return bool(file and file.direction and (grid is None or file.fits(grid)))
 
     @cached_property
     def points(self) -> dict[str, Centroid]:
@@ -100,13 +95,18 @@ class ScanSources:
         """Levels whose label the mask has; empty if it was not read."""
         return _levels(self.mask.labels) if self.mask else set()
 
+    @cached_property
+    def levels(self) -> set[str]:
+        """Levels that mask or centroids have."""
+        unplaced = _levels(self.centroids.unplaced) if self.centroids else set()
+        return self.mask_levels | self.points.keys() | unplaced
+
     @property
     def lacks_t12(self) -> bool | None:
         """Whether mask or centroids skip T12; None if neither was read."""
         if self.centroids is None and self.mask is None:
             return None
-        levels = self.mask_levels | self.points.keys()
-        return {"T11", "L1"} <= levels and "T12" not in levels
+        return {"T11", "L1"} <= self.levels and "T12" not in self.levels
 
 
 def read_sources(
@@ -125,7 +125,7 @@ def read_sources(
 
 
 def _read_scan(scan: ScanFiles, content: Content, derived: Path | None) -> ScanSources:
-    from verse_data.volumes.mask_facts import header_facts, mask_facts
+    from verse_data.volumes.mask_facts import image_facts, mask_facts
 
     found: dict[str, Any] = {}
     broken: list[BrokenFile] = []
@@ -143,12 +143,12 @@ def _read_scan(scan: ScanFiles, content: Content, derived: Path | None) -> ScanS
     centroids = found.get("centroids")
     points = [p.voxel for p in centroids.points] if centroids and centroids.direction else []
     take("mask", "mask", partial(mask_facts, derived=derived, points=points))
-    take("ct", "header", partial(header_facts, derived=derived))
+    take("ct", "header", partial(image_facts, derived=derived))
     return ScanSources(scan, **found, broken=tuple(broken))
 
 
-def read_sidecar(file: SourceFile) -> CtSidecar:
-    """Return the content of a ``_ct.json`` file, or raise one of our errors."""
+def read_sidecar(file: SourceFile) -> CtSidecar | None:
+    """Return what VerSe says in a ``_ct.json`` file; None if another tool wrote it."""
     return parse_ct_sidecar(read_small(file), name=file.name)
 
 
@@ -159,11 +159,7 @@ def _split(sources: ScanSources, row: GradingRow | None) -> Any:
 
 def vertebra_records(sources: ScanSources, row: GradingRow | None) -> list[VertebraRecord]:
     """Return one record for each level in mask, centroids or workbook, in spine order."""
-    known = sources.mask_levels | sources.points.keys()
-    if row:
-        known |= row.grades.keys()
-    if sources.centroids:
-        known |= _levels(sources.centroids.unplaced)
+    known = sources.levels | (row.grades.keys() if row else set())
     return [_vertebra(sources, row, level) for level in LEVELS if level in known]
 
 

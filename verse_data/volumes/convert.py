@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -33,11 +34,12 @@ from verse_data.volumes.layout import (
     metadata_key,
 )
 from verse_data.volumes.nifti import Kind, VolumeStream, check_pair
-from verse_data.volumes.nifti_guard import MAX_VOXELS
+from verse_data.volumes.nifti_guard import MAX_VOXELS, range_doubt
 from verse_data.volumes.recipe import RECIPE_VERSION, Recipe, ScanSource, fingerprint
 from verse_data.volumes.resample import Resampling
 from verse_data.volumes.write import Slab, slabs_of, stored_key, write_array
 
+_log = logging.getLogger(__name__)
 _MAX_EXTENT: Final = 32767
 """Largest number of voxels along an axis, in NIfTI and in a manifest."""
 _NOTICE: Final = (
@@ -128,6 +130,9 @@ class Conversion:
             )
             for array in self.volumes  # the image first
         }
+        image = self.volumes["image"]
+        if doubt := range_doubt(image.low, image.high):
+            _log.warning("%s: %s; it is served as it is", image.name, doubt)
         keys = {key: stored for array in written.values() for key, stored in array.keys.items()}
         documents = {metadata_key(COARSE): group_document({})}
         boxes = None
@@ -184,9 +189,9 @@ class Conversion:
             yield Slab(2 - target, place, slices.transpose(2, 1, 0))
 
     def _points(self) -> dict[str, list[float]]:
-        """Return the centroids on the store's grid, or none if they are indices of other axes."""
-        points = self.source.centroids
-        if not points or self.source.centroids_axes not in {None, self.header.axcodes}:
+        """Return the centroids on the store's grid, or none if they are indices of another one."""
+        points, file = self.source.centroids, self.source.centroid_file
+        if not points or (file and not file.fits(self.header)):
             return {}
         moved = self.axes.points([point.ijk for point in points], self.header.shape)
         if self.resampling:

@@ -1,4 +1,4 @@
-"""Facts of a locked volume: its header and, for a mask, size, box and crumbs of each label.
+"""Facts of a locked volume: its header, range of a CT, size, box and crumbs of each label of a mask.
 
 They are measured in the pass that hashes the file and cached as JSON by annex key; the cache is
 used as long as inode, size and times of the file are unchanged.
@@ -22,7 +22,7 @@ from verse_data.files import canonical_json, sha256_of_json, write_file
 from verse_data.records.base import Record
 from verse_data.records.source_file import SourceFile
 from verse_data.spine.geometry import Array, Box
-from verse_data.volumes.nifti import ImageHeader, VolumeStream, read_header, read_volume
+from verse_data.volumes.nifti import ImageHeader, VolumeStream, read_volume
 
 _log = logging.getLogger(__name__)
 _SAFE_KEY: Final = re.compile(r"[A-Za-z0-9._-]{1,160}")
@@ -52,7 +52,7 @@ class LabelFacts(Record):
 
 
 class VolumeFacts(Record):
-    """Header of one volume and, for a mask, the facts of each label but the background."""
+    """Header of one volume; range of a CT; facts of each label of a mask but the background."""
 
     key: str = ""
     shape: Triple
@@ -60,6 +60,10 @@ class VolumeFacts(Record):
     dtype: str
     """As stored in the file."""
     notes: tuple[str, ...] = ()
+    """Oddities of the header; of a mask those of its affine alone."""
+    low: int = 0
+    high: int = 0
+    """Smallest and largest value of a CT."""
     labels: dict[int, LabelFacts] = Field(default_factory=dict)
     at: dict[str, int] = Field(default_factory=dict)
     """Label at each requested point, by ``"i,j,k"``; 0 is background or outside."""
@@ -72,7 +76,7 @@ class VolumeFacts(Record):
 class _CachedFacts(Record):
     """A cache file: facts, the state of their file, and a digest against damage."""
 
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     """Version of this layout; facts of another version are measured again."""
     state: dict[str, int]
     """Inode, size and times of the file when its digest was verified."""
@@ -81,14 +85,15 @@ class _CachedFacts(Record):
     """SHA-256 (hex) of the facts in canonical JSON."""
 
 
-def header_facts(file: SourceFile, *, derived: Path | None = None) -> VolumeFacts:
-    """Return the facts of a volume's header; the file is hashed, but not decompressed."""
+def image_facts(file: SourceFile, *, derived: Path | None = None) -> VolumeFacts:
+    """Return the facts of a CT, cached below `derived`, if given; its voxels are not kept."""
 
     def measure() -> VolumeFacts:
-        header = read_header(file.path, name=file.name, sha256=file.sha256)
-        return VolumeFacts(**_of_header(file, header))
+        with VolumeStream(file.path, kind="image", name=file.name, sha256=file.sha256) as ct:
+            ct.skip_rest()
+        return VolumeFacts(**_of_header(file, ct.header), low=ct.low, high=ct.high)
 
-    return _cached(file, measure, derived and derived / "header-facts")
+    return _cached(file, measure, derived and derived / "image-facts")
 
 
 def mask_facts(
@@ -154,7 +159,7 @@ def _measure(file: SourceFile, points: Collection[Triple]) -> VolumeFacts:
         return int(mask[point]) if inside else 0
 
     return VolumeFacts(
-        **_of_header(file, stream.header),
+        **_of_header(file, stream.header) | {"notes": stream.header.form_notes},
         labels={
             label: _label_facts(mask[box] == label, box)
             for label, box in enumerate(ndimage.find_objects(mask), start=1)

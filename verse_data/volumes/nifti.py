@@ -50,6 +50,8 @@ _TRAILING: Final = "has bytes after the end of its gzip stream"
 _DAMAGE: Final[Any] = (gzip.BadGzipFile, igzip_lib.error, isal_zlib.error)
 _HALF_TURN: Final = 3 * float(np.finfo(np.float32).eps)
 """How far b² + c² + d² of a half turn may be below 1 by rounding, as in nibabel."""
+_FEW_HU: Final = 100
+"""A range of fractions of which rounding leaves too few grey values for any CT."""
 _LAYOUT: Final[np.dtype[Any]] = nib.Nifti1Header.template_dtype
 _TEXT_FIELDS: Final = ("db_name", "descrip", "aux_file", "intent_name")
 
@@ -83,6 +85,8 @@ class ImageHeader(Grid):
     offset: int = 352
     notes: tuple[str, ...] = ()
     """Oddities of the header: qform and sform disagree, free text is present …"""
+    form_notes: tuple[str, ...] = ()
+    """Those of them that are about qform and sform."""
 
     @property
     def voxels(self) -> int:
@@ -122,8 +126,8 @@ def parse_header(content: bytes, *, name: str) -> ImageHeader:
     check(name, field_rules(fields))
     i, j, k = fields["dim"][1:4].tolist()
     slope, inter = float(fields["scl_slope"]), float(fields["scl_inter"])
-    affine, notes = _affine(fields, (i, j, k), name)
-    notes += tuple(
+    affine, form_notes = _affine(fields, (i, j, k), name)
+    notes = form_notes + tuple(
         f"free text in {field}, not kept"
         for field in _TEXT_FIELDS
         if fields[field].item().strip(b"\0 ")
@@ -136,6 +140,7 @@ def parse_header(content: bytes, *, name: str) -> ImageHeader:
         inter=0.0 if is_unscaled(slope) else inter,
         offset=int(fields["vox_offset"]),
         notes=notes,
+        form_notes=form_notes,
     )
 
 
@@ -212,6 +217,7 @@ class VolumeStream:
         self.kind, self.name, self._path, self._sha256 = kind, name, path, sha256
         self._rule, self._next = _RULES[kind], 0
         self.dtype = self._rule.dtype
+        self.low, self.high, self._is_whole = self._rule.high, self._rule.low, True
 
     def __enter__(self) -> Self:
         with storage_errors(self._path), ExitStack() as undo:
@@ -251,6 +257,7 @@ class VolumeStream:
             part = out[start : start + step]
             block = self._read(part.size * dtype.itemsize, what)
             part[:] = self._converted(np.frombuffer(block, dtype))
+            self.low, self.high = min(self.low, int(part.min())), max(self.high, int(part.max()))
             self._next += part.size
 
     def finish(self) -> None:
@@ -263,7 +270,19 @@ class VolumeStream:
         # A stream ends with its length, unless it has several members; isal ignores zeros after it.
         if self._is_gzip and end != struct.pack("<I", length) and self._has_trailing_bytes():
             self._corrupt(_TRAILING)
-        self.check_digest()
+        self._check_digest()
+        if not self._is_whole and self.high - self.low <= _FEW_HU:
+            raise ValidationFailed(
+                f"{self.name}: its values run from {self.low} to {self.high} in fractions, which "
+                f"whole HU cannot hold. Take the CT in HU, from before it was scaled."
+            )
+
+    def skip_rest(self) -> None:
+        """Read all voxels, to the checked end, and keep only their range."""
+        block = np.empty(min(self.header.voxels, _BLOCK), self.dtype)
+        for start in range(0, self.header.voxels, block.size):
+            self.fill(block[: self.header.voxels - start])
+        self.finish()
 
     def _has_trailing_bytes(self) -> bool:
         """Return whether other bytes follow the last member of the gzip stream, by another pass."""
@@ -278,7 +297,7 @@ class VolumeStream:
                 member = None if member.eof else member
         return False
 
-    def check_digest(self) -> None:
+    def _check_digest(self) -> None:
         """Hash the rest of the file, and compare the digest with the locked one."""
         with storage_errors(self._path):
             block = bytearray(1 << 16)
@@ -328,6 +347,7 @@ class VolumeStream:
             with np.errstate(invalid="ignore"):  # infinity minus infinity
                 allowed &= np.abs(exact - values) < rule.tolerance
         if allowed.all():
+            self._is_whole &= rule.tolerance is not None or bool((exact == values).all())
             return values
         wrong = int(np.argmin(allowed))
         index = np.unravel_index(self._next + wrong, header.shape, order="F")
@@ -337,14 +357,6 @@ class VolumeStream:
             f"{self.name}: voxel ({place}) holds {found}, and must be {rule.text}. "
             f"Nothing of it was kept. Take the file again from its source."
         )
-
-
-def read_header(path: Path, *, name: str, sha256: str | None = None) -> ImageHeader:
-    """Read the checked header of a file; with `sha256` (hex), the whole file must have that digest."""
-    with VolumeStream(path, kind="image", name=name, sha256=sha256) as stream:
-        if sha256:
-            stream.check_digest()
-        return stream.header
 
 
 def read_image(path: Path, *, name: str, sha256: str | None = None) -> Volume:

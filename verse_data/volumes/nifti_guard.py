@@ -28,11 +28,15 @@ _TYPE_CODES: Final = {
     768: "u4",
     16: "f4",
     64: "f8",
+    1024: "i8",
+    1280: "u8",
 }
 DTYPES: Final = {code: np.dtype(text) for code, text in _TYPE_CODES.items()}
 """Supported number types, by their code in the header."""
 _SUPPORTED: Final = ", ".join(dtype.name for dtype in DTYPES.values())
 _WRONG_UNITS: Final = {1: "metres", 3: "micrometres"}
+_FAT, _BONE = -200, 200
+"""Every CT of a body has fat or air below the one and bone above the other, in HU."""
 
 Rule = tuple[bool, str]
 """Whether a rule holds, and the predicate of the message if it does not."""
@@ -67,7 +71,8 @@ def field_rules(fields: Any) -> Iterator[Rule]:
 
     magic, code, bits = fields["magic"].item(), int(fields["datatype"]), int(fields["bitpix"])
     yield magic == b"n+1", f"has magic {magic!r} where a one-file NIfTI-1 has b'n+1'"
-    yield code in DTYPES, f"has data type code {code}; read are {_SUPPORTED}"
+    read = f"read are {_SUPPORTED}: save a mask as uint8 and a CT as int16"
+    yield code in DTYPES, f"has data type code {code}; {read}"
     yield (
         bits == DTYPES[code].itemsize * 8,
         f"says bitpix {bits} for {DTYPES[code].name}, which has {DTYPES[code].itemsize * 8}",
@@ -93,6 +98,13 @@ def field_rules(fields: Any) -> Iterator[Rule]:
 def is_unscaled(slope: float) -> bool:
     """Return whether a slope means no scaling: 0, as the format says, or NaN, as nibabel writes."""
     return math.isnan(slope) or slope == 0
+
+
+def range_doubt(low: int, high: int) -> str:
+    """Return why values from `low` to `high` are not those of a CT in HU, or nothing if they may be."""
+    rule = f"a CT in HU has fat or air below {_FAT} and bone above {_BONE}"
+    is_ct = low <= _FAT and high >= _BONE
+    return "" if is_ct else f"its values run from {low} to {high}; {rule}"
 
 
 def qform_rules(pixdim: list[float], quaternion: list[float]) -> Iterator[Rule]:

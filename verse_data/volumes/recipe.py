@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -16,7 +15,9 @@ from verse_data.records.base import Record
 from verse_data.records.manifest import STORE_FORMAT
 from verse_data.records.names import is_scan_id
 from verse_data.records.source_file import SourceFile
-from verse_data.spine.levels import LEVEL_OF_LABEL
+
+if TYPE_CHECKING:
+    from verse_data.records.centroids import CentroidFile  # brings NumPy along
 
 RECIPE_VERSION: Final = 1
 """Increased when the same recipe would make other voxels: old stores are then not used any more."""
@@ -105,28 +106,17 @@ class ScanSource:
     centroids: tuple[CentroidPoint, ...] = ()
     centroids_key: str | None = None
     """Key of the centroid file, also if none of its points is used; required with points."""
-    centroids_axes: str | None = None
-    """Axis codes of the grid that centroids are indices of; None means those of the CT.
-
-    Centroids are left out of a store whose CT has other axes.
-    """
+    centroid_file: CentroidFile | None = None
+    """What the centroids were read from; they are left out of a store of another grid than its."""
     licence: str = "unknown"
 
     def __post_init__(self) -> None:
-        """Refuse ids that are unsafe in a path, and points without a level or a position."""
+        """Refuse ids that are unsafe in a path, and points without a key."""
         if not is_scan_id(self.scan_id):
             raise UsageError(
                 f"{self.scan_id!r} is not a scan id: use 64 letters, digits, '_' and '-' at most."
             )
-        labels = [point.label for point in self.centroids]
-        places = [value for point in self.centroids for value in point.ijk]
-        levels = len(LEVEL_OF_LABEL.keys() & set(labels)) == len(labels)
-        if not levels or not all(map(math.isfinite, places)):
-            raise UsageError(
-                f"{self.scan_id}: its centroids, of labels {labels}, must be finite points of "
-                f"different vertebral levels."
-            )
-        if labels and self.centroids_key is None:
+        if self.centroids and self.centroids_key is None:
             raise UsageError(
                 f"{self.scan_id}: the key of the centroid file names the store. Give centroids_key."
             )
