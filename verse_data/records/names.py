@@ -69,7 +69,8 @@ _MICCAI_ROLES: Final[dict[Role, str]] = {
     "snapshot": r"([_.-].*)?\.png",
 }
 _GRADING: Final = re.compile(
-    r".*\.xlsx|.*(appendixe1|grading|scores).*\.csv", re.IGNORECASE | re.ASCII
+    r"(?![.~])(.*\.(xls[xmb]?|xlt[xm]|ods)|.*(appendixe1|grading|scores).*\.csv)",
+    re.IGNORECASE | re.ASCII,
 )
 _SPLIT_FOLDER: Final = re.compile(
     r"(?:(?:.*[-_0-9])?|dataset-[a-z]+(?=training|validation)|dataset-phantom)(training|validation|test)",
