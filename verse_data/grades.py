@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from verse_data.errors import FILE_FAULTS, ContentMissing, UsageError, ValidationFailed, counted
+from verse_data.errors import FILE_FAULTS, ContentMissing, UsageError, counted
 from verse_data.files import FileDigests, digest_file
 from verse_data.progress import Progress, silent
 from verse_data.records.catalog import CatalogEntry
@@ -27,7 +27,6 @@ _E1: Final = (
     "https://doi.org/10.1148/ryai.2020190138"
 )
 _HOLDS: Final = "fracture grades, foreign material, bone density, ages"
-_ENDINGS: Final = {".xlsx", ".csv"}
 
 
 @dataclass(frozen=True)
@@ -40,19 +39,33 @@ class Workbook:
     catalog: CatalogEntry | None
 
     @property
+    def others(self) -> Mapping[str, object]:
+        """Why tables that are here are not the workbook, by path."""
+        from verse_data.tables.workbook import sort_tables
+
+        return sort_tables(map(self.files.source, filter(self.files.has, self.index.grading)))[1]
+
+    @property
+    def listed(self) -> list[LockedFile]:
+        """The tables that are the workbook of the version, or may be, as they are not here."""
+        others = self.others if self.index.grading else {}
+        files = [file for file in self.index.grading if file.path not in others]
+        return [*filter(self.files.has, files)] or files
+
+    @property
     def is_listed(self) -> bool:
-        """Whether the version lists a workbook."""
-        return bool(self.index.grading)
+        """Whether the version lists a workbook, as far as is known."""
+        return bool(self.listed)
 
     @property
     def is_here(self) -> bool:
         """Whether it is on this machine."""
-        return any(self.files.has(file) for file in self.index.grading)
+        return any(map(self.files.has, self.listed))
 
     @property
     def can_be_fetched(self) -> bool:
         """Whether an address, or a sibling in a folder, may have it."""
-        listed = self.index.grading
+        listed = self.listed
         return bool(listed) and (
             bool(self.files.siblings()) or any(self.files.addresses(file) for file in listed)
         )
@@ -60,8 +73,8 @@ class Workbook:
     def absence(self) -> str:
         """Return the message for a workbook that is not here: where to get it, and what to type."""
         version = unless_newest(self.files, self.version)
-        if listed := [file.path for file in self.index.grading]:
-            what = f"The grading workbook {listed[0]} ({_HOLDS}) is not on this machine"
+        if listed := self.listed:
+            what = f"The grading workbook {listed[0].path} ({_HOLDS}) is not on this machine"
             if self.can_be_fetched:
                 get = command(self.files, "get", "--role", "grading", version=version)
                 return f"{what}. Fetch it: {get}"
@@ -75,7 +88,7 @@ class Workbook:
                 return f"{what}. {found} lists one: {way}"
             version = None  # it would become part of the next version
         published = {e.sha256: e.path for e in (self.catalog.supplements if self.catalog else ())}
-        files = {file.sha256: file.path for file in self.index.grading} or published
+        files = {file.sha256: file.path for file in listed} or published
         name = shlex.quote([*files.values(), "WORKBOOK.xlsx"][0].rsplit("/", 1)[-1])
         origin = (
             f"One has the sheet and headings of {_E1}. Bring it from where the release was made"
@@ -207,9 +220,13 @@ def _tables(sources: Sequence[Path | str]) -> Iterator[tuple[Path, bool]]:
     """Yield every file that may be a workbook, and whether it was named or found in a folder."""
     for source in map(Path, sources):
         for path in walk(source).files:
-            name, is_named = parse_path(path.name), path == source
-            if path.suffix.lower() in _ENDINGS if is_named else name and name.role == "grading":
-                yield path, is_named
+            if _is_table(path) or (path == source and path.suffix.lower() == ".csv"):
+                yield path, path == source
+
+
+def _is_table(path: Path) -> bool:
+    name = parse_path(path.name)
+    return name is not None and name.role == "grading"
 
 
 def _check_cells(path: Path, dataset: Repository, lock: ReleaseLock) -> None:
@@ -234,34 +251,19 @@ def _workbook_entry(
     path: Path, measured: FileDigests, dataset: Repository, lock: ReleaseLock
 ) -> LockedFile:
     """Return the lock's entry for the workbook at `path`; `UsageError` if the lock lists another."""
-    for old in index_scans(lock).grading:
-        if _holds_gradings(old, dataset):
-            raise UsageError(
-                f"{path} is a grading workbook (sha256 {measured.sha256[:12]}), and {dataset.name} lists "
-                f"another: {old.path} (sha256 {old.sha256[:12]}). A release has one, and nothing was "
-                f"written. For other grades, make a release of your own: "
-                f"verse-data lock NAME --from-tree FOLDER"
-            )
+    if old := next(iter(Workbook(dataset, "", index_scans(lock), None).listed), None):
+        raise UsageError(
+            f"{path} is a grading workbook (sha256 {measured.sha256[:12]}), and {dataset.name} lists "
+            f"another: {old.path} (sha256 {old.sha256[:12]}). A release has one, and nothing was "
+            f"written. For other grades, make a release of your own: "
+            f"verse-data lock NAME --from-tree FOLDER"
+        )
     taken = {old.path.casefold() for old in lock.files}
-    # Its own name, or one that distinguishes it from other tables of the release.
+    # Its own name, or one that says that it is the workbook.
     for name in (path.name, f"grading{path.suffix.lower()}"):
-        file = LockedFile(path=name, **vars(measured))
-        if name.casefold() not in taken and index_scans(_with(lock, file)).grading == (file,):
-            return file
+        if name.casefold() not in taken and _is_table(Path(name)):
+            return LockedFile(path=name, **vars(measured))
     raise UsageError(f"{path}: {dataset.name} lists other files of this name. Rename it.")
-
-
-def _holds_gradings(file: LockedFile, dataset: Repository) -> bool:
-    """Whether a locked table is a grading workbook; one that cannot be read counts as one."""
-    from verse_data.tables.workbook import read_locked_sheet
-
-    try:
-        read_locked_sheet(dataset.source(file))
-    except ValidationFailed:
-        return False
-    except FILE_FAULTS:
-        return True
-    return True
 
 
 def _with(lock: ReleaseLock, file: LockedFile) -> ReleaseLock:

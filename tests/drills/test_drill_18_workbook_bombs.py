@@ -165,6 +165,24 @@ def shared_text(path: Path) -> Path:
     return path
 
 
+def many_sheets(path: Path) -> Path:
+    """A workbook of twenty thousand sheets, all of which are one part."""
+    namespace = b"http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    sheet = b'<sheet xmlns:r="' + namespace + b'" name="%d" sheetId="%d" r:id="rId1"/>'
+    more = b"".join(sheet % (number, number) for number in range(9, 20_009))
+    return build(
+        path, "xl/workbook.xml", lambda xml: xml.replace(b"</sheets>", more + b"</sheets>")
+    )
+
+
+def many_markings(path: Path) -> Path:
+    """Conditional formats without end, each of which the reader takes its time for."""
+    one = b'<conditionalFormatting sqref="A1"><cfRule type="expression" priority="1"/></conditionalFormatting>'
+    return build(
+        path, SHEET_XML, lambda xml: xml.replace(b"</worksheet>", one * 99_000 + b"</worksheet>")
+    )
+
+
 LAUGHS = b"<!DOCTYPE worksheet [" + b"".join(
     b'<!ENTITY l%d "%s">' % (n, (b"&l%d;" % (n - 1)) * 10 if n else b"ha") for n in range(10)
 ) + b"]>"  # fmt: skip
@@ -184,6 +202,8 @@ CASES: dict[str, Callable[[Path], Path]] = {
     "deep": deep,
     "many cells": many_cells,
     "shared text": shared_text,
+    "many sheets": many_sheets,
+    "many markings": many_markings,
     "external document type": with_doctype(
         b'<!DOCTYPE worksheet SYSTEM "http://127.0.0.1:9/x">', b""
     ),

@@ -113,7 +113,7 @@ def test_what_is_no_workbook_of_the_release_writes_nothing(
 ) -> None:
     """A table that was named is taken, or is an error that says why; no version is made of it."""
     folder = book.parent
-    write_xlsx(folder / "broken.xlsx", [row(901, verse_ID="x")])
+    write_xlsx(folder / "broken.xlsx", [row(901, verse_ID="x y")])
     write_xlsx(folder / "stranger.xlsx", [row(4)])
     write_xlsx(folder / "gap.xlsx", [row(901, **{"T12_fx-g": None, "T12_fx-s": None})])
     openpyxl.Workbook().save(folder / "inventory.xlsx")
@@ -154,13 +154,13 @@ def test_a_workbook_of_another_name_is_not_hidden_by_a_well_known_one(book: Path
 
 
 def test_a_locked_table_that_is_no_workbook_makes_way(book: Path) -> None:
-    """Somebody's notes beside the scans do not keep the workbook out: its name tells it from them."""
+    """Somebody's notes beside the scans do not keep the workbook out: content tells it from them."""
     tree = book.parent / "tree"
     openpyxl.Workbook().save(tree / "notes.xlsx")
     lock_tree("phantom", tree, check=False)
 
     assert adopt(shutil.copy(book, book.with_name("lab.xlsx"))).exit_code == 0
-    assert [f.path for f in vd.open_release("phantom").index.grading] == ["grading.xlsx"]
+    assert [file.path for file in vd.open_release("phantom").workbook.listed] == ["lab.xlsx"]
 
 
 def test_two_that_are_adopted_at_once_become_one(book: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import openpyxl
 import pytest
 from typer.testing import CliRunner
 
@@ -152,6 +153,28 @@ def test_a_locked_workbook_that_is_not_here_is_named_with_its_file(tree: Path) -
     with pytest.warns(IncompleteTable, match=r"verse-data adopt phantom phantom_grading\.xlsx$"):
         found = release.findings.set_index("rule")
     assert set(found.loc[["no-workbook"], "severity"]) == {"warning"}
+
+
+def test_a_lock_without_grades_says_so(tree: Path) -> None:
+    """With what to type; another table in the tree is told not to be it, and grades are no empty column."""
+    openpyxl.Workbook().save(tree / "inventory.xlsx")
+    (tree / "grading.ods").write_bytes(b"PK mimetypeapplication/vnd.oasis.opendocument.spreadsheet")
+
+    told = CliRunner().invoke(app, ["lock", "mylab", "--from-tree", str(tree)])
+
+    assert told.exit_code == 0
+    lines = told.stderr.splitlines()
+    absence = next(line for line in lines if "lists no grading workbook" in line)
+    assert absence.endswith("then: verse-data adopt mylab WORKBOOK.xlsx")
+    assert any("grading.ods: an OpenDocument file" in line for line in lines)
+    assert any("inventory.xlsx: no sheets have the headings" in line for line in lines)
+    with pytest.raises(ContentMissing, match="lists no grading workbook"):
+        vd.open_release("mylab").select("grade >= 2")
+
+    tree.parent.joinpath("phantom_grading.xlsx").rename(tree / "lab.xlsx")
+    again = CliRunner().invoke(app, ["lock", "mylab", "--from-tree", str(tree)])
+    assert "grading workbook" not in again.stderr
+    assert len(vd.open_release("mylab").select("grade >= 2"))
 
 
 @pytest.mark.usefixtures("phantom_without_contents")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openpyxl
 import pandas as pd
 import pytest
 
@@ -18,10 +19,13 @@ from tests.support.opened import opened_below
 from tests.support.releases import PIR, centre, locked, source_of, tables, write_scan
 from tests.support.workbooks import row
 from verse_data.errors import ValidationFailed, VolumeCorrupt
+from verse_data.files import digest_file
+from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
 from verse_data.records.tables import ScanRecord, VertebraRecord
 from verse_data.releases.catalog import load_catalog
 from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS
 from verse_data.tables.assemble import Tables, build_tables
+from verse_data.tables.check import check_tree
 from verse_data.tables.columns import MODELS, columns
 from verse_data.tables.index import index_scans
 from verse_data.volumes.nifti import write_nifti
@@ -400,6 +404,115 @@ def test_a_workbook_of_another_kind_is_left_alone(release: Path) -> None:
     made = tables(release).findings
 
     assert made[made["rule"] == "unknown-file"]["file"].tolist() == ["patients.xlsx"]
+
+
+def write_wide(path: Path) -> None:
+    """Write a workbook that is beyond the limits of a grading workbook."""
+    book = openpyxl.Workbook()
+    book.worksheets[0].cell(1, 300, "note")
+    book.save(path)
+
+
+OTHER_TABLES = {
+    "inventory.xlsx": lambda path: openpyxl.Workbook().save(path),
+    "wide_inventory.xlsx": write_wide,
+    "scores.csv": lambda path: path.write_text("scan,dice\na,0.9\n"),
+    "more_scores.csv": lambda path: path.touch(),
+    "odd_scores.csv": lambda path: path.write_bytes(b'\xff"\x00'),
+    "~$grading.xlsx": lambda path: path.write_bytes(b"\x05me" + b" " * 162),
+    "grading.ods": lambda path: path.write_bytes(b"PK\x03\x04 cut"),
+    "lab.xls": lambda path: path.write_bytes(b"\xd0\xcf\x11\xe0" + bytes(99)),
+    "cut.xlsx": lambda path: path.write_bytes(b"PK\x03\x04 cut"),
+}
+
+
+def whole_lock(root: Path) -> ReleaseLock:
+    """Return a lock of all files at `root`, also of those that are left out of locks today."""
+    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    files = [LockedFile(path=p.relative_to(root).as_posix(), **vars(digest_file(p))) for p in paths]
+    return ReleaseLock(release="mylab", source=LockSource(kind="tree"), files=tuple(files))
+
+
+@pytest.mark.parametrize("with_grades", [True, False])
+def test_other_tables_are_kept_and_ignored(release: Path, *, with_grades: bool) -> None:
+    """Beside the grading workbook, or without one, they are notes: no reason to refuse, no grades."""
+    for name, write in OTHER_TABLES.items():
+        write(release / name)
+    if not with_grades:
+        (release / "grading.csv").unlink()
+    lock = whole_lock(release)
+
+    check_tree(lock, release)
+    made = build_tables(lock, partial(source_of, release), catalog=None, derived=None)
+
+    notes = made.findings[made.findings["rule"] == "unknown-file"]
+    assert OTHER_TABLES.keys() <= {*notes["file"]}
+    assert notes["message"].str.contains(r"save it as .xlsx, or as CSV", regex=False).any()
+    assert not made.broken
+    assert (made.grading is not None) is with_grades
+    assert len(made.findings[made.findings["rule"] == "no-workbook"]) == (not with_grades)
+
+
+def test_a_damaged_workbook_of_that_name_is_no_other_table(release: Path) -> None:
+    """A release does not lose its grades in silence, since its workbook was cut."""
+    (release / "grading.csv").unlink()
+    book = workbooks.write_xlsx(release / "lab_grading.xlsx", [row(4)])
+    book.write_bytes(book.read_bytes()[:-900])
+
+    with pytest.raises(ValidationFailed, match=r"^lab_grading\.xlsx: not a readable workbook"):
+        check_tree(locked(release), release)
+    assert tables(release).findings.set_index("rule").loc["broken-file", "file"] == book.name
+
+
+def test_two_workbooks_that_fit_are_refused_with_both_names(release: Path) -> None:
+    """Whatever they are called, and also if one of them is wrong."""
+    workbooks.write_xlsx(release / "corrected.xlsx", [row(4, **{"L1_fx-g": 7})])
+
+    with pytest.raises(ValidationFailed, match=r"2 different .*: corrected\.xlsx, grading\.csv"):
+        check_tree(locked(release), release)
+
+
+@pytest.mark.parametrize(
+    ("stem", "series", "person"),
+    [
+        ("patient07", "patient07", "sub-patient07"),
+        ("a", "a", "a"),
+        ("GL003", "GL003", "GL003"),
+        ("0042", 42, "0042"),
+        ("12345", 12345, 12345),
+        ("20x5", "20x5", "20x5"),
+        ("verse1000", 1000, "verse1000"),
+        ("p1_split-left", "left", "p1"),
+        ("verse004", "verse004", 4),
+    ],
+)
+def test_own_grades_join_by_the_label_of_file_names(
+    stem: str, series: str | int, person: str | int, tmp_path: Path
+) -> None:
+    """A cell holds the label, with or without sub-, or the number of the one label that has it."""
+    write_scan(tmp_path / "tree", stem, TEN_TO_FOUR)
+    rows = [row(0, verse_ID=series, subject_ID=person), row(4 if stem != "verse004" else 5)]
+    workbooks.write_xlsx(tmp_path / "tree" / "grading.xlsx", rows)
+    made = tables(tmp_path / "tree").sound()
+
+    assert made.scans["has_grading"].tolist() == [True]
+    assert made.vertebrae.set_index("level")["grade"]["L1"] == 2
+    assert len(found(made.findings, "grading-without-scan")) == 1
+    assert not found(made.findings, "subject-differs")
+
+
+@pytest.mark.parametrize("cell", ["patient-07", "patient 07", "sub-", "0043", 0, 1000, True, 7])
+def test_a_cell_that_can_be_no_label_is_refused_with_its_row(
+    cell: str | int, tmp_path: Path
+) -> None:
+    """The error says what labels look like; a number of two labels is told with both."""
+    for stem in ("7", "007"):
+        write_scan(tmp_path / "tree", stem, [20])
+    workbooks.write_xlsx(tmp_path / "tree" / "grading.xlsx", [row(4), row(5, subject_ID=cell)])
+    rule = "may be 007 or 7: write which" if cell == 7 else "such as patient07"
+
+    with pytest.raises(ValidationFailed, match=rf"row 3, column B \(subject_ID\): .*{rule}"):
+        tables(tmp_path / "tree").sound()
 
 
 def test_what_the_catalog_expects_and_the_release_lacks_is_listed(release: Path) -> None:

@@ -161,6 +161,7 @@ def test_miccai_names_with_their_irregularities(name: str, role: str, scan_id: s
     "name",
     ["readme.txt", "sub-ct_seg-subreg_label-22_msk.nii.gz", "verse2011.nii.gz", "verse4.nii.gz",
      "sub-verse004_seg-vert_seg-vert_msk.nii.gz", "sub-verse004_dir-ax_dir-ax_ct.nii.gz", "_ct.nii.gz",
+     "~$phantom_grading.xlsx", "._grading.xlsx", "grading.docx", "~lock.grading.csv",
      "verse\u0660\u0660\u0664.nii.gz", "ver\u017fe004.nii.gz", "gl\u0660\u0660\u0664_seg.nii.gz",
      "sub-verse\u0660_ct.nii.gz", "verse014_other.nii.gz", "sub-_ct.nii.gz", "sub-verse004_ct.nii.gz.part", ""],
 )  # fmt: skip
@@ -170,8 +171,9 @@ def test_unknown_names_have_no_role(name: str) -> None:
 
 
 def test_the_workbook_belongs_to_no_scan() -> None:
-    """Any .xlsx, and a CSV export of a known name, is read as the grading."""
-    for name in ("ryai190138_AppendixE1.xlsx", "scores.xlsx", "ryai190138_appendixe1.csv"):
+    """Any workbook, and a CSV export of a known name, may be the grading."""
+    names = "ryai190138_AppendixE1.xlsx", "scores.xlsx", "ryai190138_appendixe1.csv"
+    for name in (*names, "lab.XLSM", "lab.xls", "lab.ods"):
         parsed = parse_path(f"folder/{name}")
         assert parsed is not None
         assert (parsed.role, parsed.subject_id, parsed.scan_id) == ("grading", "", "")

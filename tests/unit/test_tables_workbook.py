@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
 import shutil
+import sys
+import zipfile
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -11,9 +15,10 @@ import pytest
 
 from tests.support import workbooks
 from tests.support.workbooks import row
-from verse_data.errors import SheetRefused, ValidationFailed
+from verse_data.errors import SheetRefused, ToolMissing, ValidationFailed
 from verse_data.spine.levels import GRADED_LEVELS
 from verse_data.tables.grading import Grading, read_grading
+from verse_data.tables.workbook import letters_of
 
 REAL = "data/verse19/ryai190138_AppendixE1.xlsx"
 
@@ -278,17 +283,33 @@ def test_another_sheet_name_is_found_by_its_heading(tmp_path: Path) -> None:
         read_grading(tmp_path / "other.xlsx")
 
 
-@pytest.mark.parametrize(
-    ("mark", "empty"),
-    [
-        ("</sheetData>", '<row r="1048575" ht="9"/><row r="1048576"><c r="A1048576" s="0"/></row>'),
-        ("</row>", "".join(f'<c r="H{letter}1" s="0"/>' for letter in "ABCDEFGH")),
-    ],
-)
-def test_formatted_cells_that_hold_nothing_count_for_nothing(
-    mark: str, empty: str, tmp_path: Path
-) -> None:
+LAST_ROW, LAST_COLUMN = 1 << 20, 1 << 14
+EMPTY = {
+    "a formatted tail": (
+        "</sheetData>",
+        '<row r="1048575" ht="9"/><row r="1048576"><c r="A1048576" s="0"/></row>',
+    ),
+    "formatted columns": ("</row>", "".join(f'<c r="H{a}1" s="0"/>' for a in "ABCDEFGH")),
+    "every row of the sheet": (
+        "</sheetData>",
+        "".join(f'<row r="{n}" ht="9"/>' for n in range(3, LAST_ROW + 1)),
+    ),
+    "every cell of fifty rows": (
+        "</sheetData>",
+        "".join(
+            f'<row r="{n}">'
+            + "".join(f'<c r="{letters_of(c)}{n}" s="0"></c>' for c in range(1, LAST_COLUMN + 1))
+            + "</row>"
+            for n in range(3, 53)
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", EMPTY)
+def test_formatted_cells_that_hold_nothing_count_for_nothing(kind: str, tmp_path: Path) -> None:
     """Spreadsheets write empty rows and cells where a whole column or row was formatted."""
+    mark, empty = EMPTY[kind]
     path = workbooks.write_xlsx(tmp_path / "grades.xlsx", [row(4)])
     workbooks.edit_member(
         path,
@@ -299,15 +320,133 @@ def test_formatted_cells_that_hold_nothing_count_for_nothing(
     assert [graded.number for graded in read_grading(path).rows] == [2]
 
 
-def test_a_strict_workbook_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    """Excel's "Strict Open XML" has other namespaces, in which the reader would see no sheet."""
-    path = workbooks.write_xlsx(tmp_path / "grades.xlsx", [row(4)])
-    old = b"http://schemas.openxmlformats.org/spreadsheetml/2006/main"
-    new = b"http://purl.oclc.org/ooxml/spreadsheetml/main"
-    workbooks.edit_member(path, "xl/workbook.xml", lambda xml: xml.replace(old, new))
+def test_empty_rows_and_columns_of_a_csv_export_count_for_nothing(tmp_path: Path) -> None:
+    """They cost neither the limit of rows, nor that of columns."""
+    path = workbooks.write_csv(tmp_path / "grades.csv", [row(4)])
+    far = "," * 400
+    lines = [line + far for line in path.read_text().splitlines()]
+    path.write_text("\r\n".join([*lines, *["," * 447] * 100, *[""] * 50_000]))
 
-    with pytest.raises(SheetRefused, match="Strict Open XML workbook; save it as an ordinary"):
+    assert [graded.number for graded in read_grading(path).rows] == [2]
+
+
+def test_a_place_is_told_by_its_own_row_and_cells_in_a_large_sheet_too(tmp_path: Path) -> None:
+    """Cells that do not say where they stand are never moved by what is left out before them."""
+    path = workbooks.write_xlsx(tmp_path / "grades.xlsx", [row(4)])
+    empty = b"".join(b'<row r="%d" spans="1:48"/>' % n for n in range(3, 90_000))
+    workbooks.edit_member(
+        path,
+        "xl/worksheets/sheet1.xml",
+        lambda xml: xml.replace(b"</sheetData>", empty + b"<row><c><v>7</v></c></row></sheetData>"),
+    )
+
+    with pytest.raises(SheetRefused, match="at row 90,000, column 1"):
         read_grading(path)
+
+
+def test_a_strict_workbook_is_read_as_any_other(tmp_path: Path) -> None:
+    """Excel's "Strict Open XML" differs in its namespaces; a date there is still no number."""
+    usual = b"http://schemas.openxmlformats.org/"
+    path = workbooks.write_xlsx(tmp_path / "grades.xlsx", [row(4), row(5)])
+    expected = [graded.row for graded in read_grading(path).rows]
+
+    def strict(xml: bytes) -> bytes:
+        for part in (b"spreadsheetml", b"officeDocument", b"drawingml"):
+            xml = xml.replace(
+                usual + part + b"/2006/", b"http://purl.oclc.org/ooxml/" + part + b"/"
+            )
+        return xml.replace(b"<workbook ", b'<workbook conformance="strict" ')
+
+    with zipfile.ZipFile(path) as source:
+        members = source.namelist()
+    for member in members:
+        workbooks.edit_member(path, member, strict)
+    assert [graded.row for graded in read_grading(path).rows] == expected
+
+    age, date = b'<c r="D2" t="n"><v>60.5</v></c>', b'<c r="D2" t="d"><v>2020-01-02</v></c>'
+    workbooks.edit_member(path, "xl/worksheets/sheet1.xml", lambda xml: xml.replace(age, date))
+    with pytest.raises(ValidationFailed, match=r"row 2, column D \(age_ct\): '2020-01-02"):
+        read_grading(path)
+
+
+def test_a_workbook_with_macros_is_read_as_any_other(tmp_path: Path) -> None:
+    """Its type is another one, and its macros are not looked at."""
+    path = workbooks.write_xlsx(tmp_path / "grades.xlsm", [row(4)])
+    kinds = (
+        b"openxmlformats-officedocument.spreadsheetml.sheet.main",
+        b"ms-excel.sheet.macroEnabled.main",
+    )
+    workbooks.edit_member(path, "[Content_Types].xml", lambda xml: xml.replace(*kinds))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("xl/vbaProject.bin", b"\xd0\xcf\x11\xe0 macros")
+
+    assert len(read_grading(path).rows) == 1
+
+
+def zipped(*members: str) -> bytes:
+    """Return a zip with members of these names."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name in members:
+            archive.writestr(name, "application/vnd.oasis.opendocument" * (name == "mimetype"))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "form"),
+    [
+        (
+            b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(512),
+            r"old Excel .*\(\.xls\), or one with a password",
+        ),
+        (zipped("mimetype", "content.xml"), r"OpenDocument file \(\.ods\)"),
+        (zipped("[Content_Types].xml", "xl/workbook.bin"), r"no xl/workbook\.xml"),
+        (b"<html><table><tr><td>a</td></tr></table>", "neither an .xlsx workbook nor a CSV"),
+    ],
+)
+def test_a_table_of_another_form_is_told_how_to_be_saved(
+    content: bytes, form: str, tmp_path: Path
+) -> None:
+    """It is named by what it is, whatever it is called."""
+    path = tmp_path / "grading.xlsx"
+    path.write_bytes(content)
+
+    with pytest.raises(
+        ValidationFailed,
+        match=rf"^grading\.xlsx: .*{form}.* (save it as \.xlsx, or|export the sheet) as CSV",
+    ):
+        read_grading(path)
+
+
+WRAPPER = """#!/bin/sh
+[ "$LD_LIBRARY_PATH" = /of/a/module ] && [ -z "$SECRET" ] || { echo "no libpython" >&2; exit 127; }
+case " $* " in *" -I "*|*" -E "*) echo "PYTHONHOME is ignored" >&2; exit 1;; esac
+[ "$PYTHONHOME" = /home/of/python ] || exit 1
+unset PYTHONHOME
+exec PYTHON "$@"
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the interpreter is a shell script")
+def test_the_reader_starts_where_python_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Python of a module, or one that was moved, needs variables; it gets those, and no others."""
+    path = workbooks.write_xlsx(tmp_path / "grading.xlsx", [row(4)])
+    python = tmp_path / "python"
+    python.write_text(WRAPPER.replace("PYTHON ", f"'{sys.executable}' "))
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("PYTHONHOME", "/home/of/python")
+    monkeypatch.setenv("SECRET", "of nobody's business")
+
+    with pytest.raises(ToolMissing, match=r"does not start.* ended with 127: no libpython\. See"):
+        read_grading(path)
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/of/a/module")
+    assert len(read_grading(path).rows) == 1
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "gone"))
+    with pytest.raises(ToolMissing, match="does not start"):
+        read_grading(workbooks.write_xlsx(path, [row(5)]))
 
 
 def test_graded_levels_are_the_columns(real: Grading) -> None:

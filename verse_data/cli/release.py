@@ -105,21 +105,27 @@ def lock(
         "path": str(dataset.path),
     }
     print_answer(facts, as_json=as_json)
-    if before and made.version not in before and not made.index.grading:
-        _note_lost_workbook(made, vd.open_release(release, version=before[-1], root=root))
+    if made.version not in before[:-1] and not made.workbook.is_listed:
+        last = before[-1] if before else made.version
+        _note_no_grades(made, vd.open_release(release, version=last, root=root))
     note(*unsplit(made.series.values() if from_tree else ()))
     if made.gaps:
         which = _command(made, "verify", "--level", "presence")
         note(f"{release} {made.version} lacks {made.gaps:,} files or scans. See which: {which}")
 
 
-def _note_lost_workbook(made: Release, before: Release) -> None:
-    for file in before.index.grading:
-        again = _command(made, "adopt", shlex.quote(file.path.rpartition("/")[2]))
+def _note_no_grades(made: Release, before: Release) -> None:
+    """Say that a version lists no workbook, what gives it one, and which tables are none."""
+    note(*first([f"not the grading workbook: {why}" for why in made.workbook.others.values()]))
+    lost = before.workbook.listed
+    for path in [file.path for file in lost]:
+        again = _command(made, "adopt", shlex.quote(path.rpartition("/")[2]))
         note(
-            f"{before.version} lists the grading workbook {file.path}, and {made.version}, which was "
-            f"made now, lists none. Adopt it again: {again}"
+            f"{before.version} lists the grading workbook {path}, and {made.version}, which was made "
+            f"now, lists none. Adopt it again: {again}"
         )
+    if not lost:
+        note(made.workbook.absence())
 
 
 def _command(opened: Release, *words: str) -> str:

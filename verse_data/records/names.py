@@ -73,7 +73,8 @@ _MICCAI_ROLES: Final[dict[Role, str]] = {
     "snapshot": r"([_.-].*)?\.png",
 }
 _GRADING: Final = re.compile(
-    r".*\.xlsx|.*(appendixe1|grading|scores).*\.csv", re.IGNORECASE | re.ASCII
+    r"(?![.~])(.*\.(xls[xmb]?|xlt[xm]|ods)|.*(appendixe1|grading|scores).*\.csv)",
+    re.IGNORECASE | re.ASCII,
 )
 # `dataset-mylabtest` names a split, and these words do not, though they end like one.
 _NO_SPLIT: Final = re.compile(r"(la|con|pro|pre|re|post|sub|fas|grea)test")

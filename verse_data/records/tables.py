@@ -7,6 +7,7 @@ The rules of a row of the workbook hold on all its 160 rows. It is supplement E1
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
@@ -55,7 +56,8 @@ def _workbook(description: str, column: str, **rules: Any) -> Any:
     return described(description, source=f"grading workbook, {column}", **rules)
 
 
-_ID: Final = r"^verse[0-9]{3}$"
+_ID: Final = r"^[A-Za-z0-9]+$"
+_PUBLISHED: Final = re.compile(r"verse[0-9]{3} verse[0-9]{3}")
 _CELL: Final = "where the cell holds a number"
 
 
@@ -123,7 +125,8 @@ class GradingRow(Record):
         # Before validation, a cell with an invalid value is None.
         if self.series_number and self.series_number > self.series_count:
             yield ("CT_image_series",), "k of n with k above n"
-        if self.series_count == 1 and self.subject_id != self.series_id:
+        published = _PUBLISHED.fullmatch(f"{self.subject_id} {self.series_id}")
+        if self.series_count == 1 and published and self.subject_id != self.series_id:
             rule = "a subject's only series has the subject's number as verse_ID"
             yield ("subject_ID", "verse_ID"), rule
 

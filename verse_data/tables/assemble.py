@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from verse_data.errors import FILE_FAULTS, ValidationFailed
+from verse_data.errors import FILE_FAULTS
 from verse_data.problems import raise_faults
 from verse_data.progress import Progress, silent
 from verse_data.records.catalog import CatalogEntry
-from verse_data.records.lock import LockedFile, ReleaseLock
+from verse_data.records.lock import ReleaseLock
 from verse_data.tables.columns import to_frame
 from verse_data.tables.findings import (
     Finding,
@@ -23,7 +23,7 @@ from verse_data.tables.findings import (
     scan_findings,
 )
 from verse_data.tables.grading import Grading, check_sheet
-from verse_data.tables.index import Content, Index, index_scans
+from verse_data.tables.index import Content, index_scans
 from verse_data.tables.join import (
     BrokenFile,
     may_lack_t12,
@@ -32,7 +32,7 @@ from verse_data.tables.join import (
     subject_records,
     vertebra_records,
 )
-from verse_data.tables.workbook import Sheet, read_locked_sheet
+from verse_data.tables.workbook import choose_sheet, sort_tables
 
 
 @dataclass(frozen=True)
@@ -105,15 +105,17 @@ def build_tables(
     index = index_scans(lock, catalog=catalog)
     # The workbook's own process runs while the other files are read.
     with ThreadPoolExecutor(1) as executor:
-        sheet = executor.submit(_sheet, index.grading, content)
+        here = [file for file in map(content, index.grading) if file]
+        sorting = executor.submit(sort_tables, here)
         sources = read_sources(index.scans, content, derived=derived, progress=progress)
     broken = [file for scan in sources for file in scan.broken]
     grading = None
+    fitting, others = sorting.result()
     try:
-        if read := sheet.result():
-            grading = check_sheet(read, without_t12=may_lack_t12(sources))
+        if sheet := choose_sheet(fitting):
+            grading = check_sheet(sheet, index.scans, without_t12=may_lack_t12(sources))
     except FILE_FAULTS as error:
-        broken.append(BrokenFile("", "", index.grading[0].path, error))
+        broken.append(BrokenFile("", "", min(fitting), error))
     # Where several scans share a series id, its row could be of any of them, and is joined to none.
     rows = {graded.row.series_id: graded.row for graded in grading.rows} if grading else {}
     expected = {series.series_id: series for series in catalog.expected} if catalog else {}
@@ -124,11 +126,14 @@ def build_tables(
     scans = [scan_record(scan, row, expected.get(scan.scan.series_id)) for scan, row in joined]
     vertebrae = [record for scan, row in joined for record in vertebra_records(scan, row)]
     findings = [*map(broken_finding, broken), *index_findings(index)]
+    for path, why in others.items():
+        message = f"is not the grading workbook, and left alone: {why}"
+        findings.append(Finding(rule="unknown-file", severity="note", file=path, message=message))
     findings += [finding for scan, row in joined for finding in scan_findings(scan, row)]
     if grading:
         findings += grading_findings(grading, index)
     elif all(file.scan_id for file in broken):
-        findings.append(_no_workbook(index))
+        findings.append(_no_workbook([f.path for f in index.grading if content(f) is None]))
     return Tables(
         scans=to_frame("scans", scans),
         vertebrae=to_frame("vertebrae", vertebrae),
@@ -139,19 +144,6 @@ def build_tables(
     )
 
 
-def _sheet(files: Sequence[LockedFile], content: Content) -> Sheet | None:
-    """Read the one grading workbook of the release, if it is here."""
-    distinct = {file.sha256: file for file in files}
-    if len(distinct) > 1:
-        listed = ", ".join(file.path for file in distinct.values())
-        raise ValidationFailed(
-            f"The release has {len(distinct)} different grading workbooks: {listed}. "
-            f"Keep the valid one, and lock again."
-        )
-    here = filter(None, map(content, distinct.values()))
-    return next(map(read_locked_sheet, here), None)
-
-
 def _findings_frame(findings: Iterable[Finding]) -> pd.DataFrame:
     """Return each distinct finding as a row of strings, sorted by scan; those of none come last."""
     rows = [asdict(finding) for finding in dict.fromkeys(findings)]
@@ -159,9 +151,9 @@ def _findings_frame(findings: Iterable[Finding]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[field.name for field in fields(Finding)], dtype="string")
 
 
-def _no_workbook(index: Index) -> Finding:
-    """Return the finding that there are no grades, and why."""
-    listed = ", ".join(file.path for file in index.grading)
+def _no_workbook(absent: Sequence[str]) -> Finding:
+    """Return the finding that there are no grades, and why: tables that are not here may hold them."""
+    listed = ", ".join(absent)
     why = "the grading workbook is not on this machine"
     if not listed:
         why = "no grading workbook is listed by the lock"

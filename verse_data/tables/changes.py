@@ -267,8 +267,8 @@ def _contents(
     for file in index.grading:
         if file.path in paths and (book := content(file)):
             try:
-                series = {scan.series_id for scan in index.scans}
-                grading = check_sheet(read_locked_sheet(book), without_t12=series)
+                sheet, series = read_locked_sheet(book), {scan.series_id for scan in index.scans}
+                grading = check_sheet(sheet, index.scans, without_t12=series)
                 contents[file.path] = {graded.row.series_id: graded.row for graded in grading.rows}
             except FILE_FAULTS as error:
                 faults[file.path] = error

@@ -29,7 +29,7 @@ from verse_data.tables.findings import index_findings
 from verse_data.tables.grading import Grading, check_sheet
 from verse_data.tables.index import Content, Index, ScanFiles, index_scans, read_centroids
 from verse_data.tables.join import may_lack_t12, read_sidecar, read_sources
-from verse_data.tables.workbook import Sheet, read_locked_sheet
+from verse_data.tables.workbook import Sheet, choose_sheet, sort_tables
 
 _THREADS: Final = 4
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
@@ -63,11 +63,11 @@ def check_tree(lock: ReleaseLock, folder: Path, *, progress: Progress = silent) 
         for found in threads.map(lambda scan: _faults(scan, content), index.scans):
             faults += found
             advance(1)
-    for file in index.grading:
-        try:
-            check_workbook(read_locked_sheet(content(file)), index.scans, content)
-        except FILE_FAULTS as error:
-            faults.append(error)
+    try:
+        if sheet := choose_sheet(sort_tables(map(content, index.grading))[0]):
+            check_workbook(sheet, index.scans, content)
+    except FILE_FAULTS as error:
+        faults.append(error)
     head = f"{len(faults)} problems in the tree; nothing was written:" if len(faults) > 1 else ""
     raise_faults(faults, head=head)
 
@@ -105,12 +105,12 @@ def check_workbook(
 
     A blank T12 is allowed where a spine has none; masks and centroids are read only for that.
     """
-    check_sheet(sheet, without_t12={scan.series_id for scan in scans})
+    check_sheet(sheet, scans, without_t12={scan.series_id for scan in scans})
     try:
-        return check_sheet(sheet)
+        return check_sheet(sheet, scans)
     except ValidationFailed:
         sources = read_sources(scans, content, derived=derived, progress=silent)
-        return check_sheet(sheet, without_t12=may_lack_t12(sources))
+        return check_sheet(sheet, scans, without_t12=may_lack_t12(sources))
 
 
 def _role(path: str) -> Role | None:
@@ -119,11 +119,11 @@ def _role(path: str) -> Role | None:
 
 
 def inspect_content(
-    file: SourceFile, *, derived: Path | None = None, without_t12: Collection[str] = ()
+    file: SourceFile, *, derived: Path | None = None, scans: Sequence[ScanFiles] = ()
 ) -> None:
     """Raise one of our errors if the content of a file cannot be used for what its name says.
 
-    Series in `without_t12` may have a blank T12 between graded levels of the workbook.
+    A series of `scans` may have a blank T12 between graded levels of the workbook.
     """
     role = _role(file.name)
     if role == "ct":
@@ -141,7 +141,8 @@ def inspect_content(
     elif role == "ct_json":
         read_sidecar(file)
     elif role == "grading":
-        check_sheet(read_locked_sheet(file), without_t12=without_t12)
+        if sheet := choose_sheet(sort_tables([file])[0]):
+            check_sheet(sheet, scans, without_t12={scan.series_id for scan in scans})
     elif role == "snapshot" and file.name.lower().endswith(".png"):
         data = file.read()
         if not (data.startswith(_PNG) and data.rstrip(b"\0").endswith(_PNG_END)):
@@ -166,7 +167,6 @@ def verify(
     scans and the catalog to compare them with; `derived` is the folder of facts measured before.
     """
     whole, version_option = scan_ids is None and roles is None, unless_newest(dataset, version)
-    series = {scan.series_id for scan in index.scans}
 
     def is_chosen(path: str) -> bool:
         by_role = _role(path) in roles if roles is not None else _role(path) is not None
@@ -174,7 +174,7 @@ def verify(
 
     def inspect(file: LockedFile) -> None:
         source = dataset.source(file, version=version_option)
-        inspect_content(source, derived=derived, without_t12=series)
+        inspect_content(source, derived=derived, scans=index.scans)
 
     files = [file for file in dataset.lock(version).files if whole or is_chosen(file.path)]
     found = verify_files(

@@ -193,7 +193,7 @@ def _gaps(index: Index, by_series: Mapping[str, list[ScanFiles]]) -> Iterator[Fi
 
 def row_scan_id(row: GradingRow) -> str:
     """Return the scan id of a row of the workbook."""
-    is_only_series = row.series_count == 1
+    is_only_series = row.series_id == row.subject_id
     return row.series_id if is_only_series else f"{row.subject_id}_split-{row.series_id}"
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -19,11 +20,13 @@ from verse_data.problems import Problem, raise_problems
 from verse_data.records.base import rule_of
 from verse_data.records.tables import SPLIT_OF_DATASET, GradingRow
 from verse_data.spine.levels import GRADED_LEVELS
+from verse_data.tables.index import ScanFiles
 from verse_data.tables.workbook import Sheet, SheetRow, read_sheet
 
 _REMEDY: Final = (
     "Correct these cells in the file, or get it again from its source, and read it again."
 )
+_LABEL: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 _SERIES: Final = re.compile(r"([1-9]) of ([1-9])")
 _COUNTS: Final = {"foreign_material": "x", "N_Fx": ">0"}
 """What the workbook's own formulas count in the grades of their row."""
@@ -38,6 +41,8 @@ _SHARED: Final = (
 
 Parse = Callable[[Any], Any]
 """Returns the value of a cell (None: blank), or raises ValueError with the rule of its column."""
+_Known = Mapping[Any, set[str]]
+"""The labels that a cell may mean: by the label itself, and by its number."""
 
 
 @dataclass(frozen=True)
@@ -73,21 +78,27 @@ def read_grading(
     return check_sheet(read_sheet(path, name=name), without_t12=without_t12)
 
 
-def check_sheet(sheet: Sheet, *, without_t12: Collection[str] = ()) -> Grading:
-    """Return the rows of a sheet, or raise ValidationFailed for all broken rules at once."""
-    grading, problems = examine(sheet, without_t12=without_t12)
+def check_sheet(
+    sheet: Sheet, scans: Sequence[ScanFiles] = (), *, without_t12: Collection[str] = ()
+) -> Grading:
+    """Return the rows of a sheet of `scans`, or raise ValidationFailed for all broken rules at once."""
+    grading, problems = examine(sheet, scans, without_t12=without_t12)
     raise_problems(problems, what=sheet.file, then=_REMEDY)
     rows = (replace(g, row=GradingRow.model_validate(dict(g.row))) for g in grading.rows)
     return Grading(sheet, tuple(rows))
 
 
-def examine(sheet: Sheet, *, without_t12: Collection[str] = ()) -> tuple[Grading, list[Problem]]:
+def examine(
+    sheet: Sheet, scans: Sequence[ScanFiles] = (), *, without_t12: Collection[str] = ()
+) -> tuple[Grading, list[Problem]]:
     """Return the rows of `sheet` whose cells are all good, and every broken rule, in row order.
 
     Rules between cells and between rows look at all good cells, those of rows with a bad one too.
+    A number in a cell means the label among `scans` that has it, else a published one.
     """
     problems: list[Problem] = []
-    rows = [read_cells(sheet, source, problems) for source in sheet.rows]
+    known = _labels(scans)
+    rows = [read_cells(sheet, source, problems, known) for source in sheet.rows]
     for graded in rows:
         excused = graded.row.series_id in without_t12
         for headings, rule in graded.row.broken_rules(may_lack_t12=excused):
@@ -114,7 +125,7 @@ def _problem(sheet: Sheet, row: SheetRow, heading: str, rule: str) -> Problem:
     )
 
 
-def read_cells(sheet: Sheet, source: SheetRow, problems: list[Problem]) -> GradedRow:
+def read_cells(sheet: Sheet, source: SheetRow, problems: list[Problem], known: _Known) -> GradedRow:
     """Return the values of a row's valid cells, and add each invalid one to `problems`."""
     bad: set[str] = set()
 
@@ -138,7 +149,8 @@ def read_cells(sheet: Sheet, source: SheetRow, problems: list[Problem]) -> Grade
         return None
 
     number, count = take("CT_image_series", _k_of_n) or (None, None)
-    values = {field: take(heading, parse) for field, heading, parse in FIELDS}
+    identify = partial(_identifier, known)
+    values = {field: take(heading, parse or identify) for field, heading, parse in FIELDS}
     values |= {"series_number": number, "series_count": count}
     for field, letter in (("grades", "g"), ("shapes", "s")):
         marks = {level: take(f"{level}_fx-{letter}", _mark) for level in GRADED_LEVELS}
@@ -196,10 +208,29 @@ def _part(graded: GradedRow) -> tuple[int, int]:
     return graded.row.series_number, graded.row.series_count
 
 
-def _identifier(value: Any) -> str:
-    if type(value) is not int or not 0 < value < 1000:
-        raise ValueError("is not a whole number from 1 to 999")
-    return f"verse{value:03d}"
+def _labels(scans: Sequence[ScanFiles]) -> _Known:
+    known = defaultdict[Any, set[str]](set)
+    for label in {label for scan in scans for label in (scan.series_id, scan.subject_id)}:
+        known[label].add(label)
+        if match := re.fullmatch("(?:verse)?([0-9]+)", label):
+            known[int(match[1])].add(label)
+    return known
+
+
+def _identifier(known: _Known, value: Any) -> str:
+    """Return the label of a series or person in a cell: a number, or as in file names."""
+    key = value.removeprefix("sub-") if isinstance(value, str) else value
+    meant = known.get(key) or set()
+    if not meant and type(value) is int and 0 < value < 1000:
+        meant = {f"verse{value:03d}"}
+    elif not meant and isinstance(key, str) and _LABEL.fullmatch(key):
+        meant = {key}
+    if not meant or type(value) is bool:
+        label = "a label as in file names, such as patient07"
+        raise ValueError(f"is neither a whole number from 1 to 999 nor {label}")
+    if len(meant) > 1:
+        raise ValueError(f"may be {' or '.join(sorted(meant))}: write which, as a text")
+    return min(meant)
 
 
 def _split(value: Any) -> str:
@@ -242,9 +273,9 @@ def _by_model(field: str) -> Parse:
     return parse
 
 
-FIELDS: Final[tuple[tuple[str, str, Parse], ...]] = (
-    ("series_id", "verse_ID", _identifier),
-    ("subject_id", "subject_ID", _identifier),
+FIELDS: Final[tuple[tuple[str, str, Parse | None], ...]] = (
+    ("series_id", "verse_ID", None),
+    ("subject_id", "subject_ID", None),
     ("split", "dataset", _split),
     ("age_years", "age_ct", _by_model("age_years")),
     ("ct_device", "CT_device", _by_model("ct_device")),
@@ -255,4 +286,4 @@ FIELDS: Final[tuple[tuple[str, str, Parse], ...]] = (
     ("foreign_material", "foreign_material", _by_model("foreign_material")),
     ("n_fractures", "N_Fx", _by_model("n_fractures")),
 )
-"""Field of the record, heading of the column, and parser of its cells."""
+"""Field of the record, heading of the column, and parser of its cells; None parses an identifier."""

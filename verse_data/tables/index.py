@@ -48,6 +48,7 @@ class Index:
 
     scans: tuple[ScanFiles, ...]
     grading: tuple[LockedFile, ...]
+    """Tables that may be the grading workbook, those that are called so first; their content decides."""
     unknown: tuple[LockedFile, ...]
     """Files whose names fit no role."""
     catalog: CatalogEntry | None = None
@@ -97,13 +98,11 @@ def index_scans(lock: ReleaseLock, *, catalog: CatalogEntry | None = None) -> In
             grading.append(file)
         else:
             placed.append((name, file))
-    # If a workbook has a known name, other spreadsheets are taken to be notes.
-    named = [file for file in grading if _GRADING_NAME.search(base_name(file.path))]
-    unknown += [file for file in grading if named and file not in named]
+    grading.sort(key=lambda file: not _GRADING_NAME.search(base_name(file.path)))
     scans = [_scan(group, catalog) for group in _by_scan(placed)]
     return Index(
         tuple(sorted(scans, key=lambda scan: scan.scan_id)),
-        tuple(named or grading),
+        tuple(grading),
         tuple(unknown),
         catalog,
     )

@@ -11,24 +11,30 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from verse_data.errors import SheetRefused, ValidationFailed
+from verse_data.errors import (
+    FILE_FAULTS,
+    SheetRefused,
+    ToolMissing,
+    ValidationFailed,
+    VerseDataError,
+)
 from verse_data.problems import Problem, raise_problems
 from verse_data.records.source_file import SourceFile
 from verse_data.records.tables import COLUMNS, SHEET
 from verse_data.tables.workbook_child import MAX_COLUMNS, MAX_ROWS
 
 TIMEOUT_SECONDS: Final = 60.0
-"""Wall time of the child, in case it hangs; its own limit is 20 s of processor time."""
+"""Wall time of the child, in case it hangs; its own limit is 3 s of processor time."""
 MAX_XLSX_BYTES, MAX_CSV_BYTES = 32 << 20, 8 << 20
 
-_ENVIRONMENT: Final = ("SYSTEMROOT",)
-"""The environment of the child: Python does not start on Windows without this variable."""
+_ENVIRONMENT: Final = re.compile(r"(LD|DYLD|NIX)_.*|LIBPATH|PATH|PYTHONHOME|SYSTEMROOT")
+"""What the loader, and Python itself, may need to start the child; it gets nothing else."""
 _REMEDY: Final = (
     "Get it again from its source; or open it in a spreadsheet program and export the sheet as CSV."
 )
@@ -40,6 +46,16 @@ _BLANK: Final = frozenset({"DXA T-value"})
 """Columns in which the workbook has ``n/a``, which pandas writes as an empty field."""
 _NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]{0,8})(\.[0-9]{1,17})?")
 """A number of a CSV file; anything else, also with a plus sign, blank or exponent, is text."""
+_SAVE_AS: Final = "Open it in a spreadsheet program and save it as .xlsx, or as CSV UTF-8."
+_OTHER_FORMS: Final = (
+    (re.compile(rb"\xd0\xcf\x11\xe0"), "an old Excel file (.xls), or one with a password"),
+    (re.compile(rb"PK[\s\S]{0,99}vnd\.oasis\.opendocument"), "an OpenDocument file (.ods)"),
+)
+_FITS: Final = len(COLUMNS) // 2
+"""So many headings of the grading table make a table one, if perhaps a wrong one."""
+_NAME: Final = re.compile(r"(appendixe1|grading|scores)[^/]*\.xls[xm]?$", re.IGNORECASE)
+"""A workbook of this name is the grading workbook, also if it cannot be read."""
+_EMPTY_LINES: Final = re.compile(rb"(?:\r?\n,*)+\Z")
 _CHILD: Final = Path(__file__).with_name("workbook_child.py")
 _log = logging.getLogger(__name__)
 
@@ -47,6 +63,8 @@ Value = int | float | bool | str
 """Value of a cell: whole numbers are int; formulas, dates and error values are text."""
 _Cells = dict[int, dict[int, Value]]
 """Filled cells by row and column number."""
+_Found = dict[str, "Sheet | VerseDataError"]
+"""The sheet, or what is wrong, by the path of the file."""
 
 
 class SheetRow(NamedTuple):
@@ -71,17 +89,18 @@ class Sheet:
         return f"{self.letters.get(heading, '?')} ({heading})"
 
 
+class _Other(Exception):
+    """Carries the error of a table that is not the grading workbook."""
+
+
 def read_sheet(path: Path, *, name: str | None = None) -> Sheet:
     """Read the data sheet at `path`, an .xlsx or CSV export by content; `name` is for messages."""
-    name = name or path.name
-    _check_size(path.stat().st_size, MAX_XLSX_BYTES, name=name)
-    return parse_sheet(path.read_bytes(), name=name)
+    return _or_raise(lambda: _read(path.stat().st_size, path.read_bytes, name or path.name))
 
 
 def read_locked_sheet(file: SourceFile) -> Sheet:
     """Read the data sheet of a locked workbook, after checking its bytes against the lock."""
-    _check_size(file.size, MAX_XLSX_BYTES, name=file.name)
-    return parse_sheet(file.read(), name=file.name)
+    return _or_raise(lambda: _read(file.size, file.read, file.name))
 
 
 def parse_sheet(data: bytes, *, name: str) -> Sheet:
@@ -89,61 +108,134 @@ def parse_sheet(data: bytes, *, name: str) -> Sheet:
 
     Raises SheetRefused beyond a limit, and ValidationFailed if it is not such a table.
     """
-    if data[:2] != b"PK":
-        return _sheet("", [], _csv_cells(data, name), name)
-    pages = [*_pages(data, name)]
-    chosen = [page for page in pages if page[0] == SHEET] or [
-        page for page in pages if {*COLUMNS[:3]} <= {*_headings(page[2]).values()}
-    ]
-    if len(chosen) != 1:
-        listed = ", ".join(repr(title) for title, *_ in chosen or pages) or "none"
+    return _or_raise(lambda: _read(len(data), lambda: data, name))
+
+
+def _or_raise(read: Callable[[], Sheet]) -> Sheet:
+    try:
+        return read()
+    except _Other as other:
+        raise other.args[0] from None
+
+
+def sort_tables(files: Iterable[SourceFile]) -> tuple[_Found, _Found]:
+    """Return the sheet of each grading workbook, or what is wrong with it, and why others are none.
+
+    Of workbooks with one content, the first counts.
+    """
+    files = [*files]
+    firsts = {file.sha256: file.name for file in reversed(files)}.values()
+    fitting, others = _Found(), _Found()
+    for file in files:
+        try:
+            fitting[file.name] = _read(file.size, file.read, file.name)
+        except _Other as other:
+            others[file.name] = other.args[0]
+        except FILE_FAULTS as error:
+            fitting[file.name] = error
+    return {name: found for name, found in fitting.items() if name in firsts}, others
+
+
+def choose_sheet(fitting: _Found) -> Sheet | None:
+    """Return the one sheet of a release, or None; raise if there are several, or it is wrong."""
+    if len(fitting) > 1:
         raise ValidationFailed(
-            f"{name}: {len(chosen) or 'no'} sheets have the headings of the gradings; its sheets are "
-            f"{listed}. Keep the valid one, and call it {SHEET!r}."
+            f"The release has {len(fitting)} different grading workbooks: {', '.join(sorted(fitting))}. "
+            f"Keep the valid one, and lock again."
         )
-    return _sheet(*chosen[0], name)
+    found = next(iter(fitting.values()), None)
+    if isinstance(found, VerseDataError):
+        raise found
+    return found
 
 
-def _check_size(size: int, limit: int, *, name: str) -> None:
+def _unread(error: VerseDataError, name: str) -> Exception:
+    """Return what a table that cannot be read raises: its name decides whether it is the workbook."""
+    return error if _NAME.search(name) else _Other(error)
+
+
+def _read(size: int, read: Callable[[], bytes], name: str) -> Sheet:
+    """Return the sheet of gradings; raise _Other if there is none, and our errors if it is wrong."""
+    _check_size(size, MAX_XLSX_BYTES, name)
+    data = read()
+    if form := next((form for start, form in _OTHER_FORMS if start.match(data)), None):
+        raise _Other(ValidationFailed(f"{name}: {form}, which is not read. {_SAVE_AS}"))
+    if data[:2] == b"PK":
+        return _sheet(*_page(data, name), name)
+    data = _EMPTY_LINES.sub(b"\n", data)
+    _check_size(len(data), MAX_CSV_BYTES, name)
+    # Without zeros, the headings are found in UTF-16 too, which is then told.
+    text = data[:8192].replace(b"\0", b"")
+    if sum(heading.encode() in text for heading in COLUMNS) >= _FITS:
+        return _sheet("", [], _csv_cells(data, name), name)
+    why = "neither an .xlsx workbook nor a CSV file with the headings of the gradings"
+    raise _Other(ValidationFailed(f"{name}: {why}. {_SAVE_AS}"))
+
+
+def _page(data: bytes, name: str) -> tuple[str, list[str], _Cells]:
+    """Return title, merged areas and cells of the data sheet of a workbook; raise as `_read` does."""
+    try:
+        answer = _answer(data)
+    except subprocess.TimeoutExpired:
+        answer = {"refused": f"reading it took more than {TIMEOUT_SECONDS:.0f} s"}
+    if "refused" in answer:
+        raise _unread(SheetRefused(f"{name}: {answer['refused']}. {_REMEDY}"), name)
+    if "unreadable" in answer:
+        why = f"not a readable workbook ({answer['unreadable']})"
+        raise _unread(ValidationFailed(f"{name}: {why}. {_REMEDY}"), name)
+    pages = [
+        (title, merged, {row: {at: _whole(value) for at, value in filled} for row, filled in rows})
+        for title, merged, rows in answer["sheets"]
+    ]
+    chosen = [page for page in pages if page[0] == SHEET] or [
+        page for page in pages if len({*_headings(page[2]).values()}.intersection(COLUMNS)) >= _FITS
+    ]
+    if len(chosen) == 1:
+        return chosen[0]
+    listed = ", ".join(repr(title) for title, *_ in chosen or pages) or "none"
+    error = ValidationFailed(
+        f"{name}: {len(chosen) or 'no'} sheets have the headings of the gradings; its sheets are "
+        f"{listed}. Keep the valid one, and call it {SHEET!r}."
+    )
+    raise error if chosen else _Other(error)
+
+
+def _check_size(size: int, limit: int, name: str) -> None:
     if size > limit:
-        raise SheetRefused(f"{name}: {size:,} bytes are over the limit of {limit:,}.")
+        why = f"{size:,} bytes are over the limit of {limit:,}"
+        raise _unread(SheetRefused(f"{name}: {why}."), name)
 
 
-def _pages(data: bytes, name: str) -> Iterator[tuple[str, list[str], _Cells]]:
-    """Run the child on the bytes of a workbook and yield title, merged areas and cells of its sheets."""
+@lru_cache(maxsize=4)  # whether a version has grades is asked again and again
+def _answer(data: bytes) -> dict[str, Any]:
+    """Run the child on the bytes of a workbook, and return what it answers."""
     specs = [importlib.util.find_spec(name) for name in ("openpyxl", "et_xmlfile", "defusedxml")]
     # The child finds its three packages in these folders, and looks nowhere else.
     folders = sorted({str(Path(spec.origin).parents[1]) for spec in specs if spec and spec.origin})
-    _log.debug("%s: starting the process that reads it (%d bytes)", name, len(data))
+    _log.debug("starting the process that reads a workbook of %d bytes", len(data))
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-S", str(_CHILD), *folders],
+            # Not -I, which would ignore PYTHONHOME; no other variable of Python's gets there.
+            [sys.executable, "-P", "-s", "-S", str(_CHILD), *folders],
             check=False,
             capture_output=True,
             timeout=TIMEOUT_SECONDS,
             input=data,
-            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            env={key: value for key, value in os.environ.items() if _ENVIRONMENT.fullmatch(key)},
         )
-    except subprocess.TimeoutExpired:
-        raise SheetRefused(
-            f"{name}: reading it took more than {TIMEOUT_SECONDS:.0f} s. {_REMEDY}"
-        ) from None
-    if done.returncode:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-        answer: dict[str, Any] = {
-            "refused": f"its reader ended with {done.returncode}: {last[0][:200]}"
-        }
-    else:
-        answer = json.loads(done.stdout)
-    if "unreadable" in answer:
-        raise ValidationFailed(
-            f"{name}: not a readable workbook ({answer['unreadable']}). {_REMEDY}"
+        code, said = done.returncode, done.stderr.decode(errors="replace").strip()[-300:]
+    except OSError as error:
+        code, said = 127, str(error)
+    if code > 0:  # the child itself reports whatever is wrong with the workbook
+        raise ToolMissing(
+            f"The process that reads workbooks does not start; {sys.executable} ended with {code}: "
+            f"{said or 'no message'}. See that this Python runs without the variables of your shell "
+            f"other than PATH, LD_LIBRARY_PATH and PYTHONHOME; or give the workbook as CSV."
         )
-    if "refused" in answer:
-        raise SheetRefused(f"{name}: {answer['refused']}. {_REMEDY}")
-    for title, merged, rows in answer["sheets"]:
-        cells = {row: {column: _whole(value) for column, value in filled} for row, filled in rows}
-        yield title, merged, cells
+    if code:
+        return {"refused": f"reading it took too much time or memory (signal {-code})"}
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
 
 
 def _whole(value: Value) -> Value:
@@ -198,7 +290,6 @@ def letters_of(column: int) -> str:
 
 def _csv_cells(data: bytes, name: str) -> _Cells:
     """Return the cells of a CSV file, without the index column of a pandas export; row 1 is the heading."""
-    _check_size(len(data), MAX_CSV_BYTES, name=name)
     if data.count(b"\n") + data.count(b"\r") > 2 * MAX_ROWS:
         raise SheetRefused(f"{name}: beyond the limit of {MAX_ROWS:,} rows.")
     try:
@@ -210,7 +301,7 @@ def _csv_cells(data: bytes, name: str) -> _Cells:
             f"{name}: neither an .xlsx workbook nor a CSV file in UTF-8: {error}. Get it again from its "
             f"source, or export the sheet as CSV UTF-8."
         ) from None
-    if any(len(fields) > MAX_COLUMNS for _, fields in lines):
+    if any(any(fields[MAX_COLUMNS:]) for _, fields in lines):
         raise SheetRefused(f"{name}: beyond the limit of {MAX_COLUMNS} columns.")
     first = lines[0][1] if lines else []
     if len(first) < 2:

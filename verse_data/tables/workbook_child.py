@@ -19,9 +19,11 @@ from typing import Any
 
 # The real workbook has 9,300 filled cells. The parent needs several times the memory of the output.
 MAX_ROWS, MAX_COLUMNS, MAX_CELLS, MAX_TEXT = 20_000, 200, 50_000, 4_096
-_MAX_MEMBERS, _MAX_MERGED = 200, 1_000
-_INFLATED, _OUTPUT = 16 << 20, 16 << 20
-_MEMORY, _SECONDS = 1 << 30, 20
+_MAX_MEMBERS, _MAX_MERGED, _MAX_EMPTY = 200, 1_000, 100_000
+# Without rows and cells that hold nothing, a workbook is far smaller than it inflates to.
+_INFLATED, _FILLED, _OUTPUT = 256 << 20, 16 << 20, 16 << 20
+_LARGE_SHEET = 1 << 20
+_MEMORY, _SECONDS = 1 << 30, 3
 
 _MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _ROW, _CELL, _VALUE, _FORMULA = (_MAIN + tag for tag in ("row", "c", "v", "f"))
@@ -30,6 +32,13 @@ _ROW_NUMBER = re.compile(r"[1-9][0-9]{0,6}")
 _NUMBER = re.compile(r"(?!-0$)-?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 _CELL_FORMS = {"n": _NUMBER, "s": re.compile(r"0|[1-9][0-9]*"), "b": re.compile(r"[01]")}
 """How spreadsheets write a number, the index of a shared string, and a boolean."""
+
+_EMPTY_CELL = re.compile(rb'<c\s+r="[A-Z]{1,3}\d{1,7}"[^<>]*(?:/>|>\s*(?:<v\s*/>|<v></v>)?</c>)')
+_EMPTY_ROW = re.compile(rb'<row\s+r="\d{1,7}"[^<>]*(?:/>|>\s*</row>)')
+_WITHOUT_PLACE = re.compile(rb"<(?:[^\s<>/:]+:)?(?:c|row)(?!\s+r=)[\s/>]")
+_SHEET = re.compile(rb"<(?:[^\s<>/:]+:)?sheet[\s/>]")
+_STRICT = re.compile(rb"http://purl\.oclc\.org/ooxml/(\w+)/(\w+)")
+"""The namespaces of a Strict Open XML workbook; openpyxl knows only the usual ones."""
 
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, SyntaxError)
 """Errors of zipfile for a damaged zip, and of expat for text that is not XML."""
@@ -49,8 +58,7 @@ def main(folders: list[str]) -> None:
     answer: dict[str, Any]
     try:
         # The parent sends the bytes that it has hashed, and no path.
-        stream = io.BytesIO(sys.stdin.buffer.read())
-        _check_archive(stream)
+        stream = _tidied(io.BytesIO(sys.stdin.buffer.read()))
         _forbid_document_types()
         answer = {"sheets": _sheets(stream)}
     except _Refused as reason:
@@ -76,21 +84,38 @@ def _limit() -> None:
             continue
 
 
-def _check_archive(stream: io.BytesIO) -> None:
-    """Raise if the zip is damaged, beyond a limit, or not a workbook that openpyxl reads."""
-    with zipfile.ZipFile(stream) as archive:
-        members = {member.filename.casefold(): member for member in archive.infolist()}
-        if len(archive.infolist()) > _MAX_MEMBERS or len(members) < len(archive.infolist()):
+def _tidied(stream: io.BytesIO) -> io.BytesIO:
+    """Return the workbook in the usual namespaces, its large sheets without what holds nothing.
+
+    Raises if the zip is damaged, beyond a limit, or not a workbook that openpyxl reads.
+    """
+    tidied = io.BytesIO()
+    with zipfile.ZipFile(stream) as archive, zipfile.ZipFile(tidied, "w") as target:
+        members = archive.infolist()
+        names = {member.filename.casefold(): member for member in members}
+        if len(members) > _MAX_MEMBERS or len(names) < len(members):
             raise _Refused(f"more than {_MAX_MEMBERS} members, or two of one name")
         # A member with a wrong listed size cannot exceed it: zipfile stops there, with a CRC error.
-        if sum(member.file_size for member in members.values()) > _INFLATED:
+        if sum(member.file_size for member in members) > _INFLATED:
             raise _Refused(f"it inflates to more than {_INFLATED >> 20} MiB")
-        if "xl/workbook.xml" not in members:
+        if "xl/workbook.xml" not in names:
             raise zipfile.BadZipFile("it has no xl/workbook.xml")
-        if bad := archive.testzip():
-            raise zipfile.BadZipFile(f"bad CRC-32 of {bad!r}")
-        if b"http://purl.oclc.org/ooxml/" in archive.read(members["xl/workbook.xml"]):
-            raise _Refused("a Strict Open XML workbook; save it as an ordinary Excel workbook")
+        book = archive.read(names["xl/workbook.xml"])
+        if len(_SHEET.findall(book)) > _MAX_MEMBERS:
+            raise _Refused(f"it lists more than {_MAX_MEMBERS} sheets")
+        size, is_strict = 0, _STRICT.search(book)
+        for member in members:
+            data = archive.read(member)
+            if is_strict:
+                data = _STRICT.sub(rb"http://schemas.openxmlformats.org/\1/2006/\2", data)
+            # Without their neighbours, rows and cells that do not say their place would lie elsewhere.
+            if len(data) > _LARGE_SHEET and not _WITHOUT_PLACE.search(data):
+                data = _EMPTY_ROW.sub(b"", _EMPTY_CELL.sub(b"", data))
+            size += len(data)
+            if size > _FILLED:
+                raise _Refused(f"what it holds inflates to more than {_FILLED >> 20} MiB")
+            target.writestr(member.filename, data)
+    return tidied
 
 
 def _forbid_document_types() -> None:
@@ -118,7 +143,7 @@ def _sheets(stream: io.BytesIO) -> list[Any]:
         for count, (number, filled) in enumerate(parser.parse(), start=1):
             cells += len(filled)
             letters += sum(len(value) for _, value in filled if isinstance(value, str))
-            if count > MAX_ROWS or cells > MAX_CELLS or letters > _OUTPUT:
+            if count > _MAX_EMPTY or cells > MAX_CELLS or letters > _OUTPUT:
                 raise _Refused(
                     f"sheet {page.title!r}, row {number:,}: beyond the limits of {MAX_ROWS:,} rows, "
                     f"{MAX_CELLS:,} filled cells and {_OUTPUT >> 20} MiB of text"
