@@ -161,7 +161,7 @@ def test_a_broken_workbook_stops_who_needs_grades(
 ) -> None:
     """Who asks for none of them does not fetch it, and is served also once it is here."""
     broken = shutil.copytree(tree, tmp_path / "broken")
-    write_xlsx(broken / "phantom_grading.xlsx", [row(901, verse_ID="x")])
+    write_xlsx(broken / "phantom_grading.xlsx", [row(901, verse_ID="x y")])
     patches = {"unit": "patch", "sampling": "level", "patch_size": 16, "release": "lab"}
     with locked(broken, monkeypatch):
         before = vd.load_split("training", **patches)

@@ -193,9 +193,10 @@ def _page(data: bytes, name: str) -> tuple[str, list[str], _Cells]:
     if len(chosen) == 1:
         return chosen[0]
     listed = ", ".join(repr(title) for title, *_ in chosen or pages) or "none"
+    then = "Keep the valid one, and call it" if chosen else "Gradings go into one that is called"
     error = ValidationFailed(
         f"{name}: {len(chosen) or 'no'} sheets have the headings of the gradings; its sheets are "
-        f"{listed}. Keep the valid one, and call it {SHEET!r}."
+        f"{listed}. {then} {SHEET!r}."
     )
     raise error if chosen else _Other(error)
 
