@@ -7,7 +7,7 @@ The rules of a row of the workbook hold on all its 160 rows. It is supplement E1
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import ValidationError, model_validator
 
@@ -146,6 +146,7 @@ _PATIENTS: Final = "patient table of the user"
 _CT_JSON: Final = "_ct.json"
 
 GradeStatus = Literal["graded", "foreign_material", "not_assessed", "no_mask"]
+STATUSES: Final[tuple[GradeStatus, ...]] = get_args(GradeStatus)
 FractureType = Literal["none", "wedge", "biconcave", "crush"]
 Level = Literal[
     "C1", "C2", "C3", "C4", "C5", "C6", "C7",
