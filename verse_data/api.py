@@ -621,6 +621,13 @@ def dataset_of(name: str, settings: config.Config) -> Repository:
                 f"mv {quote(str(place))} {quote(str(settings.releases))}"
             )
         )
+    if (place / "objects").is_dir() and not (place / ".git").exists():
+        away = place.with_name(f"{name}.git")
+        raise UsageError(
+            f"{place} is a bare clone, which has no files to read. Make the release from it: "
+            f"mv {quote(str(place))} {quote(str(away))} && "
+            f"{command(place, 'lock', '--from-sibling', quote(str(away)))}"
+        )
     return Repository(place, config=settings)
 
 

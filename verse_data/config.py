@@ -23,6 +23,7 @@ OSF_API_VARIABLE = "VERSE_DATA_OSF_API"
 OSF_SITE_VARIABLE = "VERSE_DATA_OSF_SITE"
 OSF_TOKEN_VARIABLE = "VERSE_DATA_OSF_TOKEN"  # noqa: S105 - a variable's name, not a token
 
+_LONGEST = 3500  # of the 4,096 bytes of any path, what files below the root leave
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"", "0", "false", "no", "off"}
 
@@ -154,7 +155,16 @@ def resolve(*, root: str | os.PathLike[str] | None = None, offline: bool | None 
 
 
 def _absolute(folder: str | os.PathLike[str]) -> Path:
-    return Path(folder).expanduser().absolute()
+    try:
+        path = Path(folder).expanduser().absolute()
+        if max(map(len, map(os.fsencode, path.parts))) > 255 or len(os.fsencode(path)) > _LONGEST:
+            raise ValueError(f"too long a path: {len(os.fsencode(path))} bytes")  # noqa: TRY301
+    except (OSError, RuntimeError, ValueError) as error:
+        # Also: the working folder was removed, or there is no such user.
+        raise UsageError(
+            f"{folder}: {error}. Choose another place: --root, {HOME_VARIABLE}."
+        ) from error
+    return path
 
 
 def _token_from_environment() -> str | None:

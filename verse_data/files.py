@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from verse_data.errors import DiskFull, PermissionDenied, StorageError, VerseDataError
+from verse_data.errors import DiskFull, PermissionDenied, StorageError, UsageError, VerseDataError
 
 _PREFIX: Final = ".tmp-"
 _STALE_SECONDS: Final = 24 * 3600
@@ -110,7 +110,10 @@ def _translated(error: OSError, path: Path, needed: int | None) -> StorageError:
             f"{path} may not be read or written by user id {os.getuid()}: {error.strerror}. "
             f"Fix its permissions, or set VERSE_DATA_HOME to a folder of yours."
         )
-    return StorageError(f"{path}: {error.strerror or error}. Check the disk and run it again.")
+    size = f" ({len(os.fsencode(path)):,} bytes)" if error.errno == errno.ENAMETOOLONG else ""
+    return StorageError(
+        f"{path}: {error.strerror or error}{size}. Check the disk and run it again."
+    )
 
 
 def nearest_existing(path: Path) -> Path:
@@ -118,11 +121,15 @@ def nearest_existing(path: Path) -> Path:
     return next(place for place in (path, *path.parents) if place.exists())
 
 
+def staged_path(final: Path) -> Path:
+    """Return a new temporary path of this process beside `final`."""
+    return final.parent / f"{_PREFIX}{process_name()}@{secrets.token_hex(4)}@{final.name}"
+
+
 @contextmanager
 def staging(final: Path, *, needed: int | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `final` to build it at; remove what is left there at the end."""
-    name = f"{_PREFIX}{process_name()}@{secrets.token_hex(4)}@{final.name}"
-    staged = final.parent / name
+    staged = staged_path(final)
     with storage_errors(final.parent):
         final.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -133,7 +140,11 @@ def staging(final: Path, *, needed: int | None = None) -> Iterator[Path]:
 
 
 def write_file(final: Path, content: bytes) -> None:
-    """Write `content` to `final` atomically, replacing what was there."""
+    """Write `content` to `final` atomically, replacing the file that was there."""
+    with storage_errors(final):
+        if final.exists() and not final.is_file():
+            # As root, a rename would put a file in the place of /dev/null.
+            raise UsageError(f"{final} is no plain file, and is not replaced. Name a file.")
     with staging(final) as staged:
         with staged.open("wb") as stream:
             stream.write(content)

@@ -91,7 +91,8 @@ class Workbook:
         files = {file.sha256: file.path for file in listed} or published
         name = shlex.quote([*files.values(), "WORKBOOK.xlsx"][0].rsplit("/", 1)[-1])
         origin = (
-            f"One has the sheet and headings of {_E1}. Bring it from where the release was made"
+            f"Bring grades as an .xlsx or .csv with the sheet and headings of {_E1}: a row for each "
+            f"series, a column for each level"
         )
         if files.keys() & published.keys():
             origin = f"It is {_E1}; OSF does not have it. Download it there"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +99,56 @@ def test_an_unforeseen_error_is_told_with_its_traceback(monkeypatch: pytest.Monk
     assert (
         "error: unexpected RuntimeError: unforeseen\nThis is a fault of verse-data" in done.stderr
     )
+
+
+@pytest.mark.parametrize("words", ["status", "query", "folds --k 2 --json", "releases"])
+def test_a_folder_that_was_removed_keeps_nothing_from_being_read(words: str, root: Path) -> None:
+    """The caller's own folder is not needed, and no dataset is called damaged for its sake."""
+    verb, *more = words.split()
+    asked = " ".join([verb, *(["phantom"] if verb != "releases" else []), *more])
+    gone = root.parent / "gone"
+    gone.mkdir()
+    line = f"cd {shlex.quote(str(gone))} && rmdir ../gone && {sys.executable} -m verse_data {asked}"
+    done = subprocess.run(
+        ["bash", "-c", line],
+        env={**os.environ, "VERSE_DATA_HOME": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["status", "phantom", "--root", "~nobody-of-this-name/x"],
+        ["status", "phantom", "--root", "x" * 300],
+        ["query", "phantom", "--out", "x" * 300 + ".csv"],
+        ["lock", "lab", "--from-tree", "x" * 300],
+        ["lock", "lab", "--from-lock", "x" * 300],
+        ["adopt", "phantom", "x" * 300],
+        ["leaks", "x" * 300],
+        ["report", "verse19", "--patients", "x" * 300],
+        ["query", "phantom", "--out", "pipe.csv"],
+        ["folds", "phantom", "--k", "2", "--out", "pipe.csv"],
+        ["folds", "phantom", "--k", "2", "--out", "."],
+        ["lock", "lab", "--from-tree", "\udcff"],
+        ["query", "phantom", "\udcff == 1"],
+    ],
+)
+def test_odd_paths_are_no_fault_of_ours(
+    words: list[str], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names that cannot be are refused in a line, and what is no plain file is not replaced."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.csv")
+    done = verse_data(*words, VERSE_DATA_HOME=str(root))
+
+    assert done.returncode in {2, 3, 6}
+    assert "Traceback" not in done.stderr
+    assert Path("pipe.csv").is_fifo()
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,9 @@ def test_get_takes_only_what_is_chosen(lab: Lab) -> None:
     assert [f.path for f in lab.dataset.lock().files if lab.dataset.has(f)] == [
         "dataset-labtraining/derivatives/sub-verse901/sub-verse901_seg-vert_msk.nii.gz"
     ]
+    offline = lab.call("get", "lab", "--subject", "verse901", "--dry-run", "--offline")
+    assert offline.stdout == "0 of 4 files would come, 0 bytes\n"
+    assert offline.stderr == "3 need the network, which is forbidden (offline)\n"
     assert "'masks' is none of ct, " in lab.call("get", "lab", "--role", "masks").stderr
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
+import re
 import subprocess
 import sys
 import threading
@@ -39,7 +41,7 @@ def clone(origin: Repository, root: Path, *options: str) -> Repository:
     """Clone a release by plain git to where this package looks for it."""
     path = root / "releases" / "lab"
     path.parent.mkdir(parents=True)
-    call(root, "git", "clone", "-q", *options, str(origin.path), str(path))
+    call(root, "git", "clone", "-q", *options, f"file://{origin.path}", str(path))
     return Repository(path)
 
 
@@ -150,6 +152,24 @@ def test_a_second_sibling_is_asked_where_the_first_is_no_use(
     assert right(copy)
 
 
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_dry_run_counts_only_what_a_source_holds(
+    origin: Repository, tmp_path: Path, *, offline: bool
+) -> None:
+    """What no sibling has is to adopt, and what only the network has does not come offline."""
+    copy = clone(origin, tmp_path / "b")
+    lost, *_ = files = origin.lock().files
+    origin.store.remove(lost)
+    ask = ["lab", "--root", str(tmp_path / "b"), "--offline" if offline else "--online"]
+    plan = CliRunner().invoke(app, ["get", *ask, "--dry-run", "--json"])
+    told = CliRunner().invoke(app, ["status", *ask[:3]])
+
+    assert json.loads(plan.stdout)["missing"] == [file.path for file in files[1:]]
+    assert json.loads(plan.stdout)["to_adopt"] == [lost.path]
+    assert f"1 to adopt, as they have no address ({lost.path})" in told.stderr
+    assert len(copy.fetch(files).fetched) == 14
+
+
 def test_a_sibling_needs_no_network(
     origin: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +260,26 @@ def test_what_only_a_server_has_comes_by_git_annex(
     }
 
 
+def test_variables_of_a_git_hook_reach_no_call(
+    store: str, origin: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What points git to another repository is not passed on, nor by DataLad and git-annex."""
+    names = call(tmp_path, "git", "rev-parse", "--local-env-vars").split()
+    for name in (*names, "GIT_TRACE", "GIT_SSH_COMMAND"):
+        monkeypatch.setenv(name, "/dev/null")
+    # With another PATH, git and git-annex are looked up and asked for their versions again.
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}{os.pathsep}{tmp_path}")
+
+    locked = lock_tree("lab", tmp_path / "tree", root=tmp_path / "b", check=False)
+    cloned = vd.lock_sibling("lab", store, root=tmp_path / "c")
+
+    assert locked.commit == cloned.commit == origin.commit()
+    assert len(cloned.fetch().fetched) == 15
+    for name in names:  # DataLad, which ran in this process, removed them
+        monkeypatch.setenv(name, "/dev/null")
+    assert cloned.datalad.repo.get_hexsha("v1") == origin.commit()
+
+
 def test_other_special_remotes_stay_off(origin: Repository, tmp_path: Path) -> None:
     """A remote that its owner wants enabled, of any type but a RIA store's, is named and not started."""
     options = (
@@ -282,13 +322,14 @@ def test_a_sibling_that_is_not_what_its_lock_says_is_refused(
         ("--upload-pack=touch evil", UrlRefused),
         ("ria+file:///nowhere#lab", UrlRefused),
         ("/nowhere", StorageError),
+        ("http://127.0.0.1:9", StorageError),
     ],
 )
 def test_a_place_that_is_no_sibling_is_refused(
     tmp_path: Path, url: str, error: type[Exception]
 ) -> None:
-    """What could start a program, names no dataset, or is not there makes nothing."""
-    with pytest.raises(error):
+    """What could start a program, names no dataset, or is not there makes nothing; a next step is named."""
+    with pytest.raises(error, match=r"such as ria\+file|Name the dataset after|git ls-remote"):
         vd.lock_sibling("lab", url, root=tmp_path / "b")
     assert not list((tmp_path / "b").rglob("*.json"))
 
@@ -302,6 +343,46 @@ def test_a_sibling_without_versions_or_of_another_name_is_refused(
     call(origin.path, "git", "tag", "-d", "v1")
     with pytest.raises(IntegrityError, match="git push SIBLING --tags"):
         vd.lock_sibling("lab", str(origin.path), root=tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--no-tags"], ["lacks the tags", "fetch --tags"]),
+        (["--no-tags", "--depth=1"], ["lacks the tags", "fetch --tags"]),
+        (["--no-tags", "--origin=lab", "--no-checkout"], ["lacks the tags", "fetch --tags"]),
+        (["--bare"], ["is a bare clone", "lab.git && verse-data lock lab --from-sibling"]),
+        (["--mirror"], ["is a bare clone", "lab.git && verse-data lock lab --from-sibling"]),
+    ],
+)
+def test_a_clone_that_is_not_whole_names_what_makes_it_so(
+    origin: Repository, tmp_path: Path, options: list[str], words: list[str]
+) -> None:
+    """Nothing is written to it, and the command that is named makes it the release."""
+    copy = clone(origin, tmp_path / "b", *options)
+    with pytest.raises(UsageError) as caught:
+        lock_tree("lab", tmp_path / "tree", root=tmp_path / "b", check=False)
+    with pytest.raises(UsageError, match=re.escape(str(caught.value))):
+        open_release("lab", root=tmp_path / "b")
+    assert all(word in str(caught.value) for word in words)
+
+    if "lacks" in words[0]:
+        call(tmp_path, *re.search("(git -C .*? fetch --tags)", str(caught.value))[1].split())
+    else:
+        copy.path.rename(copy.path.with_name("lab.git"))
+        vd.lock_sibling("lab", str(copy.path.with_name("lab.git")), root=tmp_path / "b")
+    assert open_release("lab", root=tmp_path / "b").commit == origin.commit()
+
+
+def test_a_shallow_clone_of_a_later_version_says_how_the_others_come(
+    origin: Repository, tmp_path: Path
+) -> None:
+    """It serves the version that it has; what is asked besides comes with its tag."""
+    publish_smaller(origin)
+    copy = clone(origin, tmp_path / "b", "--depth=1")
+    assert copy.versions() == ("v2",)
+    with pytest.raises(UsageError, match=r"it has v2.*fetch --tags"):
+        copy.lock("v1")
 
 
 def test_choosing_what_fetches_is_noticed_and_changes_nothing(

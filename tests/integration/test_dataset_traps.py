@@ -16,12 +16,14 @@ from osf_standin.server import Handler
 from support.calls import call
 from support.trees import write_tree
 
+import verse_data as vd
 from verse_data.config import Config, resolve
 from verse_data.errors import SourceChanged, StorageError, UsageError, VerseDataError
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases import annex, import_lock
 from verse_data.releases.adopt import copy_and_hash
 from verse_data.releases.download import Servers
+from verse_data.releases.git import failure
 from verse_data.releases.http import Backoff
 from verse_data.releases.osf import walk_node
 from verse_data.releases.provenance import describe
@@ -225,6 +227,41 @@ def test_a_folder_in_the_way_is_refused_and_no_repository_around_it_is_written(
     assert sorted(place.parent.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        (["y" * 100] * 4, r"too long for git-annex: \d+ bytes"),
+        (["é" * 50] * 5, r"too long for git-annex: \d+ bytes"),  # counted in bytes
+        (["y" * 300], r"too long.* \d+ bytes"),
+        (["y" * 200] * 20, r"too long.* \d+ bytes"),
+    ],
+)
+def test_a_place_with_a_long_path_is_refused_before_anything_is_written(
+    parts: list[str], text: str, tmp_path: Path
+) -> None:
+    """git-annex opens no database there, or the system no file; the path's length is told."""
+    tree = write_tree(tmp_path / "tree")
+    with pytest.raises(VerseDataError, match=text):
+        vd.lock_tree("lab", tree, root=tmp_path.joinpath(*parts), check=False)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["tree"]
+
+
+def test_a_release_that_was_moved_to_a_long_path_is_read_and_not_written(tmp_path: Path) -> None:
+    """Reading needs no git-annex; adopting is refused before a file is copied."""
+    tree = write_tree(tmp_path / "tree")
+    commit = vd.lock_tree("lab", tree, root=tmp_path / "a", check=False).commit
+    deep = tmp_path.joinpath(*["y" * 100] * 5)
+    deep.parent.mkdir(parents=True)
+    (tmp_path / "a").rename(deep)
+    moved = vd.open_release("lab", root=deep)
+
+    assert moved.commit == commit
+    assert moved.files.content(moved.lock.files[0]).is_file()
+    with pytest.raises(StorageError, match=r"too long for git-annex: \d+ bytes"):
+        moved.files.adopt([tree])
+
+
 def test_publishing_again_ends_what_a_kill_left_undone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,3 +380,23 @@ def test_a_token_that_cannot_be_one_is_refused_and_not_shown(
     with pytest.raises(UsageError, match="VERSE_DATA_OSF_TOKEN") as caught:
         resolve()
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("printed", "reason"),
+    [
+        (
+            "git-annex: not enough free space (use --force to override this check)",
+            "not enough free space",
+        ),
+        ("Unable to lock.\n(Use --force to proceed.)\ninit: 1 failed\n", "Unable to lock."),
+        ("fatal: refusing to merge\nhint: use --force\n", "fatal: refusing to merge"),
+        ("git-annex: Old repository. Upgrade it: git annex upgrade", "git-annex: Old repository."),
+    ],
+)
+def test_what_git_and_git_annex_advise_is_not_passed_on(
+    printed: str, reason: str, tmp_path: Path
+) -> None:
+    """Their --force does other things than ours is for; the reason alone is told."""
+    text = str(failure(tmp_path, "git-annex get", printed.encode()))
+    assert text.endswith((f"failed: {reason}", f"failed: git-annex: {reason}"))

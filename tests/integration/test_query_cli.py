@@ -58,6 +58,17 @@ def test_query_prints_rows_and_says_how_many(verse_data: Run, root: Path) -> Non
     assert err.startswith(f"{len(rows)} of ")
 
 
+@pytest.mark.parametrize("how", [["--json"], ["--csv"], ["--out", "rows.csv"]])
+def test_a_condition_says_how_many_rows_fit_however_they_are_written(
+    how: list[str], verse_data: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The count is on stderr, beside data that go to a program or a file."""
+    monkeypatch.chdir(tmp_path)
+    assert " vertebrae\n" in verse_data("query", "phantom", "grade >= 2", *how)[2].replace(
+        " of ", "", 1
+    )
+
+
 def test_json_and_csv_are_nothing_but_data(verse_data: Run, root: Path) -> None:
     """Both hold every column and the same rows; missing is null, and empty."""
     _, as_json, _ = verse_data("query", "phantom", "missing(grade)", "--json")

@@ -15,6 +15,7 @@ from tests.support.workbooks import row
 from verse_data import api
 from verse_data.cli.main import app
 from verse_data.errors import ValidationFailed
+from verse_data.releases.catalog import load_catalog
 from verse_data.tables.schemas import SCHEMA_VERSION
 
 REAL = Path(__file__).parents[3] / "shared/data/verse19/ryai190138_AppendixE1.xlsx"
@@ -114,6 +115,45 @@ def test_a_report_that_differs_ends_with_code_3(tmp_path: Path) -> None:
     assert "160 ≠ 1" in result.stdout
     assert isinstance(result.exception, ValidationFailed)
     assert "published figures of verse19 differ" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("subject_id,sex\nverse004,X\n", "row 2, column sex"),
+        ("subject_id,sex\nverse004\n", "row 2"),
+        ("subject,sex\n4,F\n", "row 1"),
+        ("subject_id,sex\n4,\xfc\n", "not a CSV file in UTF-8"),
+    ],
+)
+def test_a_report_names_the_file_with_the_wrong_row(text: str, where: str, tmp_path: Path) -> None:
+    """Also where the workbook and the patient table are files of the same name."""
+    (tmp_path / "grades").mkdir()
+    book = workbooks.write_csv(tmp_path / "grades" / "data.csv", [row(4)])
+    patients = tmp_path / "data.csv"
+    patients.write_bytes(text.encode("latin1"))
+    result = run("report", "verse19", "--workbook", str(book), "--patients", str(patients))
+
+    assert isinstance(result.exception, ValidationFailed)
+    assert str(patients) in str(result.exception)
+    assert where in str(result.exception)
+    assert str(book) not in str(result.exception)
+
+
+def test_a_report_blames_the_file_that_a_figure_comes_from(tmp_path: Path) -> None:
+    """Sex is checked in the patient table, and all else in the workbook that was given."""
+    if not REAL.exists():
+        pytest.skip(f"the real workbook is not at {REAL}: this test needs it")
+    patients = tmp_path / "patients.csv"
+    known = [known.subject_id for known in load_catalog("verse19").expected]
+    patients.write_text("subject_id,sex\n" + "".join(f"{name},F\n" for name in set(known)))
+    words = ("report", "verse19", "--patients", str(patients), "--workbook")
+    real = run(*words, str(REAL))
+    other = run(*words, str(workbooks.write_csv(tmp_path / "grades.csv", [row(4)])))
+
+    assert str(real.exception).endswith(f"Check the sex in {patients}.")
+    assert str(other.exception).endswith(f"the published one: {tmp_path / 'grades.csv'}")
+    assert "verse-data get verse19 --role centroids" in real.stderr
 
 
 def test_a_report_without_published_figures_says_that_alone(tmp_path: Path) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from support.command import verse_data
 
 from verse_data.errors import UrlRefused
 from verse_data.records.lock import LockedFile
@@ -127,3 +131,117 @@ def test_addresses_on_osf_are_made_from_ids_and_come_first():
     assert (
         download_url("http://127.0.0.1:1", "ab", 1) == "http://127.0.0.1:1/download/ab/?version=1"
     )
+
+
+@pytest.fixture
+def proxy(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Serve a proxy that answers every request with one status."""
+
+    def answer() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:  # closed
+                return
+            with connection:
+                connection.recv(65536)
+                connection.sendall(
+                    f"HTTP/1.1 {request.param}\r\nContent-Length: 0\r\n\r\n".encode()
+                )
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def told(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the error of asking OSF with these settings alone, in at most one try."""
+    for stem in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", *BUNDLES):
+        for name in (stem, stem.upper()):
+            monkeypatch.delenv(name, raising=False)
+    done = verse_data("lock", "verse19", **variables)
+    assert "Traceback" not in done.stderr
+    assert "Tried" not in done.stderr
+    assert done.returncode in {5, 7}
+    return done.stderr.splitlines()[-1]
+
+
+BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+@pytest.mark.parametrize("variable", BUNDLES)
+@pytest.mark.parametrize("content", [None, "", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n"])
+def test_certificates_that_are_none_are_named_at_once(
+    variable: str, content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is absent, empty or no PEM file lets no request succeed: no second is made."""
+    bundle = tmp_path / "ca.pem"
+    if content is not None:
+        bundle.write_text(content)
+    proxies = {"HTTPS_PROXY": "http://127.0.0.1:9"}  # so that no name is looked up
+
+    text = told({**proxies, variable: str(bundle)}, monkeypatch)
+    assert f"{variable}={bundle} holds no certificates" in text
+    assert "Unset it" in text
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("http://127.0.0.1:9", "The proxy is not there (Connection refused)"),
+        ("http://nobody.invalid:3128", "The proxy is not there ("),
+        ("http://", "Check how the proxy is written"),
+        ("http://host:port", "Check how the proxy is written"),
+        ("http://[::1", "Check how the proxy is written"),
+        ("http://a b:3128", "Check how the proxy is written"),
+        ("ftp://127.0.0.1:9", "Check how the proxy is written"),
+        ("socks5h://127.0.0.1:9", "pip install pysocks"),
+    ],
+)
+def test_a_proxy_that_cannot_work_is_named_at_once(
+    variable: str, address: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cause and the variable to change are told; an odd NO_PROXY changes nothing."""
+    text = told({variable: address, "NO_PROXY": "[::1,10.0.0.0/99,http://x/,*.y,,"}, monkeypatch)
+    assert why in text
+    assert variable in text
+
+
+@pytest.mark.parametrize(
+    ("proxy", "status"), [("407 Log In", 407), ("403 Forbidden", 403)], indirect=["proxy"]
+)
+def test_a_proxy_that_refuses_is_asked_once(
+    proxy: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its status is told, and what to write where."""
+    why = f"(status {status}). Change HTTPS_PROXY; one that wants a password is written http://USER"
+    assert why in told({"HTTPS_PROXY": proxy}, monkeypatch)
+
+
+@pytest.mark.parametrize("proxy", ["407 Log In"], indirect=True)
+def test_a_proxy_of_plain_http_wants_a_password_too(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer is told to be the proxy's, and not the mirror's."""
+    mirror = {"VERSE_DATA_OSF_API": "http://10.1.2.3/v2"}
+    assert "the proxy wants a user and a password" in told(
+        {"HTTP_PROXY": proxy, **mirror}, monkeypatch
+    )
+
+
+def test_an_https_address_of_a_proxy_that_speaks_http_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """urllib3 calls it a failure of the proxy, of which another try could get rid."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        address = f"https://127.0.0.1:{server.getsockname()[1]}"
+        assert "Write http:// in HTTPS_PROXY" in told({"HTTPS_PROXY": address}, monkeypatch)

@@ -580,6 +580,20 @@ def test_two_scans_of_one_series_share_no_row(stems: tuple[str, str], tmp_path: 
     assert ("verse004", "") not in found(made.findings, "missing-scan")
 
 
+@pytest.mark.parametrize("has_workbook", [True, False])
+def test_series_labels_that_no_row_is_of_are_shared_without_a_finding(
+    tmp_path: Path, *, has_workbook: bool
+) -> None:
+    """The 0 of split-0 numbers the series of each of two people, and is the name of none."""
+    root = tmp_path / "tree"
+    for stem in ("verse004_split-0", "verse005_split-0", "verse006", "verse006_ses-2"):
+        write_scan(root, stem, TEN_TO_FOUR)
+    if has_workbook:
+        workbooks.write_csv(root / "grading.csv", [row(7)])
+
+    assert not found(tables(root).findings, "series-shared")
+
+
 def test_both_layouts_of_one_series_are_one_scan(tmp_path: Path) -> None:
     """A MICCAI file beside the same series in the subject-based layout is a second file, and no second scan."""
     root = tmp_path / "tree"

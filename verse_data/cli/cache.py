@@ -11,9 +11,10 @@ import typer
 import verse_data as vd
 from verse_data import config, progress
 from verse_data.cli import options as opt
-from verse_data.cli.common import chosen_scans, first, note, print_answer, print_json, print_table
+from verse_data.cli.common import chosen_scans, note, print_answer, print_json, print_table
 from verse_data.cli.overview import Overview
 from verse_data.errors import IntegrityError, StorageError, UsageError, counted, did_you_mean
+from verse_data.problems import shown
 
 app = typer.Typer()
 group = typer.Typer(
@@ -156,7 +157,7 @@ def verify(
     texts = [str(error) for found in damaged.values() for error in found]
     if as_json:
         print_json({"damaged": list(damaged), "findings": texts})
-    note(*first(texts))
+    note(*shown(texts))
     if damaged and not repair:
         stores = counted(len(damaged), "store is damaged", "stores are damaged")
         raise IntegrityError(f"{stores}; remove what is damaged with --repair.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from verse_data.records.lock import LockedFile
     from verse_data.release import Release
 
-_SHOWN: Final = 20
 _PIPE_WIDTH: Final = 1000
 _PROSE_WIDTH: Final = 16
 """Fewest columns of a terminal in which prose is readable."""
@@ -25,12 +24,6 @@ _PROSE_WIDTH: Final = 16
 def note(*lines: str) -> None:
     """Write lines to stderr, so that stdout has only data."""
     sys.stderr.write("".join(f"{line}\n" for line in lines))
-
-
-def first(lines: Sequence[str]) -> list[str]:
-    """Return the first 20 lines of a long list, and how many more there are."""
-    more = [f"and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else []
-    return [*lines[:_SHOWN], *more]
 
 
 def print_json(value: Any) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 import warnings
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -21,10 +22,7 @@ from verse_data.config import __version__
 from verse_data.errors import IncompleteTable, StorageError, VerseDataError
 
 _STOP_CODES = {128 + signal.SIGINT, 128 + signal.SIGTERM}
-_MACHINE_ERRORS = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
-    *(errno.EACCES, errno.EPERM, errno.EROFS),
-}
+_UNNAMED = {errno.ENOENT: "the folder in which this was started"}  # it was removed
 
 app = typer.Typer(
     name="verse-data",
@@ -87,9 +85,11 @@ def run() -> None:
         note(f"error: {error}")
         raise SystemExit(error.exit_code) from None
     except Exception as error:  # noqa: BLE001 - every error gets a message and an exit code
-        if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
-            place = error.filename or "standard output, or a file that was open"
-            note(f"error: {place}: {error.strerror}. Check the disk and run it again.")
+        if isinstance(error, OSError) and error.errno is not None:
+            unnamed = _UNNAMED.get(error.errno, "standard output, or a file that was open")
+            note(
+                f"error: {error.filename or unnamed}: {error.strerror}. Check it and run this again."
+            )
             _flush_stdout()
             raise SystemExit(StorageError.exit_code) from None
         note(
@@ -101,10 +101,12 @@ def run() -> None:
 
 
 def _open_closed_streams() -> None:
-    """Discard output if the caller closed stdout or stderr (``>&-``)."""
+    """Discard output if the caller closed stdout or stderr (``>&-``); print any name, escaped at need."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream := getattr(sys, name), TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _flush_stdout() -> None:

@@ -18,7 +18,6 @@ from verse_data.cli import options as opt
 from verse_data.cli.common import (
     chosen_files,
     chosen_scans,
-    first,
     note,
     print_answer,
     print_facts,
@@ -26,6 +25,7 @@ from verse_data.cli.common import (
     print_table,
 )
 from verse_data.errors import IntegrityError, UsageError
+from verse_data.problems import shown
 
 if TYPE_CHECKING:
     from verse_data.records.lock import LockedFile, ReleaseLock
@@ -116,7 +116,7 @@ def lock(
 
 def _note_no_grades(made: Release, before: Release) -> None:
     """Say that a version lists no workbook, what gives it one, and which tables are none."""
-    note(*first([f"not the grading workbook: {why}" for why in made.workbook.others.values()]))
+    note(*shown([f"not the grading workbook: {why}" for why in made.workbook.others.values()]))
     lost = before.workbook.listed
     for path in [file.path for file in lost]:
         again = _command(made, "adopt", shlex.quote(path.rpartition("/")[2]))
@@ -245,28 +245,25 @@ def get(
 
 def _print_plan(opened: Release, files: list[LockedFile], *, as_json: bool) -> None:
     """Print which of `files` would be fetched, and which have no source."""
-    from verse_data.releases.repository import status as status_of
-
-    sourceless = set(status_of(opened.files, opened.version).to_adopt)
-    to_adopt = [file.path for file in files if file.path in sourceless]
-    planned = {
-        file.path: file
-        for file in files
-        if file.path not in sourceless and not opened.files.has(file)
-    }
+    held, near, offline = opened.files, opened.files.siblings(), opened.config.offline
+    lacking = [file for file in files if not held.has(file)]
+    to_adopt = [file.path for file in lacking if not held.has_source(file, near)]
+    planned = {f.path: f for f in lacking if held.has_source(f, near, offline=offline)}
     total = sum({file.annex_key: file.size for file in planned.values()}.values())
     if as_json:
         facts = {"files": len(planned), "bytes": total}
         print_json({**facts, "missing": list(planned), "to_adopt": to_adopt})
         return
     sys.stdout.write(f"{len(planned):,} of {len(files):,} files would come, {total:,} bytes\n")
+    if remote := len(lacking) - len(planned) - len(to_adopt):
+        note(f"{remote:,} need the network, which is forbidden (offline)")
     _note_to_adopt(opened, to_adopt)
 
 
 def _note_to_adopt(opened: Release, paths: Sequence[str]) -> None:
     """Print which files have no address, and the command to adopt them."""
     if paths:
-        listed, way = ", ".join(first(paths)), _command(opened, "adopt", "PATH")
+        listed, way = ", ".join(shown(paths)), _command(opened, "adopt", "PATH")
         note(f"{len(paths):,} to adopt, as they have no address ({listed}): {way}")
 
 
@@ -311,7 +308,7 @@ def adopt(
         return
     print_facts({name: len(values) for name, values in found.items()})
     for name in ("different", "unknown", "missing"):
-        note(*first([f"{name}: {value}" for value in found[name]]))
+        note(*shown([f"{name}: {value}" for value in found[name]]))
     note(*(f"not taken as the grading workbook: {reason}" for reason in done.refused.values()))
     if done.workbook:
         note(
@@ -402,7 +399,7 @@ def _print_findings(found: Sequence[Any]) -> None:
     """Print findings by their rule, with the commands that fix them."""
     for rule, count in Counter(finding.rule for finding in found).items():
         same = [finding for finding in found if finding.rule == rule]
-        lines = first([f"{one.path or one.scan_id}: {one.message}" for one in same])
+        lines = shown([f"{one.path or one.scan_id}: {one.message}" for one in same])
         lines += [f"mend: {line}" for line in dict.fromkeys(one.command for one in same) if line]
         sys.stdout.write(f"{rule}: {count:,}\n" + "".join(f"  {line}\n" for line in lines))
 
@@ -444,7 +441,7 @@ def drop(
     sys.stdout.write(f"{len(report.dropped):,} removed ({report.bytes:,} bytes)\n")
     for kept, what in ((report.shared, "other files have too"), (report.kept, "nobody else has")):
         if kept:
-            note(*first([f"kept {file.path}: {reason}" for file, reason in kept]))
+            note(*shown([f"kept {file.path}: {reason}" for file, reason in kept]))
             note(f"{len(kept)} kept, which {what}.")
     if report.kept:
         raise typer.Exit(IntegrityError.exit_code)

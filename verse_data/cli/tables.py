@@ -81,8 +81,9 @@ def query(
     opened.require_grades(where)
     whole: pd.DataFrame = getattr(opened, table)
     rows = select(whole, where)
-    if not (as_json or as_csv or out):
+    if where is not None or not (as_json or as_csv or out):
         note(f"{len(rows):,} of {len(whole):,} {table}")
+    if not (as_json or as_csv or out):
         used = columns_used(where) if where else ()
         columns = columns or list(dict.fromkeys([*_PRINTED[table], *used]))
     if columns is not None:
@@ -236,11 +237,16 @@ def report(
         if made.cells:
             _print_figures(made)
         note(*(f"Note: {line}." for line in made.notes))
-    if made.count("differs"):
+    pairs = zip(entry.figures, made.cells, strict=True)
+    if wrong := {figure.needs for figure, cell in pairs if cell.verdict == "differs"}:
+        of_patients = sorted(wrong & {"sex", "contrast"})
+        ways = [f"Check the {' and '.join(of_patients)} in {patients}."] * bool(of_patients)
+        if len(wrong) > len(of_patients):
+            how = f"verse-data verify {release}" if workbook is None else workbook
+            ways.append(f"Check that the workbook is the published one: {how}")
         raise ValidationFailed(
             f"{made.count('differs')} of {len(made.cells)} published figures of {release} differ "
-            f"from the data at hand. Check that the workbook is the published one: "
-            f"verse-data verify {release}"
+            f"from the data at hand. {' '.join(ways)}"
         )
 
 

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import ValidationError, model_validator
 
@@ -151,6 +151,7 @@ _PATIENTS: Final = "patient table of the user"
 _CT_JSON: Final = "_ct.json"
 
 GradeStatus = Literal["graded", "foreign_material", "not_assessed", "no_mask"]
+STATUSES: Final[tuple[GradeStatus, ...]] = get_args(GradeStatus)
 FractureType = Literal["none", "wedge", "biconcave", "crush"]
 Level = Literal[
     "C1", "C2", "C3", "C4", "C5", "C6", "C7",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from verse_data import files
-from verse_data.errors import DownloadCorrupt
+from verse_data.errors import DownloadCorrupt, StorageError
 from verse_data.locks import key_lock
 from verse_data.records.lock import LockedFile
 from verse_data.records.source_file import object_path, other_object_path, size_and_digest
@@ -27,10 +27,24 @@ from verse_data.releases.git import check_writable, failure, git
 
 _OVERRIDES: Final = ("core.fsmonitor=false", "annex.alwayscompact=false")
 _INIT_SECONDS: Final = 600.0
+_LONGEST: Final = 470
+"""Bytes of a repository's path: SQLite opens no path over 512, and git-annex's databases lie inside."""
+
+
+def require_short(repository: Path, *, spare: int = 0) -> None:
+    """Raise StorageError if git-annex cannot work in `repository`, or in a path `spare` bytes longer."""
+    size = len(os.fsencode(os.path.realpath(repository)))
+    if size > _LONGEST - spare:
+        raise StorageError(
+            f"{repository}: the path is too long for git-annex: {size} bytes, where its databases can be "
+            f"opened in up to {_LONGEST - spare}. Nothing was written. Choose a shorter place, with --root or "
+            f"VERSE_DATA_HOME."
+        )
 
 
 def require_usable(repository: Path) -> None:
     """Raise now what would later keep git-annex from recording added or removed contents."""
+    require_short(repository)
     check_annex()
     git(repository, "rev-parse", "--git-dir")
 
@@ -81,6 +95,7 @@ def call_annex(
     check: bool = True,
 ) -> bytes:
     """Call git-annex in a repository that may be written, without hooks; return its output."""
+    require_short(repository)
     check_annex()
     check_writable(repository)
     every = (*_OVERRIDES, "core.hooksPath=/dev/null", *settings)

@@ -37,9 +37,9 @@ _IDENTITY: Final = {
     for role in ("AUTHOR", "COMMITTER")
     for what, value in (("NAME", AUTHOR_NAME), ("EMAIL", AUTHOR_EMAIL))
 }
-# All other GIT_ variables, as set when a git hook started us, would point git to another repository
-# or program, and are left out.
-_KEPT: Final = r"GIT_(EXEC_PATH|CONFIG_(GLOBAL|SYSTEM|NOSYSTEM|COUNT|KEY_\d+|VALUE_\d+))"
+# All other GIT_ variables, as set when a git hook started us, would point git to another repository,
+# program or setting, and are left out. `git rev-parse --local-env-vars` lists none of these.
+_KEPT: Final = r"GIT_(EXEC_PATH|CONFIG_(GLOBAL|SYSTEM|NOSYSTEM))"
 
 
 class Tool(NamedTuple):
@@ -87,7 +87,9 @@ def _check(path: str, name: str) -> Tool:
             f"{name} is not installed, or not on PATH; releases are kept with it. Install it with {how}."
         )
     try:
-        done = subprocess.run([program, argument], capture_output=True, check=False, text=True)
+        done = subprocess.run(
+            [program, argument], env=_stripped(_KEPT), capture_output=True, check=False, text=True
+        )
     except OSError as error:
         raise ToolMissing(
             f"{program} cannot be run: {error.strerror}. Install it with {how}."
@@ -102,14 +104,19 @@ def _check(path: str, name: str) -> Tool:
     return Tool(program, version[0], lowest)
 
 
-def environment_with(kept: str) -> dict[str, str]:
-    """Return this process's environment for git, without ``GIT_`` variables that are not `kept`."""
-    check_git()
-    environment = {
+def _stripped(kept: str) -> dict[str, str]:
+    """Return this process's environment without ``GIT_`` variables that are not `kept`."""
+    return {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("GIT_") or re.fullmatch(kept, name)
     }
+
+
+def environment_with(kept: str) -> dict[str, str]:
+    """Return the environment for git, without ``GIT_`` variables that are not `kept`."""
+    check_git()
+    environment = _stripped(kept)
     ours = {"PATH": search_path(environment), "LC_ALL": "C.UTF-8", "GIT_OPTIONAL_LOCKS": "0"}
     return environment | ours
 
@@ -117,6 +124,16 @@ def environment_with(kept: str) -> dict[str, str]:
 def tool_environment() -> dict[str, str]:
     """Return the environment for our own calls of git and git-annex that write."""
     return environment_with(_KEPT) | {"GIT_TERMINAL_PROMPT": "0"} | _IDENTITY
+
+
+def admit_datalad() -> None:
+    """Let DataLad, in this process, find git-annex, and work in no repository of a git hook."""
+    check_annex()
+    os.environ["PATH"] = search_path(os.environ)
+    command = ["git", "rev-parse", "--local-env-vars"]
+    listed = subprocess.run(command, env=tool_environment(), capture_output=True, check=True)
+    for name in listed.stdout.decode().split():
+        os.environ.pop(name, None)
 
 
 def shell_settings(environment: Mapping[str, str]) -> str:

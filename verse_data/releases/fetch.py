@@ -314,7 +314,7 @@ def _fetch_one(
 def _is_copied(store: ObjectStore, file: LockedFile, sibling: Sibling, advance: Advance) -> bool:
     """Copy a sibling's file, if it has a readable one with the locked content."""
     path = sibling.find(file)
-    if path is None or not os.access(path, os.R_OK):
+    if path is None:
         return False
     with store.staging(path.name) as staged:
         size, sha256 = copy_and_hash(path, staged, advance)

@@ -216,7 +216,9 @@ def _reading(folder: Path) -> Iterator[dict[str, str]]:
 
 def _read(folder: Path, environment: Mapping[str, str], *words: str, stdin: bytes = b"") -> bytes:
     """Return the output of a git command that only reads."""
-    code, printed, _ = _run(["git", *words], environment, stdin=stdin)
+    # Not in this process's own folder, which may have been removed.
+    place = Path(environment["GIT_DIR"])
+    code, printed, _ = _run(["git", *words], environment, stdin=stdin, folder=place)
     if code:
         raise IntegrityError(
             f"{folder}: git {words[0]} cannot read it; the dataset is damaged. {rebuild(folder)}"
@@ -367,6 +369,10 @@ def call_git(folder: Path, *arguments: str, stdin: bytes = b"") -> bytes:
 
 
 _NO_ROOM: Final = ("No space left", "Disk quota exceeded", "Out of diskspace")
+_ADVICE: Final = re.compile(
+    r"^hint:.*|\w+: \d+ failed$|\([^()]*--force[^()]*\)"
+    r"|[^.!?()]*(--force\b|\bgit[ -]annex \w)[^.!?()]*[.!?]?"
+)
 _LEAST_FREE: Final = 64 << 10
 """Free bytes below which no writing command succeeds."""
 
@@ -386,6 +392,8 @@ def failure(repository: Path, command: str, printed: bytes) -> StorageError:
             f"user, or, if you trust the folder, allow it once: "
             f"git config --global --add safe.directory {repository}"
         )
-    lines = complaint.strip().splitlines() or ["no message"]
-    reason = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1])
-    return GitFailed(f"{repository}: {command} failed: {reason}")
+    # What git and git-annex advise, such as --force, is often wrong for what this package does.
+    lines = [_ADVICE.sub("", line).strip() for line in complaint.splitlines()]
+    lines = [line for line in lines if line] or ["no message"]
+    reasons = [line for line in lines if line.startswith(("fatal:", "error:", "git-annex:"))]
+    return GitFailed(f"{repository}: {command} failed: {[*reasons, lines[-1]][0]}")

@@ -74,18 +74,23 @@ class History:
         fits = [tag for tag in versions if pin and self.lock(tag).digest.startswith(pin[1])]
         if len(fits) == 1:
             return fits[0]
+        more = "" if versions[-1] == f"v{len(versions)}" else f" To get all, {self._fetch_tags()}"
         raise UsageError(
             f"Release {self.name!r} at {self.path} has no version {version!r}; it has "
-            f"{', '.join(versions)}. Give one of these, or sha256:DIGEST of a lock."
+            f"{', '.join(versions)}. Give one of these, or sha256:DIGEST of a lock.{more}"
         )
+
+    def _fetch_tags(self) -> str:
+        return f"fetch them: git -C {shlex.quote(str(self.path))} fetch --tags"
 
     def _absence(self) -> str:
         """Return the message for a folder without any version."""
         get = command(self.path, "get")
         if self.exists():
             return (
-                f"{self.path} is a git repository that holds no version of {self.name}. Move it away, "
-                f"and make the release again: {get}"
+                f"{self.path} is a git repository that holds no version of {self.name}: it lacks the tags v1, "
+                f"v2, … If it is a clone, {self._fetch_tags()}. Else move it away, and make the release again: "
+                f"{get}"
             )
         return (
             f"There is no release {self.name!r} at {self.path}. Make it with: {get}, if it is a published "

@@ -31,7 +31,7 @@ from verse_data.errors import (
     UrlRefused,
     VerseDataError,
 )
-from verse_data.releases.urls import check_url, redacted, redacted_proxy, split_url
+from verse_data.releases.urls import check_url, redacted, redacted_proxy, split_url, wrong_setting
 
 if TYPE_CHECKING:
     import requests
@@ -284,7 +284,7 @@ class Http:
             )
         except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
             # Errors of requests are OSErrors.
-            raise _unreachable(error, url, proxy) from error
+            raise _unreachable(error, url, proxy, settings["verify"]) from error
         return response
 
     def retry(self, once: Callable[[], _Result], *, kept: Callable[[], int] = int) -> _Result:
@@ -373,6 +373,7 @@ _FAULTS: Final[dict[int, tuple[type[VerseDataError], int, str]]] = {
     403: (SourceChanged, 1, _HIDDEN),
     404: (SourceChanged, 1, _GONE),
     410: (SourceChanged, 1, _GONE),
+    407: (ServerUnavailable, 1, "the proxy wants a user and a password in HTTP_PROXY"),
     416: (Truncated, CORRUPT, "no bytes beyond those that are here"),
     429: (RateLimited, UNAVAILABLE, "too many requests"),
     500: (ServerUnavailable, UNAVAILABLE, "a fault of the server, or maintenance"),
@@ -397,17 +398,18 @@ def _check_status(response: requests.Response, url: str, *, redirected: bool) ->
     raise Fault(error(text), tries, after or 0.0)
 
 
-def _unreachable(error: Exception, url: str, proxy: str | None) -> Fault:
+def _unreachable(error: Exception, url: str, proxy: str | None, bundle: object) -> Fault:
     """Return the fault of a request without a response."""
     from requests import exceptions
 
     where = redacted(url) + (f" through the proxy {redacted_proxy(proxy)}" if proxy else "")
-    if isinstance(error, (exceptions.InvalidURL, exceptions.InvalidSchema)):
-        hint = " Check how the proxy is written, such as http://host:3128." if proxy else ""
-        return Fault(UrlRefused(f"{where} cannot be opened. Nothing was sent.{hint}"), 1)
+    if why := wrong_setting(error, url, proxy, bundle):
+        if isinstance(error, ValueError):
+            return Fault(UrlRefused(f"{where} cannot be opened. Nothing was sent. {why}"), 1)
+        return Fault(ServerUnavailable(f"{where}: it cannot be reached. {why}"), 1)
     tries, what = UNAVAILABLE, "it cannot be reached, or closed the connection"
     if isinstance(error, exceptions.SSLError):
-        tries, what = 1, "its certificate was not accepted"
+        tries, what = 1, "no secure connection"
     elif isinstance(error, exceptions.Timeout):
         tries, what = STALLED, "no answer in time"
     hint = "Check the network, clock and proxy of this machine"

@@ -83,9 +83,9 @@ def publish(
         require_place(path)
         if _build(path, lock, addresses):
             return "v1"
-    git.check_writable(path)
+    annex.require_usable(path)
     versions = history.versions()
-    newest = versions[-1] if versions else None
+    newest = history.resolve()
     for version in versions:
         old = history.lock(version)
         if old.content() == lock.content():
@@ -99,9 +99,8 @@ def publish(
             f"The lock was made from {path.name} {after}, and {newest} is the newest version now. "
             f"Nothing was written: make it from {newest}."
         )
-    number = int(newest.removeprefix("v")) + 1 if newest else 1
-    parent = history.commit(newest) if newest else None
-    commit = _import_beside(path, lock, number, parent, addresses)
+    number = int(newest.removeprefix("v")) + 1
+    commit = _import_beside(path, lock, number, history.commit(newest), addresses)
     if not _create_tag(path, lock, number=number, commit=commit):
         # Another process was first with this number: its version comes before ours.
         return publish(history, lock, addresses=addresses, after=after)
@@ -121,6 +120,7 @@ def require_place(path: Path) -> None:
             f"{path} exists and holds no release. Nothing was written. Move it away, or choose "
             f"another place with --root, and run this again."
         )
+    annex.require_short(path, spare=len(files.staged_path(path).name) - len(path.name))
     with files.staging(path) as probe:
         probe.touch()
 

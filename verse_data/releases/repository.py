@@ -85,6 +85,13 @@ class Repository(History):
         """Whether the content of `file` is on this machine."""
         return self.store.has(file)
 
+    def has_source(
+        self, file: LockedFile, near: Sequence[Sibling], *, offline: bool = False
+    ) -> bool:
+        """Whether an address, a folder of `near` or, perhaps, a server of `near` has a file."""
+        far = bool(self.addresses(file)) or not all(sibling.git_folder for sibling in near)
+        return (far and not offline) or any(sibling.find(file) for sibling in near)
+
     def source(self, file: LockedFile, *, version: str | None = None) -> SourceFile:
         """Return the local copy of `file`, for reading, which checks its digest first.
 
@@ -263,7 +270,7 @@ def status(repository: Repository, version: str | None = None) -> Status:
         count.update(files=1, bytes=file.size)
         if repository.has(file):
             count.update(here=1, bytes_here=file.size)
-        elif not (near or repository.addresses(file)):
+        elif not repository.has_source(file, near):
             to_adopt.append(file.path)
     total = sum(counts.values(), Counter[str]())
     counted = ("files", "here", "bytes", "bytes_here")

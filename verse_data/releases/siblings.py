@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from verse_data.errors import IntegrityError, UnsafeInput, UrlRefused, UsageErro
 from verse_data.files import digest_file
 from verse_data.records.lock import LockedFile
 from verse_data.releases import annex, git
-from verse_data.releases.environment import check_annex, search_path
+from verse_data.releases.environment import admit_datalad
 from verse_data.releases.history import History
 from verse_data.releases.import_lock import datalad_config, finish, import_version, require_place
 
@@ -49,9 +50,10 @@ class Sibling:
     git_folder: Path | None
 
     def find(self, file: LockedFile) -> Path | None:
-        """Return the path of a file with the key and size of `file`; None if there is none."""
+        """Return a path that can be read, with the key and size of `file`; None if there is none."""
         path = self.git_folder and annex.find_content(self.git_folder, file.annex_key)
-        return path if path and annex.is_whole(path, file) else None
+        is_fit = path and annex.is_whole(path, file) and os.access(path, os.R_OK)
+        return path if is_fit else None
 
     def has(self, file: LockedFile, *, excluding: Path) -> bool:
         """Whether a folder has the locked content of `file`, in another file than `excluding`."""
@@ -161,7 +163,13 @@ def clone(url: str, path: Path) -> None:
         # --no-local, since git's protocol checks objects, and copying a folder's files does not.
         options = ("--quiet", "--no-checkout", "--no-local", "--template=", "--origin=origin")
         _log.info("cloning %s", url)
-        git.call_git(path.parent, "clone", *options, "--", source, str(staged))
+        try:
+            git.call_git(path.parent, "clone", *options, "--", source, str(staged))
+        except git.GitFailed as error:
+            way = (
+                f"Nothing was kept. See whether git reaches it: git ls-remote {shlex.quote(source)}"
+            )
+            raise git.GitFailed(f"{error}. {way}") from error
         newest = _check_versions(History(staged), path.name, url)
         if is_ria:
             # As DataLad does: contents belong to the special remote of the store.
@@ -176,6 +184,7 @@ def _git_url(url: str) -> str:
     """Return the address for git clone: that of the repository in a RIA store, or `url`."""
     if not url.startswith("ria+"):
         return str(Path(url).absolute()) if Path(url).exists() else url
+    admit_datalad()
     from datalad.core.distributed.clone_utils import decode_source_spec
 
     try:
@@ -240,9 +249,7 @@ def _enable_special_remotes(repository: Path, store: str) -> None:
 
 def datalad_dataset(path: Path) -> Any:
     """Return the ``datalad.api.Dataset`` of a folder."""
-    check_annex()
-    # DataLad looks for git-annex on PATH, which lacks it unless the environment is activated.
-    os.environ["PATH"] = search_path(os.environ)
+    admit_datalad()
     from datalad.api import Dataset
 
     return Dataset(path)

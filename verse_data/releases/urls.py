@@ -1,13 +1,16 @@
-"""Which addresses this package opens, and how they look in messages."""
+"""Which addresses this package opens, how they look in messages, and what keeps all from answering."""
 
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
-from collections.abc import Sequence
+import ssl
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
@@ -103,3 +106,65 @@ def download_url(site: str, file_id: str, version: int) -> str:
     expires after a minute and must never be stored.
     """
     return f"{site}/download/{file_id}/?version={version}"
+
+
+def wrong_setting(error: Exception, url: str, proxy: str | None, bundle: object) -> str:
+    """Return which setting of the environment lets no request succeed and what to set, or nothing."""
+    why = _wrong_certificates(error, bundle) if url.startswith("https:") else ""
+    return why or (_wrong_proxy(error, url, proxy) if proxy else "")
+
+
+def _wrong_certificates(error: Exception, bundle: object) -> str:
+    """Return why no certificate can be accepted here and what to set, or nothing if that is not it."""
+    import certifi
+
+    path = certifi.where() if bundle is True else str(bundle)
+    setting = _variable(path, "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+    try:
+        if not Path(path).is_dir():
+            ssl.create_default_context(cafile=path)
+    except OSError as wrong:
+        why = wrong.strerror or wrong
+        return f"{setting}={path} holds no certificates ({why}). Unset it, or name a PEM file."
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return (
+                f"Its certificate was not accepted: {cause.verify_message}. Check this machine's clock; if "
+                f"your network has certificates of its own, name their PEM file in {setting} (now {path})."
+            )
+    return ""
+
+
+def _wrong_proxy(error: Exception, url: str, proxy: str) -> str:
+    """Return why a proxy can never answer and what to set, or nothing if that is not it."""
+    setting = _variable(proxy, f"{url.partition(':')[0].upper()}_PROXY", "ALL_PROXY")
+    for cause in _causes(error):
+        if status := re.search(r"Tunnel connection failed: (4\d\d)", str(cause)):
+            return (
+                f"The proxy refuses it (status {status[1]}). Change {setting}; one that wants a password is "
+                f"written http://USER:PASSWORD@HOST:PORT."
+            )
+        if isinstance(cause, (socket.gaierror, ConnectionRefusedError)):
+            return f"The proxy is not there ({cause.strerror}). Change or unset {setting}."
+        if isinstance(cause, ssl.SSLError) and proxy.startswith("https:"):
+            return f"The proxy is no https server ({cause.reason}). Write http:// in {setting}."
+    if "SOCKS" in str(error):
+        return f"{setting} is a SOCKS proxy, which needs a package: pip install pysocks"
+    if isinstance(error, ValueError):
+        return f"Check how the proxy is written in {setting}, such as http://host:3128."
+    return ""
+
+
+def _variable(value: str, *names: str) -> str:
+    """Return which environment variable of `names`, in either case, has a value; or the first."""
+    spellings = [spelling for name in names for spelling in (name.lower(), name)]
+    return next((name for name in spellings if os.environ.get(name) == value), names[0])
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error of requests and all that it was made of."""
+    yield error
+    reasons = (getattr(error, name, None) for name in ("reason", "original_error", "__cause__"))
+    for inner in (*error.args, *reasons):
+        if isinstance(inner, BaseException):
+            yield from _causes(inner)

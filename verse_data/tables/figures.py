@@ -142,7 +142,7 @@ def _regions(group: str, entry: CatalogEntry, vertebrae: pd.DataFrame | None) ->
         lacking -= set(points["scan_id"])
     if vertebrae is None or lacking:
         files = f"the centroid files of {len(lacking)} scans"
-        needs["vertebrae"] = f"{files}: verse-data get RELEASE --role centroids"
+        needs["vertebrae"] = f"{files}: verse-data get {entry.name} --role centroids"
     return found, needs
 
 
@@ -209,7 +209,7 @@ def _contradictions(entry: CatalogEntry, grading: Grading | None) -> Iterator[st
 
 def read_patients(path: Path) -> tuple[PatientRow, ...]:
     """Read a patient table; return one row per subject, in the order of first appearance."""
-    name, problems = path.name, list[Problem]()
+    name, problems = str(path), list[Problem]()
     people: dict[str, dict[str, str | None]] = {}
     first: dict[str, int] = {}
     columns, rows = _rows(path)
@@ -262,13 +262,13 @@ def _rows(path: Path) -> tuple[dict[str, str], list[tuple[int, dict[Any, Any]]]]
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         rows = [(reader.line_num, row) for row in reader if any(row.values())]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValidationFailed(f"{path.name}: not a CSV file in UTF-8: {error}. {_THEN}") from None
+        raise ValidationFailed(f"{path}: not a CSV file in UTF-8: {error}. {_THEN}") from None
     headings = [heading for heading in reader.fieldnames or () if heading in _NAMES]
     columns = {_NAMES[heading]: heading for heading in headings}
     if "subject_id" not in columns or not 1 < len(columns) == len(headings):
         found = ", ".join(map(repr, (reader.fieldnames or ())[:20])) or "none: the file is empty"
         raise ValidationFailed(
-            f"{path.name}, row 1: a column subject_id, and one of sex and contrast, are needed, each "
+            f"{path}, row 1: a column subject_id, and one of sex and contrast, are needed, each "
             f"once; the columns are {found}. {_THEN}"
         )
     return columns, rows

@@ -108,16 +108,7 @@ def index_findings(index: Index) -> Iterator[Finding]:
             message = "the name fits no role of either layout; the file is left alone"
             yield Finding(rule="unknown-file", severity="note", file=file.path, message=message)
     yield from _subject_findings(index)
-    series = grouped(index.scans, lambda scan: scan.series_id)
-    for name in sorted(index.shared_series):
-        listed = ", ".join(scan.scan_id for scan in series[name])
-        message = (
-            f"{len(series[name])} scans are of series {name} by name: {listed}; a row of the "
-            f"workbook could be of each of them, and is joined to none"
-        )
-        for scan in series[name]:
-            yield _of(scan, "series-shared", message)
-    yield from _gaps(index, series)
+    yield from _gaps(index)
 
 
 def _name_findings(scan: ScanFiles, index: Index) -> Iterator[Finding]:
@@ -161,9 +152,9 @@ def _subject_findings(index: Index) -> Iterator[Finding]:
             yield Finding(rule="subject-in-two-splits", subject_id=subject, message=message)
 
 
-def _gaps(index: Index, by_series: Mapping[str, list[ScanFiles]]) -> Iterator[Finding]:
+def _gaps(index: Index) -> Iterator[Finding]:
     """Yield each file that a scan lacks, and each expected series that the lock lacks."""
-    catalog = index.catalog
+    catalog, by_series = index.catalog, grouped(index.scans, lambda scan: scan.series_id)
     known = catalog.known_gaps if catalog else ()
     notes = {(gap.scan_id, role): f" (known: {gap.note})" for gap in known for role in gap.roles}
     for scan in index.scans:
@@ -218,6 +209,13 @@ def grading_findings(grading: Grading, index: Index) -> Iterator[Finding]:
         if scan.series_id not in rows:
             message = "the workbook has no row of this series"
             yield _of(scan, "scan-without-grading", message, file=sheet.file)
+        elif scan.series_id in index.shared_series:
+            same = [one.scan_id for one in index.scans if one.series_id == scan.series_id]
+            message = (
+                f"{len(same)} scans are of series {scan.series_id} by name: {', '.join(same)}; its row "
+                f"could be of each of them, and is joined to none"
+            )
+            yield _of(scan, "series-shared", message, file=sheet.file)
 
 
 def _unusual_values(row: GradingRow) -> list[tuple[str, str, str]]:

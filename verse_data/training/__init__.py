@@ -6,11 +6,11 @@ Bridges to other packages are modules of their own, loaded when imported:
 
 from __future__ import annotations
 
+from verse_data.records.tables import FRACTURE_TYPES
 from verse_data.training import transforms
 from verse_data.training.base import ScanDataset
 from verse_data.training.loader import EpochLoader
 from verse_data.training.patch import PatchDataset
-from verse_data.training.rows import FRACTURE_TYPES
 from verse_data.training.sampler import BalancedSampler, EpochSampler
 from verse_data.training.samples import centroid_voxels, pad_collate
 from verse_data.training.scans import LeftOut, ServedScan

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verse_data.errors import UsageError
+from verse_data.records.tables import FRACTURE_TYPES, STATUSES
 from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS
 from verse_data.training.scans import ScanColumns
 
@@ -24,12 +25,6 @@ Rows = npt.NDArray[np.void]
 ``FRACTURE_TYPES``), ``foreign_material``, ``has_mask``, ``status`` (index in ``STATUSES``),
 ``centroid`` (3 floats, mm, RAS+), ``bmd_mg_cm3``.
 """
-
-FRACTURE_TYPES: Final = ("none", "wedge", "biconcave", "crush")
-"""Names of the numbers in ``fracture_type``; -1 is not assessed."""
-
-STATUSES: Final = ("graded", "foreign_material", "not_assessed", "no_mask")
-"""Values of ``grade_status``."""
 
 _LABELS: Final = np.array([LABEL_OF_LEVEL[level] for level in LEVELS], dtype=np.int16)
 _CODED: Final[dict[str, tuple[str, Sequence[object]]]] = {

@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from verse_data.errors import UsageError
+from verse_data.records.tables import STATUSES
 from verse_data.spine.levels import LEVELS
 from verse_data.training.arguments import Millimetres, finite, lengths, one_of, whole
 from verse_data.training.base import ServedDataset
 from verse_data.training.crops import Region, mask_region, neighbours, read_region, spine_directions
-from verse_data.training.rows import STATUSES, Rows, as_table, read_rows, targets
+from verse_data.training.rows import Rows, as_table, read_rows, targets
 from verse_data.training.samples import Sample
 from verse_data.training.scans import OrientedScan, ServedScan
 
