@@ -21,10 +21,7 @@ from verse_data.config import __version__
 from verse_data.errors import IncompleteTable, StorageError, VerseDataError
 
 _STOP_CODES = {128 + signal.SIGINT, 128 + signal.SIGTERM}
-_MACHINE_ERRORS = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
-    *(errno.EACCES, errno.EPERM, errno.EROFS),
-}
+_MACHINE_ERRORS = {errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS}
 
 app = typer.Typer(
     name="verse-data",
@@ -87,9 +84,10 @@ def run() -> None:
         note(f"error: {error}")
         raise SystemExit(error.exit_code) from None
     except Exception as error:  # noqa: BLE001 - every error gets a message and an exit code
-        if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
+        if isinstance(error, OSError) and (_is_full(error) or error.errno in _MACHINE_ERRORS):
             place = error.filename or "standard output, or a file that was open"
-            note(f"error: {place}: {error.strerror}. Check the disk and run it again.")
+            remedy = "The disk is full: free some room" if _is_full(error) else "Check the disk"
+            note(f"error: {place}: {error.strerror}. {remedy} and run it again.")
             _flush_stdout()
             raise SystemExit(StorageError.exit_code) from None
         note(
@@ -98,6 +96,12 @@ def run() -> None:
             "This is a fault of verse-data; please report it with the lines above.",
         )
         raise SystemExit(VerseDataError.exit_code) from None
+
+
+def _is_full(error: OSError) -> bool:
+    """Whether a disk is full, also one that all folders for temporary files are on."""
+    codes = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    return error.errno in codes or "No usable temporary directory" in str(error)
 
 
 def _open_closed_streams() -> None:

@@ -69,6 +69,7 @@ def lock(
         str | None,
         typer.Option(help="OSF node to list. Default: the catalog's.", metavar="ID"),
     ] = None,
+    digest: Annotated[str | None, typer.Option(help="Refuse another lock: sha256:…")] = None,
     root: opt.Root = None,
     check: Annotated[
         bool, typer.Option(help="Read every file of the tree first, and refuse broken ones.")
@@ -79,11 +80,7 @@ def lock(
     from verse_data.api import dataset_of
     from verse_data.releases.import_lock import read_lock
 
-    sources = (from_tree, from_lock, from_sibling, node)
-    if sum(source is not None for source in sources) > 1:
-        raise UsageError(
-            "--from-tree, --from-lock, --from-sibling and --node exclude each other. Give one of them."
-        )
+    _check_sources(from_tree, from_lock, from_sibling, node, pinned=digest is not None)
     dataset = dataset_of(release, config.resolve(root=root))
     before, version = dataset.versions(), None
     if from_tree is not None:
@@ -91,7 +88,7 @@ def lock(
     elif from_sibling is not None:
         version = vd.lock_sibling(release, from_sibling, root=root).version
     elif from_lock is not None:
-        version = dataset.publish(read_lock(from_lock, dataset.config))
+        version = dataset.publish(read_lock(from_lock, dataset.config, digest=digest))
     elif node is not None or (before and release != "phantom"):
         version = dataset.publish(_list_node(dataset, node))
     made = vd.open_release(release, version=version, root=root)
@@ -110,6 +107,15 @@ def lock(
     if made.gaps:
         which = _command(made, "verify", "--level", "presence")
         note(f"{made.gaps:,} files or scans that are expected are not listed. See which: {which}")
+
+
+def _check_sources(*sources: object, pinned: bool) -> None:
+    """Refuse two sources of a version, and a digest without the second of them, a lock."""
+    if sum(source is not None for source in sources) > 1 or (pinned and not sources[1]):
+        raise UsageError(
+            "--from-tree, --from-lock, --from-sibling and --node exclude each other, and --digest "
+            "goes with --from-lock alone. Give one of them."
+        )
 
 
 def _note_lost_workbook(made: Release, before: Release) -> None:

@@ -31,6 +31,7 @@ from verse_data.errors import (
 )
 from verse_data.files import storage_errors
 from verse_data.releases.environment import environment_with, tool_environment
+from verse_data.releases.urls import redacted_text
 
 # --- reading: objects, tags and settings of any folder ---------------------------------------------
 
@@ -216,7 +217,9 @@ def _reading(folder: Path) -> Iterator[dict[str, str]]:
 
 def _read(folder: Path, environment: Mapping[str, str], *words: str, stdin: bytes = b"") -> bytes:
     """Return the output of a git command that only reads."""
-    code, printed, _ = _run(["git", *words], environment, stdin=stdin)
+    code, printed, complaint = _run(["git", *words], environment, stdin=stdin)
+    if code < 0 or any(text.encode() in complaint for text in _NO_ROOM):
+        raise failure(folder, f"git {words[0]}", complaint)  # killed, or a full disk
     if code:
         raise IntegrityError(
             f"{folder}: git {words[0]} cannot read it; the dataset is damaged. {rebuild(folder)}"
@@ -373,7 +376,7 @@ _LEAST_FREE: Final = 64 << 10
 
 def failure(repository: Path, command: str, printed: bytes) -> StorageError:
     """Return the error of a failed command of git or git-annex, from its output."""
-    complaint = printed.decode(errors="replace")
+    complaint = redacted_text(printed.decode(errors="replace"))
     free = shutil.disk_usage(repository if repository.exists() else repository.parent).free
     if free < _LEAST_FREE or any(words in complaint for words in _NO_ROOM):
         return DiskFull(
