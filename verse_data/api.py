@@ -18,6 +18,7 @@ from verse_data.errors import (
     did_you_mean,
     warn,
 )
+from verse_data.files import storage_errors
 from verse_data.grades import require_listed
 from verse_data.locks import key_lock
 from verse_data.problems import shown
@@ -655,7 +656,8 @@ def _make_release(
         )
     require_place(dataset.path)
     # Of two first calls one waits for the other, which may list OSF for minutes, and uses its result.
-    with key_lock(dataset.config.home / "walks", f"{dataset.name}.make", timeout=_LISTING_SECONDS):
+    walks, key = dataset.config.home / "walks", f"{dataset.name}.make"
+    with storage_errors(walks), key_lock(walks, key, timeout=_LISTING_SECONDS):
         if dataset.exists():
             return
         if dataset.name == PHANTOM:

@@ -1,8 +1,8 @@
 """Local files: atomic writing, digests, and the folders shipped with the package.
 
 What this package writes is built under a temporary name beside its target, flushed to the disk, and
-renamed. So a reader sees the complete result or nothing, also after a kill, without any lock. The
-temporary name contains process and machine, so that leftovers can be removed later.
+renamed. So a reader sees the complete result or nothing, also after a kill. The temporary folder is
+locked while its process lives, so that others can tell leftovers from work.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +23,15 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from verse_data.errors import DiskFull, PermissionDenied, StorageError, UsageError, VerseDataError
+from verse_data.locks import locked, machine, try_lock
 
 _PREFIX: Final = ".tmp-"
+# Ours, those of versions that named process and host, and locks of stores.
+_LEFT: Final = re.compile(
+    r"\.tmp-[0-9a-f]{8}-[0-9a-f]{8}|\.tmp-\d+@[^@]+@[0-9a-f]+@.+|\.lock-[0-9a-f]{64}", re.DOTALL
+)
+STAGED: Final = len(f"{_PREFIX}01234567-01234567/")
+"""Letters by which the path of what is staged is longer than its own."""
 _STALE_SECONDS: Final = 24 * 3600
 _FLUSHES: Final = 8
 _BLOCK: Final = 1 << 20
@@ -121,22 +128,51 @@ def nearest_existing(path: Path) -> Path:
     return next(place for place in (path, *path.parents) if place.exists())
 
 
-def staged_path(final: Path) -> Path:
-    """Return a new temporary path of this process beside `final`."""
-    return final.parent / f"{_PREFIX}{process_name()}@{secrets.token_hex(4)}@{final.name}"
+@contextmanager
+def staging(final: Path, *, needed: int | None = None) -> Iterator[Path]:
+    """Yield a temporary path to build `final` at, in a folder beside it that is removed at the end.
+
+    Leftovers of other processes beside `final` are removed first.
+    """
+    with storage_errors(final.parent):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        sweep(final.parent)
+    with storage_errors(final, needed=needed), claimed(final.parent / _PREFIX) as folder:
+        yield folder / final.name
 
 
 @contextmanager
-def staging(final: Path, *, needed: int | None = None) -> Iterator[Path]:
-    """Yield a temporary path beside `final` to build it at; remove what is left there at the end."""
-    staged = staged_path(final)
-    with storage_errors(final.parent):
-        final.parent.mkdir(parents=True, exist_ok=True)
+def claimed(stem: Path) -> Iterator[Path]:
+    """Make a folder whose name begins with `stem`, and remove it at the end.
+
+    Its lock, held meanwhile, tells every other process that this one lives: unlike a process id it
+    means the same in all containers, and it ends with the process, whatever the clock says.
+    """
+    descriptor = None
     try:
-        with storage_errors(final, needed=needed):
-            yield staged
+        while descriptor is None:
+            folder = _temporary(stem)
+            descriptor = _make_locked(folder)
+        yield folder
     finally:
-        _remove(staged)
+        remove(folder)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _temporary(stem: Path) -> Path:
+    return stem.with_name(f"{stem.name}{machine()}-{secrets.token_hex(4)}")
+
+
+def _make_locked(folder: Path) -> int | None:
+    """Make a folder and hold its lock; None if another process has swept it before that."""
+    folder.mkdir()
+    with suppress(FileNotFoundError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        if try_lock(descriptor) is not False and folder.exists():
+            return descriptor
+        os.close(descriptor)
+    return None
 
 
 def write_file(final: Path, content: bytes) -> None:
@@ -189,60 +225,61 @@ def publish_folder(staged: Path, final: Path) -> bool:
 
 def discard(path: Path) -> None:
     """Remove a published file or folder, if it is there: it leaves its final name at once, whole."""
-    with staging(path) as aside, suppress(FileNotFoundError):  # another process was first
-        path.rename(aside)
+    with set_aside(path, path.parent):
+        pass
 
 
-def sweep(folder: Path) -> list[Path]:
-    """Remove leftovers in `folder` of processes that are gone, and any that are a day old."""
-    stale = leftovers(folder)
-    for path in stale:
-        _remove(path)
-    return stale
+@contextmanager
+def set_aside(path: Path, folder: Path) -> Iterator[Path]:
+    """Move what is at `path` to a temporary name in `folder`; remove it there at the end.
+
+    It takes no room, so that a full disk can be tidied; and a lock moves along.
+    """
+    aside = _temporary(folder / _PREFIX)
+    with locked(path):
+        try:
+            with storage_errors(path), suppress(FileNotFoundError):  # another process was first
+                path.rename(aside)
+            yield aside
+        finally:
+            remove(aside)
 
 
-def leftovers(folder: Path) -> list[Path]:
-    """Return what :func:`sweep` would remove."""
-    owners = {
-        path: "@".join(path.name.removeprefix(_PREFIX).split("@")[:2])
-        for path in folder.glob(f"{_PREFIX}*")
-    }
-    return [path for path, process in owners.items() if is_leftover(path, process)]
+def sweep(folder: Path, *, dry_run: bool = False) -> list[Path]:
+    """Remove what processes that are gone left in `folder`; return it, also in a dry run."""
+    swept = []
+    with suppress(OSError):
+        for path in [Path(entry) for entry in os.scandir(folder) if _LEFT.fullmatch(entry.name)]:
+            with abandoned(path) as is_abandoned:
+                if is_abandoned:
+                    swept.append(path)
+                    if not dry_run:
+                        remove(path)
+    return swept
 
 
-def process_name(number: int | None = None) -> str:
-    """Return the name of a process in temporary file names: its id and machine."""
+@contextmanager
+def abandoned(path: Path) -> Iterator[bool]:
+    """Tell whether the process that made `path` is gone, and hold its lock meanwhile.
+
+    Another machine's lock may not be seen here: what it made counts as abandoned after a day.
+    """
+    with locked(path) as is_free:
+        is_ours = f"-{machine()}-" in path.name
+        yield is_free is not False and ((is_ours and bool(is_free)) or _is_old(path))
+
+
+def _is_old(path: Path) -> bool:
+    """Whether the last change of `path` is more than a day away, also in the future."""
     try:
-        # Containers may share a host name and a folder, but have process ids of their own.
-        namespace = f"-{Path('/proc/self/ns/pid').stat().st_ino}"
-    except OSError:  # no Linux
-        namespace = ""
-    return f"{os.getpid() if number is None else number}@{socket.gethostname()}{namespace}"
-
-
-def is_leftover(path: Path, process: str) -> bool:
-    """Whether the process that `path` is named after is gone, or `path` is a day old."""
-    number = process.partition("@")[0]
-    try:
-        old = time.time() - path.lstat().st_mtime > _STALE_SECONDS
-    except FileNotFoundError:
-        return False
-    ours = number.isdigit() and process == process_name(int(number))
-    return old or (ours and not _is_alive(int(number)))
-
-
-def _is_alive(number: int) -> bool:
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
+        changed = path.lstat().st_mtime
     except OSError:
-        return True
-    return True
+        return False
+    return abs(time.time() - changed) > _STALE_SECONDS
 
 
-def _remove(path: Path) -> None:
-    # What cannot be removed now is swept later; the error that led here is the one to report.
+def remove(path: Path) -> None:
+    """Remove a temporary file or folder; what cannot be removed now is swept later."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

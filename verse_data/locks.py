@@ -7,6 +7,8 @@ every process gets the lock.
 from __future__ import annotations
 
 import errno
+import fcntl
+import hashlib
 import inspect
 import logging
 import os
@@ -15,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +32,44 @@ _UNSUPPORTED: Final = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EROFS
 # filelock 4 would switch to marker files where flock is absent, and a kill leaves those behind.
 _OPTIONS: Final = inspect.signature(filelock.FileLock.__init__).parameters
 _HARD: Final[dict[str, Any]] = {"fallback_to_soft": False} if "fallback_to_soft" in _OPTIONS else {}
+
+
+@cache
+def machine() -> str:
+    """Return digits that stand for this machine since it was started, also in its containers."""
+    try:
+        name = Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:  # no Linux
+        name = socket.gethostname()
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+def try_lock(descriptor: int) -> bool | None:
+    """Lock an open file or folder until it is closed; False if it is held, None without locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[bool | None]:
+    """Hold the lock of what is at `path`, if it is free (True); False and None as in `try_lock`."""
+    opened: list[int] = []
+    try:
+        with suppress(OSError):
+            while len(opened) < 2:
+                opened.append(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
+        # A lock that two get at once says nothing.
+        told: dict[tuple[bool | None, ...], bool]
+        told = {(True, False): True, (False, False): False}
+        yield told.get(tuple(map(try_lock, opened)))
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
 
 
 @contextmanager

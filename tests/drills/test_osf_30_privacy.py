@@ -17,9 +17,11 @@ from osf_standin import MODES, FakeClock, Node, OsfStandin, Seen
 from support.releases import write_scan
 
 import verse_data
+from tests.support.command import verse_data as verse_data_command
 from verse_data.api import lock_tree
 from verse_data.config import Config
-from verse_data.errors import VerseDataError
+from verse_data.errors import ValidationFailed, VerseDataError
+from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
 from verse_data.releases.annex import ObjectStore
 from verse_data.releases.fetch import FetchResult, fetch_each
 from verse_data.releases.http import Backoff
@@ -29,6 +31,7 @@ from verse_data.releases.repository import Repository
 pytestmark = pytest.mark.usefixtures("one_core")
 
 CANARY = "Mustermann"
+PASSWORD, EXPORTS = "p4ss-canary", ("prov", "croissant", "rocrate")
 SECRETS = ("t0ken-canary", "pr0xy-canary", "c00kie-canary", "Signature", "Expires")
 # Where a NIfTI-1 header holds text: data_type, db_name, descrip, aux_file, intent_name.
 FIELDS = {4: 10, 14: 18, 148: 80, 228: 24, 328: 16}
@@ -126,6 +129,51 @@ def test_secrets_of_the_user_and_of_the_server_get_nowhere(home: Path):
         assert {seen.host for seen in osf.seen if seen.token} == {"api"}
     assert not any(secret in text for text in texts for secret in SECRETS)
     assert hits(home, SECRETS) == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"https://me:{PASSWORD}@127.0.0.1/a.nii.gz",
+        f"https://me:pa/{PASSWORD}@127.0.0.1/a.nii.gz",
+        f"https://127.0.0.1/a.nii.gz?token={PASSWORD}",
+        f"https://127.0.0.1/a.nii.gz?version=2&X-Amz-Signature={PASSWORD}&sig={PASSWORD}",
+        f"https://127.0.0.1/a.nii.gz#access_token={PASSWORD}",
+    ],
+)
+def test_secrets_in_the_addresses_of_a_lock_get_nowhere(
+    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, address: str
+) -> None:
+    """Provenance, its exports, status, errors and logs show host and path alone."""
+    caplog.set_level("DEBUG")
+    file = LockedFile(
+        path="rawdata/sub-verse004_ct.nii.gz", size=9, sha256="0" * 64, urls=(address,)
+    )
+    lock = ReleaseLock(release="lab", source=LockSource(kind="tree"), files=(file,))
+    handed = tmp_path / "lock.json"
+    handed.write_bytes(lock.canonical())
+    out, words = tmp_path / "out", ["--root", str(home)]
+    made = verse_data_command("lock", "lab", "--from-lock", str(handed), *words)
+    assert made.returncode == 0, made.stderr
+    runs = [
+        ("get", "lab", *words),
+        ("get", "lab", "--offline", *words),
+        ("status", "lab", "--json", *words),
+        ("provenance", "lab", "--json", *words),
+        *(("export", kind, "lab", "--out", str(out / kind), *words) for kind in EXPORTS),
+        ("lock", "lab", "--from-lock", address.replace("https", "ftp"), *words),
+        ("lock", "other", "--from-sibling", address.replace("https", "ftp"), *words),
+    ]
+    for run in runs:
+        done = verse_data_command(*run)
+        assert PASSWORD not in done.stdout + done.stderr, run
+    assert len(list(out.iterdir())) == len(EXPORTS)
+    assert hits(out, (PASSWORD,)) == []
+    assert PASSWORD not in caplog.text
+    broken = handed.read_text().replace("https://", "ftp://")
+    with pytest.raises(ValidationFailed) as refused:
+        ReleaseLock.parse(broken.encode())
+    assert PASSWORD not in str(refused.value)
 
 
 def headers_with(seen: Sequence[Seen], words: tuple[str, ...]) -> set[str]:

@@ -71,6 +71,7 @@ def test_a_full_disk_under_stdout_is_trouble_of_the_machine(root: Path) -> None:
 
     assert done.returncode == 6
     assert done.stderr.startswith("error: standard output")
+    assert "The disk is full" in done.stderr
     assert "Traceback" not in done.stderr
 
 

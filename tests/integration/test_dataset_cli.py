@@ -12,7 +12,13 @@ from typer.testing import CliRunner, Result
 
 import verse_data as vd
 from verse_data.cli.main import app
-from verse_data.errors import Offline, SourceChanged, UsageError, ValidationFailed
+from verse_data.errors import (
+    IntegrityError,
+    Offline,
+    SourceChanged,
+    UsageError,
+    ValidationFailed,
+)
 from verse_data.records.lock import LockedFile, LockSource, ReleaseLock
 from verse_data.releases.repository import Repository
 
@@ -42,6 +48,23 @@ def test_lock_a_tree_and_hand_the_lock_on(tmp_path: Path, home: Path) -> None:
     assert {name: json.loads(second.stdout)[name] for name in ("commit", "digest")} == {
         name: first[name] for name in ("commit", "digest")
     }
+
+
+def test_a_lock_that_is_handed_on_can_be_pinned(tmp_path: Path, home: Path) -> None:
+    """With its own digest, or the beginning of it, it is published; with another, both are named."""
+    lock = ReleaseLock(release="lab", source=LockSource(kind="tree"), files=())
+    handed = tmp_path / "lock.json"
+    handed.write_bytes(lock.canonical())
+    words, wrong = ("lock", "lab", "--from-lock", handed, "--digest"), f"sha256:{'0' * 64}"
+
+    refused = verse_data(*words, wrong)
+    assert isinstance(refused.exception, IntegrityError)
+    assert f"sha256:{lock.digest}" in str(refused.exception)
+    assert wrong in str(refused.exception)
+    assert isinstance(verse_data(*words, lock.digest).exception, IntegrityError)
+    assert isinstance(verse_data("lock", "phantom", "--digest", wrong).exception, UsageError)
+    assert not (home / "releases").exists()
+    assert verse_data(*words, f"sha256:{lock.digest[:12]}").exit_code == 0
 
 
 def test_adopt_says_what_it_found(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 from osf_standin import FakeClock, Node, OsfStandin
 from osf_standin.server import forbidden_sockets
 
+from tests.support.left import leave_temporary
 from verse_data.config import Config
 from verse_data.errors import (
     ContentMissing,
@@ -32,7 +33,7 @@ from verse_data.errors import (
     Truncated,
     UrlRefused,
 )
-from verse_data.files import process_name
+from verse_data.files import claimed
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.releases.annex import ObjectStore
 from verse_data.releases.fetch import FetchResult, fetch_each
@@ -260,11 +261,12 @@ def test_what_dead_processes_and_old_calls_left_is_swept(place: Place):
     incoming.mkdir(parents=True)
     content = place.osf.nodes["jtfa5"].find(CT).newest
     digest = place.lock.by_path[CT].sha256
-    nobody = f"{process_name(1 << 30)}"  # beyond the numbers that processes have
-    (incoming / f"{digest}.{nobody}@ab.mine").write_bytes(content[:1_400_000])
-    for name in (f"{'0' * 64}.{nobody}@cd.mine", f"{'1' * 64}.part"):
-        (incoming / name).write_bytes(b"x")
-        os.utime(incoming / name, (1e9, 1e9))
+    dead = leave_temporary(incoming, f".part-{digest}-")
+    (dead / f"{digest}.part").write_bytes(content[:1_400_000])
+    old = [leave_temporary(incoming, f".part-{'0' * 64}-"), incoming / f"{'1' * 64}.part"]
+    old[1].write_bytes(b"x")
+    for path in old:
+        os.utime(path, (1e9, 1e9))
     result = place.fetch([CT])[CT]
     assert result.ok
     assert result.bytes < 200_000
@@ -276,10 +278,13 @@ def test_a_partial_of_a_process_that_lives_is_left_alone(place: Place):
     incoming = place.store.incoming
     incoming.mkdir(parents=True)
     digest = place.lock.by_path[CT].sha256
-    theirs = incoming / f"{digest}.{process_name()}@ab.mine"
-    theirs.write_bytes(b"theirs")
-    assert place.fetch([CT])[CT].bytes == 1_500_002
-    assert theirs.read_bytes() == b"theirs"
+    with claimed(incoming / f".part-{digest}-") as folder:
+        theirs = folder / f"{digest}.part"
+        theirs.write_bytes(b"theirs")
+        for path in (theirs, folder):
+            os.utime(path, (1e9, 1e9))  # as after a jump of the clock
+        assert place.fetch([CT])[CT].bytes == 1_500_002
+        assert theirs.read_bytes() == b"theirs"
 
 
 def test_a_partial_of_another_machine_is_left_alone(place: Place):
@@ -287,11 +292,13 @@ def test_a_partial_of_another_machine_is_left_alone(place: Place):
     incoming = place.store.incoming
     incoming.mkdir(parents=True)
     digest = place.lock.by_path[CT].sha256
-    theirs = incoming / f"{digest}.{1 << 30}@another-host.invalid@ab.mine"
+    theirs = incoming / f".part-{digest}-00000000-00000000" / f"{digest}.part"
+    theirs.parent.mkdir()
     theirs.write_bytes(place.osf.nodes["jtfa5"].find(CT).newest[:1_000_000])
     assert place.fetch([CT])[CT].bytes == 1_500_002
     assert theirs.stat().st_size == 1_000_000
-    os.utime(theirs, (1.7e9, 1.7e9))
+    for path in (theirs, theirs.parent):
+        os.utime(path, (1.7e9, 1.7e9))
     place.store.object_path(place.lock.by_path[CT]).parent.chmod(0o755)
     place.store.object_path(place.lock.by_path[CT]).unlink()
     place.fetch([CT])

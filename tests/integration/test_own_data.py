@@ -48,7 +48,7 @@ def test_a_lock_says_what_the_scans_lack_and_speaks_of_nothing_that_nobody_expec
     done = verse_data("lock", "mylab", "--from-tree", str(plain))
 
     assert done.returncode == 0
-    assert "mylab v1 lacks 1 files or scans. See which: verse-data verify mylab" in done.stderr
+    assert "mylab v1 lacks 1 file or scan. See which: verse-data verify mylab" in done.stderr
     assert "expect" not in done.stdout + done.stderr
     listed = verse_data("verify", "mylab", "--level", "presence").stdout
     assert "mend: verse-data lock mylab --from-tree FOLDER  # once the files are there" in listed

@@ -12,9 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.support.damage import FOR_VIEWERS
 from tests.support.kills import is_true
+from tests.support.left import leave_temporary
 from tests.support.scans import make_scan
 from verse_data.errors import IntegrityError
-from verse_data.files import discard, process_name
+from verse_data.files import discard
 from verse_data.volumes.cache import list_stores, prune, verify_stores
 from verse_data.volumes.layout import MANIFEST_KEY
 from verse_data.volumes.reader import close_all
@@ -104,8 +105,7 @@ class Cache(RuleBasedStateMachine):
     def leave_a_leftover(self, number):
         """A process that died leaves a temporary folder."""
         folder = self.path(number, "lz4").parent
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f".tmp-{process_name(999_999_999)}@x@y").mkdir(exist_ok=True)
+        leave_temporary(folder)
 
     @rule()
     def prune_nothing(self):

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import shutil
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -178,6 +179,25 @@ def test_a_kill_while_facts_are_written_leaves_none_half(file: SourceFile, deriv
 
     assert reads(file, derived) == (facts, 1)
     assert reads(file, derived) == (facts, 0)
+
+
+def test_the_labels_of_a_large_mask_are_counted_in_bounded_memory(tmp_path: Path) -> None:
+    """A byte a voxel and some 100 MB; a label in two arms that meet far away is one piece."""
+    mask = np.zeros((400, 320, 200), np.uint8, order="F")
+    mask[:, :10] = mask[:, -10:] = mask[-3:] = 20
+    mask[:2, 100:102, 100], mask[0, 200, 100] = 20, 21
+    write_nifti(tmp_path / "mask.nii.gz", mask, np.eye(4))
+    file, voxels = source_file(tmp_path / "mask.nii.gz"), np.count_nonzero(mask == 20)
+    del mask
+
+    tracemalloc.start()
+    facts = mask_facts(file)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert most < 400 * 320 * 200 + 120e6
+    assert (facts.labels[20].voxels, facts.labels[20].crumbs) == (voxels, 4)
+    assert (facts.labels[21].voxels, facts.labels[21].start) == (1, (0, 200, 100))
 
 
 def test_many_at_once_agree(file: SourceFile, derived: Path) -> None:

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 import pytest
 from typer.testing import CliRunner
 
+from tests.support.left import leave_temporary
 from tests.support.scans import make_scan
 from verse_data.cli.main import app
 from verse_data.errors import IntegrityError
-from verse_data.files import canonical_json, discard, process_name, sha256_of_json
+from verse_data.files import canonical_json, claimed, discard, sha256_of_json
 from verse_data.volumes import cache
 from verse_data.volumes.build import build_stores
 from verse_data.volumes.cache import cache_size, list_stores, prune, verify_stores
@@ -128,18 +129,20 @@ def test_prune_takes_what_it_is_told(stores):
 
 
 def test_prune_sweeps_leftovers(stores):
-    """Temporary folders of dead processes go; those of living ones, and of who cannot be asked, stay."""
+    """Temporary folders of dead processes go; those of living ones, of other machines and of other programs stay."""
     folder = list_stores(stores)[0].path.parent
-    dead = folder / f".tmp-{process_name(999_999_999)}@a@x"
-    living = folder / f".tmp-{process_name()}@a@x"
-    elsewhere = (
-        folder / f".tmp-999999999@{os.uname().nodename}-4026531111@a@x"
-    )  # of another container
-    for path in (dead, living, elsewhere):
+    dead = leave_temporary(folder)
+    elsewhere, foreign = folder / ".tmp-00000000-00000000", folder / ".tmp-notes"
+    for path in (elsewhere, foreign):
         path.mkdir()
-    assert prune(stores).leftovers == (dead,)
-    assert living.is_dir()
+    with claimed(folder / ".tmp-") as living:
+        assert prune(stores).leftovers == (dead,)
+        assert living.is_dir()
     assert elsewhere.is_dir()
+    for path in (elsewhere, foreign):
+        os.utime(path, (1.7e9, 1.7e9))
+    assert prune(stores).leftovers == (elsewhere,)
+    assert foreign.is_dir()
 
 
 def test_commands(stores):
@@ -248,8 +251,7 @@ def test_stores_of_earlier_formats_go_alone_if_asked(stores):
 
 def test_leftovers_are_counted_and_swept_by_the_next_build(stores, tmp_path):
     """Whatever folder they lie in; size and a dry run say how much they take."""
-    leftover = stores / "00" / f".tmp-{process_name(999_999_999)}@a@x"
-    leftover.mkdir(parents=True)
+    leftover = leave_temporary(stores / "00")
     (leftover / "zarr.json").write_bytes(b"12345")
 
     found = json.loads(run("size", "--root", stores.parent, "--json")[1])

@@ -87,8 +87,9 @@ def run() -> None:
     except Exception as error:  # noqa: BLE001 - every error gets a message and an exit code
         if isinstance(error, OSError) and error.errno is not None:
             unnamed = _UNNAMED.get(error.errno, "standard output, or a file that was open")
+            remedy = "The disk is full: free some room" if _is_full(error) else "Check it"
             note(
-                f"error: {error.filename or unnamed}: {error.strerror}. Check it and run this again."
+                f"error: {error.filename or unnamed}: {error.strerror}. {remedy} and run this again."
             )
             _flush_stdout()
             raise SystemExit(StorageError.exit_code) from None
@@ -98,6 +99,12 @@ def run() -> None:
             "This is a fault of verse-data; please report it with the lines above.",
         )
         raise SystemExit(VerseDataError.exit_code) from None
+
+
+def _is_full(error: OSError) -> bool:
+    """Whether a disk is full, also one that all folders for temporary files are on."""
+    codes = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    return error.errno in codes or "No usable temporary directory" in str(error)
 
 
 def _open_closed_streams() -> None:

@@ -1,4 +1,4 @@
-"""``verse-data provenance | export | cite | schemas``: describing a release to others."""
+"""``verse-data diff | provenance | export | cite | schemas``: describing a release to others."""
 
 from __future__ import annotations
 
@@ -36,6 +36,37 @@ app.add_typer(schemas)
 
 
 # --- a release ------------------------------------------------------------------------------------
+
+
+@app.command()
+def diff(
+    release: opt.Release,
+    old: opt.VersionArgument,
+    new: opt.VersionArgument,
+    *,
+    root: opt.Root = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Print what changed between two versions: files, and the contents of those that are here.
+
+    Labels of masks, cells of the grading workbook and points of centroid files are compared where
+    both versions of the file are on this machine; the others are named.
+    """
+    found = vd.open_release(release, version=new, root=root, make=False).diff(old)
+    if not as_json:
+        sys.stdout.write(f"{found}\n")
+        return
+    files = [
+        {
+            **{name: getattr(change, name) for name in ("kind", "scan_id", "role", "path")},
+            "old_key": change.old and change.old.annex_key,
+            "new_key": change.new and change.new.annex_key,
+        }
+        for change in found.files
+    ]
+    labels = [str(change) for change in found.labels]
+    others = {name: getattr(found, name) for name in ("cells", "points", "not_compared")}
+    print_json({"files": files, "labels": labels, **others})
 
 
 @app.command()

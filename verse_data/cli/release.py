@@ -1,4 +1,4 @@
-"""``verse-data releases | lock | get | adopt | status | verify | diff | drop``: a release and its files."""
+"""``verse-data releases | lock | get | adopt | status | verify | drop``: a release and its files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from verse_data.cli.common import (
     print_json,
     print_table,
 )
-from verse_data.errors import IntegrityError, UsageError
+from verse_data.errors import IntegrityError, UsageError, counted
 from verse_data.problems import shown
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def lock(
         str | None,
         typer.Option(help="OSF node to list. Default: the catalog's.", metavar="ID"),
     ] = None,
+    digest: Annotated[str | None, typer.Option(help="Refuse another lock: sha256:…")] = None,
     root: opt.Root = None,
     check: Annotated[
         bool, typer.Option(help="Read every file of the tree first, and refuse broken ones.")
@@ -80,10 +81,7 @@ def lock(
     from verse_data.releases.import_lock import read_lock
     from verse_data.tables.splits import unsplit
 
-    if sum(way is not None for way in (from_tree, from_lock, from_sibling, node)) > 1:
-        raise UsageError(
-            "--from-tree, --from-lock, --from-sibling and --node exclude each other. Give one of them."
-        )
+    _check_sources(from_tree, from_lock, from_sibling, node, pinned=digest is not None)
     dataset = dataset_of(release, config.resolve(root=root))
     before, version = dataset.versions(), None
     if from_tree is not None:
@@ -91,7 +89,7 @@ def lock(
     elif from_sibling is not None:
         version = vd.lock_sibling(release, from_sibling, root=root).version
     elif from_lock is not None:
-        version = dataset.publish(read_lock(from_lock, dataset.config))
+        version = dataset.publish(read_lock(from_lock, dataset.config, digest=digest))
     elif node is not None or (before and release != "phantom"):
         version = dataset.publish(_list_node(dataset, node))
     made = vd.open_release(release, version=version, root=root)
@@ -108,10 +106,25 @@ def lock(
     if made.version not in before[:-1] and not made.workbook.is_listed:
         last = before[-1] if before else made.version
         _note_no_grades(made, vd.open_release(release, version=last, root=root))
-    note(*unsplit(made.series.values() if from_tree else ()))
+    if from_tree is not None:
+        note(*unsplit(made.series.values()))
+    _note_gaps(made)
+
+
+def _check_sources(*sources: object, pinned: bool) -> None:
+    """Refuse two sources of a version, and a digest without the second of them, a lock."""
+    if sum(source is not None for source in sources) > 1 or (pinned and not sources[1]):
+        raise UsageError(
+            "--from-tree, --from-lock, --from-sibling and --node exclude each other, and --digest "
+            "goes with --from-lock alone. Give one of them."
+        )
+
+
+def _note_gaps(made: Release) -> None:
     if made.gaps:
+        what = counted(made.gaps, "file or scan", "files or scans")
         which = _command(made, "verify", "--level", "presence")
-        note(f"{release} {made.version} lacks {made.gaps:,} files or scans. See which: {which}")
+        note(f"{made.name} {made.version} lacks {what}. See which: {which}")
 
 
 def _note_no_grades(made: Release, before: Release) -> None:
@@ -150,37 +163,6 @@ def _list_node(dataset: Repository, node: str | None) -> ReleaseLock:
     if not dataset.versions():
         note(TRUST_ON_FIRST_USE)
     return walk_node(node, config=dataset.config, release=dataset.name, progress=progress.default())
-
-
-@app.command()
-def diff(
-    release: opt.Release,
-    old: opt.VersionArgument,
-    new: opt.VersionArgument,
-    *,
-    root: opt.Root = None,
-    as_json: opt.Json = False,
-) -> None:
-    """Print what changed between two versions: files, and the contents of those that are here.
-
-    Labels of masks, cells of the grading workbook and points of centroid files are compared where
-    both versions of the file are on this machine; the others are named.
-    """
-    found = vd.open_release(release, version=new, root=root, make=False).diff(old)
-    if not as_json:
-        sys.stdout.write(f"{found}\n")
-        return
-    files = [
-        {
-            **{name: getattr(change, name) for name in ("kind", "scan_id", "role", "path")},
-            "old_key": change.old and change.old.annex_key,
-            "new_key": change.new and change.new.annex_key,
-        }
-        for change in found.files
-    ]
-    labels = [str(change) for change in found.labels]
-    others = {name: getattr(found, name) for name in ("cells", "points", "not_compared")}
-    print_json({"files": files, "labels": labels, **others})
 
 
 # --- contents -------------------------------------------------------------------------------------

@@ -71,7 +71,8 @@ def by_folded_name(paths: Iterable[str]) -> dict[str, str]:
 def _check_url(url: str) -> str:
     if re.fullmatch(r"https?://[!-~]+", url):
         return url
-    raise ValueError(f"{url!r} is not an http or https address without blanks")
+    # Without the address, which may hold a password.
+    raise ValueError("is not an http or https address without blanks")
 
 
 class LockedFile(Record):

@@ -213,11 +213,12 @@ class ObjectStore:
         returned. So two folders that are each other's last copy never both remove theirs.
         """
         home = self.object_path(file).parent
-        with files.staging(self.incoming / home.name) as aside, suppress(FileNotFoundError):
+        with files.storage_errors(home), suppress(FileNotFoundError):
+            self.incoming.mkdir(parents=True, exist_ok=True)
             if not home.is_symlink():
                 home.chmod(0o755)
-            home.rename(aside)
-            if not confirm():
+        with files.set_aside(home, self.incoming) as aside, files.storage_errors(home):
+            if os.path.lexists(aside) and not confirm():
                 aside.rename(home)
                 return False
         return True

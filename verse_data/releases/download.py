@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import secrets
 import shutil
 import time
 from collections import Counter
@@ -31,7 +30,7 @@ from verse_data.errors import (
     Truncated,
     VerseDataError,
 )
-from verse_data.files import is_leftover, process_name, storage_errors, sweep
+from verse_data.files import abandoned, claimed, remove, storage_errors
 from verse_data.locks import key_lock
 from verse_data.progress import Advance
 from verse_data.records.lock import LockedFile
@@ -143,11 +142,12 @@ def prepare(folder: Path, needed: int) -> None:
     month_ago = time.time() - _ABANDONED_SECONDS
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        sweep(folder)
         for path in folder.iterdir():
             with suppress(FileNotFoundError):
-                if path.is_file() and path.stat().st_mtime < month_ago:
-                    path.unlink()
+                if path.lstat().st_mtime < month_ago:
+                    with abandoned(path) as is_abandoned:
+                        if is_abandoned:
+                            remove(path)
     require_room(folder, needed, what="What is missing")
 
 
@@ -193,26 +193,25 @@ class Download:
         folder, sha256 = self._store.incoming, self._file.sha256
         folder.mkdir(parents=True, exist_ok=True)
         shared = folder / f"{sha256}.part"
-        own = folder / f"{sha256}.{process_name()}@{secrets.token_hex(4)}.mine"
-        for partial in (shared, *_partials_of_dead_processes(folder, sha256)):
+        with claimed(folder / f".part-{sha256}-") as place:
+            own = place / shared.name
             with suppress(FileNotFoundError):
-                partial.rename(own)
-                break
-        # Unbuffered, so that bytes that are counted are in the file.
-        with closing(own.open("a+b", buffering=0)) as self._stream:
-            self._digest = hashlib.sha256()
-            self._stream.seek(0)
-            while block := self._stream.read(_BLOCK):
-                self._count(block)
-            if self.size > self._file.size:
-                self._restart()
-            try:
-                yield own
-            finally:
-                if self.size and own.exists():
-                    own.rename(shared)
-                else:
-                    own.unlink(missing_ok=True)
+                shared.rename(own)
+            if not own.exists():
+                _take_over(folder, own)
+            # Unbuffered, so that bytes that are counted are in the file.
+            with closing(own.open("a+b", buffering=0)) as self._stream:
+                self._digest = hashlib.sha256()
+                self._stream.seek(0)
+                while block := self._stream.read(_BLOCK):
+                    self._count(block)
+                if self.size > self._file.size:
+                    self._restart()
+                try:
+                    yield own
+                finally:
+                    if self.size and own.exists():
+                        own.rename(shared)
 
     def _try_addresses(self) -> None:
         """Try one address after the other; each continues what the one before has sent."""
@@ -315,9 +314,11 @@ class Download:
         return Fault(error(f"{redacted(self.url)}: {why}. Nothing of it was kept."), tries)
 
 
-def _partials_of_dead_processes(folder: Path, sha256: str) -> Iterator[Path]:
-    """Yield the partial files of a content that belong to processes that are gone."""
-    for path in folder.glob(f"{sha256}.*.mine"):
-        number, machine, _ = path.name.split(".", 1)[1].split("@")
-        if is_leftover(path, f"{number}@{machine}"):
-            yield path
+def _take_over(folder: Path, own: Path) -> None:
+    """Make `own` the partial file of a process that is gone, if one has left it."""
+    for place in folder.glob(f".part-{own.stem}-*"):
+        with abandoned(place) as is_abandoned:
+            if is_abandoned and not own.exists():
+                with suppress(FileNotFoundError):
+                    (place / own.name).rename(own)
+                remove(place)

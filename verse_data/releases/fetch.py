@@ -28,7 +28,7 @@ from verse_data.errors import (
     VerseDataError,
     counted,
 )
-from verse_data.files import storage_errors
+from verse_data.files import storage_errors, sweep
 from verse_data.progress import Advance, Progress, conclude, ignore, spell_bytes
 from verse_data.records.lock import LockedFile
 from verse_data.releases import annex
@@ -192,6 +192,7 @@ def fetch_files(
     """Fetch `files` into the dataset of `store`; see :meth:`Repository.fetch`."""
     if not isinstance(jobs, int) or jobs < 1:
         raise UsageError(f"jobs={jobs!r}: at least one file has to be fetched at a time.")
+    sweep(store.incoming)
     present = [file for file in files if store.has(file)]
     missing = [file for file in files if not store.has(file)]
     if not missing:

@@ -31,6 +31,7 @@ from verse_data.errors import (
 )
 from verse_data.files import storage_errors
 from verse_data.releases.environment import environment_with, tool_environment
+from verse_data.releases.urls import redacted_text
 
 # --- reading: objects, tags and settings of any folder ---------------------------------------------
 
@@ -218,7 +219,9 @@ def _read(folder: Path, environment: Mapping[str, str], *words: str, stdin: byte
     """Return the output of a git command that only reads."""
     # Not in this process's own folder, which may have been removed.
     place = Path(environment["GIT_DIR"])
-    code, printed, _ = _run(["git", *words], environment, stdin=stdin, folder=place)
+    code, printed, complaint = _run(["git", *words], environment, stdin=stdin, folder=place)
+    if code < 0 or any(text.encode() in complaint for text in _NO_ROOM):
+        raise failure(folder, f"git {words[0]}", complaint)  # killed, or a full disk
     if code:
         raise IntegrityError(
             f"{folder}: git {words[0]} cannot read it; the dataset is damaged. {rebuild(folder)}"
@@ -379,7 +382,7 @@ _LEAST_FREE: Final = 64 << 10
 
 def failure(repository: Path, command: str, printed: bytes) -> StorageError:
     """Return the error of a failed command of git or git-annex, from its output."""
-    complaint = printed.decode(errors="replace")
+    complaint = redacted_text(printed.decode(errors="replace"))
     free = shutil.disk_usage(repository if repository.exists() else repository.parent).free
     if free < _LEAST_FREE or any(words in complaint for words in _NO_ROOM):
         return DiskFull(

@@ -22,7 +22,7 @@ from verse_data.releases import git
 LOCK_PATH: Final = ".verse/lock.json"
 VERSION: Final = re.compile(r"v[1-9][0-9]{0,8}")
 _NAMESPACE: Final = uuid.UUID("6c1f4b0e-4d0f-5c59-9a3e-0d3c5a7c1e19")
-_PIN: Final = re.compile(r"sha256:([0-9a-f]{12,64})")
+PIN: Final = re.compile(r"sha256:([0-9a-f]{12,64})")
 
 
 def dataset_id(release: str) -> str:
@@ -70,7 +70,7 @@ class History:
             return versions[-1]
         if version in versions:
             return version
-        pin = _PIN.fullmatch(version)
+        pin = PIN.fullmatch(version)
         fits = [tag for tag in versions if pin and self.lock(tag).digest.startswith(pin[1])]
         if len(fits) == 1:
             return fits[0]

@@ -17,14 +17,15 @@ from typing import Final
 
 from verse_data import files
 from verse_data.config import Config
-from verse_data.errors import StorageError, UsageError
+from verse_data.errors import IntegrityError, StorageError, UsageError
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.source_file import link_target, log_folder
 from verse_data.releases import annex, git
 from verse_data.releases.environment import AUTHOR_EMAIL, AUTHOR_NAME, check_annex
 from verse_data.releases.git import GitFailed, tags
-from verse_data.releases.history import LOCK_PATH, History, dataset_id
+from verse_data.releases.history import LOCK_PATH, PIN, History, dataset_id
 from verse_data.releases.http import read_url
+from verse_data.releases.urls import redacted_text
 
 Addresses = Callable[[LockedFile], Sequence[str]]
 
@@ -50,16 +51,24 @@ class NotNewest(UsageError):
     """The version that a lock was made from is no longer the newest."""
 
 
-def read_lock(place: str, config: Config) -> ReleaseLock:
-    """Read somebody else's lock from a file or an address."""
+def read_lock(place: str, config: Config, *, digest: str | None = None) -> ReleaseLock:
+    """Read somebody else's lock from a file or an address, if its digest is the given one."""
+    name = redacted_text(place)
     if place.startswith(("http://", "https://")):
         data = read_url(place, config=config, most=_MOST_LOCK_BYTES)
     else:
         try:
             data = Path(place).read_bytes()
         except OSError as error:
-            raise UsageError(f"{place}: {error.strerror}. Give another lock file.") from error
-    return ReleaseLock.parse(data, name=place)
+            raise UsageError(f"{name}: {error.strerror}. Give another lock file.") from error
+    lock = ReleaseLock.parse(data, name=name)
+    pin = PIN.fullmatch(digest or f"sha256:{lock.digest}")
+    if pin is None or not lock.digest.startswith(pin[1]):
+        raise IntegrityError(
+            f"{name} is the lock sha256:{lock.digest}, and {digest} was asked for. Nothing was "
+            f"written. Ask whoever gave you the digest for its lock."
+        )
+    return lock
 
 
 def datalad_config(release: str) -> bytes:
@@ -120,7 +129,7 @@ def require_place(path: Path) -> None:
             f"{path} exists and holds no release. Nothing was written. Move it away, or choose "
             f"another place with --root, and run this again."
         )
-    annex.require_short(path, spare=len(files.staged_path(path).name) - len(path.name))
+    annex.require_short(path, spare=files.STAGED)
     with files.staging(path) as probe:
         probe.touch()
 

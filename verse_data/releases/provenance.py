@@ -20,6 +20,7 @@ from verse_data.records.provenance import (
 from verse_data.releases.fetch import FetchLog
 from verse_data.releases.history import dataset_id
 from verse_data.releases.repository import Repository
+from verse_data.releases.urls import redacted
 
 _OF_CATALOG: Final = {"title", "licence", "attribution", "doi"}
 
@@ -96,7 +97,7 @@ def _describe_file(
         key=file.annex_key,
         size=file.size,
         sha256=file.sha256,
-        urls=repository.addresses(file),
+        urls=tuple(map(redacted, repository.addresses(file))),
         scan_id=scan_of(file.path),
         role=parsed.role if parsed else None,
         here=here,

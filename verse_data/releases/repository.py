@@ -11,6 +11,7 @@ from typing import Any, Literal
 from verse_data import config as configuration
 from verse_data.config import Config
 from verse_data.errors import ContentMissing
+from verse_data.files import sweep
 from verse_data.progress import Progress, silent
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.names import parse_path, split_of
@@ -176,6 +177,7 @@ class Repository(History):
         """
         lock = self.lock(version)
         annex.require_usable(self.path)
+        sweep(self.store.incoming)
         try:
             report = adopt_sources(sources, lock, self.store, config=self.config, progress=progress)
         finally:

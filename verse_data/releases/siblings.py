@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import shlex
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from verse_data.releases import annex, git
 from verse_data.releases.environment import admit_datalad
 from verse_data.releases.history import History
 from verse_data.releases.import_lock import datalad_config, finish, import_version, require_place
+from verse_data.releases.urls import redacted_text
 
 _log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def get_from_servers(repository: Path, files: Sequence[LockedFile]) -> dict[str,
                 settings=("annex.verify=true", *ignored),
                 check=False,
             )
-            _log.debug("sibling %s: %s", name, printed.decode(errors="replace"))
+            _log.debug("sibling %s: %s", name, redacted_text(printed.decode(errors="replace")))
             source_of |= dict.fromkeys(_keep_correct(store, missing.values()), name)
     return source_of
 
@@ -146,31 +146,30 @@ def clone(url: str, path: Path) -> None:
     Every version is compared with our own import of its lock. No special remote is enabled except
     that of the RIA store in `url`.
     """
+    shown = redacted_text(url)
     if not git.LOCATION.fullmatch(url):
         raise UrlRefused(
-            f"{url!r} is not the address of a sibling. Give a folder, an SSH or HTTPS address, or a RIA store "
-            f"such as ria+file:///data/store#~verse19."
+            f"{shown.rpartition('@')[2]!r} is not the address of a sibling. Give a folder, an SSH or "
+            f"HTTPS address, or a RIA store such as ria+file:///data/store#~verse19."
         )
     require_place(path)
     if path.exists():
         raise UsageError(
             f"{path} holds a release already. Give it the sibling, and get the contents: "
-            f"datalad siblings add -d {path} --name lab --url {url}"
+            f"datalad siblings add -d {path} --name lab --url {shown}"
         )
-    files.sweep(path.parent)
     is_ria, source = url.startswith("ria+"), _git_url(url)
     with files.staging(path) as staged:
         # --no-local, since git's protocol checks objects, and copying a folder's files does not.
         options = ("--quiet", "--no-checkout", "--no-local", "--template=", "--origin=origin")
-        _log.info("cloning %s", url)
+        _log.info("cloning %s", shown)
         try:
             git.call_git(path.parent, "clone", *options, "--", source, str(staged))
         except git.GitFailed as error:
-            way = (
-                f"Nothing was kept. See whether git reaches it: git ls-remote {shlex.quote(source)}"
-            )
-            raise git.GitFailed(f"{error}. {way}") from error
-        newest = _check_versions(History(staged), path.name, url)
+            test = f"git ls-remote {shlex.quote(redacted_text(source))}"
+            why = f"{error}. Nothing was kept. See whether git reaches it: {test}"
+            raise git.GitFailed(why) from error
+        newest = _check_versions(History(staged), path.name, shown)
         if is_ria:
             # As DataLad does: contents belong to the special remote of the store.
             git.git(staged, "config", "remote.origin.annex-ignore", "true")
@@ -190,8 +189,10 @@ def _git_url(url: str) -> str:
     try:
         return str(decode_source_spec(url)["giturl"])
     except ValueError as error:
-        store = url.partition("#")[0]
-        raise UrlRefused(f"{error}. Name the dataset after the store: {store}#~NAME") from error
+        store = redacted_text(url).partition("#")[0]
+        raise UrlRefused(
+            f"{redacted_text(str(error))}. Name the dataset after the store: {store}#~NAME"
+        ) from error
 
 
 def _check_versions(history: History, release: str, url: str) -> str:
@@ -203,25 +204,24 @@ def _check_versions(history: History, release: str, url: str) -> str:
             f"Push its tags first: git push SIBLING --tags"
         )
     commit = None
-    with tempfile.TemporaryDirectory(prefix="verse-data-") as folder:
-        scratch = Path(folder) / "scratch"
-        git.init(scratch)
-        for number, version in enumerate(versions, 1):
-            lock = history.lock(version)
-            if lock.release != release:
-                raise UsageError(
-                    f"{url} is release {lock.release!r}, and not {release!r}. Name it as its lock does: "
-                    f"verse-data lock {lock.release} --from-sibling {url}"
-                )
-            commit = import_version(
-                scratch, lock, number, commit, namespace="refs/heads", addresses=lambda _: ()
+    scratch = history.path.with_name("scratch.git")  # removed with the clone's temporary folder
+    git.init(scratch)
+    for number, version in enumerate(versions, 1):
+        lock = history.lock(version)
+        if lock.release != release:
+            raise UsageError(
+                f"{url} is release {lock.release!r}, and not {release!r}. Name it as its lock "
+                f"does: verse-data lock {lock.release} --from-sibling {url}"
             )
-            if commit != history.commit(version):
-                raise IntegrityError(
-                    f"{url}: {version} is commit {history.commit(version)}, and its lock "
-                    f"(sha256:{lock.digest}) gives {commit}: it has changes that are not in the lock. "
-                    f"Nothing was kept. Take its lock alone: verse-data lock {release} --from-lock FILE"
-                )
+        commit = import_version(
+            scratch, lock, number, commit, namespace="refs/heads", addresses=lambda _: ()
+        )
+        if commit != history.commit(version):
+            raise IntegrityError(
+                f"{url}: {version} is commit {history.commit(version)}, and its lock "
+                f"(sha256:{lock.digest}) gives {commit}: it has changes that are not in the lock. "
+                f"Nothing was kept. Take its lock alone: verse-data lock {release} --from-lock FILE"
+            )
     assert commit
     return commit
 

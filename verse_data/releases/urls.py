@@ -25,7 +25,8 @@ def split_url(url: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        raise UrlRefused(f"{url[:200]!r} is not an address: {error}. Nothing was sent.") from error
+        why = "its host or port is not valid"
+        raise UrlRefused(f"{redacted(url)}: {why}. Nothing was sent.") from error
     return parts
 
 
@@ -33,11 +34,18 @@ def redacted(url: str) -> str:
     """Return `url` without user, password and signature, for messages and logs."""
     try:
         parts = urlsplit(url)
+        _ = parts.port  # a password with a slash in it looks like one
     except ValueError:
         return "an address that cannot be read"
     pairs = [(name, value) for name, value in parse_qsl(parts.query) if name in _HARMLESS_QUERY]
     query = f"?{urlencode(pairs)}" if pairs else ""
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{query}"
+    name = f"#{parts.fragment}" if parts.scheme.startswith("ria+") else ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{query}{name}"
+
+
+def redacted_text(text: str) -> str:
+    """Return `text`, such as the output of a program, with each address in it redacted."""
+    return re.sub(r"\w[\w.+-]*://[^\s'\"<>]+", lambda found: redacted(found[0]), text)
 
 
 def redacted_proxy(proxy: str) -> str:

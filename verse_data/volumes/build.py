@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -39,6 +41,7 @@ _log = logging.getLogger(__name__)
 _MAX_LISTED: Final = 10
 """Failed scans that a message lists."""
 _CONNECT_SECONDS: Final = 10.0
+_WATCH_SECONDS: Final = 0.5
 
 
 def build_stores(
@@ -123,8 +126,9 @@ def in_processes(
     Ctrl-C reaches only the caller, which lets running tasks finish and starts no others.
     """
     context = multiprocessing.get_context("spawn")
+    options: Any = {"initializer": _end_with, "initargs": (os.getpid(),)}
     try:
-        processes = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context)
+        processes = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, **options)
     except (OSError, NotImplementedError) as error:  # semaphores lie in shared memory
         why = f"others need shared memory, a /dev/shm that can be written ({error})"
         warn(RuntimeWarning(f"Stores are built in this process: {why}; docker run --shm-size=2g."))
@@ -145,6 +149,17 @@ def in_processes(
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def _end_with(parent: int) -> None:
+    """End this worker once its parent is gone: it would wait for tasks for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

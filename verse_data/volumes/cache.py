@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from verse_data.errors import IntegrityError, StorageError
-from verse_data.files import discard, leftovers, sweep
+from verse_data.files import discard, sweep
 from verse_data.progress import Progress, silent
 from verse_data.volumes.layout import ATTRIBUTES
 from verse_data.volumes.store import (
@@ -155,7 +155,7 @@ def prune(
         return selecting and has_image and is_old and not is_kept
 
     removed = [store for store in list_stores(stores) if is_removed(store)]
-    stale = _stale(stores)
+    stale = sweep_stores(stores, dry_run=True)
     nbytes = sum(store.nbytes for store in removed) + sum(map(_nbytes, stale))
     if not dry_run:
         sweep_stores(stores)
@@ -171,21 +171,16 @@ def cache_size(stores: Path) -> tuple[int, int]:
 
 def leftover_size(stores: Path) -> tuple[int, int]:
     """Return number and bytes of the leftovers of dead processes below `stores`."""
-    return _count(_stale(stores))
+    return _count(sweep_stores(stores, dry_run=True))
 
 
 def _count(paths: list[Path]) -> tuple[int, int]:
     return len(paths), sum(map(_nbytes, paths))
 
 
-def sweep_stores(stores: Path) -> None:
-    """Remove the leftovers of dead processes below `stores`."""
-    for folder in _folders(stores):
-        sweep(folder)
-
-
-def _stale(stores: Path) -> list[Path]:
-    return [path for folder in _folders(stores) for path in leftovers(folder)]
+def sweep_stores(stores: Path, *, dry_run: bool = False) -> list[Path]:
+    """Remove the leftovers of dead processes below `stores`; return them, also in a dry run."""
+    return [path for folder in _folders(stores) for path in sweep(folder, dry_run=dry_run)]
 
 
 def _nbytes(store: Path) -> int:

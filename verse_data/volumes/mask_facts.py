@@ -16,6 +16,8 @@ from typing import Annotated, Any, Final, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from verse_data.errors import StorageError
 from verse_data.files import canonical_json, sha256_of_json, write_file
@@ -28,6 +30,8 @@ _log = logging.getLogger(__name__)
 _SAFE_KEY: Final = re.compile(r"[A-Za-z0-9._-]{1,160}")
 _TICK_NS: Final = 20_000_000
 """Longer than a tick of the clock that file systems use for times."""
+_SLAB_VOXELS: Final = 1 << 22
+"""Of a label, counted at a time: memory is a byte a voxel of the mask, and some 100 MB."""
 _EVERY_NEIGHBOUR: Final = np.ones((3, 3, 3), dtype=bool)
 
 Triple = tuple[int, int, int]
@@ -161,7 +165,7 @@ def _measure(file: SourceFile, points: Collection[Triple]) -> VolumeFacts:
     return VolumeFacts(
         **_of_header(file, stream.header) | {"notes": stream.header.form_notes},
         labels={
-            label: _label_facts(mask[box] == label, box)
+            label: _label_facts(mask[box], label, box)
             for label, box in enumerate(ndimage.find_objects(mask), start=1)
             if box is not None
         },
@@ -169,15 +173,25 @@ def _measure(file: SourceFile, points: Collection[Triple]) -> VolumeFacts:
     )
 
 
-def _label_facts(inside: Array, box: tuple[slice, ...]) -> LabelFacts:
-    (i, i1), (j, j1), (k, k1) = ((part.start, part.stop) for part in box)
-    voxels = int(np.count_nonzero(inside))
-    x, y, z = (
-        float(np.arange(size) @ inside.sum(axis=tuple({0, 1, 2} - {axis}))) / voxels
-        for axis, size in enumerate(inside.shape)
-    )
-    parts, _ = ndimage.label(inside, structure=_EVERY_NEIGHBOUR)
-    largest = int(np.bincount(parts.reshape(-1))[1:].max())
+def _label_facts(part: Array, label: int, box: tuple[slice, ...]) -> LabelFacts:
+    """Count the voxels of a label in its box, a slab of its longest axis at a time."""
+    (i, i1), (j, j1), (k, k1) = ((side.start, side.stop) for side in box)
+    order = np.argsort(part.shape)
+    part = part.transpose(order)
+    rows, columns, planes = counts = [np.zeros(size, np.int64) for size in part.shape]
+    step, largest = max(1, _SLAB_VOXELS // part[:, :, 0].size), 0
+    # Of the last plane so far: the connected component of each voxel (26 neighbours), and its size.
+    edge, sizes = np.zeros(part.shape[:2], np.int64), np.zeros(1, np.int64)
+    for first in range(0, len(planes), step):
+        inside = part[:, :, first : first + step] == label
+        rows += np.count_nonzero(inside, axis=(1, 2))
+        columns += np.count_nonzero(inside, axis=(0, 2))
+        planes[first : first + step] = np.count_nonzero(inside, axis=(0, 1))
+        edge, sizes, most = _joined(edge, sizes, inside)
+        largest = max(largest, most)
+    voxels = int(planes.sum())
+    centre = [float(np.arange(len(count)) @ count) / voxels for count in counts]
+    x, y, z = (centre[place] for place in np.argsort(order))
     return LabelFacts(
         voxels=voxels,
         start=(i, j, k),
@@ -185,6 +199,23 @@ def _label_facts(inside: Array, box: tuple[slice, ...]) -> LabelFacts:
         centre_ijk=(x + i, y + j, z + k),
         crumbs=voxels - largest,
     )
+
+
+def _joined(edge: Array, sizes: Array, inside: Array) -> tuple[Array, Array, int]:
+    """Join components of a plane to the next slab's; return those of its end, and the most voxels."""
+    overlapping = np.concatenate([edge[:, :, None] > 0, inside], axis=2)
+    parts, count = ndimage.label(overlapping, structure=_EVERY_NEIGHBOUR)
+    own = np.bincount(parts[:, :, 1:].reshape(-1), minlength=count + 1)
+    own[0] = 0
+    known, same = len(sizes), edge > 0
+    ends = edge[same], parts[:, :, 0][same] + known
+    links = coo_array((np.ones(len(ends[0])), ends), shape=(known + count + 1,) * 2)
+    _, group = connected_components(links, directed=False)
+    totals = np.bincount(group, np.concatenate([sizes, own])).astype(np.int64)
+    last = np.where(parts[:, :, -1] > 0, group[parts[:, :, -1] + known] + 1, 0)
+    kept, numbers = np.unique(np.append(0, last), return_inverse=True)
+    reached = np.append(0, totals)[kept]
+    return numbers[1:].reshape(last.shape), reached, int(totals.max())
 
 
 def _of_header(file: SourceFile, header: ImageHeader) -> dict[str, Any]:

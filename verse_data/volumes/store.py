@@ -24,13 +24,7 @@ from verse_data.errors import (
     StorageError,
     StoreCorrupt,
 )
-from verse_data.files import (
-    publish_folder,
-    sha256_of_json,
-    staging,
-    storage_errors,
-    sweep,
-)
+from verse_data.files import publish_folder, sha256_of_json, staging, storage_errors
 from verse_data.records.manifest import MANIFEST_SCHEMA, REPAIR, STORE_FORMAT, StoreManifest
 from verse_data.volumes.layout import (
     GROUP_KEY,
@@ -91,7 +85,6 @@ def ensure_store(source: ScanSource, recipe: Recipe, stores: Path) -> Path:
 @contextmanager
 def _building(final: Path) -> Iterator[None]:
     """Hold the lock of a store while it is built, if locks work here."""
-    sweep(final.parent)
     path = final.parent / f".lock-{final.name}"
     lock = FileLock(path, timeout=_LOCK_SECONDS)
     _log.info("taking the lock of %s, for which it waits up to %d s", final, _LOCK_SECONDS)
