@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from verse_data.files import sha256_of_json
 from verse_data.training.arguments import finite, one_of, whole
 from verse_data.training.draw import ORDER, DrawPlan, Shares, class_weights, permutation
 from verse_data.training.rows import Rows
+from verse_data.volumes.reader import Empty, fresh
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +40,7 @@ class EpochDataset(Dataset[Any], ABC):
     """A dataset whose samples depend only on seed, epoch and number, not on the process."""
 
     unit: str
+    transform: Callable[[Any], Any] | None = None
 
     def __init__(self, seed: int) -> None:
         self.seed = whole("seed", seed)
@@ -64,6 +66,14 @@ class EpochDataset(Dataset[Any], ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Digest that is equal for datasets that serve the same samples."""
+
+    @abstractmethod
+    def read(self, epoch: int, number: int, empty: Empty = fresh) -> Any:
+        """Return sample `number` of `epoch` before the transform; safe in any thread."""
+
+    @abstractmethod
+    def finished(self, sample: Any, epoch: int, number: int) -> Any:
+        """Return what ``dataset[epoch, number]`` returns, from what :meth:`read` does."""
 
     @abstractmethod
     def place(self, epoch: int, index: int) -> str:
