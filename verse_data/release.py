@@ -910,7 +910,7 @@ class Release:
         """Open one scan as an ``xarray.Dataset`` with world coordinates, lazily.
 
         The store is built first if it does not exist. The attributes name subject and split, and the
-        licence and attribution of the release.
+        licence and attribution of the release; `affine` and `centroids` are JSON text, for netCDF.
 
         Parameters
         ----------
@@ -931,7 +931,7 @@ class Release:
         store, entry = self.build_cache([scan_id], recipe=recipe)[scan_id], self.catalog
         return open_xarray(store, orientation=orientation).assign_attrs(
             subject_id=self.series[scan_id].subject_id,
-            split=self.series[scan_id].split,
+            split=self.series[scan_id].split or "unknown",
             release=self.name,
             licence=entry.licence if entry else "unknown",
             attribution=entry.attribution

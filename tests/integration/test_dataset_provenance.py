@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
+from urllib.parse import unquote
 
 import prov.model
 import pytest
@@ -150,6 +152,54 @@ def test_croissant_lists_every_file_and_every_scan(provenance: Provenance) -> No
     assert "blank fracture grade" in value["rai:dataCollectionMissingData"]
 
 
+NAMES = [
+    "read me.txt",
+    "ü 日.txt",
+    "50%.txt",
+    "50%25.txt",
+    "a#b?c.txt",
+    'a<"b">.txt',
+    "a:b.txt",
+    "{a}|^`.txt",
+]
+
+
+def described(tree: Path, home: Path) -> Provenance:
+    """Make the files of a folder a release of one's own, and describe it."""
+    release = Repository(home / "releases" / "lab")
+    release.publish(lock_tree(tree, release="lab"))
+    return describe(release)
+
+
+def test_any_file_name_is_a_reference_in_croissant_and_rocrate(tmp_path: Path, home: Path) -> None:
+    """Each file has an id of its own that is valid in an address, and keeps its name beside it."""
+    tree = write_tree(tmp_path / "tree", subjects=1)
+    for name in [*NAMES, FILE_NAME]:
+        (tree / name).write_text(name)
+    own = described(tree, home)
+
+    files = to_croissant(own, date="2026-01-31")["distribution"]
+    crate = to_rocrate(own, date="2026-01-31")["@graph"]
+
+    for ids in ([file["@id"] for file in files], [part["@id"] for part in crate]):
+        assert len(set(ids)) == len(ids)
+        assert all(re.fullmatch(r"(?:[\w./~:#-]|%[0-9A-F]{2})+", one, re.ASCII) for one in ids)
+    assert {file["name"] for file in files} >= {*NAMES}
+    assert all(unquote(file["@id"]) == file["name"] for file in files)
+
+
+def test_a_crate_without_a_licence_says_that_none_is_stated(tmp_path: Path, home: Path) -> None:
+    """The format requires a licence of the root; where nobody has named one, that is what it says."""
+    own = described(write_tree(tmp_path / "tree", subjects=1), home)
+
+    graph = to_rocrate(own, date="2026-01-31")["@graph"]
+
+    (root,) = [part for part in graph if part["@id"] == "./"]
+    assert own.licence is None
+    assert "No licence is stated" in root["license"]
+    assert {"name", "description", "datePublished"} <= root.keys()
+
+
 def test_what_the_catalog_says_for_responsible_ai_keeps_its_model(tmp_path: Path) -> None:
     """The catalog's text is complete, and a field that is missing or unknown is refused."""
     assert load_rai("phantom") is None
@@ -180,3 +230,5 @@ def test_the_command_line_prints_and_writes(dataset: Repository, tmp_path: Path)
         out = tmp_path / f"{name}.json"
         assert call("export", name, "verse19", "verse900", "--out", str(out)) == ""
         assert field in json.loads(out.read_text())
+        # The day of the version's commit, and not of the export, which would differ at each run.
+        assert name == "prov" or '"datePublished": "2020-01-01"' in out.read_text()

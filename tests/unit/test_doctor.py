@@ -387,6 +387,7 @@ def test_a_machine_that_says_nothing_has_no_limits(tmp_path: Path) -> None:
         (memory_check((64 * GB, 32 * GB), 4 * GB, 16), "warning", "--workers 2"),
         (memory_check((2 * GB, GB), None, 2), "warning", "--workers 1"),
         (shared_memory_check(None), "ok", "no /dev/shm"),
+        (shared_memory_check(0), "warning", "no /dev/shm that can be written"),
         (shared_memory_check(64 << 20), "warning", "--shm-size=8g"),
         (shared_memory_check(8 << 30), "ok", "8.6 GB at /dev/shm"),
         (disk_check("disk", 30 * GB, needed=24 * GB), "ok", "30.0 GB free"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from itertools import permutations, product
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from tests.support.scans import LPS, PIR, TILTED, make_scan
 from verse_data.errors import ChunkCorrupt, UsageError
@@ -39,16 +41,17 @@ def test_every_orientation(scan, orientation):
 
     assert np.array_equal(found["image"].values, axes.apply(made.image))
     assert np.array_equal(found["label"].values, axes.apply(made.mask))
-    assert np.abs(found.attrs["affine"] - axes.affine(made.affine, made.image.shape)).max() < 1e-6
+    affine = np.array(json.loads(found.attrs["affine"]))
+    assert np.abs(affine - axes.affine(made.affine, made.image.shape)).max() < 1e-6
     index = (5, 7, 11)
-    world = apply_affine(found.attrs["affine"], index)
+    world = apply_affine(affine, index)
     named = [float(found[f"world_{axis}"][index]) for axis in "xyz"]
     assert np.allclose(named, world)
-    for label, point in found.attrs["centroids"].items():
-        (source,) = [p.ijk for p in made.source.centroids if p.label == label]
-        assert np.allclose(
-            apply_affine(found.attrs["affine"], point), apply_affine(made.affine, source)
-        )
+    points = json.loads(found.attrs["centroids"])
+    assert set(points) == {str(p.label) for p in made.source.centroids}
+    for p in made.source.centroids:
+        here = apply_affine(affine, points[str(p.label)])
+        assert np.allclose(here, apply_affine(made.affine, p.ijk))
 
 
 def test_dimensions_have_coordinates_where_that_is_true(scan):
@@ -90,6 +93,17 @@ def test_it_is_lazy_and_may_be_pickled(scan):
     assert "world_x" in shown
     truth = AxisMap.between(made.affine, "RAS").apply(made.image)
     assert np.array_equal(found["image"][3:5].values, truth[3:5])
+
+
+def test_what_is_opened_can_be_saved_as_it_is(scan, tmp_path):
+    """A netCDF file gives back voxels, coordinates and every attribute."""
+    opened = open_xarray(scan[1], orientation="PIR")
+    opened.to_netcdf(tmp_path / "scan.nc")
+
+    with xr.open_dataset(tmp_path / "scan.nc") as saved:
+        xr.testing.assert_equal(saved, opened)
+        for name, value in opened.attrs.items():
+            assert np.array_equal(saved.attrs[name], value), name
 
 
 def test_damage_is_found_when_looked_at(tmp_path):

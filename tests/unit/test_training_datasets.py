@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import pickle
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import DataLoader, default_collate
 
 from tests.support import training as support
@@ -609,3 +611,56 @@ def test_passes_over_a_loader_draw_other_patches(made: support.Made, sampling: s
     assert not [box for box in second if box in first]
     assert boxes(loader) == first
     assert boxes(loader) == second
+
+
+@contextmanager
+def default_device(name: str) -> Iterator[None]:
+    """Set the device on which torch makes tensors, for a while."""
+    torch.set_default_device(name)
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+
+
+MODES: dict[str, Callable[[], AbstractContextManager[object]]] = {
+    "inference": torch.inference_mode,
+    "no gradients": torch.no_grad,
+    "another device": lambda: torch.device("meta"),
+    "another default device": lambda: default_device("cuda"),
+    "fake tensors": FakeTensorMode,
+}
+
+
+def brightened(sample: dict[str, Any]) -> dict[str, Any]:
+    return {**sample, "image": sample["image"] + torch.rand(1)}
+
+
+@pytest.mark.parametrize("used", [*MODES, "none"])
+@pytest.mark.parametrize("made_in", [*MODES, "none"])
+def test_samples_do_not_follow_the_modes_of_torch(
+    made: support.Made, made_in: str, used: str
+) -> None:
+    """Whatever mode a dataset is made or used in, its samples and batches are ordinary tensors."""
+    plain, by_hand = MODES.get(made_in, nullcontext), MODES.get(used, nullcontext)
+    options: dict[str, Any] = {"patch_size": 8, "patches_per_epoch": 2, "transform": brightened}
+    expected = PatchDataset(made.scans, **options)
+    expected.set_epoch(1)
+    with plain():
+        patches = PatchDataset(made.scans, **options)
+        crops = VertebraDataset(made.scans, made.table, crop_size_mm=8)
+
+    with by_hand():
+        patches.set_epoch(1)
+        loader = patches.loader(sampler=patches.sampler(shuffle=False), batch_size=2)
+        found = [patches[0], patches[1], *loader, *crops.loader(batch_size=2)]
+        found += [pad_collate(found[:2])]
+
+    samples = [expected[0], expected[1]]
+    assert support.stream_digest(found[:3]) == support.stream_digest(
+        [*samples, default_collate(samples)]
+    )
+    for value in (value for sample in found for value in sample.values()):
+        if isinstance(value, torch.Tensor):
+            assert (type(value), value.device.type) == (torch.Tensor, "cpu")
+            assert not value.is_inference()

@@ -6,11 +6,15 @@ import gc
 import multiprocessing
 import os
 import signal
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from verse_data.errors import SampleError, UsageError
 from verse_data.training import EpochLoader, PatchDataset, ServedScan
@@ -124,6 +128,63 @@ def test_workers_end_with_the_pass_that_is_broken_off() -> None:
         gc.enable()
 
     assert not left
+
+
+class Waits:
+    """A transform that says when it has begun, and ends when it may."""
+
+    def __init__(self) -> None:
+        self.begun, self.may_end = threading.Event(), threading.Event()
+
+    def __call__(self, sample: Sample) -> Sample:
+        self.begun.set()
+        assert self.may_end.wait(60)
+        return sample
+
+
+@pytest.fixture
+def in_a_transform() -> Iterator[Future[Sample]]:
+    """Another thread, which is in a transform for as long as the test lasts."""
+    waits = Waits()
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(numbers(4, transform=waits).__getitem__, 0)
+        assert waits.begun.wait(60)
+        yield busy
+        waits.may_end.set()
+    assert busy.result()["number"] == 0
+
+
+def test_two_threads_may_not_be_in_a_transform_at_once(in_a_transform: Future[Sample]) -> None:
+    """Of whichever dataset: they would share the process's generators. Reading alone stays free."""
+    with pytest.raises(
+        UsageError, match=r"verse900, patch sample 1(.|\n)*Another thread(.|\n)*workers"
+    ):
+        _ = numbers(4, transform=dict)[1]
+
+    assert numbers(4)[1]["number"] == 1
+    assert not in_a_transform.done()
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_workers_may_transform_while_a_thread_of_the_parent_does(
+    in_a_transform: Future[Sample],
+) -> None:
+    """A worker that is forked meanwhile has generators of its own, and is not refused."""
+    loader = numbers(2, transform=dict).loader(num_workers=1, multiprocessing_context="fork")
+
+    assert len(list(loader)) == 2
+    assert not in_a_transform.done()
+
+
+def test_a_transform_may_read_a_sample_that_is_transformed_too() -> None:
+    """As one that mixes two samples does, in its own thread; and an error in it ends its turn."""
+    inner = numbers(4, transform=lambda sample: {**sample, "drawn": torch.rand(1)})
+    mixed = numbers(4, transform=lambda sample: {**sample, "other": inner[2]["drawn"]})
+
+    with pytest.raises(SampleError, match="not callable"):
+        _ = numbers(4, transform=lambda sample: sample["epoch"]())[0]
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(mixed.__getitem__, 0).result()["other"] == inner[2]["drawn"]
 
 
 def test_a_worker_that_is_slow_to_start_is_explained() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -101,14 +100,14 @@ def export_(
     from verse_data.export.rocrate import to_rocrate
     from verse_data.files import write_file
 
-    found = vd.open_release(release, version=version, root=root, make=False).provenance(scan)
-    today = datetime.now(tz=UTC).date().isoformat()
+    opened = vd.open_release(release, version=version, root=root, make=False)
+    found, date = opened.provenance(scan), opened.files.date(opened.version)
     if context.info_name == "prov":
         document = to_prov(found)
     elif context.info_name == "rocrate":
-        document = to_rocrate(found, date=today)
+        document = to_rocrate(found, date=date)
     else:
-        document = to_croissant(found, date=today, rai=load_rai(release))
+        document = to_croissant(found, date=date, rai=load_rai(release))
     if out is None:
         print_json(document)
     else:

@@ -7,8 +7,10 @@ here, since the imported package may be the broken one.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -158,11 +160,11 @@ def memory_check(found: tuple[int, int] | None, limit: int | None, cores: int) -
 
 
 def shared_memory() -> int | None:
-    """Return the size of shared memory in bytes, or None where it is no folder, as on macOS."""
-    try:
-        return shutil.disk_usage("/dev/shm").total  # noqa: S108 - nothing is written
-    except OSError:
-        return None
+    """Return the bytes of shared memory: 0 if it cannot be written, None where it is no folder."""
+    place = "/dev/shm"  # noqa: S108 - nothing is written
+    if not os.access(place, os.W_OK):
+        return 0 if sys.platform == "linux" else None
+    return shutil.disk_usage(place).total
 
 
 def shared_memory_check(total: int | None) -> Check:
@@ -172,12 +174,10 @@ def shared_memory_check(total: int | None) -> Check:
     fact = f"{spell_bytes(total)} at /dev/shm, through which DataLoader workers hand over batches"
     if total >= 1 << 30:  # with less, workers that return whole volumes run out of it
         return ok("shared memory", fact)
-    return warning(
-        "shared memory",
-        f"{fact}: they end in a bus error when it is full",
-        "docker run --shm-size=8g (or --ipc=host); or num_workers=0; or dataset.loader(...), which "
-        "uses threads",
-    )
+    full = f"{fact}: they end in a bus error when it is full"
+    none = "there is no /dev/shm that can be written: DataLoader workers cannot start"
+    remedy = "docker run --shm-size=8g (or --ipc=host); or dataset.loader(...), which uses threads"
+    return warning("shared memory", full if total else none, remedy)
 
 
 def proxy_check(variables: Mapping[str, str]) -> Check:

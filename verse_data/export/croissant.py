@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 
 from pydantic import Field
 from pydantic.alias_generators import to_camel
@@ -75,7 +76,7 @@ def load_rai(release: str) -> ResponsibleAI | None:
 def to_croissant(
     provenance: Provenance, *, date: str, rai: ResponsibleAI | None = None
 ) -> dict[str, Any]:
-    """Return the Croissant description of a release or scan, exported at an ISO `date`."""
+    """Return the Croissant description of a release or scan, whose version is of an ISO `date`."""
     facts: dict[str, Any] = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -101,7 +102,7 @@ def to_croissant(
 def _file_object(file: FileProvenance) -> dict[str, Any]:
     return {
         "@type": "cr:FileObject",
-        "@id": file.path,
+        "@id": quote(file.path),
         "name": file.path,
         "contentUrl": file.urls[0] if file.urls else file.path,
         "contentSize": f"{file.size} B",

@@ -10,6 +10,7 @@ from verse_data.records.provenance import FileProvenance, Provenance
 FILE_NAME: Final = "ro-crate-metadata.json"
 _PROFILE: Final = "https://w3id.org/ro/crate/1.1"
 _SOFTWARE: Final = "#verse-data"
+_NO_LICENCE: Final = "No licence is stated. Ask those who hold the data before you use them."
 _TERM: Final = "https://w3id.org/ro/terms/workflow-run#sha256"
 _MEDIA_TYPES: Final = {
     ".nii.gz": "application/gzip",
@@ -40,8 +41,9 @@ def doi_url(doi: str) -> str:
 
 
 def to_rocrate(provenance: Provenance, *, date: str) -> dict[str, Any]:
-    """Return the metadata of a crate whose root is the DataLad dataset, exported at an ISO `date`."""
+    """Return the metadata of a crate whose root is the DataLad dataset, of a version of an ISO `date`."""
     licence, doi = provenance.licence, provenance.doi
+    files = [file for file in provenance.files if file.path != FILE_NAME]  # an earlier crate
     name = f"{provenance.release} {provenance.version}"
     identifiers = [provenance.lock, f"git:{provenance.commit}", provenance.dataset_id]
     root = {
@@ -50,10 +52,10 @@ def to_rocrate(provenance: Provenance, *, date: str) -> dict[str, Any]:
         "datePublished": date,
         "version": provenance.version,
         "identifier": [*identifiers, *([doi_url(doi)] if doi else [])],
-        "hasPart": [{"@id": quote(file.path)} for file in provenance.files],
+        "hasPart": [{"@id": quote(file.path)} for file in files],
         "citation": [{"@id": doi_url(citation.doi)} for citation in provenance.citations],
         "creditText": provenance.attribution,
-        "license": {"@id": licence_url(licence)} if licence else None,
+        "license": {"@id": licence_url(licence)} if licence else _NO_LICENCE,
     }
     published = {
         "name": f"{name}: publish the lock as a version",
@@ -75,7 +77,7 @@ def to_rocrate(provenance: Provenance, *, date: str) -> dict[str, Any]:
     entities += [
         (_SOFTWARE, "SoftwareApplication", software),
         ("#published", "CreateAction", published),
-        *((quote(file.path), "File", _file(file)) for file in provenance.files),
+        *((quote(file.path), "File", _file(file)) for file in files),
     ]
     graph = [
         {"@id": key, "@type": kind, **{name: value for name, value in facts.items() if value}}

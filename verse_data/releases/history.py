@@ -9,6 +9,7 @@ import re
 import shlex
 import uuid
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
@@ -98,6 +99,12 @@ class History:
     def commit(self, version: str | None = None) -> str:
         """Return the commit id of a version, the same wherever the same locks were published."""
         return self._version(version)[1]
+
+    def date(self, version: str | None = None) -> str:
+        """Return the day of a version's commit, ISO 8601; that of our commits follows from its number."""
+        (found,) = git.read_objects(self.path, [self.commit(version)])
+        line = re.search(rb"\ncommitter .*> (\d{1,11}) ", found.content if found else b"")
+        return datetime.fromtimestamp(int(line[1]) if line else 0, UTC).date().isoformat()
 
     def _version(self, version: str | None) -> tuple[ReleaseLock, str]:
         tag = version if version in self._cache else self.resolve(version)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import operator
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -16,7 +15,6 @@ import torch
 from verse_data.errors import SampleError, UsageError
 from verse_data.files import sha256_of_json
 from verse_data.spine.geometry import Affine, Box, Shape, check_axcodes
-from verse_data.training.arguments import whole
 from verse_data.training.draw import seeded_transform
 from verse_data.training.loader import EpochLoader
 from verse_data.training.rows import Rows, digest
@@ -26,6 +24,7 @@ from verse_data.training.samples import (
     UnevenSample,
     check_sendable,
     named,
+    ordinary_tensors,
     position,
     volumes,
 )
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Transform = Callable[[Any], Any]
-Index = int | tuple[int, int]
-"""Number of a sample in the current epoch, or (epoch, number)."""
 
 
 class ServedDataset(EpochDataset):
@@ -197,19 +194,6 @@ class ServedDataset(EpochDataset):
     def scan_number(self, epoch: int, index: int) -> int:
         """Return the number of the scan that sample `index` of `epoch` is cut from."""
 
-    def __getitem__(self, index: Index) -> Any:
-        """Return one sample: number `index` of the current epoch, or ``(epoch, number)``."""
-        epoch, number = index if isinstance(index, tuple) else (self.epoch, index)
-        epoch, number = whole("epoch", epoch), operator.index(number)
-        if not -len(self) <= number < len(self):
-            raise IndexError(f"There is no sample {number}; there are {len(self):,}.")
-        number %= len(self)
-        self.note_work(epoch, number)
-        try:
-            return self.finished(self.read(epoch, number), epoch, number)
-        finally:
-            self.note_work(-1, -1)
-
     def read(self, epoch: int, number: int, empty: Empty = fresh) -> Sample:
         """Return sample `number` of `epoch` before the transform; safe in any thread."""
         sample: Sample = self._named(epoch, number, self._make, epoch, number, empty)
@@ -223,7 +207,8 @@ class ServedDataset(EpochDataset):
         # Not a context manager: contextlib mistakes a RuntimeError raised from a StopIteration for
         # the interpreter's own, and lets the StopIteration escape.
         try:
-            return function(*given)
+            with ordinary_tensors():
+                return function(*given)
         except (Exception, SystemExit) as error:
             raise named(self.place(epoch, number), error) from error
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +21,11 @@ ORDER, DRAW, CLASS, TRANSFORM = range(4)
 """Purpose of a draw; part of its key, so that draws for different purposes are unrelated."""
 
 Shares = npt.NDArray[np.float64]
+
+
+_TURN = [threading.RLock()]
+"""Held by the thread that uses the generators of this process; a forked process has one of its own."""
+os.register_at_fork(after_in_child=lambda: _TURN.__setitem__(0, threading.RLock()))
 
 
 def _bits(count: int, *key: int) -> npt.NDArray[np.uint64]:
@@ -43,6 +50,12 @@ def seeded_transform(
     The generators' states are restored afterwards, so that the draws of the training run itself
     (dropout, mixing) do not depend on which samples were made in its process.
     """
+    turn = _TURN[0]
+    if not turn.acquire(blocking=False):  # the thread that has it may: a transform that mixes
+        raise UsageError(
+            "Another thread is in a transform, and both would draw from the generators of this process. "
+            "Use workers (num_workers=2), or read without transform=, and apply it in one thread."
+        )
     # Two seeds: MONAI uses NumPy's kind of generator, which would repeat the global one's numbers.
     common, own = (int(bits) for bits in _bits(2, seed, TRANSFORM, epoch, index))
     of_torch, of_python = torch.random.get_rng_state(), random.getstate()
@@ -60,6 +73,7 @@ def seeded_transform(
         torch.random.set_rng_state(of_torch)
         np.random.set_state(of_numpy)  # noqa: NPY002
         random.setstate(of_python)
+        turn.release()
 
 
 class DrawPlan:

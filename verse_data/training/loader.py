@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import multiprocessing
 import pickle
 import time
 import weakref
@@ -13,12 +14,12 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from verse_data.errors import SampleError, UsageError, VerseDataError
+from verse_data.errors import SampleError, StorageError, UsageError, VerseDataError
 from verse_data.machine import allowed_cores
 from verse_data.training.arguments import whole
 from verse_data.training.batches import AHEAD, BatchMaker, BatchMemory, made_by_threads
 from verse_data.training.sampler import EpochDataset, EpochSampler
-from verse_data.training.samples import check_sendable, collate, named
+from verse_data.training.samples import check_sendable, collate, named, ordinary_tensors
 
 _log = logging.getLogger(__name__)
 _TIMEOUT_S = 120.0
@@ -68,6 +69,8 @@ class EpochLoader(DataLoader[Any]):
         cannot be pickled for the workers.
     SampleError
         On iterating, if a worker dies or hangs; the text names the scans that it was reading.
+    StorageError
+        On iterating, if workers cannot be started because the machine lacks shared memory.
 
     Examples
     --------
@@ -116,7 +119,9 @@ class EpochLoader(DataLoader[Any]):
         if self.worker_init_fn is not None:
             self.worker_init_fn = functools.partial(guarded_start, self.worker_init_fn)
         self._served = 0
-        self.threads = _threads(threads, num_workers)
+        # A class that makes its items in another way makes them where torch asks for them.
+        own_items = type(dataset).__getitem__ is not EpochDataset.__getitem__
+        self.threads = 0 if own_items else _threads(threads, num_workers)
         self._plain = plain
         # For image and label of each batch in the making, waiting, and in the caller's hands.
         count = 2 * (self.threads + AHEAD + 2)
@@ -161,7 +166,8 @@ class EpochLoader(DataLoader[Any]):
         """Return the iterator over batches that threads of this process read."""
         # As torch draws one for its workers: the generator of the training run goes on from the same
         # state, whoever makes the batches.
-        torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+        with ordinary_tensors():
+            torch.empty((), dtype=torch.int64).random_(generator=self.generator)
         maker = BatchMaker(
             self.sampler.dataset,
             self._memory,
@@ -175,7 +181,16 @@ class EpochLoader(DataLoader[Any]):
     def _started(self) -> Iterator[Any]:
         """Return torch's iterator, with started workers."""
         try:
-            batches = super().__iter__()
+            if self.num_workers:
+                # As torch does next, which prints an error of its own where there is no semaphore.
+                multiprocessing.get_context("fork").Lock()
+            with ordinary_tensors():
+                batches = super().__iter__()
+        except OSError as error:
+            raise StorageError(
+                f"The workers cannot be started: {error}. They need processes, open files and shared memory: "
+                f"a /dev/shm that can be written (docker run --shm-size=2g). Or use num_workers=0."
+            ) from error
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             if "pickle" not in str(error):
                 raise
@@ -250,7 +265,8 @@ def guarded_collate(collate_fn: Callable[[Any], Any], samples: Any) -> Any:
     hang the loader until its timeout.
     """
     try:
-        batch = collate_fn(samples)
+        with ordinary_tensors():
+            batch = collate_fn(samples)
         check_sendable(batch)
     except (Exception, SystemExit) as error:
         listed = samples if isinstance(samples, list) else [samples]
@@ -284,6 +300,8 @@ def _get_data(reference: weakref.ref[Any], timeout: float = _CHECK_S) -> tuple[b
     end = time.monotonic() + timeout
     while True:
         left = max(end - time.monotonic(), 0.0)
-        found: tuple[bool, Any] = type(batches)._try_get_data(batches, min(left, _CHECK_S))  # noqa: SLF001
+        once = min(left, _CHECK_S)
+        with ordinary_tensors():
+            found: tuple[bool, Any] = type(batches)._try_get_data(batches, once)  # noqa: SLF001
         if found[0] or left <= _CHECK_S:
             return found

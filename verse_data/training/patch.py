@@ -137,7 +137,7 @@ class PatchDataset(ServedDataset):
             box, orientation=self.orientation, label=self.label, empty=self._served(empty)
         )
         sample = self._sample(number, image, label, box.affine(scan.affine))
-        sample["box"] = torch.tensor([box.start, box.stop], dtype=torch.int64)
+        sample["box"] = torch.from_numpy(np.array([box.start, box.stop], dtype=np.int64))
         if self.rows is not None:
             row = self.rows[self._plan.item(epoch, index)]
             sample |= {"level": LEVELS[row["level"]], "grade": int(row["grade"])}

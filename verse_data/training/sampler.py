@@ -7,9 +7,17 @@ samples of all ranks: a run may be resumed with another number of workers and of
 
 from __future__ import annotations
 
+import mmap
+import operator
+import os
 import reprlib
+import tempfile
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from multiprocessing.context import get_spawning_popen
+from multiprocessing.reduction import DupFd
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -36,6 +44,31 @@ _GRADE_FACTOR = 2.0
 """Limit of a vertebra's share within its grade, as a multiple of an even share."""
 
 
+Index = int | tuple[int, int]
+"""Number of a sample in the current epoch, or (epoch, number)."""
+
+
+class SharedNumbers:
+    """Numbers that workers share: forked ones by the mapping, others by its file. Copies have their own."""
+
+    def __init__(self, rows: npt.NDArray[np.int64], file: Any = None) -> None:
+        self._file = _nameless_file() if file is None else file.detach()
+        weakref.finalize(self, os.close, self._file)
+        if file is None:
+            os.write(self._file, rows.tobytes())
+        self.rows = np.frombuffer(mmap.mmap(self._file, rows.nbytes), np.int64).reshape(rows.shape)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SharedNumbers, (self.rows.copy(), get_spawning_popen() and DupFd(self._file))
+
+
+def _nameless_file() -> int:
+    with suppress(AttributeError, OSError):  # not Linux, or one that forbids it
+        return os.memfd_create("verse-data")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
 class EpochDataset(Dataset[Any], ABC):
     """A dataset whose samples depend only on seed, epoch and number, not on the process."""
 
@@ -44,19 +77,8 @@ class EpochDataset(Dataset[Any], ABC):
 
     def __init__(self, seed: int) -> None:
         self.seed = whole("seed", seed)
-        # In shared memory, so that persistent workers see the next epoch.
-        self._epoch = torch.zeros(1, dtype=torch.int64)
-        # One row per worker: the epoch and number of the sample that it is making.
-        self._work = torch.full((_WATCHED_WORKERS, 2), -1)
-        self._share()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._share()  # pickling and deep copying make tensors private
-
-    def _share(self) -> None:
-        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
-        self._work.share_memory_()  # type: ignore[no-untyped-call]
+        # The epoch; then, by worker, epoch and number of its sample. Not in /dev/shm: that may lack.
+        self._shared = SharedNumbers(np.array([[0, 0]] + [[-1, -1]] * _WATCHED_WORKERS))
 
     @abstractmethod
     def __len__(self) -> int:
@@ -75,6 +97,19 @@ class EpochDataset(Dataset[Any], ABC):
     def finished(self, sample: Any, epoch: int, number: int) -> Any:
         """Return what ``dataset[epoch, number]`` returns, from what :meth:`read` does."""
 
+    def __getitem__(self, index: Index) -> Any:
+        """Return one sample: number `index` of the current epoch, or ``(epoch, number)``."""
+        given, number = index if isinstance(index, tuple) else (self.epoch, index)
+        epoch, number = whole("epoch", given), operator.index(number)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"There is no sample {number}; there are {len(self):,}.")
+        number %= len(self)
+        self.note_work(epoch, number)
+        try:
+            return self.finished(self.read(epoch, number), epoch, number)
+        finally:
+            self.note_work(-1, -1)
+
     @abstractmethod
     def place(self, epoch: int, index: int) -> str:
         """Return the name of sample `index` of `epoch` in errors."""
@@ -83,24 +118,24 @@ class EpochDataset(Dataset[Any], ABC):
         """Record which sample this worker makes, -1 for none; does nothing outside of workers."""
         worker = get_worker_info()
         if worker is not None and worker.id < _WATCHED_WORKERS:
-            self._work[worker.id, 0], self._work[worker.id, 1] = epoch, number
+            self._shared.rows[1 + worker.id] = epoch, number
 
     def in_work(self) -> list[str]:
         """Return the names of the samples that workers have begun and not finished."""
-        return [self.place(epoch, number) for epoch, number in self._work.tolist() if epoch >= 0]
+        return [self.place(*row) for row in self._shared.rows[1:].tolist() if row[0] >= 0]
 
     def forget_work(self) -> None:
         """Clear the records of earlier workers."""
-        self._work.fill_(-1)
+        self._shared.rows[1:] = -1
 
     @property
     def epoch(self) -> int:
         """The epoch of ``dataset[i]``."""
-        return int(self._epoch[0])
+        return int(self._shared.rows[0, 0])
 
     def set_epoch(self, epoch: int) -> None:
         """Make `epoch` the current one, also in running workers."""
-        self._epoch[0] = whole("epoch", epoch)
+        self._shared.rows[0, 0] = whole("epoch", epoch)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

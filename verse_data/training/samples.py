@@ -28,12 +28,14 @@ import io
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.nn.functional import pad
 from torch.utils.data import default_collate, get_worker_info
 from torch.utils.data._utils.collate import collate as collate_by
@@ -49,6 +51,19 @@ PAD_HU = -1024
 """Value of the image outside the scan: air."""
 
 
+def ordinary_tensors() -> ExitStack:
+    """Return a context without the caller's modes of torch: inference, default device, fake tensors."""
+    modes = ExitStack()
+    modes.enter_context(unset_fake_temporarily())
+    if torch.is_inference_mode_enabled():
+        modes.enter_context(torch.inference_mode(mode=False))
+        modes.enter_context(torch.no_grad())  # which inference implies, and its end would undo
+    # Not without need: entering a device writes to a global of torch, which threads share.
+    if torch._C._len_torch_function_stack():  # noqa: SLF001
+        modes.enter_context(torch.device("cpu"))
+    return modes
+
+
 def volumes(image: npt.NDArray[Any], label: npt.NDArray[Any] | None, dtype: str) -> Sample:
     """Return ``image`` and, where there is one, ``label`` as contiguous tensors (1, X, Y, Z)."""
     if dtype == "int16" and image.dtype.kind == "f":
@@ -62,18 +77,18 @@ def volumes(image: npt.NDArray[Any], label: npt.NDArray[Any] | None, dtype: str)
 def position(affine: Affine) -> Sample:
     """Return ``affine`` and the ``spacing`` that follows from it."""
     matrix = np.array(affine, dtype=np.float64)
-    spacing = torch.tensor(voxel_sizes(matrix), dtype=torch.float64)
-    return {"affine": torch.from_numpy(matrix), "spacing": spacing}
+    spacing = np.array(voxel_sizes(matrix), dtype=np.float64)
+    return {"affine": torch.from_numpy(matrix), "spacing": torch.from_numpy(spacing)}
 
 
 def cut(volume: torch.Tensor, box: Box, pad: float) -> torch.Tensor:
     """Return `box` of a volume (C, X, Y, Z), filled with `pad` where it reaches outside."""
-    inside = box.clipped((volume.shape[1], volume.shape[2], volume.shape[3]))
-    out = torch.full((volume.shape[0], *box.shape), pad, dtype=volume.dtype)
+    channels, x, y, z = volume.shape
+    inside = box.clipped((x, y, z))
+    out = torch.full((channels, *box.shape), pad, dtype=volume.dtype, device=volume.device)
     bounds = list(zip(inside.start, inside.stop, box.start, strict=True))
-    x, y, z = (slice(start - first, stop - first) for start, stop, first in bounds)
-    i, j, k = (slice(start, stop) for start, stop, _ in bounds)
-    out[:, x, y, z] = volume[:, i, j, k]
+    target = [slice(start - first, stop - first) for start, stop, first in bounds]
+    out[:, *target] = volume[:, *(slice(start, stop) for start, stop, _ in bounds)]
     return out
 
 
@@ -198,13 +213,14 @@ def pad_collate(samples: Sequence[Sample], *, pad_image: float = PAD_HU) -> Samp
     dict
         As batched by torch or MONAI. Labels are padded with 0.
     """
-    shapes = torch.tensor([sample["image"].shape[1:] for sample in samples])
-    x, y, z = shapes.max(dim=0).values.tolist()
+    shapes = np.array([sample["image"].shape[1:] for sample in samples])
+    x, y, z = shapes.max(axis=0).tolist()
     pads = {"image": pad_image, "label": 0}
     padded = []
-    for sample, (i, j, k) in zip(samples, shapes.tolist(), strict=True):
-        ends = (0, z - k, 0, y - j, 0, x - i)
-        # torch's own padding, which keeps the class of a tensor, such as MONAI's.
-        volumes = {key: pad(sample[key], ends, value=pads[key]) for key in pads if key in sample}
-        padded.append({**sample, **volumes})
-    return {**collate(padded), "shape": shapes}
+    with ordinary_tensors():
+        for sample, (i, j, k) in zip(samples, shapes.tolist(), strict=True):
+            ends = (0, z - k, 0, y - j, 0, x - i)
+            # torch's own padding, which keeps the class of a tensor, such as MONAI's.
+            boxes = {key: pad(sample[key], ends, value=pads[key]) for key in pads if key in sample}
+            padded.append({**sample, **boxes})
+        return {**collate(padded), "shape": torch.from_numpy(shapes)}

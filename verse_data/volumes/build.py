@@ -23,6 +23,7 @@ from verse_data.errors import (
     UsageError,
     VerseDataError,
     counted,
+    warn,
 )
 from verse_data.progress import Progress, conclude, silent
 from verse_data.volumes.cache import sweep_stores
@@ -122,7 +123,14 @@ def in_processes(
     Ctrl-C reaches only the caller, which lets running tasks finish and starts no others.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
+    try:
+        processes = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context)
+    except (OSError, NotImplementedError) as error:  # semaphores lie in shared memory
+        why = f"others need shared memory, a /dev/shm that can be written ({error})"
+        warn(RuntimeWarning(f"Stores are built in this process: {why}; docker run --shm-size=2g."))
+        yield from ((task, function(task)) for task in tasks)
+        return
+    with processes as pool:
         # A pool starts its processes when tasks are submitted, and never later.
         with _no_main(), _no_interrupts():
             futures = {pool.submit(function, task): task for task in tasks}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -79,13 +80,15 @@ def open_xarray(path: Path, *, orientation: str = "RAS") -> xr.Dataset:
     anterior-posterior, ``z`` superior-inferior. Coordinates are ``world_x``, ``world_y``,
     ``world_z`` of each voxel (mm, RAS+), and ``x``, ``y``, ``z`` along a dimension where the world
     coordinate depends on that dimension alone: on all three unless the scan is oblique. The
-    attributes ``affine`` and ``centroids`` (label to voxel index) are of this grid.
+    attributes ``affine`` and ``centroids`` (label to voxel index) are of this grid, and JSON text.
     """
     codes = check_axcodes(orientation)
     reader = ScanReader(path)
     axes = AxisMap.between(reader.affine, codes)
     shape, affine = reader.grid(codes)
     dims = tuple(_DIM_OF_CODE[code] for code in codes)
+    points = reader.centroids.items()
+    centroids = {label: axes.points(at, reader.shape).tolist() for label, at in points}
     variables = {}
     for name in ("image", "label") if reader.has_label else ("image",):
         lazy = _LazyArray(shape, DTYPE[name], partial(_read_voxels, reader, name, codes))
@@ -97,12 +100,9 @@ def open_xarray(path: Path, *, orientation: str = "RAS") -> xr.Dataset:
             "scan_id": reader.scan_id,
             "fingerprint": reader.fingerprint,
             "orientation": codes,
-            "affine": affine,
+            "affine": json.dumps(affine.tolist()),
             "labels": reader.labels,
-            "centroids": {
-                label: tuple(axes.points(point, reader.shape).tolist())
-                for label, point in reader.centroids.items()
-            },
+            "centroids": json.dumps(centroids),
             "licence": reader.attributes["licence"],
         },
     )
