@@ -103,14 +103,12 @@ def patches(folders: list[Path], codec: str) -> PatchDataset:
     )
 
 
-def ours(codec: str) -> Callable[[list[Path], int], Batches]:
-    """Return the start of this package, at its defaults."""
+def ours(codec: str, **options: Any) -> Callable[[list[Path], int], Batches]:
+    """Return the start of this package, whose own options stand for the number of workers."""
 
     def start(folders: list[Path], workers: int) -> Batches:
-        loader = patches(folders, codec).loader(
-            batch_size=BATCH, num_workers=workers, persistent_workers=workers > 0
-        )
-        return counted(loader)
+        del workers
+        return counted(patches(folders, codec).loader(batch_size=BATCH, **options))
 
     return start
 
@@ -260,7 +258,7 @@ def floats(loader: Any) -> Batches:
             yield len(batch["image"]["data"].to(torch.float32))
 
 
-OURS_LZ4, OURS_NONE = "verse-data", "verse-data, codec none"
+OURS, PROCESSES = "verse-data, 2 threads", "verse-data, 2 processes"
 HELD = "MONAI CacheDataset, copy_cache=False, all in memory"
 PERSISTENT = "MONAI PersistentDataset, 4 patches a volume"
 
@@ -268,8 +266,11 @@ CONTESTANTS = {
     c.name: c
     for c in (
         Contestant(MEMORY_MAP, by_box(MEMORY_MAP), MEMORY_MAP),
-        Contestant(OURS_LZ4, ours("lz4"), "verse-data"),
-        Contestant(OURS_NONE, ours("none"), "verse-data, codec none"),
+        Contestant(OURS, ours("lz4", threads=2), "verse-data"),
+        Contestant("verse-data, 1 thread", ours("lz4", threads=1), "verse-data"),
+        Contestant("verse-data, neither", ours("lz4", threads=0), "verse-data"),
+        Contestant(PROCESSES, ours("lz4", num_workers=2, persistent_workers=True), "verse-data"),
+        Contestant(OURS + ", codec none", ours("none", threads=2), "verse-data, codec none"),
         Contestant(NNUNET, by_box(NNUNET), NNUNET),
         Contestant(NNUNET_INT16, by_box(NNUNET_INT16), NNUNET_INT16),
         Contestant(BLOSC2, by_box(BLOSC2), BLOSC2),

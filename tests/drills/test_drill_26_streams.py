@@ -1,7 +1,7 @@
 """Drill 26: one stream, whatever the workers, the start method, the ranks and the stops.
 
-Pass: the bytes of an epoch are the same for 0, 2 and 3 workers, forked and spawned; for the union
-over 1, 2 and 4 ranks; and for every stop and resume. Control: a generator that was made with the
+Pass: the bytes of an epoch are the same for 1, 2 and 4 threads, and for 0, 2 and 3 workers, forked
+and spawned; for the union over 1, 2 and 4 ranks; and for every stop and resume. Control: a generator that was made with the
 dataset gives other numbers in workers.
 """
 
@@ -67,7 +67,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> support.Made:
     return support.make(tmp_path_factory.mktemp("scans"))
 
 
-def two_epochs(dataset: ServedDataset, **options: Any) -> list[str]:
+def two_epochs(dataset: ServedDataset, *, threads: int = 0, **options: Any) -> list[str]:
+    options |= {"threads": threads} if threads or "num_workers" not in options else {}
     loader = dataset.loader(batch_size=1, **options)
     return [support.stream_digest(loader) for _ in range(2)]
 
@@ -80,6 +81,23 @@ def test_workers_do_not_change_the_stream(made: support.Made, unit: str) -> None
     assert expected[0] != expected[1]
     for options in ({"num_workers": 2}, {"num_workers": 3, "persistent_workers": True}):
         assert two_epochs(UNITS[unit](made), **options) == expected
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("transform", [Noise(), None])
+def test_threads_do_not_change_the_stream(
+    made: support.Made, unit: str, transform: Noise | None
+) -> None:
+    """1, 2 and 4 threads give the same two epochs as none, with a transform and without."""
+
+    def dataset() -> ServedDataset:
+        made_here = UNITS[unit](made)
+        made_here.transform = transform
+        return made_here
+
+    expected = two_epochs(dataset())
+
+    assert all(two_epochs(dataset(), threads=threads) == expected for threads in (1, 2, 4))
 
 
 def test_spawned_workers_do_not_change_the_stream(made: support.Made) -> None:
@@ -100,7 +118,7 @@ def test_ranks_share_the_stream(made: support.Made, unit: str) -> None:
             sampler = dataset.sampler(rank=rank, world_size=world, uneven="exact")
             samples += [
                 support.stream_digest([sample])
-                for sample in dataset.loader(sampler=sampler, batch_size=None)
+                for sample in dataset.loader(sampler=sampler, batch_size=None, threads=world // 2)
             ]
         assert len(samples) == len(set(samples)) == len(UNITS[unit](made))
         sets.append(set(samples))
@@ -108,21 +126,21 @@ def test_ranks_share_the_stream(made: support.Made, unit: str) -> None:
     assert sets[0] == sets[1] == sets[2]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_stopping_anywhere_loses_nothing(made: support.Made, workers: int) -> None:
+@pytest.mark.parametrize("who", [{"threads": 0}, {"threads": 2}, {"num_workers": 2}])
+def test_stopping_anywhere_loses_nothing(made: support.Made, who: dict[str, int]) -> None:
     """A run that stops after any of 12 steps, and goes on from the JSON state, is the same run."""
-    whole = [support.stream_digest([batch]) for batch in patches(made).loader(batch_size=2)]
-    stops = range(STEPS + 1) if workers == 0 else (0, 5, 11)
+    whole = [support.stream_digest([b]) for b in patches(made).loader(batch_size=2, threads=0)]
+    stops = range(STEPS + 1) if "threads" in who else (0, 5, 11)
 
     for stop in stops:
-        loader = patches(made).loader(batch_size=2, num_workers=workers)
+        loader = patches(made).loader(batch_size=2, **who)
         begun, state = [], loader.state_dict()
         for batch in loader:
             if len(begun) == stop:
                 break
             begun.append(support.stream_digest([batch]))
             state = loader.state_dict()
-        resumed = patches(made).loader(batch_size=2, num_workers=workers)
+        resumed = patches(made).loader(batch_size=2, **who)
         resumed.load_state_dict(json.loads(json.dumps(state)))
         rest = [support.stream_digest([batch]) for batch in resumed] if stop < STEPS else []
 

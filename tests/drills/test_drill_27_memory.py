@@ -52,7 +52,7 @@ def private_bytes() -> int:
 class RowsAlone(VertebraDataset):
     """Makes everything of a sample that comes from the table, and reads no voxel."""
 
-    def _make(self, epoch: int, index: int) -> Sample:
+    def _make(self, epoch: int, index: int, *_: Any) -> Sample:
         names = self.scans.names(self.scan_number(epoch, index))
         private = private_bytes() if index % EVERY == 0 else 0
         return {"private": private, **names, **targets(self.rows[index], 1)}

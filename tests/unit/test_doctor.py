@@ -18,17 +18,15 @@ from verse_data.cli.main import app
 from verse_data.config import resolve
 from verse_data.doctor import Check, examine, exit_code
 from verse_data.doctor.checks import (
-    allowed_cores,
     certificates_check,
     cores_check,
-    memory,
     memory_check,
-    memory_limit,
     packages_check,
     proxy_check,
     shared_memory_check,
 )
 from verse_data.doctor.places import disk_check, folder_check, release_checks
+from verse_data.machine import allowed_cores, memory, memory_limit
 from verse_data.releases.repository import Repository
 from verse_data.releases.tree import lock_tree
 

@@ -16,6 +16,7 @@ LAYERS: tuple[set[str], ...] = (
         "progress",
         "problems",
         "locks",
+        "machine",
     },
     {"records"},
     {"releases", "volumes"},
@@ -36,6 +37,7 @@ LOWEST = {
     "progress",
     "problems",
     "locks",
+    "machine",
 }
 """Lowest modules, which may use one another."""
 

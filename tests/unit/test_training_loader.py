@@ -24,7 +24,7 @@ from verse_data.training.samples import Sample
 class Numbers(PatchDataset):
     """Serves the number of each sample, and reads no voxel."""
 
-    def _make(self, epoch: int, index: int) -> Sample:
+    def _make(self, epoch: int, index: int, *_: Any) -> Sample:
         return {"epoch": epoch, "number": index}
 
 
@@ -94,7 +94,7 @@ def test_what_cannot_be_sent_to_workers_is_explained(method: str) -> None:
 class Dies(Numbers):
     """The worker that makes a sample is killed."""
 
-    def _make(self, epoch: int, index: int) -> Sample:
+    def _make(self, epoch: int, index: int, *_: Any) -> Sample:
         os.kill(os.getpid(), signal.SIGKILL)
         return super()._make(epoch, index)
 

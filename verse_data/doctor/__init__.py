@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from verse_data import config
+from verse_data import config, machine
 from verse_data.config import Config, __version__
 from verse_data.doctor import checks
 from verse_data.doctor.checks import Check, ok, problem, warning
@@ -44,8 +44,8 @@ def examine(
     examinations: dict[str, _Examination] = {
         "git": checks.tool_checks,
         "packages": checks.package_checks,
-        "cores": lambda: [checks.cores_check(cores, checks.allowed_cores())],
-        "memory": lambda: [checks.memory_check(checks.memory(), checks.memory_limit(), cores)],
+        "cores": lambda: [checks.cores_check(cores, machine.allowed_cores())],
+        "memory": lambda: [checks.memory_check(machine.memory(), machine.memory_limit(), cores)],
         "shared memory": lambda: [checks.shared_memory_check(checks.shared_memory())],
         "proxy": lambda: [checks.proxy_check(os.environ)],
         "certificates": lambda: [checks.certificates_check(os.environ)],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import operator
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -15,8 +14,7 @@ import torch
 
 from verse_data.errors import SampleError, UsageError
 from verse_data.files import sha256_of_json
-from verse_data.spine.geometry import Affine, Box, check_axcodes
-from verse_data.training.arguments import whole
+from verse_data.spine.geometry import Affine, Box, Shape, check_axcodes
 from verse_data.training.draw import seeded_transform
 from verse_data.training.loader import EpochLoader
 from verse_data.training.rows import Rows, digest, levels_by_scan
@@ -31,13 +29,12 @@ from verse_data.training.samples import (
     volumes,
 )
 from verse_data.training.scans import LeftOut, OrientedScan, ScanColumns, ServedScan, open_scan
+from verse_data.volumes.reader import Empty, fresh
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Transform = Callable[[Any], Any]
-Index = int | tuple[int, int]
-"""Number of a sample in the current epoch, or (epoch, number)."""
 
 
 class ServedDataset(EpochDataset):
@@ -191,32 +188,32 @@ class ServedDataset(EpochDataset):
         return f"<table><caption>{escape(type(self).__name__)}</caption>{rows}</table>"
 
     @abstractmethod
-    def _make(self, epoch: int, index: int) -> Sample:
-        """Return sample `index` of `epoch`, before the transform."""
+    def _make(self, epoch: int, index: int, empty: Empty = fresh) -> Sample:
+        """Return sample `index` of `epoch`, before the transform; `empty` allocates its volumes."""
 
     @abstractmethod
     def scan_number(self, epoch: int, index: int) -> int:
         """Return the number of the scan that sample `index` of `epoch` is cut from."""
 
-    def __getitem__(self, index: Index) -> Any:
-        """Return one sample: number `index` of the current epoch, or ``(epoch, number)``."""
-        epoch, number = index if isinstance(index, tuple) else (self.epoch, index)
-        epoch, number = whole("epoch", epoch), operator.index(number)
-        if not -len(self) <= number < len(self):
-            raise IndexError(f"There is no sample {number}; there are {len(self):,}.")
-        number %= len(self)
-        self.note_work(epoch, number)
+    def read(self, epoch: int, number: int, empty: Empty = fresh) -> Sample:
+        """Return sample `number` of `epoch` before the transform; safe in any thread."""
+        sample: Sample = self._named(epoch, number, self._make, epoch, number, empty)
+        return sample
+
+    def finished(self, sample: Sample, epoch: int, number: int) -> Any:
+        """Return what ``dataset[epoch, number]`` returns, from what :meth:`read` does."""
+        return self._named(epoch, number, self._transformed, sample, epoch, number)
+
+    def _named(self, epoch: int, number: int, function: Callable[..., Any], *given: Any) -> Any:
         # Not a context manager: contextlib mistakes a RuntimeError raised from a StopIteration for
         # the interpreter's own, and lets the StopIteration escape.
         try:
             with ordinary_tensors():
-                return self._finished(self._make(epoch, number), epoch, number)
+                return function(*given)
         except (Exception, SystemExit) as error:
             raise named(self.place(epoch, number), error) from error
-        finally:
-            self.note_work(-1, -1)
 
-    def _finished(self, sample: Sample, epoch: int, number: int) -> Any:
+    def _transformed(self, sample: Sample, epoch: int, number: int) -> Any:
         if self.transform is not None:
             sample = seeded_transform(self.transform, sample, self.seed, epoch, number)
             missing = (
@@ -233,6 +230,14 @@ class ServedDataset(EpochDataset):
     def _open(self, number: int) -> OrientedScan:
         """Return scan `number`, open in this process."""
         return open_scan(str(self.scans.store[number]), self.orientation)
+
+    def _served(self, empty: Empty) -> Empty:
+        """Return what allocates volumes as `empty` does, in the dtype that is served."""
+
+        def allocate(key: str, shape: Shape, dtype: str) -> npt.NDArray[Any]:
+            return empty(key, shape, self.image_dtype if key == "image" else dtype)
+
+        return allocate
 
     def _sample(
         self,
@@ -314,10 +319,10 @@ class ScanDataset(ServedDataset):
         del epoch
         return index
 
-    def _make(self, epoch: int, index: int) -> Sample:
+    def _make(self, epoch: int, index: int, empty: Empty = fresh) -> Sample:
         del epoch
-        scan = self._open(index)
+        scan, box = self._open(index), Box.whole(self._open(index).shape)
         image, label = scan.reader.read(
-            Box.whole(scan.shape), orientation=self.orientation, label=self.label
+            box, orientation=self.orientation, label=self.label, empty=self._served(empty)
         )
         return self._sample(index, image, label, scan.affine)

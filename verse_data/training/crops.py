@@ -11,6 +11,7 @@ import numpy.typing as npt
 from verse_data.errors import ValidationFailed
 from verse_data.spine.geometry import Affine, Box, Shape, apply_affine, voxel_sizes
 from verse_data.training.scans import OrientedScan
+from verse_data.volumes.reader import Empty
 
 Vector = npt.NDArray[np.float64]
 
@@ -100,14 +101,18 @@ def read_region(
     *,
     aligned: bool,
     label: bool,
+    empty: Empty,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None, Affine]:
-    """Read a region as image, label and affine; resample unless the scan's own voxels fit."""
+    """Read a region as image, label and affine; resample unless the scan's own voxels fit.
+
+    `empty` allocates what is not resampled.
+    """
     scan_mm = np.asarray(voxel_sizes(scan.affine))
     crop_mm = scan_mm if voxel_mm is None else voxel_mm
     shape, affine = region.grid(crop_mm)
     if not aligned and bool((np.abs(scan_mm / crop_mm - 1) < _SAME_VOXEL).all()):
         box = Box.around(scan.from_world(region.centre), shape)
-        image, mask = scan.reader.read(box, orientation=orientation, label=label)
+        image, mask = scan.reader.read(box, orientation=orientation, label=label, empty=empty)
         return image, mask, box.affine(scan.affine)
     to_scan = np.linalg.inv(scan.affine) @ affine
     corners = np.array(np.meshgrid(*([0, n - 1] for n in shape))).reshape(3, -1).T

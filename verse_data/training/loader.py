@@ -1,4 +1,4 @@
-"""A ``DataLoader`` that can resume in the middle of an epoch, and explains failures of workers."""
+"""A ``DataLoader`` by threads or processes that can resume in the middle of an epoch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from verse_data.errors import SampleError, StorageError, UsageError, VerseDataError
+from verse_data.machine import allowed_cores
+from verse_data.training.arguments import whole
+from verse_data.training.batches import AHEAD, BatchMaker, BatchMemory, made_by_threads
 from verse_data.training.sampler import EpochDataset, EpochSampler
 from verse_data.training.samples import check_sendable, collate, named, ordinary_tensors
 
 _log = logging.getLogger(__name__)
 _TIMEOUT_S = 120.0
+_MOST_THREADS = 4
 _CHECK_S = 1.0
 _SHARED_MEMORY_WORDS = ("shm", "bus error", "shared memory", "No space left")
 _HINT = (
@@ -44,10 +49,15 @@ class EpochLoader(DataLoader[Any]):
         Order and rank; by default a shuffled one.
     batch_size : int or None
         ``None`` returns single samples, unbatched.
+    threads : int, optional
+        Threads of this process that read batches ahead, into memory that is used again once nobody
+        refers to it. By default as many as the cores that this process may use, 4 at most, and none
+        with `num_workers`. 0 reads each batch when it is asked for. A `transform` or `collate_fn`
+        runs in the thread that iterates, as the generators that it draws from belong to the process.
     num_workers : int
-        Processes that make batches; 0 makes them in this one.
+        Processes that make batches, for a transform that takes longer than a training step.
     timeout : float, optional
-        Seconds after which a worker that does not answer is an error; 120 by default.
+        Seconds after which a worker process that does not answer is an error; 120 by default.
     **options
         As of ``torch.utils.data.DataLoader``. ``collate_fn`` is torch's by default, or MONAI's where
         samples hold its ``MetaTensor``, so that the batch keeps the affine of each.
@@ -77,6 +87,7 @@ class EpochLoader(DataLoader[Any]):
         *,
         sampler: EpochSampler | None = None,
         batch_size: int | None = 1,
+        threads: int | None = None,
         num_workers: int = 0,
         timeout: float | None = None,
         **options: Any,
@@ -92,7 +103,8 @@ class EpochLoader(DataLoader[Any]):
                 f"stop and go on: give dataset.sampler(…), or BalancedSampler(dataset). With "
                 f"Lightning on several devices: Trainer(use_distributed_sampler=False)."
             )
-        if batch_size is not None and options.get("collate_fn") is None:
+        plain = options.get("collate_fn") is None
+        if batch_size is not None and plain:
             options["collate_fn"] = collate
         timeout = _TIMEOUT_S if timeout is None else timeout
         super().__init__(
@@ -107,13 +119,20 @@ class EpochLoader(DataLoader[Any]):
         if self.worker_init_fn is not None:
             self.worker_init_fn = functools.partial(guarded_start, self.worker_init_fn)
         self._served = 0
+        # A class that makes its items in another way makes them where torch asks for them.
+        own_items = type(dataset).__getitem__ is not EpochDataset.__getitem__
+        self.threads = 0 if own_items else _threads(threads, num_workers)
+        self._plain = plain
+        # For image and label of each batch in the making, waiting, and in the caller's hands.
+        count = 2 * (self.threads + AHEAD + 2)
+        self._memory = BatchMemory(count, pinned=self.pin_memory and torch.cuda.is_available())
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         self._served = returned = 0
         expected = self.remaining
         self.sampler.dataset.forget_work()
         step = self.batch_size or 1
-        for batch in self._explained(self._started()):
+        for batch in self._by_threads() if self.threads else self._explained(self._started()):
             returned += 1
             # Whole steps, also if the last batch of this rank is short: ranks must agree.
             self._served += step
@@ -129,7 +148,8 @@ class EpochLoader(DataLoader[Any]):
     def __repr__(self) -> str:
         data = self.sampler.dataset
         return (
-            f"EpochLoader(batch_size={self.batch_size}, num_workers={self.num_workers})\n"
+            f"EpochLoader(batch_size={self.batch_size}, threads={self.threads}, "
+            f"num_workers={self.num_workers})\n"
             f"  epoch     {self.sampler.epoch}, {self.remaining:,} of {len(self):,} batches to come\n"
             f"  sampler   {self.sampler!r}\n"
             f"  dataset   {type(data).__name__} of {len(data):,} samples, fingerprint "
@@ -141,6 +161,22 @@ class EpochLoader(DataLoader[Any]):
         """Number of batches of this epoch that have not been returned yet."""
         samples, size = max(self.sampler.remaining - self._served, 0), self.batch_size or 1
         return samples // size if self.drop_last else -(-samples // size)
+
+    def _by_threads(self) -> Iterator[Any]:
+        """Return the iterator over batches that threads of this process read."""
+        # As torch draws one for its workers: the generator of the training run goes on from the same
+        # state, whoever makes the batches.
+        with ordinary_tensors():
+            torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+        maker = BatchMaker(
+            self.sampler.dataset,
+            self._memory,
+            self.collate_fn,
+            batched=self.batch_size is not None,
+            in_threads=self._plain and self.sampler.dataset.transform is None,
+        )
+        batches = iter(self.batch_sampler or ([number] for number in self.sampler))
+        return made_by_threads(maker, batches, threads=self.threads)
 
     def _started(self) -> Iterator[Any]:
         """Return torch's iterator, with started workers."""
@@ -208,6 +244,18 @@ class EpochLoader(DataLoader[Any]):
         """
         self.sampler.load_state_dict(state)
         self._served = 0
+
+
+def _threads(threads: int | None, num_workers: int) -> int:
+    """Return the number of threads that read ahead, by default what the machine's cores allow."""
+    if threads is None:
+        return 0 if num_workers else min(_MOST_THREADS, max(1, int(allowed_cores())))
+    if whole("threads", threads) and num_workers:
+        raise UsageError(
+            f"threads={threads} and num_workers={num_workers}: batches are made by threads of this "
+            f"process or by processes of their own. Give one of them."
+        )
+    return threads
 
 
 def guarded_collate(collate_fn: Callable[[Any], Any], samples: Any) -> Any:

@@ -20,7 +20,7 @@ from verse_data.training.draw import DRAW, DrawPlan, plan_by_class, uniforms
 from verse_data.training.rows import read_rows
 from verse_data.training.samples import Sample
 from verse_data.training.scans import OrientedScan, ServedScan
-from verse_data.volumes.reader import ScanReader
+from verse_data.volumes.reader import Empty, ScanReader, fresh
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,11 +129,13 @@ class PatchDataset(ServedDataset):
         item = self._plan.item(epoch, index)
         return item if self.rows is None else int(self.rows["scan"][item])
 
-    def _make(self, epoch: int, index: int) -> Sample:
+    def _make(self, epoch: int, index: int, empty: Empty = fresh) -> Sample:
         number = self.scan_number(epoch, index)
         scan = self._open(number)
         box = self._box(scan, epoch, index)
-        image, label = scan.reader.read(box, orientation=self.orientation, label=self.label)
+        image, label = scan.reader.read(
+            box, orientation=self.orientation, label=self.label, empty=self._served(empty)
+        )
         sample = self._sample(number, image, label, box.affine(scan.affine))
         sample["box"] = torch.from_numpy(np.array([box.start, box.stop], dtype=np.int64))
         if self.rows is not None:

@@ -8,12 +8,14 @@ samples of all ranks: a run may be resumed with another number of workers and of
 from __future__ import annotations
 
 import mmap
+import operator
 import os
 import reprlib
 import tempfile
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.reduction import DupFd
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +31,7 @@ from verse_data.files import sha256_of_json
 from verse_data.training.arguments import finite, one_of, whole
 from verse_data.training.draw import ORDER, DrawPlan, Shares, class_weights, permutation
 from verse_data.training.rows import Rows
+from verse_data.volumes.reader import Empty, fresh
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +42,10 @@ _SUBJECT_FACTOR = 3.0
 """Default limit of a subject's share, as a multiple of an even share."""
 _GRADE_FACTOR = 2.0
 """Limit of a vertebra's share within its grade, as a multiple of an even share."""
+
+
+Index = int | tuple[int, int]
+"""Number of a sample in the current epoch, or (epoch, number)."""
 
 
 class SharedNumbers:
@@ -56,17 +63,17 @@ class SharedNumbers:
 
 
 def _nameless_file() -> int:
-    try:
+    with suppress(AttributeError, OSError):  # not Linux, or one that forbids it
         return os.memfd_create("verse-data")
-    except (AttributeError, OSError):  # not Linux, or one that forbids it
-        with tempfile.TemporaryFile() as file:
-            return os.dup(file.fileno())
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 class EpochDataset(Dataset[Any], ABC):
     """A dataset whose samples depend only on seed, epoch and number, not on the process."""
 
     unit: str
+    transform: Callable[[Any], Any] | None = None
 
     def __init__(self, seed: int) -> None:
         self.seed = whole("seed", seed)
@@ -81,6 +88,27 @@ class EpochDataset(Dataset[Any], ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Digest that is equal for datasets that serve the same samples."""
+
+    @abstractmethod
+    def read(self, epoch: int, number: int, empty: Empty = fresh) -> Any:
+        """Return sample `number` of `epoch` before the transform; safe in any thread."""
+
+    @abstractmethod
+    def finished(self, sample: Any, epoch: int, number: int) -> Any:
+        """Return what ``dataset[epoch, number]`` returns, from what :meth:`read` does."""
+
+    def __getitem__(self, index: Index) -> Any:
+        """Return one sample: number `index` of the current epoch, or ``(epoch, number)``."""
+        given, number = index if isinstance(index, tuple) else (self.epoch, index)
+        epoch, number = whole("epoch", given), operator.index(number)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"There is no sample {number}; there are {len(self):,}.")
+        number %= len(self)
+        self.note_work(epoch, number)
+        try:
+            return self.finished(self.read(epoch, number), epoch, number)
+        finally:
+            self.note_work(-1, -1)
 
     @abstractmethod
     def place(self, epoch: int, index: int) -> str:

@@ -17,6 +17,7 @@ from verse_data.training.crops import Region, mask_region, neighbours, read_regi
 from verse_data.training.rows import Rows, as_table, read_rows, targets
 from verse_data.training.samples import Sample
 from verse_data.training.scans import OrientedScan, ServedScan
+from verse_data.volumes.reader import Empty, fresh
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -201,7 +202,7 @@ class VertebraDataset(ServedDataset):
         row = self.rows[index]
         return f"{row['scan_id']} {LEVELS[row['level']]}, vertebra sample {index} of epoch {epoch}"
 
-    def _make(self, epoch: int, index: int) -> Sample:
+    def _make(self, epoch: int, index: int, empty: Empty = fresh) -> Sample:
         number, row = self.scan_number(epoch, index), self.rows[index]
         scan = self._open(number)
         image, label, affine = read_region(
@@ -211,11 +212,12 @@ class VertebraDataset(ServedDataset):
             self.orientation,
             aligned=self.axes == "spine",
             label=self.label_mode != "none",
+            empty=self._served(empty),
         )
         if label is not None and self.label_mode == "vertebra":
-            label = label == row["label"]
+            np.equal(label, row["label"], out=label)
         elif label is not None and self.label_mode == "binary":
-            label = label > 0
+            np.minimum(label, 1, out=label)
         return self._sample(number, image, label, affine) | targets(row, self.fracture_threshold)
 
     def _region(self, scan: OrientedScan, row: np.void) -> Region:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,16 @@ from verse_data.volumes.store import load_manifest, read_metadata
 CAPACITY: Final = 512
 """Scans that a process keeps open. Each takes its address space, no file descriptor, and about
 100 bytes per chunk (0.3 MB for 512 x 512 x 400 voxels)."""
+
+
+Empty = Callable[[str, Shape, str], Array]
+"""Allocates the array ``image`` or ``label`` of a shape and dtype, not initialised."""
+
+
+def fresh(key: str, shape: Shape, dtype: str) -> Array:
+    """Allocate by NumPy."""
+    del key
+    return np.empty(shape, dtype)
 
 
 @dataclass(frozen=True)
@@ -156,8 +167,12 @@ class ScanReader:
         label: bool = True,
         pad_image: int = -1024,
         pad_label: int = 0,
+        empty: Empty = fresh,
     ) -> tuple[Any, Any]:
-        """Return int16 HU and uint8 labels of `box`, each None if it was not requested."""
+        """Return int16 HU and uint8 labels of `box`, each None if it was not requested.
+
+        `empty` allocates them, and may do so in a larger dtype, such as float32.
+        """
         scan = self._scan()
         axes = scan.axes(orientation)
         if min(box.shape) < 0:
@@ -181,7 +196,7 @@ class ScanReader:
         )
 
         def padded(name: ArrayName, pad: int) -> Array:
-            out, prefilled = np.empty(box.shape, DTYPE[name]), None
+            out, prefilled = empty(name, box.shape, DTYPE[name].name), None
             if inside != box or name == "label":  # most chunks of a mask equal the padding
                 out.fill(pad)
                 prefilled = pad
