@@ -139,6 +139,10 @@ def test_a_report_names_the_file_with_the_wrong_row(text: str, where: str, tmp_p
     assert where in str(result.exception)
     assert str(book) not in str(result.exception)
 
+    book.write_text(book.read_text().replace("training", "nowhere"))
+    wrong = run("report", "verse19", "--workbook", str(book), "--patients", str(patients))
+    assert f"{book}, row 2" in str(wrong.exception)
+
 
 def test_a_report_blames_the_file_that_a_figure_comes_from(tmp_path: Path) -> None:
     """Sex is checked in the patient table, and all else in the workbook that was given."""

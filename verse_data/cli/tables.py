@@ -228,7 +228,7 @@ def report(
         tables = vd.open_release(release, version=version, root=root, offline=offline).tables
         grading, vertebrae = tables.grading, tables.vertebrae
     else:
-        grading, vertebrae = read_grading(workbook), None
+        grading, vertebrae = read_grading(workbook, name=str(workbook)), None
     known = figures.read_patients(patients) if patients else ()
     made = figures.report(entry, grading=grading, vertebrae=vertebrae, patients=known)
     if as_json:
