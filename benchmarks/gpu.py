@@ -3,7 +3,7 @@
 ::
 
     python benchmarks/gpu.py                    says so and stops where there is no GPU
-    python benchmarks/gpu.py --workers 4 --steps 200 --codec none
+    python benchmarks/gpu.py --threads 4 --steps 200 --codec none
     python benchmarks/gpu.py --cpu --size 32 --steps 6     only to see that it runs
 
 The same network takes the same number of steps from batches that already lie in the GPU's memory.
@@ -146,7 +146,7 @@ class Trainer:
 def main() -> int:
     """Measure, or say that there is no GPU."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1))
+    parser.add_argument("--threads", type=int, help="that read; by default the loader's own number")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size", type=int, default=128)
@@ -165,8 +165,7 @@ def main() -> int:
     served = dataset(folder, arguments.codec, arguments.size)
     loader = served.loader(
         batch_size=BATCH,
-        num_workers=arguments.workers,
-        persistent_workers=arguments.workers > 0,
+        threads=arguments.threads,
         pin_memory=device.type == "cuda",
     )
     trainer = Trainer(device)

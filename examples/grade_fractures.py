@@ -1,7 +1,7 @@
 """Grade fractures vertebra by vertebra: folds by patient, a small 3-D network, AUC per grade.
 
     python examples/grade_fractures.py                       # the phantom, under three minutes
-    python examples/grade_fractures.py --release verse19 --epochs 60 --workers 4
+    python examples/grade_fractures.py --release verse19 --epochs 60
 
 Vertebrae that were not assessed, and those with foreign material, are not served: they are no
 healthy ones. The published test split is left alone. The report says what exactly it was made of.
@@ -77,12 +77,12 @@ def crops(
     )
 
 
-def train(dataset: VertebraDataset, *, epochs: int, workers: int, seed: int) -> Grader:
+def train(dataset: VertebraDataset, *, epochs: int, seed: int) -> Grader:
     """Train on batches in which grades come evenly within each level and no patient dominates."""
     torch.manual_seed(seed)
     network = Grader()
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-2)
-    loader = dataset.loader(sampler=BalancedSampler(dataset), batch_size=8, num_workers=workers)
+    loader = dataset.loader(sampler=BalancedSampler(dataset), batch_size=8)
     for epoch in range(epochs):
         losses = []
         for batch in loader:
@@ -97,13 +97,9 @@ def train(dataset: VertebraDataset, *, epochs: int, workers: int, seed: int) -> 
 
 
 @torch.inference_mode()
-def predict(
-    network: Grader, dataset: VertebraDataset, *, workers: int
-) -> tuple[np.ndarray, np.ndarray]:
+def predict(network: Grader, dataset: VertebraDataset) -> tuple[np.ndarray, np.ndarray]:
     """Return grade and three scores of every vertebra."""
-    loader = dataset.loader(
-        sampler=dataset.sampler(shuffle=False), batch_size=8, num_workers=workers
-    )
+    loader = dataset.loader(sampler=dataset.sampler(shuffle=False), batch_size=8)
     pairs = [(batch["grade"].numpy(), network(batch).sigmoid().numpy()) for batch in loader]
     grades, scores = zip(*pairs, strict=True)
     return np.concatenate(grades), np.concatenate(scores)
@@ -136,7 +132,6 @@ def main(
     root: Path | None = None,
     folds: int = 3,
     epochs: int = 12,
-    workers: int = 0,
     seed: int = 0,
     output: Path = Path("grade_fractures.json"),
 ) -> dict[str, Any]:
@@ -153,8 +148,8 @@ def main(
         held_out = crops(opened, ids["validation"], training=False, seed=seed)
         print(f"fold {fold}: {len(training)} vertebrae to train on, {len(held_out)} held out")
         print(f"    left out: {held_out.excluded['reason'].value_counts().to_dict()}")
-        network = train(training, epochs=epochs, workers=workers, seed=seed)
-        results.append(predict(network, held_out, workers=workers))
+        network = train(training, epochs=epochs, seed=seed)
+        results.append(predict(network, held_out))
         served.append(held_out.provenance["dataset_fingerprint"])
     grades, scores = (np.concatenate(part) for part in zip(*results, strict=True))
 

@@ -1,7 +1,7 @@
 """Segment vertebrae with patches of the training split; measure on whole scans of other patients.
 
     python examples/segment_patches.py                       # the phantom, under three minutes
-    python examples/segment_patches.py --release verse19 --epochs 200 --workers 4
+    python examples/segment_patches.py --release verse19 --epochs 200
 
 A run may be stopped and started again with the same arguments: it goes on after its last
 checkpoint, in the middle of an epoch, with the samples that it would have had.
@@ -86,7 +86,6 @@ def main(
     epochs: int = 3,
     patches_per_scan: int = 12,
     batch_size: int = 2,
-    workers: int = 0,
     threads: int = 1,
     seed: int = 0,
     checkpoint_every: int = 10,
@@ -110,7 +109,7 @@ def main(
     network = untrained(seed=seed)
     losses = train(
         network,
-        patches.loader(batch_size=batch_size, num_workers=workers),
+        patches.loader(batch_size=batch_size),
         output / "checkpoint.pt",
         epochs=epochs,
         checkpoint_every=checkpoint_every,

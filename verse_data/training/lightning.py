@@ -29,8 +29,8 @@ class VerSeDataModule(LightningDataModule):  # type: ignore[misc]
         Served in their own order.
     sampler : EpochSampler, optional
         Sampler of `train`, such as a `BalancedSampler`. By default a shuffled one.
-    batch_size, num_workers : int
-        Options of every loader.
+    batch_size, threads, num_workers : int
+        Options of every loader; see :class:`verse_data.training.loader.EpochLoader`.
     loader_options : mapping, optional
         Further options of ``DataLoader``, such as ``pin_memory`` or ``collate_fn``.
 
@@ -49,6 +49,7 @@ class VerSeDataModule(LightningDataModule):  # type: ignore[misc]
         predict: ServedDataset | None = None,
         sampler: EpochSampler | None = None,
         batch_size: int = 1,
+        threads: int | None = None,
         num_workers: int = 0,
         loader_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -57,6 +58,7 @@ class VerSeDataModule(LightningDataModule):  # type: ignore[misc]
         self.train_sampler = sampler
         self._options = {
             "batch_size": batch_size,
+            "threads": threads,
             "num_workers": num_workers,
             **(loader_options or {}),
         }
