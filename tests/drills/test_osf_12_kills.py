@@ -28,6 +28,7 @@ KILLS = 30
 # start-up, and no thread of the test is forked.
 NURSERY = """
 import json, os, signal, sys, time, urllib.request
+from glob import iglob
 from contextlib import suppress
 from pathlib import Path
 from verse_data.config import Config
@@ -37,9 +38,9 @@ from verse_data.releases.annex import ObjectStore
 
 def largest(place):
     sizes = [0]
-    for path in place.parent.glob(place.name):
+    for path in iglob(place):
         with suppress(FileNotFoundError):
-            sizes.append(path.stat().st_size)
+            sizes.append(os.stat(path).st_size)
     return max(sizes)
 
 print("ready", flush=True)
@@ -58,7 +59,7 @@ for line in sys.stdin:
         os._exit(0 if results[0].ok else 1)
     if "kill_at" in job:
         until = time.monotonic() + 300
-        while largest(Path(job["watch"])) < job["kill_at"]:
+        while largest(job["watch"]) < job["kill_at"]:
             assert time.monotonic() < until, "the child never got so far"
             time.sleep(0.001)
     if "kill_after" in job:
@@ -143,7 +144,7 @@ def job(osf: OsfStandin, file: LockedFile, home: Path, store: ObjectStore) -> di
         "home": str(home),
         "file": file.model_dump_json(),
         "folder": str(store.path),
-        "watch": str(store.incoming / "*.mine"),
+        "watch": str(store.incoming / ".part-*" / "*.part"),
     }
 
 
