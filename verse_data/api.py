@@ -720,7 +720,8 @@ def lock_tree(
     name : str
         Name of the release.
     folder : path
-        It contains ``rawdata/`` and ``derivatives/``, or such folders, or the MICCAI layout's.
+        One with ``rawdata/`` and ``derivatives/``, one that holds several such folders, or one in
+        MICCAI's layout.
     root : path, optional
         As in :func:`open_release`.
     check : bool
@@ -745,7 +746,7 @@ def lock_tree(
     Warns
     -----
     UserWarning
-        If labels of subjects may be names of people, or those of sessions dates.
+        If a subject's label may be a person's name, or a session's label a date.
     """
     from verse_data.tables.check import check_tree
 

@@ -23,7 +23,7 @@ OSF_API_VARIABLE = "VERSE_DATA_OSF_API"
 OSF_SITE_VARIABLE = "VERSE_DATA_OSF_SITE"
 OSF_TOKEN_VARIABLE = "VERSE_DATA_OSF_TOKEN"  # noqa: S105 - a variable's name, not a token
 
-_LONGEST = 3500  # of the 4,096 bytes of any path, what files below the root leave
+_LONGEST = 3500  # leaves room for the paths below the root: systems allow 4,096 bytes
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"", "0", "false", "no", "off"}
 

@@ -31,7 +31,7 @@ _LEFT: Final = re.compile(
     r"\.tmp-[0-9a-f]{8}-[0-9a-f]{8}|\.tmp-\d+@[^@]+@[0-9a-f]+@.+|\.lock-[0-9a-f]{64}", re.DOTALL
 )
 STAGED: Final = len(f"{_PREFIX}01234567-01234567/")
-"""Letters by which the path of what is staged is longer than its own."""
+"""Bytes that staging adds to a path."""
 _STALE_SECONDS: Final = 24 * 3600
 _FLUSHES: Final = 8
 _BLOCK: Final = 1 << 20

@@ -63,10 +63,9 @@ def locked(path: Path) -> Iterator[bool | None]:
         with suppress(OSError):
             while len(opened) < 2:
                 opened.append(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
-        # A lock that two get at once says nothing.
-        told: dict[tuple[bool | None, ...], bool]
-        told = {(True, False): True, (False, False): False}
-        yield told.get(tuple(map(try_lock, opened)))
+        locks = [try_lock(descriptor) for descriptor in opened]
+        # Where this process gets the lock twice, locks mean nothing.
+        yield locks[0] if len(locks) == 2 and locks[1] is False else None
     finally:
         for descriptor in opened:
             os.close(descriptor)

@@ -1073,7 +1073,7 @@ class Release:
         if rows["graded"]:
             require_listed([self.workbook], unit, own)
         part = self.contribution(chosen, **rows, **preparing)
-        # A column of a table may be called fold, too.
+        # One side of a fold says so. A column of a table may be called fold, too.
         fold = getattr(chosen, "fold", None) if isinstance(chosen, tuple) else None
         return serve.dataset([part], unit=unit, selection={"fold": fold}, **own)
 

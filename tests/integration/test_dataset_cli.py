@@ -61,7 +61,8 @@ def test_a_lock_that_is_handed_on_can_be_pinned(tmp_path: Path, home: Path) -> N
     assert isinstance(refused.exception, IntegrityError)
     assert f"sha256:{lock.digest}" in str(refused.exception)
     assert wrong in str(refused.exception)
-    assert isinstance(verse_data(*words, lock.digest).exception, IntegrityError)
+    for odd in ("", lock.digest, "sha256:12"):
+        assert isinstance(verse_data(*words, odd).exception, UsageError)
     assert isinstance(verse_data("lock", "phantom", "--digest", wrong).exception, UsageError)
     assert not (home / "releases").exists()
     assert verse_data(*words, f"sha256:{lock.digest[:12]}").exit_code == 0

@@ -151,7 +151,7 @@ def test_points_on_another_grid_than_the_image_are_left_out(
     release = lock_tree("lab", tree)
     assert release.vertebrae["has_centroid"].all()
     assert release.vertebrae["centroid_i"].isna().all()
-    assert not release.open_scan("p1").attrs["centroids"]
+    assert json.loads(release.open_scan("p1").attrs["centroids"]) == {}
 
 
 def test_sacrum_and_coccyx_among_the_centroids_are_warnings(tree: Path) -> None:
@@ -333,3 +333,28 @@ def test_a_mask_whose_forms_disagree_is_a_finding(tree: Path) -> None:
 
     assert rule == "mask-header"
     assert "qform and sform differ by 15.00 mm" in message
+
+
+# --- what a lab's own conversion may have done ----------------------------------------------------
+
+
+def test_a_mask_without_a_voxel_is_a_finding(tree: Path) -> None:
+    """A conversion that found no vertebra leaves zeros, which would be served as background."""
+    mask = one(tree, "_msk.nii.gz")
+    image = nib.load(mask)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), mask)
+
+    assert "mask-empty" in set(findings(tree)["rule"])
+
+
+def test_one_ct_under_two_labels_is_a_finding(tree: Path) -> None:
+    """A folder that an earlier run left makes one person two, whom nothing keeps apart."""
+    for path in list(tree.rglob("*p1*")):
+        if path.is_file():
+            other = Path(str(path).replace("p1", "p2"))
+            other.parent.mkdir(parents=True, exist_ok=True)
+            other.write_bytes(path.read_bytes())
+
+    found = tables(tree).findings
+    (message,) = found.loc[found["rule"] == "same-ct", "message"]
+    assert "p1, p2" in message

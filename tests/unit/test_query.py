@@ -244,7 +244,7 @@ def test_definitions_name_their_sources(table: pd.DataFrame) -> None:
         ("level in ['T12' 'L1']", 11, ["without a comma"]),
         ("level in []", 10, ["a list of values"]),
         ("level in 'T12'", 10, ["a list of values"]),
-        ("level in (T12, L1)", 11, ["texts in a list stand in quotes: 'T12'"]),
+        ("level in (T12, L1)", 11, ["write texts in quotes: 'T12'"]),
         ("'T12' in level", 1, ["a column is expected before in"]),
         ("grade in [1, None]", 14, ["missing(column)"]),
         ("grade >= 2 level == 'T1'", 12, ["cannot go on"]),

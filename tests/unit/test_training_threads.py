@@ -245,6 +245,31 @@ def test_threads_or_processes_but_not_both() -> None:
     assert watched(4, int).loader().threads >= 1
 
 
+def test_a_rest_that_is_dropped_is_no_batch() -> None:
+    """With fewer samples than a batch takes, there is none, as without threads."""
+    short = {"batch_size": 5, "drop_last": True}
+
+    assert list(watched(4, int).loader(threads=2, **short)) == []
+    assert [len(b["number"]) for b in watched(12, int).loader(threads=2, **short)] == [5, 5]
+
+
+def test_a_class_with_items_of_its_own_is_read_through_them() -> None:
+    """Threads would pass its __getitem__ by: torch calls it, and threads= is refused."""
+
+    class Doubled(Watched):
+        def __getitem__(self, index: Any) -> Any:
+            return {"number": 2 * super().__getitem__(index)["number"]}
+
+    scan = ServedScan("verse900", "verse900", "training", Path("/nowhere/ab"))
+    dataset = Doubled([scan], label=False, patches_per_epoch=3)
+    dataset.watch = int
+
+    (batch,) = in_order(dataset, batch_size=3)
+    assert batch["number"].tolist() == [0, 2, 4]
+    with pytest.raises(UsageError, match="Doubled has its own __getitem__"):
+        dataset.loader(threads=2)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_batches_are_pinned_where_there_is_a_gpu(made: support.Made) -> None:
     """Image, label and the rest of a batch lie in pinned memory."""

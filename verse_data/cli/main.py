@@ -22,7 +22,7 @@ from verse_data.config import __version__
 from verse_data.errors import IncompleteTable, StorageError, VerseDataError
 
 _STOP_CODES = {128 + signal.SIGINT, 128 + signal.SIGTERM}
-_UNNAMED = {errno.ENOENT: "the folder in which this was started"}  # it was removed
+_NO_TEMPORARY = "No usable temporary directory"
 
 app = typer.Typer(
     name="verse-data",
@@ -86,11 +86,10 @@ def run() -> None:
         raise SystemExit(error.exit_code) from None
     except Exception as error:  # noqa: BLE001 - every error gets a message and an exit code
         if isinstance(error, OSError) and error.errno is not None:
-            unnamed = _UNNAMED.get(error.errno, "standard output, or a file that was open")
-            remedy = "The disk is full: free some room" if _is_full(error) else "Check it"
-            note(
-                f"error: {error.filename or unnamed}: {error.strerror}. {remedy} and run this again."
-            )
+            place, remedy = error.filename or _unnamed(error), "Check it"
+            if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+                remedy = "The disk is full: free some room"
+            note(f"error: {place}: {error.strerror}. {remedy} and run this again.")
             _flush_stdout()
             raise SystemExit(StorageError.exit_code) from None
         note(
@@ -101,10 +100,13 @@ def run() -> None:
         raise SystemExit(VerseDataError.exit_code) from None
 
 
-def _is_full(error: OSError) -> bool:
-    """Whether a disk is full, also one that all folders for temporary files are on."""
-    codes = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-    return error.errno in codes or "No usable temporary directory" in str(error)
+def _unnamed(error: OSError) -> str:
+    """Return what an error without a file name is most likely about."""
+    if _NO_TEMPORARY in str(error):
+        return "TMPDIR, /tmp and others, which are full or may not be written"
+    if error.errno == errno.ENOENT:
+        return "the folder in which this was started"  # it was removed
+    return "standard output, or a file that was open"
 
 
 def _open_closed_streams() -> None:

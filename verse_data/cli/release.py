@@ -131,7 +131,7 @@ def _note_no_grades(made: Release, before: Release) -> None:
     """Say that a version lists no workbook, what gives it one, and which tables are none."""
     note(*shown([f"not the grading workbook: {why}" for why in made.workbook.others.values()]))
     lost = before.workbook.listed
-    for path in [file.path for file in lost]:
+    for path in (file.path for file in lost):
         again = _command(made, "adopt", shlex.quote(path.rpartition("/")[2]))
         note(
             f"{before.version} lists the grading workbook {path}, and {made.version}, which was made "

@@ -124,11 +124,15 @@ class CentroidFile(Record):
 
     def fits(self, grid: Grid) -> bool:
         """Return whether points are indices of `grid`; those in MICCAI's own frame are of none."""
-        said, is_so, near = self.zoom or grid.spacing, grid.spacing, 0.02
+        if self.direction != grid.axcodes:
+            return False
         if self.shape:
-            said, is_so, near = self.shape, grid.shape, 0.5
-        apart = (abs(one - other) for one, other in zip(said, is_so, strict=True))
-        return self.direction == grid.axcodes and max(apart) < near
+            return _nearly(self.shape, grid.shape, 0.5)
+        return not self.zoom or _nearly(self.zoom, grid.spacing, 0.02)
+
+
+def _nearly(ours: Sequence[float], others: Sequence[float], most: float) -> bool:
+    return max(abs(one - other) for one, other in zip(ours, others, strict=True)) < most
 
 
 def parse_centroids(data: bytes, *, name: str) -> CentroidFile:
@@ -136,7 +140,7 @@ def parse_centroids(data: bytes, *, name: str) -> CentroidFile:
     entries = read_json(data, name=name, allow_nan=True)
     first = entries[0] if isinstance(entries, list) and entries else None
     keys = first.keys() if isinstance(first, dict) else set()
-    # These are of points in mm.
+    # Without a direction, these keys are of files with points in mm.
     is_in_mm = "direction" not in keys and keys & {"coordinate_system", "format", "vert_label"}
     if not isinstance(entries, list) or is_in_mm:
         raise ValidationFailed(
@@ -148,8 +152,8 @@ def parse_centroids(data: bytes, *, name: str) -> CentroidFile:
     head: dict[str, Any] = {"direction": None}
     if "direction" in keys and "label" not in keys:
         try:
-            (said,) = _HEAD.validate_python([first])
-            head = said.model_dump(include={"direction", "shape", "zoom"})
+            (valid,) = _HEAD.validate_python([first])
+            head = valid.model_dump(include={"direction", "shape", "zoom"})
         except ValidationError as error:
             problems += _broken_rules(error, ["entry 0"])
         listed = listed[1:]

@@ -72,12 +72,13 @@ _MICCAI_ROLES: Final[dict[Role, str]] = {
     "centroids": r"[_.-].*ctd\.json",
     "snapshot": r"([_.-].*)?\.png",
 }
+_GRADING_WORDS: Final = "appendixe1|grading|grades|scores"
 _GRADING: Final = re.compile(
-    r"(?![.~])(.*\.(xls[xmb]?|xlt[xm]|ods)|.*(appendixe1|grading|scores).*\.csv)",
+    rf"(?![.~])(.*\.(xls[xmb]?|xlt[xm]|ods)|.*({_GRADING_WORDS}).*\.csv)",
     re.IGNORECASE | re.ASCII,
 )
 # `dataset-mylabtest` names a split, and these words do not, though they end like one.
-_NO_SPLIT: Final = re.compile(r"(la|con|pro|pre|re|post|sub|fas|grea)test")
+_WORDS_IN_TEST: Final = re.compile(r"(la|con|pro|pre|re|post|sub|fas|grea)test")
 _CLUTTER: Final = re.compile(
     r"\..+|~.*|.*~|thumbs\.db|ehthumbs(_vista)?\.db|desktop\.ini|icon[\r?\uf00d]|__macosx"
     r"|@eadir|@tmp|[@#]recycle|[@#](recently-)?snapshot|@gmt-.*|\$recycle\.bin|recycle[dr]"
@@ -185,6 +186,11 @@ def is_scan_id(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) is not None
 
 
+def is_called_grading(name: str) -> bool:
+    """Whether a file is named as a grading workbook is, such as ``grades.csv``."""
+    return re.search(_GRADING_WORDS, name, re.IGNORECASE) is not None
+
+
 def scan_of(path: str) -> str | None:
     """Return the scan id in the file name of `path`, or None if there is none."""
     name = parse_path(path)
@@ -199,16 +205,18 @@ def is_clutter(name: str) -> bool:
 def split_of(path: str) -> Split | None:
     """Return the split that a folder of `path` names, or None.
 
-    It is a whole word, as in ``01_training``, or the end, as in ``dataset-verse19training``.
+    The folder has the split as a whole word, as in ``01_training``, or ends with it, as in
+    ``dataset-verse19training``.
     """
     # The innermost folder counts, since unpacking a zip may nest it in a second one.
     for folder in reversed(path.split("/")[:-1]):
+        if folder.lower().startswith(("sub-", "ses-")):
+            continue  # `sub-test` is a person
         name = unicodedata.normalize("NFC", folder).lower()
         words = re.findall(r"[^\W\d_]+", name)
         found = {_SPLIT_OF_WORD[word] for word in words if word in _SPLIT_OF_WORD}
-        if not found and name.startswith("dataset-") and not _NO_SPLIT.fullmatch(words[-1]):
+        if not found and name.startswith("dataset-") and not _WORDS_IN_TEST.fullmatch(words[-1]):
             found = {split for split in SPLITS if name.endswith(split)}
-        # `sub-test` is a person, and `train_and_val` is two splits.
-        if len(found) == 1 and not name.startswith(("sub-", "ses-")):
+        if len(found) == 1:  # `train_and_val` is two splits
             return found.pop()
     return None

@@ -375,7 +375,7 @@ def parse_ct_sidecar(data: bytes, *, name: str) -> CtSidecar | None:
     value = read_json(data, name=name)
     if not isinstance(value, dict):
         raise ValidationFailed(
-            f"{name}: a _ct.json file is one object, of VerSe {', '.join(keys)}."
+            f"{name}: a _ct.json file is one object with the keys {', '.join(keys)}."
         )
     try:
         return CtSidecar.model_validate(value)

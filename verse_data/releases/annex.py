@@ -36,9 +36,8 @@ def require_short(repository: Path, *, spare: int = 0) -> None:
     size = len(os.fsencode(os.path.realpath(repository)))
     if size > _LONGEST - spare:
         raise StorageError(
-            f"{repository}: the path is too long for git-annex: {size} bytes, where its databases can be "
-            f"opened in up to {_LONGEST - spare}. Nothing was written. Choose a shorter place, with --root or "
-            f"VERSE_DATA_HOME."
+            f"{repository}: the path is too long: it has {size} bytes, and git-annex works with at most "
+            f"{_LONGEST - spare}. Nothing was written. Choose a shorter place, with --root or VERSE_DATA_HOME."
         )
 
 

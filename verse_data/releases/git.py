@@ -399,4 +399,4 @@ def failure(repository: Path, command: str, printed: bytes) -> StorageError:
     lines = [_ADVICE.sub("", line).strip() for line in complaint.splitlines()]
     lines = [line for line in lines if line] or ["no message"]
     reasons = [line for line in lines if line.startswith(("fatal:", "error:", "git-annex:"))]
-    return GitFailed(f"{repository}: {command} failed: {[*reasons, lines[-1]][0]}")
+    return GitFailed(f"{repository}: {command} failed: {next(iter(reasons), lines[-1])}")

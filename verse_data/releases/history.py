@@ -106,7 +106,7 @@ class History:
         return self._version(version)[1]
 
     def date(self, version: str | None = None) -> str:
-        """Return the day of a version's commit, ISO 8601; that of our commits follows from its number."""
+        """Return the day of a version's commit (ISO 8601), the same on every machine."""
         (found,) = git.read_objects(self.path, [self.commit(version)])
         line = re.search(rb"\ncommitter .*> (\d{1,11}) ", found.content if found else b"")
         return datetime.fromtimestamp(int(line[1]) if line else 0, UTC).date().isoformat()

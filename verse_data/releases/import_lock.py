@@ -62,8 +62,14 @@ def read_lock(place: str, config: Config, *, digest: str | None = None) -> Relea
         except OSError as error:
             raise UsageError(f"{name}: {error.strerror}. Give another lock file.") from error
     lock = ReleaseLock.parse(data, name=name)
-    pin = PIN.fullmatch(digest or f"sha256:{lock.digest}")
-    if pin is None or not lock.digest.startswith(pin[1]):
+    if digest is None:
+        return lock
+    pin = PIN.fullmatch(digest)
+    if pin is None:
+        raise UsageError(
+            f"{digest!r} is no digest of a lock: write sha256: and 12 to 64 digits of it."
+        )
+    if not lock.digest.startswith(pin[1]):
         raise IntegrityError(
             f"{name} is the lock sha256:{lock.digest}, and {digest} was asked for. Nothing was "
             f"written. Ask whoever gave you the digest for its lock."

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from verse_data import config as configuration
 from verse_data.config import Config
 from verse_data.errors import ContentMissing
-from verse_data.files import sweep
 from verse_data.progress import Progress, silent
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.names import parse_path, split_of
@@ -87,11 +86,11 @@ class Repository(History):
         return self.store.has(file)
 
     def has_source(
-        self, file: LockedFile, near: Sequence[Sibling], *, offline: bool = False
+        self, file: LockedFile, siblings: Sequence[Sibling], *, offline: bool = False
     ) -> bool:
-        """Whether an address, a folder of `near` or, perhaps, a server of `near` has a file."""
-        far = bool(self.addresses(file)) or not all(sibling.git_folder for sibling in near)
-        return (far and not offline) or any(sibling.find(file) for sibling in near)
+        """Whether an address, a sibling's folder or, perhaps, a sibling's server has `file`."""
+        far = bool(self.addresses(file)) or any(one.git_folder is None for one in siblings)
+        return (far and not offline) or any(one.find(file) for one in siblings)
 
     def source(self, file: LockedFile, *, version: str | None = None) -> SourceFile:
         """Return the local copy of `file`, for reading, which checks its digest first.
@@ -177,7 +176,6 @@ class Repository(History):
         """
         lock = self.lock(version)
         annex.require_usable(self.path)
-        sweep(self.store.incoming)
         try:
             report = adopt_sources(sources, lock, self.store, config=self.config, progress=progress)
         finally:

@@ -31,7 +31,7 @@ _SHOWN = 5
 _LABEL: Final = re.compile(r"(?<![^/_])(?:sub|ses)-[^/_.]+")
 # The ids of all catalogs are letters and a number; one letter is nobody's name.
 _PERSONAL: Final = re.compile(
-    r"sub-(?![A-Za-z]*[0-9]+$)..+|ses-.*([0-9]{6}|[0-9]\W[0-9]+\W[0-9]"
+    r"sub-(?!([a-z]*|[A-Z]{1,4})[0-9]+$)..+|ses-.*([0-9]{6}|[0-9]\W[0-9]+\W[0-9]"
     r"|[0-9](?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)).*"
 )
 

@@ -141,6 +141,13 @@ def _subject_findings(index: Index) -> Iterator[Finding]:
         if len(names) > 1:
             message = f"{' and '.join(names)} differ in case alone, and count as different subjects"
             yield Finding(rule="subject-spelled-twice", subject_id=names[0], message=message)
+    with_ct = [scan for scan in index.scans if "ct" in scan.files]
+    for same in grouped(with_ct, lambda scan: scan.files["ct"].sha256).values():
+        if len(same) > 1:
+            message = (
+                f"the CTs of {', '.join(scan.scan_id for scan in same)} are one file, byte by byte"
+            )
+            yield _of(same[0], "same-ct", message)
     for subject, own in grouped(index.scans, lambda scan: scan.subject_id).items():
         first: dict[str, str] = {}
         for scan in own:
@@ -309,11 +316,14 @@ def _centroid_rules(sources: ScanSources) -> _Seen:
         message = "no direction entry: MICCAI's own 1 mm frame; positions are left out"
         yield "centroid-frame", "centroids", "", message
     elif grid and not sources.placed:
-        rule, differs = "direction", f"{file.direction}, the image runs {grid.axcodes}"
+        rule, message = "direction", f"says {file.direction}, the image runs {grid.axcodes}"
         if file.direction == grid.axcodes:
-            said = f"{file.shape or file.zoom}, the image has shape {grid.shape} and"
-            rule, differs = "frame", f"{said} voxels of {grid.spacing} mm"
-        yield f"centroid-{rule}", "centroids", "", f"says {differs}; positions are left out"
+            rule = "frame"
+            message = (
+                f"says {file.shape or file.zoom}, the image has shape {grid.shape} and voxels of "
+            )
+            message += f"{grid.spacing} mm"
+        yield f"centroid-{rule}", "centroids", "", f"{message}; positions are left out"
     elif grid:
         yield from _point_rules(sources, grid)
         positions = {x: apply_affine(grid.affine, at.point) for x, at in sources.points.items()}
@@ -371,6 +381,8 @@ def _in_order(levels: set[str]) -> list[str]:
 def _mask_rules(sources: ScanSources) -> _Seen:
     if sources.mask is None:
         return
+    if not sources.mask.labels:
+        yield "mask-empty", "mask", "", "all voxels of the mask are 0: no vertebra"
     masked, pointed = sources.mask_levels, set(sources.points)
     for label in sorted(set(sources.mask.labels) - set(LEVEL_OF_LABEL)):
         yield "label-unknown", "mask", "", f"label {label} names no vertebra"

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from verse_data.errors import ValidationFailed
 from verse_data.records.base import LIMIT_BYTES
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
-from verse_data.records.names import FileName, Layout, Role, Split, parse_path, split_of
+from verse_data.records.names import (
+    FileName,
+    Layout,
+    Role,
+    Split,
+    is_called_grading,
+    parse_path,
+    split_of,
+)
 from verse_data.records.source_file import SourceFile
 
 if TYPE_CHECKING:
@@ -21,9 +28,6 @@ if TYPE_CHECKING:
 
 Content = Callable[[LockedFile], SourceFile | None]
 """Returns the copy of a locked file on this machine, or None if there is none."""
-
-_GRADING_NAME: Final = re.compile(r"appendixe1|grading|scores")
-
 
 _T = TypeVar("_T")
 
@@ -98,7 +102,7 @@ def index_scans(lock: ReleaseLock, *, catalog: CatalogEntry | None = None) -> In
             grading.append(file)
         else:
             placed.append((name, file))
-    grading.sort(key=lambda file: not _GRADING_NAME.search(base_name(file.path)))
+    grading.sort(key=lambda file: not is_called_grading(base_name(file.path)))
     scans = [_scan(group, catalog) for group in _by_scan(placed)]
     return Index(
         tuple(sorted(scans, key=lambda scan: scan.scan_id)),

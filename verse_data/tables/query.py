@@ -375,9 +375,9 @@ class _Query:
             value = None
         kind = _KIND_OF.get(type(value).__name__)
         if kind is None:
-            word = f"texts in a list stand in quotes: {getattr(node, 'id', '')!r}."
+            hint = f"write texts in quotes: {getattr(node, 'id', '')!r}."
             other = "a column or a plain value is expected here; lists stand after in."
-            self._refuse(word if isinstance(node, ast.Name) else other, node)
+            self._refuse(hint if isinstance(node, ast.Name) else other, node)
         if kind == "number" and not abs(value) <= _MAX_NUMBER:
             self._refuse("the number is too large.", node)
         if column.kind == "any":

@@ -25,6 +25,7 @@ from verse_data.errors import (
     VerseDataError,
 )
 from verse_data.problems import Problem, raise_problems
+from verse_data.records.names import is_called_grading
 from verse_data.records.source_file import SourceFile
 from verse_data.records.tables import COLUMNS, SHEET
 from verse_data.tables.workbook_child import MAX_COLUMNS, MAX_ROWS
@@ -53,9 +54,6 @@ _OTHER_FORMS: Final = (
 )
 _FITS: Final = len(COLUMNS) // 2
 """So many headings of the grading table make a table one, if perhaps a wrong one."""
-_NAME: Final = re.compile(r"(appendixe1|grading|scores)[^/]*\.xls[xm]?$", re.IGNORECASE)
-"""A workbook of this name is the grading workbook, also if it cannot be read."""
-_EMPTY_LINES: Final = re.compile(rb"(?:\r?\n,*)+\Z")
 _CHILD: Final = Path(__file__).with_name("workbook_child.py")
 _log = logging.getLogger(__name__)
 
@@ -151,7 +149,8 @@ def choose_sheet(fitting: _Found) -> Sheet | None:
 
 def _unread(error: VerseDataError, name: str) -> Exception:
     """Return what a table that cannot be read raises: its name decides whether it is the workbook."""
-    return error if _NAME.search(name) else _Other(error)
+    is_one = is_called_grading(name) and name.lower().endswith((".xlsx", ".xlsm", ".xls"))
+    return error if is_one else _Other(error)
 
 
 def _read(size: int, read: Callable[[], bytes], name: str) -> Sheet:
@@ -162,7 +161,8 @@ def _read(size: int, read: Callable[[], bytes], name: str) -> Sheet:
         raise _Other(ValidationFailed(f"{name}: {form}, which is not read. {_SAVE_AS}"))
     if data[:2] == b"PK":
         return _sheet(*_page(data, name), name)
-    data = _EMPTY_LINES.sub(b"\n", data)
+    end = data.find(b"\n", len(data.rstrip(b"\r\n,")))
+    data = data if end < 0 else data[: end + 1]  # lines without content do not count
     _check_size(len(data), MAX_CSV_BYTES, name)
     # Without zeros, the headings are found in UTF-16 too, which is then told.
     text = data[:8192].replace(b"\0", b"")

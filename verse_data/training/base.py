@@ -321,8 +321,11 @@ class ScanDataset(ServedDataset):
 
     def _make(self, epoch: int, index: int, empty: Empty = fresh) -> Sample:
         del epoch
-        scan, box = self._open(index), Box.whole(self._open(index).shape)
+        scan = self._open(index)
         image, label = scan.reader.read(
-            box, orientation=self.orientation, label=self.label, empty=self._served(empty)
+            Box.whole(scan.shape),
+            orientation=self.orientation,
+            label=self.label,
+            empty=self._served(empty),
         )
         return self._sample(index, image, label, scan.affine)

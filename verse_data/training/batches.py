@@ -61,8 +61,8 @@ class BatchMemory:
             return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=True)
         size = math.prod(shape) * np.dtype(dtype).itemsize
         memory = self._taken(size)
-        # Known to the tensor alone. A view of it by NumPy would not keep it, only `memory`, and
-        # would be overwritten; one of ``tensor.numpy()`` keeps the tensor.
+        # Only the tensor may refer to `array`: a NumPy view of it would keep `memory` alone, and be
+        # overwritten; a view of ``tensor.numpy()`` keeps the tensor.
         array = memory[:size].view(dtype).reshape(shape)
         weakref.finalize(array, self._idle.append, memory).atexit = False
         return torch.from_numpy(array)
@@ -144,14 +144,14 @@ class BatchMaker:
         samples = [self.dataset.read(*each, places.of(at)) for at, each in enumerate(numbers)]
         return self._batch(samples, numbers, places) if self.in_threads else samples
 
-    def finish(self, read: Any, numbers: list[Number]) -> Any:
+    def finish(self, made: Any, numbers: list[Number]) -> Any:
         """Return the batch out of what :meth:`read` returned, in the caller's thread."""
-        batch = read if self.in_threads else self._batch(read, numbers, None)
-        # Pinned already are image and label; pinning those is returning them.
+        batch = made if self.in_threads else self._batch(made, numbers, None)
+        # Image and label are pinned already, and returned as they are.
         return pin_memory(batch) if self.memory.pinned else batch  # type: ignore[no-untyped-call]
 
-    def _batch(self, read: list[Sample], numbers: list[Number], places: _Places | None) -> Any:
-        samples = [self.dataset.finished(s, *n) for s, n in zip(read, numbers, strict=True)]
+    def _batch(self, raw: list[Sample], numbers: list[Number], places: _Places | None) -> Any:
+        samples = [self.dataset.finished(s, *n) for s, n in zip(raw, numbers, strict=True)]
         if not self.batched:
             return self.collate(samples[0])
         return places.batch(samples, self.collate) if places else self.collate(samples)

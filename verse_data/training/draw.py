@@ -51,13 +51,20 @@ def seeded_transform(
     (dropout, mixing) do not depend on which samples were made in its process.
     """
     turn = _TURN[0]
-    if not turn.acquire(blocking=False):  # the thread that has it may: a transform that mixes
+    if not turn.acquire(blocking=False):  # reentrant: a transform may read other samples
         raise UsageError(
             "Another thread is in a transform, and both would draw from the generators of this process. "
             "Use workers (num_workers=2), or read without transform=, and apply it in one thread."
         )
+    try:
+        return _seeded(transform, sample, (seed, TRANSFORM, epoch, index))
+    finally:
+        turn.release()
+
+
+def _seeded(transform: Callable[[Any], Any], sample: Any, key: tuple[int, ...]) -> Any:
     # Two seeds: MONAI uses NumPy's kind of generator, which would repeat the global one's numbers.
-    common, own = (int(bits) for bits in _bits(2, seed, TRANSFORM, epoch, index))
+    common, own = (int(bits) for bits in _bits(2, *key))
     of_torch, of_python = torch.random.get_rng_state(), random.getstate()
     of_numpy = np.random.get_state()  # noqa: NPY002 - the global one that transforms use
     try:
@@ -73,7 +80,6 @@ def seeded_transform(
         torch.random.set_rng_state(of_torch)
         np.random.set_state(of_numpy)  # noqa: NPY002
         random.setstate(of_python)
-        turn.release()
 
 
 class DrawPlan:

@@ -119,12 +119,19 @@ class EpochLoader(DataLoader[Any]):
         if self.worker_init_fn is not None:
             self.worker_init_fn = functools.partial(guarded_start, self.worker_init_fn)
         self._served = 0
-        # A class that makes its items in another way makes them where torch asks for them.
+        # A subclass with its own __getitem__ is read through it, by torch and not by our threads.
         own_items = type(dataset).__getitem__ is not EpochDataset.__getitem__
-        self.threads = 0 if own_items else _threads(threads, num_workers)
+        self.threads = _threads(0 if own_items and threads is None else threads, num_workers)
+        if own_items and self.threads:
+            raise UsageError(
+                f"threads={threads}: {type(dataset).__name__} has its own __getitem__, which threads "
+                f"of this package do not call. Leave threads out, or use num_workers."
+            )
         self._plain = plain
-        # For image and label of each batch in the making, waiting, and in the caller's hands.
-        count = 2 * (self.threads + AHEAD + 2)
+        # For image and label of each batch in the making, waiting, and in the caller's hands; of
+        # each sample where batches are made by the caller's thread.
+        apart = 1 if plain and dataset.transform is None else batch_size or 1
+        count = 2 * (self.threads + AHEAD + 2) * apart
         self._memory = BatchMemory(count, pinned=self.pin_memory and torch.cuda.is_available())
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
@@ -175,21 +182,23 @@ class EpochLoader(DataLoader[Any]):
             batched=self.batch_size is not None,
             in_threads=self._plain and self.sampler.dataset.transform is None,
         )
-        batches = iter(self.batch_sampler or ([number] for number in self.sampler))
+        singles = ([number] for number in self.sampler)
+        batches = iter(singles if self.batch_sampler is None else self.batch_sampler)
         return made_by_threads(maker, batches, threads=self.threads)
 
     def _started(self) -> Iterator[Any]:
         """Return torch's iterator, with started workers."""
         try:
             if self.num_workers:
-                # As torch does next, which prints an error of its own where there is no semaphore.
+                # Before torch does it, which prints an error of its own where semaphores are missing.
                 multiprocessing.get_context("fork").Lock()
             with ordinary_tensors():
                 batches = super().__iter__()
         except OSError as error:
             raise StorageError(
-                f"The workers cannot be started: {error}. They need processes, open files and shared memory: "
-                f"a /dev/shm that can be written (docker run --shm-size=2g). Or use num_workers=0."
+                f"The workers cannot be started: {error}. They need processes, open files and shared "
+                f"memory: a /dev/shm that can be written (docker run --shm-size=2g). Or leave "
+                f"num_workers out: threads need none."
             ) from error
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             if "pickle" not in str(error):

@@ -42,14 +42,11 @@ _SUBJECT_FACTOR = 3.0
 """Default limit of a subject's share, as a multiple of an even share."""
 _GRADE_FACTOR = 2.0
 """Limit of a vertebra's share within its grade, as a multiple of an even share."""
-
-
-Index = int | tuple[int, int]
-"""Number of a sample in the current epoch, or (epoch, number)."""
+Index = int | tuple[int, int]  # number of a sample in the current epoch, or (epoch, number)
 
 
 class SharedNumbers:
-    """Numbers that workers share: forked ones by the mapping, others by its file. Copies have their own."""
+    """Numbers shared with workers: by the mapping if forked, else by its file. A copy is independent."""
 
     def __init__(self, rows: npt.NDArray[np.int64], file: Any = None) -> None:
         self._file = _nameless_file() if file is None else file.detach()
@@ -77,7 +74,7 @@ class EpochDataset(Dataset[Any], ABC):
 
     def __init__(self, seed: int) -> None:
         self.seed = whole("seed", seed)
-        # The epoch; then, by worker, epoch and number of its sample. Not in /dev/shm: that may lack.
+        # The epoch; then, by worker, epoch and number of its sample. Not in /dev/shm, which may be missing.
         self._shared = SharedNumbers(np.array([[0, 0]] + [[-1, -1]] * _WATCHED_WORKERS))
 
     @abstractmethod

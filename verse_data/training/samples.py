@@ -57,7 +57,7 @@ def ordinary_tensors() -> ExitStack:
     modes.enter_context(unset_fake_temporarily())
     if torch.is_inference_mode_enabled():
         modes.enter_context(torch.inference_mode(mode=False))
-        modes.enter_context(torch.no_grad())  # which inference implies, and its end would undo
+        modes.enter_context(torch.no_grad())  # leaving inference mode also ends its no_grad
     # Not without need: entering a device writes to a global of torch, which threads share.
     if torch._C._len_torch_function_stack():  # noqa: SLF001
         modes.enter_context(torch.device("cpu"))
