@@ -425,12 +425,11 @@ def test_every_wrong_centroid_file_is_named(number: int) -> None:
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        (b"[]", "one object"),
         (b'{"dataset": "V", "KVP": 120, "Manufacturer": "a", "ManufacturerModelName": "b"}', "KVP"),
     ],
 )  # fmt: skip
 def test_every_wrong_sidecar_is_named(data: bytes, text: str) -> None:
-    """A _ct.json with VerSe's fields and a number for a text is refused, and so is no object."""
+    """A _ct.json with VerSe's fields and a number for a text is refused."""
     with pytest.raises(ValidationFailed, match=text):
         parse_ct_sidecar(data, name="sub-x_ct.json")
 

@@ -61,6 +61,13 @@ DCM2NIIX = {"Modality": "CT", "KVP": 120, "ImageType": ["ORIGINAL", "PRIMARY"], 
         b'{"XRayExposure": NaN, "SeriesNumber": 2, "SeriesNumber": 2}',
         b'{"dataset": "of our own", "KVP": "120"}',
         b"{}",
+        b"",
+        b"[]",
+        b"null",
+        b'{"a": 1,}',
+        b"[" * 20_000,
+        b'{"EchoTime": ' + b"9" * 6_000 + b"}",
+        '{"Modality": "CT"}'.encode("utf-16"),
     ],
 )
 def test_the_sidecar_of_another_tool_is_kept_and_says_nothing(tree: Path, content: bytes) -> None:

@@ -6,5 +6,6 @@ CLUTTER = (
     "RECYCLER/x", "System Volume Information/x", "found.000/x", "sub-verse900_ct.nii.gz:Zone.Identifier",
     "@eaDir/sub-verse900_ct.nii.gz", "#recycle/x", "@Recycle/x", "#snapshot/x", "lost+found/x",
     ".snapshot/x", "~snapshot/x", "@GMT-2020.01.01-00.00.00/x", ".nfs0001", "~$phantom_grading.xlsx",
-    ".~lock.phantom_grading.xlsx#", "sub-verse900_ct.nii.gz~", "aquota.user",
+    ".~lock.phantom_grading.xlsx#", "Thumbs.db:encryptable", "TheVolumeSettingsFolder/x", "Desktop DB",
+    "#sync/x", "$WinREAgent/x", "IconCache.db", "sub-verse900_ct.nii.gz~", "aquota.user",
 )  # fmt: skip

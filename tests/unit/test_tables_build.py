@@ -298,11 +298,16 @@ def test_facts_that_cannot_be_kept_are_no_error(release: Path, tmp_path: Path) -
     assert len(tables(release, derived=tmp_path / "file").vertebrae) == 18
 
 
+BAD_SIDECAR = (
+    '{"dataset": "V", "KVP": 120, "Manufacturer": "a", "ManufacturerModelName": "b"}'  # no text
+)
+
+
 def test_bad_json_files_are_named_at_once(release: Path) -> None:
     """Two bad centroid files and a bad sidecar: one error that names all three."""
     bad = sorted(release.rglob("*ctd.json"))[:2] + sorted(release.rglob("*_ct.json"))[:1]
     for path in bad:
-        path.write_text("[]" if path.name.endswith("_ct.json") else "{}")
+        path.write_text(BAD_SIDECAR if path.name.endswith("_ct.json") else "{}")
 
     made = tables(release)
     with pytest.raises(ValidationFailed) as caught:
@@ -332,7 +337,7 @@ def test_a_broken_file_concerns_its_own_scan_alone(release: Path) -> None:
 def test_the_error_for_broken_files_is_of_the_gravest_kind(release: Path) -> None:
     """A cut mask weighs more than a bad sidecar, and both are named."""
     (sidecar,) = release.rglob("sub-verse004_ct.json")
-    sidecar.write_text("[]")
+    sidecar.write_text(BAD_SIDECAR)
     (mask,) = release.rglob("sub-verse004*msk.nii.gz")
     mask.write_bytes(mask.read_bytes()[:-20])
 
@@ -454,13 +459,17 @@ def test_other_tables_are_kept_and_ignored(release: Path, *, with_grades: bool) 
 
 
 def test_a_damaged_workbook_of_that_name_is_no_other_table(release: Path) -> None:
-    """A release does not lose its grades in silence, since its workbook was cut."""
+    """A release does not lose its grades in silence, since its workbook was cut or is locked."""
     (release / "grading.csv").unlink()
     book = workbooks.write_xlsx(release / "lab_grading.xlsx", [row(4)])
-    book.write_bytes(book.read_bytes()[:-900])
-
-    with pytest.raises(ValidationFailed, match=r"^lab_grading\.xlsx: not a readable workbook"):
-        check_tree(locked(release), release)
+    for content, why in (
+        (b"", "the file is empty"),
+        (b"\xd0\xcf\x11\xe0" + bytes(512), "or one with a password"),
+        (book.read_bytes()[:-900], "not a readable workbook"),
+    ):
+        book.write_bytes(content)
+        with pytest.raises(ValidationFailed, match=rf"^lab_grading\.xlsx: .*{why}"):
+            check_tree(locked(release), release)
     assert tables(release).findings.set_index("rule").loc["broken-file", "file"] == book.name
 
 

@@ -303,6 +303,24 @@ EMPTY = {
             for n in range(3, 53)
         ),
     ),
+    "every row, as another program writes it": (
+        "</sheetData>",
+        "".join(f"<row spans='1:48' r='{n}'><c s='1' r='A{n}'/></row>" for n in range(3, 400_000)),
+    ),
+    "empty texts": (
+        "</sheetData>",
+        "".join(
+            f'<row r="{n}"><c r="A{n}" t="inlineStr"><is><t></t></is></c></row>'
+            for n in range(3, 300_000)
+        ),
+    ),
+    "a blank in rows below": (
+        "</sheetData>",
+        "".join(
+            f'<row r="{n}"><c r="A{n}" t="inlineStr"><is><t xml:space="preserve"> </t></is></c></row>'
+            for n in range(9, 99)
+        ),
+    ),
 }
 
 

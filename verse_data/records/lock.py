@@ -23,6 +23,7 @@ from verse_data.records.source_file import annex_key
 SCHEMA_VERSION: Final = "1.0.0"
 _RELEASE: Final = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 _LIMIT_BYTES: Final = 64 << 20
+_GIT: Final = {".git", "git~1"}  # as old Windows shortens it; git checks out neither
 _RESERVED: Final = {".git", ".gitattributes", ".gitmodules", ".datalad", ".verse"}
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -48,7 +49,7 @@ def check_path(path: str) -> str:
         message = "is longer than file systems take: 255 bytes a name, and 1,000 in all"
     elif "\\" in path or any(unicodedata.category(letter) == "Cc" for letter in path):
         message = "holds a backslash or a control character"
-    elif any(part.casefold() == ".git" for part in parts) or parts[0].casefold() in _RESERVED:
+    elif any(part.casefold() in _GIT for part in parts) or parts[0].casefold() in _RESERVED:
         message = "is a name reserved for git or the dataset"
     else:
         return path
@@ -56,10 +57,10 @@ def check_path(path: str) -> str:
 
 
 def by_folded_name(paths: Iterable[str]) -> dict[str, str]:
-    """Return each path under the form that ignores case; ValueError if two have the same."""
+    """Return each path without case and dots or blanks at ends; ValueError if two are the same."""
     folded: dict[str, str] = {}
     for path in paths:
-        name = unicodedata.normalize("NFC", path).casefold()
+        name = re.sub(r"[. ]+(?=/|$)", "", unicodedata.normalize("NFC", path).casefold())
         if name in folded:
             raise ValueError(
                 f"{path!r} and {folded[name]!r} are the same name on some file systems"

@@ -83,7 +83,9 @@ _CLUTTER: Final = re.compile(
     r"\..+|~.*|.*~|thumbs\.db|ehthumbs(_vista)?\.db|desktop\.ini|icon[\r?\uf00d]|__macosx"
     r"|@eadir|@tmp|[@#]recycle|[@#](recently-)?snapshot|@gmt-.*|\$recycle\.bin|recycle[dr]"
     r"|system volume information|found\.\d{3}|lost\+found|a?quota\.(user|group)"
-    r"|network trash folder|temporary items|.*[:\uf022](zone\.identifier|afp_\w+)(:\$data)?",
+    r"|network trash folder|temporary items|thevolumesettingsfolder|desktop d[bf]|@sharebin|#sync"
+    r"|\$winreagent|iconcache\.db|wpsettings\.dat|pagefile\.sys"
+    r"|.*[:\uf022](zone\.identifier|encryptable|afp_\w+)(:\$data)?",
     re.DOTALL,
 )
 """Hidden names, and what macOS, Windows, Office, editors and file servers leave in folders."""

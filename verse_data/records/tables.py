@@ -366,19 +366,16 @@ class CtSidecar(Record):
 
 
 def parse_ct_sidecar(data: bytes, *, name: str) -> CtSidecar | None:
-    """Read a ``_ct.json`` file, or raise ValidationFailed; None if it has other keys than VerSe's."""
-    keys = [field.alias or key for key, field in CtSidecar.model_fields.items()]
+    """Read a ``_ct.json`` file, or raise ValidationFailed; None if it is no object of VerSe's keys."""
+    keys = {field.alias or key for key, field in CtSidecar.model_fields.items()}
+    is_ours = False
     with suppress(ValueError, RecursionError, AttributeError):
         # dcm2niix writes Latin-1, NaN and a key twice.
-        if json.loads(data.decode("utf-8-sig", "replace")).keys() != set(keys):
-            return None
-    value = read_json(data, name=name)
-    if not isinstance(value, dict):
-        raise ValidationFailed(
-            f"{name}: a _ct.json file is one object with the keys {', '.join(keys)}."
-        )
+        is_ours = json.loads(data.decode("utf-8-sig", "replace")).keys() == keys
+    if not is_ours:
+        return None
     try:
-        return CtSidecar.model_validate(value)
+        return CtSidecar.model_validate(read_json(data, name=name))
     except ValidationError as error:
         # A field may hold a name or a date of birth: name the field, never its value.
         raise ValidationFailed(f"{name}: bad fields: {rules_of(error)}.") from None

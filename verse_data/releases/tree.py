@@ -30,9 +30,10 @@ _WORKERS = 4
 _SHOWN = 5
 _LABEL: Final = re.compile(r"(?<![^/_])(?:sub|ses)-[^/_.]+")
 # The ids of all catalogs are letters and a number; one letter is nobody's name.
+_MONTH: Final = "(?i:jan|feb|mar|märz?|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz])"
 _PERSONAL: Final = re.compile(
     r"sub-(?!([a-z]*|[A-Z]{1,4})[0-9]+$)..+|ses-.*([0-9]{6}|[0-9]\W[0-9]+\W[0-9]"
-    r"|[0-9](?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)).*"
+    rf"|[0-9]{_MONTH}|{_MONTH}[0-9][0-9]).*"
 )
 
 

@@ -157,8 +157,12 @@ def _read(size: int, read: Callable[[], bytes], name: str) -> Sheet:
     """Return the sheet of gradings; raise _Other if there is none, and our errors if it is wrong."""
     _check_size(size, MAX_XLSX_BYTES, name)
     data = read()
+    is_lost = is_called_grading(name) and name.lower().endswith(".xlsx")
+    if is_lost and not data:
+        raise ValidationFailed(f"{name}: the file is empty. Get it again from its source.")
     if form := next((form for start, form in _OTHER_FORMS if start.match(data)), None):
-        raise _Other(ValidationFailed(f"{name}: {form}, which is not read. {_SAVE_AS}"))
+        error = ValidationFailed(f"{name}: {form}, which is not read. {_SAVE_AS}")
+        raise error if is_lost else _Other(error)
     if data[:2] == b"PK":
         return _sheet(*_page(data, name), name)
     end = data.find(b"\n", len(data.rstrip(b"\r\n,")))
@@ -250,6 +254,9 @@ def _headings(cells: _Cells) -> dict[int, str]:
 
 def _sheet(title: str, merged: list[str], cells: _Cells, name: str) -> Sheet:
     """Return the sheet of these cells, or raise unless it has the 48 headings, in any order."""
+    cells = {
+        row: filled for row, filled in cells.items() if "".join(map(str, filled.values())).strip()
+    }
     headings, letters = _headings(cells), dict[str, str]()
     problem, problems = partial(Problem, file=name, sheet=title), list[Problem]()
     for column, heading in headings.items():

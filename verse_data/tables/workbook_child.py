@@ -33,9 +33,10 @@ _NUMBER = re.compile(r"(?!-0$)-?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 _CELL_FORMS = {"n": _NUMBER, "s": re.compile(r"0|[1-9][0-9]*"), "b": re.compile(r"[01]")}
 """How spreadsheets write a number, the index of a shared string, and a boolean."""
 
-_EMPTY_CELL = re.compile(rb'<c\s+r="[A-Z]{1,3}\d{1,7}"[^<>]*(?:/>|>\s*(?:<v\s*/>|<v></v>)?</c>)')
-_EMPTY_ROW = re.compile(rb'<row\s+r="\d{1,7}"[^<>]*(?:/>|>\s*</row>)')
-_WITHOUT_PLACE = re.compile(rb"<(?:[^\s<>/:]+:)?(?:c|row)(?!\s+r=)[\s/>]")
+_NOTHING = rb"(?:<v\s*/>|<v></v>|<is>\s*<t\s*(?:/>|></t>)\s*</is>)?\s*"
+_EMPTY_CELL = re.compile(rb"<c(?=[^<>]*\sr=)\s[^<>]*(?:/>|>\s*" + _NOTHING + rb"</c>)")
+_EMPTY_ROW = re.compile(rb"<row(?=[^<>]*\sr=)\s[^<>]*(?:/>|>\s*</row>)")
+_WITHOUT_PLACE = re.compile(rb"<(?:[^\s<>/:]+:)?(?:c|row)(?![^<>]*\sr=)[\s/>]")
 _SHEET = re.compile(rb"<(?:[^\s<>/:]+:)?sheet[\s/>]")
 _STRICT = re.compile(rb"http://purl\.oclc\.org/ooxml/(\w+)/(\w+)")
 """The namespaces of a Strict Open XML workbook; openpyxl knows only the usual ones."""
