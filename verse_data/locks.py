@@ -19,19 +19,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
-
-import filelock
+from typing import TYPE_CHECKING, Any, Final
 
 from verse_data.errors import LockTimeout
+
+if TYPE_CHECKING:
+    import filelock
 
 _log = logging.getLogger(__name__)
 
 _POLL_SECONDS, _CHECK_SECONDS = 0.02, 1.0
 _UNSUPPORTED: Final = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EROFS, errno.EINVAL}
-# filelock 4 would switch to marker files where flock is absent, and a kill leaves those behind.
-_OPTIONS: Final = inspect.signature(filelock.FileLock.__init__).parameters
-_HARD: Final[dict[str, Any]] = {"fallback_to_soft": False} if "fallback_to_soft" in _OPTIONS else {}
 
 
 @cache
@@ -78,7 +76,7 @@ def key_lock(
     """Hold a lock across threads and processes; `LockTimeout` after `timeout` s, or if `stop()`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{key}.lock"
-    lock = filelock.FileLock(path, thread_local=False, **_HARD)
+    lock = _new_lock(path)
     try:
         _acquire(lock, path, timeout, stop)
         # Shown to whoever waits; the lock works without it.
@@ -89,10 +87,21 @@ def key_lock(
         lock.release(force=True)
 
 
+def _new_lock(path: Path) -> filelock.BaseFileLock:
+    import filelock
+
+    # filelock 4 would switch to marker files where flock is absent, and a kill leaves those behind.
+    has_soft = "fallback_to_soft" in inspect.signature(filelock.FileLock.__init__).parameters
+    options: dict[str, Any] = {"fallback_to_soft": False} if has_soft else {}
+    return filelock.FileLock(path, thread_local=False, **options)
+
+
 def _acquire(
     lock: filelock.BaseFileLock, path: Path, timeout: float, stop: Callable[[], bool]
 ) -> None:
     """Wait for the lock; warn where the file system has none."""
+    import filelock
+
     end = time.monotonic() + timeout
     while not lock.is_locked:
         try:

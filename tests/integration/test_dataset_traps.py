@@ -182,9 +182,9 @@ def test_a_server_that_stays_down_is_not_asked_file_after_file(lab: Lab) -> None
             ask(url)
         ask(f"{lab.osf.hosts['api']}/gone")
 
-    assert ["503" in reason for reason in reasons] == [True] * 4 + [False] * 3
+    assert ["status 503" in reason for reason in reasons] == [True] * 4 + [False] * 3
     assert "not asked for" in reasons[5]
-    assert "404" in reasons[6]
+    assert "status 404" in reasons[6]
     assert lab.osf.count("bucket") == 4 * 3
 
 
@@ -230,8 +230,8 @@ def test_a_folder_in_the_way_is_refused_and_no_repository_around_it_is_written(
 @pytest.mark.parametrize(
     ("parts", "text"),
     [
-        (["y" * 100] * 4, r"too long for git-annex: \d+ bytes"),
-        (["é" * 50] * 5, r"too long for git-annex: \d+ bytes"),  # counted in bytes
+        (["y" * 100] * 4, r"path is too long: it has \d+ bytes"),
+        (["é" * 50] * 5, r"path is too long: it has \d+ bytes"),  # counted in bytes
         (["y" * 300], r"too long.* \d+ bytes"),
         (["y" * 200] * 20, r"too long.* \d+ bytes"),
     ],
@@ -258,7 +258,7 @@ def test_a_release_that_was_moved_to_a_long_path_is_read_and_not_written(tmp_pat
 
     assert moved.commit == commit
     assert moved.files.content(moved.lock.files[0]).is_file()
-    with pytest.raises(StorageError, match=r"too long for git-annex: \d+ bytes"):
+    with pytest.raises(StorageError, match=r"path is too long: it has \d+ bytes"):
         moved.files.adopt([tree])
 
 

@@ -314,7 +314,9 @@ def _spoilt_phantom(folder: Path, path: str, data: bytes) -> Path:
 @pytest.mark.parametrize("kind", ["ct.json", "seg-subreg_ctd.json", "seg-vert_msk.nii.gz"])
 def test_a_broken_file_stops_its_own_split_alone(kind: str, tmp_path: Path) -> None:
     """A broken file of the test split is a finding, and no reason not to train."""
-    root = _spoilt_phantom(tmp_path, f"sub-verse904_{kind}", b"{}")
+    sidecar = b'{"dataset": 1, "KVP": "120", "Manufacturer": "a", "ManufacturerModelName": "b"}'
+    bad = sidecar if kind == "ct.json" else b"{}"
+    root = _spoilt_phantom(tmp_path, f"sub-verse904_{kind}", bad)
     where = "has_mask or not has_mask"
 
     for condition in (None, where):

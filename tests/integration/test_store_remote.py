@@ -326,7 +326,7 @@ def test_the_manifest_in_a_folder_is_replaced_whole(tmp_path, scan, monkeypatch)
     before, inode = pointer.read_bytes(), pointer.stat().st_ino
 
     def die(path):
-        if path.parent == pointer.parent:
+        if pointer.parent in path.parents:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

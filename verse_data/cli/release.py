@@ -69,7 +69,9 @@ def lock(
         str | None,
         typer.Option(help="OSF node to list. Default: the catalog's.", metavar="ID"),
     ] = None,
-    digest: Annotated[str | None, typer.Option(help="Refuse another lock: sha256:…")] = None,
+    digest: Annotated[
+        str | None, typer.Option(help="Refuse any other lock.", metavar="sha256:HEX")
+    ] = None,
     root: opt.Root = None,
     check: Annotated[
         bool, typer.Option(help="Read every file of the tree first, and refuse broken ones.")
