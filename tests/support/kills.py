@@ -27,6 +27,7 @@ from tests.support.scans import MadeScan, make_scan
 from verse_data.errors import VerseDataError
 from verse_data.spine.geometry import Box
 from verse_data.volumes import store as stores_module
+from verse_data.volumes.cache import sweep_stores
 from verse_data.volumes.convert import open_conversion
 from verse_data.volumes.layout import MANIFEST_KEY
 from verse_data.volumes.reader import ScanReader, close_all
@@ -96,6 +97,7 @@ def kills(folder: Path, count: int) -> dict[str, Any]:
             out["wrong"] += bool(verify_store(final)) or not is_true(final, scan)
         again = ensure_store(scan.source, RECIPE, root)
         out["rebuilt"] += is_true(again, scan)
+        sweep_stores(root)  # as each `cache build` begins: the store may have been finished
         out["leftovers"] += any(".tmp-" in name for name in leftovers(root))
     return out
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,9 +189,12 @@ def test_an_abandoned_pass_leaves_no_thread(threads: int) -> None:
 
 def test_an_interrupt_ends_the_pass_and_its_threads() -> None:
     """Ctrl-C while the caller waits for a batch is a KeyboardInterrupt in the caller."""
+    main = threading.main_thread().ident
 
     def interrupt(number: int) -> None:
         if number == 8:
+            while sys._current_frames()[main].f_code.co_name != "wait":
+                time.sleep(0.001)
             os.kill(os.getpid(), signal.SIGINT)
 
     before = set(threading.enumerate())
