@@ -204,9 +204,10 @@ def test_labels_that_may_tell_who_somebody_is_are_listed_first(
     assert [label for label in labels if f": {label}. " not in texts[0]] == []
     assert len(texts) == bool(labels)
     if labels:
-        with warnings.catch_warnings(), pytest.raises(UserWarning, match="example to sub-lab001"):
+        with warnings.catch_warnings():
             warnings.simplefilter("error")
-            make_release("lab", tree, root=tmp_path / "home", check=False)
+            with pytest.raises(UserWarning, match="for example to sub-lab001"):
+                make_release("lab", tree, root=tmp_path / "home", check=False)
         assert not (tmp_path / "home").exists()
 
 
