@@ -10,8 +10,9 @@ wait is that for one batch by a consumer that works 10 ms a step, as a small net
 
 Each contestant lives in a process of its own and keeps its loader running; in each round all of
 them are measured in turn, in a new order, so that whatever else the machine does falls on all of
-them alike. Only ratios of one run mean something. Memory is the sum of what the contestant's
-processes hold (PSS, so what they share counts once), at its highest.
+them alike. Between its turns a contestant is stopped, or its workers would fill their queues while
+another is measured. Only ratios of one run mean something. Memory is the sum of what the
+contestant's processes hold (PSS, so what they share counts once), at its highest.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import json
 import os
 import platform
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -69,15 +71,17 @@ class Runner:
     memory: int = 0
 
     def ask(self, command: str) -> Any:
-        """Send a command and return the answer."""
+        """Let the contestant run until it answers a command; return the answer."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
+        os.killpg(self.process.pid, signal.SIGCONT)
         self.process.stdin.write(command + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
             message = f"{self.name} ended with {self.process.wait()}; see above"
             raise SystemExit(message)
+        os.killpg(self.process.pid, signal.SIGSTOP)
         return json.loads(line)
 
     def measure(self, seconds: float) -> None:
@@ -160,6 +164,7 @@ def running(names: list[str], folder: Path, workers: int) -> Iterator[list[Runne
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
+                start_new_session=True,
             )
             runners.append(Runner(name, process))
             start = time.perf_counter()
@@ -170,6 +175,7 @@ def running(names: list[str], folder: Path, workers: int) -> Iterator[list[Runne
         for runner in runners:
             assert runner.process.stdin is not None
             runner.process.stdin.close()
+            os.killpg(runner.process.pid, signal.SIGCONT)
             try:
                 runner.process.wait(20)
             except subprocess.TimeoutExpired:

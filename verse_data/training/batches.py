@@ -170,6 +170,7 @@ def made_by_threads(
     process = os.getpid()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="verse-data")
     _log.debug("%d threads read batches ahead", threads)
+    before = None
     try:
         first = itertools.islice(batches, threads + AHEAD)
         ahead = deque((numbers, pool.submit(maker.read, numbers)) for numbers in first)
@@ -179,8 +180,12 @@ def made_by_threads(
             if following := next(batches, None):
                 ahead.append((following, pool.submit(maker.read, following)))
             batch = maker.finish(read, numbers)
-            del future, read  # the caller alone refers to the batch
+            del future, read
             yield batch
+            # Only now is the batch before this one freed. The caller would free it after the threads
+            # were given work; and for each tensor that is freed, torch gives up the interpreter's
+            # lock, which it gets back after up to 5 ms.
+            before = batch  # noqa: F841
             del batch
             if os.getpid() != process:
                 raise UsageError(
