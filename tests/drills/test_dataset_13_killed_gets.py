@@ -127,16 +127,17 @@ def kill_when(
         assert child.stdout.readline() == b"ready\n"
         child.stdin.write(b"go\n")
         child.stdin.flush()
-        until = time.monotonic() + 300  # then it is killed wherever it is, and the test will tell
+        until = time.monotonic() + 300
         while not reached() and child.poll() is None and time.monotonic() < until:
             time.sleep(0.002)
+        assert time.monotonic() < until, "the child never got so far"
         with suppress(ProcessLookupError):
             (os.kill if alone else os.killpg)(child.pid, signal.SIGKILL)
 
 
 def has_begun(dataset: Repository) -> bool:
     """Whether the first bytes of a file have come."""
-    return any(path.stat().st_size for path in dataset.store.incoming.glob("*.mine"))
+    return any(path.stat().st_size for path in dataset.store.incoming.rglob("*.part"))
 
 
 def test_killed_gets_leave_nothing_wrong(place: tuple[OsfStandin, Repository]) -> None:

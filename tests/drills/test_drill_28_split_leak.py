@@ -20,12 +20,16 @@ from verse_data.tables.leaks import find_leaks
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
-CATALOGUES = 500
+CATALOGUES = 100
+many_catalogues = pytest.mark.parametrize(
+    "catalogues", [CATALOGUES, pytest.param(5 * CATALOGUES, marks=pytest.mark.slow)]
+)
 
 
-def test_no_patient_in_two_folds_of_500_catalogues() -> None:
-    """500 made-up catalogues, 2 to 5 folds each: the leak check finds nobody on two sides."""
-    for seed in range(CATALOGUES):
+@many_catalogues
+def test_no_patient_in_two_folds_of_made_up_catalogues(catalogues: int) -> None:
+    """In made-up catalogues, 2 to 5 folds each, the leak check finds nobody on two sides."""
+    for seed in range(catalogues):
         scans, vertebrae = made_up_tables(seed)
         folds = make_folds(scans, vertebrae, k=2 + seed % 4, seed=seed)
         sides = {f"fold {number}": part.scans for number, part in enumerate(folds.parts)}

@@ -64,7 +64,7 @@ class Failing:
         def counted(place: object, *args: Any, **options: Any) -> Any:
             self.count(place)
             stream = call(place, *args, **options)
-            return _Writes(stream, self) if str(place).endswith(".mine") else stream
+            return _Writes(stream, self) if str(place).endswith(".part") else stream
 
         return counted
 
@@ -152,7 +152,7 @@ def test_control_a_plain_download_leaves_a_wrong_file(
 ):
     """The naive way, straight to the final name, leaves half a file when a write fails."""
     config, file = served
-    final = tmp_path / "ct.mine"
+    final = tmp_path / "ct.part"
     url = f"{config.osf_site}/download/{file.file_id}/?version=1"
     with failing(tmp_path, 3, errno.ENOSPC), urllib.request.urlopen(url) as response:
         stream = final.open("wb", buffering=0)
