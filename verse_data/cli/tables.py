@@ -338,7 +338,8 @@ def leaks(
         list[str],
         typer.Argument(
             help="A JSON file with a list for each side (also nnU-Net's splits_final.json, a MONAI "
-            "datalist, or folds.json), or SIDE=FILE for each side, with an entry on each line.",
+            "datalist, or folds.json), a CSV file with a column of sides or folds, a folder of lists, "
+            "or SIDE=FILE for each side, with an entry on each line.",
             metavar="[SIDE=]FILE...",
         ),
     ],
@@ -360,7 +361,8 @@ def leaks(
 
     Entries may be ids or paths, padded or not, of series or subjects, in either layout.
     """
-    from verse_data.tables.leaks import find_leaks, read_splits
+    from verse_data.tables.leaks import find_leaks
+    from verse_data.tables.split_files import read_splits
 
     splits = read_splits(split)
     scans = None
