@@ -252,7 +252,9 @@ def report(
     pairs = zip(entry.figures, made.cells, strict=True)
     if wrong := {figure.needs for figure, cell in pairs if cell.verdict == "differs"}:
         of_patients = sorted(wrong & {"sex", "contrast"})
-        ways = [f"Check the {' and '.join(of_patients)} in {patients}."] * bool(of_patients)
+        ways = []
+        if of_patients:
+            ways.append(f"Check the {' and '.join(of_patients)} in {patients}.")
         if len(wrong) > len(of_patients):
             how = f"verse-data verify {release}" if workbook is None else workbook
             ways.append(f"Check that the workbook is the published one: {how}")
