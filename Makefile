@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all test-versions check lint types mass mutate setup clean
+.PHONY: demo test test-all test-versions check lint types mass mutate catalog-folds setup clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/verse-data demo
@@ -36,6 +36,12 @@ mass: $(VENV)/.runtime
 # Break the code on purpose, patch by patch, and show that a test notices each.
 mutate: $(VENV)/.dev
 	$(BIN)/python tests/mutations/run.py
+
+# The folds of VerSe'19 in catalog/folds: make catalog-folds WORKBOOK=ryai190138_AppendixE1.xlsx
+catalog-folds: $(VENV)/.runtime
+	for k in 3 5; do for seed in 0 1 2 3 4; do \
+	$(BIN)/verse-data folds verse19 --workbook "$(WORKBOOK)" --k $$k --seed $$seed \
+	--out catalog/folds/verse19-k$$k-seed$$seed.json || exit 1; done; done
 
 setup: $(VENV)/.dev
 

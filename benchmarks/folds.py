@@ -20,26 +20,8 @@ from pathlib import Path
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from verse_data.spine.levels import region
-from verse_data.tables.findings import row_scan_id
+from verse_data.tables.assemble import tables_of_workbook
 from verse_data.tables.folds import STRATIFY, FoldPart, Folds, make_folds
-from verse_data.tables.grading import read_grading
-
-
-def read(workbook: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return scans and assessed vertebrae of the workbook."""
-    scans, vertebrae = [], []
-    for graded in read_grading(workbook).rows:
-        row = graded.row
-        scan = row_scan_id(row)
-        scans.append((scan, row.subject_id))
-        vertebrae += [
-            (scan, None if mark == "x" else mark, region(level), mark == "x")
-            for level, mark in row.grades.items()
-        ]
-    graded = pd.DataFrame(vertebrae, columns=["scan_id", "grade", "region", "foreign_material"])
-    kinds = {"grade": "Int8", "foreign_material": "boolean"}
-    return pd.DataFrame(scans, columns=["scan_id", "subject_id"]), graded.astype(kinds)
 
 
 def peer(
@@ -83,7 +65,8 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=20)
     options = parser.parse_args()
-    scans, vertebrae = read(options.workbook)
+    tables = tables_of_workbook(options.workbook)
+    scans, vertebrae = tables.scans, tables.vertebrae
     print(
         f"{len(scans)} scans, {scans['subject_id'].nunique()} patients, {len(vertebrae)} assessed "
         f"vertebrae, {options.k} folds, {options.seeds} seeds"

@@ -31,7 +31,7 @@ from verse_data.releases import catalog
 from verse_data.releases.history import command
 from verse_data.releases.import_lock import require_place
 from verse_data.releases.osf import TRUST_ON_FIRST_USE, walk_node
-from verse_data.releases.repository import Repository
+from verse_data.releases.repository import Repository, repositories
 from verse_data.releases.siblings import clone
 from verse_data.releases.tree import check_series
 from verse_data.releases.tree import lock_tree as hash_tree
@@ -482,7 +482,7 @@ def list_releases(*, root: Root = None) -> tuple[ReleaseInfo, ...]:
         Name, title and versions of each.
     """
     settings = config.resolve(root=root)
-    here = {dataset.name: dataset.versions() for dataset in _datasets(settings)}
+    here = {dataset.name: dataset.versions() for dataset in repositories(settings)}
     known = {name: catalog.load_catalog(name).title for name in catalog.names()}
     return tuple(
         ReleaseInfo(name, known.get(name, "locked on this machine"), here.get(name, ()))
@@ -495,7 +495,7 @@ def list_stores(*, root: Root = None) -> list[StoreInfo]:
     from verse_data.volumes import cache
 
     settings = config.resolve(root=root)
-    contents = {dataset.name: _contents(dataset) for dataset in _datasets(settings)}
+    contents = {dataset.name: _contents(dataset) for dataset in repositories(settings)}
     return [
         replace(store, releases=tuple(name for name in contents if store.image in contents[name]))
         for store in cache.list_stores(settings.stores)
@@ -509,7 +509,7 @@ def prune_stores(*, release: str | None = None, root: Root = None, **chosen: Any
     settings = config.resolve(root=root)
     if release is None:
         return cache.prune(settings.stores, **chosen)
-    here = {dataset.name: dataset for dataset in _datasets(settings)}
+    here = {dataset.name: dataset for dataset in repositories(settings)}
     if release not in here:
         raise UsageError(
             f"There is no release {release!r} in {settings.releases} (found: "
@@ -523,15 +523,6 @@ def _contents(dataset: Repository) -> frozenset[str]:
     """Return the keys of all files of a release, in any version."""
     trees = (dataset.tree_keys(version) for version in dataset.versions())
     return frozenset(key for tree in trees for key in tree.values())
-
-
-def _datasets(settings: config.Config) -> list[Repository]:
-    """Return the releases on this machine, by name."""
-    places = [place for place in (settings.releases, settings.home / "releases") if place.is_dir()]
-    names = sorted({path.name for place in places for path in place.iterdir()})
-    names = [name for name in names if is_release_name(name)]  # leaves out temporary folders
-    found = (Repository(settings.release(name), config=settings) for name in names)
-    return [dataset for dataset in found if dataset.exists()]
 
 
 def open_release(
@@ -599,7 +590,7 @@ def _known_dataset(name: str, settings: config.Config) -> Repository:
     """Return the dataset of a release that is in the catalog or on this machine."""
     dataset = dataset_of(name, settings)
     if name not in catalog.names() and not dataset.exists():
-        here = sorted({*catalog.names(), *(found.name for found in _datasets(settings))})
+        here = sorted({*catalog.names(), *(found.name for found in repositories(settings))})
         raise UsageError(
             f"There is no release {name!r}; there are {', '.join(here)}.{did_you_mean(name, here)} A "
             f"folder of files becomes one with: {command(dataset, 'lock', '--from-tree', 'FOLDER')}"

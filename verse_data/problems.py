@@ -40,7 +40,9 @@ def _short(value: Any) -> str:
 def shown(things: Sequence[object], *, indent: str = "") -> list[str]:
     """Return the first 20 of `things`, one per line, and how many more there are."""
     lines = [f"{indent}{thing}" for thing in things[:SHOWN]]
-    return lines + [f"{indent}and {len(things) - SHOWN:,} more"] * (len(things) > SHOWN)
+    if len(things) > SHOWN:
+        lines.append(f"{indent}and {len(things) - SHOWN:,} more")
+    return lines
 
 
 def raise_problems(problems: Sequence[Problem], *, what: str, then: str) -> None:

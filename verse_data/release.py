@@ -752,7 +752,8 @@ class Release:
         Parameters
         ----------
         path : path
-            A file that :meth:`verse_data.tables.folds.Folds.write` wrote.
+            A file that :meth:`verse_data.tables.folds.Folds.write` wrote, or the name of folds in the
+            catalog, such as ``"verse19-k5-seed0"``.
         split : {"training", "validation", "test"}, optional
             Published split that was divided. Default: all.
 

@@ -13,10 +13,8 @@ from support.catalogues import made_up_tables
 
 from verse_data.errors import IntegrityError, UsageError, ValidationFailed
 from verse_data.files import sha256_of_json
-from verse_data.spine.levels import region
-from verse_data.tables.findings import row_scan_id
+from verse_data.tables.assemble import tables_of_workbook
 from verse_data.tables.folds import Folds, make_folds
-from verse_data.tables.grading import read_grading
 from verse_data.tables.splits import official_splits, subject_of_series
 
 
@@ -336,20 +334,8 @@ def test_missing_file_says_how_to_write_one(tables, tmp_path: Path) -> None:
 
 def test_real_workbook_is_divided_almost_evenly(shared: Path) -> None:
     """On VerSe'19, five folds differ by at most 1 on each axis, and by at most 2 jointly."""
-    workbook = shared / "data" / "verse19" / "ryai190138_AppendixE1.xlsx"
-    rows = [graded.row for graded in read_grading(workbook).rows]
-    scans = pd.DataFrame(
-        [(row_scan_id(row), row.subject_id, row.split) for row in rows],
-        columns=["scan_id", "subject_id", "split"],
-    )
-    vertebrae = pd.DataFrame(
-        [
-            (row_scan_id(row), None if mark == "x" else mark, region(level), mark == "x")
-            for row in rows
-            for level, mark in row.grades.items()
-        ],
-        columns=["scan_id", "grade", "region", "foreign_material"],
-    ).astype({"grade": "Int8"})
+    tables = tables_of_workbook(shared / "data" / "verse19" / "ryai190138_AppendixE1.xlsx")
+    scans, vertebrae = tables.scans, tables.vertebrae
     balance = make_folds(scans, vertebrae, k=5, seed=0).balance(scans, vertebrae)
 
     assert balance["total"]["size"].to_dict() == {"subjects": 141, "scans": 160}

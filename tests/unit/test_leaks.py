@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pandas as pd
 import pytest
 
 from verse_data.errors import UsageError, ValidationFailed
-from verse_data.tables.leaks import assert_no_leak, find_leaks, read_splits
+from verse_data.tables.leaks import assert_no_leak, find_leaks
 
 
 @pytest.mark.parametrize(
@@ -45,6 +44,18 @@ from verse_data.tables.leaks import assert_no_leak, find_leaks, read_splits
         ("verse509_dir-iso", "verse509"),
         ("GL003.nii.gz", "gl003"),
         ("GL017_CT_ax-iso-ctd.json", "gl017"),
+        ("GL090_CT-ax", "gl090"),
+        ("GL017_CT_ax", "gl017"),
+        ("01_training/GL003/GL003.nii.gz", "gl003"),
+        ("verse082_CT-iso", "verse082"),
+        ("verse405_verse259_CT-sag", "verse405"),
+        ("verse512_CT-iso_iso-ctd.json", "verse512"),
+        ("verse512_CT-iso-w.png", "verse512"),
+        ("sub-verse401_split-verse253_ses-20190101_ce-pv_ct.nii.gz", "verse401"),
+        ("verse509_dir-iso_seg-vert_snp.png", "verse509"),
+        ("verse401_verse253_0000.nii.gz", "verse401"),
+        ("verse_401_253", "verse401"),
+        ("verse20_gl003", "gl003"),
         ("gl3", "gl003"),
         ("sub-gl003_dir-ax_ct.nii.gz", "gl003"),
         ("dataset-verse19training/rawdata/sub-verse004/sub-verse004_ct.nii.gz", "verse004"),
@@ -271,123 +282,3 @@ def test_grouping_by_series_number_leaks_and_is_found(shared: Path) -> None:
 
     assert {leak.subject_id for leak in report.leaks} == odd & even
     assert len(report.leaks) > 5
-
-
-def test_files_of_splits_are_read(tmp_path: Path) -> None:
-    """A list for each side, MONAI's datalist, nnU-Net's folds and our own are understood."""
-    plain = tmp_path / "plain.json"
-    plain.write_text(json.dumps({"train": [4, "verse005"], "val": ["006"], "note": "mine"}))
-    monai = tmp_path / "monai.json"
-    items = [{"image": "imagesTr/verse004.nii.gz", "label": "labelsTr/verse004.nii.gz"}]
-    monai.write_text(json.dumps({"training": items, "validation": items}))
-    nnunet = tmp_path / "splits_final.json"
-    nnunet.write_text(json.dumps([{"train": ["verse004"], "val": ["verse005"]}] * 2))
-    (tmp_path / "a.txt").write_text("# mine\nverse004\n\nverse005,extra\n")
-    (tmp_path / "b.txt").write_text('"verse006"\r\n')
-
-    assert read_splits([str(plain)]) == {"": {"train": [4, "verse005"], "val": ["006"]}}
-    assert read_splits([str(monai)])[""]["training"] == ["imagesTr/verse004.nii.gz"]
-    assert list(read_splits([str(nnunet)])) == ["fold 0", "fold 1"]
-    assert read_splits([f"train={tmp_path}/a.txt", f"val={tmp_path}/b.txt"]) == {
-        "": {"train": ["verse004", "verse005"], "val": ["verse006"]}
-    }
-
-
-def test_folds_of_a_datalist_are_sides(tmp_path: Path) -> None:
-    """MONAI's fold key divides a list: two series of one patient in two folds leak."""
-    path = tmp_path / "datalist.json"
-    training = [
-        {"fold": 0, "image": "verse201", "label": "verse201_seg"},
-        {"fold": 1, "image": "verse253"},
-        {"fold": 1.0, "image": ["verse005_0000.nii.gz", "verse005_0001.nii.gz"]},
-        {"label": "verse014_seg.nii.gz", "image": "verse014.nii.gz"},
-    ]
-    path.write_text(json.dumps({"training": training, "testing": [{"image": "verse004"}]}))
-    sides = read_splits([str(path)])[""]
-
-    assert sides == {
-        "training fold 0": ["verse201"],
-        "training fold 1": ["verse253", "verse005_0000.nii.gz", "verse005_0001.nii.gz"],
-        "training": ["verse014.nii.gz"],
-        "testing": ["verse004"],
-    }
-    assert [leak.subject_id for leak in find_leaks(sides).leaks] == ["verse401"]
-
-    path.write_text(json.dumps(training))
-    assert list(read_splits([str(path)])[""]) == ["fold 0", "fold 1", "no fold"]
-    path.write_text(json.dumps({"training": [{"fold": [0], "image": "verse004"}]}))
-    with pytest.raises(ValidationFailed, match=r"the fold \[0\]"):
-        read_splits([str(path)])
-
-
-@pytest.mark.parametrize(
-    ("text", "entries"),
-    [
-        (",scan_id\n0,verse004\n1,verse005\n", ["verse004", "verse005"]),
-        ("Unnamed: 0,subject_id,scan_id\n0,verse401,verse201\n", ["verse201"]),
-        ("verse_ID,split\n4,test\n,test\n", ["4", ""]),
-        ("grade;Image\n1;verse004.nii.gz\n", ["verse004.nii.gz"]),
-        ("# of July\n\nimage\tlabel\nimg/verse004.nii.gz\tx\n", ["img/verse004.nii.gz"]),
-        ('"subject_id"\n"verse004"\n', ["verse004"]),
-        ("verse004,extra\nverse005\n", ["verse004", "verse005"]),
-        ("", []),
-    ],
-)
-def test_heading_names_the_column_of_a_csv_file(tmp_path: Path, text: str, entries) -> None:
-    """The entries are those of the column of scans, and a heading or an index is none."""
-    (tmp_path / "a.csv").write_text(text)
-    (tmp_path / "b.txt").write_text("verse006\n")
-
-    specs = [f"train={tmp_path}/a.csv", f"val={tmp_path}/b.txt"]
-    assert read_splits(specs)[""]["train"] == entries
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (",who\n0,verse004\n", "to_csv"),
-        ("Unnamed: 0,who\n0,verse004\n", "none of its headings"),
-        ("mine,yours\n0,verse004\n", "none of its headings \\('mine', 'yours'\\)"),
-        ("0,verse004\n1,verse005\n", "counts 0, 1, 2"),
-    ],
-)
-def test_csv_file_without_a_clear_column_is_refused(tmp_path: Path, text: str, words: str) -> None:
-    """An index is not read as verse000, verse001, and no column is guessed."""
-    (tmp_path / "a.csv").write_text(text)
-    (tmp_path / "b.txt").write_text("verse006\n")
-
-    with pytest.raises(ValidationFailed, match=words):
-        read_splits([f"train={tmp_path}/a.csv", f"val={tmp_path}/b.txt"])
-
-
-@pytest.mark.parametrize(
-    ("content", "error"),
-    [
-        ('{"kind": "verse-data folds", "folds": [1, 2]}', ValidationFailed),
-        ('{"kind": "verse-data folds", "folds": [{"scans": 5}]}', ValidationFailed),
-        ('{"folds": {"a": 1}}', ValidationFailed),
-        ('{"scans": 5}', ValidationFailed),
-        ('[{"train": 5}]', ValidationFailed),
-        ("[]", ValidationFailed),
-        ('{"train": ["verse004"]}', ValidationFailed),
-        ("3", ValidationFailed),
-        ("not json", ValidationFailed),
-        (None, UsageError),
-    ],
-)
-def test_files_that_are_no_split_are_refused(tmp_path: Path, content: str | None, error) -> None:
-    """Another JSON, fewer than two lists, no JSON and no file each have their error."""
-    path = tmp_path / "split.json"
-    if content is not None:
-        path.write_text(content)
-
-    with pytest.raises(error, match=r"split\.json"):
-        read_splits([str(path)])
-
-
-def test_arguments_of_no_known_form_are_refused(tmp_path: Path) -> None:
-    """One side alone, and one side twice, are told."""
-    with pytest.raises(UsageError, match=r"train=train\.txt val=val\.txt"):
-        read_splits(["a.txt", "b.txt"])
-    with pytest.raises(UsageError, match="each side once"):
-        read_splits(["a=1.txt", "a=2.txt"])

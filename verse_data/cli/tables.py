@@ -29,6 +29,21 @@ _PRINTED: Final = {
 }
 """Columns that are printed by default, besides those in the condition."""
 
+Workbook = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The grading workbook; no release is opened then."),
+]
+
+Stratify = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="COLUMN",
+        autocompletion=opt.complete_column,
+        help="Column of the vertebrae to balance; may be given several times. "
+        "Default: grade, region and foreign_material.",
+    ),
+]
+
 app = typer.Typer()
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -200,10 +215,7 @@ def findings(
 def report(
     release: opt.Release,
     *,
-    workbook: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The grading workbook; no release is opened then."),
-    ] = None,
+    workbook: Workbook = None,
     patients: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="CSV with subject_id, sex (F, M) and contrast."),
@@ -240,7 +252,9 @@ def report(
     pairs = zip(entry.figures, made.cells, strict=True)
     if wrong := {figure.needs for figure, cell in pairs if cell.verdict == "differs"}:
         of_patients = sorted(wrong & {"sex", "contrast"})
-        ways = [f"Check the {' and '.join(of_patients)} in {patients}."] * bool(of_patients)
+        ways = []
+        if of_patients:
+            ways.append(f"Check the {' and '.join(of_patients)} in {patients}.")
         if len(wrong) > len(of_patients):
             how = f"verse-data verify {release}" if workbook is None else workbook
             ways.append(f"Check that the workbook is the published one: {how}")
@@ -285,15 +299,7 @@ def folds(
             metavar="N", parser=opt.number(int, 0), help="Another seed gives other folds."
         ),
     ] = 0,
-    stratify: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="COLUMN",
-            autocompletion=opt.complete_column,
-            help="Column of the vertebrae to balance; may be given several times. "
-            "Default: grade, region and foreign_material.",
-        ),
-    ] = None,
+    stratify: Stratify = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -305,31 +311,52 @@ def folds(
     out: opt.Out = None,
     check: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Check these folds instead of making some."),
+        typer.Option(metavar="FILE", help="Check these folds, or those of this name."),
     ] = None,
+    workbook: Workbook = None,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
     as_json: opt.Json = False,
 ) -> None:
     """Divide a release's scans into folds, each patient in one, and print the balance."""
+    from verse_data.tables.folds import STRATIFY, make_folds
+
     if check is not None and out is not None:
         raise UsageError("--check reads folds and --out writes them; give one of the two.")
-    opened = vd.open_release(release, version=version, root=root, offline=offline)
-    if check is not None:
-        made = opened.read_folds(check, split=split)
-        note(f"{check}: digest {made.digest[:12]} is right, and the folds fit {release}.")
+    if check is not None and workbook is not None:
+        raise UsageError("--check reads folds and --workbook makes them; give one of the two.")
+    if workbook is not None:
+        tables = _tables_of(workbook, split)
+        made = make_folds(*tables, k=k, seed=seed, stratify=stratify or STRATIFY, release=release)
     else:
-        made = opened.folds(k, seed=seed, stratify=stratify or None, split=split)
+        opened = vd.open_release(release, version=version, root=root, offline=offline)
+        if check is not None:
+            made = opened.read_folds(check, split=split)
+            note(f"{check}: digest {made.digest[:12]} is right, and the folds fit {release}.")
+        else:
+            made = opened.folds(k, seed=seed, stratify=stratify or None, split=split)
+        tables = opened.tables_of(split)
     if out is not None:
         made.write(out)
         note(f"Wrote {out}, digest {made.digest[:12]}.")
-    balance = made.balance(*opened.tables_of(split))
+    balance = made.balance(*tables)
     if as_json:
         rows = balance.reset_index().to_dict(orient="records")
         print_json({"digest": made.digest, "folds": made.parts, "balance": rows})
     else:
         sys.stdout.write(f"{balance.to_string()}\n")
+
+
+def _tables_of(workbook: Path, split: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the scans and assessed vertebrae of a grading workbook, in one split or in all."""
+    from verse_data.tables.assemble import tables_of_workbook
+    from verse_data.tables.splits import of_split
+
+    if not workbook.is_file():
+        raise UsageError(f"There is no file {workbook}.")
+    read = tables_of_workbook(workbook)
+    return of_split(read.scans, split), read.vertebrae
 
 
 @app.command()
@@ -338,7 +365,8 @@ def leaks(
         list[str],
         typer.Argument(
             help="A JSON file with a list for each side (also nnU-Net's splits_final.json, a MONAI "
-            "datalist, or folds.json), or SIDE=FILE for each side, with an entry on each line.",
+            "datalist, or folds.json), a CSV file with a column of sides or folds, a folder of lists, "
+            "or SIDE=FILE for each side, with an entry on each line.",
             metavar="[SIDE=]FILE...",
         ),
     ],
@@ -360,7 +388,8 @@ def leaks(
 
     Entries may be ids or paths, padded or not, of series or subjects, in either layout.
     """
-    from verse_data.tables.leaks import find_leaks, read_splits
+    from verse_data.tables.leaks import find_leaks
+    from verse_data.tables.split_files import read_splits
 
     splits = read_splits(split)
     scans = None

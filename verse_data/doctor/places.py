@@ -18,11 +18,10 @@ from verse_data.doctor.checks import GB, Check, ok, problem, warning
 from verse_data.errors import DiskFull, PermissionDenied, VerseDataError, counted
 from verse_data.files import nearest_existing
 from verse_data.progress import spell_bytes
-from verse_data.records.lock import is_release_name
 from verse_data.releases import catalog
 from verse_data.releases.history import command
 from verse_data.releases.osf_probe import reach_osf
-from verse_data.releases.repository import Repository
+from verse_data.releases.repository import Repository, repositories
 from verse_data.releases.urls import redacted
 from verse_data.volumes.cache import cache_size, leftover_size
 from verse_data.volumes.remote import RemoteStores
@@ -112,12 +111,7 @@ def disk_check(name: str, free: int, *, needed: int) -> Check:
 
 def release_checks(settings: Config) -> Iterator[Check]:
     """Yield for each release how much of it is here; a broken one does not hide the others."""
-    # Version 0.1 kept releases beside the stores, and they are used there.
-    places = [place for place in (settings.releases, settings.home / "releases") if place.is_dir()]
-    names = sorted({path.name for place in places for path in place.iterdir()})
-    names = [name for name in names if is_release_name(name)]
-    datasets = [Repository(settings.release(name), config=settings) for name in names]
-    datasets = [dataset for dataset in datasets if dataset.exists()]
+    datasets = repositories(settings)
     if not datasets:
         yield ok("releases", f"none is here; the catalog knows {', '.join(catalog.names())}")
     for dataset in datasets:

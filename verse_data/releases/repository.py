@@ -12,7 +12,7 @@ from verse_data import config as configuration
 from verse_data.config import Config
 from verse_data.errors import ContentMissing
 from verse_data.progress import Progress, silent
-from verse_data.records.lock import LockedFile, ReleaseLock
+from verse_data.records.lock import LockedFile, ReleaseLock, is_release_name
 from verse_data.records.names import parse_path, split_of
 from verse_data.records.source_file import SourceFile
 from verse_data.releases import annex
@@ -22,6 +22,16 @@ from verse_data.releases.fetch import FetchLog, FetchReport, FetchResult, fetch_
 from verse_data.releases.history import History, command
 from verse_data.releases.import_lock import publish
 from verse_data.releases.siblings import Sibling, datalad_dataset, get_from_servers, siblings
+
+
+def repositories(settings: Config) -> list[Repository]:
+    """Return the releases on this machine, by name."""
+    # Version 0.1 kept releases beside the stores, and they are used there.
+    places = [place for place in (settings.releases, settings.home / "releases") if place.is_dir()]
+    names = sorted({path.name for place in places for path in place.iterdir()})
+    names = [name for name in names if is_release_name(name)]  # leaves out temporary folders
+    found = (Repository(settings.release(name), config=settings) for name in names)
+    return [repository for repository in found if repository.exists()]
 
 
 class Repository(History):

@@ -89,7 +89,8 @@ class Verification(tuple[FileFinding, ...]):  # noqa: SLOT001 - it has an attrib
         for rule, count in counts.most_common(_SHOWN):
             first = next(finding for finding in self if finding.rule == rule)
             lines.append(f"  {rule}: {count:,}, such as {first.path or first.scan_id}")
-            lines += [f"    mend: {first.command}"] * bool(first.command)
+            if first.command:
+                lines.append(f"    mend: {first.command}")
         return "\n".join(lines)
 
 

@@ -14,18 +14,21 @@ from verse_data.problems import raise_faults
 from verse_data.progress import Progress, silent
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import ReleaseLock
+from verse_data.records.tables import GradingRow
 from verse_data.tables.columns import to_frame
 from verse_data.tables.findings import (
     Finding,
     broken_finding,
     grading_findings,
     index_findings,
+    row_scan_id,
     scan_findings,
 )
-from verse_data.tables.grading import Grading, check_sheet
-from verse_data.tables.index import Content, index_scans
+from verse_data.tables.grading import Grading, check_sheet, read_grading
+from verse_data.tables.index import Content, ScanFiles, index_scans
 from verse_data.tables.join import (
     BrokenFile,
+    ScanSources,
     may_lack_t12,
     read_sources,
     scan_record,
@@ -142,6 +145,27 @@ def build_tables(
         grading=grading,
         broken=tuple(broken),
     )
+
+
+def tables_of_workbook(workbook: Path) -> Tables:
+    """Return the tables that a grading workbook alone makes: no file of any scan is looked at."""
+    grading = read_grading(workbook)
+    joined = [(ScanSources(_scan_of(graded.row)), graded.row) for graded in grading.rows]
+    joined.sort(key=lambda pair: pair[0].scan.scan_id)
+    scans = [scan_record(scan, row, None) for scan, row in joined]
+    vertebrae = [record for scan, row in joined for record in vertebra_records(scan, row)]
+    return Tables(
+        scans=to_frame("scans", scans),
+        vertebrae=to_frame("vertebrae", vertebrae),
+        subjects=to_frame("subjects", subject_records(scans, vertebrae)),
+        findings=_findings_frame([]),
+        grading=grading,
+    )
+
+
+def _scan_of(row: GradingRow) -> ScanFiles:
+    label = None if row.series_id == row.subject_id else row.series_id
+    return ScanFiles(row_scan_id(row), row.subject_id, label, row.series_id, row.split, files={})
 
 
 def _findings_frame(findings: Iterable[Finding]) -> pd.DataFrame:

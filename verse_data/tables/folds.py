@@ -20,7 +20,7 @@ import pandas as pd
 from pydantic import ConfigDict, ValidationError, model_validator
 
 from verse_data.errors import IntegrityError, UsageError, ValidationFailed, counted, did_you_mean
-from verse_data.files import canonical_json, sha256_of_json, storage_errors, write_file
+from verse_data.files import canonical_json, locate, sha256_of_json, storage_errors, write_file
 from verse_data.problems import shown
 from verse_data.records.base import Record, described, read_json, rules_of
 
@@ -175,7 +175,7 @@ class Folds(Record):
         Parameters
         ----------
         path : path
-            The file.
+            The file, or the name of folds in the catalog, such as ``"verse19-k5-seed0"``.
         scans : pandas.DataFrame
             The scans that they must divide: ``scan_id``, ``subject_id``.
         release, lock : str, optional
@@ -257,9 +257,16 @@ def make_folds(
 
 
 def parse_folds(path: Path) -> Folds:
-    """Read ``folds.json`` and check its digest, but not against any scans."""
+    """Read ``folds.json``, or folds of the catalog by name; check the digest, but no scans."""
+    guess = ""
+    if not path.is_file() and path.name == str(path):
+        in_catalog = {file.stem: file for file in sorted(locate("catalog").glob("folds/*.json"))}
+        guess = did_you_mean(path.name, in_catalog)
+        path = in_catalog.get(path.name, path)
     if not path.is_file():
-        raise UsageError(f"No file {path}. Write it: verse-data folds RELEASE --out {path.name}")
+        raise UsageError(
+            f"No file {path}.{guess} Write it: verse-data folds RELEASE --out {path.name}"
+        )
     with storage_errors(path):
         data = path.read_bytes()
     value = read_json(data, name=str(path))

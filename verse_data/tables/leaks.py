@@ -1,29 +1,24 @@
 """Finds patients on more than one side of a split, however its entries are written.
 
-An entry may be an id, a number, a name or a path; a split may come from lists, CSV files, MONAI
-datalists, nnU-Net's ``splits_final.json`` or our ``folds.json``.
+An entry may be an id, a number, a name or a path. Files of splits are read in
+:mod:`verse_data.tables.split_files`.
 """
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import pandas as pd
 
 from verse_data.errors import UsageError, ValidationFailed, counted
-from verse_data.files import storage_errors
 from verse_data.problems import shown
-from verse_data.records.base import read_json
 from verse_data.records.names import FileName, parse_path
-from verse_data.tables.folds import KIND, parse_folds
 from verse_data.tables.splits import subject_of_series
 
 NUMBER_RULE: Final = (
@@ -31,39 +26,6 @@ NUMBER_RULE: Final = (
     "Numbers up to 399 name a series, so 201 and 253 are one patient, verse401; "
     "400 and up name a patient. To mean a gl scan, write gl004."
 )
-HEADINGS: Final = [
-    "scan_id",
-    "scan",
-    "series_id",
-    "series",
-    "subject_id",
-    "subject",
-    "participant_id",
-    "patient_id",
-    "patient",
-    "verse_id",
-    "verse",
-    "image",
-    "images",
-    "img",
-    "ct",
-    "image_path",
-    "path",
-    "file_path",
-    "filepath",
-    "file_name",
-    "filename",
-    "file",
-    "files",
-    "case_id",
-    "case",
-    "name",
-    "id",
-    "ids",
-]
-"""Headings of a column of entries, in lower case and order of preference."""
-_NOT_ENTRIES: Final = frozenset({"fold", "label", "mask", "seg", "segmentation"})
-_INDEX: Final = re.compile(r"(unnamed: ?[0-9]+)?")
 
 # Only ASCII digits: int() would read those of other alphabets too, and hide that they differ.
 _START: Final = r"(?<![^\W_])"
@@ -86,8 +48,6 @@ _SHORT_ID: Final = re.compile(
 _RELEASE_THEN_ID: Final = re.compile(
     r"(?:sub-)?verse[-_ ]?(?:19|20)_.*(?<![0-9])[0-9]{3}(?![0-9])", re.IGNORECASE
 )
-
-Sides = dict[str, list[object]]
 
 
 @dataclass(frozen=True)
@@ -337,106 +297,3 @@ def _as_text(entry: object) -> str | None:
     if isinstance(entry, Real):
         return f"{float(entry):.0f}" if float(entry).is_integer() else None
     return entry.strip().replace("\\", "/") if isinstance(entry, str) else None
-
-
-def read_splits(specs: Sequence[str]) -> dict[str, Sides]:
-    """Read splits from one JSON file, or one from two or more ``SIDE=FILE``; ``""`` names the only one.
-
-    The JSON is an object of lists, a MONAI datalist, nnU-Net's ``splits_final.json`` (a list of such
-    objects) or our ``folds.json``; a file of a side has an entry on each line.
-    """
-    pairs = [spec.partition("=") for spec in specs]
-    if len({side for side, _, path in pairs if side and path}) == len(specs) > 1:
-        return {"": {side: _read_list(path) for side, _, path in pairs}}
-    if len(specs) != 1:
-        raise UsageError(
-            "Give one JSON file, or each side once with its list: train=train.txt val=val.txt"
-        )
-    (path,) = specs
-    value = read_json(_bytes(path), name=path)
-    if isinstance(value, dict) and value.get("kind") == KIND:
-        parts = parse_folds(Path(path)).parts
-        return {"": {f"fold {number}": list(part.scans) for number, part in enumerate(parts)}}
-    if isinstance(value, dict):
-        return {"": _sides(value, path)}
-    if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
-        if any("fold" in part for part in value):
-            return {"": _sides({"": value}, path)}
-        return {f"fold {number}": _sides(part, path) for number, part in enumerate(value)}
-    raise ValidationFailed(
-        f"{path}: not an object of lists such as {{'train': [...], 'val': [...]}}."
-    )
-
-
-def _bytes(path: str) -> bytes:
-    if not Path(path).is_file():
-        raise UsageError(f"There is no file {path}.")
-    with storage_errors(Path(path)):
-        return Path(path).read_bytes()
-
-
-def _sides(value: Mapping[str, Any], path: str) -> Sides:
-    """Return the lists of an object; items with a ``fold`` are put into a side for that fold.
-
-    Cross-validation trains on all folds but one, so any two folds are two sides.
-    """
-    sides: Sides = {}
-    for side, items in value.items():
-        if items == []:
-            sides.setdefault(side, [])
-        for item in items if isinstance(items, list) else ():
-            name, fold = side, item.get("fold") if isinstance(item, dict) else None
-            if isinstance(fold, bool | list | dict):
-                raise ValidationFailed(f"{path}: the fold {fold!r} is neither a number nor a name.")
-            if fold is not None:
-                number = f"{fold:g}" if isinstance(fold, float) else fold
-                name = f"{side} fold {number}".strip()
-            sides.setdefault(name or "no fold", []).extend(_entries(item))
-    if len(sides) < 2:
-        found = ", ".join(map(repr, sides if "" in value else value)) or "nothing"
-        raise ValidationFailed(f"{path}: fewer than two lists of entries; it holds {found}.")
-    return sides
-
-
-def _entries(item: Any) -> list[object]:
-    """Return the entries of one item; for an object of a datalist, its image or images."""
-    if isinstance(item, dict):
-        by_name = {key.lower(): value for key, value in item.items()}
-        texts = [v for k, v in by_name.items() if k not in _NOT_ENTRIES and isinstance(v, str)]
-        named = [by_name[key] for key in HEADINGS if key in by_name]
-        item = next(iter(named + texts), None)
-    # A list holds the channels of one image.
-    return list(item) if isinstance(item, list) and item else [item]
-
-
-def _read_list(path: str) -> list[object]:
-    """Return the entries of a file: the column that its heading names, or the first of each line.
-
-    Empty lines and those with ``#`` in front are left out; comma, semicolon or tab divide columns.
-    """
-    try:
-        lines = _bytes(path).decode("utf-8-sig").splitlines()
-        lines = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
-        delimiter = next((mark for mark in "\t;" if lines and mark in lines[0]), ",")
-        rows = list(csv.reader(lines, delimiter=delimiter, strict=False))
-    except (UnicodeDecodeError, csv.Error) as error:
-        why = f"not UTF-8 text or CSV with one entry per line: {error}"
-        raise ValidationFailed(f"{path}: {why}.") from None
-    if not rows:
-        return []
-    rows = [[cell.strip() for cell in row] for row in rows]
-    first = [cell.lower() for cell in rows[0]]
-    column = next((first.index(heading) for heading in HEADINGS if heading in first), None)
-    if column is not None:
-        return [row[column] if column < len(row) else "" for row in rows[1:]]
-    entries = [row[0] for row in rows]
-    numbered = len(rows) > 1 and entries == [str(place) for place in range(len(rows))]
-    is_heading = _INDEX.fullmatch(first[0]) or not re.search(r"[0-9]", "".join(first))
-    if len(first) > 1 and (numbered or is_heading):
-        headings = ", ".join(repr(cell[:40]) for cell in rows[0][:20])
-        raise ValidationFailed(
-            f"{path}: none of its headings ({headings}) says which column holds the scans or patients, "
-            f"and a column that counts 0, 1, 2 is one of row numbers. Name the column scan_id, "
-            f"subject_id, verse_ID or image; leave row numbers out (in pandas, to_csv(index=False))."
-        )
-    return [*entries]
