@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from verse_data.export.citation import Style
+    from verse_data.metrics.fractures import GradingScores
     from verse_data.metrics.identification import Hit
     from verse_data.metrics.scores import Counted, Evaluation
     from verse_data.records.provenance import Provenance
@@ -925,6 +926,60 @@ class Release:
                 f"{len(made.scans)} of the release's {masks} scans with a mask were scored"
             )
         return replace(made, about={**about, **how}, notes=tuple(notes))
+
+    def evaluate_grades(
+        self,
+        scores: str | os.PathLike[str],
+        *,
+        thresholds: Sequence[float] = (0.5,),
+        seed: int = 0,
+        draws: int = 2000,
+    ) -> GradingScores:
+        """Compare predicted fracture scores or grades with the Genant grades of this version.
+
+        Parameters
+        ----------
+        scores : path
+            CSV with ``scan_id``, ``level``, and ``score`` (higher is worse) or ``grade`` (0 to 3).
+        thresholds : sequence of float
+            A vertebra is called fractured from each of these scores on.
+        seed : int
+            The same seed gives the same intervals.
+        draws : int
+            How often all patients are drawn, with replacement.
+
+        Returns
+        -------
+        GradingScores
+            AUC, sensitivity, specificity and kappa with intervals over patients.
+
+        Raises
+        ------
+        UsageError
+            If there is no such file, or none of its vertebrae has a grade.
+        ValidationFailed
+            If its rows are broken, double, or of vertebrae that this version lacks.
+        ContentMissing
+            If the grading workbook is not on this machine.
+        """
+        from verse_data.metrics import fractures
+
+        rows = fractures.read_scores(Path(scores))
+        self.workbook.require(["grade"], asked="Scoring fracture grades")
+        chosen = set(rows["scan_id"]) & self.series.keys()
+        table = self._tables_for(chosen).vertebrae
+        joined = fractures.join_grades(rows, table, name=str(scores))
+        made = fractures.score_grades(joined, thresholds=thresholds, seed=seed, draws=draws)
+        graded = int((table["scan_id"].isin(chosen) & table["grade"].notna()).sum())
+        unscored = graded - int(joined["grade"].notna().sum())
+        word = counted(unscored, "graded vertebra", "graded vertebrae")
+        notes = (*made.notes, *([f"not in the file: {word} of these scans"] if unscored else []))
+        about = {
+            "release": self.name,
+            "version": self.version,
+            "lock": f"sha256:{self.lock.digest}",
+        }
+        return replace(made, about={**about, "seed": seed, "draws": draws}, notes=notes)
 
     # --- stores and datasets ----------------------------------------------------------------------
 

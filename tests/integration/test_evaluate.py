@@ -194,6 +194,32 @@ def test_the_command_prints_tables_json_and_csv(release, root, tmp_path):
     assert missing == [("verse901", "L2"), (T13, "L1")]
 
 
+def test_fracture_scores_are_compared_with_the_workbook(release, root, tmp_path):
+    """Scores that follow the grades have AUC 1; graded vertebrae that were not scored are counted."""
+    graded = release.select("grade >= 0")
+    rows = graded[["scan_id", "level"]].assign(score=graded["grade"] / 3, grade=graded["grade"])
+    rows.iloc[1:].to_csv(tmp_path / "made.csv", index=False)
+    made = release.evaluate_grades(tmp_path / "made.csv")
+    assert made.figures.query("figure == 'auc'")["value"].tolist() == [1.0, 1.0]
+    assert made.figures.query("by == 'grade'")["value"].tolist() == [1.0] * 7
+    assert made.notes == ("not in the file: 1 graded vertebra of these scans",)
+    words = ["evaluate", "phantom", str(tmp_path / "made.csv"), "--root", str(root)]
+    told = json.loads(verse_data(*words, "--threshold", "0.2", "--json").stdout)
+    assert {row["threshold"] for row in told["figures"] if row["by"] == "score"} == {None, 0.2}
+    assert "1.000 [1.000, 1.000]" in verse_data(*words).stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "words"), [("verse901,C1,1", "no such vertebra"), ("verse901,L1,1", "twice")]
+)
+def test_scores_of_no_vertebra_or_of_one_twice_are_refused(release, tmp_path, line, words):
+    """The row is named, and nothing is scored."""
+    path = tmp_path / "made.csv"
+    path.write_text(f"scan_id,level,score\nverse901,L1,0.2\n{line}\n")
+    with pytest.raises(ValidationFailed, match=f"row 3.*{words}"):
+        release.evaluate_grades(path)
+
+
 @pytest.mark.parametrize("scan_id", ["verse004", "verse010"])
 def test_real_masks_are_scored(scan_id, shared, tmp_path, one_core):
     """A real mask against itself is perfect; with a vertebra less, its Dice falls by one share."""

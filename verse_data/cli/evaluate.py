@@ -16,6 +16,7 @@ from verse_data.errors import UsageError, counted
 if TYPE_CHECKING:
     import pandas as pd
 
+    from verse_data.metrics.fractures import GradingScores
     from verse_data.metrics.scores import Evaluation
 
 _WORDS: Final = {
@@ -39,7 +40,7 @@ Predictions = Annotated[
     typer.Argument(
         metavar="PREDICTIONS",
         help="Folder with SCAN.nii.gz (mask on the scan's own grid), SCAN.json (centroids), or both, "
-        "for each scan.",
+        "for each scan; or a CSV of fractures: scan_id, level, and score or grade.",
     ),
 ]
 HitRule = Annotated[
@@ -73,6 +74,13 @@ OfficialCode = Annotated[
         help="Also print what the challenge's published notebook gives, with its errors.",
     ),
 ]
+Thresholds = Annotated[
+    list[float] | None,
+    typer.Option(
+        metavar="SCORE",
+        help="Of a CSV: fractured from this score on; may be repeated. Default: 0.5.",
+    ),
+]
 Seed = Annotated[
     int, typer.Option(metavar="N", parser=opt.number(int, 0), help="Of the bootstrap's draws.")
 ]
@@ -99,6 +107,7 @@ def evaluate(
     missing: Missing = "zero",
     additional: Additional = "skip",
     official_code: OfficialCode = False,
+    threshold: Thresholds = None,
     seed: Seed = 0,
     table: Table = "vertebrae",
     out: opt.TableFile = None,
@@ -107,13 +116,17 @@ def evaluate(
     as_json: opt.Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one table as CSV.")] = False,
 ) -> None:
-    """Score predictions against a release: Dice, Hausdorff distance, identification rate.
+    """Score predicted masks, centroids or fracture grades against a release.
 
     Intervals are of 95 %, from a bootstrap over patients. Nothing is resampled.
     """
     if as_json + as_csv > 1:
         raise UsageError("--json and --csv exclude each other. Give one of them.")
     opened = vd.open_release(release, version=version, root=root, make=release == "phantom")
+    if predictions.suffix.lower() == ".csv":
+        scores = opened.evaluate_grades(predictions, thresholds=threshold or (0.5,), seed=seed)
+        _deliver_grades(scores, out, as_json=as_json, as_csv=as_csv)
+        return
     made = opened.evaluate(
         predictions,
         scan_ids=chosen_scans(opened, split, None, scan),
@@ -143,6 +156,28 @@ def _deliver(
         sys.stdout.write(csv_text(rows))
     else:
         _print_summary(made)
+    note(*(f"note: {line}" for line in made.notes))
+
+
+def _deliver_grades(made: GradingScores, out: Path | None, *, as_json: bool, as_csv: bool) -> None:
+    """Print figures of fracture grading, and write them to a file."""
+    from verse_data.tables.export import csv_text, write_table
+
+    if out is not None:
+        write_table(made.figures, out, name="evaluation", attributes=made.about)
+        note(f"{counted(len(made.figures), 'row')} of figures in {out}")
+    if as_json:
+        print_json({**made.about, "notes": made.notes, "figures": plain_rows(made.figures)})
+    elif as_csv:
+        sys.stdout.write(csv_text(made.figures))
+    else:
+        names = ["by", "target", "threshold", "figure", "n", "positives", "patients"]
+        cells = [
+            [*("" if row[name] is None else row[name] for name in names[:4]), _interval(row)]
+            + ["" if row[name] is None else f"{row[name]:g}" for name in names[4:]]
+            for row in plain_rows(made.figures)
+        ]
+        print_table(*names[:4], "value", *names[4:], rows=cells)
     note(*(f"note: {line}" for line in made.notes))
 
 
@@ -183,5 +218,7 @@ def _print_summary(made: Evaluation) -> None:
 def _interval(row: dict[Any, Any]) -> str:
     """Return a mean with its interval, with two digits for mm and three for shares."""
     digits = 2 if str(row["figure"]).endswith("_mm") else 3
-    mean, low, high = (f"{row[name]:.{digits}f}" for name in ("mean", "low", "high"))
-    return mean if row["patients"] < 2 else f"{mean} [{low}, {high}]"
+    value = row.get("mean", row.get("value"))
+    ends = [row["low"], row["high"]]
+    mean, *ends = ["none" if x is None else f"{x:.{digits}f}" for x in (value, *ends)]
+    return mean if row["patients"] < 2 else f"{mean} [{', '.join(ends)}]"

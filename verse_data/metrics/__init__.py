@@ -7,6 +7,7 @@ See ``docs/metrics.md``.
 from __future__ import annotations
 
 from verse_data.metrics.bootstrap import Interval, mean_interval
+from verse_data.metrics.fractures import GradingScores, score_grades
 from verse_data.metrics.identification import Identified, identify
 from verse_data.metrics.official import OfficialScores, Side, official_scores
 from verse_data.metrics.overlap import Overlap, hausdorff, overlap
@@ -14,6 +15,7 @@ from verse_data.metrics.scores import Evaluation, ScanScores, score_scan, summar
 
 __all__ = [
     "Evaluation",
+    "GradingScores",
     "Identified",
     "Interval",
     "OfficialScores",
@@ -25,6 +27,7 @@ __all__ = [
     "mean_interval",
     "official_scores",
     "overlap",
+    "score_grades",
     "score_scan",
     "summarise",
 ]
