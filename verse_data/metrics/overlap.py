@@ -2,8 +2,8 @@
 
 Both masks are on one grid; nothing is resampled. A surface is the centres of the voxels of a label
 that have a face neighbour outside it, as in MONAI and medpy, in world mm: so distances are right on
-oblique and anisotropic grids. (`surface-distance`, which weighs surface elements by their area, was
-last released before NumPy 2 and SciPy 1.8, whose names it does not know.)
+oblique and anisotropic grids. (`surface-distance` 0.1, which weighs surface elements by their area,
+uses names that NumPy 2 has dropped and SciPy 2 drops.)
 """
 
 from __future__ import annotations
