@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -20,6 +21,7 @@ from verse_data.errors import (
 )
 from verse_data.files import staging
 from verse_data.grades import Workbook, require_listed, workbook_columns_of
+from verse_data.problems import shown
 from verse_data.progress import Progress, default
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from verse_data.export.citation import Style
+    from verse_data.metrics.fractures import GradingScores
+    from verse_data.metrics.identification import Hit
+    from verse_data.metrics.scores import Counted, Evaluation
     from verse_data.records.provenance import Provenance
     from verse_data.releases.verify import Level, Verification
     from verse_data.tables.assemble import Tables
@@ -820,6 +825,162 @@ class Release:
             )
             self._tables_of = state, tables
         return self._tables_of[1]
+
+    # --- predictions ------------------------------------------------------------------------------
+
+    def evaluate(
+        self,
+        predictions: str | os.PathLike[str],
+        *,
+        scan_ids: Iterable[str] | None = None,
+        hit: Hit = "lt20",
+        missing: Counted = "zero",
+        additional: Counted = "skip",
+        official_code: bool = False,
+        seed: int = 0,
+        draws: int = 2000,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        """Score predicted masks and centroids against those of this version.
+
+        See ``docs/metrics.md`` for each figure. Nothing is resampled and nothing is fetched.
+
+        Parameters
+        ----------
+        predictions : path
+            Folder with ``SCAN.nii.gz`` (labels of VerSe, on the scan's own grid), ``SCAN.json``
+            (centroids in VerSe's form), or both, for each scan.
+        scan_ids : iterable of str, optional
+            Scans that must all have a prediction. Default: those that have one.
+        hit : {"lt20", "le20"}
+            Whether a centroid at exactly 20 mm misses, or hits.
+        missing : {"zero", "skip"}
+            Whether a vertebra that was not predicted counts with Dice 0, or is left out of it.
+        additional : {"skip", "zero"}
+            Whether a predicted vertebra that there is not is left out of Dice, or counts with 0.
+        official_code : bool
+            Also give what the challenge's published notebook gives, to compare with old numbers.
+        seed : int
+            The same seed gives the same intervals.
+        draws : int
+            How often all patients are drawn, with replacement.
+        progress : Progress, optional
+            Display of the work. Default: the release's own.
+
+        Returns
+        -------
+        Evaluation
+            Tables of vertebrae (with their grades), scans, means and groups.
+
+        Raises
+        ------
+        UsageError
+            If there is no prediction, one is named after no scan, or one of `scan_ids` has none.
+        ValidationFailed
+            If a prediction is on another grid, or breaks another rule of its format.
+        ContentMissing
+            If a mask or centroid file of these scans is not on this machine.
+        """
+        from verse_data.metrics import scores
+        from verse_data.metrics.predicted import choose, find_predictions, score_predictions
+
+        scores.check_conventions(hit, missing, additional, seed, draws)
+        found, others = find_predictions(Path(predictions), self.series)
+        if scan_ids is not None:
+            found = choose(found, self.known_scans(scan_ids), self.series, Path(predictions))
+        scored = score_predictions(
+            found,
+            self.series,
+            self._source_of,
+            hit=hit,
+            official_code=official_code,
+            derived=self.config.derived,
+            progress=progress or self.progress,
+        )
+        if not self.workbook.is_here:
+            self._warn_once(self.workbook.absence())
+        rows = self._tables_for(set(found)).vertebrae
+        made = scores.summarise(
+            scores.with_grades(scored.vertebrae, rows),
+            scored.scans,
+            missing=missing,
+            additional=additional,
+            seed=seed,
+            draws=draws,
+        )
+        about = {
+            "release": self.name,
+            "version": self.version,
+            "lock": f"sha256:{self.lock.digest}",
+        }
+        how = {
+            "hit": hit,
+            "missing": missing,
+            "additional": additional,
+            "seed": seed,
+            "draws": draws,
+        }
+        notes = [*scored.notes, *([f"not read: {', '.join(shown(others))}"] if others else [])]
+        masks = sum("mask" in scan.files for scan in self.series.values())
+        if scan_ids is None and len(made.scans) < masks:
+            notes.append(
+                f"{len(made.scans)} of the release's {masks} scans with a mask were scored"
+            )
+        return replace(made, about={**about, **how}, notes=tuple(notes))
+
+    def evaluate_grades(
+        self,
+        scores: str | os.PathLike[str],
+        *,
+        thresholds: Sequence[float] = (0.5,),
+        seed: int = 0,
+        draws: int = 2000,
+    ) -> GradingScores:
+        """Compare predicted fracture scores or grades with the Genant grades of this version.
+
+        Parameters
+        ----------
+        scores : path
+            CSV with ``scan_id``, ``level``, and ``score`` (higher is worse) or ``grade`` (0 to 3).
+        thresholds : sequence of float
+            A vertebra is called fractured from each of these scores on.
+        seed : int
+            The same seed gives the same intervals.
+        draws : int
+            How often all patients are drawn, with replacement.
+
+        Returns
+        -------
+        GradingScores
+            AUC, sensitivity, specificity and kappa with intervals over patients.
+
+        Raises
+        ------
+        UsageError
+            If there is no such file, or none of its vertebrae has a grade.
+        ValidationFailed
+            If its rows are broken, double, or of vertebrae that this version lacks.
+        ContentMissing
+            If the grading workbook is not on this machine.
+        """
+        from verse_data.metrics import fractures
+
+        rows = fractures.read_scores(Path(scores))
+        self.workbook.require(["grade"], asked="Scoring fracture grades")
+        chosen = set(rows["scan_id"]) & self.series.keys()
+        table = self._tables_for(chosen).vertebrae
+        joined = fractures.join_grades(rows, table, name=str(scores))
+        made = fractures.score_grades(joined, thresholds=thresholds, seed=seed, draws=draws)
+        graded = int((table["scan_id"].isin(chosen) & table["grade"].notna()).sum())
+        unscored = graded - int(joined["grade"].notna().sum())
+        word = counted(unscored, "graded vertebra", "graded vertebrae")
+        notes = (*made.notes, *([f"not in the file: {word} of these scans"] if unscored else []))
+        about = {
+            "release": self.name,
+            "version": self.version,
+            "lock": f"sha256:{self.lock.digest}",
+        }
+        return replace(made, about={**about, "seed": seed, "draws": draws}, notes=notes)
 
     # --- stores and datasets ----------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ LAYERS: tuple[set[str], ...] = (
     {"records"},
     {"releases", "volumes"},
     {"tables", "phantom"},
-    {"training", "export", "views"},
+    {"training", "metrics", "export", "views"},
     {"grades", "stores"},
     {"serve"},
     {"release", "doctor"},

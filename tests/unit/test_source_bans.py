@@ -58,6 +58,7 @@ def test_control_each_banned_call_is_seen(source: str) -> None:
     "source",
     [
         "network.eval()",
+        "cKDTree(points).query(others)",
         "app.command('query')(query)",
         "query.select(table, where)",
         "np.load(path, allow_pickle=False)",

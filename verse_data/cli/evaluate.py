@@ -1,0 +1,224 @@
+"""``verse-data evaluate``: scores of predicted masks, centroids and fracture grades."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+import verse_data as vd
+from verse_data.cli import options as opt
+from verse_data.cli.common import chosen_scans, note, plain_rows, print_json, print_table
+from verse_data.errors import UsageError, counted
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from verse_data.metrics.fractures import GradingScores
+    from verse_data.metrics.scores import Evaluation
+
+_WORDS: Final = {
+    "dice": "Dice",
+    "dice_foreground": "Dice, all vertebrae as one",
+    "hd_mm": "Hausdorff distance, mm",
+    "hd95_mm": "Hausdorff 95 %, mm",
+    "id_rate": "identification rate",
+    "id_precision": "identification precision",
+    "d_mean_mm": "localisation distance of hits, mm",
+    "official_dice": "Dice of the official code (wrong)",
+    "official_id_rate": "id rate of the official code (wrong)",
+}
+"""Names of the figures in print."""
+_TABLES: Final = ("vertebrae", "scans", "summary", "groups")
+
+_STATUSES: Final = ("found", "missing", "additional")
+
+Predictions = Annotated[
+    Path,
+    typer.Argument(
+        metavar="PREDICTIONS",
+        help="Folder with SCAN.nii.gz (mask on the scan's own grid), SCAN.json (centroids), or both, "
+        "for each scan; or a CSV of fractures: scan_id, level, and score or grade.",
+    ),
+]
+HitRule = Annotated[
+    Any,
+    typer.Option(
+        metavar="RULE",
+        help="lt20: a centroid closer than 20 mm is right; le20: at 20 mm too.",
+        **opt.one_of("lt20", "le20"),
+    ),
+]
+Missing = Annotated[
+    Any,
+    typer.Option(
+        metavar="RULE",
+        help="zero: a vertebra that was not predicted has Dice 0; skip: it is left out.",
+        **opt.one_of("zero", "skip"),
+    ),
+]
+Additional = Annotated[
+    Any,
+    typer.Option(
+        metavar="RULE",
+        help="skip: a predicted vertebra that there is not is left out; zero: it has Dice 0.",
+        **opt.one_of("skip", "zero"),
+    ),
+]
+OfficialCode = Annotated[
+    bool,
+    typer.Option(
+        "--official-code",
+        help="Also print what the challenge's published notebook gives, with its errors.",
+    ),
+]
+Thresholds = Annotated[
+    list[float] | None,
+    typer.Option(
+        metavar="SCORE",
+        help="Of a CSV: fractured from this score on; may be repeated. Default: 0.5.",
+    ),
+]
+Seed = Annotated[
+    int, typer.Option(metavar="N", parser=opt.number(int, 0), help="Of the bootstrap's draws.")
+]
+Table = Annotated[
+    Any,
+    typer.Option(
+        metavar="TABLE",
+        help=f"Which one --csv and --out write: {', '.join(_TABLES)}.",
+        **opt.one_of(*_TABLES),
+    ),
+]
+
+app = typer.Typer()
+
+
+@app.command()
+def evaluate(
+    release: opt.Release,
+    predictions: Predictions,
+    *,
+    split: opt.Splits = None,
+    scan: opt.Scans = None,
+    hit: HitRule = "lt20",
+    missing: Missing = "zero",
+    additional: Additional = "skip",
+    official_code: OfficialCode = False,
+    threshold: Thresholds = None,
+    seed: Seed = 0,
+    table: Table = "vertebrae",
+    out: opt.TableFile = None,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    as_json: opt.Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print one table as CSV.")] = False,
+) -> None:
+    """Score predicted masks, centroids or fracture grades against a release.
+
+    Intervals are of 95 %, from a bootstrap over patients. Nothing is resampled.
+    """
+    if as_json + as_csv > 1:
+        raise UsageError("--json and --csv exclude each other. Give one of them.")
+    opened = vd.open_release(release, version=version, root=root, make=release == "phantom")
+    if predictions.suffix.lower() == ".csv":
+        scores = opened.evaluate_grades(predictions, thresholds=threshold or (0.5,), seed=seed)
+        _deliver_grades(scores, out, as_json=as_json, as_csv=as_csv)
+        return
+    made = opened.evaluate(
+        predictions,
+        scan_ids=chosen_scans(opened, split, None, scan),
+        hit=hit,
+        missing=missing,
+        additional=additional,
+        official_code=official_code,
+        seed=seed,
+    )
+    _deliver(made, table, out, as_json=as_json, as_csv=as_csv)
+
+
+def _deliver(
+    made: Evaluation, table: str, out: Path | None, *, as_json: bool, as_csv: bool
+) -> None:
+    """Print an evaluation, and write one of its tables to a file."""
+    from verse_data.tables.export import csv_text, write_table
+
+    rows: pd.DataFrame = getattr(made, table)
+    if out is not None:
+        write_table(rows, out, name="evaluation", attributes=made.about)
+        note(f"{counted(len(rows), 'row')} of {table} in {out}")
+    if as_json:
+        frames = {name: plain_rows(getattr(made, name)) for name in _TABLES}
+        print_json({**made.about, "notes": made.notes, **frames})
+    elif as_csv:
+        sys.stdout.write(csv_text(rows))
+    else:
+        _print_summary(made)
+    note(*(f"note: {line}" for line in made.notes))
+
+
+def _deliver_grades(made: GradingScores, out: Path | None, *, as_json: bool, as_csv: bool) -> None:
+    """Print figures of fracture grading, and write them to a file."""
+    from verse_data.tables.export import csv_text, write_table
+
+    if out is not None:
+        write_table(made.figures, out, name="evaluation", attributes=made.about)
+        note(f"{counted(len(made.figures), 'row')} of figures in {out}")
+    if as_json:
+        print_json({**made.about, "notes": made.notes, "figures": plain_rows(made.figures)})
+    elif as_csv:
+        sys.stdout.write(csv_text(made.figures))
+    else:
+        names = ["by", "target", "threshold", "figure", "n", "positives", "patients"]
+        cells = [
+            [*("" if row[name] is None else row[name] for name in names[:4]), _interval(row)]
+            + ["" if row[name] is None else f"{row[name]:g}" for name in names[4:]]
+            for row in plain_rows(made.figures)
+        ]
+        print_table(*names[:4], "value", *names[4:], rows=cells)
+    note(*(f"note: {line}" for line in made.notes))
+
+
+def _print_summary(made: Evaluation) -> None:
+    """Print the means over scans and vertebrae, then those of each region and grade."""
+    cells = {
+        (row["over"], row["figure"]): _interval(row)
+        for row in made.summary.to_dict(orient="records")
+    }
+    status = made.vertebrae["mask_status"].fillna(made.vertebrae["point_status"])
+    counts = ", ".join(f"{(status == word).sum()} {word}" for word in _STATUSES)
+    patients = counted(made.scans["subject_id"].nunique(), "patient")
+    sys.stdout.write(f"{counted(len(made.scans), 'scan')} of {patients}; vertebrae: {counts}\n\n")
+    print_table(
+        "figure",
+        "mean of scans",
+        "mean of vertebrae",
+        rows=(
+            [_WORDS[figure], cells.get(("scans", figure), ""), cells.get(("vertebrae", figure), "")]
+            for figure in _WORDS
+            if {("scans", figure), ("vertebrae", figure)} & cells.keys()
+        ),
+    )
+    groups = made.groups
+    figures = [name for name in _WORDS if name in set(groups["figure"])]
+    rows = []
+    for key, part in groups.groupby(["by", "value"], sort=False):
+        by, value = map(str, key)
+        found = {row["figure"]: row for row in part.to_dict(orient="records")}
+        number = max(row["n"] for row in found.values())
+        named = f"grade {value}" if by == "grade" and len(value) == 1 else value
+        cells_of = [_interval(found[name]) if name in found else "" for name in figures]
+        rows.append([named, number, *cells_of])
+    sys.stdout.write("\n")
+    print_table("vertebrae", "n", *(_WORDS[name] for name in figures), rows=rows)
+
+
+def _interval(row: dict[Any, Any]) -> str:
+    """Return a mean with its interval, with two digits for mm and three for shares."""
+    digits = 2 if str(row["figure"]).endswith("_mm") else 3
+    value = row.get("mean", row.get("value"))
+    ends = [row["low"], row["high"]]
+    mean, *ends = ["none" if x is None else f"{x:.{digits}f}" for x in (value, *ends)]
+    return mean if row["patients"] < 2 else f"{mean} [{', '.join(ends)}]"
