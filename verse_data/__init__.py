@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from verse_data import errors, phantom
+    from verse_data import errors, phantom, predictions
     from verse_data.api import (
         TrustOnFirstUse,
         VerSeDataset,
@@ -42,6 +42,7 @@ __all__ = [
     "lock_tree",
     "open_release",
     "phantom",
+    "predictions",
 ]
 _MODULE_OF_NAME = {
     "IncompleteTable": "errors",
@@ -55,7 +56,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
 
     def __getattr__(name: str) -> Any:
         """Import the module that holds `name`, once, when it is first asked for."""
-        if name in {"errors", "phantom"}:
+        if name in {"errors", "phantom", "predictions"}:
             return importlib.import_module(f"verse_data.{name}")
         if name not in __all__:
             raise AttributeError(f"module 'verse_data' has no attribute {name!r}")
