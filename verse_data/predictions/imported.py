@@ -38,7 +38,7 @@ _T = TypeVar("_T")
 class ImportedScan:
     """One imported prediction.
 
-    Attributes
+    Parameters
     ----------
     scan_id, file : str
         The scan, and the name of the prediction's file.
@@ -61,7 +61,7 @@ class ImportedScan:
 class Imported:
     """What :func:`import_predictions` did, or would do.
 
-    Attributes
+    Parameters
     ----------
     release, version, lock : str
         The release whose grids were used.
@@ -127,7 +127,7 @@ def import_predictions(
     out : path
         A folder that does not exist yet, or is empty.
     dataset_json : path, optional
-        nnU-Net's copy of the export's ``dataset.json``. Default: in `folder`, or one or two above.
+        The export's ``dataset.json``, or nnU-Net's copy. Default: in `folder`, or one or two above.
     dry_run : bool
         Only read names and headers, and write nothing.
 

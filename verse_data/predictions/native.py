@@ -30,7 +30,7 @@ _LABELS: Final = (0, *LEVEL_OF_LABEL)
 class NativePrediction:
     """A prediction on the grid of its scan.
 
-    Attributes
+    Parameters
     ----------
     scan_id : str
         The scan.
