@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from verse_data.metrics.scores import Counted, Evaluation
     from verse_data.records.provenance import Provenance
     from verse_data.releases.verify import Level, Verification
+    from verse_data.spine.geometry import Grid
     from verse_data.tables.assemble import Tables
     from verse_data.tables.changes import VersionDiff
     from verse_data.tables.folds import Folds
@@ -1012,6 +1013,29 @@ class Release:
         """
         (name,) = self.known_scans([scan_id])
         return self._stores.source(self.series[name])
+
+    def grid(self, scan_id: str) -> Grid:
+        """Return shape and affine of a scan in its file's own axes, without its voxels.
+
+        Parameters
+        ----------
+        scan_id : str
+            Such as ``"verse004"``.
+
+        Returns
+        -------
+        Grid
+            Of its CT; of its store or its mask, if the CT is not on this machine.
+
+        Raises
+        ------
+        UsageError
+            If there is no such scan.
+        ContentMissing
+            If none of the three is on this machine.
+        """
+        (name,) = self.known_scans([scan_id])
+        return self._stores.grid(self.series[name])
 
     def build_cache(
         self,

@@ -33,6 +33,7 @@ from verse_data.releases.repository import Repository
 from verse_data.tables.index import ScanFiles, read_centroids, scan_file
 
 if TYPE_CHECKING:
+    from verse_data.spine.geometry import Grid
     from verse_data.volumes.recipe import Recipe, ScanSource, StoreKeys
     from verse_data.volumes.remote import RemoteStores
 
@@ -77,6 +78,33 @@ class Stores:
             centroids_key=file.key if file else None,
             centroid_file=marked,
             licence=self.licence,
+        )
+
+    def grid(self, scan: ScanFiles) -> Grid:
+        """Return the grid of a scan in its file's own axes: of its CT, else its store or mask."""
+        import numpy as np
+
+        from verse_data.spine.geometry import Grid
+        from verse_data.volumes.mask_facts import image_facts, mask_facts
+        from verse_data.volumes.reader import ScanReader
+        from verse_data.volumes.recipe import Recipe
+
+        content = partial(self.files.source, version=unless_newest(self.files, self.version))
+        here = {role for role, file in scan.files.items() if self.files.has(file)}
+        if "ct" in here and (ct := scan_file(scan, "ct", content)):
+            facts = image_facts(ct, derived=self.config.derived)
+            return Grid(facts.shape, np.array(facts.affine))
+        if "ct" in scan.files and (found := self.find([scan], Recipe())[0]):
+            source = ScanReader(found[scan.scan_id]).attributes["source"]
+            i, j, k = source["shape"]
+            return Grid((i, j, k), np.array(source["affine"]))
+        if "mask" in here and (mask := scan_file(scan, "mask", content)):
+            facts = mask_facts(mask, derived=self.config.derived)
+            return Grid(facts.shape, np.array(facts.affine))
+        get = command(self.files, "get", "--scan", scan.scan_id, "--role", "ct")
+        raise ContentMissing(
+            f"{self.files.name}: the grid of {scan.scan_id} is not known, because its CT is not on this "
+            f"machine, nor its store or mask. Get it: {get}"
         )
 
     def _keys(self, scan: ScanFiles) -> StoreKeys:

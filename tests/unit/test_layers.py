@@ -25,6 +25,7 @@ LAYERS: tuple[set[str], ...] = (
     {"grades", "stores"},
     {"serve"},
     {"release", "doctor"},
+    {"predictions"},
     {"api"},
     {"cli"},
     {"__main__"},

@@ -12,7 +12,7 @@ GROUPS: Final = {
     "Ask the tables": ("query", "table", "columns", "findings", "report"),
     "Divide the patients": ("folds", "leaks"),
     "Convert, look, train": ("cache", "preview", "demo"),
-    "Score predictions": ("evaluate",),
+    "Predictions": ("predictions", "evaluate"),
     "Describe and cite": ("provenance", "export", "cite", "schemas"),
     "This machine": ("doctor", "env"),
 }

@@ -1,0 +1,87 @@
+"""``verse-data predictions import``: what a model predicted, back on the grids of its scans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import verse_data as vd
+from verse_data.cli import options as opt
+from verse_data.cli.common import note, print_json, print_table
+from verse_data.cli.overview import Overview
+from verse_data.errors import counted
+from verse_data.problems import shown
+from verse_data.progress import spell_bytes
+
+app = typer.Typer()
+group = typer.Typer(
+    name="predictions",
+    cls=Overview,
+    help="Bring predictions back to the grids of their scans, with VerSe's labels.",
+    no_args_is_help=True,
+)
+app.add_typer(group)
+
+
+@group.command("import")
+def import_(
+    form: Annotated[
+        str,
+        typer.Argument(
+            help="nnunet: by nnU-Net, with the labels of its export. folder: any files named by "
+            "scan, with VerSe's labels.",
+            metavar="FORM",
+            **opt.one_of("nnunet", "folder"),
+        ),
+    ],
+    release: opt.Release,
+    folder: Annotated[Path, typer.Argument(help="The folder of predictions.", metavar="DIR")],
+    out: Annotated[Path, typer.Argument(help="A new folder for the result.", metavar="OUT")],
+    *,
+    dataset_json: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The export's dataset.json. Default: nnU-Net's copy in DIR, or one or two above.",
+        ),
+    ] = None,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    offline: opt.Offline = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be written, by names and headers.")
+    ] = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Write predictions as SCAN.nii.gz on the grid of each scan, for evaluation or a viewer."""
+    opened = vd.open_release(release, version=version, root=root, offline=offline)
+    found = vd.predictions.import_predictions(
+        form,  # type: ignore[arg-type]  # one of the two, as parsed
+        opened,
+        folder,
+        out,
+        dataset_json=dataset_json,
+        dry_run=dry_run,
+    )
+    for scan in found.scans:
+        if scan.outside:
+            lost = counted(scan.outside, "labelled voxel")
+            note(f"{scan.file}: {lost} outside of {scan.scan_id} lost")
+    if found.missing:
+        what = counted(len(found.missing), "scan")
+        note(f"no prediction of {what} of the same splits:", *shown(found.missing, indent="  "))
+    if as_json:
+        print_json(found)
+    else:
+        rows = [
+            (scan.scan_id, scan.file, "copied" if scan.exact else "resampled", len(scan.levels))
+            for scan in found.scans
+        ]
+        heads = ("scan_id", "file", "voxels", "levels")
+        print_table(
+            *heads[: 3 if dry_run else 4], rows=[row[: 3 if dry_run else 4] for row in rows]
+        )
+    done = f"would be written to {out}, at most" if dry_run else f"are in {out},"
+    note(f"{counted(len(found.scans), 'prediction')} {done} {spell_bytes(found.nbytes)}")
