@@ -1,4 +1,4 @@
-"""``verse-data query | table | columns | findings | report | folds | leaks``: using the tables."""
+"""``verse-data query | table | columns | findings | summary | report | folds | leaks``: using the tables."""
 
 from __future__ import annotations
 
@@ -194,6 +194,26 @@ def findings(
     else:
         names = ["severity", "rule", "scan_id", "subject_id", "level", "message", "file", "place"]
         _print_rows(found[names], prose=("message", "file", "place"))
+
+
+@app.command()
+def summary(
+    release: opt.Release,
+    *,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    offline: opt.Offline = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Count what a release holds: patients, series, and vertebrae by status, grade and level.
+
+    By published split; a vertebra counts once in each series that shows it. With --json, levels too.
+    """
+    found = vd.open_release(release, version=version, root=root, offline=offline).summary()
+    if as_json:
+        print_json(found.as_json())
+    else:
+        sys.stdout.write(f"{found}\n")
 
 
 @app.command()
