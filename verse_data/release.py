@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from verse_data.tables.folds import Folds
     from verse_data.tables.summary import Summary
     from verse_data.training import PatchDataset, ScanDataset, VertebraDataset
+    from verse_data.views.report import Report
     from verse_data.volumes.recipe import Recipe, ScanSource
 
 PHANTOM: Final = "phantom"
@@ -551,6 +552,47 @@ class Release:
 
         tables = self.tables
         return summarize(tables.scans, tables.vertebrae, release=self.name, version=self.version)
+
+    def report(self, *, patients: str | os.PathLike[str] | None = None) -> Report:
+        """Compare what was published about the release with the data here; describe it otherwise.
+
+        Nothing is fetched. A number that cannot be computed says what it needs.
+
+        Parameters
+        ----------
+        patients : path, optional
+            CSV file with sex and contrast, which the grading workbook does not hold; see
+            :mod:`verse_data.tables.figures`.
+
+        Returns
+        -------
+        Report
+            The published table, the numbers of the text and the supplement's figures; shown in
+            notebooks, and written as a page by :meth:`verse_data.views.report.Report.write`.
+
+        Raises
+        ------
+        ValidationFailed, IntegrityError, UnsafeInput
+            If a file that the tables are made from, or the table of patients, is broken.
+        """
+        from verse_data.tables.figures import read_patients
+        from verse_data.views import report
+
+        about = {"release": self.name, "version": self.version}
+        about |= {"lock": f"sha256:{self.lock.digest}", "commit": self.commit}
+        if self.name == PHANTOM:
+            about["made_up"] = "Made-up data: no patient is in this release."
+        known = read_patients(Path(patients)) if patients is not None else ()
+        tables = self.tables
+        return report.make(
+            self.name,
+            self.catalog,
+            grading=tables.grading,
+            vertebrae=tables.vertebrae,
+            patients=known,
+            summary=self.summary(),
+            about=about,
+        )
 
     def select(self, where: str, *, scan_ids: Iterable[str] | None = None) -> pd.DataFrame:
         """Return the rows of :attr:`vertebrae`, of all or only these scans, for which `where` is true.
