@@ -233,8 +233,8 @@ def _of_text(numbers: Iterable[Result], *, compared: bool) -> str:
 
 def _figure(chart: Chart, table: FigureReport) -> str:
     """Return a chart with its caption, the published numbers it adds up to, and its counts."""
-    sums = ", ".join(
-        f"{cell.title} {told(cell, _VERDICTS)}"
+    sums = "; ".join(
+        f"{cell.title}: {told(cell, _VERDICTS)}"
         for cell in table.cells
         if cell.figure in chart.rows and cell.group == "all"
     )
