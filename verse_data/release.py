@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
-from verse_data import serve
+from verse_data import markup, serve
 from verse_data.config import Config
 from verse_data.errors import (
     ContentMissing,
@@ -25,7 +26,7 @@ from verse_data.problems import shown
 from verse_data.progress import Progress, default
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
-from verse_data.records.names import Role
+from verse_data.records.names import SPLITS, Role
 from verse_data.records.source_file import SourceFile
 from verse_data.releases.fetch import FetchReport
 from verse_data.releases.history import command, unless_newest
@@ -48,7 +49,9 @@ if TYPE_CHECKING:
     from verse_data.tables.assemble import Tables
     from verse_data.tables.changes import VersionDiff
     from verse_data.tables.folds import Folds
+    from verse_data.tables.summary import Summary
     from verse_data.training import PatchDataset, ScanDataset, VertebraDataset
+    from verse_data.views.report import Report
     from verse_data.volumes.recipe import Recipe, ScanSource
 
 PHANTOM: Final = "phantom"
@@ -98,6 +101,29 @@ class Release:
         return (
             f"<Release {self.name} {self.version}: {len(self.series)} scans, "
             f"lock {self.lock.digest[:12]}, commit {self.commit[:12]}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows of it; nothing but the lock is read."""
+        splits: Counter[str] = Counter(scan.split or "no split" for scan in self.series.values())
+        patients = {scan.subject_id for scan in self.series.values()}
+        made_up = " (made up; no patient is in it)" if self.name == PHANTOM else ""
+        return markup.facts(
+            f"Release {self.name} {self.version}{made_up}",
+            {
+                "title": self.catalog and self.catalog.title,
+                "patients": f"{len(patients):,}",
+                "CT series": f"{len(self.series):,} ("
+                + ", ".join(
+                    f"{splits[name]:,} {name}" for name in (*SPLITS, "no split") if splits[name]
+                )
+                + ")",
+                "files": f"{len(self.lock.files):,}",
+                "lacks": f"{self.gaps:,} files or scans: see .findings" if self.gaps else "",
+                "lock": f"sha256:{self.lock.digest}",
+                "commit": self.commit,
+                "licence": self.catalog and self.catalog.licence,
+            },
         )
 
     # --- what it is -------------------------------------------------------------------------------
@@ -514,6 +540,65 @@ class Release:
         """One row per broken file, and per disagreement between files or with published facts."""
         self._warn_of_absent_files(headers=True)
         return self._read_tables().findings.copy()
+
+    def summary(self) -> Summary:
+        """Count what this version holds: patients, series, and vertebrae by status, grade and level.
+
+        Returns
+        -------
+        Summary
+            By published split; shown as text, and as a table in notebooks.
+
+        Raises
+        ------
+        ValidationFailed, IntegrityError, UnsafeInput
+            If a file that the tables are made from is broken.
+        """
+        from verse_data.tables.summary import summarize
+
+        tables = self.tables
+        return summarize(tables.scans, tables.vertebrae, release=self.name, version=self.version)
+
+    def report(self, *, patients: str | os.PathLike[str] | None = None) -> Report:
+        """Compare what was published about the release with the data here; describe it otherwise.
+
+        Nothing is fetched. A number that cannot be computed says what it needs.
+
+        Parameters
+        ----------
+        patients : path, optional
+            CSV file with sex and contrast, which the grading workbook does not hold; see
+            :mod:`verse_data.tables.figures`.
+
+        Returns
+        -------
+        Report
+            The published table, the numbers of the text and the supplement's figures; shown in
+            notebooks, and written as a page by :meth:`verse_data.views.report.Report.write`.
+
+        Raises
+        ------
+        ValidationFailed, IntegrityError, UnsafeInput
+            If a file that the tables are made from, or the table of patients, is broken.
+        """
+        from verse_data.tables.figures import read_patients
+        from verse_data.views import report
+
+        about = {"release": self.name, "version": self.version}
+        about |= {"lock": f"sha256:{self.lock.digest}", "commit": self.commit}
+        if self.name == PHANTOM:
+            about["made_up"] = "Made-up data: no patient is in this release."
+        known = read_patients(Path(patients)) if patients is not None else ()
+        tables = self.tables
+        return report.make(
+            self.name,
+            self.catalog,
+            grading=tables.grading,
+            vertebrae=tables.vertebrae,
+            patients=known,
+            summary=self.summary(),
+            about=about,
+        )
 
     def select(self, where: str, *, scan_ids: Iterable[str] | None = None) -> pd.DataFrame:
         """Return the rows of :attr:`vertebrae`, of all or only these scans, for which `where` is true.

@@ -21,7 +21,7 @@ from tests.house.place import Place, Said, change_upstream, stored
 
 VERBS = (
     *("releases", "lock", "get", "adopt", "status", "verify", "diff", "drop"),
-    *("query", "table", "columns", "findings", "report", "folds", "leaks"),
+    *("query", "table", "columns", "findings", "summary", "report", "folds", "leaks"),
     *("cache build", "cache list", "cache verify", "cache prune", "cache size", "preview", "demo"),
     *("provenance", "export prov", "export rocrate", "export croissant", "cite"),
     *("schemas list", "schemas show", "schemas write", "schemas check", "doctor", "env"),

@@ -76,7 +76,8 @@ def test_a_full_disk_under_stdout_is_trouble_of_the_machine(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["doctor --offline", "report phantom", "folds phantom --k 2", "get phantom"]
+    "words",
+    ["doctor --offline", "summary phantom", "report phantom", "folds phantom --k 2", "get phantom"],
 )
 def test_json_is_all_that_stands_on_stdout(root: Path, words: str) -> None:
     """``--json`` parses as a whole, also of the verbs that tests/house does not record."""

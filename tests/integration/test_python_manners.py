@@ -119,6 +119,37 @@ def test_objects_show_themselves_in_a_few_lines(release: Release) -> None:
     assert shown["verification"] == tuple(shown["verification"])
 
 
+def test_notebooks_get_small_tables_without_scripts(release: Release) -> None:
+    """What has more to say than one line is a table there; nothing in it runs or sets a colour."""
+    data = release.dataset(["verse901"])
+    shown = {
+        "Release phantom v1 (made up": release,
+        "ScanDataset": data,
+        "Tables": release.tables,
+        "Folds of phantom: k=3": release.folds(3),
+        "Provenance of phantom v1": release.provenance(),
+        "Provenance of phantom v1 verse901": release.provenance("verse901"),
+        "missing-file": release.verify(level="presence"),
+        "phantom v1: 9 patients, 10 CT series": release.summary(),
+    }
+
+    for name, thing in shown.items():
+        html = thing._repr_html_()
+        assert name in html
+        assert html.startswith("<table")
+        assert len(html) < 8000, name
+        assert [word for word in ("<script", "color", "background") if word in html] == []
+
+
+def test_what_notebooks_show_of_a_clean_release_says_so(root: Path, release: Release) -> None:
+    """A verification without findings is one line, and names what was checked."""
+    clean = type(release.verify(level="presence"))()
+    clean.summary = "<3> files are here"
+
+    assert "clean" in clean._repr_html_()
+    assert "&lt;3&gt; files are here" in clean._repr_html_()
+
+
 def test_a_vertebra_dataset_counts_its_grades(release: Release) -> None:
     """Its picture of itself says how many vertebrae of each grade are served."""
     rows = release.vertebrae

@@ -181,3 +181,24 @@ def test_schemas_are_listed_shown_checked_and_written(tmp_path: Path) -> None:
     assert isinstance(
         run("schemas", "check", "--folder", str(tmp_path)).exception, ValidationFailed
     )
+
+
+def test_a_report_is_written_as_a_page_for_any_release(root: Path, tmp_path: Path) -> None:
+    """Also for a release that the catalog does not know; with its lock, and what it holds."""
+    page = tmp_path / "report.html"
+    answer = run("report", "lab", "--html", str(page), "--root", str(root))
+
+    assert answer.exit_code == 0, answer.exception
+    assert f"Wrote {page}" in answer.stderr
+    text = page.read_text(encoding="utf-8")
+    assert f"sha256:{api.open_release('lab', root=root).lock.digest}" in text
+    assert "lab v1: 2 patients, 2 CT series" in text
+    assert text.count("<svg") == 5
+
+
+def test_a_page_is_not_written_over_a_folder(root: Path, tmp_path: Path) -> None:
+    """The folder is named, and stays as it is."""
+    answer = run("report", "lab", "--html", str(tmp_path), "--root", str(root))
+
+    assert str(tmp_path) in str(answer.exception)
+    assert answer.exit_code != 0

@@ -17,6 +17,7 @@ LAYERS: tuple[set[str], ...] = (
         "problems",
         "locks",
         "machine",
+        "markup",
     },
     {"records"},
     {"releases", "volumes"},
@@ -39,6 +40,7 @@ LOWEST = {
     "problems",
     "locks",
     "machine",
+    "markup",
 }
 """Lowest modules, which may use one another."""
 

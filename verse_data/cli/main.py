@@ -23,6 +23,7 @@ from verse_data.cli import (
     predictions,
     provenance,
     release,
+    report,
     tables,
 )
 from verse_data.cli.common import note
@@ -42,7 +43,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain text: it wraps in narrow terminals, where tables cut words
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _part in (release, tables, cache, demo, predictions, evaluate, provenance, doctor):
+for _part in (release, tables, report, cache, demo, predictions, evaluate, provenance, doctor):
     app.add_typer(_part.app)
 
 

@@ -1,4 +1,4 @@
-"""``verse-data query | table | columns | findings | report | folds | leaks``: using the tables."""
+"""``verse-data query | table | columns | findings | folds | leaks``: using the tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from verse_data.release import Release
-    from verse_data.tables.figures import FigureReport
 
 _PRINTED: Final = {
     "vertebrae": ["scan_id", "level", "grade", "fracture_type", "foreign_material", "grade_status"],
@@ -168,7 +167,7 @@ def _print_rows(rows: pd.DataFrame, *, prose: Collection[str] = ()) -> None:
     print_table(*rows.columns, rows=cells, prose=prose)
 
 
-# --- columns, findings and figures ----------------------------------------------------------------
+# --- columns and findings -------------------------------------------------------------------------
 
 
 @app.command()
@@ -209,78 +208,6 @@ def findings(
     else:
         names = ["severity", "rule", "scan_id", "subject_id", "level", "message", "file", "place"]
         _print_rows(found[names], prose=("message", "file", "place"))
-
-
-@app.command()
-def report(
-    release: opt.Release,
-    *,
-    workbook: Workbook = None,
-    patients: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="CSV with subject_id, sex (F, M) and contrast."),
-    ] = None,
-    version: opt.Version = None,
-    root: opt.Root = None,
-    offline: opt.Offline = None,
-    as_json: opt.Json = False,
-) -> None:
-    """Compare the published figures of a release with those computed from the data at hand."""
-    from verse_data.releases.catalog import load_catalog
-    from verse_data.tables import figures
-    from verse_data.tables.grading import read_grading
-
-    entry = load_catalog(release)
-    for path in filter(None, (workbook, patients)):
-        if not path.is_file():
-            raise UsageError(f"There is no file {path}.")
-    if not entry.figures:
-        note(f"The catalog holds no published figures of {release}.")
-    if workbook is None:
-        tables = vd.open_release(release, version=version, root=root, offline=offline).tables
-        grading, vertebrae = tables.grading, tables.vertebrae
-    else:
-        grading, vertebrae = read_grading(workbook, name=str(workbook)), None
-    known = figures.read_patients(patients) if patients else ()
-    made = figures.report(entry, grading=grading, vertebrae=vertebrae, patients=known)
-    if as_json:
-        print_json(made.as_json())
-    else:
-        if made.cells:
-            _print_figures(made)
-        note(*(f"Note: {line}." for line in made.notes))
-    pairs = zip(entry.figures, made.cells, strict=True)
-    if wrong := {figure.needs for figure, cell in pairs if cell.verdict == "differs"}:
-        of_patients = sorted(wrong & {"sex", "contrast"})
-        ways = []
-        if of_patients:
-            ways.append(f"Check the {' and '.join(of_patients)} in {patients}.")
-        if len(wrong) > len(of_patients):
-            how = f"verse-data verify {release}" if workbook is None else workbook
-            ways.append(f"Check that the workbook is the published one: {how}")
-        raise ValidationFailed(
-            f"{made.count('differs')} of {len(made.cells)} published figures of {release} differ "
-            f"from the data at hand. {' '.join(ways)}"
-        )
-
-
-def _print_figures(made: FigureReport) -> None:
-    """Print each published figure beside the computed one, and what is needed for the others."""
-    signs = {"agrees": "=", "differs": "≠", "needs": "?"}
-    rows: dict[str, list[str]] = {}
-    for cell in made.cells:
-        text = f"{cell.expected} {signs[cell.verdict]} {cell.found or ''}"
-        rows.setdefault(cell.title, [cell.title]).append(text.strip())
-    groups = dict.fromkeys(cell.group for cell in made.cells)
-    print_table(made.release, *groups, rows=rows.values(), prose=(made.release,))
-    last = next(reversed(groups), None)  # the whole release, which needs what its splits need
-    needs = dict.fromkeys(cell.needs for cell in made.cells if cell.needs and cell.group == last)
-    note(
-        "Each cell: published = found.",
-        f"{made.count('agrees')} agree, {made.count('differs')} differ, {made.count('needs')} cannot "
-        f"be computed here (?){'. They need:' if needs else '.'}",
-        *(f"  {line}" for line in needs),
-    )
 
 
 # --- patients in folds and splits -----------------------------------------------------------------

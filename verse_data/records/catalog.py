@@ -104,6 +104,13 @@ class PublishedFigure(Record):
     title: str = _field("The row's heading")
 
 
+class PublishedResult(Record):
+    """One number of the running text of a publication, ``results.csv``."""
+
+    result: str = _field("Which number, such as fractured_age_mean", pattern="^[a-z_]+$")
+    expected: str = _field("As printed; '> .05' of a P value", pattern=r"^\d+(\.\d+)?$|^> 0?\.\d+$")
+
+
 class CatalogEntry(Record):
     """All that is known of one release."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
+from verse_data import markup
 from verse_data.records.base import Record
 from verse_data.records.lock import LockSource
 from verse_data.records.names import Role
@@ -150,6 +151,23 @@ class Provenance(Record):
         return (
             f"<Provenance of {self.release} {self.version}{scan}: {len(self.files):,} files, {here:,} here\n"
             f"  lock      {self.lock}\n  commit    {self.commit}\n  packages  {packages}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the same summary for a notebook."""
+        here = sum(file.here for file in self.files)
+        scan = f" {self.scan_id}" if self.scan_id else ""
+        return markup.facts(
+            f"Provenance of {self.release} {self.version}{scan}",
+            {
+                "files": f"{len(self.files):,}, {here:,} here",
+                "lock": self.lock,
+                "commit": self.commit,
+                "source": f"{self.source.kind} {self.source.node or ''}".strip(),
+                "licence": self.licence,
+                "attribution": self.attribution,
+                "packages": ", ".join(f"{name} {one}" for name, one in self.packages.items()),
+            },
         )
 
     def __str__(self) -> str:

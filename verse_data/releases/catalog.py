@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from verse_data.errors import UsageError, ValidationFailed
 from verse_data.files import locate
 from verse_data.records.base import rules_of
-from verse_data.records.catalog import CatalogEntry
+from verse_data.records.catalog import CatalogEntry, PublishedResult
 
 
 def names() -> tuple[str, ...]:
@@ -42,6 +42,21 @@ def read_entry(folder: Path) -> CatalogEntry:
         return CatalogEntry.model_validate_json(json.dumps(value))
     except ValidationError as error:
         raise ValidationFailed(f"{folder}: {rules_of(error)}.") from error
+
+
+@cache
+def load_results(name: str) -> dict[str, str]:
+    """Return the numbers of the text that was published about the release `name`; empty without any."""
+    return read_results(locate("catalog") / name / "results.csv")
+
+
+def read_results(path: Path) -> dict[str, str]:
+    """Read the published numbers of a text; `ValidationFailed` if wrong."""
+    try:
+        rows = [PublishedResult.model_validate(row) for row in _rows(path)]
+    except ValidationError as error:
+        raise ValidationFailed(f"{path}: {rules_of(error)}.") from error
+    return {row.result: row.expected for row in rows}
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+from verse_data import markup
 from verse_data.errors import Offline, UsageError, VerseDataError, counted
 from verse_data.files import digest_file
 from verse_data.progress import Progress, silent
@@ -45,6 +46,7 @@ Inspect = Callable[[LockedFile], None]
 _WORKERS: Final = 4
 _REQUESTS: Final = 8
 _SHOWN: Final = 5
+_IN_NOTEBOOK: Final = 20
 _BACKOFF: Final = Backoff(tries=4)
 
 
@@ -92,6 +94,17 @@ class Verification(tuple[FileFinding, ...]):  # noqa: SLOT001 - it has an attrib
             if first.command:
                 lines.append(f"    mend: {first.command}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the first findings for a notebook, each with the command that fixes it."""
+        if not self:
+            return markup.facts("Verification", {"found": "clean", "checked": self.summary})
+        rows = ((f.rule, f.path or f.scan_id, f.message, f.command) for f in self[:_IN_NOTEBOOK])
+        more = f"; the first {_IN_NOTEBOOK} of them" if len(self) > _IN_NOTEBOOK else ""
+        caption = f"Verification: {counted(len(self), 'finding')}{more}; {self.summary}"
+        return markup.table(
+            ("rule", "file", "found", "mend"), rows, caption=caption, left=range(1, 4)
+        )
 
 
 def verify_files(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from verse_data import markup
 from verse_data.errors import FILE_FAULTS
 from verse_data.problems import raise_faults
 from verse_data.progress import Progress, silent
@@ -70,6 +71,13 @@ class Tables:
     def __repr__(self) -> str:
         names = ("scans", "vertebrae", "subjects", "findings")
         return f"<Tables: {', '.join(f'{len(getattr(self, name)):,} {name}' for name in names)}>"
+
+    def _repr_html_(self) -> str:
+        """Return the size of each table for a notebook; each table shows itself."""
+        names = ("scans", "vertebrae", "subjects", "findings")
+        frames = {name: getattr(self, name) for name in names}
+        rows = ((name, f"{len(frame):,}", ", ".join(frame)) for name, frame in frames.items())
+        return markup.table(("table", "rows", "columns"), rows, caption="Tables", left=[2])
 
     def sound(
         self,

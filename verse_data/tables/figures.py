@@ -173,10 +173,14 @@ def _cell(figure: PublishedFigure, of_group: _Found) -> FigureCell:
     if needed or found[figure.figure] is None:
         needed = needed or "at least two patients in this column"
         return FigureCell(*parts, found=None, verdict="needs", needs=needed)
-    # As many digits as printed, halves up, as papers do.
-    digit = Decimal(1).scaleb(-len(figure.expected.partition(".")[2]))
-    value = str(Decimal(repr(found[figure.figure])).quantize(digit, rounding=ROUND_HALF_UP))
+    value = as_printed(found[figure.figure], figure.expected)
     return FigureCell(*parts, value, "agrees" if value == figure.expected else "differs")
+
+
+def as_printed(value: float, like: str) -> str:
+    """Return `value` with as many digits as the number `like` has, halves up, as papers do."""
+    digit = Decimal(1).scaleb(-len(like.partition(".")[2]))
+    return str(Decimal(repr(value)).quantize(digit, rounding=ROUND_HALF_UP))
 
 
 def _unknown_patients(patients: Iterable[str], entry: CatalogEntry) -> Iterator[str]:

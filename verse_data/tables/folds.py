@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import ConfigDict, ValidationError, model_validator
 
+from verse_data import markup
 from verse_data.errors import IntegrityError, UsageError, ValidationFailed, counted, did_you_mean
 from verse_data.files import canonical_json, locate, sha256_of_json, storage_errors, write_file
 from verse_data.problems import shown
@@ -128,6 +129,17 @@ class Folds(Record):
         return "\n".join([head, *shown(sizes, indent="  ")])
 
     __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """Return the sizes of the folds for a notebook."""
+        of = f" of {self.release}" if self.release else ""
+        over = ", ".join(self.stratify) or "nothing"
+        return markup.table(
+            ("fold", "subjects", "scans"),
+            ((n, len(part.subjects), len(part.scans)) for n, part in enumerate(self.parts)),
+            caption=f"Folds{of}: k={self.k}, seed={self.seed}, balanced over {over}, "
+            f"digest {self.digest[:12]}",
+        )
 
     def check(self, scans: pd.DataFrame) -> None:
         """Raise ValidationFailed unless the folds divide exactly the scans of a table."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from verse_data import markup
 from verse_data.errors import SampleError, UsageError
 from verse_data.files import sha256_of_json
 from verse_data.spine.geometry import Affine, Box, Shape, check_axcodes
@@ -180,12 +180,7 @@ class ServedDataset(EpochDataset):
 
     def _repr_html_(self) -> str:
         """Return the table that notebooks show; everything in it is escaped."""
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(key)}</th>"
-            f"<td style='text-align:left'>{escape(value)}</td></tr>"
-            for key, value in self._facts().items()
-        )
-        return f"<table><caption>{escape(type(self).__name__)}</caption>{rows}</table>"
+        return markup.facts(type(self).__name__, self._facts())
 
     @abstractmethod
     def _make(self, epoch: int, index: int, empty: Empty = fresh) -> Sample:

@@ -1,0 +1,169 @@
+"""``verse-data summary | report``: what a release holds, and what was published about it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import verse_data as vd
+from verse_data.cli import options as opt
+from verse_data.cli.common import note, print_json, print_table
+from verse_data.errors import UsageError, ValidationFailed
+
+if TYPE_CHECKING:
+    from verse_data.tables.figures import FigureReport
+    from verse_data.views.report import Report
+
+app = typer.Typer()
+
+
+@app.command()
+def summary(
+    release: opt.Release,
+    *,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    offline: opt.Offline = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Count what a release holds: patients, series, and vertebrae by status, grade and level.
+
+    By published split; a vertebra counts once in each series that shows it. With --json, levels too.
+    """
+    found = vd.open_release(release, version=version, root=root, offline=offline).summary()
+    if as_json:
+        print_json(found.as_json())
+    else:
+        sys.stdout.write(f"{found}\n")
+
+
+@app.command()
+def report(
+    release: opt.Release,
+    *,
+    workbook: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The grading workbook; no release is opened then."),
+    ] = None,
+    patients: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="CSV with subject_id, sex (F, M) and contrast."),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also write a page with tables and figures, such as report.html."
+        ),
+    ] = None,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    offline: opt.Offline = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Compare what was published about a release with what its data say, or describe it.
+
+    The published table, the numbers of the text, and with --html the figures of the supplement.
+    """
+    for path in filter(None, (workbook, patients)):
+        if not path.is_file():
+            raise UsageError(f"There is no file {path}.")
+    if workbook is None:
+        opened = vd.open_release(release, version=version, root=root, offline=offline)
+        made = opened.report(patients=patients)
+    else:
+        made = _of_workbook(release, workbook, patients)
+    if not made.table.cells:
+        note(f"The catalog holds no published figures of {release}.")
+    if html is not None:
+        made.write(html)
+    if as_json:
+        print_json(made.as_json())
+    else:
+        if made.table.cells:
+            _print_figures(made.table)
+            _print_results(made)
+        note(*(f"Note: {line}." for line in made.table.notes))
+    if html is not None:
+        note(f"Wrote {html}.")
+    _refuse_differences(made, release, workbook, patients)
+
+
+def _of_workbook(release: str, workbook: Path, patients: Path | None) -> Report:
+    """Compare a workbook alone with what the catalog says of a release."""
+    from verse_data.files import digest_file
+    from verse_data.releases.catalog import load_catalog
+    from verse_data.tables.figures import read_patients
+    from verse_data.tables.grading import read_grading
+    from verse_data.views import report
+
+    entry = load_catalog(release)
+    grading = read_grading(workbook, name=str(workbook))
+    known = read_patients(patients) if patients else ()
+    about = {"release": release, "workbook": workbook.name}
+    about["workbook's digest"] = f"sha256:{digest_file(workbook).sha256}"
+    return report.make(release, entry, grading=grading, patients=known, about=about)
+
+
+def _refuse_differences(
+    made: Report, release: str, workbook: Path | None, patients: Path | None
+) -> None:
+    """Raise `ValidationFailed` if a published number differs, and it is not known why."""
+    from verse_data.tables.figures import FigureCell
+
+    if not (wrong := made.unexplained):
+        return
+    names = {one.figure if isinstance(one, FigureCell) else one.result for one in wrong}
+    words = {"sex": ("women", "men_"), "contrast": ("contrast",)}
+    of_patients = {
+        column: {name for name in names if name.startswith(starts)}
+        for column, starts in words.items()
+    }
+    blamed = sorted(column for column, found in of_patients.items() if found)
+    ways = [f"Check the {' and '.join(blamed)} in {patients}."] * bool(blamed)
+    if names.difference(*of_patients.values()):
+        how = f"verse-data verify {release}" if workbook is None else workbook
+        ways.append(f"Check that the workbook is the published one: {how}")
+    in_table = isinstance(wrong[0], FigureCell)
+    compared = (
+        len(made.table.cells) if in_table else sum(r.expected is not None for r in made.results)
+    )
+    what = "figures" if in_table else "numbers of the text"
+    raise ValidationFailed(
+        f"{len(wrong)} of {compared} published {what} of {release} differ from the data at hand. "
+        f"{' '.join(ways)}"
+    )
+
+
+def _print_figures(made: FigureReport) -> None:
+    """Print each published figure beside the computed one, and what is needed for the others."""
+    from verse_data.views.report import told
+
+    rows: dict[str, list[str]] = {}
+    for cell in made.cells:
+        rows.setdefault(cell.title, [cell.title]).append(told(cell))
+    groups = dict.fromkeys(cell.group for cell in made.cells)
+    print_table(made.release, *groups, rows=rows.values(), prose=(made.release,))
+    last = next(reversed(groups), None)  # the whole release, which needs what its splits need
+    needs = dict.fromkeys(cell.needs for cell in made.cells if cell.needs and cell.group == last)
+    note(
+        "Each cell: published = found.",
+        f"{made.count('agrees')} agree, {made.count('differs')} differ, {made.count('needs')} cannot "
+        f"be computed here (?){'. They need:' if needs else '.'}",
+        *(f"  {line}" for line in needs),
+    )
+
+
+def _print_results(made: Report) -> None:
+    """Print the numbers of the text, published and found."""
+    from verse_data.views.report import SIGNS
+
+    rows = (
+        (one.title, one.expected or "", SIGNS[one.verdict], one.found or "", one.needs or one.note)
+        for one in made.results
+    )
+    sys.stdout.write("\n")
+    heads = ("numbers of the text", "published", "", "found", "remarks")
+    print_table(*heads, rows=rows, prose=("remarks",))

@@ -1,0 +1,302 @@
+"""The report of a release: published numbers beside those of the data at hand, and the figures.
+
+As text, as plain values, as a table in notebooks, and as one page that needs nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from verse_data import markup
+from verse_data.files import write_file
+from verse_data.records.catalog import CatalogEntry
+from verse_data.records.tables import PatientRow
+from verse_data.releases.catalog import load_results
+from verse_data.tables import figures, results
+from verse_data.tables.figures import FigureCell, FigureReport
+from verse_data.tables.grading import Grading
+from verse_data.tables.results import Result
+from verse_data.tables.summary import Summary
+from verse_data.views.charts import Chart, charts, svg
+
+SIGNS: Final = {"agrees": "=", "differs": "≠", "needs": "?", "found": ""}
+"""Sign of each verdict, between the published number and the one that was found."""
+_VERDICTS: Final = {"agrees": "=", "differs": "≠", "needs": "needs", "found": ""}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was published about a release beside what its data say.
+
+    Attributes
+    ----------
+    table : FigureReport
+        Each cell of the published table, and notes.
+    results : tuple of Result
+        The numbers of the text, and the same ones where nothing was published.
+    charts : tuple of Chart
+        The figures that the data at hand allow.
+    summary : Summary or None
+        What the release holds; None where only a workbook was given.
+    about : dict of str
+        What was looked at: release, version, lock, licence, citations and the like.
+    """
+
+    table: FigureReport
+    results: tuple[Result, ...]
+    charts: tuple[Chart, ...]
+    summary: Summary | None
+    about: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{self.table.count(one)} {one}" for one in ("agrees", "differs"))
+        return (
+            f"<Report of {self.table.release}: {len(self.table.cells)} published cells ({counts}), "
+            f"{len(self.results)} numbers of the text, {len(self.charts)} figures>"
+        )
+
+    @property
+    def unexplained(self) -> tuple[FigureCell | Result, ...]:
+        """Cells of the published table that differ; else numbers of the text, without a known reason."""
+        cells = tuple(cell for cell in self.table.cells if cell.verdict == "differs")
+        return cells or tuple(
+            one for one in self.results if one.verdict == "differs" and not one.note
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return table, results and charts as plain values."""
+        return {
+            **self.table.as_json(),
+            "results": [asdict(one) for one in self.results],
+            "charts": [asdict(one) for one in self.charts],
+        }
+
+    def _repr_html_(self) -> str:
+        """Return everything for a notebook."""
+        return f'<div class="verse-data"><style>{_STYLE}</style>{"".join(_body(self))}</div>'
+
+    def page(self) -> str:
+        """Return the report as one HTML page that loads nothing."""
+        title = f"{self.table.release}: report"
+        return _PAGE.format(
+            title=escape(title), style=_PAGE_STYLE + _STYLE, body="\n".join(_body(self))
+        )
+
+    def write(self, path: str | os.PathLike[str]) -> Path:
+        """Write the page to a file, and return its path.
+
+        Parameters
+        ----------
+        path : path
+            Such as ``report.html``; a file that is there is replaced.
+
+        Returns
+        -------
+        Path
+            The file.
+        """
+        write_file(Path(path), self.page().encode())
+        return Path(path)
+
+
+def make(
+    name: str,
+    entry: CatalogEntry | None,
+    *,
+    grading: Grading | None,
+    vertebrae: pd.DataFrame | None = None,
+    patients: Iterable[PatientRow] = (),
+    summary: Summary | None = None,
+    about: Mapping[str, str],
+) -> Report:
+    """Compare what the catalog says of a release with its workbook and its table of vertebrae."""
+    known = tuple(patients)
+    table = FigureReport(name, ())
+    if entry is not None:
+        table = figures.report(entry, grading=grading, vertebrae=vertebrae, patients=known)
+    published = load_results(name) if entry is not None else {}
+    return Report(
+        table,
+        results.compute(published, entry, grading=grading, patients=known),
+        charts(grading, vertebrae),
+        summary,
+        {**about, **_catalogued(entry)},
+    )
+
+
+def _catalogued(entry: CatalogEntry | None) -> dict[str, str]:
+    """Return what a page that is handed on must carry."""
+    if entry is None:
+        return {"licence": "unknown: the release was locked by its user"}
+    return {
+        "title": entry.title,
+        "licence": entry.licence,
+        "attribution": entry.attribution,
+        "cite": " ".join(f"{one.text} doi:{one.doi}." for one in entry.citations),
+    }
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def _body(report: Report) -> Iterator[str]:
+    """Yield the sections."""
+    table, told = report.table, report.about
+    version = f" {told['version']}" if "version" in told else ""
+    yield f"<h1>{escape(table.release)}{escape(version)}</h1>"
+    if told.get("title"):
+        yield f"<p>{escape(told['title'])}</p>"
+    if told.get("made_up"):
+        yield f'<p class="note"><strong>{escape(told["made_up"])}</strong></p>'
+    yield from _verdict(report)
+    if table.cells:
+        yield "<h2>The published table</h2><p>Each cell: published, verdict, found.</p>"
+        yield _scroll(_published(table))
+    if report.results:
+        compared = any(one.expected for one in report.results)
+        yield f"<h2>{'The numbers of the text' if compared else 'Patients and tests'}</h2>"
+        yield _scroll(_of_text(report.results, compared=compared))
+        yield (
+            "<p>Of each patient the first series counts. SD: of a sample. t test: Student\u2019s, "
+            "two-sided; chi-squared: Pearson\u2019s, without correction.</p>"
+        )
+    yield "<h2>Figures</h2>"
+    for chart in report.charts:
+        yield _figure(chart, table)
+    if not report.charts:
+        yield "<p>No grades and no centroids are here, so nothing can be drawn.</p>"
+    if report.summary is not None:
+        yield f"<h2>What is here</h2>{_scroll(report.summary._repr_html_())}"
+    yield f"<footer><h2>About</h2>{_scroll(_about(told))}</footer>"
+
+
+def _verdict(report: Report) -> Iterator[str]:
+    """Yield what came out, in a sentence, and every contradiction."""
+    published: list[FigureCell | Result] = list(report.table.cells)
+    published += [one for one in report.results if one.expected]
+    if not published:
+        yield "<p>Nothing was published of this release: it is described, not compared.</p>"
+    else:
+        counts = {one: sum(cell.verdict == one for cell in published) for one in SIGNS}
+        yield (
+            f"<p>{len(published)} published numbers: <strong>{counts['agrees']} agree (=), "
+            f"{counts['differs']} differ (≠), {counts['needs']} cannot be computed here (needs)"
+            "</strong>.</p>"
+        )
+    lines = [*report.table.notes, *_explained(report)]
+    # What the whole release needs is what its splits need.
+    whole = (cell for cell in published if getattr(cell, "group", "all") == "all")
+    lines += dict.fromkeys(f"needs {cell.needs}" for cell in whole if cell.needs)
+    if lines:
+        yield f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+def _explained(report: Report) -> Iterator[str]:
+    """Yield each reason why numbers of the text differ, with these numbers, unless a note says it."""
+    differing = [one for one in report.results if one.verdict == "differs" and one.note]
+    for note in dict.fromkeys(one.note for one in differing):
+        if not any(note in line for line in report.table.notes):
+            numbers = (f"{one.expected} ≠ {one.found}" for one in differing if one.note == note)
+            yield f"{', '.join(numbers)}: {note}"
+
+
+def _published(table: FigureReport) -> str:
+    """Return the published table, published beside found."""
+    groups = list(dict.fromkeys(cell.group for cell in table.cells))
+    rows: dict[str, list[str]] = {}
+    for cell in table.cells:
+        rows.setdefault(cell.title, [cell.title]).append(told(cell, _VERDICTS))
+    return markup.table(["", *groups], rows.values())
+
+
+def told(cell: FigureCell, signs: Mapping[str, str] = SIGNS) -> str:
+    """Return a cell as text: published, sign, found."""
+    return f"{cell.expected} {signs[cell.verdict]} {cell.found or ''}".strip()
+
+
+def _of_text(numbers: Iterable[Result], *, compared: bool) -> str:
+    """Return the numbers of the text as a table."""
+    if not compared:
+        return markup.table(("", "found"), ((one.title, one.found) for one in numbers))
+    rows = (
+        (one.title, one.expected or "", _VERDICTS[one.verdict], one.found or "") for one in numbers
+    )
+    return markup.table(("", "published", "", "found"), rows)
+
+
+def _figure(chart: Chart, table: FigureReport) -> str:
+    """Return a chart with its caption, the published numbers it adds up to, and its counts."""
+    sums = "; ".join(
+        f"{cell.title}: {told(cell, _VERDICTS)}"
+        for cell in table.cells
+        if cell.figure in chart.rows and cell.group == "all"
+    )
+    beside = f"<br>Published beside found: {escape(sums)}." if sums else ""
+    counts = zip(chart.categories, *chart.stacks.values(), chart.totals, strict=True)
+    heads = [chart.across, *chart.stacks, "all"] if len(chart.stacks) > 1 else [chart.across, "all"]
+    rows = (row if len(chart.stacks) > 1 else row[:2] for row in counts)
+    return (
+        f"<figure>{svg(chart)}<figcaption><strong>{escape(f'{chart.figure}. {chart.title}.')}"
+        f"</strong> {escape(chart.caption)}"
+        f"{beside}"
+        f"<details><summary>Counts</summary>{_scroll(markup.table(heads, rows))}</details>"
+        "</figcaption></figure>"
+    )
+
+
+def _about(told: Mapping[str, str]) -> str:
+    """Return what was looked at, and what its licence asks for."""
+    shown = {name: text for name, text in told.items() if name not in {"title", "made_up"}}
+    return markup.facts("", shown)
+
+
+def _scroll(content: str) -> str:
+    """Return content that scrolls on its own where the page is narrow."""
+    return f'<div class="scroll">{content}</div>'
+
+
+_STYLE: Final = """
+.verse-data .scroll{overflow-x:auto}
+.verse-data table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:0 0 1em}
+.verse-data th,.verse-data td{padding:.2em .7em;border-bottom:1px solid #8886;font-size:.9em}
+.verse-data th{font-weight:500}
+.verse-data tbody th{white-space:nowrap}
+.verse-data thead th{font-weight:700}
+.verse-data caption{text-align:left;white-space:nowrap;font-weight:700;padding:.3em .7em}
+.verse-data figure{margin:1.5em 0;max-width:60em}
+.verse-data figure svg{width:100%;height:auto}
+.verse-data .note{border:2px solid;padding:.5em .8em;display:inline-block}
+.verse-data summary{cursor:pointer}
+"""
+_PAGE_STYLE: Final = """
+:root{color-scheme:light dark}
+body{font:16px/1.5 system-ui,sans-serif;max-width:64em;margin:0 auto;padding:1.5em}
+h1{font-size:1.7em;margin-bottom:.2em}
+h2{font-size:1.25em;margin-top:2em}
+@media print{figure{break-inside:avoid}}
+"""
+_PAGE: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width,initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<link rel="icon" href="data:,">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body class="verse-data">
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
