@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from tests.support.pictures import colours
 from verse_data import phantom
 from verse_data.api import lock_tree
 from verse_data.cli.main import app
-from verse_data.errors import QueryRefused, UsageError
+from verse_data.errors import IntegrityError, QueryRefused, UsageError
 from verse_data.views.drawing import AMBER, mark_colour
 
 
@@ -144,3 +145,26 @@ def test_one_file_for_two_scans_is_refused(root, tmp_path):
         vd.open_release("phantom", root=root).previews(
             dict.fromkeys(("verse901", "verse903"), tmp_path / "a.png")
         )
+
+
+def test_a_damaged_store_is_named_and_the_others_are_drawn(root, tmp_path, one_core):
+    """A flipped chunk of one scan is an error that names it; the other picture is written."""
+    home = tmp_path / "home"
+    shutil.copytree(root, home, symlinks=True)
+    release = vd.open_release("phantom", root=home)
+    stores = release.build_cache(["verse901", "verse903"])
+    shard = stores["verse901"] / "image/c/0/0/0"
+    shard.write_bytes(bytes(byte ^ 1 for byte in shard.read_bytes()))
+    paths = {name: tmp_path / f"{name}.png" for name in stores}
+    with pytest.raises(IntegrityError, match="verse901"):
+        release.previews(paths)
+    assert [path.is_file() for path in paths.values()] == [False, True]
+
+
+def test_without_a_usable_workbook_scans_are_drawn_without_grades(tmp_path, one_core):
+    """A release without grades gives the picture, which says that there are none."""
+    tree = phantom.write(tmp_path / "tree", n_subjects=4, shape=(32, 64, 24))
+    (tree / "phantom_grading.xlsx").unlink()
+    seen = colours(lock_tree("mine", tree, root=tmp_path / "home").preview("verse901"))
+    assert AMBER in seen
+    assert not {mark_colour(mark) for mark in "123x"} & seen

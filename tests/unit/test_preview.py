@@ -87,6 +87,25 @@ def test_slices_follow_the_spine(tmp_path):
         assert {20, 21} <= set(np.unique(part.label))
 
 
+def test_a_wide_field_of_view_is_cut_down_to_the_spine(tmp_path):
+    """Slices show 80 mm beside the spine, with mask and centroids in their places."""
+    label = np.zeros((300, 40, 250), dtype=np.uint8)
+    label[140:160, 10:30, 110:140] = 20
+    reader = ScanReader(store(tmp_path / "a", label, label, {20: (150, 20, 125)}))
+    for part in along_spine(reader, places(reader)):
+        assert part.grey.shape == (40, 161)
+        assert part.points[20] == pytest.approx((80, 20))
+        assert part.label[20, 80] == 20
+
+
+def test_a_centroid_outside_the_scan_is_no_reason_to_fail(tmp_path):
+    """A wrong centroid beyond each edge leaves the picture its size."""
+    image, label, points = scan()
+    wrong = points | {19: (-500, -500, -500), 22: (900.0, 900.0, 900.0)}
+    picture = draw_preview(subject(store(tmp_path / "a", image, label, wrong, PIR)))
+    assert max(picture.size) < 1800
+
+
 def test_each_level_is_drawn_in_its_colour(whole, tmp_path):
     """Outlines, names and centroids have the level's colour, and a scan without any has none."""
     bare = store(tmp_path / "b", scan()[0], affine=PIR)

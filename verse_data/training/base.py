@@ -289,11 +289,12 @@ class ServedDataset(EpochDataset):
         if not chosen:
             raise UsageError("There is no sample to draw: give the indices of some.")
         given = json.loads(self._given)
-        title = [
-            type(self).__name__,
-            *(str(given[k]) for k in ("release", "version") if k in given),
-        ]
-        return draw_samples([shown(self[i], i) for i in chosen], "  ·  ".join(title))
+        release = " ".join(str(given[key]) for key in ("release", "version") if key in given)
+        return draw_samples(
+            [shown(self[i], i) for i in chosen],
+            "  ·  ".join(filter(None, [type(self).__name__, release])),
+            is_phantom="phantom" in release.split(),
+        )
 
     def sampler(self, **options: Any) -> EpochSampler:
         """Return an :class:`~verse_data.training.sampler.EpochSampler` over this dataset."""

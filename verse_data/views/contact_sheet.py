@@ -149,12 +149,13 @@ class Shown:
     lines: Sequence[str]
 
 
-def draw_samples(samples: Sequence[Shown], title: str) -> Image.Image:
+def draw_samples(samples: Sequence[Shown], title: str, *, is_phantom: bool) -> Image.Image:
     """Draw samples in three planes each, in the bone window where their values can be HU."""
     are_hu = all(np.abs(one.image).max(initial=0) > _NORMALISED for one in samples)
     tiles = [_planes(one, are_hu=are_hu) for one in samples]
     window = WINDOW if are_hu else "each sample from its least to its largest value"
-    return arrange(tiles, title, ["sagittal, coronal, axial", window, "labels outlined"])
+    facts = ["sagittal, coronal, axial", window, "labels outlined"]
+    return arrange(tiles, title, facts, [PHANTOM_NOTE] if is_phantom else [])
 
 
 def _planes(sample: Shown, *, are_hu: bool) -> Tile:
@@ -164,13 +165,13 @@ def _planes(sample: Shown, *, are_hu: bool) -> Tile:
     low, high = float(sample.image.min()), float(sample.image.max())
     window = WINDOW_HU if are_hu else (low, high)
     drawn = [draw_slice(part, scale, window=window) for part in parts]
-    width = sum(one.width for one in drawn) + _GAP // 2 * (len(drawn) - 1)
+    width = sum(one.width for one in drawn) + _GAP // 4 * (len(drawn) - 1)
     picture = Image.new("RGB", (width, max(one.height for one in drawn)), PAPER)
     left = 0
     for part, one in zip(parts, drawn, strict=True):
         mark_edges(one, part, size=11)
         picture.paste(one, (left, 0))
-        left += one.width + _GAP // 2
+        left += one.width + _GAP // 4
     first, *rest = sample.lines
     return Tile(picture, [Line([(first, INK)], 16), *(Line([(one, FAINT)], 13) for one in rest)])
 
@@ -184,11 +185,12 @@ def arrange(
     below = 8 + max(sum(line.size + 5 for line in tile.lines) for tile in tiles)
     step_x, step_y = wide + _GAP, high + below + _GAP
     columns = min(len(tiles), max(1, round(math.sqrt(1.5 * len(tiles) * step_y / step_x))))
+    rows = math.ceil(len(tiles) / columns)
+    columns = math.ceil(len(tiles) / rows)  # no row that is nearly empty
     width = max(2 * _MARGIN - _GAP + columns * step_x, _MIN_WIDTH)
     lines = wrapped(facts, 14, width - 2 * _MARGIN)
     warnings = wrapped(notes, 14, width - 2 * _MARGIN)
     top = _MARGIN + 34 + _LINE * (len(lines) + len(warnings)) + _GAP
-    rows = math.ceil(len(tiles) / columns)
     canvas = Image.new("RGB", (width, top + rows * step_y + _MARGIN - _GAP), PAPER)
     pen = ImageDraw.Draw(canvas)
     write(pen, (_MARGIN, _MARGIN - 4), fitted(title, 20, width - 2 * _MARGIN), 20)

@@ -144,7 +144,8 @@ def _write_names(
     y = float("-inf")
     points = part.points or {}
     for label, (_, row) in sorted(points.items(), key=lambda item: item[1][1]):
-        y = max(_MARGIN + (row + 0.5) * part.pixel_mm[1] * scale, y + 20)
+        inside = min(max(row + 0.5, 0.0), len(part.grey))  # a wrong centroid may lie outside
+        y = max(_MARGIN + inside * part.pixel_mm[1] * scale, y + 20)
         name = LEVEL_OF_LABEL.get(label, str(label))
         write(pen, (right - 22, y), name, 19, fill=label_colour(label), anchor="rm")
         mark = subject.mark(label)

@@ -18,6 +18,8 @@ from verse_data.volumes.reader import ScanReader
 _HUNG: Final = "LPI"  # columns run to the patient's left, or backwards; rows run down
 _BODY_MM: Final = 10.0
 """How far VerSe's centroids, which mark the body, lie in front of the mask's centre on average."""
+_AROUND_MM: Final = 80.0
+"""What is shown beside the curve through the bodies: to the skin of the back, and the psoas."""
 _BEHIND_MM: Final = 8.0
 """How far the middle of a vertebra's crop lies behind its centroid, to show the canal too."""
 
@@ -81,40 +83,37 @@ def _body(reader: ScanReader, label: int, box: Box) -> Point:
 
 
 def along_spine(reader: ScanReader, found: Places) -> tuple[Slice, Slice]:
-    """Cut sagittally and coronally along the curve through the levels, or through the middle."""
+    """Cut sagittally and coronally along the curve through the levels, or through the middle.
+
+    A field of view that is wider than the spine and its surroundings is cut down to them.
+    """
     shape, affine = reader.grid(_HUNG)
+    sizes = voxel_sizes(affine)
     points = list(found.points.values()) or [(np.array(shape) - 1) / 2]
     path = np.array(sorted(points, key=lambda point: float(point[2])))
     rows = np.arange(shape[2])
-    x, y = (
+    curve = [
         np.rint(np.interp(rows, path[:, 2], path[:, axis])).clip(0, shape[axis] - 1).astype(int)
         for axis in (0, 1)
-    )
-    size_x, size_y, size_z = voxel_sizes(affine)
-    # Only the slab that the curve runs through is read, not the volume.
-    slab = Box((int(x.min()), 0, 0), (int(x.max()) + 1, shape[1], shape[2]))
-    image, label = _read(reader, slab)
-    at = (x - x.min(), slice(None), rows)
-    sagittal = Slice(
-        image[at],
-        label[at],
-        (size_y, size_z),
-        ("A", "P"),
-        points={key: (point[1], point[2]) for key, point in found.points.items()},
-        marked=found.marked,
-    )
-    slab = Box((0, int(y.min()), 0), (shape[0], int(y.max()) + 1, shape[2]))
-    image, label = _read(reader, slab)
-    at = (slice(None), y - y.min(), rows)
-    coronal = Slice(
-        image[at].T,
-        label[at].T,
-        (size_x, size_z),
-        ("R", "L"),
-        points={key: (point[0], point[2]) for key, point in found.points.items()},
-        marked=found.marked,
-    )
-    return sagittal, coronal
+    ]
+    parts = []
+    for axis, sides in ((1, ("A", "P")), (0, ("R", "L"))):  # the axis along the columns
+        across = 1 - axis
+        near = round(_AROUND_MM / sizes[axis]) if found.points else shape[axis]
+        start, stop = [0, 0, 0], list(shape)
+        start[axis] = max(0, int(curve[axis].min()) - near)
+        stop[axis] = min(shape[axis], int(curve[axis].max()) + near + 1)
+        # Only the slab that the curve runs through is read, not the volume.
+        start[across], stop[across] = int(curve[across].min()), int(curve[across].max()) + 1
+        slab = Box((start[0], start[1], 0), (stop[0], stop[1], stop[2]))
+        volumes = (np.moveaxis(one, across, 0) for one in _read(reader, slab))
+        grey, label = (one[curve[across] - start[across], :, rows] for one in volumes)
+        columns = {
+            key: (point[axis] - start[axis], point[2]) for key, point in found.points.items()
+        }
+        pixel = (sizes[axis], sizes[2])
+        parts.append(Slice(grey, label, pixel, sides, points=columns, marked=found.marked))
+    return parts[0], parts[1]
 
 
 def through_level(reader: ScanReader, point: Point, extent_mm: float) -> Slice:
