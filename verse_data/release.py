@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,7 @@ from verse_data.tables.index import Index, ScanFiles, index_scans
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+    from PIL.Image import Image
 
     from verse_data.export.citation import Style
     from verse_data.metrics.fractures import GradingScores
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from verse_data.tables.folds import Folds
     from verse_data.tables.summary import Summary
     from verse_data.training import PatchDataset, ScanDataset, VertebraDataset
+    from verse_data.views.preview import Subject
     from verse_data.views.report import Report
     from verse_data.volumes.recipe import Recipe, ScanSource
 
@@ -1265,10 +1267,7 @@ class Release:
             self.fetch_tables(ids, graded=graded, progress=progress)
             rows = self._tables_for(wanted, graded=graded).vertebrae
             rows = self._chosen_rows(given, rows[rows["scan_id"].isin(wanted)])
-        if unbuilt:
-            with no_shared_store(why_not):
-                self.fetch(unbuilt, roles=VOLUME_ROLES, progress=progress)
-            stores |= self.build_cache(unbuilt, recipe=recipe, workers=workers, progress=progress)
+        stores |= self._convert(unbuilt, why_not, recipe, workers=workers, progress=progress)
         scans = [self.series[name] for name in ids]
         return serve.Contribution(
             scans=tuple(
@@ -1285,6 +1284,22 @@ class Release:
             facts=self._facts(stores, recipe, with_rows=with_rows),
             series=self.series,
         )
+
+    def _convert(
+        self,
+        scan_ids: Collection[str],
+        why_not: str,
+        recipe: Recipe,
+        *,
+        workers: int | None,
+        progress: Progress | None,
+    ) -> dict[str, Path]:
+        """Fetch and convert scans that have no store; `why_not` tells why a shared one is none."""
+        if not scan_ids:
+            return {}
+        with no_shared_store(why_not):
+            self.fetch(scan_ids, roles=VOLUME_ROLES, progress=progress)
+        return self.build_cache(scan_ids, recipe=recipe, workers=workers, progress=progress)
 
     def _chosen_rows(self, given: pd.DataFrame | None, own: pd.DataFrame) -> pd.DataFrame:
         """Return this version's rows of the `given` vertebrae, or all rows."""
@@ -1347,6 +1362,216 @@ class Release:
         # One side of a fold says so. A column of a table may be called fold, too.
         fold = getattr(chosen, "fold", None) if isinstance(chosen, tuple) else None
         return serve.dataset([part], unit=unit, selection={"fold": fold}, **own)
+
+    # --- pictures ---------------------------------------------------------------------------------
+
+    def preview(self, scan_id: str, *, fill: bool = False) -> Image:
+        """Draw one scan along its spine: sagittal plain, then with outlines, and coronal.
+
+        Anterior is on the left of the sagittal slices, and the patient's right on the left of the
+        coronal one. Beside each level stands its Genant grade, ``x`` for foreign material, or ``?``
+        if it was not assessed; nothing if the grading workbook is not here. The scan is fetched and
+        converted if needed.
+
+        Parameters
+        ----------
+        scan_id : str
+            Such as ``"verse004"``.
+        fill : bool
+            Whether vertebrae are filled with their colour, not only outlined.
+
+        Returns
+        -------
+        PIL.Image.Image
+            An RGB picture, which notebooks show; its method ``save`` writes it.
+
+        Raises
+        ------
+        UsageError
+            If there is no such scan.
+        ContentMissing
+            If its CT is not in the lock, or cannot be fetched.
+        """
+        from verse_data.views.preview import draw_preview
+
+        return draw_preview(self._subjects([scan_id], fill=fill)[scan_id])
+
+    def previews(
+        self,
+        paths: Mapping[str, str | Path],
+        *,
+        fill: bool = False,
+        workers: int | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Path]:
+        """Draw scans as :meth:`preview` does, and write each picture to its file, on all cores.
+
+        Parameters
+        ----------
+        paths : mapping of str to path
+            The file of each scan id. Its extension is the format: .png, .jpg, .webp or .pdf.
+        fill : bool
+            As in :meth:`preview`.
+        workers : int, optional
+            As in :meth:`build_cache`.
+        progress : Progress, optional
+            Display of the work. Default: the release's own.
+
+        Returns
+        -------
+        dict of str to Path
+            The files, each complete.
+
+        Raises
+        ------
+        UsageError
+            If there is no such scan or format, or two scans have one file; nothing was done.
+        ContentMissing
+            If a CT is not in the lock, or cannot be fetched.
+        IntegrityError
+            If a store is damaged; the pictures of the other scans are written.
+        """
+        from verse_data.views.drawing import check_picture
+        from verse_data.views.preview import write_previews
+
+        files = {name: check_picture(Path(path)) for name, path in paths.items()}
+        if twice := len(files) - len(set(files.values())):
+            raise UsageError(f"{counted(twice, 'file')} would hold two pictures. Name one a scan.")
+        processes = serve.check_processes(workers)
+        subjects = self._subjects(files, fill=fill, workers=workers, progress=progress)
+        tasks = {files[name]: subject for name, subject in subjects.items()}
+        write_previews(tasks, workers=processes, progress=progress or self.progress)
+        return files
+
+    def sheet(
+        self,
+        where: str,
+        *,
+        scan_ids: Iterable[str] | None = None,
+        workers: int | None = None,
+        progress: Progress | None = None,
+    ) -> Image:
+        """Draw the vertebrae for which `where` is true, each sagittally through its centroid.
+
+        Below each stand level, grade, shape of a fracture, and scan. The scans are fetched and
+        converted if needed.
+
+        Parameters
+        ----------
+        where : str
+            As in :meth:`select`, such as ``"grade == 3"``.
+        scan_ids : iterable of str, optional
+            Only vertebrae of these scans. Default: all.
+        workers : int, optional
+            As in :meth:`build_cache`.
+        progress : Progress, optional
+            Display of the work. Default: the release's own.
+
+        Returns
+        -------
+        PIL.Image.Image
+            An RGB picture, which notebooks show; its method ``save`` writes it.
+
+        Raises
+        ------
+        UsageError
+            If `where` is true for no vertebra, or for more than 1,000.
+        QueryRefused, ContentMissing
+            As in :meth:`fetch_and_select`.
+        """
+        from verse_data.views.contact_sheet import MOST, Vertebra, draw_sheet
+        from verse_data.views.preview import marks_of
+
+        serve.check_processes(workers)
+        rows = self.fetch_and_select(where, scan_ids=scan_ids, graded=True, progress=progress)
+        if not 0 < len(rows) <= MOST:
+            what = counted(len(rows), "vertebra", "vertebrae") if len(rows) else "no vertebra"
+            raise UsageError(
+                f"{where!r} is true for {what} of {self.name} {self.version}, and a sheet shows from 1 "
+                f"to {MOST:,}. Change the condition, or choose scans."
+            )
+        ids = [name for name in rows["scan_id"].unique() if "ct" in self.series[name].files]
+        shapes = rows["fracture_type"].astype(object).where(rows["grade"] > 0, "").fillna("")
+        chosen = [
+            Vertebra(scan_id=name, level=level, mark=mark, shape=shape)
+            for (name, level), mark, shape in zip(
+                rows[["scan_id", "level"]].itertuples(index=False),
+                marks_of(rows),
+                shapes,
+                strict=True,
+            )
+        ]
+        return draw_sheet(
+            chosen,
+            self._drawable(ids, workers=workers, progress=progress),
+            title=f"{self.name} {self.version}  ·  {where}",
+            is_phantom=self.name == PHANTOM,
+            progress=progress or self.progress,
+        )
+
+    def _subjects(
+        self,
+        scan_ids: Iterable[str],
+        *,
+        fill: bool,
+        workers: int | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Subject]:
+        """Return what is drawn of each scan: its store, fetched and converted if needed, and marks."""
+        from verse_data.views.preview import Subject, marks_of
+
+        ids = self.known_scans(scan_ids)
+        stores = self._drawable(ids, workers=workers, progress=progress)
+        rows, marks = self._graded_rows(), dict[str, dict[str, str]]()
+        if rows is not None:
+            for name, level, mark in zip(
+                rows["scan_id"], rows["level"], marks_of(rows), strict=True
+            ):
+                marks.setdefault(name, {})[level] = mark
+        return {
+            name: Subject(
+                store=stores[name],
+                release=self.name,
+                version=self.version,
+                marks=None if rows is None else marks.get(name, {}),
+                fill=fill,
+            )
+            for name in ids
+        }
+
+    def _drawable(
+        self, scan_ids: Sequence[str], *, workers: int | None, progress: Progress | None
+    ) -> dict[str, Path]:
+        """Return the stores of scans on their own grid; a finished one needs no files."""
+        recipe, scans = make_recipe(None, "linear", "lz4"), [self.series[n] for n in scan_ids]
+        for scan in scans:
+            if "ct" not in scan.files:
+                self._stores.source(scan)  # says why there is none
+        stores, why_not = self._stores.find(scans, recipe)
+        unbuilt = [name for name in scan_ids if name not in stores]
+        self._stores.require_room([self.series[name] for name in unbuilt], recipe.codec)
+        return stores | self._convert(unbuilt, why_not, recipe, workers=workers, progress=progress)
+
+    def _graded_rows(self) -> pd.DataFrame | None:
+        """Return the vertebrae of the grading workbook alone, for which no mask is read."""
+        from verse_data.tables.assemble import build_tables
+
+        book = self.workbook
+        if not book.is_here and book.can_be_fetched and not self.config.offline:
+            self.fetch_files(book.listed)
+        tables = build_tables(
+            self.lock,
+            lambda file: (
+                self._source_of(file)
+                if file in self.index.grading and self.files.has(file)
+                else None
+            ),
+            catalog=self.catalog,
+            derived=None,
+        )
+        for file in tables.broken:
+            self._warn_once(f"No grades are drawn: {file.error}")
+        return tables.vertebrae if tables.grading else None
 
     def _rows(self, chosen: Iterable[str] | pd.DataFrame) -> tuple[pd.DataFrame | None, set[str]]:
         """Return `chosen` if it has rows of vertebrae, and the ids of its scans."""

@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.pictures import colours, store, subject
 from verse_data import phantom
 from verse_data.errors import UsageError
 from verse_data.spine.geometry import AxisMap
 from verse_data.spine.levels import LEVELS
-from verse_data.views.preview import level_colour, panels, preview_png
+from verse_data.views.drawing import AMBER, level_colour, mark_colour, write_picture
+from verse_data.views.preview import draw_preview
+from verse_data.views.slices import along_spine, middle_planes, places
 from verse_data.volumes.nifti import read_mask
+from verse_data.volumes.reader import ScanReader
 
 PIR = np.array([[0, 0, 2.0, -50], [-1, 0, 0, 60], [0, -1, 0, -300], [0, 0, 0, 1]])
 SHAPE = (60, 90, 30)  # 60 x 90 x 60 mm
@@ -28,76 +32,114 @@ def scan() -> tuple[np.ndarray, np.ndarray, dict[int, tuple[float, float, float]
     return image, label, {20: (25, 22, 14.5), 21: (25, 62, 14.5)}
 
 
-def colours(path: Path) -> set[tuple[int, int, int]]:
-    with Image.open(path) as picture:
-        return {colour for _, colour in picture.convert("RGB").getcolors(1 << 24)}
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return store(tmp_path_factory.mktemp("whole") / "a", *scan(), PIR)
 
 
-def size_of(path: Path) -> tuple[int, int]:
-    with Image.open(path) as picture:
-        return picture.size
-
-
-def test_slices_stand_upright_with_faces_to_the_right():
-    """Sagittal rows run head to foot and columns back to front; coronal columns right to left."""
+def test_slices_hang_as_radiologists_read_them(tmp_path):
+    """Anterior is on the left of the sagittal slice, the patient's right on that of the coronal."""
     image, label, points = scan()
-    image[:5] = 3000  # index 0 of a P axis lies in front
-    image[:, :, :3] = 2000  # index 0 of an R axis lies on the patient's left
-    sagittal, coronal = panels(image, label, PIR, points)
+    image[:5] = 900  # index 0 of a P axis lies in front
+    image[:, :, :3] = 700  # index 0 of an R axis lies on the patient's left
+    reader = ScanReader(store(tmp_path / "a", image, label, points, PIR))
+    sagittal, coronal = along_spine(reader, places(reader))
     assert sagittal.grey.shape == (90, 60)
     assert coronal.grey.shape == (90, 30)
-    assert (sagittal.grey[:, -5:] == 3000).all()
-    assert (coronal.grey[:, -3:] == 2000).all()
-    assert sagittal.points[20] == pytest.approx((34, 22))
+    assert (sagittal.grey[:, :5] == 900).all()
+    assert (coronal.grey[:, -3:] == 700).all()
+    assert (sagittal.sides, coronal.sides, sagittal.ends) == (("A", "P"), ("R", "L"), ("S", "I"))
+    assert sagittal.points[20] == pytest.approx((25, 22))
     assert (sagittal.size_mm, coronal.size_mm) == ((60, 90), (60, 90))
 
 
-@pytest.mark.parametrize("codes", ["RAS", "LPS", "ASR"])
-def test_orientation_of_the_volume_does_not_change_the_picture(tmp_path, codes):
-    """A reoriented scan gives the same PNG."""
+def test_planes_of_an_array_hang_the_same_way():
+    """In the axial plane anterior is above and the patient's right on the left."""
+    image = np.zeros(SHAPE)
+    image[:5], image[:, :5], image[:, :, :3] = 1, 2, 3  # in front; above; on the patient's left
+    sagittal, coronal, axial = middle_planes(image, None, PIR, None)
+    assert (sagittal.grey[-1, 0], sagittal.grey[0, -1]) == (1, 2)
+    assert (coronal.grey[0, 0], coronal.grey[-1, -1]) == (2, 3)
+    assert (axial.grey[0, 0], axial.grey[-1, -1]) == (1, 3)
+    assert (axial.sides, axial.ends) == (("R", "L"), ("A", "P"))
+
+
+@pytest.mark.parametrize("codes", ["RAS", "ASR"])
+def test_orientation_of_the_volume_does_not_change_the_picture(whole, tmp_path, codes):
+    """A reoriented scan gives the same picture."""
     image, label, points = scan()
     axes = AxisMap.between(PIR, codes)
-    turned = {key: axes.points(point, SHAPE) for key, point in points.items()}
-    one = preview_png(image, label, PIR, points, tmp_path / "1.png", scan_id="a", release="r")
-    two = preview_png(
-        axes.apply(image), axes.apply(label), axes.affine(PIR, SHAPE), turned,
-        tmp_path / "2.png", scan_id="a", release="r",
-    )  # fmt: skip
-    assert one.read_bytes() == two.read_bytes()
+    turned = {key: tuple(axes.points(point, SHAPE)) for key, point in points.items()}
+    other = store(
+        tmp_path / "b", axes.apply(image), axes.apply(label), turned, axes.affine(PIR, SHAPE)
+    )
+    one, two = (np.asarray(draw_preview(subject(path))) for path in (whole, other))
+    assert np.array_equal(one, two)
 
 
-def test_slices_follow_the_spine():
-    """Where bodies lie apart from left to right, the sagittal slice passes through each of them."""
+def test_slices_follow_the_spine(tmp_path):
+    """Where bodies lie apart from left to right, both slices pass through each of them."""
     label = np.zeros((60, 90, 60), dtype=np.uint8)
     label[10:40, 5:35, 5:20] = 20
     label[10:40, 50:85, 40:55] = 21
-    points = {20: (25, 20, 12), 21: (25, 67, 47)}
-    sagittal, _ = panels(label, label, np.diag([-1.0, -1.0, -1.0, 1.0]) @ np.eye(4), {})
-    assert sagittal.grey.ndim == 2
-    sagittal, coronal = panels(label, label, PIR, points)
-    assert {20, 21} <= set(np.unique(sagittal.label))
-    assert {20, 21} <= set(np.unique(coronal.label))
+    reader = ScanReader(store(tmp_path / "a", label, label, {20: (25, 20, 12), 21: (25, 67, 47)}))
+    for part in along_spine(reader, places(reader)):
+        assert {20, 21} <= set(np.unique(part.label))
 
 
-def test_aspect_ratio_comes_from_the_voxel_size(tmp_path):
-    """A volume of 2 mm slices is drawn as wide as it is: 60 mm beside 60 mm, 90 mm high."""
-    image = np.full(SHAPE, 1000, dtype=np.int16)
-    path = preview_png(image, None, PIR, {}, tmp_path / "p.png", scan_id="a", release="r")
-    with Image.open(path) as picture:
-        white = np.asarray(picture.convert("L")) == 255
-    widths, height = np.diff(np.flatnonzero(np.diff(white[200]))), white[:, 400].sum()
-    assert list(widths[::2]) == [573, 573]  # between them the space for the names
-    assert height == 860
+def test_a_wide_field_of_view_is_cut_down_to_the_spine(tmp_path):
+    """Slices show 80 mm beside the spine, with mask and centroids in their places."""
+    label = np.zeros((300, 40, 250), dtype=np.uint8)
+    label[140:160, 10:30, 110:140] = 20
+    reader = ScanReader(store(tmp_path / "a", label, label, {20: (150, 20, 125)}))
+    for part in along_spine(reader, places(reader)):
+        assert part.grey.shape == (40, 161)
+        assert part.points[20] == pytest.approx((80, 20))
+        assert part.label[20, 80] == 20
 
 
-def test_each_level_is_drawn_in_its_colour(tmp_path):
-    """Mask contours and centroids have the level's colour, and a scan without mask has none."""
+def test_a_centroid_outside_the_scan_is_no_reason_to_fail(tmp_path):
+    """A wrong centroid beyond each edge leaves the picture its size."""
     image, label, points = scan()
-    with_mask = preview_png(image, label, PIR, points, tmp_path / "1.png", scan_id="a", release="r")
-    without = preview_png(image, None, PIR, {}, tmp_path / "2.png", scan_id="a", release="r")
+    wrong = points | {19: (-500, -500, -500), 22: (900.0, 900.0, 900.0)}
+    picture = draw_preview(subject(store(tmp_path / "a", image, label, wrong, PIR)))
+    assert max(picture.size) < 1800
+
+
+def test_each_level_is_drawn_in_its_colour(whole, tmp_path):
+    """Outlines, names and centroids have the level's colour, and a scan without any has none."""
+    bare = store(tmp_path / "b", scan()[0], affine=PIR)
     wanted = {level_colour("L1"), level_colour("L2")}
-    assert wanted <= colours(with_mask)
-    assert not wanted & colours(without)
+    assert wanted <= colours(draw_preview(subject(whole)))
+    assert not wanted & colours(draw_preview(subject(bare)))
+
+
+def test_vertebrae_are_outlined_and_filled_only_on_request(whole):
+    """Without `fill`, grey values within a vertebra are those of the plain slice beside it."""
+    outlined, filled = (
+        np.asarray(draw_preview(subject(whole, fill=fill))).astype(int) for fill in (False, True)
+    )
+    grey = 127  # 400 HU in the bone window
+    bone = [(np.abs(picture - grey).max(axis=2) < 2).sum() for picture in (outlined, filled)]
+    assert bone[0] > 2.5 * bone[1] > 0  # three panels, and the plain one
+
+
+def test_a_level_without_centroid_is_named_and_said(whole, tmp_path):
+    """A mask alone is labelled too; the caption says which levels have no centroid."""
+    image, label, points = scan()
+    del points[21]
+    part = store(tmp_path / "b", image, label, points, PIR)
+    found = places(ScanReader(part))
+    assert (set(found.points), found.marked) == ({20, 21}, {20})
+    assert AMBER in colours(draw_preview(subject(part)))
+    assert AMBER not in colours(draw_preview(subject(whole)))
+
+
+@pytest.mark.parametrize("mark", ["1", "2", "3", "x"])
+def test_each_grade_stands_beside_its_level(whole, mark):
+    """A grade, or x, is written in its own colour, and only where a level has it."""
+    assert mark_colour(mark) in colours(draw_preview(subject(whole, marks={"L1": mark})))
+    assert mark_colour(mark) not in colours(draw_preview(subject(whole, marks={"T4": mark})))
 
 
 def test_colours_of_levels_are_distinct():
@@ -108,66 +150,56 @@ def test_colours_of_levels_are_distinct():
     assert min(colour.max() for colour in palette.values()) == 255  # legible on black
 
 
-def test_made_up_data_say_so(tmp_path):
-    """A preview of the phantom carries a warning that one of a release does not have."""
+def test_made_up_data_and_missing_grades_are_said(whole):
+    """A picture of the phantom, and one without a grading workbook, carry a warning."""
+    for options in ({"release": "phantom"}, {"marks": None}):
+        assert AMBER in colours(draw_preview(subject(whole, **options)))
+
+
+@pytest.mark.parametrize("lacks", ["mask", "centroids", "mask and centroids"])
+def test_the_caption_says_what_a_scan_lacks(tmp_path, lacks):
+    """A picture without mask, centroids or both is drawn, and carries a note."""
     image, label, points = scan()
-    amber = (255, 184, 77)
-    made_up = preview_png(
-        image, label, PIR, points, tmp_path / "1.png", scan_id="a", release="phantom"
-    )
-    real = preview_png(
-        image, label, PIR, points, tmp_path / "2.png", scan_id="a", release="verse19"
-    )
-    noted = preview_png(
+    part = store(
+        tmp_path / "a",
         image,
-        label,
+        None if "mask" in lacks else label,
+        {} if "centroids" in lacks else points,
         PIR,
-        points,
-        tmp_path / "3.png",
-        scan_id="a",
-        release="verse19",
-        note="painted",
     )
-    found = [amber in colours(path) for path in (made_up, real, noted)]
-    assert found == [True, False, True]
+    assert AMBER in colours(draw_preview(subject(part)))
 
 
-@pytest.mark.parametrize("has_mask", [True, False])
-@pytest.mark.parametrize("has_points", [True, False])
-def test_the_caption_says_what_a_scan_lacks(tmp_path, *, has_mask, has_points):
-    """A picture without mask, centroids or both carries a note, and a whole one does not."""
-    image, label, points = scan()
-    given = (label if has_mask else None, PIR, points if has_points else {})
-
-    path = preview_png(image, *given, tmp_path / "p.png", scan_id="a", release="verse19")
-
-    assert ((255, 184, 77) in colours(path)) is not (has_mask and has_points)
+@pytest.mark.parametrize("shape", [(400, 60, 30), (40, 800, 20), (1, 1, 1), (3, 200, 3)])
+def test_the_picture_is_limited_in_size(tmp_path, shape):
+    """A wide, a long and a tiny field of view end up between 600 and 1800 pixels wide."""
+    part = store(tmp_path / "a", np.zeros(shape), affine=PIR)
+    width, height = draw_preview(subject(part)).size
+    assert 600 <= width <= 1800
+    assert height <= 1040
 
 
-def test_missing_centroids_and_nan_are_no_reason_to_fail(tmp_path):
-    """Without centroids the slices follow the mask; a centroid of NaN is left out."""
-    image, label, _ = scan()
-    for points in ({}, {20: (np.nan, 1.0, 2.0)}):
-        path = preview_png(image, label, PIR, points, tmp_path / "p.png", scan_id="a", release="r")
-        assert size_of(path)[0] > 500
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a.png", "PNG"), ("a.JPG", "JPEG"), ("a.jpeg", "JPEG"), ("a.webp", "WEBP"), ("a.pdf", None)],
+)
+def test_the_extension_is_the_format(tmp_path, name, kind):
+    """A picture is written in the format of its name, complete."""
+    write_picture(Image.new("RGB", (30, 20)), tmp_path / name)
+    if kind is None:
+        assert (tmp_path / name).read_bytes()[:5] == b"%PDF-"
+        return
+    with Image.open(tmp_path / name) as picture:
+        picture.load()
+        assert (picture.format, picture.size) == (kind, (30, 20))
 
 
-def test_arrays_that_do_not_fit_are_refused(tmp_path):
-    """A mask of another shape is a usage error, and no file is written."""
-    image, label, points = scan()
-    with pytest.raises(UsageError, match="one shape"):
-        preview_png(image, label[1:], PIR, points, tmp_path / "p.png", scan_id="a", release="r")
+@pytest.mark.parametrize("name", ["a.tiff", "a", "a.png.gz"])
+def test_other_extensions_are_refused(tmp_path, name):
+    """A name without one of the known extensions is a usage error that lists them."""
+    with pytest.raises(UsageError, match=r"\.jpg, \.pdf, \.png, \.webp"):
+        write_picture(Image.new("RGB", (30, 20)), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_picture_is_limited_in_size(tmp_path):
-    """A wide and a long field of view both end up under 1400 x 1000 pixels."""
-    for shape in ((400, 60, 30), (40, 800, 20)):
-        image = np.zeros(shape, dtype=np.int16)
-        path = preview_png(image, None, PIR, {}, tmp_path / "p.png", scan_id="a", release="r")
-        width, height = size_of(path)
-        assert width <= 1400
-        assert height <= 1000
 
 
 def test_real_masks_are_drawn(shared, tmp_path):
@@ -175,9 +207,6 @@ def test_real_masks_are_drawn(shared, tmp_path):
     found = shared / "data/verse19/dataset-verse19training/derivatives/sub-verse004"
     mask = read_mask(found / "sub-verse004_seg-vert_msk.nii.gz", name="verse004")
     ct = phantom.paint_ct(mask.array, mask.affine, seed=0)
-    path = preview_png(
-        ct, mask.array, mask.affine, {}, tmp_path / "p.png", scan_id="verse004", release="verse19"
-    )
-    seen = colours(path)
+    part = store(tmp_path / "a", ct, mask.array, {}, mask.affine)
     names = ("T9", "T10", "T11", "T12", "L1", "L2", "L3", "L4", "L5")
-    assert {level_colour(name) for name in names} <= seen
+    assert {level_colour(name) for name in names} <= colours(draw_preview(subject(part)))

@@ -73,12 +73,7 @@ def build(
             **opt.one_of("lz4", "zstd", "none"),
         ),
     ] = "lz4",
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", parser=opt.number(int, 1), help="Processes. Default: one a core."
-        ),
-    ] = None,
+    workers: opt.Workers = None,
     dask: Annotated[
         str | None,
         typer.Option(

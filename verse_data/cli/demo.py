@@ -1,4 +1,4 @@
-"""``verse-data preview | demo``: a picture of one scan, and every step on made-up data."""
+"""``verse-data demo``: every step on made-up data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 import verse_data as vd
 from verse_data import config, progress
 from verse_data.cli import options as opt
-from verse_data.cli.common import print_facts, print_json, print_table
+from verse_data.cli.common import print_facts, print_table
 from verse_data.errors import counted
 
 if TYPE_CHECKING:
@@ -24,45 +24,6 @@ _CHECKED: Final = 12
 """Number of patches that the network is evaluated on."""
 
 app = typer.Typer()
-
-
-@app.command()
-def preview(
-    release: opt.Release,
-    scan_id: opt.Scan,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="The PNG. Default: SCAN.png here."),
-    ] = None,
-    *,
-    version: opt.Version = None,
-    root: opt.Root = None,
-    offline: opt.Offline = None,
-    as_json: opt.Json = False,
-) -> None:
-    """Draw a scan: sagittal and coronal slice along the spine, with mask and centroids."""
-    opened = vd.open_release(release, version=version, root=root, offline=offline)
-    path = _draw(opened, scan_id, out or Path(f"{scan_id}.png"))
-    if as_json:
-        print_json(
-            {"release": release, "version": opened.version, "scan_id": scan_id, "path": path}
-        )
-    else:
-        sys.stdout.write(f"{path}\n")
-
-
-def _draw(release: Release, scan_id: str, path: Path) -> Path:
-    """Fetch and convert a scan if needed, draw it as stored, and return `path`."""
-    from verse_data.spine.geometry import Box
-    from verse_data.views.preview import preview_png
-    from verse_data.volumes.reader import ScanReader
-
-    release.fetch([scan_id], roles=("ct", "mask", "centroids"))
-    reader = ScanReader(release.build_cache([scan_id])[scan_id])
-    image, label = reader.read(Box.whole(reader.shape), label=reader.has_label)
-    return preview_png(
-        image, label, reader.affine, reader.centroids, path, scan_id=scan_id, release=release.name
-    )
 
 
 @app.command()
@@ -109,7 +70,8 @@ def run_demo(root: Path | None, *, steps: int = 40, **phantom: Any) -> None:
     _say("6  A small 3-D network, trained on patches of the served scans")
     _train(root, steps)
     _say("7  A picture of the first scan")
-    picture = _draw(release, sample["scan_id"], folder / "preview.png")
+    picture = folder / "preview.png"
+    release.previews({sample["scan_id"]: picture})
     _say(f"Done in {time.perf_counter() - start:.0f} s. Where everything is:")
     places = {
         "picture": picture,

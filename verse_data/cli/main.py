@@ -21,6 +21,7 @@ from verse_data.cli import (
     doctor,
     evaluate,
     predictions,
+    preview,
     provenance,
     release,
     report,
@@ -43,7 +44,18 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain text: it wraps in narrow terminals, where tables cut words
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _part in (release, tables, report, cache, demo, predictions, evaluate, provenance, doctor):
+for _part in (
+    release,
+    tables,
+    report,
+    cache,
+    preview,
+    demo,
+    predictions,
+    evaluate,
+    provenance,
+    doctor,
+):
     app.add_typer(_part.app)
 
 

@@ -163,7 +163,12 @@ Release = Annotated[
 _SCAN = typer.Argument(
     help="A scan id, such as verse004.", metavar="SCAN", autocompletion=_completer(_scans)
 )
-Scan = Annotated[str, _SCAN]
+SeveralScans = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Scan ids, such as verse004.", metavar="SCAN...", autocompletion=_completer(_scans)
+    ),
+]
 ScanOrAll = Annotated[str | None, _SCAN]
 Table = Annotated[
     str, typer.Argument(help=f"{', '.join(ALL_TABLES)}.", metavar="TABLE", **one_of(*ALL_TABLES))
@@ -196,6 +201,10 @@ Offline = Annotated[
     typer.Option(
         "--offline/--online", help="Forbid or allow the network. Default: VERSE_DATA_OFFLINE."
     ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(metavar="N", parser=number(int, 1), help="Processes. Default: one a core."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing but JSON, to stdout.")]
 Splits = Annotated[list[Any] | None, _several("SPLIT", "training, validation or test", *SPLITS)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from verse_data.training.samples import (
     named,
     ordinary_tensors,
     position,
+    shown,
     volumes,
 )
 from verse_data.training.scans import LeftOut, OrientedScan, ScanColumns, ServedScan, open_scan
@@ -33,6 +34,7 @@ from verse_data.volumes.reader import Empty, fresh
 
 if TYPE_CHECKING:
     import pandas as pd
+    from PIL.Image import Image
 
 Transform = Callable[[Any], Any]
 
@@ -254,6 +256,40 @@ class ServedDataset(EpochDataset):
         """Return the name of sample `index` of `epoch` in errors."""
         scan_id = self.scans.scan_id[self.scan_number(epoch, index)]
         return f"{scan_id}, {self.unit} sample {index} of epoch {epoch}"
+
+    def plot(self, indices: Iterable[int] | None = None) -> Image:
+        """Draw samples as they are served, after the transform: three planes with labels outlined.
+
+        Each is cut through the centroid nearest to its middle, or through the middle.
+
+        Parameters
+        ----------
+        indices : iterable of int, optional
+            Samples of the current epoch. Default: the first six.
+
+        Returns
+        -------
+        PIL.Image.Image
+            An RGB picture, which notebooks show; its method ``save`` writes it.
+
+        Raises
+        ------
+        UsageError
+            If there are no indices, or a sample is no dict with ``image`` (C, X, Y, Z) and
+            ``affine``.
+        """
+        from verse_data.views.contact_sheet import draw_samples
+
+        chosen = list(range(len(self))[:6] if indices is None else indices)
+        if not chosen:
+            raise UsageError("There is no sample to draw: give the indices of some.")
+        given = json.loads(self._given)
+        release = " ".join(str(given[key]) for key in ("release", "version") if key in given)
+        return draw_samples(
+            [shown(self[i], i) for i in chosen],
+            "  ·  ".join(filter(None, [type(self).__name__, release])),
+            is_phantom="phantom" in release.split(),
+        )
 
     def sampler(self, **options: Any) -> EpochSampler:
         """Return an :class:`~verse_data.training.sampler.EpochSampler` over this dataset."""

@@ -30,7 +30,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,9 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 from verse_data.errors import SampleError, UsageError, VerseDataError
 from verse_data.spine.geometry import Affine, Box, apply_affine, voxel_sizes
 from verse_data.spine.levels import LEVELS
+
+if TYPE_CHECKING:
+    from verse_data.views.contact_sheet import Shown
 
 Sample = dict[str, Any]
 
@@ -112,6 +115,40 @@ def centroid_voxels(sample: Mapping[str, Any]) -> dict[str, tuple[float, float, 
         for level, (x, y, z) in zip(LEVELS, points, strict=True)
         if not np.isnan(x)
     }
+
+
+def shown(sample: Any, index: int) -> Shown:
+    """Return what is drawn of a sample: arrays of its first channel, and its names."""
+    from verse_data.views.contact_sheet import Shown
+
+    keys = sample if isinstance(sample, Mapping) else {}
+    image = torch.as_tensor(keys.get("image", 0)).detach().cpu().numpy()
+    if image.ndim != 4 or not image.size or "affine" not in keys:
+        what = f"image {image.shape}" if "image" in keys else f"a {type(sample).__name__}"
+        raise UsageError(
+            f"Sample {index} cannot be drawn: plot takes a dict with image (C, X, Y, Z) and affine, and "
+            f"the transform returned {what}. Plot the dataset without transform=."
+        )
+    label = keys.get("label")
+    if label is not None:
+        label = torch.as_tensor(label).detach().cpu().numpy()[0]
+        if label.max() == 1 and "vertebra_label" in keys:  # 1 is the vertebra, and not C1
+            label = label * int(keys["vertebra_label"])
+    points = list(centroid_voxels(sample).values()) if "centroids" in keys else []
+    middle, end = (np.array(image.shape[1:]) - 1) / 2, np.array(image.shape[1:]) - 0.5
+    inside = [np.array(p) for p in points if np.all(np.array(p) >= -0.5) and np.all(p <= end)]
+    facts = [str(keys[name]) for name in ("level", "scan_id") if name in keys]
+    grade = int(keys.get("grade", -1))
+    return Shown(
+        image=image[0],
+        label=label,
+        affine=np.asarray(keys["affine"], dtype=np.float64),
+        at=min(inside, key=lambda p: float(np.linalg.norm(p - middle)), default=None),
+        lines=[
+            "  ".join([str(index), *facts[:-1], f"grade {grade}" * (grade >= 0)]),
+            "  ".join([*facts[-1:], " x ".join(map(str, image.shape[1:])) + " voxels"]),
+        ],
+    )
 
 
 def named(place: str, error: BaseException) -> VerseDataError:

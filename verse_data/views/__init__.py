@@ -1,1 +1,1 @@
-"""Pictures for people: previews of scans."""
+"""Pictures for people: scans, vertebrae, samples."""

@@ -1,226 +1,189 @@
-"""One scan as a picture: sagittal and coronal slice along the spine, mask and centroids on top.
+"""One scan as a picture: sagittal and coronal slice along the spine, plain and with its mask.
 
-In the style of the snapshots that VerSe publishes: vertebrae in colour, level names in the colour of
-their mask, both slices at one scale. Drawn with Pillow only.
+Drawn with Pillow only, from the scan's store.
 """
 
 from __future__ import annotations
 
-import colorsys
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+import pandas as pd
+from PIL import Image, ImageDraw
 
-from verse_data.errors import UsageError
-from verse_data.files import write_file
-from verse_data.spine import levels
-from verse_data.spine.geometry import AxisMap, voxel_sizes
+from verse_data.errors import FILE_FAULTS, VerseDataError
+from verse_data.problems import raise_faults
+from verse_data.progress import Progress, silent
+from verse_data.spine.geometry import voxel_sizes
+from verse_data.spine.levels import LEVEL_OF_LABEL
+from verse_data.views.drawing import (
+    AMBER,
+    FAINT,
+    INK,
+    PAPER,
+    PHANTOM_NOTE,
+    WINDOW,
+    draw_slice,
+    fitted,
+    label_colour,
+    mark_colour,
+    mark_edges,
+    wrapped,
+    write,
+    write_picture,
+)
+from verse_data.views.slices import Places, Slice, along_spine, places
+from verse_data.volumes.build import in_processes
+from verse_data.volumes.reader import ScanReader
 
-Colour = tuple[int, int, int]
-_WINDOW_HU: Final = (-200.0, 1000.0)
 _MAX_HEIGHT: Final = 860
-_MAX_WIDTH: Final = 620  # of one panel
+_MAX_WIDTH: Final = 1500  # of all panels
+_MAX_SCALE: Final = 8.0  # pixels a millimetre, for scans of a few voxels
+_MIN_WIDTH: Final = 600  # of the picture, for its caption
 _MARGIN: Final = 20
-_GUTTER: Final = 58
-_CAPTION: Final = 100
-_OPACITY: Final = 0.42
-_INK: Final[Colour] = (232, 232, 232)
-_FAINT: Final[Colour] = (160, 160, 160)
-_WARNING: Final[Colour] = (255, 184, 77)
-_PAPER: Final[Colour] = (0, 0, 0)
-_GOLDEN_TURN: Final = 0.381966  # gives neighbours on the spine distant hues
-PHANTOM_NOTE: Final = "phantom, not a patient"
+_GAP: Final = 12
+_NAMES: Final = 78  # the column of names and marks beside a panel
+_LINE: Final = 22
+_WORTH_A_PROCESS: Final = 4
+"""Pictures that take about as long as it takes to start a process."""
 
 
-def level_colour(level: str | None) -> Colour:
-    """Return the RGB colour of a level, the same in every picture; faint grey without a level."""
-    if level is None:
-        return _FAINT
-    place = levels.position(level)
-    hue = (place * _GOLDEN_TURN) % 1.0
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.62 if place % 2 else 0.78, 1.0)
-    return (round(red * 255), round(green * 255), round(blue * 255))
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What a preview shows: a store, the release and version that it is of, and its marks.
 
-
-def preview_png(
-    image: npt.NDArray[Any],
-    label: npt.NDArray[Any] | None,
-    affine: npt.ArrayLike,
-    centroids: Mapping[int, npt.ArrayLike],
-    path: Path,
-    *,
-    scan_id: str,
-    release: str,
-    note: str | None = None,
-) -> Path:
-    """Write a PNG of one scan, atomically.
-
-    Image and label have the same shape (X, Y, Z) in any orientation. The slices follow the centroids
-    (voxel indices) along the spine, or without them the mask, or else are in the middle of the
-    volume. `note` is a warning in the caption; by default, the release ``phantom`` gets one that it
-    is no patient. The caption also says which of mask and centroids there are none of.
+    `marks` maps a level to its grade, ``x`` or ``?``; levels that it lacks were not assessed. None
+    means that no grades are here.
     """
-    if image.ndim != 3 or (label is not None and label.shape != image.shape):
-        other = None if label is None else label.shape
-        raise UsageError(
-            f"A preview needs image and label of one shape (X, Y, Z): {image.shape}, {other}."
-        )
-    if release == "phantom":
-        note = note or PHANTOM_NOTE
-    mask = np.zeros(image.shape, dtype=np.uint8) if label is None else label
-    lacks = ["no mask"] * (label is None) + ["no centroids"] * (not centroids)
-    place = "in the middle" if len(lacks) == 2 else "along the spine"
-    notes = (f"cut {place}", ", ".join(filter(None, [note, *lacks])))
-    stream = io.BytesIO()
-    picture = _compose(panels(image, mask, affine, centroids), scan_id, release, *notes)
-    picture.save(stream, format="PNG", optimize=True)
-    write_file(path, stream.getvalue())
-    return path
+
+    store: Path
+    release: str
+    version: str
+    marks: Mapping[str, str] | None = None
+    fill: bool = False
+
+    def mark(self, label: int) -> str:
+        """Return what is written beside a level."""
+        if self.marks is None:
+            return ""
+        return self.marks.get(LEVEL_OF_LABEL.get(label, ""), "?")
 
 
-@dataclass(frozen=True)
-class Panel:
-    """An upright slice: HU and labels (rows from head to foot); centroids map label to (column, row)."""
-
-    grey: npt.NDArray[Any]
-    label: npt.NDArray[Any]
-    points: Mapping[int, tuple[float, float]]
-    pixel_mm: tuple[float, float]  # width, height
-    sides: tuple[str, str]  # directions of the left and the right edge, such as ("R", "L")
-
-    @property
-    def size_mm(self) -> tuple[float, float]:
-        """Extent from left to right, and from head to foot."""
-        rows, columns = self.grey.shape
-        return columns * self.pixel_mm[0], rows * self.pixel_mm[1]
+def marks_of(rows: pd.DataFrame) -> list[str]:
+    """Return the grade of each row of vertebrae, ``x`` for foreign material, or ``?``."""
+    graded = zip(rows["grade"], rows["foreign_material"].fillna(value=False), strict=True)
+    return ["x" if is_foreign else "?" if pd.isna(g) else str(g) for g, is_foreign in graded]
 
 
-def panels(
-    image: npt.NDArray[Any],
-    mask: npt.NDArray[Any],
-    affine: npt.ArrayLike,
-    centroids: Mapping[int, npt.ArrayLike],
-) -> tuple[Panel, Panel]:
-    """Cut both slices along the curve through the centroids: sagittal, and coronal from the front."""
-    axes = AxisMap.between(affine, "LAI")  # right to left, back to front, head to foot
-    shape = (image.shape[0], image.shape[1], image.shape[2])
-    volume, labels = axes.apply(image), axes.apply(mask)
-    size_x, size_y, size_z = voxel_sizes(axes.affine(affine, shape))
-    points = {label: axes.points(point, shape) for label, point in centroids.items()}
-    points = {label: point for label, point in points.items() if np.isfinite(point).all()}
-    found = list(points.values()) or _bodies(labels, size_y) or [np.array(volume.shape) / 2]
-    path = np.array(sorted(found, key=lambda point: float(point[2])))
-    rows = np.arange(volume.shape[2])
-    x, y = (
-        np.rint(np.interp(rows, path[:, 2], path[:, axis]))
-        .clip(0, volume.shape[axis] - 1)
-        .astype(int)
-        for axis in (0, 1)
-    )
-    sagittal = {label: (point[1], point[2]) for label, point in points.items()}
-    coronal = {label: (point[0], point[2]) for label, point in points.items()}
-    return (
-        Panel(volume[x, :, rows], labels[x, :, rows], sagittal, (size_y, size_z), ("P", "A")),
-        Panel(volume[:, y, rows].T, labels[:, y, rows].T, coronal, (size_x, size_z), ("R", "L")),
-    )
-
-
-def _bodies(labels: npt.NDArray[Any], size_y: float) -> list[npt.NDArray[np.float64]]:
-    """Estimate the centres of the vertebral bodies: 10 mm in front of each label's centre of mass."""
-    # The average distance of VerSe's centroids, which mark the body, from the centre of mass.
-    coarse = labels[::2, ::2, ::2]
-    front = np.array([0.0, 10 / size_y, 0.0])
-    return [
-        np.argwhere(coarse == label).mean(axis=0) * 2 + front
-        for label in np.unique(coarse[coarse > 0])
+def draw_preview(subject: Subject) -> Image.Image:
+    """Draw a scan: plain, then with outlines and names, then from the front; a caption below."""
+    reader = ScanReader(subject.store)
+    found = places(reader)
+    sagittal, coronal = along_spine(reader, found)
+    overlaid = bool(found.points)
+    parts = [(sagittal, False), *([(sagittal, True)] if overlaid else []), (coronal, overlaid)]
+    gaps = sum(_NAMES if named else _GAP for _, named in parts) + 2 * _MARGIN
+    wide = sum(part.size_mm[0] for part, _ in parts)
+    scale = min(_MAX_HEIGHT / sagittal.size_mm[1], _MAX_WIDTH / wide, _MAX_SCALE)
+    drawn = [
+        draw_slice(part, scale, overlay=None if named else (), fill=subject.fill)
+        for part, named in parts
     ]
-
-
-def _compose(
-    parts: tuple[Panel, Panel], scan_id: str, release: str, cut: str, note: str
-) -> Image.Image:
-    """Arrange both panels at one scale side by side, with level names between and a caption below."""
-    high = parts[0].size_mm[1]
-    scale = min(_MAX_HEIGHT / high, _MAX_WIDTH / max(part.size_mm[0] for part in parts))
-    drawn = [_draw(part, scale) for part in parts]
-    width = 2 * _MARGIN + sum(_GUTTER + one.width for one in drawn)
-    bottom = _MARGIN + drawn[0].height
-    canvas = Image.new("RGB", (max(width, 560), bottom + _CAPTION), _PAPER)
+    width = max(sum(one.width for one in drawn) + gaps, _MIN_WIDTH)
+    texts = _caption(subject, reader, found)
+    lines = wrapped(texts[0], 15, width - 2 * _MARGIN)
+    notes = wrapped(texts[1], 15, width - 2 * _MARGIN)
+    below = _MARGIN + drawn[0].height
+    canvas = Image.new("RGB", (width, below + 62 + _LINE * (len(lines) + len(notes))), PAPER)
     pen = ImageDraw.Draw(canvas)
-    left = _MARGIN + _GUTTER
-    for part, one in zip(parts, drawn, strict=True):
-        _names(pen, part, scale, right=left - 14)
+    left = _MARGIN
+    for (part, named), one in zip(parts, drawn, strict=True):
+        left += _NAMES if named else _GAP * (left > _MARGIN)
+        if named:
+            _write_names(pen, part, scale, subject, right=left - 10)
+        mark_edges(one, part)
         canvas.paste(one, (left, _MARGIN))
-        style: dict[str, Any] = {"stroke_width": 2, "stroke_fill": _PAPER}
-        _write(pen, (left + 6, _MARGIN + 6), part.sides[0], 18, anchor="la", **style)
         left += one.width
-        _write(pen, (left - 6, _MARGIN + 6), part.sides[1], 18, anchor="ra", **style)
-        left += _GUTTER
-    _scale_bar(pen, scale, right=canvas.width - _MARGIN, bottom=bottom + 26)
-    _write(pen, (_MARGIN, bottom + 14), f"{scan_id}  ·  {release}", 20)
-    _write(pen, (_MARGIN, bottom + 43), f"sagittal and coronal, {cut}", 15, fill=_FAINT)
-    _write(pen, (_MARGIN, bottom + 64), note, 17, fill=_WARNING)
+    _scale_bar(pen, scale, right=width - _MARGIN, bottom=below + 24)
+    title = f"{reader.scan_id}  ·  {subject.release} {subject.version}"
+    write(pen, (_MARGIN, below + 12), fitted(title, 20, width - 150 - 50 * min(scale, 5.0)), 20)
+    for number, text in enumerate(lines + notes):
+        style = {"fill": FAINT if number < len(lines) else AMBER}
+        write(pen, (_MARGIN, below + 44 + _LINE * number), text, 15, **style)
     return canvas
 
 
-def _draw(panel: Panel, scale: float) -> Image.Image:
-    """Draw one slice with its overlay, contours and centroids, `scale` pixels a millimetre."""
-    wide, high = (max(1, round(extent * scale)) for extent in panel.size_mm)
-    low, top = _WINDOW_HU
-    grey = np.clip((panel.grey.astype(np.float32) - low) / (top - low), 0, 1) * 255
-    base = Image.fromarray(grey.astype(np.uint8)).resize((wide, high), Image.Resampling.BICUBIC)
-    picture = np.repeat(np.asarray(base, dtype=np.float32)[:, :, None], 3, axis=2)
-    for value in np.unique(panel.label[panel.label > 0]):
-        colour = np.array(level_colour(levels.LEVEL_OF_LABEL.get(int(value))), dtype=np.float32)
-        # Resized as grey values with a threshold at half, for smoother edges than nearest.
-        mask = Image.fromarray(np.where(panel.label == value, 255, 0).astype(np.uint8))
-        inside = np.asarray(mask.resize((wide, high), Image.Resampling.BILINEAR)) > 127
-        picture[inside] = (1 - _OPACITY) * picture[inside] + _OPACITY * colour
-        picture[inside & ~_shrunk(inside)] = colour
-    canvas = Image.fromarray(picture.astype(np.uint8))
-    pen = ImageDraw.Draw(canvas)
-    rows, columns = panel.grey.shape
-    for value, (column, row) in panel.points.items():
-        x, y = (column + 0.5) * wide / columns, (row + 0.5) * high / rows
-        fill = level_colour(levels.LEVEL_OF_LABEL.get(value))
-        pen.circle((x, y), 4, fill=fill, outline=_PAPER)
-    return canvas
+def _caption(subject: Subject, reader: ScanReader, found: Places) -> tuple[list[str], list[str]]:
+    """Return the facts and the warnings below a picture."""
+    sizes = " x ".join(f"{size:.3g}" for size in voxel_sizes(reader.affine))
+    cut = "cut along the spine" if found.points else "cut in the middle of the scan"
+    facts = [WINDOW, f"voxels {sizes} mm (R-L, A-P, S-I)", cut]
+    if subject.marks is not None and found.points:
+        facts.append("beside a level: Genant grade, x foreign material, ? not assessed")
+    notes = [PHANTOM_NOTE] if subject.release == "phantom" else []
+    if not reader.has_label:
+        notes.append("no mask")
+    elif not reader.labels:
+        notes.append("the mask is empty")
+    if not found.marked:
+        notes.append("no centroids")
+    elif guessed := sorted(found.points.keys() - found.marked):
+        names = ", ".join(LEVEL_OF_LABEL.get(label, str(label)) for label in guessed)
+        notes.append(f"no centroid: {names}")
+    if subject.marks is None:
+        notes.append("no grades here")
+    return facts, notes
 
 
-def _shrunk(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Erode a region by one pixel."""
-    core = inside.copy()
-    for smaller, larger in ((core, inside), (core.T, inside.T)):
-        smaller[1:] &= larger[:-1]
-        smaller[:-1] &= larger[1:]
-    return core
-
-
-def _write(
-    pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: int, **style: Any
+def _write_names(
+    pen: ImageDraw.ImageDraw, part: Slice, scale: float, subject: Subject, *, right: int
 ) -> None:
-    pen.text(place, text, font=ImageFont.load_default(size), **{"fill": _INK, **style})
-
-
-def _names(pen: ImageDraw.ImageDraw, panel: Panel, scale: float, *, right: int) -> None:
-    """Write each level's name at the height of its centroid, without overlaps."""
+    """Write each level and its mark at the height of its centroid, without overlaps."""
     y = float("-inf")
-    for value, (_, row) in sorted(panel.points.items(), key=lambda item: item[1][1]):
-        y = max(_MARGIN + (row + 0.5) * panel.pixel_mm[1] * scale, y + 20)
-        level = levels.LEVEL_OF_LABEL.get(value)
-        _write(pen, (right, y), level or str(value), 20, fill=level_colour(level), anchor="rm")
+    points = part.points or {}
+    for label, (_, row) in sorted(points.items(), key=lambda item: item[1][1]):
+        inside = min(max(row + 0.5, 0.0), len(part.grey))  # a wrong centroid may lie outside
+        y = max(_MARGIN + inside * part.pixel_mm[1] * scale, y + 20)
+        name = LEVEL_OF_LABEL.get(label, str(label))
+        write(pen, (right - 22, y), name, 19, fill=label_colour(label), anchor="rm")
+        mark = subject.mark(label)
+        write(pen, (right, y), mark, 19, fill=mark_colour(mark), anchor="rm")
 
 
 def _scale_bar(pen: ImageDraw.ImageDraw, scale: float, *, right: int, bottom: int) -> None:
     length = 50 if scale < 5 else 20
     left = right - round(length * scale)
-    pen.line((left, bottom, right, bottom), fill=_INK, width=3)
+    pen.line((left, bottom, right, bottom), fill=INK, width=3)
     for x in (left, right):
-        pen.line((x, bottom - 5, x, bottom + 5), fill=_INK, width=2)
-    _write(pen, ((left + right) / 2, bottom + 10), f"{length} mm", 16, anchor="ma")
+        pen.line((x, bottom - 5, x, bottom + 5), fill=INK, width=2)
+    write(pen, (left - 10, bottom), f"{length} mm", 15, anchor="rm")
+
+
+def _write_one(task: tuple[Subject, Path]) -> VerseDataError | None:
+    """Draw and write one preview; return the error if its store is to blame."""
+    try:
+        write_picture(draw_preview(task[0]), task[1])
+    except FILE_FAULTS as error:
+        return error
+    return None
+
+
+def write_previews(
+    tasks: Mapping[Path, Subject], *, workers: int, progress: Progress = silent
+) -> None:
+    """Write a picture at each path, in as many processes; damaged stores are raised at the end."""
+    pairs = [(subject, path) for path, subject in tasks.items()]
+    faults = []
+    with progress("Drawing previews", len(pairs), "items") as advance:
+        processes = min(workers, len(pairs) // _WORTH_A_PROCESS)
+        done = (
+            in_processes(_write_one, pairs, workers=processes)
+            if processes > 1
+            else ((pair, _write_one(pair)) for pair in pairs)
+        )
+        for _, error in done:
+            faults += [error] if error else []
+            advance(1)
+    raise_faults(faults)

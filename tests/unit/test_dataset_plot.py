@@ -1,0 +1,80 @@
+"""``dataset.plot``: samples as they are served, in three planes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support import training as support
+from tests.support.pictures import colours
+from verse_data.errors import UsageError
+from verse_data.training import PatchDataset, ScanDataset, VertebraDataset
+from verse_data.training.transforms import Compose, MapLabels, Orient, Window
+from verse_data.views.drawing import level_colour
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> support.Made:
+    return support.make(tmp_path_factory.mktemp("scans"))
+
+
+def dataset(made: support.Made, unit: str, **options: Any) -> Any:
+    if unit == "scan":
+        return ScanDataset(made.scans, **options)
+    if unit == "patch":
+        return PatchDataset(made.scans, patch_size=24, **options)
+    return VertebraDataset(made.scans, made.table, **options)
+
+
+@pytest.mark.parametrize("unit", ["scan", "patch", "vertebra"])
+def test_samples_of_each_unit_are_drawn(made, unit):
+    """Every unit gives a picture, larger with more samples, the same each time."""
+    served = dataset(made, unit)
+    one, two = served.plot([0]), served.plot([0, 1])
+    assert (two.width, two.height) > (one.width, one.height)
+    assert np.array_equal(np.asarray(one), np.asarray(served.plot(iter([0]))))
+
+
+def test_the_vertebra_that_is_served_is_outlined(made):
+    """The crop of a vertebra shows its own level in its colour; without labels there is none."""
+    served = dataset(made, "vertebra")
+    level = served[0]["level"]
+    assert level_colour(level) in colours(served.plot([0]))
+    bare = dataset(made, "vertebra", label_mode="none")
+    assert level_colour(level) not in colours(bare.plot([0]))
+
+
+def test_orientation_does_not_change_how_a_sample_hangs(made):
+    """A crop served in other axes is drawn alike, and so is one that a transform turned."""
+    ras = np.asarray(dataset(made, "vertebra").plot([0]))
+    for options in ({"orientation": "PIR"}, {"transform": Orient("LAS")}):
+        assert np.array_equal(ras, np.asarray(dataset(made, "vertebra", **options).plot([0])))
+
+
+def test_scaled_values_and_mapped_labels_are_drawn(made):
+    """Images between 0 and 1 are not drawn black, and numbers that are no level have an outline."""
+    served = dataset(made, "vertebra", transform=Compose([Window(), MapLabels.consecutive()]))
+    assert np.asarray(served.plot([0]))[80:].max() > 128
+
+
+@pytest.mark.parametrize(
+    ("transform", "text"),
+    [
+        (lambda sample: sample["image"], "a Tensor"),
+        (lambda sample: {"image": sample["image"]}, "affine"),
+        (lambda sample: {**sample, "image": sample["image"][0, 0]}, "image"),
+    ],
+)
+def test_what_is_no_sample_is_refused(made, transform, text):
+    """What lacks a volume or its place is named, and the way to draw it without transform."""
+    with pytest.raises(UsageError, match=text) as refused:
+        dataset(made, "vertebra", transform=transform).plot([0])
+    assert "without transform=" in str(refused.value)
+
+
+def test_no_indices_are_refused(made):
+    """An empty selection is a usage error."""
+    with pytest.raises(UsageError, match="no sample"):
+        dataset(made, "scan").plot([])
