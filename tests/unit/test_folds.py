@@ -14,7 +14,6 @@ from support.catalogues import made_up_tables
 from verse_data.errors import IntegrityError, UsageError, ValidationFailed
 from verse_data.files import sha256_of_json
 from verse_data.spine.levels import region
-from verse_data.tables.findings import row_scan_id
 from verse_data.tables.folds import Folds, make_folds
 from verse_data.tables.grading import read_grading
 from verse_data.tables.splits import official_splits, subject_of_series
@@ -339,12 +338,12 @@ def test_real_workbook_is_divided_almost_evenly(shared: Path) -> None:
     workbook = shared / "data" / "verse19" / "ryai190138_AppendixE1.xlsx"
     rows = [graded.row for graded in read_grading(workbook).rows]
     scans = pd.DataFrame(
-        [(row_scan_id(row), row.subject_id, row.split) for row in rows],
+        [(row.scan_id, row.subject_id, row.split) for row in rows],
         columns=["scan_id", "subject_id", "split"],
     )
     vertebrae = pd.DataFrame(
         [
-            (row_scan_id(row), None if mark == "x" else mark, region(level), mark == "x")
+            (row.scan_id, None if mark == "x" else mark, region(level), mark == "x")
             for row in rows
             for level, mark in row.grades.items()
         ],

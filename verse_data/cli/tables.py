@@ -217,6 +217,7 @@ def report(
     from verse_data.releases.catalog import load_catalog
     from verse_data.tables import figures
     from verse_data.tables.grading import read_grading
+    from verse_data.tables.patients import read_patients
 
     entry = load_catalog(release)
     for path in filter(None, (workbook, patients)):
@@ -229,7 +230,7 @@ def report(
         grading, vertebrae = tables.grading, tables.vertebrae
     else:
         grading, vertebrae = read_grading(workbook, name=str(workbook)), None
-    known = figures.read_patients(patients) if patients else ()
+    known = read_patients(patients) if patients else ()
     made = figures.report(entry, grading=grading, vertebrae=vertebrae, patients=known)
     if as_json:
         print_json(made.as_json())
