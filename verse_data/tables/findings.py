@@ -228,14 +228,10 @@ def _list_findings(grading: Grading, index: Index) -> Iterator[Finding]:
     rows, file = {graded.scan_id: graded for graded in grading.rows}, grading.sheet.file
     for name, graded in rows.items():
         if name not in scans:
-            yield Finding(
-                rule="grading-without-scan",
-                scan_id=name,
-                subject_id=graded.row.subject_id,
-                file=file,
-                place=f"row {graded.number}",
-                message="the list of grades names this scan, and the release has no file of it",
-            )
+            message = "the list of grades names this scan, and the release has no file of it"
+            at: Any = {"scan_id": name, "subject_id": graded.row.subject_id, "file": file}
+            place = f"row {graded.number}"
+            yield Finding(rule="grading-without-scan", message=message, place=place, **at)
     for name, scan in scans.items():
         if name not in rows:
             message = "the list of grades has no line of this scan"
