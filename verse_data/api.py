@@ -18,13 +18,13 @@ from verse_data.errors import (
     did_you_mean,
     warn,
 )
-from verse_data.files import storage_errors
+from verse_data.files import digest_file, storage_errors
 from verse_data.grades import require_listed
 from verse_data.locks import key_lock
 from verse_data.problems import shown
 from verse_data.progress import Progress, default
 from verse_data.records.catalog import CatalogEntry
-from verse_data.records.lock import ReleaseLock, is_release_name
+from verse_data.records.lock import LockedFile, ReleaseLock, is_release_name
 from verse_data.records.names import SPLITS, Split
 from verse_data.release import PHANTOM, Release, write_phantom
 from verse_data.releases import catalog
@@ -35,6 +35,7 @@ from verse_data.releases.repository import Repository, repositories
 from verse_data.releases.siblings import clone
 from verse_data.releases.tree import check_series
 from verse_data.releases.tree import lock_tree as hash_tree
+from verse_data.tables.index import ABOUT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -581,9 +582,31 @@ def open_release(
     entry = catalog.load_catalog(name) if name in catalog.names() else None
     if not dataset.exists() and (make or name == PHANTOM):
         _make_release(dataset, entry, version, progress or default())
+    resolved = dataset.resolve(version)
     return Release(
-        dataset, version=dataset.resolve(version), config=settings, catalog=entry, progress=progress
+        dataset,
+        version=resolved,
+        config=settings,
+        catalog=entry or _own_entry(dataset, resolved),
+        progress=progress,
     )
+
+
+def _own_entry(dataset: Repository, version: str) -> CatalogEntry | None:
+    """Return what ``about.toml`` says of a release that the catalog lacks."""
+    file = dataset.lock(version).by_path.get(ABOUT)
+    if file is None:
+        return None
+    if dataset.has(file):
+        return catalog.parse_about(dataset.source(file).read(), release=dataset.name)
+    warn(
+        UserWarning(
+            f"{ABOUT} of {dataset.name} {version} (title, licence, citations) is not on this machine, "
+            f"and what it says is missing. Bring it: {command(dataset, 'get')}, or "
+            f"{command(dataset, 'adopt', ABOUT)}"
+        )
+    )
+    return None
 
 
 def _known_dataset(name: str, settings: config.Config) -> Repository:
@@ -698,13 +721,15 @@ def lock_tree(
     name: str,
     folder: str | os.PathLike[str],
     *,
+    about: str | os.PathLike[str] | None = None,
     root: Root = None,
     check: bool = True,
     progress: Progress | None = None,
 ) -> Release:
     """Make a release from files on this machine: check, hash, publish, copy.
 
-    Hidden files, and what systems leave in folders, are left out. Links are followed.
+    Hidden files, and what systems leave in folders, are left out. Links are followed. A list of
+    grades and ``patients.csv`` in the folder fill the tables.
 
     Parameters
     ----------
@@ -713,6 +738,9 @@ def lock_tree(
     folder : path
         One with ``rawdata/`` and ``derivatives/``, one that holds several such folders, or one in
         MICCAI's layout.
+    about : path, optional
+        TOML with title, licence, attribution and citations of these data, which becomes part of the
+        release as ``about.toml``. Default: the file of that name in `folder`, if there is one.
     root : path, optional
         As in :func:`open_release`.
     check : bool
@@ -728,7 +756,8 @@ def lock_tree(
     Raises
     ------
     UsageError
-        If `folder` is not a release, or contains no series of the published release `name`.
+        If `folder` is not a release, or contains no series of the published release `name`; or if
+        `about` is given for a published release, or beside another in `folder`.
     PathRefused, PermissionDenied
         If a name cannot be locked, a link leads nowhere or back, or something may not be read.
     ValidationFailed, VolumeCorrupt, NiftiRefused
@@ -744,12 +773,34 @@ def lock_tree(
     tree, show = Path(folder), progress or default()
     dataset = dataset_of(name, config.resolve(root=root))
     check_series(tree, name)
+    sources = [tree] if about is None else [tree, _own_about(Path(about), tree, name)]
+    own = sources[-1] / ABOUT if about is None else sources[-1]
+    if own.is_file() and name not in catalog.names():
+        catalog.parse_about(own.read_bytes(), release=name, name=str(own))
     lock = hash_tree(tree, release=name, progress=show)
     if check:
         check_tree(lock, tree, progress=show)
+    if about is not None:
+        listed = LockedFile(path=ABOUT, **vars(digest_file(own)))
+        files = {**lock.by_path, ABOUT: listed}
+        lock = lock.model_copy(update={"files": tuple(files[path] for path in sorted(files))})
     version = dataset.publish(lock)
-    dataset.adopt([tree], version, on_difference="refuse", progress=show)
+    dataset.adopt(sources, version, on_difference="refuse", progress=show)
     return open_release(name, version=version, root=root, progress=show)
+
+
+def _own_about(about: Path, tree: Path, name: str) -> Path:
+    """Return `about` if it can describe the release in `tree`."""
+    if name in catalog.names():
+        raise UsageError(
+            f"{name} is published: its licence and citations are known, and are not changed by "
+            f"{about}. Give data of your own a name of their own."
+        )
+    if not about.is_file():
+        raise UsageError(f"There is no file {about}. Give a TOML file with title and licence.")
+    if (there := tree / ABOUT).is_file() and there.read_bytes() != about.read_bytes():
+        raise UsageError(f"{there} says something else than {about}. Keep one of them.")
+    return about
 
 
 def lock_sibling(
@@ -793,6 +844,9 @@ def lock_sibling(
     UserWarning
         If the sibling has special remotes that were not enabled.
     """
-    dataset = dataset_of(name, config.resolve(root=root))
+    settings = config.resolve(root=root)
+    dataset = dataset_of(name, settings)
     clone(url, dataset.path)
+    if (about := dataset.lock(dataset.resolve()).by_path.get(ABOUT)) and not settings.offline:
+        dataset.fetch([about])  # a failure is told when it is opened
     return open_release(name, root=root, progress=progress)

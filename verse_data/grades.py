@@ -15,12 +15,14 @@ from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.names import parse_path
 from verse_data.records.source_file import SourceFile
+from verse_data.records.tables import LIST_COLUMNS
 from verse_data.releases.adopt import AdoptReport, check_sources
 from verse_data.releases.history import command, unless_newest
 from verse_data.releases.import_lock import NotNewest
 from verse_data.releases.repository import Repository
 from verse_data.releases.tree import walk
 from verse_data.tables.index import Index, index_scans
+from verse_data.tables.patients import FILLED
 
 _E1: Final = (
     "supplement E1 of Löffler et al. 2020, Radiology: Artificial Intelligence, "
@@ -91,8 +93,8 @@ class Workbook:
         files = {file.sha256: file.path for file in listed} or published
         name = shlex.quote([*files.values(), "WORKBOOK.xlsx"][0].rsplit("/", 1)[-1])
         origin = (
-            f"Bring grades as an .xlsx or .csv with the sheet and headings of {_E1}: a row for each "
-            f"series, a column for each level"
+            f"Bring grades as a .csv with a line for each vertebra ({', '.join(LIST_COLUMNS)}), or as "
+            f"an .xlsx or .csv with the sheet and headings of {_E1}"
         )
         if files.keys() & published.keys():
             origin = f"It is {_E1}; OSF does not have it. Download it there"
@@ -104,7 +106,8 @@ class Workbook:
 
         Without it these columns are empty, and so would be the answer to what is `asked`.
         """
-        needed = workbook_columns_of(columns)
+        filled = FILLED if self.index.patients else ()
+        needed = [name for name in workbook_columns_of(columns) if name not in filled]
         if needed and not self.is_here:
             raise ContentMissing(
                 f"{asked} needs {' and '.join(needed)}, which only the grading workbook holds. "

@@ -285,7 +285,8 @@ class Release:
         chosen = [
             item for name in self.known_scans(scan_ids) for item in self.series[name].files.items()
         ]
-        chosen += [("grading", file) for file in self.index.grading]
+        others = self.index.of_all if roles is None else self.index.grading
+        chosen += [("grading", file) for file in others]
         return [file for role, file in chosen if roles is None or role in roles]
 
     def fetch(
@@ -384,7 +385,7 @@ class Release:
         frozenset of str
             Paths within the release.
         """
-        for_all = {file.path for file in self.index.grading}
+        for_all = {file.path for file in self.index.of_all}
         return frozenset(
             file.path
             for file in files
@@ -583,7 +584,7 @@ class Release:
         ValidationFailed, IntegrityError, UnsafeInput
             If a file that the tables are made from, or the table of patients, is broken.
         """
-        from verse_data.tables.figures import read_patients
+        from verse_data.tables.patients import read_patients
         from verse_data.views import report
 
         about = {"release": self.name, "version": self.version}
@@ -741,6 +742,8 @@ class Release:
             self.require_grades(where)  # before anything large is fetched in vain
         roles = _TABLE_ROLES if graded else _TABLE_ROLES[1:]
         self.fetch(chosen, roles=roles, jobs=jobs, progress=progress)
+        if self.index.patients:
+            self.fetch_files([self.index.patients], progress=progress).raise_for_failures()
         bare = [name for name in chosen if _needs_ct(self.series[name])]
         if bare:
             self.fetch(bare, roles=("ct",), jobs=jobs, progress=progress)
@@ -880,6 +883,8 @@ class Release:
         groups: list[tuple[list[str] | None, tuple[Role, ...]]] = [(None, roles), (bare, ("ct",))]
         for scan_ids, wanted in groups:
             files = self.locked(scan_ids, wanted)
+            if self.index.patients and scan_ids is None:
+                files.append(self.index.patients)
             absent = sum(not self.files.has(file) for file in files)
             if absent:
                 words = [word for name in scan_ids or () for word in ("--scan", name)]

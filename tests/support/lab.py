@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from openpyxl import load_workbook
 
-from verse_data.records.tables import SHEET
-from verse_data.spine.levels import LABEL_OF_LEVEL, LEVEL_OF_LABEL
+from verse_data.records.tables import FRACTURE_TYPES, LIST_COLUMNS, SHEET
+from verse_data.spine.levels import GRADED_LEVELS, LABEL_OF_LEVEL, LEVEL_OF_LABEL
 
 # Class ids of TotalSegmentator's task `total`: from the sacrum, 25, up to C1, 50. No T13, no L6.
 _UPWARDS = [LEVEL_OF_LABEL[label] for label in range(24, 0, -1)]
@@ -92,21 +92,24 @@ def write_lab(tree: Path, folder: Path) -> None:
 
 
 def _write_grades(tree: Path, path: Path) -> None:
-    """Write the rows of the training scans as a reader of the lab would, with the lab's own labels."""
+    """Write a line for each graded vertebra of the training scans, with the lab's own labels."""
     graded = {
         int(phantom[-3:]): scan for phantom, _, _, split, scan in CASES if split == "training"
     }
     with path.open("w", newline="") as file:
         (workbook,) = tree.glob("*.xlsx")
         headings, *rows = load_workbook(workbook)[SHEET].values
-        writer = csv.DictWriter(file, headings)
-        writer.writeheader()
+        writer = csv.writer(file)
+        writer.writerow(LIST_COLUMNS)
         for row in rows:
             cells = dict(zip(headings, row, strict=True))
-            if scan := graded.get(cells["verse_ID"]):
-                labels = {"verse_ID": scan.rpartition("-")[2], "subject_ID": scan.partition("_")[0]}
-                counts = dict.fromkeys(("foreign_material", "N_Fx"))
-                writer.writerow(cells | labels | counts | {"dataset": "training"})
+            scan = graded.get(cells["verse_ID"])
+            for level in GRADED_LEVELS if scan else ():
+                grade, shape = cells[f"{level}_fx-g"], cells[f"{level}_fx-s"]
+                if grade == "x":
+                    writer.writerow([scan, level, "", "", "true"])
+                elif grade is not None:
+                    writer.writerow([scan, level, grade, FRACTURE_TYPES[shape], "false"])
 
 
 def _volume(tree: Path, phantom: str, kind: str) -> Any:

@@ -15,8 +15,9 @@ from verse_data.errors import UsageError, ValidationFailed
 from verse_data.records.names import SUBJECT_OF_SERIES
 from verse_data.records.tables import PatientRow
 from verse_data.releases import catalog
-from verse_data.tables.figures import FigureReport, read_patients, report
+from verse_data.tables.figures import FigureReport, report
 from verse_data.tables.grading import read_grading
+from verse_data.tables.patients import read_patients
 
 ENTRY = catalog.load_catalog("verse19")
 

@@ -146,6 +146,33 @@ def export_(
         note(f"wrote {out}")
 
 
+_Copy = Annotated[
+    bool,
+    typer.Option("--copy", help="Copy CTs and masks, to hand the folder on. Default: links."),
+]
+
+
+@export.command("bids", help="Write a BIDS derivative: masks as dseg, patients and grades as TSV.")
+@export.command("hf", help="Write a folder for Hugging Face's datasets (niftifolder).")
+def export_folder(
+    context: typer.Context,
+    release: opt.Release,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
+    *,
+    copy: _Copy = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how many bytes would be written, and stop.")
+    ] = False,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    offline: opt.Offline = None,
+) -> None:
+    """Write a release as a folder, in the format named by the command."""
+    opened = vd.open_release(release, version=version, root=root, offline=offline)
+    write = vd.export.bids if context.info_name == "bids" else vd.export.hf
+    note(str(write(opened, out, copy=copy, dry_run=dry_run)))
+
+
 @app.command()
 def cite(
     release: Annotated[

@@ -48,15 +48,26 @@ def releases(*, root: opt.Root = None, as_json: opt.Json = False) -> None:
 
 # --- the list of files ----------------------------------------------------------------------------
 
+_Tree = Annotated[
+    Path | None,
+    typer.Option(help="Hash this local tree, and adopt its files.", metavar="FOLDER"),
+]
+_About = Annotated[
+    Path | None,
+    typer.Option(
+        help="TOML with title, licence, attribution and citations of your own data.",
+        metavar="FILE",
+    ),
+]
+_Digest = Annotated[str | None, typer.Option(help="Refuse any other lock.", metavar="sha256:HEX")]
+
 
 @app.command()
 def lock(
     release: opt.Release,
     *,
-    from_tree: Annotated[
-        Path | None,
-        typer.Option(help="Hash this local tree, and adopt its files.", metavar="FOLDER"),
-    ] = None,
+    from_tree: _Tree = None,
+    about: _About = None,
     from_lock: Annotated[
         str | None,
         typer.Option(help="Use the lock in this file or at this address.", metavar="FILE|URL"),
@@ -69,9 +80,7 @@ def lock(
         str | None,
         typer.Option(help="OSF node to list. Default: the catalog's.", metavar="ID"),
     ] = None,
-    digest: Annotated[
-        str | None, typer.Option(help="Refuse any other lock.", metavar="sha256:HEX")
-    ] = None,
+    digest: _Digest = None,
     root: opt.Root = None,
     check: Annotated[
         bool, typer.Option(help="Read every file of the tree first, and refuse broken ones.")
@@ -84,10 +93,11 @@ def lock(
     from verse_data.tables.splits import unsplit
 
     _check_sources(from_tree, from_lock, from_sibling, node, pinned=digest is not None)
+    _check_about(about, from_tree)
     dataset = dataset_of(release, config.resolve(root=root))
     before, version = dataset.versions(), None
     if from_tree is not None:
-        version = vd.lock_tree(release, from_tree, root=root, check=check).version
+        version = vd.lock_tree(release, from_tree, about=about, root=root, check=check).version
     elif from_sibling is not None:
         version = vd.lock_sibling(release, from_sibling, root=root).version
     elif from_lock is not None:
@@ -111,6 +121,11 @@ def lock(
     if from_tree is not None:
         note(*unsplit(made.series.values()))
     _note_gaps(made)
+
+
+def _check_about(about: Path | None, from_tree: Path | None) -> None:
+    if about is not None and from_tree is None:
+        raise UsageError("--about describes the files of a folder: it goes with --from-tree.")
 
 
 def _check_sources(*sources: object, pinned: bool) -> None:
@@ -413,8 +428,8 @@ def drop(
     scan_ids = chosen_scans(opened, split, subject, scan)
     files = chosen_files(opened, scan_ids, role)
     if role is None and scan_ids is not None:
-        # The workbook, which belongs to all scans, was not named.
-        files = [file for file in files if file not in opened.index.grading]
+        # What belongs to all scans, such as the workbook, was not named.
+        files = [file for file in files if file not in opened.index.of_all]
     if corrupt:
         found = verify_files(opened.files, files, level="hash", progress=opened.progress)
         wrong = {finding.path for finding in found if finding.rule != "missing"}

@@ -95,8 +95,8 @@ def _of_workbook(release: str, workbook: Path, patients: Path | None) -> Report:
     """Compare a workbook alone with what the catalog says of a release."""
     from verse_data.files import digest_file
     from verse_data.releases.catalog import load_catalog
-    from verse_data.tables.figures import read_patients
     from verse_data.tables.grading import read_grading
+    from verse_data.tables.patients import read_patients
     from verse_data.views import report
 
     entry = load_catalog(release)

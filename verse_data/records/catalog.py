@@ -10,6 +10,7 @@ from verse_data.records.base import Record, described
 from verse_data.records.names import Role, Split
 
 _field: Final = partial(described, source="catalog")
+_DOI: Final = r"^10\.[0-9]{4,9}/\S+$"
 _HEX64: Final = r"^[0-9a-f]{64}$"
 _HEX32: Final = r"^[0-9a-f]{32}$"
 
@@ -74,7 +75,7 @@ class Citation(Record):
     volume: str | None = _field("Volume", default=None)
     number: str | None = _field("Issue", default=None)
     pages: str | None = _field("Pages, or article number", default=None)
-    doi: str = _field("DOI without address", pattern=r"^10\.[0-9]{4,9}/\S+$")
+    doi: str = _field("DOI without address", pattern=_DOI)
 
     @property
     def text(self) -> str:
@@ -109,6 +110,22 @@ class PublishedResult(Record):
 
     result: str = _field("Which number, such as fractured_age_mean", pattern="^[a-z_]+$")
     expected: str = _field("As printed; '> .05' of a P value", pattern=r"^\d+(\.\d+)?$|^> 0?\.\d+$")
+
+
+class About(Record):
+    """What the owner of a release says of it in ``about.toml``, as the catalog does of published ones."""
+
+    title: str = _field("One line", min_length=1, max_length=200)
+    licence: str = _field(
+        "SPDX identifier of the data's licence, or LicenseRef- and a name of your own",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$",
+    )
+    attribution: str = _field("Line that copies must carry", min_length=1)
+    creators: tuple[str, ...] = _field(
+        "Who made the data, written like the authors of a citation", default=()
+    )
+    doi: str | None = _field("DOI of the data", default=None, pattern=_DOI)
+    citations: tuple[Citation, ...] = _field("Publications to cite", default=())
 
 
 class CatalogEntry(Record):

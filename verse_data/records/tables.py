@@ -30,6 +30,8 @@ COLUMNS: Final = (
     + tuple(f"{x}_fx-s" for x in GRADED_LEVELS)
 )
 """The 48 columns of the sheet, in order."""
+LIST_COLUMNS: Final = ("scan_id", "level", "grade", "fracture_type", "foreign_material")
+"""The columns of a list of grades, with a line for each vertebra; the first three are needed."""
 
 SPLIT_OF_DATASET: Final[dict[str, Split]] = {
     "training": "training",
@@ -62,33 +64,40 @@ _CELL: Final = "where the cell holds a number"
 
 
 class GradingRow(Record):
-    """What the workbook says of one CT series.
+    """What the workbook, or a list of grades, says of one CT series.
 
     ``grades`` and ``shapes`` hold the filled cells alone: a level that is not there was not
-    assessed. ``"x"`` stands for foreign material, in place of a grade.
+    assessed. ``"x"`` stands for foreign material, in place of a grade. A list of grades has none of
+    the other columns.
     """
 
     series_id: str = _workbook("Series, from verse_ID", "verse_ID", pattern=_ID)
     subject_id: str = _workbook("Person, from subject_ID", "subject_ID", pattern=_ID)
-    split: Split = _workbook("Published split", "dataset")
-    age_years: float = _workbook("Age at the scan", "age_ct", unit="year", gt=0, le=120)
-    ct_device: Literal[1, 2, 3, 4, 5] = _workbook("Code of the CT device", "CT_device")
-    resolution_mm: float = _workbook("Largest voxel edge", "Res", unit="mm", gt=0, le=10)
-    bmd_mg_cm3: float = _workbook(
+    split: Split | None = _workbook("Published split", "dataset")
+    age_years: float | None = _workbook("Age at the scan", "age_ct", unit="year", gt=0, le=120)
+    ct_device: Literal[1, 2, 3, 4, 5] | None = _workbook("Code of the CT device", "CT_device")
+    resolution_mm: float | None = _workbook("Largest voxel edge", "Res", unit="mm", gt=0, le=10)
+    bmd_mg_cm3: float | None = _workbook(
         "Lumbar bone mineral density; 0 occurs", "BMD", unit="mg/cm3", ge=0, le=600
     )
     t_score: float | None = _workbook(
         "Lower DXA T-score of spine and hip", "DXA T-value", ge=-10, le=10
     )
-    series_number: int = _workbook("The k of 'k of n'", "CT_image_series", ge=1, le=9)
-    series_count: int = _workbook("The n of 'k of n'", "CT_image_series", ge=1, le=9)
-    n_vertebrae: int = _workbook("Vertebrae wholly in the scan", "N_vertebrae", ge=1, le=26)
+    series_number: int | None = _workbook("The k of 'k of n'", "CT_image_series", ge=1, le=9)
+    series_count: int | None = _workbook("The n of 'k of n'", "CT_image_series", ge=1, le=9)
+    n_vertebrae: int | None = _workbook("Vertebrae wholly in the scan", "N_vertebrae", ge=1, le=26)
     foreign_material: int | None = _workbook(
         f"Number of x, {_CELL}", "foreign_material", ge=0, le=18
     )
     n_fractures: int | None = _workbook(f"Number of grades above 0, {_CELL}", "N_Fx", ge=0, le=18)
     grades: Mapping[str, Mark] = _workbook("Genant grade 0-3 or x, by level", "*_fx-g")
     shapes: Mapping[str, Mark] = _workbook("Shape code 0-3 or x, by level", "*_fx-s")
+
+    @property
+    def scan_id(self) -> str:
+        """Id of the scan that a row of the workbook is of."""
+        is_only_series = self.series_id == self.subject_id
+        return self.series_id if is_only_series else f"{self.subject_id}_split-{self.series_id}"
 
     @model_validator(mode="after")
     def _keeps_the_rules(self) -> GradingRow:
@@ -104,7 +113,7 @@ class GradingRow(Record):
         """
         grades, shapes = self.grades, self.shapes
         for level in GRADED_LEVELS:
-            if rule := _pair_rule(grades.get(level), shapes.get(level)):
+            if rule := pair_rule(grades.get(level), shapes.get(level)):
                 yield (f"{level}_fx-s", f"{level}_fx-g"), rule
         # A level with only a shape is reported above, and does not count as a gap.
         filled = [level for level in GRADED_LEVELS if level in grades or level in shapes]
@@ -123,7 +132,7 @@ class GradingRow(Record):
                 looked_at = (column, *(f"{level}_fx-g" for level in GRADED_LEVELS))
                 yield looked_at, f"the row has {counted} {what}"
         # Before validation, a cell with an invalid value is None.
-        if self.series_number and self.series_number > self.series_count:
+        if self.series_number and self.series_count and self.series_number > self.series_count:
             yield ("CT_image_series",), "k of n with k above n"
         published = _PUBLISHED.fullmatch(f"{self.subject_id} {self.series_id}")
         if self.series_count == 1 and published and self.subject_id != self.series_id:
@@ -131,7 +140,22 @@ class GradingRow(Record):
             yield ("subject_ID", "verse_ID"), rule
 
 
-def _pair_rule(grade: Mark | None, shape: Mark | None) -> str | None:
+class ListedGrades(GradingRow):
+    """What a list of grades says of one CT series: levels of any region, and shapes where known."""
+
+    def broken_rules(
+        self,
+        *,
+        may_lack_t12: bool = True,  # noqa: ARG002 - any level may be blank
+    ) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Yield (columns, rule) of the levels whose shape does not fit the grade."""
+        for level, shape in self.shapes.items():
+            if rule := pair_rule(self.grades.get(level), shape):
+                yield (f"fracture_type of {level}",), rule
+
+
+def pair_rule(grade: Mark | None, shape: Mark | None) -> str | None:
+    """Return the rule that grade and shape of one vertebra break together."""
     if (grade is None) != (shape is None):
         return "grade without shape" if shape is None else "shape without grade"
     if (grade == "x") != (shape == "x"):
@@ -148,6 +172,7 @@ _CTD: Final = "centroid JSON"
 _MASK: Final = "mask"
 _LABELS: Final = "label map"
 _PATIENTS: Final = "patient table of the user"
+_OR_PATIENTS: Final = ", or patients.csv"
 _CT_JSON: Final = "_ct.json"
 
 GradeStatus = Literal["graded", "foreign_material", "not_assessed", "no_mask"]
@@ -189,7 +214,10 @@ def _place(direction: str) -> Any:
 
 
 SubjectId = Annotated[str, described("Person; splits and folds group by it", source=_NAME)]
-Age = Annotated[float | None, described("Age at the scan", unit="year", source=f"{_E1}, age_ct")]
+Age = Annotated[
+    float | None,
+    described("Age at the scan", unit="year", source=f"{_E1}, age_ct{_OR_PATIENTS}"),
+]
 Device = Annotated[
     str | None,
     described(
@@ -201,10 +229,15 @@ Device = Annotated[
 ]
 Density = Annotated[
     float | None,
-    described("Lumbar bone mineral density of the person", unit="mg/cm3", source=f"{_E1}, BMD"),
+    described(
+        "Lumbar bone mineral density of the person",
+        unit="mg/cm3",
+        source=f"{_E1}, BMD{_OR_PATIENTS}",
+    ),
 ]
 TScore = Annotated[
-    float | None, described("Lower DXA T-score of spine and hip", source=f"{_E1}, DXA T-value")
+    float | None,
+    described("Lower DXA T-score of spine and hip", source=f"{_E1}, DXA T-value{_OR_PATIENTS}"),
 ]
 PublishedSplit = Annotated[
     Split | None, described("Published split", source="folder name", dtype="category")
@@ -308,9 +341,12 @@ class VertebraRecord(Record):
     @model_validator(mode="after")
     def _status_fits(self) -> VertebraRecord:
         assessed = self.grade is not None
-        if assessed != (self.fracture_type is not None):
-            raise ValueError("grade and fracture_type are given together or not at all")
-        if assessed and (self.grade == 0) != (self.fracture_type == "none"):
+        if self.fracture_type is None:
+            if self.grade == 0:
+                raise ValueError("grade 0 goes with fracture_type none")
+        elif not assessed:
+            raise ValueError("a fracture_type needs a grade")
+        elif (self.grade == 0) != (self.fracture_type == "none"):
             raise ValueError("grade 0 goes with fracture_type none")
         if self.foreign_material and assessed:
             raise ValueError("foreign material takes the place of a grade")
@@ -327,8 +363,9 @@ class SubjectRecord(Record):
     n_scans: int = _counted("CT series of the person")
     age_years: Age
     ct_device: Device
+    sex: Sex | None = described("F or M", "patients.csv", dtype="category")
     bmd_mg_cm3: float | None = described(
-        "Lumbar bone mineral density", f"{_E1}, BMD", unit="mg/cm3"
+        "Lumbar bone mineral density", f"{_E1}, BMD{_OR_PATIENTS}", unit="mg/cm3"
     )
     t_score: TScore
     n_levels: int = _counted("Different levels over all series")
@@ -340,12 +377,21 @@ class SubjectRecord(Record):
 
 
 class PatientRow(Record):
-    """A row of the optional patient table: what the published workbook does not hold."""
+    """A row of the optional patient table: what a workbook does not hold, or a list of grades."""
 
     subject_id: str = described("Person, such as verse004", _PATIENTS)
-    sex: Sex | None = described("F or M", _PATIENTS)
+    sex: Sex | None = described("F or M", _PATIENTS, default=None)
     contrast: Contrast | None = described(
-        "Contrast phase: none, arterial or portal_venous", _PATIENTS
+        "Contrast phase: none, arterial or portal_venous", _PATIENTS, default=None
+    )
+    age_years: float | None = described(
+        "Age at the scan", _PATIENTS, unit="year", default=None, gt=0, le=120
+    )
+    bmd_mg_cm3: float | None = described(
+        "Lumbar bone mineral density", _PATIENTS, unit="mg/cm3", default=None, ge=0, le=600
+    )
+    t_score: float | None = described(
+        "Lower DXA T-score of spine and hip", _PATIENTS, default=None, ge=-10, le=10
     )
 
 

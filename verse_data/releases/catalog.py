@@ -7,14 +7,19 @@ import json
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from verse_data.errors import UsageError, ValidationFailed
 from verse_data.files import locate
 from verse_data.records.base import rules_of
-from verse_data.records.catalog import CatalogEntry, PublishedResult
+from verse_data.records.catalog import About, CatalogEntry, PublishedResult
+
+_ABOUT: Final = (
+    "It holds title, licence (an SPDX identifier, such as CC-BY-4.0) and attribution, and may hold "
+    "creators, doi and [[citations]], as catalog/verse19/release.toml does."
+)
 
 
 def names() -> tuple[str, ...]:
@@ -57,6 +62,19 @@ def read_results(path: Path) -> dict[str, str]:
     except ValidationError as error:
         raise ValidationFailed(f"{path}: {rules_of(error)}.") from error
     return {row.result: row.expected for row in rows}
+
+
+def parse_about(data: bytes, *, release: str, name: str = "about.toml") -> CatalogEntry:
+    """Return the catalog entry of a user's own release out of its ``about.toml``."""
+    try:
+        value = tomllib.loads(data.decode("utf-8-sig"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValidationFailed(f"{name}: not TOML in UTF-8: {error}. {_ABOUT}") from None
+    try:
+        about = About.model_validate_json(json.dumps(value, default=str))
+    except ValidationError as error:
+        raise ValidationFailed(f"{name}: {rules_of(error)}. {_ABOUT}") from None
+    return CatalogEntry(name=release, roots={}, **dict(about))
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

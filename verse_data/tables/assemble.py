@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,18 +15,17 @@ from verse_data.problems import raise_faults
 from verse_data.progress import Progress, silent
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import ReleaseLock
-from verse_data.records.tables import GradingRow
+from verse_data.records.tables import GradingRow, PatientRow
 from verse_data.tables.columns import to_frame
 from verse_data.tables.findings import (
     Finding,
     broken_finding,
     grading_findings,
     index_findings,
-    row_scan_id,
     scan_findings,
 )
 from verse_data.tables.grading import Grading, check_sheet, read_grading
-from verse_data.tables.index import Content, ScanFiles, index_scans
+from verse_data.tables.index import Content, Index, ScanFiles, index_scans
 from verse_data.tables.join import (
     BrokenFile,
     ScanSources,
@@ -36,6 +35,7 @@ from verse_data.tables.join import (
     subject_records,
     vertebra_records,
 )
+from verse_data.tables.patients import patient_findings, read_own_patients
 from verse_data.tables.workbook import choose_sheet, sort_tables
 
 
@@ -127,13 +127,13 @@ def build_tables(
             grading = check_sheet(sheet, index.scans, without_t12=may_lack_t12(sources))
     except FILE_FAULTS as error:
         broken.append(BrokenFile("", "", min(fitting), error))
-    # Where several scans share a series id, its row could be of any of them, and is joined to none.
-    rows = {graded.row.series_id: graded.row for graded in grading.rows} if grading else {}
+    rows = grading.by_scan(index) if grading else {}
     expected = {series.series_id: series for series in catalog.expected} if catalog else {}
     for series in index.shared_series:
-        rows.pop(series, None)
         expected.pop(series, None)
-    joined = [(scan, rows.get(scan.scan.series_id)) for scan in sources]
+    patients = _patients(index, content, broken)
+    sources = [replace(scan, patient=patients.get(scan.scan.subject_id)) for scan in sources]
+    joined = [(scan, rows.get(scan.scan.scan_id)) for scan in sources]
     scans = [scan_record(scan, row, expected.get(scan.scan.series_id)) for scan, row in joined]
     vertebrae = [record for scan, row in joined for record in vertebra_records(scan, row)]
     findings = [*map(broken_finding, broken), *index_findings(index)]
@@ -141,14 +141,15 @@ def build_tables(
         message = f"is not the grading workbook, and left alone: {why}"
         findings.append(Finding(rule="unknown-file", severity="note", file=path, message=message))
     findings += [finding for scan, row in joined for finding in scan_findings(scan, row)]
+    findings += patient_findings(patients, index)
     if grading:
         findings += grading_findings(grading, index)
-    elif all(file.scan_id for file in broken):
+    elif all(file.scan_id or file.path not in fitting for file in broken):
         findings.append(_no_workbook([f.path for f in index.grading if content(f) is None]))
     return Tables(
         scans=to_frame("scans", scans),
         vertebrae=to_frame("vertebrae", vertebrae),
-        subjects=to_frame("subjects", subject_records(scans, vertebrae)),
+        subjects=to_frame("subjects", subject_records(scans, vertebrae, patients)),
         findings=_findings_frame(findings),
         grading=grading,
         broken=tuple(broken),
@@ -165,7 +166,7 @@ def tables_of_workbook(workbook: Path) -> Tables:
     return Tables(
         scans=to_frame("scans", scans),
         vertebrae=to_frame("vertebrae", vertebrae),
-        subjects=to_frame("subjects", subject_records(scans, vertebrae)),
+        subjects=to_frame("subjects", subject_records(scans, vertebrae, {})),
         findings=_findings_frame([]),
         grading=grading,
     )
@@ -173,7 +174,19 @@ def tables_of_workbook(workbook: Path) -> Tables:
 
 def _scan_of(row: GradingRow) -> ScanFiles:
     label = None if row.series_id == row.subject_id else row.series_id
-    return ScanFiles(row_scan_id(row), row.subject_id, label, row.series_id, row.split, files={})
+    return ScanFiles(row.scan_id, row.subject_id, label, row.series_id, row.split, files={})
+
+
+def _patients(index: Index, content: Content, broken: list[BrokenFile]) -> dict[str, PatientRow]:
+    """Return the rows of ``patients.csv`` by subject; a broken one is added to `broken`."""
+    file = content(index.patients) if index.patients else None
+    if file is None:
+        return {}
+    try:
+        return {row.subject_id: row for row in read_own_patients(file, index.scans)}
+    except FILE_FAULTS as error:
+        broken.append(BrokenFile("", "", file.name, error))
+        return {}
 
 
 def _findings_frame(findings: Iterable[Finding]) -> pd.DataFrame:

@@ -21,8 +21,7 @@ from verse_data.records.tables import FRACTURE_TYPES, GradingRow
 from verse_data.releases.history import ROLE_WORDS, Change, command, diff_locks, unless_newest
 from verse_data.releases.repository import Repository
 from verse_data.spine.geometry import apply_affine
-from verse_data.spine.levels import GRADED_LEVELS, LEVEL_OF_LABEL, LEVELS
-from verse_data.tables.findings import row_scan_id
+from verse_data.spine.levels import LEVEL_OF_LABEL, LEVELS
 from verse_data.tables.grading import check_sheet
 from verse_data.tables.index import index_scans
 from verse_data.tables.join import ScanSources, read_sources
@@ -269,7 +268,7 @@ def _contents(
             try:
                 sheet, series = read_locked_sheet(book), {scan.series_id for scan in index.scans}
                 grading = check_sheet(sheet, index.scans, without_t12=series)
-                contents[file.path] = {graded.row.series_id: graded.row for graded in grading.rows}
+                contents[file.path] = {graded.scan_id: graded.row for graded in grading.rows}
             except FILE_FAULTS as error:
                 faults[file.path] = error
     raise_faults([error for error in faults.values() if isinstance(error, IntegrityError)])
@@ -315,15 +314,14 @@ def _cell_changes(
     _: str, before: dict[str, GradingRow], after: dict[str, GradingRow]
 ) -> Iterator[CellChange]:
     """Yield the rows and cells that differ between two workbooks, in the order of the newer one."""
-    for series in dict.fromkeys([*after, *before]):
-        scan_id = row_scan_id(after.get(series) or before[series])
+    for scan_id in dict.fromkeys([*after, *before]):
         change = partial(CellChange, scan_id=scan_id)
-        if series not in before or series not in after:
-            came = series in after
+        if scan_id not in before or scan_id not in after:
+            came = scan_id in after
             yield change(level="", column="row", kind="appeared" if came else "disappeared")
             continue
-        was = _cells(before[series])
-        for (level, column), value in _cells(after[series]).items():
+        was = _cells(before[scan_id])
+        for (level, column), value in _cells(after[scan_id]).items():
             old = was[level, column]
             if value != old:
                 yield change(level=level, column=column, kind="changed", old=old, new=value)
@@ -332,8 +330,9 @@ def _cell_changes(
 def _cells(row: GradingRow) -> dict[tuple[str, str], Any]:
     """Return the value of each cell of a row by level and column."""
     found = {("", name): value for name, value in row if name not in _NO_CELLS}
-    found["", "series"] = f"{row.series_number} of {row.series_count}"
-    for level in GRADED_LEVELS:
+    if row.series_count:
+        found["", "series"] = f"{row.series_number} of {row.series_count}"
+    for level in LEVELS:
         shape = row.shapes.get(level)
         found[level, "grade"] = row.grades.get(level)
         found[level, "fracture_type"] = FRACTURE_TYPES[shape] if isinstance(shape, int) else shape

@@ -27,8 +27,15 @@ from verse_data.releases.verify import (
 from verse_data.spine.geometry import Grid
 from verse_data.tables.findings import index_findings
 from verse_data.tables.grading import Grading, check_sheet
-from verse_data.tables.index import Content, Index, ScanFiles, index_scans, read_centroids
+from verse_data.tables.index import (
+    Content,
+    Index,
+    ScanFiles,
+    index_scans,
+    read_centroids,
+)
 from verse_data.tables.join import may_lack_t12, read_sidecar, read_sources
+from verse_data.tables.patients import read_own_patients
 from verse_data.tables.workbook import Sheet, choose_sheet, sort_tables
 
 _THREADS: Final = 4
@@ -68,6 +75,11 @@ def check_tree(lock: ReleaseLock, folder: Path, *, progress: Progress = silent) 
             check_workbook(sheet, index.scans, content)
     except FILE_FAULTS as error:
         faults.append(error)
+    if index.patients:
+        try:
+            read_own_patients(content(index.patients), index.scans)
+        except FILE_FAULTS as error:
+            faults.append(error)
     head = f"{len(faults)} problems in the tree; nothing was written:" if len(faults) > 1 else ""
     raise_faults(faults, head=head)
 
@@ -174,7 +186,10 @@ def verify(
 
     def inspect(file: LockedFile) -> None:
         source = dataset.source(file, version=version_option)
-        inspect_content(source, derived=derived, scans=index.scans)
+        if file == index.patients:
+            read_own_patients(source, index.scans)
+        else:
+            inspect_content(source, derived=derived, scans=index.scans)
 
     files = [file for file in dataset.lock(version).files if whole or is_chosen(file.path)]
     found = verify_files(

@@ -1,61 +1,25 @@
 """Recomputes a release's published figures from the data on this machine, cell by cell.
 
-Sex and contrast, which the published workbook does not hold, come from a patient table: a CSV file
-with a heading, UTF-8, one row a subject or one a series.
-
-================================ =================================================================
-column                           values
-================================ =================================================================
-``subject_id`` or ``subject_ID`` ``verse004``, ``sub-verse004`` or the bare number (``4``, ``004``, ``4.0``)
-``sex`` or ``Sex``               ``F`` or ``M``; empty where unknown
-``contrast`` or                  ``none``, ``arterial``, ``portal_venous``, or ``ce-no``, ``ce-art``,
-``Contrast Enhancement``         ``ce-pv``; empty where unknown
-================================ =================================================================
-
-Either of ``sex`` and ``contrast`` may be missing. Rows of one subject must agree; a value that is
-empty in one of them is taken from another. Other columns are neither read nor kept.
+Sex and contrast, which the published workbook does not hold, come from a table of patients.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from decimal import ROUND_HALF_UP, Decimal
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import pandas as pd
 
-from verse_data.errors import ValidationFailed
-from verse_data.problems import Problem, raise_problems, shown
+from verse_data.problems import shown
 from verse_data.records.catalog import CatalogEntry, PublishedFigure
 from verse_data.records.tables import FRACTURE_TYPES, PatientRow
 from verse_data.tables.grading import Grading
 
 Verdict = Literal["agrees", "differs", "needs"]
-
-_NAMES: Final = {
-    "subject_ID": "subject_id",
-    "Sex": "sex",
-    "Contrast Enhancement": "contrast",
-    **{name: name for name in ("subject_id", "sex", "contrast")},
-}
-_SUBJECT: Final = re.compile(
-    r"(?:(?:sub-)?(verse[0-9]{3}|gl[0-9]{3})|(?!0+(?:\.|$))([0-9]{1,3})(?:\.0)?)"
-)
-_SEXES: Final = {"F": "F", "M": "M"}
-_CONTRASTS: Final = {
-    **{word: word for word in ("none", "arterial", "portal_venous")},
-    "ce-no": "none",
-    "ce-art": "arterial",
-    "ce-pv": "portal_venous",
-}
-_THEN: Final = "The columns are documented in verse_data.tables.figures."
 
 
 @dataclass(frozen=True)
@@ -102,7 +66,7 @@ def _figures(
 ) -> _Found:
     """Compute every figure of a split, or of all."""
     found, needs = _regions(group, entry, vertebrae)
-    if grading is None:
+    if grading is None or grading.sheet.is_list:
         needed = dict.fromkeys(
             ("workbook", "sex", "contrast"), "the grading workbook: --workbook FILE"
         )
@@ -112,7 +76,7 @@ def _figures(
     found.update({f"grade_{grade}": number for grade, number in grades.items()})
     found["fractures"] = grades["1"] + grades["2"] + grades["3"]
     found["foreign_material"] = grades["x"]
-    found.update(scans=len(rows), vertebrae=sum(row.n_vertebrae for row in rows))
+    found.update(scans=len(rows), vertebrae=sum(row.n_vertebrae or 0 for row in rows))
     # The paper's means are over patients: of each, the first row counts.
     persons = list({row.subject_id: row for row in reversed(rows)}.values())
     found["patients"] = len(persons)
@@ -209,70 +173,3 @@ def _contradictions(entry: CatalogEntry, grading: Grading | None) -> Iterator[st
         if claim.figure == "commonest_shape" and claim.says != ranked[0]:
             found = ", ".join(f"{counts[name]} {name}" for name in ranked)
             yield f"{claim.text}, and the workbook has {found}"
-
-
-def read_patients(path: Path) -> tuple[PatientRow, ...]:
-    """Read a patient table; return one row per subject, in the order of first appearance."""
-    name, problems = str(path), list[Problem]()
-    people: dict[str, dict[str, str | None]] = {}
-    first: dict[str, int] = {}
-    columns, rows = _rows(path)
-    for number, row in rows:
-        if None in row or None in row.values():
-            rule = "more or fewer fields than the heading has"
-            problems.append(Problem(file=name, row=number, rule=rule))
-            continue
-        values = {column: _value(column, row[heading]) for column, heading in columns.items()}
-        bad = [
-            Problem(file=name, row=number, column=column, value=text, rule=_RULES[column])
-            for column, heading in columns.items()
-            if values[column] is None and ((text := row[heading]) or column == "subject_id")
-        ]
-        problems += bad
-        if bad:
-            continue
-        subject = str(values["subject_id"])
-        known = people.setdefault(subject, {"sex": None, "contrast": None})
-        first.setdefault(subject, number)
-        filled = {column: value for column, value in values.items() if value is not None}
-        if any(known.get(column) not in {None, value} for column, value in filled.items()):
-            rule = f"row {first[subject]} has another value for {subject}"
-            problems.append(Problem(file=name, row=number, rule=rule))
-        else:
-            known |= filled
-    raise_problems(problems, what=name, then=_THEN)
-    return tuple(PatientRow.model_validate(values) for values in people.values())
-
-
-_RULES: Final = {
-    "subject_id": "is not a subject such as verse004 or 4",
-    "sex": f"is not one of {', '.join(_SEXES)}",
-    "contrast": f"is not one of {', '.join(_CONTRASTS)}",
-}
-
-
-def _value(column: str, text: str) -> str | None:
-    """Return the value of a field, or None where it is empty or invalid."""
-    if column != "subject_id":
-        return (_SEXES if column == "sex" else _CONTRASTS).get(text)
-    match = _SUBJECT.fullmatch(text)
-    return (match[1] or f"verse{int(match[2]):03d}") if match else None
-
-
-def _rows(path: Path) -> tuple[dict[str, str], list[tuple[int, dict[Any, Any]]]]:
-    """Return the heading of each known column, and the number and fields of each row."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        rows = [(reader.line_num, row) for row in reader if any(row.values())]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValidationFailed(f"{path}: not a CSV file in UTF-8: {error}. {_THEN}") from None
-    headings = [heading for heading in reader.fieldnames or () if heading in _NAMES]
-    columns = {_NAMES[heading]: heading for heading in headings}
-    if "subject_id" not in columns or not 1 < len(columns) == len(headings):
-        found = ", ".join(map(repr, (reader.fieldnames or ())[:20])) or "none: the file is empty"
-        raise ValidationFailed(
-            f"{path}, row 1: a column subject_id, and one of sex and contrast, are needed, each "
-            f"once; the columns are {found}. {_THEN}"
-        )
-    return columns, rows

@@ -189,20 +189,17 @@ def _gaps(index: Index) -> Iterator[Finding]:
 # --- the workbook ---------------------------------------------------------------------------------
 
 
-def row_scan_id(row: GradingRow) -> str:
-    """Return the scan id of a row of the workbook."""
-    is_only_series = row.series_id == row.subject_id
-    return row.series_id if is_only_series else f"{row.subject_id}_split-{row.series_id}"
-
-
 def grading_findings(grading: Grading, index: Index) -> Iterator[Finding]:
     """Yield workbook values that the paper excludes, rows without scan, and scans without row."""
     sheet, series = grading.sheet, {scan.series_id for scan in index.scans}
+    if sheet.is_list:
+        yield from _list_findings(grading, index)
+        return
     name = f"sheet {sheet.sheet}, " if sheet.sheet else ""
     expected = index.catalog.expected if index.catalog else ()
     missing = {known.scan_id for known in expected if known.series_id not in series}
     for graded in grading.rows:
-        row, scan_id = graded.row, row_scan_id(graded.row)
+        row, scan_id = graded.row, graded.scan_id
         seen = partial(Finding, scan_id=scan_id, subject_id=row.subject_id, file=sheet.file)
         for heading, rule, message in _unusual_values(row):
             place = f"{name}row {graded.number}, column {sheet.column(heading)}"
@@ -225,7 +222,23 @@ def grading_findings(grading: Grading, index: Index) -> Iterator[Finding]:
             yield _of(scan, "series-shared", message, file=sheet.file)
 
 
-def _unusual_values(row: GradingRow) -> list[tuple[str, str, str]]:
+def _list_findings(grading: Grading, index: Index) -> Iterator[Finding]:
+    """Yield scans of a list of grades without a file, and scans of the release that it lacks."""
+    scans = {scan.scan_id: scan for scan in index.scans}
+    rows, file = {graded.scan_id: graded for graded in grading.rows}, grading.sheet.file
+    for name, graded in rows.items():
+        if name not in scans:
+            message = "the list of grades names this scan, and the release has no file of it"
+            at: Any = {"scan_id": name, "subject_id": graded.row.subject_id, "file": file}
+            place = f"row {graded.number}"
+            yield Finding(rule="grading-without-scan", message=message, place=place, **at)
+    for name, scan in scans.items():
+        if name not in rows:
+            message = "the list of grades has no line of this scan"
+            yield _of(scan, "scan-without-grading", message, file=file)
+
+
+def _unusual_values(row: Any) -> list[tuple[str, str, str]]:
     """Return heading, rule and message of values that the paper excludes or does not mention."""
     age, filled = row.age_years, len(row.grades)
     vertebrae = counted(row.n_vertebrae, "vertebra", "vertebrae")
@@ -417,20 +430,21 @@ def _row_rules(sources: ScanSources, row: GradingRow) -> _Seen:
     scan, centroids, sidecar = sources.scan, sources.centroids, sources.sidecar
     if scan.subject_id != row.subject_id:
         yield "subject-differs", None, "", f"the workbook says subject {row.subject_id}"
-    if scan.split and scan.split != row.split:
+    if scan.split and row.split and scan.split != row.split:
         message = f"lies in {scan.split}, and the workbook says {row.split}"
         yield "split-differs", None, "", message
-    if sidecar and sidecar.device != (device := DEVICES[row.ct_device]):
+    device = DEVICES[row.ct_device] if row.ct_device else None
+    if sidecar and device and sidecar.device != device:
         yield "device-differs", "ct_json", "", f"says {sidecar.device}, and the workbook {device}"
     points = len(centroids.points) + len(centroids.unplaced) if centroids else 0
-    if centroids and points != row.n_vertebrae:
+    if centroids and row.n_vertebrae and points != row.n_vertebrae:
         vertebrae = counted(row.n_vertebrae, "vertebra", "vertebrae")
         message = f"{counted(points, 'point')}; the workbook says {vertebrae}"
         yield "n-vertebrae-differs", "centroids", "", message
-    for level in GRADED_LEVELS if sources.mask else ():
+    for level in LEVELS if sources.mask else ():
         if level in row.grades and level not in sources.mask_levels:
             message = f"the workbook says {row.grades[level]}, and the mask lacks {level}"
             yield "grade-without-mask", "mask", level, message
-        if level in sources.mask_levels and level not in row.grades:
+        if level in {*GRADED_LEVELS} & sources.mask_levels and level not in row.grades:
             message = f"the mask has {level}, and the workbook leaves it blank: not assessed"
             yield "mask-without-grade", "mask", level, message

@@ -1,4 +1,4 @@
-"""From the cells of the grading workbook to checked rows: every problem is found, then one error.
+"""From the cells of the workbook or list of grades to checked rows: all problems, then one error.
 
 One strict parser per column defines what its cells may hold; nothing is coerced.
 """
@@ -11,16 +11,24 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final
+from types import NoneType
+from typing import Annotated, Any, Final, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from verse_data.errors import counted
 from verse_data.problems import Problem, raise_problems
 from verse_data.records.base import rule_of
-from verse_data.records.tables import SPLIT_OF_DATASET, GradingRow
-from verse_data.spine.levels import GRADED_LEVELS
-from verse_data.tables.index import ScanFiles
+from verse_data.records.names import is_scan_id
+from verse_data.records.tables import (
+    FRACTURE_TYPES,
+    SPLIT_OF_DATASET,
+    GradingRow,
+    ListedGrades,
+    pair_rule,
+)
+from verse_data.spine.levels import GRADED_LEVELS, LEVELS
+from verse_data.tables.index import Index, ScanFiles
 from verse_data.tables.workbook import Sheet, SheetRow, read_sheet
 
 _REMEDY: Final = (
@@ -28,6 +36,8 @@ _REMEDY: Final = (
 )
 _LABEL: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 _SERIES: Final = re.compile(r"([1-9]) of ([1-9])")
+_SCAN: Final = re.compile(r"[A-Za-z0-9]+(_[A-Za-z0-9]+-[A-Za-z0-9]+)*")
+_FOREIGN: Final = {"true": True, "1": True, "false": False, "0": False}
 _COUNTS: Final = {"foreign_material": "x", "N_Fx": ">0"}
 """What the workbook's own formulas count in the grades of their row."""
 _SHARED: Final = (
@@ -47,16 +57,25 @@ _Known = Mapping[Any, set[str]]
 
 @dataclass(frozen=True)
 class GradedRow:
-    """A row, its cells, and the headings of its invalid cells, whose fields are None."""
+    """A row, its cells, and the headings of its invalid cells, whose fields are None.
+
+    Of a list of grades, it stands for all lines of one scan, and `source` is the first of them.
+    """
 
     row: GradingRow
     source: SheetRow
     bad: frozenset[str] = frozenset()
+    listed_scan: str = ""
 
     @property
     def number(self) -> int:
         """Number of the row in the file."""
         return self.source.number
+
+    @property
+    def scan_id(self) -> str:
+        """Id of the scan; the workbook names its series and its person."""
+        return self.listed_scan or self.row.scan_id
 
 
 @dataclass(frozen=True)
@@ -65,6 +84,20 @@ class Grading:
 
     sheet: Sheet
     rows: tuple[GradedRow, ...]
+
+    def by_scan(self, index: Index) -> dict[str, GradingRow]:
+        """Return the row of each scan.
+
+        The workbook names series: a row that could be of several scans is of none.
+        """
+        if self.sheet.is_list:
+            return {graded.scan_id: graded.row for graded in self.rows}
+        rows = {graded.row.series_id: graded.row for graded in self.rows}
+        return {
+            scan.scan_id: rows[scan.series_id]
+            for scan in index.scans
+            if scan.series_id in rows and scan.series_id not in index.shared_series
+        }
 
 
 def read_grading(
@@ -84,7 +117,7 @@ def check_sheet(
     """Return the rows of a sheet of `scans`, or raise ValidationFailed for all broken rules at once."""
     grading, problems = examine(sheet, scans, without_t12=without_t12)
     raise_problems(problems, what=sheet.file, then=_REMEDY)
-    rows = (replace(g, row=GradingRow.model_validate(dict(g.row))) for g in grading.rows)
+    rows = (replace(g, row=type(g.row).model_validate(dict(g.row))) for g in grading.rows)
     return Grading(sheet, tuple(rows))
 
 
@@ -97,7 +130,9 @@ def examine(
     A number in a cell means the label among `scans` that has it, else a published one.
     """
     problems: list[Problem] = []
-    known = _labels(scans)
+    if sheet.is_list:
+        return Grading(sheet, tuple(_listed_rows(sheet, scans, problems))), problems
+    known = labels(scans)
     rows = [read_cells(sheet, source, problems, known) for source in sheet.rows]
     for graded in rows:
         excused = graded.row.series_id in without_t12
@@ -149,7 +184,7 @@ def read_cells(sheet: Sheet, source: SheetRow, problems: list[Problem], known: _
         return None
 
     number, count = take("CT_image_series", _k_of_n) or (None, None)
-    identify = partial(_identifier, known)
+    identify = partial(identifier, known)
     values = {field: take(heading, parse or identify) for field, heading, parse in FIELDS}
     values |= {"series_number": number, "series_count": count}
     for field, letter in (("grades", "g"), ("shapes", "s")):
@@ -204,11 +239,87 @@ def _of_one_person(subject: str, own: list[GradedRow], unassigned: int) -> _Seen
         seen[number] = graded.number
 
 
-def _part(graded: GradedRow) -> tuple[int, int]:
+def _part(graded: GradedRow) -> tuple[Any, Any]:
     return graded.row.series_number, graded.row.series_count
 
 
-def _labels(scans: Sequence[ScanFiles]) -> _Known:
+def _listed_rows(
+    sheet: Sheet, scans: Sequence[ScanFiles], problems: list[Problem]
+) -> Iterator[GradedRow]:
+    """Yield a row for each scan of a list of grades, and add each invalid cell to `problems`."""
+    known = {scan.scan_id: scan for scan in scans}
+    first: dict[tuple[str, str], int] = {}
+    marks = defaultdict[str, dict[str, tuple[Any, Any]]](dict)
+    sources: dict[str, SheetRow] = {}
+    for line in sheet.rows:
+        faults: dict[str, str] = {}
+        scan_id, level = _listed_scan(known, line.cells.get("scan_id")), line.cells.get("level")
+        if scan_id is None:
+            faults["scan_id"] = "is not the id of a scan, such as lab001 or lab002_split-lab102"
+        if level not in LEVELS:
+            faults["level"] = f"is not a level from {LEVELS[0]} to {LEVELS[-1]}, such as T12"
+        grade, shape = _listed_marks(line.cells, faults)
+        if not faults:
+            number = first.setdefault((str(scan_id), str(level)), line.number)
+            if number != line.number:
+                faults["level"] = f"row {number} has {level} of {scan_id} already"
+        problems += [_problem(sheet, line, heading, rule) for heading, rule in faults.items()]
+        if not faults:
+            sources.setdefault(str(scan_id), line)
+            marks[str(scan_id)][str(level)] = grade, shape
+    if not sheet.rows:
+        rule = "no row below the heading"
+        problems.append(Problem(file=sheet.file, sheet=sheet.sheet, rule=rule))
+    for scan_id, source in sources.items():
+        subject, _, series = scan_id.partition("_split-")
+        scan, found = known.get(scan_id), marks[scan_id]
+        values: dict[str, Any] = dict.fromkeys(ListedGrades.model_fields)
+        values["subject_id"] = scan.subject_id if scan else subject.partition("_")[0]
+        values["series_id"] = scan.series_id if scan else series or values["subject_id"]
+        values["grades"] = {x: grade for x, (grade, _) in found.items() if grade is not None}
+        values["shapes"] = {x: shape for x, (_, shape) in found.items() if shape is not None}
+        yield GradedRow(ListedGrades.model_construct(**values), source, listed_scan=scan_id)
+
+
+def _listed_scan(known: Mapping[str, ScanFiles], value: Any) -> str | None:
+    """Return the scan id in a cell; a number is the one scan whose id is that number."""
+    if type(value) is int:
+        fits = [name for name in known if name.isdecimal() and int(name) == value]
+        value = fits[0] if len(fits) == 1 else str(value)
+    name = str(value).removeprefix("sub-")
+    return name if name in known or (is_scan_id(name) and _SCAN.fullmatch(name)) else None
+
+
+def _listed_marks(cells: Mapping[str, Any], faults: dict[str, str]) -> tuple[Any, Any]:
+    """Return grade and shape code in a line of a list, ``"x"`` or None, and add what is wrong."""
+    grade, shape, foreign = (
+        cells.get(heading) for heading in ("grade", "fracture_type", "foreign_material")
+    )
+    try:
+        grade = _mark(grade)
+    except ValueError as error:
+        faults["grade"] = str(error)
+    if (is_foreign := _FOREIGN.get(str(foreign).lower())) is None and foreign is not None:
+        faults["foreign_material"] = "is not true or false"
+    if not faults and (
+        (is_foreign and grade is not None) or (is_foreign is False and grade == "x")
+    ):
+        faults["foreign_material"] = "a vertebra has a grade or foreign material, not both"
+    grade = "x" if is_foreign else grade
+    if shape is None:
+        return grade, grade if grade in {0, "x"} else None
+    if shape not in FRACTURE_TYPES:
+        faults["fracture_type"] = f"is not one of {', '.join(FRACTURE_TYPES)}"
+        return grade, None
+    code = FRACTURE_TYPES.index(shape)
+    rule = "foreign material goes without a fracture type" if grade == "x" else None
+    if "grade" not in faults and (rule := rule or pair_rule(grade, code)):  # type: ignore[arg-type]
+        faults["fracture_type"] = rule
+    return grade, code
+
+
+def labels(scans: Sequence[ScanFiles]) -> _Known:
+    """Return the labels of series and persons that a cell may mean."""
     known = defaultdict[Any, set[str]](set)
     for label in {label for scan in scans for label in (scan.series_id, scan.subject_id)}:
         known[label].add(label)
@@ -217,7 +328,7 @@ def _labels(scans: Sequence[ScanFiles]) -> _Known:
     return known
 
 
-def _identifier(known: _Known, value: Any) -> str:
+def identifier(known: _Known, value: Any) -> str:
     """Return the label of a series or person in a cell: a number, or as in file names."""
     key = value.removeprefix("sub-") if isinstance(value, str) else value
     meant = known.get(key) or set()
@@ -259,10 +370,11 @@ def _mark(value: Any) -> Any:
     raise ValueError("only 0, 1, 2, 3, x or an empty cell may stand here")
 
 
-def _by_model(field: str) -> Parse:
+def _by_model(field: str, *, may_be_empty: bool = False) -> Parse:
     """Return a parser that checks a cell by the model's rules for `field`."""
     info = GradingRow.model_fields[field]
-    kind: Any = Annotated[info.annotation, info]
+    (value_type,) = {*get_args(info.annotation)} - {NoneType}
+    kind: Any = Annotated[info.annotation if may_be_empty else value_type, info]
     adapter = TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
 
     def parse(value: Any) -> Any:
@@ -283,7 +395,11 @@ FIELDS: Final[tuple[tuple[str, str, Parse | None], ...]] = (
     ("bmd_mg_cm3", "BMD", _by_model("bmd_mg_cm3")),
     ("t_score", "DXA T-value", _t_score),
     ("n_vertebrae", "N_vertebrae", _by_model("n_vertebrae")),
-    ("foreign_material", "foreign_material", _by_model("foreign_material")),
-    ("n_fractures", "N_Fx", _by_model("n_fractures")),
+    (
+        "foreign_material",
+        "foreign_material",
+        _by_model("foreign_material", may_be_empty=True),
+    ),
+    ("n_fractures", "N_Fx", _by_model("n_fractures", may_be_empty=True)),
 )
 """Field of the record, heading of the column, and parser of its cells; None parses an identifier."""

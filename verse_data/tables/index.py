@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from verse_data.errors import ValidationFailed
 from verse_data.records.base import LIMIT_BYTES
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 Content = Callable[[LockedFile], SourceFile | None]
 """Returns the copy of a locked file on this machine, or None if there is none."""
+
+ABOUT: Final = "about.toml"
+PATIENTS: Final = "patients.csv"
 
 _T = TypeVar("_T")
 
@@ -56,6 +59,15 @@ class Index:
     unknown: tuple[LockedFile, ...]
     """Files whose names fit no role."""
     catalog: CatalogEntry | None = None
+    patients: LockedFile | None = None
+    """``patients.csv``: age, sex, density and T-score of persons."""
+    about: LockedFile | None = None
+    """``about.toml`` at the root: title, licence and citations of a release that the catalog lacks."""
+
+    @property
+    def of_all(self) -> tuple[LockedFile, ...]:
+        """The files that belong to all scans."""
+        return (*self.grading, *filter(None, (self.patients, self.about)))
 
     @cached_property
     def shared_series(self) -> frozenset[str]:
@@ -93,10 +105,15 @@ def read_small(file: SourceFile) -> bytes:
 def index_scans(lock: ReleaseLock, *, catalog: CatalogEntry | None = None) -> Index:
     """Return which files of `lock` belong to which scan."""
     grading, unknown = [], []
+    patients = about = None
     placed: list[tuple[FileName, LockedFile]] = []
     for file in lock.files:
         name = parse_path(file.path)
-        if name is None:
+        if file.path == ABOUT:
+            about = file
+        elif patients is None and base_name(file.path) == PATIENTS:
+            patients = file
+        elif name is None:
             unknown.append(file)
         elif name.role == "grading":
             grading.append(file)
@@ -109,6 +126,8 @@ def index_scans(lock: ReleaseLock, *, catalog: CatalogEntry | None = None) -> In
         tuple(grading),
         tuple(unknown),
         catalog,
+        patients,
+        about,
     )
 
 

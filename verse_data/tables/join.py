@@ -6,7 +6,7 @@ Nothing here assumes that grades, mask and centroids agree; their disagreements 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -24,6 +24,7 @@ from verse_data.records.tables import (
     FRACTURE_TYPES,
     CtSidecar,
     GradingRow,
+    PatientRow,
     ScanRecord,
     SubjectRecord,
     VertebraRecord,
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
     from verse_data.volumes.mask_facts import VolumeFacts
 
 _THREADS: Final = 4
-_OF_ROW: Final = ("age_years", "resolution_mm", "bmd_mg_cm3", "t_score", "n_vertebrae")
+_OF_ROW: Final = ("resolution_mm", "n_vertebrae")
+_OF_PATIENT: Final = ("age_years", "bmd_mg_cm3", "t_score")
 _OF_SUBJECT: Final = ("split", "age_years", "ct_device", "bmd_mg_cm3", "t_score")
 
 
@@ -72,6 +74,7 @@ class ScanSources:
     mask: VolumeFacts | None = None
     header: VolumeFacts | None = None
     broken: tuple[BrokenFile, ...] = ()
+    patient: PatientRow | None = None
 
     @cached_property
     def grid(self) -> Grid | None:
@@ -182,9 +185,19 @@ def _vertebra(sources: ScanSources, row: GradingRow | None, level: str) -> Verte
         if grid:
             world = apply_affine(grid.affine, point.point).tolist()
             known |= _by_axis("centroid", "xyz", world)
-    if row:
-        known |= {"bmd_mg_cm3": row.bmd_mg_cm3, "age_years": row.age_years}
+    known |= _of_person(sources, row, ("bmd_mg_cm3", "age_years"))
     return VertebraRecord(**known | _assessment(row, level, has_mask=has_mask))
+
+
+def _of_person(
+    sources: ScanSources, row: GradingRow | None, names: Iterable[str]
+) -> dict[str, Any]:
+    """Return values of the person: of the workbook, and of the patient table where it has none."""
+    found = {name: getattr(row, name, None) for name in names}
+    return {
+        name: getattr(sources.patient, name, None) if value is None else value
+        for name, value in found.items()
+    }
 
 
 def _by_axis(name: str, axes: str, values: Iterable[float]) -> dict[str, float]:
@@ -202,7 +215,11 @@ def _assessment(row: GradingRow | None, level: str, *, has_mask: bool | None) ->
     if has_mask is False:
         found["grade_status"] = "no_mask"
     if not is_foreign:
-        found |= {"grade": mark, "fracture_type": FRACTURE_TYPES[int(row.shapes[level])]}
+        shape = row.shapes.get(level)  # a list of grades may lack it
+        found |= {
+            "grade": mark,
+            "fracture_type": None if shape is None else FRACTURE_TYPES[int(shape)],
+        }
     return found
 
 
@@ -229,9 +246,12 @@ def scan_record(
         known["n_centroids"] = len(sources.centroids.points)
     if row:
         known |= {name: getattr(row, name) for name in _OF_ROW}
-        known |= {"ct_device": DEVICES[row.ct_device], **_counts([*row.grades.values()])}
-        known["series"] = f"{row.series_number} of {row.series_count}"
-    return ScanRecord(**known)
+        known |= _counts([*row.grades.values()])
+        if row.ct_device:
+            known["ct_device"] = DEVICES[row.ct_device]
+        if row.series_count:
+            known["series"] = f"{row.series_number} of {row.series_count}"
+    return ScanRecord(**known | _of_person(sources, row, _OF_PATIENT))
 
 
 def _counts(marks: Sequence[Any]) -> dict[str, Any]:
@@ -246,18 +266,27 @@ def _counts(marks: Sequence[Any]) -> dict[str, Any]:
 
 
 def subject_records(
-    scans: Iterable[ScanRecord], vertebrae: Iterable[VertebraRecord]
+    scans: Iterable[ScanRecord],
+    vertebrae: Iterable[VertebraRecord],
+    patients: Mapping[str, PatientRow],
 ) -> list[SubjectRecord]:
     """Return one record for each subject, by name."""
     series = grouped(scans, lambda scan: scan.subject_id)
     seen = grouped(vertebrae, lambda vertebra: vertebra.subject_id)
-    return [_subject(name, own, seen.get(name, [])) for name, own in sorted(series.items())]
+    return [
+        _subject(name, own, seen.get(name, []), patients.get(name))
+        for name, own in sorted(series.items())
+    ]
 
 
 def _subject(
-    subject: str, scans: list[ScanRecord], vertebrae: list[VertebraRecord]
+    subject: str,
+    scans: list[ScanRecord],
+    vertebrae: list[VertebraRecord],
+    patient: PatientRow | None,
 ) -> SubjectRecord:
     known: dict[str, Any] = {"subject_id": subject, "n_scans": len(scans)}
+    known["sex"] = patient.sex if patient else None
     for name in _OF_SUBJECT:
         values = (getattr(scan, name) for scan in scans)
         known[name] = next((value for value in values if value is not None), None)

@@ -1,4 +1,4 @@
-"""Reads the grading workbook, an .xlsx in a limited child process or a CSV export, as plain values."""
+"""Reads the grading workbook (.xlsx in a limited child process, or CSV), or a CSV list of grades."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from verse_data.errors import (
 from verse_data.problems import Problem, raise_problems
 from verse_data.records.names import is_called_grading
 from verse_data.records.source_file import SourceFile
-from verse_data.records.tables import COLUMNS, SHEET
+from verse_data.records.tables import COLUMNS, LIST_COLUMNS, SHEET
 from verse_data.tables.workbook_child import MAX_COLUMNS, MAX_ROWS
 
 TIMEOUT_SECONDS: Final = 60.0
@@ -43,6 +43,7 @@ _CORRECT: Final = (
     "Correct these cells and read it again. The 48 headings are those of supplement E1 of "
     "Löffler et al. 2020."
 )
+_LIST_NEEDS: Final = frozenset(LIST_COLUMNS[:3])
 _BLANK: Final = frozenset({"DXA T-value"})
 """Columns in which the workbook has ``n/a``, which pandas writes as an empty field."""
 _NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]{0,8})(\.[0-9]{1,17})?")
@@ -74,13 +75,21 @@ class SheetRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Sheet:
-    """The data sheet. A CSV file has an empty `sheet`, and may leave `blank` columns empty."""
+    """The data sheet. A CSV file has an empty `sheet`, and may leave `blank` columns empty.
+
+    A list of grades has a row for each vertebra, and the workbook one for each series.
+    """
 
     file: str
     sheet: str
     letters: dict[str, str]
     rows: tuple[SheetRow, ...]
     blank: frozenset[str] = frozenset()
+
+    @property
+    def is_list(self) -> bool:
+        """Whether this is a list of grades."""
+        return LIST_COLUMNS[0] in self.letters
 
     def column(self, heading: str) -> str:
         """Return a heading with its column letter, for messages."""
@@ -173,6 +182,17 @@ def _read(size: int, read: Callable[[], bytes], name: str) -> Sheet:
     if sum(heading.encode() in text for heading in COLUMNS) >= _FITS:
         return _sheet("", [], _csv_cells(data, name), name)
     why = "neither an .xlsx workbook nor a CSV file with the headings of the gradings"
+    first = re.split(rb"[\r\n]", text, maxsplit=1)[0].decode(errors="replace")
+    if {*re.findall(r"\w+", first)} >= _LIST_NEEDS:
+        cells = _csv_cells(data, name)
+        others = [head for head in _headings(cells).values() if head not in LIST_COLUMNS]
+        if not others:
+            return _sheet("", [], cells, name, LIST_COLUMNS)
+        why = (
+            f"a list of grades has the columns {', '.join(LIST_COLUMNS)}, and this has others: "
+            f"{', '.join(others[:5])}. Remove them, as a release holds its files as they are"
+        )
+        raise _Other(ValidationFailed(f"{name}: {why}."))
     raise _Other(ValidationFailed(f"{name}: {why}. {_SAVE_AS}"))
 
 
@@ -252,8 +272,13 @@ def _headings(cells: _Cells) -> dict[int, str]:
     return {column: str(value) for column, value in cells.get(1, {}).items()}
 
 
-def _sheet(title: str, merged: list[str], cells: _Cells, name: str) -> Sheet:
-    """Return the sheet of these cells, or raise unless it has the 48 headings, in any order."""
+def _sheet(
+    title: str, merged: list[str], cells: _Cells, name: str, columns: tuple[str, ...] = COLUMNS
+) -> Sheet:
+    """Return the sheet of these cells, or raise unless it has the headings `columns`, in any order.
+
+    Of a list of grades, the caller has checked the headings, of which two may be missing.
+    """
     cells = {
         row: filled for row, filled in cells.items() if "".join(map(str, filled.values())).strip()
     }
@@ -264,11 +289,12 @@ def _sheet(title: str, merged: list[str], cells: _Cells, name: str) -> Sheet:
         if heading in letters:
             rule = f"is already in column {letters[heading]}"
             problems.append(problem(row=1, column=here, value=heading, rule=rule))
-        elif heading not in COLUMNS:
+        elif heading not in columns:
             rule = "is not a column of the grading table; remove it"
             problems.append(problem(row=1, column=here, value=heading, rule=rule))
         letters[heading] = here
-    absent = [heading for heading in COLUMNS if heading not in letters]
+    needed = COLUMNS if columns is COLUMNS else ()
+    absent = [heading for heading in needed if heading not in letters]
     problems += [problem(row=1, column=heading, rule="is missing") for heading in absent]
     only_first = "merged cells: only the first of them has a value; unmerge them"
     problems += [problem(column=area, rule=only_first) for area in merged]
@@ -278,7 +304,8 @@ def _sheet(title: str, merged: list[str], cells: _Cells, name: str) -> Sheet:
         for row, filled in cells.items()
         for column in sorted(filled.keys() - headings.keys())
     ]
-    raise_problems(problems, what=name, then=_CORRECT)
+    then = _CORRECT if columns is COLUMNS else "Correct the file and read it again."
+    raise_problems(problems, what=name, then=then)
     rows = (
         SheetRow(row, {headings[column]: value for column, value in filled.items()})
         for row, filled in cells.items()
@@ -323,7 +350,7 @@ def _csv_cells(data: bytes, name: str) -> _Cells:
         if len(fields) != len(first)
     ]
     raise_problems(uneven, what=name, then="Export it again; a text with a comma needs quotes.")
-    index = int(first[0] in {"", "Unnamed: 0"} and first[1] == COLUMNS[0])
+    index = int(first[0] in {"", "Unnamed: 0"} and first[1] in {COLUMNS[0], LIST_COLUMNS[0]})
     return {
         row if place else 1: {
             column: _whole(float(field)) if _NUMBER.fullmatch(field) else field

@@ -131,21 +131,22 @@ def _types(rows: Iterable[GradingRow]) -> Chart:
 def _ages_and_densities(persons: Iterable[Sequence[GradingRow]]) -> Iterable[Chart]:
     """Yield the patients by age and by density, with and without a fracture."""
     people = [(rows[0], is_fractured(rows)) for rows in persons]
-    ages = [(row.age_years, fractured) for row, fractured in people]
-    found = _histogram("E4 a", "Patients by age", "age in years", ages, _DECADE)
-    most = max(found.totals)
-    (first, *_) = [
-        name for name, n in zip(found.categories, found.totals, strict=True) if n == most
-    ]
-    caption = f"Largest group: {first} years, {most:,} of {len(people):,} patients."
-    yield Chart(**{**vars(found), "caption": caption, "rows": ("age_mean", "age_sd")})
-    densities = [(row.bmd_mg_cm3, fractured) for row, fractured in people]
-    found = _histogram(
-        "E4 b", "Patients by bone mineral density", "BMD in mg/cm\u00b3", densities, _BMD_STEP
-    )
-    low = sum(value < OSTEOPOROSIS_MG_CM3 for value, _ in densities)
-    caption = f"{low:,} of {len(people):,} patients are below {OSTEOPOROSIS_MG_CM3} mg/cm\u00b3."
-    yield Chart(**{**vars(found), "caption": caption, "rows": ("bmd_mean", "bmd_sd")})
+    ages = [(row.age_years, side) for row, side in people if row.age_years is not None]
+    if ages:
+        found = _histogram("E4 a", "Patients by age", "age in years", ages, _DECADE)
+        most = max(found.totals)
+        first = found.categories[found.totals.index(most)]
+        caption = f"Largest group: {first} years, {most:,} of {len(ages):,} patients."
+        yield Chart(**{**vars(found), "caption": caption, "rows": ("age_mean", "age_sd")})
+    densities = [(row.bmd_mg_cm3, side) for row, side in people if row.bmd_mg_cm3 is not None]
+    if densities:
+        found = _histogram(
+            "E4 b", "Patients by bone mineral density", "BMD in mg/cm\u00b3", densities, _BMD_STEP
+        )
+        low = sum(value < OSTEOPOROSIS_MG_CM3 for value, _ in densities)
+        limit = f"{OSTEOPOROSIS_MG_CM3} mg/cm\u00b3"
+        caption = f"{low:,} of {len(densities):,} patients are below {limit}."
+        yield Chart(**{**vars(found), "caption": caption, "rows": ("bmd_mean", "bmd_sd")})
 
 
 def _histogram(

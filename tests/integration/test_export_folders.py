@@ -1,0 +1,130 @@
+"""A release as a folder for Hugging Face's datasets, and as a BIDS derivative."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+import verse_data as vd
+from tests.support.command import verse_data
+from verse_data.errors import UsageError
+from verse_data.phantom import write
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> vd.Release:
+    """A made-up release with a patient of several series, and a scan without a mask."""
+    folder = tmp_path_factory.mktemp("made")
+    tree = write(folder / "tree", shape=(48, 96, 36))
+    next(tree.rglob("sub-verse903*_msk.nii.gz")).unlink()
+    return vd.lock_tree("phantom", tree, root=folder / "home")
+
+
+def labels(path: Path) -> np.ndarray:
+    """Return the voxels of a mask."""
+    return np.asarray(nib.load(path.resolve()).dataobj)
+
+
+def test_hugging_face_loads_one_row_a_scan_with_image_mask_and_grades(
+    release: vd.Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Splits, grades and voxels are those of the release; missing grades are None."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        datasets = pytest.importorskip("datasets", reason="install datasets to run this")
+
+        made = vd.export.hf(release, tmp_path / "out", copy=True)
+        cache = str(tmp_path / "cache")
+        loaded = datasets.load_dataset("niftifolder", data_dir=str(made.path), cache_dir=cache)
+
+    assert set(loaded) == {"train", "validation", "test"}
+    rows = {row["scan_id"]: row for split in loaded.values() for row in split}
+    assert set(rows) == set(made.scans)
+    assert made.left_out.keys() == release.series.keys() - rows.keys() != set()
+    scan = made.scans[0]
+    mask = np.asarray(rows[scan]["mask"].dataobj)
+    assert (mask == np.asarray(nib.load(release.path(scan, "mask")).dataobj)).all()
+    own = release.vertebrae.query("scan_id == @scan")
+    grades = [None if pd.isna(grade) else grade for grade in own["grade"]]
+    assert [one["grade"] for one in rows[scan]["vertebrae"]] == grades
+
+
+def test_the_card_names_licence_lock_and_how_to_load(release: vd.Release, tmp_path: Path) -> None:
+    """What leaves the package says where it is from; by default nothing large is written."""
+    made = vd.export.hf(release, tmp_path / "out")
+
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"license: {release.catalog.licence.lower()}" in card
+    assert release.lock.digest in card
+    assert made.nbytes < 200_000
+    assert all(path.is_symlink() for path in (tmp_path / "out").rglob("*.nii.gz"))
+
+
+def test_a_bids_derivative_passes_the_validator(release: vd.Release, tmp_path: Path) -> None:
+    """The validator of BIDS itself finds no error."""
+    program = Path(sys.executable).with_name("bids-validator-deno")
+    if not program.exists():
+        pytest.skip("install bids-validator-deno to run this")
+    vd.export.bids(release, tmp_path / "out", copy=True)
+
+    done = subprocess.run(
+        [str(program), "--json", str(tmp_path / "out")], capture_output=True, text=True
+    )
+
+    assert done.stdout, done.stderr
+    issues = json.loads(done.stdout)["issues"]["issues"]
+    assert [issue for issue in issues if issue["severity"] == "error"] == []
+
+
+def test_a_bids_derivative_has_each_mask_once_with_its_scan_id_labels_and_grades(
+    release: vd.Release, tmp_path: Path
+) -> None:
+    """Series of one patient are told apart by acq-, and T13 is 28 in the table of labels."""
+    made = vd.export.bids(release, tmp_path / "out")
+
+    out, found = tmp_path / "out", {}
+    for path in out.rglob("*_scans.tsv"):
+        for row in pd.read_csv(path, sep="\t").itertuples():
+            found[row.scan_id] = path.parent / row.filename
+    assert set(found) == set(made.scans)
+    for scan, path in found.items():
+        assert (labels(path) == labels(release.path(scan, "mask"))).all()
+    assert any("_acq-verse951_desc-vertebrae_dseg" in path.name for path in found.values())
+    names = pd.read_csv(out / "dseg.tsv", sep="\t").set_index("abbreviation")["index"]
+    assert names["T13"] == 28
+    grades = pd.read_csv(out / "grades.tsv", sep="\t")
+    assert len(grades) == release.vertebrae["scan_id"].isin(made.scans).sum()
+    described = json.loads((out / "dataset_description.json").read_text())
+    assert release.lock.digest in described["SourceDatasets"][0]["Version"]
+    assert described["License"] == release.catalog.licence
+
+
+@pytest.mark.parametrize("kind", ["hf", "bids"])
+def test_the_commands_say_bytes_first_and_never_replace_a_folder(
+    kind: str, release: vd.Release, tmp_path: Path
+) -> None:
+    """A dry run writes nothing; a folder that is there stays as it is."""
+    words = ("export", kind, "phantom", str(tmp_path / "out"), "--root")
+    root = str(release.config.home)
+
+    dry = verse_data(*words, root, "--dry-run", "--copy")
+    assert dry.returncode == 0, dry.stderr
+    assert "Would write" in dry.stderr
+    assert "the release lists no mask of it" in dry.stderr
+    assert not (tmp_path / "out").exists()
+
+    (tmp_path / "out").mkdir()
+    assert verse_data(*words, root).returncode == UsageError.exit_code
+    assert list((tmp_path / "out").iterdir()) == []
+    shutil.rmtree(tmp_path / "out")

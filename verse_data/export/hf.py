@@ -1,0 +1,149 @@
+"""A release as a folder that Hugging Face's ``datasets`` loads: its builder ``niftifolder``.
+
+One row a CT series, with image, mask, patient, and its vertebrae with their grades.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from verse_data.export.folders import Plan, Written, complete, exists
+
+_FOLDERS: Final = {"training": "train", "validation": "validation", "test": "test"}
+_OF_SCAN: Final = ("scan_id", "subject_id", "split", "age_years", "bmd_mg_cm3", "ct_device")
+_OF_VERTEBRA: Final = (
+    "level", "label", "grade", "fracture_type", "foreign_material", "grade_status",
+)  # fmt: skip
+
+
+def hf(
+    release: Any, out: str | os.PathLike[str], *, copy: bool = False, dry_run: bool = False
+) -> Written:
+    """Write a release as a folder for ``datasets.load_dataset("niftifolder", data_dir=out)``.
+
+    Its splits are the published ones; scans without a split are in ``train``. Files that are not
+    here are fetched first.
+
+    Parameters
+    ----------
+    release : Release
+        As opened by :func:`verse_data.open_release`.
+    out : path
+        Folder to make, complete or not at all.
+    copy : bool
+        Copy CTs and masks, to hand the folder on. Default: symbolic links, which take no room.
+    dry_run : bool
+        Write and fetch nothing, and return what would be.
+
+    Returns
+    -------
+    Written
+        The folder, its scans, those that are left out, and bytes.
+
+    Raises
+    ------
+    UsageError
+        If the folder exists, or no scan has both CT and mask.
+    Offline, NetworkError, ContentMissing
+        If files are not here and cannot be fetched.
+    """
+    folder, plan = Path(out), Plan(release, copy)
+    if folder.exists():
+        raise exists(folder)
+    chosen, left_out = complete(release)
+    for scan_id in chosen:
+        for role in ("ct", "mask"):
+            plan.take(_path(release, scan_id, role), scan_id, role)
+    if not dry_run:
+        release.fetch(chosen, roles=("ct", "mask"))
+        release.fetch_tables(chosen)
+        _describe(release, chosen, plan)
+        plan.publish(folder)
+    return Written(
+        path=folder,
+        scans=tuple(chosen),
+        left_out=left_out,
+        nbytes=plan.nbytes,
+        dry_run=dry_run,
+    )
+
+
+def _path(release: Any, scan_id: str, role: str) -> str:
+    scan = release.series[scan_id]
+    ending = ".nii.gz" if scan.files[role].path.endswith(".gz") else ".nii"
+    return f"{_FOLDERS[scan.split or 'training']}/{scan_id}.{role}{ending}"
+
+
+def _describe(release: Any, chosen: list[str], plan: Plan) -> None:
+    """Add a table of metadata for each split, and the dataset card."""
+    scans, vertebrae = release.scans.set_index("scan_id", drop=False), release.vertebrae
+    groups = dict(list(vertebrae.groupby("scan_id")))
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for scan_id in chosen:
+        paths = {role: _path(release, scan_id, role).partition("/") for role in ("ct", "mask")}
+        row = {"image_file_name": paths["ct"][2], "mask_file_name": paths["mask"][2]}
+        row |= {name: _plain(scans.loc[scan_id, name]) for name in _OF_SCAN}
+        own = groups.get(scan_id, vertebrae.iloc[:0])[[*_OF_VERTEBRA]].to_dict("records")
+        vertebra_rows = [{name: _plain(value) for name, value in one.items()} for one in own]
+        rows.setdefault(paths["ct"][0], []).append({**row, "vertebrae": vertebra_rows})
+    for name, listed in rows.items():
+        plan.write(f"{name}/metadata.parquet", _parquet(listed))
+    plan.write("README.md", _card(release))
+
+
+def _plain(value: Any) -> Any:
+    """Return a cell of a table as a plain value; missing is None."""
+    import pandas as pd
+
+    if pd.isna(value):
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def _parquet(rows: list[dict[str, Any]]) -> bytes:
+    """Return the rows as Parquet, with types that do not depend on which values are missing."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {"label": pa.int16(), "grade": pa.int8(), "foreign_material": pa.bool_()}
+    vertebra = pa.struct([(name, kinds.get(name, pa.string())) for name in _OF_VERTEBRA])
+    kinds = {"age_years": pa.float64(), "bmd_mg_cm3": pa.float64(), "vertebrae": pa.list_(vertebra)}
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in rows[0]])
+    stream = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), stream)
+    return stream.getvalue()
+
+
+def _card(release: Any) -> str:
+    """Return the card of the dataset, with licence, attribution and what pins its bytes."""
+    facts = release.provenance()
+    known = facts.licence or ""
+    licence = known.lower() if known and not known.startswith("LicenseRef-") else "other"
+    return f"""---
+license: {licence}
+pretty_name: {release.name} {release.version}
+task_categories:
+- image-segmentation
+tags:
+- medical
+- spine
+- CT
+---
+
+# {facts.title}
+
+{facts.attribution or "No licence is stated. Ask those who hold the data before you use them."}
+
+`datasets.load_dataset("niftifolder", data_dir="THIS FOLDER")` gives one row a CT series. Divide the
+rows by `subject_id`: a patient may have several. In masks, T13 is 28; a missing grade means not
+assessed, never healthy.
+
+Release {release.name} {release.version}, lock {facts.lock}, commit {facts.commit}.
+
+```text
+{release.citation().rstrip()}
+```
+"""
