@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from verse_data import errors, phantom
+    from verse_data import errors, export, phantom
     from verse_data.api import (
         TrustOnFirstUse,
         VerSeDataset,
@@ -35,6 +35,7 @@ __all__ = [
     "__version__",
     "cite",
     "errors",
+    "export",
     "list_releases",
     "load_split",
     "load_table",
@@ -55,7 +56,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
 
     def __getattr__(name: str) -> Any:
         """Import the module that holds `name`, once, when it is first asked for."""
-        if name in {"errors", "phantom"}:
+        if name in {"errors", "export", "phantom"}:
             return importlib.import_module(f"verse_data.{name}")
         if name not in __all__:
             raise AttributeError(f"module 'verse_data' has no attribute {name!r}")

@@ -13,6 +13,7 @@ import hashlib
 import math
 import os
 import struct
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from io import BufferedReader, FileIO
@@ -53,6 +54,12 @@ _HALF_TURN: Final = 3 * float(np.finfo(np.float32).eps)
 _FEW_HU: Final = 100
 """A range of fractions of which rounding leaves too few grey values for any CT."""
 _LAYOUT: Final[np.dtype[Any]] = nib.Nifti1Header.template_dtype
+_PLACE_FIELDS: Final = (
+    *("sizeof_hdr", "magic", "dim", "pixdim", "xyzt_units", "qform_code", "sform_code"),
+    *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("srow_x", "srow_y", "srow_z"),
+)
+"""Fields of a header that say where its voxels lie."""
 _TEXT_FIELDS: Final = ("db_name", "descrip", "aux_file", "intent_name")
 
 Kind = Literal["image", "mask"]
@@ -241,7 +248,7 @@ class VolumeStream:
 
     def _begin(self, limit: int) -> None:
         """Read header and extensions; the decompressed file has at most `limit` bytes."""
-        head = self._read(HEADER_SIZE, "its header")
+        self.head = head = self._read(HEADER_SIZE, "its header")
         self.header = header = parse_header(head, name=self.name)
         declared = header.offset + header.nbytes
         if declared > limit:
@@ -405,6 +412,36 @@ def write_nifti(
     dtype = np.dtype(on_disk_dtype or array.dtype)
     header = _new_header(array.shape, affine, dtype)
     header.set_slope_inter(slope, None if slope is None else inter)
+
+    def planes() -> Iterator[Array]:
+        for k in range(array.shape[2]):
+            plane = array[:, :, k]
+            if slope is not None:
+                plane = (plane - np.float64(inter)) / slope
+            if dtype.kind in "iu" and plane.dtype.kind == "f":
+                plane = np.rint(plane)
+            yield plane.astype(dtype)
+
+    _write(path, header.binaryblock, planes())
+
+
+def write_mask_like(path: Path, labels: Array, *, image: VolumeStream) -> None:
+    """Write uint8 labels on the grid of an open CT; what places them in space are the CT's bytes.
+
+    The directions are not made orthonormal, as ITK would like: a reader that refuses the mask
+    refuses its CT too, and two headers that differ in the last bits are warned of and compared.
+    """
+    order = _LAYOUT.newbyteorder(_byte_order(image.head))
+    theirs = np.frombuffer(image.head, order, 1)[0]
+    header = np.zeros((), order)
+    for field in _PLACE_FIELDS:
+        header[field] = theirs[field]
+    header["datatype"], header["bitpix"], header["vox_offset"], header["scl_slope"] = 2, 8, 352, 1
+    _write(path, header.tobytes(), (labels[:, :, k] for k in range(labels.shape[2])))
+
+
+def _write(path: Path, header: bytes, planes: Iterable[Array]) -> None:
+    """Write header and voxels atomically, gzipped if the name of `path` says so."""
     with staging(path) as staged:
         with staged.open("wb") as file:
             is_gzip = path.suffix == ".gz"
@@ -412,14 +449,9 @@ def write_nifti(
                 gzip.GzipFile("", "wb", 1, file, mtime=0) if is_gzip else nullcontext(file)
             )
             with target as stream:
-                stream.write(header.binaryblock + b"\0" * 4)
-                for k in range(array.shape[2]):
-                    plane = array[:, :, k]
-                    if slope is not None:
-                        plane = (plane - np.float64(inter)) / slope
-                    if dtype.kind in "iu" and plane.dtype.kind == "f":
-                        plane = np.rint(plane)
-                    stream.write(plane.astype(dtype).tobytes(order="F"))
+                stream.write(header + b"\0" * 4)
+                for plane in planes:
+                    stream.write(plane.tobytes(order="F"))
             sync_file(file)
         staged.replace(path)
 
