@@ -23,7 +23,7 @@ def main(raw: Path) -> None:
         preprocess,
     )
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-    from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
+    from nnunetv2.paths import nnUNet_preprocessed
 
     number = int(raw.name[7:10])
     extract_fingerprints([number], num_processes=1, check_dataset_integrity=True)
@@ -37,9 +37,15 @@ def main(raw: Path) -> None:
     served = trainer.dataset_class(trainer.preprocessed_dataset_folder)
     found = {name: np.unique(served.load_case(name)[1]).tolist() for name in served.identifiers}
     predictor = nnUNetPredictor(device=torch.device("cpu"), use_mirroring=False)
-    trained = next(Path(nnUNet_results).rglob("fold_0"))
-    predictor.initialize_from_trained_model_folder(
-        str(trained.parent), (0,), "checkpoint_final.pth"
+    trainer.set_deep_supervision_enabled(False)
+    predictor.manual_initialization(
+        trainer.network,
+        trainer.plans_manager,
+        trainer.configuration_manager,
+        [trainer.network.state_dict()],
+        dataset,
+        type(trainer).__name__,
+        None,
     )
     predictor.predict_from_files(
         str(raw / "imagesTs"),
