@@ -36,7 +36,8 @@ from verse_data.spine.geometry import Array
 from verse_data.spine.levels import LEVEL_OF_LABEL, LEVELS, region
 from verse_data.tables.folds import Folds
 from verse_data.tables.index import ScanFiles, assert_one_split_each
-from verse_data.volumes.nifti import VolumeStream, check_pair, write_mask_like
+from verse_data.volumes.mask_file import write_mask_like
+from verse_data.volumes.nifti import VolumeStream, check_pair
 from verse_data.volumes.recipe import ScanSource
 
 Labels = Literal["consecutive", "binary", "regions", "verse"]

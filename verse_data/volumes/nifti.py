@@ -53,13 +53,7 @@ _HALF_TURN: Final = 3 * float(np.finfo(np.float32).eps)
 """How far b² + c² + d² of a half turn may be below 1 by rounding, as in nibabel."""
 _FEW_HU: Final = 100
 """A range of fractions of which rounding leaves too few grey values for any CT."""
-_LAYOUT: Final[np.dtype[Any]] = nib.Nifti1Header.template_dtype
-_PLACE_FIELDS: Final = (
-    *("sizeof_hdr", "magic", "dim", "pixdim", "xyzt_units", "qform_code", "sform_code"),
-    *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
-    *("srow_x", "srow_y", "srow_z"),
-)
-"""Fields of a header that say where its voxels lie."""
+LAYOUT: Final[np.dtype[Any]] = nib.Nifti1Header.template_dtype
 _TEXT_FIELDS: Final = ("db_name", "descrip", "aux_file", "intent_name")
 
 Kind = Literal["image", "mask"]
@@ -128,8 +122,8 @@ class Volume:
 def parse_header(content: bytes, *, name: str) -> ImageHeader:
     """Parse a NIfTI-1 header, or raise NiftiRefused with the rule that it breaks."""
     check(name, start_rules(content))
-    order = _byte_order(content)
-    fields = np.frombuffer(content, _LAYOUT.newbyteorder(order), 1)[0]
+    order = byte_order(content)
+    fields = np.frombuffer(content, LAYOUT.newbyteorder(order), 1)[0]
     check(name, field_rules(fields))
     i, j, k = fields["dim"][1:4].tolist()
     slope, inter = float(fields["scl_slope"]), float(fields["scl_inter"])
@@ -151,7 +145,7 @@ def parse_header(content: bytes, *, name: str) -> ImageHeader:
     )
 
 
-def _byte_order(content: bytes) -> Literal["<", ">"]:
+def byte_order(content: bytes) -> Literal["<", ">"]:
     return "<" if content[:4] == HEADER_SIZE.to_bytes(4, "little") else ">"
 
 
@@ -254,7 +248,7 @@ class VolumeStream:
         if declared > limit:
             self._corrupt(f"cannot hold the {declared:,} bytes that its header declares")
         rest = self._read(header.offset - HEADER_SIZE, "its header's extensions")
-        check(self.name, extension_rules(rest, _byte_order(head)))
+        check(self.name, extension_rules(rest, byte_order(head)))
 
     def fill(self, out: Array) -> None:
         """Read the next ``out.size`` voxels, in the file's order, into the flat array `out`."""
@@ -422,25 +416,10 @@ def write_nifti(
                 plane = np.rint(plane)
             yield plane.astype(dtype)
 
-    _write(path, header.binaryblock, planes())
+    write_volume(path, header.binaryblock, planes())
 
 
-def write_mask_like(path: Path, labels: Array, *, image: VolumeStream) -> None:
-    """Write uint8 labels on the grid of an open CT; what places them in space are the CT's bytes.
-
-    The directions are not made orthonormal, as ITK would like: a reader that refuses the mask
-    refuses its CT too, and two headers that differ in the last bits are warned of and compared.
-    """
-    order = _LAYOUT.newbyteorder(_byte_order(image.head))
-    theirs = np.frombuffer(image.head, order, 1)[0]
-    header = np.zeros((), order)
-    for field in _PLACE_FIELDS:
-        header[field] = theirs[field]
-    header["datatype"], header["bitpix"], header["vox_offset"], header["scl_slope"] = 2, 8, 352, 1
-    _write(path, header.tobytes(), (labels[:, :, k] for k in range(labels.shape[2])))
-
-
-def _write(path: Path, header: bytes, planes: Iterable[Array]) -> None:
+def write_volume(path: Path, header: bytes, planes: Iterable[Array]) -> None:
     """Write header and voxels atomically, gzipped if the name of `path` says so."""
     with staging(path) as staged:
         with staged.open("wb") as file:
