@@ -146,6 +146,7 @@ def parse_header(content: bytes, *, name: str) -> ImageHeader:
 
 
 def byte_order(content: bytes) -> Literal["<", ">"]:
+    """Return the byte order of a header, as NumPy writes it."""
     return "<" if content[:4] == HEADER_SIZE.to_bytes(4, "little") else ">"
 
 
