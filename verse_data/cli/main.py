@@ -20,6 +20,7 @@ from verse_data.cli import (
     demo,
     doctor,
     evaluate,
+    export,
     predictions,
     preview,
     provenance,
@@ -54,6 +55,7 @@ for _part in (
     predictions,
     evaluate,
     provenance,
+    export,
     doctor,
 ):
     app.add_typer(_part.app)

@@ -6,13 +6,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from verse_data.export.bids import bids
-    from verse_data.export.hf import hf
+    from verse_data.export.bids_folder import bids
+    from verse_data.export.datalist import monai
+    from verse_data.export.hf_folder import hf
+    from verse_data.export.nnunet_raw import nnunet
 
-__all__ = ["bids", "hf"]
+__all__ = ["bids", "hf", "monai", "nnunet"]
 _MODULE_OF_NAME = {
-    "bids": "bids",
-    "hf": "hf",
+    "bids": "bids_folder",
+    "hf": "hf_folder",
+    "monai": "datalist",
+    "nnunet": "nnunet_raw",
 }
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of the package

@@ -13,6 +13,7 @@ import hashlib
 import math
 import os
 import struct
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from io import BufferedReader, FileIO
@@ -52,7 +53,7 @@ _HALF_TURN: Final = 3 * float(np.finfo(np.float32).eps)
 """How far b² + c² + d² of a half turn may be below 1 by rounding, as in nibabel."""
 _FEW_HU: Final = 100
 """A range of fractions of which rounding leaves too few grey values for any CT."""
-_LAYOUT: Final[np.dtype[Any]] = nib.Nifti1Header.template_dtype
+LAYOUT: Final[np.dtype[Any]] = nib.Nifti1Header.template_dtype
 _TEXT_FIELDS: Final = ("db_name", "descrip", "aux_file", "intent_name")
 
 Kind = Literal["image", "mask"]
@@ -121,8 +122,8 @@ class Volume:
 def parse_header(content: bytes, *, name: str) -> ImageHeader:
     """Parse a NIfTI-1 header, or raise NiftiRefused with the rule that it breaks."""
     check(name, start_rules(content))
-    order = _byte_order(content)
-    fields = np.frombuffer(content, _LAYOUT.newbyteorder(order), 1)[0]
+    order = byte_order(content)
+    fields = np.frombuffer(content, LAYOUT.newbyteorder(order), 1)[0]
     check(name, field_rules(fields))
     i, j, k = fields["dim"][1:4].tolist()
     slope, inter = float(fields["scl_slope"]), float(fields["scl_inter"])
@@ -144,7 +145,8 @@ def parse_header(content: bytes, *, name: str) -> ImageHeader:
     )
 
 
-def _byte_order(content: bytes) -> Literal["<", ">"]:
+def byte_order(content: bytes) -> Literal["<", ">"]:
+    """Return the byte order of a header, as NumPy writes it."""
     return "<" if content[:4] == HEADER_SIZE.to_bytes(4, "little") else ">"
 
 
@@ -241,13 +243,13 @@ class VolumeStream:
 
     def _begin(self, limit: int) -> None:
         """Read header and extensions; the decompressed file has at most `limit` bytes."""
-        head = self._read(HEADER_SIZE, "its header")
+        self.head = head = self._read(HEADER_SIZE, "its header")
         self.header = header = parse_header(head, name=self.name)
         declared = header.offset + header.nbytes
         if declared > limit:
             self._corrupt(f"cannot hold the {declared:,} bytes that its header declares")
         rest = self._read(header.offset - HEADER_SIZE, "its header's extensions")
-        check(self.name, extension_rules(rest, _byte_order(head)))
+        check(self.name, extension_rules(rest, byte_order(head)))
 
     def fill(self, out: Array) -> None:
         """Read the next ``out.size`` voxels, in the file's order, into the flat array `out`."""
@@ -405,6 +407,21 @@ def write_nifti(
     dtype = np.dtype(on_disk_dtype or array.dtype)
     header = _new_header(array.shape, affine, dtype)
     header.set_slope_inter(slope, None if slope is None else inter)
+
+    def planes() -> Iterator[Array]:
+        for k in range(array.shape[2]):
+            plane = array[:, :, k]
+            if slope is not None:
+                plane = (plane - np.float64(inter)) / slope
+            if dtype.kind in "iu" and plane.dtype.kind == "f":
+                plane = np.rint(plane)
+            yield plane.astype(dtype)
+
+    write_volume(path, header.binaryblock, planes())
+
+
+def write_volume(path: Path, header: bytes, planes: Iterable[Array]) -> None:
+    """Write header and voxels atomically, gzipped if the name of `path` says so."""
     with staging(path) as staged:
         with staged.open("wb") as file:
             is_gzip = path.suffix == ".gz"
@@ -412,14 +429,9 @@ def write_nifti(
                 gzip.GzipFile("", "wb", 1, file, mtime=0) if is_gzip else nullcontext(file)
             )
             with target as stream:
-                stream.write(header.binaryblock + b"\0" * 4)
-                for k in range(array.shape[2]):
-                    plane = array[:, :, k]
-                    if slope is not None:
-                        plane = (plane - np.float64(inter)) / slope
-                    if dtype.kind in "iu" and plane.dtype.kind == "f":
-                        plane = np.rint(plane)
-                    stream.write(plane.astype(dtype).tobytes(order="F"))
+                stream.write(header + b"\0" * 4)
+                for plane in planes:
+                    stream.write(plane.tobytes(order="F"))
             sync_file(file)
         staged.replace(path)
 

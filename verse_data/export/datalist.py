@@ -1,0 +1,136 @@
+"""A release as a datalist of MONAI, in the form of the Medical Segmentation Decathlon.
+
+Read by ``monai.data.load_decathlon_datalist`` and Auto3DSeg (MONAI 1.5). Both take any text of an item
+for a path if it may be one, so ids have a prefix: ``scan/verse004``. Auto3DSeg divides items at random,
+and so patients, unless each has a ``fold`` or there is a list ``validation``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from verse_data.export import cases
+from verse_data.export.cases import Exportable, Exported, Fold, LabelMap, Labels
+
+DATALIST: Final = "datalist.json"
+_LABELS: Final[tuple[Labels, ...]] = ("consecutive", "binary", "verse")
+_MASKS: Final = "labels"
+
+
+def monai(
+    release: Exportable,
+    out: str | os.PathLike[str],
+    *,
+    labels: Labels = "consecutive",
+    k: int | None = None,
+    seed: int = 0,
+    split: str | None = None,
+    dry_run: bool = False,
+) -> Exported:
+    """Write a release as a datalist of MONAI, with patients divided as a whole.
+
+    The folder gets ``datalist.json`` and the renumbered masks; CTs are referenced where they are.
+    Files that are not here are fetched first.
+
+    Parameters
+    ----------
+    release : Release
+        As opened by :func:`verse_data.open_release`.
+    out : path
+        Folder to make, complete or not at all.
+    labels : {"consecutive", "binary", "verse"}
+        VerSe's labels with T13 (28) as 26; one class; or VerSe's own, whose masks are referenced too.
+    k : int, optional
+        Divide the patients into so many folds, as :meth:`Release.folds` does: the ``fold`` of each
+        item. Default: the published split, as the lists ``training``, ``validation`` and ``testing``.
+    seed : int
+        Seed of the folds.
+    split : {"training", "validation", "test"}, optional
+        Divide only this published split into folds. Default: all scans, those for testing too.
+    dry_run : bool
+        Write and fetch nothing, and return what would be.
+
+    Returns
+    -------
+    Exported
+        The folder, its scans, those that are left out, and bytes.
+
+    Raises
+    ------
+    UsageError
+        If an option cannot be used, or the folder exists.
+    Offline, NetworkError, ContentMissing
+        If files are not here and cannot be fetched.
+    ValidationFailed, IntegrityError, UnsafeInput
+        If a CT or mask is broken, they are not on one grid, or a mask holds what is no vertebra;
+        all such scans are named, and nothing is left behind.
+    """
+    numbers, folder = cases.label_map(labels, allowed=_LABELS), Path(out)
+    chosen = cases.choose(release, k=k, seed=seed, split=split)
+    if folder.exists():
+        raise cases.exists(folder)
+    own = labels != "verse"
+    plan = cases.planned(release, chosen, folder, masks=own)
+    if dry_run:
+        return plan
+    cases.fetch(release, chosen, tables=k is not None)
+    folds, made = cases.divide(release, chosen, k=k, seed=seed, split=split)
+    items = {scan_id: _item(release, scan_id, own=own) for scan_id in (*plan.training, *plan.test)}
+    text = cases.as_json(
+        _head(release, chosen, numbers)
+        | {"folds": made}
+        | _lists(items, folds, chosen, published=k is None)
+    )
+    masks = {
+        name: Path(item["label"]) if own and "label" in item else None
+        for name, item in items.items()
+    }
+
+    def build(staged: Path) -> None:
+        if own:
+            (staged / _MASKS).mkdir()
+        cases.write_masks(release, {s: p and staged / p for s, p in masks.items()}, numbers)
+        (staged / DATALIST).write_text(text, encoding="utf-8")
+
+    return cases.published(plan, build)
+
+
+def _item(release: Exportable, scan_id: str, *, own: bool) -> dict[str, Any]:
+    """Return an item: files by path, and ids that neither reader takes for one."""
+    scan, source = release.series[scan_id], release.source(scan_id)
+    item = {
+        "image": cases.reference(release, scan_id),
+        "scan_id": f"scan/{scan_id}",
+        "subject_id": f"subject/{scan.subject_id}",
+    }
+    if source.mask is not None:
+        written = f"{_MASKS}/{scan_id}.nii.gz"
+        item["label"] = written if own else os.fspath(source.mask.path.absolute())
+    return item
+
+
+def _head(release: Exportable, chosen: cases.Chosen, labels: LabelMap) -> dict[str, Any]:
+    """Return what a datalist says before its lists."""
+    return {
+        **cases.facts(release, labels, chosen),
+        "tensorImageSize": "3D",
+        "modality": {"0": "CT"},
+        "labels": {str(number): name for name, number in labels.classes.items()},
+        "numTraining": len(chosen.training),
+        "numTest": len(chosen.test),
+    }
+
+
+def _lists(
+    items: dict[str, dict[str, Any]], folds: list[Fold], chosen: cases.Chosen, *, published: bool
+) -> dict[str, Any]:
+    """Return the lists; of folds each scan is held out once, and of the published split one list is."""
+    if published:
+        sides = {"training": folds[0]["train"], "validation": folds[0]["val"]}
+        lists = {side: [items[name] for name in names] for side, names in sides.items()}
+    else:
+        fold_of = {name: number for number, fold in enumerate(folds) for name in fold["val"]}
+        lists = {"training": [items[s] | {"fold": fold_of[s]} for s in chosen.training]}
+    return {**lists, "testing": [items[name] for name in chosen.test]}
