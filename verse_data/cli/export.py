@@ -1,7 +1,8 @@
-"""``verse-data export nnunet | monai``: a release as what other training code reads."""
+"""``verse-data export``: a release in the formats that other programs read."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,11 +10,18 @@ import typer
 
 import verse_data as vd
 from verse_data.cli import options as opt
-from verse_data.cli.common import note
-from verse_data.cli.provenance import export
+from verse_data.cli.common import note, print_json
+from verse_data.cli.overview import Overview
 from verse_data.errors import UsageError
 
 app = typer.Typer()
+export = typer.Typer(
+    name="export",
+    cls=Overview,
+    help="Write a release in formats that other programs read.",
+    no_args_is_help=True,
+)
+app.add_typer(export)
 
 Folds = Annotated[
     Any,
@@ -37,6 +45,10 @@ Split = Annotated[
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say how many bytes would be written, and write nothing.")
+]
+Copy = Annotated[
+    bool,
+    typer.Option("--copy", help="Copy CTs and masks, to hand the folder on. Default: links."),
 ]
 
 
@@ -129,3 +141,55 @@ def monai(
     opened = vd.open_release(release, version=version, root=root, offline=offline)
     done = vd.export.monai(opened, out, labels=labels, k=k, seed=seed, split=split, dry_run=dry_run)
     note(str(done))
+
+
+@export.command("prov", help="Write provenance as W3C PROV-JSON.")
+@export.command("rocrate", help="Write RO-Crate 1.1 for the root of the dataset.")
+@export.command("croissant", help="Write Croissant 1.1 with the fields for responsible AI.")
+def export_(
+    context: typer.Context,
+    release: opt.Release,
+    scan: opt.ScanOrAll = None,
+    *,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    out: opt.Out = None,
+) -> None:
+    """Write the description of a release, or of one scan of it, in the format named by the command."""
+    from verse_data.export.croissant import load_rai, to_croissant
+    from verse_data.export.prov import to_prov
+    from verse_data.export.rocrate import to_rocrate
+    from verse_data.files import write_file
+
+    opened = vd.open_release(release, version=version, root=root, make=False)
+    found, date = opened.provenance(scan), opened.files.date(opened.version)
+    if context.info_name == "prov":
+        document = to_prov(found)
+    elif context.info_name == "rocrate":
+        document = to_rocrate(found, date=date)
+    else:
+        document = to_croissant(found, date=date, rai=load_rai(release))
+    if out is None:
+        print_json(document)
+    else:
+        write_file(out, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
+        note(f"wrote {out}")
+
+
+@export.command("bids", help="Write a BIDS derivative: masks as dseg, patients and grades as TSV.")
+@export.command("hf", help="Write a folder for Hugging Face's datasets (niftifolder).")
+def export_folder(
+    context: typer.Context,
+    release: opt.Release,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
+    *,
+    copy: Copy = False,
+    dry_run: DryRun = False,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    offline: opt.Offline = None,
+) -> None:
+    """Write a release as a folder, in the format named by the command."""
+    opened = vd.open_release(release, version=version, root=root, offline=offline)
+    write = vd.export.bids if context.info_name == "bids" else vd.export.hf
+    note(str(write(opened, out, copy=copy, dry_run=dry_run)))

@@ -1,8 +1,7 @@
-"""``verse-data diff | provenance | export | cite | schemas``: describing a release to others."""
+"""``verse-data diff | provenance | cite | schemas``: describing a release to others."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,19 +18,12 @@ if TYPE_CHECKING:
     from verse_data.records.provenance import FetchedFrom
 
 app = typer.Typer()
-export = typer.Typer(
-    name="export",
-    cls=Overview,
-    help="Describe a release in formats that others read.",
-    no_args_is_help=True,
-)
 schemas = typer.Typer(
     name="schemas",
     cls=Overview,
     help="JSON Schemas of the records, generated from the models.",
     no_args_is_help=True,
 )
-app.add_typer(export)
 app.add_typer(schemas)
 
 
@@ -111,66 +103,6 @@ def _origin(found: FetchedFrom) -> str:
     if found.url or found.source == "web":
         return found.url or "one of its addresses"
     return f"the sibling {found.source!r}" if found.source else "a sibling or an unknown address"
-
-
-@export.command("prov", help="Write provenance as W3C PROV-JSON.")
-@export.command("rocrate", help="Write RO-Crate 1.1 for the root of the dataset.")
-@export.command("croissant", help="Write Croissant 1.1 with the fields for responsible AI.")
-def export_(
-    context: typer.Context,
-    release: opt.Release,
-    scan: opt.ScanOrAll = None,
-    *,
-    version: opt.Version = None,
-    root: opt.Root = None,
-    out: opt.Out = None,
-) -> None:
-    """Write the description of a release, or of one scan of it, in the format named by the command."""
-    from verse_data.export.croissant import load_rai, to_croissant
-    from verse_data.export.prov import to_prov
-    from verse_data.export.rocrate import to_rocrate
-    from verse_data.files import write_file
-
-    opened = vd.open_release(release, version=version, root=root, make=False)
-    found, date = opened.provenance(scan), opened.files.date(opened.version)
-    if context.info_name == "prov":
-        document = to_prov(found)
-    elif context.info_name == "rocrate":
-        document = to_rocrate(found, date=date)
-    else:
-        document = to_croissant(found, date=date, rai=load_rai(release))
-    if out is None:
-        print_json(document)
-    else:
-        write_file(out, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
-        note(f"wrote {out}")
-
-
-_Copy = Annotated[
-    bool,
-    typer.Option("--copy", help="Copy CTs and masks, to hand the folder on. Default: links."),
-]
-
-
-@export.command("bids", help="Write a BIDS derivative: masks as dseg, patients and grades as TSV.")
-@export.command("hf", help="Write a folder for Hugging Face's datasets (niftifolder).")
-def export_folder(
-    context: typer.Context,
-    release: opt.Release,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
-    *,
-    copy: _Copy = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say how many bytes would be written, and stop.")
-    ] = False,
-    version: opt.Version = None,
-    root: opt.Root = None,
-    offline: opt.Offline = None,
-) -> None:
-    """Write a release as a folder, in the format named by the command."""
-    opened = vd.open_release(release, version=version, root=root, offline=offline)
-    write = vd.export.bids if context.info_name == "bids" else vd.export.hf
-    note(str(write(opened, out, copy=copy, dry_run=dry_run)))
 
 
 @app.command()
