@@ -21,7 +21,8 @@ from tests.support.releases import PIR, SHAPE, write_scan
 from tests.support.trees import snapshot
 from verse_data.errors import ContentCorrupt, UsageError, ValidationFailed
 from verse_data.spine.levels import LABEL_OF_LEVEL
-from verse_data.tables.leaks import find_leaks, read_splits
+from verse_data.tables.leaks import find_leaks
+from verse_data.tables.split_files import read_splits
 from verse_data.volumes.nifti import write_nifti
 
 PLACE = (slice(0, 4), slice(40, 70), slice(76, 108), slice(123, 124), slice(252, 328))
@@ -292,6 +293,27 @@ def test_scans_in_no_split_need_folds(tmp_path):
     assert len(read(done.path / "splits_final.json")) == 3
 
 
+def test_exported_masks_come_back_and_score_as_perfect(release, dataset, tmp_path):
+    """As nnU-Net's predictions, they are VerSe's masks again, T13 as 28, and Dice is 1 for each."""
+    (tmp_path / "nnunet").mkdir()
+    for mask in (dataset / "labelsTr").iterdir():
+        (tmp_path / "nnunet" / mask.name).write_bytes(mask.read_bytes())
+
+    imported = vd.predictions.import_predictions(
+        "nnunet",
+        release,
+        tmp_path / "nnunet",
+        tmp_path / "native",
+        dataset_json=dataset / "dataset.json",
+    )
+    scored = release.evaluate(tmp_path / "native", draws=10)
+
+    t13 = nib.load(tmp_path / "native" / f"{vd.phantom.CASES['t13']}.nii.gz")
+    assert 28 in np.asarray(t13.dataobj)
+    assert len(scored.scans) == len(imported.scans)
+    assert scored.vertebrae["dice"].eq(1).all()
+
+
 @pytest.mark.slow
 def test_nnunet_itself_plans_trains_and_predicts(tmp_path):
     """Its own check passes, its loader serves T13 as 26 in our split, and predictions have our grids."""
@@ -325,6 +347,13 @@ def test_nnunet_itself_plans_trains_and_predicts(tmp_path):
         )
         assert predicted.shape == ct.shape
         np.testing.assert_allclose(predicted.affine, ct.affine, atol=1e-4)
+
+    imported = vd.predictions.import_predictions(
+        "nnunet", release, raw.parent / "predictions", tmp_path / "native"
+    )
+    scored = release.evaluate(tmp_path / "native", draws=10)
+    assert {scan.scan_id for scan in imported.scans} == set(scored.scans["scan_id"])
+    assert scored.vertebrae["dice"].between(0, 1).all()
 
 
 # --- MONAI ----------------------------------------------------------------------------------------

@@ -132,14 +132,9 @@ class Folds(Record):
 
     def _repr_html_(self) -> str:
         """Return the sizes of the folds for a notebook."""
-        of = f" of {self.release}" if self.release else ""
-        over = ", ".join(self.stratify) or "nothing"
-        return markup.table(
-            ("fold", "subjects", "scans"),
-            ((n, len(part.subjects), len(part.scans)) for n, part in enumerate(self.parts)),
-            caption=f"Folds{of}: k={self.k}, seed={self.seed}, balanced over {over}, "
-            f"digest {self.digest[:12]}",
-        )
+        sizes = ((n, len(part.subjects), len(part.scans)) for n, part in enumerate(self.parts))
+        caption = f"Folds: k={self.k}, seed={self.seed}, digest {self.digest[:12]}"
+        return markup.table(("fold", "subjects", "scans"), sizes, caption=caption)
 
     def check(self, scans: pd.DataFrame) -> None:
         """Raise ValidationFailed unless the folds divide exactly the scans of a table."""
@@ -276,9 +271,8 @@ def parse_folds(path: Path) -> Folds:
         guess = did_you_mean(path.name, in_catalog)
         path = in_catalog.get(path.name, path)
     if not path.is_file():
-        raise UsageError(
-            f"No file {path}.{guess} Write it: verse-data folds RELEASE --out {path.name}"
-        )
+        write = f"verse-data folds RELEASE --out {path.name}"
+        raise UsageError(f"No file {path}.{guess} Write it: {write}")
     with storage_errors(path):
         data = path.read_bytes()
     value = read_json(data, name=str(path))
