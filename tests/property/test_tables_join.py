@@ -112,7 +112,7 @@ def test_the_join_loses_and_invents_nothing(
 
     scan = scan_record(sources, row, None)
     assert scan.n_graded == (None if pairs is None else sum(g != "x" for g, _ in pairs.values()))
-    (subject,) = subject_records([scan], records)
+    (subject,) = subject_records([scan], records, {})
     assert (subject.n_levels, subject.n_graded) == (len(records), scan.n_graded or 0)
     if masked is not None and pairs is not None:
         rules = {(found.rule, found.level) for found in scan_findings(sources, row)}
