@@ -424,6 +424,12 @@ def write_nifti(
         staged.replace(path)
 
 
+def nifti_bytes(array: Array, affine: npt.ArrayLike) -> bytes:
+    """Return a NIfTI-1 file in memory, not compressed."""
+    block: bytes = _new_header(array.shape, affine, array.dtype).binaryblock
+    return block + b"\0" * 4 + array.tobytes(order="F")
+
+
 def _new_header(shape: tuple[int, ...], affine: npt.ArrayLike, dtype: np.dtype[Any]) -> Any:
     """Return a nibabel header with geometry and type, without text, with VerSe's form codes."""
     new_header: Any = nib.Nifti1Header
