@@ -15,12 +15,14 @@ if TYPE_CHECKING:
         TrustOnFirstUse,
         VerSeDataset,
         cite,
+        explore,
         list_releases,
         load_split,
         load_table,
         lock_sibling,
         lock_tree,
         open_release,
+        save_explorer,
     )
     from verse_data.config import __version__
     from verse_data.errors import IncompleteTable, VerseDataError
@@ -35,6 +37,7 @@ __all__ = [
     "__version__",
     "cite",
     "errors",
+    "explore",
     "list_releases",
     "load_split",
     "load_table",
@@ -42,6 +45,7 @@ __all__ = [
     "lock_tree",
     "open_release",
     "phantom",
+    "save_explorer",
 ]
 _MODULE_OF_NAME = {
     "IncompleteTable": "errors",

@@ -25,6 +25,7 @@ LAYERS: tuple[set[str], ...] = (
     {"grades", "stores"},
     {"serve"},
     {"release", "doctor"},
+    {"explorer"},
     {"api"},
     {"cli"},
     {"__main__"},

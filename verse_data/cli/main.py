@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from verse_data.cli import cache, demo, doctor, provenance, release, tables
+from verse_data.cli import cache, demo, doctor, explore, provenance, release, tables
 from verse_data.cli.common import note
 from verse_data.cli.overview import Overview, help_width
 from verse_data.config import __version__
@@ -33,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain text: it wraps in narrow terminals, where tables cut words
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _part in (release, tables, cache, demo, provenance, doctor):
+for _part in (release, tables, cache, demo, explore, provenance, doctor):
     app.add_typer(_part.app)
 
 

@@ -113,6 +113,15 @@ class Server(ThreadingHTTPServer):
         self._token = None
         return True
 
+    def run(self, announce: Callable[[str], None]) -> None:
+        """Serve until Ctrl-C; `announce` is called with the address once it can be opened."""
+        try:
+            with suppress(KeyboardInterrupt):
+                announce(self.url)
+                self.serve_forever()
+        finally:
+            self.server_close()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log errors of a connection; browsers break them off all the time."""
         del request, client_address
@@ -295,13 +304,3 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
-
-
-def serve(server: Server, announce: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C; `announce` is called with the address once it can be opened."""
-    announce(server.url)
-    try:
-        with suppress(KeyboardInterrupt):
-            server.serve_forever()
-    finally:
-        server.server_close()

@@ -35,7 +35,7 @@ verse.App = class {
     if (kept) {
       by("kept").textContent = kept.selection;
       by("kept").hidden = false;
-      by("where-form").hidden = true;
+      for (const part of by("where-form").children) part.hidden = part.id !== "clear";
     }
     by("foot").replaceChildren(...[
       `${release.licence}`, release.attribution, release.lock.slice(0, 19), `verse-data ${release.package}`, "Not for clinical use",
@@ -91,7 +91,7 @@ verse.App = class {
     const name = kept.get("table");
     if (name in verse.layout) this.filters.open(name);
     const table = this.filters.table;
-    table.where = kept.get("where") || "";
+    if (!this.facts.kept) table.where = kept.get("where") || "";
     table.facets = {};
     for (const part of kept.getAll("only")) {
       const [column, ...words] = part.split("~");
@@ -112,7 +112,7 @@ verse.App = class {
     const kept = new URLSearchParams();
     const set = (key, value) => { if (value) kept.set(key, value); };
     set("table", name === "vertebrae" ? "" : name);
-    set("where", where);
+    if (!this.facts.kept) set("where", where);
     for (const [column, words] of Object.entries(facets)) kept.append("only", [column, ...words].join("~"));
     set("scan", scan);
     set("level", level);
@@ -436,7 +436,7 @@ verse.App = class {
   fact(table, name, row) {
     const about = table.columns.find((one) => one.name === name);
     const value = table.cells[name][row];
-    const unit = about.unit && value !== null ? ` ${about.unit.replace("3", "³")}` : "";
+    const unit = about.unit && value !== null ? ` ${about.unit.replace("3", "³").replace("year", "years")}` : "";
     const shown = value === null ? (name === "grade" ? "not assessed" : "–") : `${value}${unit}`;
     return [element("div", { title: about.description }, element("dt", {}, verse.labels[name] || name.replaceAll("_", " ")), element("dd", {}, shown))];
   }

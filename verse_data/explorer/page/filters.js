@@ -21,13 +21,13 @@ verse.layout = {
 };
 verse.labels = {
   scan_id: "Scan", subject_id: "Patient", level: "Level", grade: "Grade", fracture_type: "Type", grade_status: "Status",
-  split: "Split", bmd_mg_cm3: "BMD mg/cm³", age_years: "Age", findings: "Findings", foreign_material: "Foreign material",
+  split: "Split", bmd_mg_cm3: "BMD", age_years: "Age", volume_mm3: "Volume", findings: "Findings", foreign_material: "Foreign material",
   n_graded: "Graded", n_fractured: "Fractured", max_grade: "Highest grade", ct_device: "Device", axcodes: "Axes",
   has_mask: "Mask", has_grading: "Workbook row", n_foreign_material: "Foreign levels", n_scans: "Scans",
   n_levels: "Levels", has_foreign_material: "Foreign material",
 };
-verse.widths = { scan_id: 168, subject_id: 110, ct_device: 130, grade_status: 116, fracture_type: 76, split: 76, bmd_mg_cm3: 88, findings: 66 };
-verse.bins = { age_years: 10, bmd_mg_cm3: 30 };
+verse.widths = { scan_id: 168, subject_id: 110, ct_device: 130, grade_status: 116, fracture_type: 76, split: 76, bmd_mg_cm3: 58, findings: 66 };
+verse.bins = { age_years: 10, bmd_mg_cm3: 40 };
 const MISSING = "missing";
 
 verse.Filters = class {
@@ -36,6 +36,12 @@ verse.Filters = class {
     this.levels = facts.levels.map((one) => one.level);
     this.kept = {};
     for (const name of Object.keys(verse.layout)) this.kept[name] = this.read(name);
+    const { kept } = facts;
+    if (kept && kept.rows) {
+      const { own } = this.kept.vertebrae;
+      const passing = new Set(kept.rows.map((number) => own.get(number)).filter((row) => row !== undefined));
+      Object.assign(this.kept.vertebrae, { where: kept.where, passing });
+    }
     this.open("vertebrae");
   }
 
@@ -120,7 +126,9 @@ verse.Filters = class {
   /** The condition of the query language that gives the same rows; empty for all of them. */
   condition() {
     const { facets, where, name, cells, found } = this.table;
-    const parts = where ? [Object.keys(facets).length ? `(${where})` : where] : [];
+    const parts = where ? [Object.keys(facets).length || this.facts.kept ? `(${where})` : where] : [];
+    const { kept } = this.facts;
+    if (kept && kept.condition && name !== "subjects") parts.unshift(kept.condition);
     for (const [column, chosen] of Object.entries(facets)) {
       if (column === "findings") {
         const key = name === "subjects" ? "subject_id" : "scan_id";
@@ -203,8 +211,8 @@ verse.Filters = class {
   /** Draw the bars: by level and grade, by type, by age and by bone density; a click filters. */
   drawOverview(place, others, onToggle) {
     const charts = this.table.name === "vertebrae"
-      ? [["level", "Level and grade", "vertebrae"], ["fracture_type", "Type", "vertebrae"], ["age_years", "Age", "patients"], ["bmd_mg_cm3", "BMD mg/cm³", "patients"]]
-      : [["ct_device", "Device", this.table.name], ["max_grade", "Highest grade", this.table.name], ["age_years", "Age", "patients"], ["bmd_mg_cm3", "BMD mg/cm³", "patients"]];
+      ? [["level", "Level and grade", "vertebrae"], ["fracture_type", "Type", "vertebrae"], ["age_years", "Age", "patients"], ["bmd_mg_cm3", "BMD", "patients"]]
+      : [["ct_device", "Device", this.table.name], ["max_grade", "Highest grade", this.table.name], ["age_years", "Age", "patients"], ["bmd_mg_cm3", "BMD", "patients"]];
     const focused = document.activeElement.id;
     place.replaceChildren(...charts.map(([column, title, what]) => this.chart(column, title, what, others[column], onToggle)));
     if (focused && focused.startsWith("bar-")) document.getElementById(focused)?.focus();
@@ -238,7 +246,8 @@ verse.Filters = class {
         piece.style.height = `${(100 * count) / most}%`;
         if (count) stack.append(piece);
       }
-      bar.append(stack, element("small", {}, word));
+      const small = element("small", {}, ...(stacked ? [word[0], element("br"), word.slice(1)] : [word]));
+      bar.append(stack, small);
       bar.addEventListener("click", () => onToggle(column, word));
       bars.append(bar);
     }

@@ -27,7 +27,7 @@ verse.Viewer = class {
     const nv = this.nv = new niivue.Niivue({
       isRadiologicalConvention: true, sagittalNoseLeft: true, isSliceMM: true,
       multiplanarShowRender: 1, multiplanarLayout: 2, multiplanarEqualSize: true,
-      backColor: [0, 0, 0, 1], crosshairColor: [0.35, 0.85, 1, 0.8], crosshairWidth: 1, crosshairWidthUnit: "voxels",
+      backColor: [0, 0, 0, 1], crosshairColor: [0.35, 0.85, 1, 0.8], crosshairWidth: 0.6, crosshairWidthUnit: "mm",
       crosshairGap: 6, show3Dcrosshair: true, isOrientationTextVisible: true, fontSizeScaling: 0, fontMinPx: 15,
       fontColor: [1, 0.85, 0.4, 1], dragAndDropEnabled: false, loadingText: "", logLevel: "silent",
       viewModeHotKey: "", clipPlaneHotKey: "", cycleClipPlaneHotKey: "", tileMargin: 4, isResizeCanvas: true,
