@@ -27,7 +27,9 @@ playwright = pytest.importorskip(
 )
 pytestmark = [
     pytest.mark.usefixtures("one_core"),
-    pytest.mark.skipif(not CHROMIUM, reason="tests in a browser need chromium: apt install chromium"),
+    pytest.mark.skipif(
+        not CHROMIUM, reason="tests in a browser need chromium: apt install chromium"
+    ),
 ]
 
 # WebGL2 without a GPU, by SwiftShader.
@@ -38,7 +40,7 @@ FLAGS = [
     "--enable-unsafe-swiftshader",
     "--ignore-gpu-blocklist",
 ]
-SHOWN = "!!document.getElementById('at') && !document.getElementById('status').textContent"
+SHOWN = "document.getElementById('stage').ariaBusy === 'false' && !!document.getElementById('at') && !document.getElementById('status').textContent"
 DETAIL = f"{SHOWN} && !!verse.app.shown && verse.app.shown.detail"
 
 
@@ -46,7 +48,9 @@ DETAIL = f"{SHOWN} && !!verse.app.shown && verse.app.shown.detail"
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache root with a small phantom."""
     folder = tmp_path_factory.mktemp("page")
-    lock_tree("phantom", phantom.write(folder / "tree", n_subjects=4, shape=(64, 128, 44)), root=folder)
+    lock_tree(
+        "phantom", phantom.write(folder / "tree", n_subjects=4, shape=(64, 128, 44)), root=folder
+    )
     return folder
 
 
@@ -241,7 +245,9 @@ def test_the_keyboard_is_enough(tab: Tab) -> None:
     before = tab.mm
     tab.page.focus("#gl")
     press("ArrowUp")
-    tab.until(f"document.getElementById('at').dataset.mm !== '{' '.join(f'{x:.2f}' for x in before)}'")
+    tab.until(
+        f"document.getElementById('at').dataset.mm !== '{' '.join(f'{x:.2f}' for x in before)}'"
+    )
     assert tab.mm[2] > before[2]
     press("Escape")
     press("t")
@@ -253,7 +259,9 @@ def test_the_keyboard_is_enough(tab: Tab) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(tab: Tab, scheme: str) -> None:
     """Names, roles and contrast pass axe-core, in both schemes."""
-    axe = pytest.importorskip("axe_playwright_python.base", reason="axe-core: pip install axe-playwright-python")
+    axe = pytest.importorskip(
+        "axe_playwright_python.base", reason="axe-core: pip install axe-playwright-python"
+    )
     tab.page.emulate_media(color_scheme=scheme)
     tab.row("T12").click()
     tab.until(DETAIL)
@@ -285,17 +293,17 @@ def test_without_webgl_there_are_slices(context: Any, server: Server) -> None:
     tab.page.keyboard.press("d")
     tab.until(f"{SHOWN} && !verse.app.shown.detail")
     assert tab.page.inner_text("#level-here") == "T12"
-    axial = "verse.app.viewer.tiles[0]"
+    before, axial = tab.mm[0], "verse.app.viewer.tiles[0]"
     left, top, height = tab.ask(f"[{axial}.left, {axial}.top, {axial}.height]")
     tab.page.click("#gl", position={"x": left + 4, "y": top + height / 2})
     assert tab.said == []
-    assert tab.mm[0] == pytest.approx(tab.ask("verse.app.viewer.world(verse.app.about.shape)[0]"), abs=3)
+    assert tab.mm[0] > before + 15
     tab.page.close()
 
 
 @pytest.mark.parametrize("single_file", [False, True], ids=["folder", "one file"])
 def test_a_page_on_disk_needs_nothing_else(
-    browser: Any, root: Path, tmp_path: Path, single_file: bool
+    browser: Any, root: Path, tmp_path: Path, *, single_file: bool
 ) -> None:
     """From file:// and with the network off: tables, facets, and the vertebra that is clicked."""
     out = tmp_path / ("page.html" if single_file else "page")

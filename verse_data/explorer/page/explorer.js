@@ -271,6 +271,7 @@ verse.App = class {
     const turn = this.turn = (this.turn || 0) + 1;
     const stale = () => turn !== this.turn;
     const start = performance.now();
+    by("stage").setAttribute("aria-busy", "true");
     this.writeAddress();
     this.card();
     by("scan-name").textContent = scan;
@@ -295,6 +296,8 @@ verse.App = class {
       if (!stale()) this.status("");
     } catch (error) {
       if (!stale()) this.failed(error.message);
+    } finally {
+      if (!stale()) by("stage").setAttribute("aria-busy", "false");
     }
   }
 

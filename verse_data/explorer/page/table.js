@@ -12,12 +12,10 @@ verse.Table = class {
     this.root = element("div", { class: "table", role: "grid", tabindex: "0", "aria-label": "Rows" });
     this.head = element("div", { class: "head", role: "rowgroup" });
     this.rows = element("div", { class: "rows", role: "rowgroup" });
-    this.spacer = element("div", { role: "presentation" });
     this.root.append(this.head, this.rows);
-    this.rows.append(this.spacer);
     place.append(this.root);
-    this.rows.addEventListener("scroll", () => this.draw());
-    new ResizeObserver(() => this.draw()).observe(this.rows);
+    this.root.addEventListener("scroll", () => this.draw());
+    new ResizeObserver(() => this.draw()).observe(this.root);
     this.rows.addEventListener("click", (event) => {
       const row = event.target.closest("[data-at]");
       if (row) { this.root.focus(); this.choose(Number(row.dataset.at)); }
@@ -30,6 +28,8 @@ verse.Table = class {
     this.columns = columns;
     this.root.setAttribute("aria-label", name);
     this.grid = columns.map((column) => `minmax(${column.width}px, ${column.width}fr)`).join(" ");
+    const wide = `${columns.reduce((sum, column) => sum + column.width, 0)}px`;
+    this.head.style.minWidth = this.rows.style.minWidth = wide;
     const row = element("div", { class: "row", role: "row" });
     row.style.gridTemplateColumns = this.grid;
     for (const column of columns) {
@@ -41,8 +41,11 @@ verse.Table = class {
     }
     this.head.replaceChildren(row);
     this.sort = { column: null, down: false };
-    this.rows.scrollTop = 0;
+    this.root.scrollTop = 0;
   }
+
+  /** Height in which rows are seen, below the heading that stays. */
+  get shownHeight() { return this.root.clientHeight - this.head.offsetHeight; }
 
   sortBy(name) {
     const same = this.sort.column === name;
@@ -73,17 +76,16 @@ verse.Table = class {
     });
     this.chosen = this.order.indexOf(current);
     this.root.setAttribute("aria-rowcount", this.order.length + 1);
-    this.spacer.style.height = `${this.order.length * this.height}px`;
+    this.rows.style.height = `${this.order.length * this.height}px`;
     this.draw(true);
   }
 
   draw(all) {
-    const first = Math.max(0, Math.floor(this.rows.scrollTop / this.height) - 4);
-    const last = Math.min(this.order.length, first + Math.ceil(this.rows.clientHeight / this.height) + 8);
+    const first = Math.max(0, Math.floor(this.root.scrollTop / this.height) - 4);
+    const last = Math.min(this.order.length, first + Math.ceil(this.shownHeight / this.height) + 8);
     if (!all && first === this.first && last === this.last) return;
     [this.first, this.last] = [first, last];
     const shown = document.createDocumentFragment();
-    shown.append(this.spacer);
     for (let at = first; at < last; at++) {
       const row = element("div", {
         class: "row", role: "row", id: `row-${at}`, "data-at": at, "aria-rowindex": at + 2,
@@ -109,9 +111,9 @@ verse.Table = class {
     this.chosen = Math.max(0, Math.min(this.order.length - 1, at));
     this.current = this.order[this.chosen];
     const top = this.chosen * this.height;
-    if (top < this.rows.scrollTop) this.rows.scrollTop = top;
-    const bottom = top + this.height - this.rows.clientHeight;
-    if (bottom > this.rows.scrollTop) this.rows.scrollTop = bottom;
+    if (top < this.root.scrollTop) this.root.scrollTop = top;
+    const bottom = top + this.height - this.shownHeight;
+    if (bottom > this.root.scrollTop) this.root.scrollTop = bottom;
     this.draw(true);
     this.onChoose(this.current);
   }
@@ -119,7 +121,7 @@ verse.Table = class {
   move(steps) { this.choose(this.chosen < 0 ? 0 : this.chosen + steps); }
 
   key(event) {
-    const page = Math.max(1, Math.floor(this.rows.clientHeight / this.height) - 1);
+    const page = Math.max(1, Math.floor(this.shownHeight / this.height) - 1);
     const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page };
     if (event.key in steps) this.move(steps[event.key]);
     else if (event.key === "Home") this.choose(0);
