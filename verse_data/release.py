@@ -524,6 +524,12 @@ class Release:
         return self._tables_for(None)
 
     @property
+    def readable_tables(self) -> Tables:
+        """The tables as far as files can be read: a broken file is a finding, its cells are missing."""
+        self._warn_of_absent_files()
+        return self._read_tables()
+
+    @property
     def scans(self) -> pd.DataFrame:
         """One row per CT series."""
         return self.tables.scans.copy()

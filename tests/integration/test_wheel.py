@@ -48,6 +48,16 @@ def test_the_wheel_holds_every_data_file_unchanged(wheel: Path) -> None:
     assert packed == {name: (ROOT / name).read_bytes() for name in tracked}
 
 
+def test_the_wheel_holds_the_page_of_the_explorer(wheel: Path) -> None:
+    """Each file of the page, with what is vendored, its licence and its digest."""
+    page = ROOT / "verse_data" / "explorer" / "page"
+    files = [path for path in page.rglob("*") if path.is_file()]
+    with zipfile.ZipFile(wheel) as archive:
+        for path in files:
+            assert archive.read(path.relative_to(ROOT).as_posix()) == path.read_bytes()
+    assert len(files) > 8
+
+
 def test_an_installed_wheel_finds_its_data_files(wheel: Path, tmp_path: Path) -> None:
     """In an environment of its own, the package reads the packaged copies."""
     venv.create(tmp_path / "venv", with_pip=False)

@@ -26,7 +26,7 @@ LAYERS: tuple[set[str], ...] = (
     {"training", "metrics", "grades", "stores"},
     {"serve"},
     {"release", "doctor"},
-    {"predictions"},
+    {"explorer", "predictions"},
     {"api"},
     {"cli"},
     {"__main__"},

@@ -11,7 +11,7 @@ GROUPS: Final = {
     "Get the data": ("releases", "lock", "get", "adopt", "status", "verify", "diff", "drop"),
     "Ask the tables": ("query", "table", "columns", "findings", "summary", "report"),
     "Divide the patients": ("folds", "leaks"),
-    "Convert, look, train": ("cache", "preview", "demo"),
+    "Convert, look, train": ("cache", "preview", "explore", "demo"),
     "Predictions": ("predictions", "evaluate"),
     "Describe and cite": ("provenance", "export", "cite", "schemas"),
     "This machine": ("doctor", "env"),

@@ -2,8 +2,7 @@
 
 Images become int16 Hounsfield units, masks uint8 labels 0 … 28. Slope and intercept are applied in
 float64 and the result is rounded to the nearest integer, halves to even. A value that int16 cannot
-hold, or the sentinel of stores (-32768), is refused with its voxel index rather than clipped:
-clipping would change data silently.
+hold, or the sentinel of stores (-32768), is refused with its voxel index, never clipped.
 """
 
 from __future__ import annotations
@@ -51,8 +50,7 @@ _TRAILING: Final = "has bytes after the end of its gzip stream"
 _DAMAGE: Final[Any] = (gzip.BadGzipFile, igzip_lib.error, isal_zlib.error)
 _HALF_TURN: Final = 3 * float(np.finfo(np.float32).eps)
 """How far b² + c² + d² of a half turn may be below 1 by rounding, as in nibabel."""
-_FEW_HU: Final = 100
-"""A range of fractions of which rounding leaves too few grey values for any CT."""
+_FEW_HU: Final = 100  # a range of fractions of which rounding leaves too few grey values for any CT
 LAYOUT: Final[np.dtype[Any]] = nib.Nifti1Header.template_dtype
 _TEXT_FIELDS: Final = ("db_name", "descrip", "aux_file", "intent_name")
 
@@ -352,8 +350,7 @@ class VolumeStream:
             self._is_whole &= rule.tolerance is not None or bool((exact == values).all())
             return values
         wrong = int(np.argmin(allowed))
-        index = np.unravel_index(self._next + wrong, header.shape, order="F")
-        place = ", ".join(str(int(i)) for i in index)
+        place = ", ".join(map(str, np.unravel_index(self._next + wrong, header.shape, order="F")))
         found = (exact if header.scaled else stored)[wrong]
         raise ValidationFailed(
             f"{self.name}: voxel ({place}) holds {found}, and must be {rule.text}. "
@@ -424,16 +421,20 @@ def write_volume(path: Path, header: bytes, planes: Iterable[Array]) -> None:
     """Write header and voxels atomically, gzipped if the name of `path` says so."""
     with staging(path) as staged:
         with staged.open("wb") as file:
-            is_gzip = path.suffix == ".gz"
-            target: Any = (
-                gzip.GzipFile("", "wb", 1, file, mtime=0) if is_gzip else nullcontext(file)
-            )
+            pack = path.suffix == ".gz"
+            target: Any = gzip.GzipFile("", "wb", 1, file, mtime=0) if pack else nullcontext(file)
             with target as stream:
                 stream.write(header + b"\0" * 4)
                 for plane in planes:
                     stream.write(plane.tobytes(order="F"))
             sync_file(file)
         staged.replace(path)
+
+
+def nifti_bytes(array: Array, affine: npt.ArrayLike) -> bytes:
+    """Return a NIfTI-1 file in memory, not compressed."""
+    header: bytes = _new_header(array.shape, affine, array.dtype).binaryblock
+    return header + b"\0" * 4 + array.tobytes(order="F")
 
 
 def _new_header(shape: tuple[int, ...], affine: npt.ArrayLike, dtype: np.dtype[Any]) -> Any:

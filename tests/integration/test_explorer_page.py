@@ -1,0 +1,325 @@
+"""The explorer's page in a real Chromium: what a person sees, clicks and types."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import verse_data as vd
+from verse_data import phantom
+from verse_data.api import lock_tree
+from verse_data.explorer.server import Server
+from verse_data.spine.geometry import Box, apply_affine
+from verse_data.spine.levels import LEVEL_OF_LABEL
+from verse_data.volumes.reader import ScanReader
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="tests in a browser need playwright: pip install playwright"
+)
+pytestmark = [
+    pytest.mark.usefixtures("one_core"),
+    pytest.mark.skipif(
+        not CHROMIUM, reason="tests in a browser need chromium: apt install chromium"
+    ),
+]
+
+# WebGL2 without a GPU, by SwiftShader.
+FLAGS = [
+    "--no-sandbox",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+]
+SHOWN = "document.getElementById('stage').ariaBusy === 'false' && !!document.getElementById('at') && !document.getElementById('status').textContent"
+DETAIL = f"{SHOWN} && !!verse.app.shown && verse.app.shown.detail"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache root with a small phantom."""
+    folder = tmp_path_factory.mktemp("page")
+    lock_tree(
+        "phantom", phantom.write(folder / "tree", n_subjects=4, shape=(64, 128, 44)), root=folder
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(root: Path) -> Iterator[Server]:
+    """A server of it."""
+    server = Server(vd.open_release("phantom", root=root))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """One Chromium for all tests of this module."""
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def context(browser: Any, server: Server) -> Iterator[Any]:
+    """The profile that has opened the address of the server."""
+    context = browser.new_context(viewport={"width": 1200, "height": 760})
+    page = context.new_page()
+    page.goto(server.url)
+    page.close()
+    yield context
+    context.close()
+
+
+class Tab:
+    """A tab, with what it has asked for and what its console has said."""
+
+    def __init__(self, context: Any, address: str) -> None:
+        self.page = context.new_page()
+        self.page.set_default_timeout(10_000)
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", self._note)
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(address)
+        self.until("document.documentElement.hasAttribute('data-ready')")
+
+    def _note(self, message: Any) -> None:
+        if message.type in {"error", "warning"} and "GPU stall" not in message.text:
+            self.said.append(message.text)
+
+    def ask(self, expression: str) -> Any:
+        """Return the value of an expression; the page itself may evaluate no texts."""
+        return self.page.evaluate(expression)
+
+    def until(self, expression: str, seconds: float = 15) -> None:
+        """Wait until an expression is true."""
+        end = time.monotonic() + seconds
+        while not self.ask(expression):
+            assert time.monotonic() < end, f"{expression}: {self.page.inner_text('body')[-600:]}"
+            self.page.wait_for_timeout(30)
+
+    def row(self, level: str, scan: str = "verse901") -> Any:
+        """Return the row of a vertebra."""
+        cells = "".join(f":has([role=gridcell]:text-is('{text}'))" for text in (scan, level))
+        return self.page.locator(f".rows .row{cells}")
+
+    @property
+    def count(self) -> int:
+        """Number of rows that are left."""
+        return int(self.page.inner_text("#count").split()[0])
+
+    @property
+    def mm(self) -> list[float]:
+        """World mm of the crosshair."""
+        return [float(text) for text in self.page.get_attribute("#at", "data-mm").split()]
+
+
+@pytest.fixture
+def tab(context: Any, server: Server) -> Iterator[Tab]:
+    """A new tab of the page; at its end nothing was wrong, and nothing left this machine."""
+    origin = server.url.split("?")[0]
+    tab = Tab(context, origin)
+    yield tab
+    assert tab.said == []
+    assert [url for url in tab.asked if not url.startswith((origin, "data:", "blob:"))] == []
+    tab.page.close()
+
+
+def test_bars_and_boxes_filter(tab: Tab, root: Path) -> None:
+    """Counts are those of the package, and the line of Python gives the same rows."""
+    release = vd.open_release("phantom", root=root)
+    tab.page.click("[data-facet=grade][data-word='2']")
+    assert tab.count == len(release.select("grade == 2"))
+    tab.page.click("[id='bar-level-T12']")
+    assert tab.count == len(release.select("grade == 2 and level == 'T12'"))
+    tab.page.click("[data-facet=grade][data-word=missing]")
+    line = tab.page.inner_text("#python-line")
+    where = json.loads(line.partition("where=")[2].rstrip(")"))
+    assert tab.count == len(release.select(where))
+    tab.page.click("[data-facet=findings] >> nth=1")
+    line = tab.page.inner_text("#python-line")
+    where = json.loads(line.partition("where=")[2].rstrip(")"))
+    assert tab.count == len(release.select(where))
+    tab.page.click("#clear")
+    assert tab.count == len(release.vertebrae)
+
+
+def test_a_condition_filters_and_a_refused_one_shows_its_place(tab: Tab, root: Path) -> None:
+    """The caret of the package's message stands below the word that is wrong."""
+    tab.page.fill("#where", "grade >= 2 and level >= 'T11'")
+    tab.page.press("#where", "Enter")
+    expected = len(vd.open_release("phantom", root=root).select("grade >= 2 and level >= 'T11'"))
+    tab.until(f"document.getElementById('count').textContent.startsWith('{expected} of')")
+    tab.page.fill("#where", "grade >= 2 and leval == 'T11'")
+    tab.page.press("#where", "Enter")
+    tab.until("!document.getElementById('where-error').hidden")
+    *_, line, caret = tab.page.inner_text("#where-error").splitlines()
+
+    assert line[caret.index("^") : caret.rindex("^") + 1] == "leval"
+
+
+def test_a_click_on_a_row_leads_to_its_vertebra(tab: Tab, root: Path) -> None:
+    """The crosshair is at the centroid, the label there is the store's, and j goes to the next."""
+    release = vd.open_release("phantom", root=root)
+    rows = release.select("scan_id == 'verse901'").set_index("level")
+    [store] = release.build_cache(["verse901"]).values()
+    reader = ScanReader(store)
+    tab.row("T12").click()
+    tab.until(DETAIL)
+    for level in ("T12", "L1"):
+        tab.until(f"verse.app.state.level === '{level}' && {DETAIL}")
+        centroid = rows.loc[level, ["centroid_x", "centroid_y", "centroid_z"]].tolist()
+        assert tab.mm == pytest.approx(centroid, abs=0.6)
+        i, j, k = apply_affine(np.linalg.inv(reader.affine), tab.mm).round().astype(int).tolist()
+        hu, label = reader.read(Box((i, j, k), (i + 1, j + 1, k + 1)))
+        tab.until(f"document.getElementById('hu').textContent === '{hu.item()} HU'")
+        assert tab.page.inner_text("#level-here") == LEVEL_OF_LABEL[label.item()] == level
+        assert f"{level} of verse901" in tab.page.inner_text("#card")
+        tab.page.keyboard.press("j")
+
+
+def test_keys_choose_windows_and_the_extent(tab: Tab) -> None:
+    """1, 2 and 3 are windows; d shows the whole scan; buttons show which is on."""
+    tab.row("T12").click()
+    tab.until(DETAIL)
+    image = "verse.app.viewer.nv.volumes[0]"
+    for key, name, window in (("2", "soft", [-160, 240]), ("3", "full", [-1024, 3071])):
+        tab.page.keyboard.press(key)
+        assert tab.ask(f"[{image}.cal_min, {image}.cal_max]") == window
+        assert tab.page.get_attribute(f"[data-window={name}]", "aria-pressed") == "true"
+    tab.page.keyboard.press("d")
+    tab.until(f"{SHOWN} && !verse.app.shown.detail")
+    assert tab.ask(f"{image}.dims.slice(1, 4)") == tab.ask("verse.app.about.shape")
+
+
+def test_the_address_keeps_what_is_chosen(tab: Tab, context: Any, server: Server) -> None:
+    """Opened in a second tab, it shows the same, and each tab goes its own way."""
+    tab.page.fill("#where", "level >= 'T11'")
+    tab.page.press("#where", "Enter")
+    tab.until("verse.app.filters.table.where !== ''")
+    tab.page.click("[data-facet=grade][data-word='0']")
+    tab.row("T11").click()
+    tab.until(DETAIL)
+    tab.page.keyboard.press("2")
+    tab.until("location.hash.includes('window=soft') && location.hash.includes('mm=')")
+    other = Tab(context, tab.page.url)
+    other.until(DETAIL)
+
+    assert other.page.inner_text("#count") == tab.page.inner_text("#count")
+    assert other.page.input_value("#where") == "level >= 'T11'"
+    assert other.mm == pytest.approx(tab.mm, abs=0.6)
+    assert other.page.get_attribute("[data-window=soft]", "aria-pressed") == "true"
+    other.page.click("#clear")
+    assert tab.count != other.count
+    assert other.said == []
+    other.page.close()
+
+
+def test_the_keyboard_is_enough(tab: Tab) -> None:
+    """From the condition over the rows to the crosshair, without a mouse."""
+    press = tab.page.keyboard.press
+    press("/")
+    tab.page.keyboard.type("grade == 3")
+    press("Enter")
+    tab.until("verse.app.filters.table.where === 'grade == 3'")
+    press("Escape")
+    press("Home")
+    tab.until(DETAIL)
+    before = tab.mm
+    tab.page.focus("#gl")
+    press("ArrowUp")
+    tab.until(
+        f"document.getElementById('at').dataset.mm !== '{' '.join(f'{x:.2f}' for x in before)}'"
+    )
+    assert tab.mm[2] > before[2]
+    press("Escape")
+    press("t")
+    tab.until("verse.app.filters.table.name === 'scans'")
+    press("?")
+    assert tab.page.is_visible("#help")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(tab: Tab, scheme: str) -> None:
+    """Names, roles and contrast pass axe-core, in both schemes."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.base", reason="axe-core: pip install axe-playwright-python"
+    )
+    tab.page.emulate_media(color_scheme=scheme)
+    tab.row("T12").click()
+    tab.until(DETAIL)
+    tab.page.keyboard.press("o")
+    tab.ask((Path(axe.__file__).parent / "axe.min.js").read_text())
+    found = tab.ask("axe.run()")["violations"]
+
+    assert [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found] == []
+
+
+def test_levels_can_be_hidden_and_the_mask_outlined(tab: Tab) -> None:
+    """A level's button takes its colour out of the mask."""
+    tab.row("T12").click()
+    tab.until(DETAIL)
+    tab.page.click("#levels button:has-text('T12')")
+    assert tab.page.get_attribute("#levels button:has-text('T12')", "aria-pressed") == "false"
+    lut = "verse.app.viewer.nv.volumes[1].colormapLabel"
+    assert tab.ask(f"{lut}.lut[4 * (19 - {lut}.min) + 3]") == 0
+    assert tab.ask(f"{lut}.lut[4 * (20 - {lut}.min) + 3]") == 255
+    tab.page.check("#outline")
+    assert tab.ask("verse.app.viewer.nv.opts.atlasOutline") == 1
+
+
+def test_without_webgl_there_are_slices(context: Any, server: Server) -> None:
+    """Three planes on a canvas, with the patient's right on the left, and the same crosshair."""
+    tab = Tab(context, f"{server.url.split('?')[0]}?plain")
+    tab.row("T12").click()
+    tab.until(SHOWN)
+    tab.page.keyboard.press("d")
+    tab.until(f"{SHOWN} && !verse.app.shown.detail")
+    assert tab.page.inner_text("#level-here") == "T12"
+    before, axial = tab.mm[0], "verse.app.viewer.tiles[0]"
+    left, top, height = tab.ask(f"[{axial}.left, {axial}.top, {axial}.height]")
+    tab.page.click("#gl", position={"x": left + 4, "y": top + height / 2})
+    assert tab.said == []
+    assert tab.mm[0] > before + 15
+    tab.page.close()
+
+
+@pytest.mark.parametrize("single_file", [False, True], ids=["folder", "one file"])
+def test_a_page_on_disk_needs_nothing_else(
+    browser: Any, root: Path, tmp_path: Path, *, single_file: bool
+) -> None:
+    """From file:// and with the network off: tables, facets, and the vertebra that is clicked."""
+    out = tmp_path / ("page.html" if single_file else "page")
+    options: Any = {"scan_ids": ["verse901"], "single_file": single_file, "where": "grade >= 2"}
+    vd.save_explorer("phantom", out, root=root, tell=lambda _: None, **options)
+    offline = browser.new_context(offline=True, viewport={"width": 1200, "height": 760})
+    tab = Tab(offline, (out if single_file else out / "index.html").as_uri())
+    rows = vd.open_release("phantom", root=root).select("scan_id == 'verse901' and grade >= 2")
+
+    assert tab.count == len(rows)
+    assert not tab.page.is_visible("#where")
+    tab.row("T12").click()
+    tab.until(SHOWN)
+    centroid = rows.set_index("level").loc["T12", ["centroid_x", "centroid_y", "centroid_z"]]
+    assert tab.mm == pytest.approx(centroid.tolist(), abs=1.1)
+    assert tab.page.inner_text("#level-here") == "T12"
+    assert {url.split(":")[0] for url in tab.asked} <= {"file", "data", "blob"}
+    assert tab.said == []
+    offline.close()

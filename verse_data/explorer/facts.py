@@ -1,0 +1,126 @@
+"""What the page knows of a release: tables, findings, cells of the workbook, and who may use it how."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, Final
+
+from verse_data.config import __version__
+from verse_data.release import PHANTOM, Release
+from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS, region
+from verse_data.tables.columns import TableName, columns
+from verse_data.tables.export import DECIMALS
+from verse_data.views.drawing import PHANTOM_NOTE, level_colour
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from verse_data.tables.assemble import Tables
+
+TABLES: Final[tuple[TableName, ...]] = ("vertebrae", "scans", "subjects")
+
+
+def page_facts(release: Release, scan_ids: Collection[str] | None = None) -> dict[str, Any]:
+    """Return all that the page shows beside volumes, as values for JSON; of these scans, or of all."""
+    tables = release.readable_tables
+    return {
+        "release": _identity(release),
+        "levels": [
+            {
+                "level": level,
+                "label": LABEL_OF_LEVEL[level],
+                "region": region(level),
+                "colour": list(level_colour(level)),
+            }
+            for level in LEVELS
+        ],
+        "tables": {name: _table(name, chosen_rows(tables, name, scan_ids)) for name in TABLES},
+        "findings": _findings(tables, scan_ids),
+        "workbook": _workbook(tables),
+        "scans": [
+            name
+            for name, scan in release.series.items()
+            if "ct" in scan.files and (scan_ids is None or name in scan_ids)
+        ],
+    }
+
+
+def chosen_rows(tables: Tables, name: TableName, scan_ids: Collection[str] | None) -> pd.DataFrame:
+    """Return the rows of a table that belong to these scans, or all."""
+    rows: pd.DataFrame = getattr(tables, name)
+    if scan_ids is None:
+        return rows
+    if "scan_id" in rows.columns:
+        return rows[rows["scan_id"].isin(list(scan_ids))]
+    own = tables.scans[tables.scans["scan_id"].isin(list(scan_ids))]
+    return rows[rows["subject_id"].isin(own["subject_id"])]
+
+
+def _identity(release: Release) -> dict[str, Any]:
+    """Return name, digest, licence and citation, which stand on every page."""
+    entry = release.catalog
+    return {
+        "name": release.name,
+        "version": release.version,
+        "title": entry.title if entry else f"Release {release.name!r}, locked by its user",
+        "lock": f"sha256:{release.lock.digest}",
+        "commit": release.commit,
+        "licence": entry.licence if entry else "unknown",
+        "attribution": entry.attribution if entry else "",
+        "citation": release.citation(),
+        "note": PHANTOM_NOTE if release.name == PHANTOM else "",
+        "package": __version__,
+    }
+
+
+def _table(name: TableName, rows: pd.DataFrame) -> dict[str, Any]:
+    """Return what the columns of a table mean, and its cells column by column; missing is None."""
+    numbers = rows.select_dtypes("float").round(DECIMALS) + 0.0  # turns -0.0 into 0.0
+    cells = rows.assign(**numbers).astype(object)
+    cells = cells.where(cells.notna(), None)
+    about = [
+        {
+            "name": column.name,
+            "kind": _kind(column.dtype),
+            "unit": column.unit,
+            "description": column.description,
+        }
+        for column in columns(name)
+    ]
+    return {
+        "columns": about,
+        "index": [int(number) for number in rows.index],
+        "cells": {column: cells[column].tolist() for column in rows.columns},
+    }
+
+
+def _kind(dtype: str) -> str:
+    """Return how the page sorts and compares a column."""
+    if dtype.startswith(("Int", "Float", "UInt")):
+        return "number"
+    return "boolean" if dtype == "boolean" else "text"
+
+
+def _findings(tables: Tables, scan_ids: Collection[str] | None) -> list[dict[str, str]]:
+    found = tables.findings
+    if scan_ids is not None:
+        found = found[found["scan_id"].isin(["", *scan_ids])]
+    wanted = ["rule", "severity", "scan_id", "subject_id", "level", "message", "place"]
+    rows: Any = found[wanted].fillna("").to_dict(orient="records")
+    return list(rows)
+
+
+def _workbook(tables: Tables) -> dict[str, Any] | None:
+    """Return where the grades stand: file, row of each series, and column of each level's grade."""
+    grading = tables.grading
+    if grading is None:
+        return None
+    letters = grading.sheet.letters
+    return {
+        "file": grading.sheet.file,
+        "sheet": grading.sheet.sheet,
+        "rows": {graded.row.series_id: graded.number for graded in grading.rows},
+        "columns": {
+            level: letters[heading] for level in LEVELS if (heading := f"{level}_fx-g") in letters
+        },
+    }

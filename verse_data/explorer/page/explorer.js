@@ -1,0 +1,513 @@
+/* The page itself: what is chosen, what is shown of it, and the keys. */
+"use strict";
+
+const by = (id) => document.getElementById(id);
+const STATUS_EVERY = 300; // milliseconds between two questions whether a scan is ready
+
+verse.App = class {
+  async start() {
+    this.facts = await verse.source.facts();
+    this.state = { scan: null, level: null, window: "bone", extent: "detail", opacity: 0.4, outline: false, names: true, mm: null };
+    this.hidden = new Set();
+    this.labelOf = new Map(this.facts.levels.map((one) => [one.level, one.label]));
+    this.levelOf = new Map(this.facts.levels.map((one) => [one.label, one.level]));
+    this.filters = new verse.Filters(this.facts);
+    this.table = new verse.Table(by("grid"), (row) => this.chooseRow(row));
+    this.identify();
+    this.controls();
+    this.readAddress();
+    await this.openViewer();
+    await this.openTable(this.filters.table.name, true);
+    window.addEventListener("hashchange", () => { if (location.hash !== this.address) this.followAddress(); });
+    document.addEventListener("keydown", (event) => this.key(event));
+    if (this.state.scan) this.look();
+    else this.status("Choose a row to see its scan.");
+  }
+
+  // --- who and what -----------------------------------------------------------------------------
+
+  identify() {
+    const { release, kept } = this.facts;
+    by("release").textContent = `${release.name} ${release.version}`;
+    document.title = `${release.name} ${release.version} – verse-data explorer`;
+    by("note").textContent = release.note;
+    by("note").hidden = !release.note;
+    if (kept) {
+      by("kept").textContent = kept.selection;
+      by("kept").hidden = false;
+      for (const part of by("where-form").children) part.hidden = part.id !== "clear";
+    }
+    by("foot").replaceChildren(...[
+      `${release.licence}`, release.attribution, release.lock.slice(0, 19), `verse-data ${release.package}`, "Not for clinical use",
+    ].filter(Boolean).map((text) => element("span", { title: text }, text)));
+    by("about").append(
+      element("h2", { id: "about-title" }, "Licence and citation"), element("p", {}, release.title),
+      element("pre", { tabindex: "0" }, `${release.citation}\n\nlock ${release.lock}\ncommit ${release.commit}`),
+      element("p", {}, "Pictures are drawn by NiiVue 0.69.0, © 2021 Niivue, BSD 2-Clause licence."), closer("about"));
+    const keys = [["j / k, ↓ / ↑", "next and previous row"], ["1, 2, 3", "window: bone, soft tissue, full HU"],
+      ["d", "whole scan, or full resolution around the crosshair"], ["← → ↑ ↓, PageUp, PageDown", "in the picture: move the crosshair"],
+      ["m / o / n", "mask, its outline, names"], ["/", "the condition"], ["t", "next table"], ["Esc", "back to the table"], ["?", "these keys"]];
+    const rows = keys.map(([key, text]) => element("tr", {}, element("td", {}, key), element("td", {}, text)));
+    by("help").append(element("h2", { id: "help-title" }, "Keys"), element("table", {}, element("tbody", {}, ...rows)), closer("help"));
+  }
+
+  controls() {
+    for (const [name, { title }] of Object.entries(verse.layout)) {
+      const tab = element("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": "body" }, title);
+      tab.addEventListener("click", () => this.openTable(name));
+      by("tabs").append(tab);
+    }
+    by("body").setAttribute("role", "tabpanel");
+    Object.entries(verse.windows).forEach(([name, { title }], at) => {
+      const button = element("button", { type: "button", "data-window": name, "aria-keyshortcuts": at + 1 }, `${title} `, element("kbd", {}, String(at + 1)));
+      button.addEventListener("click", () => this.setWindow(name));
+      by("windows").append(button);
+    });
+    if (!verse.source.onDisk()) {
+      for (const [name, title] of [["detail", "Full resolution"], ["whole", "Whole scan"]]) {
+        const button = element("button", { type: "button", "data-extent": name }, title);
+        button.addEventListener("click", () => this.setExtent(name));
+        by("extents").append(button);
+      }
+    }
+    by("where-form").addEventListener("submit", (event) => { event.preventDefault(); this.apply(by("where").value.trim()); });
+    by("where").addEventListener("input", () => this.offerNames());
+    by("clear").addEventListener("click", () => { this.filters.clear(); this.openTable(this.filters.table.name); });
+    by("overview-on").addEventListener("change", () => { by("overview").hidden = !by("overview-on").checked; });
+    by("csv").addEventListener("click", () => this.saveCsv());
+    by("python").addEventListener("click", () => this.copyPython());
+    by("opacity").addEventListener("input", () => this.setMask({ opacity: Number(by("opacity").value) }));
+    by("outline").addEventListener("change", () => this.setMask({ outline: by("outline").checked }));
+    by("names").addEventListener("change", () => this.setNames(by("names").checked));
+    by("about-open").addEventListener("click", () => by("about").showModal());
+    by("help-open").addEventListener("click", () => by("help").showModal());
+    by("gl").addEventListener("keydown", (event) => this.stageKey(event));
+  }
+
+  // --- the address keeps what is chosen -----------------------------------------------------------
+
+  readAddress() {
+    const kept = new URLSearchParams(location.hash.slice(1));
+    const name = kept.get("table");
+    if (name in verse.layout) this.filters.open(name);
+    const table = this.filters.table;
+    if (!this.facts.kept) table.where = kept.get("where") || "";
+    table.facets = {};
+    for (const part of kept.getAll("only")) {
+      const [column, ...words] = part.split("~");
+      if (table.words[column] && words.length) table.facets[column] = new Set(words);
+    }
+    const { scans } = this.facts;
+    this.state.scan = scans.includes(kept.get("scan")) ? kept.get("scan") : null;
+    this.state.level = this.labelOf.has(kept.get("level")) ? kept.get("level") : null;
+    this.state.window = kept.get("window") in verse.windows ? kept.get("window") : "bone";
+    this.state.extent = kept.get("extent") === "whole" ? "whole" : "detail";
+    const mm = (kept.get("mm") || "").split(",").map(Number);
+    this.state.mm = mm.length === 3 && mm.every(Number.isFinite) ? mm : null;
+  }
+
+  writeAddress() {
+    const { scan, level, window: shown, extent, mm } = this.state;
+    const { name, where, facets } = this.filters.table;
+    const kept = new URLSearchParams();
+    const set = (key, value) => { if (value) kept.set(key, value); };
+    set("table", name === "vertebrae" ? "" : name);
+    if (!this.facts.kept) set("where", where);
+    for (const [column, words] of Object.entries(facets)) kept.append("only", [column, ...words].join("~"));
+    set("scan", scan);
+    set("level", level);
+    set("window", shown === "bone" ? "" : shown);
+    set("extent", extent === "whole" ? extent : "");
+    set("mm", scan && mm ? mm.map((value) => value.toFixed(1)).join(",") : "");
+    this.address = `#${kept}`;
+    history.replaceState(null, "", this.address);
+  }
+
+  async followAddress() {
+    const before = this.state.scan;
+    this.readAddress();
+    await this.openTable(this.filters.table.name, true);
+    this.setWindow(this.state.window);
+    if (this.state.scan && (this.state.scan !== before || this.state.mm)) this.look();
+  }
+
+  // --- the tables -----------------------------------------------------------------------------------
+
+  async openTable(name, fromAddress) {
+    this.filters.open(name);
+    const { table } = this.filters;
+    for (const tab of by("tabs").children) {
+      const chosen = tab.id === `tab-${name}`;
+      tab.setAttribute("aria-selected", String(chosen));
+      tab.tabIndex = chosen ? 0 : -1;
+    }
+    by("body").setAttribute("aria-labelledby", `tab-${name}`);
+    const columns = verse.layout[name].columns.map((column) => this.column(column));
+    this.table.setTable(columns, verse.layout[name].title);
+    by("where").value = table.where;
+    this.refused("");
+    if (fromAddress && table.where && !verse.source.onDisk()) await this.apply(table.where);
+    else this.filter();
+  }
+
+  column(name) {
+    const { table } = this.filters;
+    const about = table.columns.find((one) => one.name === name) || { kind: "number", description: "Findings of this row" };
+    const value = name === "findings" ? (row) => table.found[row].length
+      : name === "level" ? (row) => this.filters.levels.indexOf(table.cells.level[row]) : (row) => table.cells[name][row];
+    const cell = (row) => {
+      const shown = name === "level" ? table.cells.level[row] : value(row);
+      if (name === "findings") return shown ? String(shown) : "";
+      if ((name === "grade" || name === "max_grade") && shown !== null) return element("span", { class: `grade g${shown}` }, String(shown));
+      return shown === null ? null : String(shown);
+    };
+    return { name, kind: about.kind, label: verse.labels[name], title: about.description, width: verse.widths[name] || 58, value, cell };
+  }
+
+  /** Ask the server which rows a condition is true for; its error points at the place. */
+  async apply(where) {
+    const { table } = this.filters;
+    table.where = where;
+    table.passing = null;
+    this.refused("");
+    if (where) {
+      const found = await verse.source.select(table.name, where).catch((error) => ({ error: error.message }));
+      if (found.error) {
+        table.where = "";
+        this.refused(found.error);
+        return this.filter();
+      }
+      table.passing = new Set(found.rows.map((number) => table.own.get(number)));
+    }
+    this.filter();
+  }
+
+  refused(text) {
+    by("where-error").textContent = text;
+    by("where-error").hidden = !text;
+    by("where").setAttribute("aria-invalid", String(!!text));
+  }
+
+  /** Offer names of columns for the word that is being typed. */
+  offerNames() {
+    const typed = by("where").value;
+    const word = typed.match(/[A-Za-z_]*$/)[0];
+    const names = word ? this.filters.table.columns.map((one) => one.name).filter((name) => name.startsWith(word)) : [];
+    by("where-names").replaceChildren(...names.map((name) => element("option", { value: typed.slice(0, typed.length - word.length) + name })));
+  }
+
+  filter() {
+    const start = performance.now();
+    const { rows, counts, others } = this.filters.run();
+    this.rows = rows;
+    this.table.setRows(rows, this.currentRow());
+    this.filters.drawFacets(by("facets"), counts, (column, word) => { this.filters.toggle(column, word); this.filter(); });
+    this.filters.drawOverview(by("overview"), others, (column, word) => { this.filters.toggle(column, word); this.filter(); });
+    const all = this.filters.table.size;
+    by("count").textContent = `${rows.length.toLocaleString("en")} of ${all.toLocaleString("en")} ${verse.layout[this.filters.table.name].title.toLowerCase()}`;
+    by("python-line").textContent = this.filters.python();
+    this.writeAddress();
+    verse.filterTook = performance.now() - start;
+  }
+
+  currentRow() {
+    const { name, cells } = this.filters.table;
+    const { scan, level } = this.state;
+    if (!scan) return -1;
+    if (name === "subjects") return cells.subject_id.indexOf(this.subjectOf(scan));
+    return cells.scan_id.findIndex((id, row) => id === scan && (name === "scans" || cells.level[row] === level));
+  }
+
+  subjectOf(scan) {
+    const { cells } = this.filters.kept.scans;
+    return cells.subject_id[cells.scan_id.indexOf(scan)];
+  }
+
+  chooseRow(row) {
+    const { name, cells } = this.filters.table;
+    const own = this.filters.kept.scans.cells;
+    const scan = name === "subjects" ? own.scan_id[own.subject_id.indexOf(cells.subject_id[row])] : cells.scan_id[row];
+    const level = name === "vertebrae" ? cells.level[row] : null;
+    if (scan === this.state.scan && level === this.state.level && this.about) { if (level) this.goToLevel(level); return; }
+    Object.assign(this.state, { scan, level, mm: null });
+    this.look();
+  }
+
+  saveCsv() {
+    const text = this.filters.csv(this.table.order);
+    const link = element("a", { download: `${this.facts.release.name}-${this.filters.table.name}.csv`, href: URL.createObjectURL(new Blob([text], { type: "text/csv" })) });
+    link.click();
+    URL.revokeObjectURL(link.href);
+  }
+
+  async copyPython() {
+    const text = `import verse_data as vd\n${this.filters.python()}`;
+    try { await navigator.clipboard.writeText(text); by("python").textContent = "Copied"; } catch {
+      getSelection().selectAllChildren(by("python-line"));
+      by("python").textContent = "Selected";
+    }
+    setTimeout(() => { by("python").textContent = "Copy Python"; }, 1200);
+  }
+
+  // --- the scan ---------------------------------------------------------------------------------------
+
+  async openViewer() {
+    const Kind = verse.Viewer.works() && !new URLSearchParams(location.search).has("plain") ? verse.Viewer : verse.SliceViewer;
+    this.viewer = new Kind(by("gl"), by("marks"), this.facts.levels, (mm, values) => this.moved(mm, values));
+    await this.viewer.attach();
+    this.setMask({});
+    this.setNames(this.state.names);
+    this.setWindow(this.state.window);
+  }
+
+  status(text, ...more) {
+    by("status").replaceChildren(...(text ? [text, ...more] : []));
+    by("status").className = text && this.shown ? "over" : "";
+  }
+
+  /** Show the chosen scan: wait until it is ready, then the whole of it, then what is looked at. */
+  async look(again) {
+    const { scan, level } = this.state;
+    const turn = this.turn = (this.turn || 0) + 1;
+    const stale = () => turn !== this.turn;
+    const start = performance.now();
+    by("stage").setAttribute("aria-busy", "true");
+    this.writeAddress();
+    this.card();
+    by("scan-name").textContent = scan;
+    if (this.shown && this.shown.scan !== scan) { this.viewer.clear(); this.shown = this.about = null; this.drawLevels(); by("readout").replaceChildren(); }
+    try {
+      const about = await this.ready(scan, again, stale);
+      if (stale()) return;
+      if (!about) return;
+      this.about = about;
+      this.drawLevels();
+      if (about.preview) return this.showPreview(about.preview);
+      by("preview").hidden = true;
+      const mm = this.state.mm || (level && this.pointOf(level)) || null;
+      this.viewer.setNames({ points: about.centroids, level });
+      const detail = this.wantsDetail() && mm;
+      if (!this.shown || this.shown.scan !== scan || (!detail && this.shown.detail)) {
+        this.status("Opening…");
+        await this.load(scan, null, mm, stale);
+        verse.firstPictureTook = performance.now() - start;
+      } else if (mm && !detail) this.viewer.go(mm);
+      if (detail) await this.load(scan, mm, mm, stale);
+      if (!stale()) this.status("");
+    } catch (error) {
+      if (!stale()) this.failed(error.message);
+    } finally {
+      if (!stale()) by("stage").setAttribute("aria-busy", "false");
+    }
+  }
+
+  wantsDetail() { return !verse.source.onDisk() && this.state.extent === "detail" && (this.state.level || this.state.mm); }
+
+  async ready(scan, again, stale) {
+    for (;;) {
+      const about = await verse.source.scan(scan, again);
+      if (stale() || about.state === "ready") return about;
+      if (about.state === "failed") { this.failed(about.error); return null; }
+      const bar = element("progress", about.total > 1 ? { value: about.done, max: about.total } : {});
+      bar.setAttribute("aria-label", about.stage);
+      this.status(`${about.stage} ${scan} … ${about.seconds.toFixed(0)} s`, bar);
+      again = false;
+      await new Promise((done) => setTimeout(done, STATUS_EVERY));
+    }
+  }
+
+  failed(error) {
+    const retry = element("button", { type: "button" }, "Try again");
+    retry.addEventListener("click", () => this.look(true));
+    this.status(error, element("br"), retry);
+    by("status").className = "over";
+  }
+
+  async load(scan, point, mm, stale) {
+    const label = this.about.has_label ? verse.source.volume(scan, "label", point) : null;
+    const volumes = await Promise.all([verse.source.volume(scan, "image", point), label]);
+    if (stale()) return;
+    await this.viewer.show(...volumes, mm, this.state.window);
+    this.shown = { scan, detail: !!point };
+    for (const button of by("extents").children) button.setAttribute("aria-pressed", String((button.dataset.extent === "detail") === !!point));
+    if (!point) this.status("");
+  }
+
+  showPreview(address) {
+    by("preview").src = address;
+    by("preview").alt = `Sagittal and coronal slice of ${this.state.scan}`;
+    by("preview").hidden = false;
+    this.shown = { scan: this.state.scan, detail: false };
+    this.status("");
+  }
+
+  pointOf(level) { return this.about.centroids[this.labelOf.get(level)] || null; }
+
+  goToLevel(level) {
+    this.state.mm = null;
+    if (this.pointOf(level)) this.look();
+  }
+
+  /** Say where the crosshair is, and what the voxel there holds. */
+  moved(mm, values) {
+    this.state.mm = mm;
+    this.readout(mm, values, this.shown && !this.shown.detail && this.about && this.about.factor > 1);
+    clearTimeout(this.asking);
+    this.asking = setTimeout(async () => {
+      this.writeAddress();
+      const { scan } = this.state;
+      const exact = await verse.source.value(scan, mm).catch(() => null);
+      if (exact && this.state.mm === mm) this.readout(mm, exact, false);
+    }, 80);
+  }
+
+  readout(mm, { hu, label }, coarse) {
+    const sides = [["R", "L"], ["A", "P"], ["S", "I"]];
+    const where = mm.map((value, axis) => `${sides[axis][value < 0 ? 1 : 0]} ${Math.abs(value).toFixed(1)}`).join("  ");
+    const level = label ? this.levelOf.get(Math.round(label)) || `label ${label}` : label === null ? "no mask" : "no vertebra";
+    const { spacing, shape } = this.about || {};
+    const parts = [
+      element("span", { id: "at", "data-mm": mm.map((value) => value.toFixed(2)).join(" "), title: "World mm, RAS+" }, `${where} mm`),
+      element("span", { id: "hu" }, hu === null || hu === undefined ? "outside" : `${Math.round(hu)} HU`),
+      element("strong", { id: "level-here" }, level),
+      element("span", { class: "grow" }),
+      element("span", { class: "quiet" }, coarse ? `overview 1:${this.about.factor}` : ""),
+      element("span", { class: "quiet" }, shape ? `${shape.join(" × ")} at ${spacing.join(" × ")} mm` : ""),
+    ];
+    by("readout").replaceChildren(...parts);
+  }
+
+  drawLevels() {
+    const shown = this.about ? this.facts.levels.filter((one) => this.about.labels.includes(one.label)) : [];
+    by("levels").replaceChildren(...shown.map(({ level, colour }) => {
+      const dot = element("i");
+      dot.style.background = `rgb(${colour.join(" ")})`;
+      const button = element("button", { type: "button", "aria-pressed": String(!this.hidden.has(level)), title: `Show or hide ${level}` }, dot, level);
+      button.addEventListener("click", () => {
+        if (!this.hidden.delete(level)) this.hidden.add(level);
+        button.setAttribute("aria-pressed", String(!this.hidden.has(level)));
+        this.setMask({ hidden: this.hidden });
+      });
+      return button;
+    }));
+    by("levels").hidden = !shown.length;
+  }
+
+  setWindow(name) {
+    this.state.window = name;
+    for (const button of by("windows").children) button.setAttribute("aria-pressed", String(button.dataset.window === name));
+    this.viewer.setWindow(name);
+    this.writeAddress();
+  }
+
+  setExtent(name) {
+    this.state.extent = name;
+    if (this.about) this.look();
+  }
+
+  setMask(mask) {
+    const { opacity, outline } = Object.assign(this.state, mask);
+    by("opacity").value = opacity;
+    by("outline").checked = outline;
+    this.viewer.setMask({ opacity, outline, hidden: this.hidden });
+  }
+
+  setNames(on) {
+    this.state.names = by("names").checked = on;
+    this.viewer.setNames({ on });
+  }
+
+  // --- the card ---------------------------------------------------------------------------------------
+
+  card() {
+    const { scan, level } = this.state;
+    const table = this.filters.kept[level ? "vertebrae" : "scans"];
+    const row = table.cells.scan_id.findIndex((id, at) => id === scan && (!level || table.cells.level[at] === level));
+    if (row < 0) return by("card").replaceChildren();
+    const names = level
+      ? ["grade", "fracture_type", "grade_status", "foreign_material", "split", "subject_id", "age_years", "bmd_mg_cm3", "volume_mm3"]
+      : ["subject_id", "split", "series", "n_graded", "n_fractured", "max_grade", "ct_device", "kvp", "age_years", "bmd_mg_cm3", "t_score", "axcodes"];
+    const facts = names.flatMap((name) => this.fact(table, name, row));
+    if (level) facts.push(...this.cellOf(scan, level));
+    const found = this.facts.findings.filter((one) => one.scan_id === scan && (!level || !one.level || one.level === level));
+    const list = element("ul", {}, ...found.map((one) => element("li", {}, `${one.level ? `${one.level}: ` : ""}${one.message} (${one.rule})`)));
+    const parts = [element("h2", {}, level ? `${level} of ${scan}` : scan), element("dl", {}, ...facts)];
+    if (found.length) parts.push(list);
+    by("card").replaceChildren(...parts, element("code", { tabindex: "0" }, this.sample(scan, level, table, row)));
+  }
+
+  fact(table, name, row) {
+    const about = table.columns.find((one) => one.name === name);
+    const value = table.cells[name][row];
+    const unit = about.unit && value !== null ? ` ${about.unit.replace("3", "³").replace("year", "years")}` : "";
+    const shown = value === null ? (name === "grade" ? "not assessed" : "–") : `${value}${unit}`;
+    return [element("div", { title: about.description }, element("dt", {}, verse.labels[name] || name.replaceAll("_", " ")), element("dd", {}, shown))];
+  }
+
+  /** The cell of the workbook that holds the grade of a vertebra. */
+  cellOf(scan, level) {
+    const { workbook } = this.facts;
+    const { cells } = this.filters.kept.scans;
+    const row = workbook && workbook.rows[cells.series_id[cells.scan_id.indexOf(scan)]];
+    const column = workbook && workbook.columns[level];
+    if (!row || !column) return [];
+    const name = `${workbook.file.split("/").pop()}${workbook.sheet ? `, sheet ${workbook.sheet}` : ""}`;
+    return [element("div", { title: workbook.file }, element("dt", {}, "Workbook"), element("dd", {}, `${column}${row} in ${name}`))];
+  }
+
+  /** The line of Python that serves this sample. */
+  sample(scan, level, table, row) {
+    const { name, version } = this.facts.release;
+    const split = table.cells.split[row];
+    if (!level || !split) return `vd.open_release("${name}", version="${version}").open_scan("${scan}")`;
+    const status = table.cells.grade_status[row];
+    const include = status === "graded" ? "" : `, include="${status}"`;
+    return `vd.load_split("${split}", release="${name}", version="${version}", unit="vertebra"${include}, where="scan_id == '${scan}' and level == '${level}'")[0]`;
+  }
+
+  // --- keys -------------------------------------------------------------------------------------------
+
+  key(event) {
+    const typing = event.target.matches("input:not([type=checkbox]):not([type=range])");
+    if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+    if (event.key === "Escape") { this.table.root.focus(); return; }
+    if (typing) return;
+    const windows = Object.keys(verse.windows);
+    const keys = {
+      j: () => this.table.move(1), k: () => this.table.move(-1),
+      d: () => this.setExtent(this.shown && this.shown.detail ? "whole" : "detail"),
+      m: () => this.setMask({ opacity: this.state.opacity ? 0 : 0.4 }),
+      o: () => this.setMask({ outline: !this.state.outline }),
+      n: () => this.setNames(!this.state.names),
+      t: () => { const names = Object.keys(verse.layout); this.openTable(names[(names.indexOf(this.filters.table.name) + 1) % names.length]); },
+      "/": () => by("where").focus(), "?": () => by("help").showModal(),
+    };
+    windows.forEach((name, at) => { keys[at + 1] = () => this.setWindow(name); });
+    if (!keys[event.key]) return;
+    event.preventDefault();
+    keys[event.key]();
+  }
+
+  stageKey(event) {
+    const steps = { ArrowLeft: [1, 0, 0], ArrowRight: [-1, 0, 0], ArrowUp: [0, 0, 1], ArrowDown: [0, 0, -1], PageUp: [0, 1, 0], PageDown: [0, -1, 0] };
+    if (!steps[event.key]) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.viewer.step(...steps[event.key]);
+  }
+};
+
+/** A button that closes a dialog. */
+function closer(id) {
+  const button = element("button", { type: "button" }, "Close");
+  button.addEventListener("click", () => by(id).close());
+  return button;
+}
+
+window.addEventListener("DOMContentLoaded", () => {
+  verse.app = new verse.App();
+  verse.app.start().then(() => document.documentElement.setAttribute("data-ready", "")).catch((error) => {
+    by("status").textContent = error.message;
+    throw error;
+  });
+});

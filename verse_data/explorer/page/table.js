@@ -1,0 +1,143 @@
+/* A table of thousands of rows, of which only those in sight exist as elements. */
+"use strict";
+
+verse.Table = class {
+  /** @param {HTMLElement} place @param {(row: number) => void} onChoose called with a row's number */
+  constructor(place, onChoose) {
+    this.height = 25;
+    this.onChoose = onChoose;
+    this.order = [];
+    this.chosen = -1;
+    this.sort = { column: null, down: false };
+    this.root = element("div", { class: "table", role: "grid", tabindex: "0", "aria-label": "Rows" });
+    this.head = element("div", { class: "head", role: "rowgroup" });
+    this.rows = element("div", { class: "rows", role: "rowgroup" });
+    this.root.append(this.head, this.rows);
+    place.append(this.root);
+    this.root.addEventListener("scroll", () => this.draw());
+    new ResizeObserver(() => this.draw()).observe(this.root);
+    this.rows.addEventListener("click", (event) => {
+      const row = event.target.closest("[data-at]");
+      if (row) { this.root.focus(); this.choose(Number(row.dataset.at)); }
+    });
+    this.root.addEventListener("keydown", (event) => this.key(event));
+  }
+
+  /** Show a table: `columns` have name, kind, title, width and a function `cell` from row to text or node. */
+  setTable(columns, name) {
+    this.columns = columns;
+    this.root.setAttribute("aria-label", name);
+    this.grid = columns.map((column) => `minmax(${column.width}px, ${column.width}fr)`).join(" ");
+    const wide = `${columns.reduce((sum, column) => sum + column.width, 0)}px`;
+    this.head.style.minWidth = this.rows.style.minWidth = wide;
+    const row = element("div", { class: "row", role: "row" });
+    row.style.gridTemplateColumns = this.grid;
+    for (const column of columns) {
+      const button = element("button", { type: "button", tabindex: "-1", title: column.title }, column.label);
+      const cell = element("div", { role: "columnheader", class: column.kind === "number" ? "number" : "" });
+      button.addEventListener("click", () => this.sortBy(column.name));
+      cell.append(button);
+      row.append(cell);
+    }
+    this.head.replaceChildren(row);
+    this.sort = { column: null, down: false };
+    this.root.scrollTop = 0;
+  }
+
+  /** Height in which rows are seen, below the heading that stays. */
+  get shownHeight() { return this.root.clientHeight - this.head.offsetHeight; }
+
+  sortBy(name) {
+    const same = this.sort.column === name;
+    this.sort = same && this.sort.down ? { column: null, down: false } : { column: name, down: same };
+    this.setRows(this.given, this.current);
+  }
+
+  /** Show these rows, by their number, in the chosen order; keep the chosen row if it is among them. */
+  setRows(given, current) {
+    this.given = given;
+    this.current = current;
+    const column = this.columns.find((one) => one.name === this.sort.column);
+    this.order = given;
+    if (column) {
+      const sign = this.sort.down ? -1 : 1;
+      const compare = (a, b) => {
+        const [x, y] = [column.value(a), column.value(b)];
+        if (x === null || y === null) return (x === null) - (y === null) || a - b;
+        return sign * (x < y ? -1 : x > y ? 1 : 0) || a - b;
+      };
+      this.order = [...given].sort(compare);
+    }
+    [...this.head.querySelectorAll("[role=columnheader]")].forEach((cell, at) => {
+      const here = this.columns[at].name === this.sort.column;
+      cell.setAttribute("aria-sort", here ? (this.sort.down ? "descending" : "ascending") : "none");
+      const arrow = here ? (this.sort.down ? " ▾" : " ▴") : "";
+      cell.firstChild.textContent = this.columns[at].label + arrow;
+    });
+    this.chosen = this.order.indexOf(current);
+    this.root.setAttribute("aria-rowcount", this.order.length + 1);
+    this.rows.style.height = `${this.order.length * this.height}px`;
+    this.draw(true);
+  }
+
+  draw(all) {
+    const first = Math.max(0, Math.floor(this.root.scrollTop / this.height) - 4);
+    const last = Math.min(this.order.length, first + Math.ceil(this.shownHeight / this.height) + 8);
+    if (!all && first === this.first && last === this.last) return;
+    [this.first, this.last] = [first, last];
+    const shown = document.createDocumentFragment();
+    for (let at = first; at < last; at++) {
+      const row = element("div", {
+        class: "row", role: "row", id: `row-${at}`, "data-at": at, "aria-rowindex": at + 2,
+        "aria-selected": String(at === this.chosen),
+      });
+      row.style.gridTemplateColumns = this.grid;
+      row.style.top = `${at * this.height}px`;
+      for (const column of this.columns) {
+        const cell = column.cell(this.order[at]);
+        const kind = column.kind === "number" ? "number" : "";
+        row.append(element("div", { role: "gridcell", class: kind }, cell === null ? missing() : cell));
+      }
+      shown.append(row);
+    }
+    this.rows.replaceChildren(shown);
+    if (this.chosen >= first && this.chosen < last) this.root.setAttribute("aria-activedescendant", `row-${this.chosen}`);
+    else this.root.removeAttribute("aria-activedescendant");
+  }
+
+  /** Choose the row at a place of the order, and bring it into sight. */
+  choose(at) {
+    if (!this.order.length) return;
+    this.chosen = Math.max(0, Math.min(this.order.length - 1, at));
+    this.current = this.order[this.chosen];
+    const top = this.chosen * this.height;
+    if (top < this.root.scrollTop) this.root.scrollTop = top;
+    const bottom = top + this.height - this.shownHeight;
+    if (bottom > this.root.scrollTop) this.root.scrollTop = bottom;
+    this.draw(true);
+    this.onChoose(this.current);
+  }
+
+  move(steps) { this.choose(this.chosen < 0 ? 0 : this.chosen + steps); }
+
+  key(event) {
+    const page = Math.max(1, Math.floor(this.shownHeight / this.height) - 1);
+    const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page };
+    if (event.key in steps) this.move(steps[event.key]);
+    else if (event.key === "Home") this.choose(0);
+    else if (event.key === "End") this.choose(this.order.length - 1);
+    else if (event.key === "Enter" && this.chosen >= 0) this.choose(this.chosen);
+    else return;
+    event.preventDefault();
+  }
+};
+
+/** Make an element with attributes, and text or nodes within. */
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+function missing() { return element("span", { class: "missing" }, "–"); }

@@ -1,0 +1,134 @@
+"""Scans made ready to be looked at: found in the cache, or fetched and converted, with progress."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from verse_data.errors import ContentMissing, VerseDataError
+from verse_data.explorer.cuts import factor_of
+from verse_data.progress import Advance, Unit
+from verse_data.release import Release
+from verse_data.spine.geometry import apply_affine, voxel_sizes
+from verse_data.stores import VOLUME_ROLES
+from verse_data.volumes.reader import ScanReader
+
+_AT_ONCE: Final = 2
+"""Scans that are converted at the same time; each needs memory of its own."""
+_log = logging.getLogger("verse_data.explorer")
+
+
+@dataclass
+class Preparation:
+    """One scan on its way into the cache: the stage that it is in, then its store or its error."""
+
+    stage: str = "Waiting"
+    done: int = 0
+    total: int = 0
+    unit: str = "items"
+    started: float = 0.0
+    store: Path | None = None
+    error: str = ""
+
+    @contextmanager
+    def show(self, stage: str, total: int, unit: Unit) -> Iterator[Advance]:
+        """Take down the progress of a stage; a `Progress`."""
+        self.stage, self.done, self.total, self.unit = stage, 0, total, unit
+
+        def advance(amount: int) -> None:
+            self.done += amount
+
+        yield advance
+
+    def state(self) -> dict[str, Any]:
+        """Return the stage, or why it ended, as values for JSON."""
+        if self.error:
+            return {"state": "failed", "error": self.error}
+        return {
+            "state": "working",
+            "stage": self.stage,
+            "done": self.done,
+            "total": self.total,
+            "unit": self.unit,
+            "seconds": round(time.monotonic() - self.started, 1),
+        }
+
+
+class Scans:
+    """The scans of a release for the page; the first question about one starts its preparation."""
+
+    def __init__(self, release: Release) -> None:
+        self._release = release
+        self._known: dict[str, Preparation] = {}
+        self._lock, self._turns = threading.Lock(), threading.Semaphore(_AT_ONCE)
+
+    def store(self, scan_id: str) -> Path | None:
+        """Return the store of a scan, if it is ready."""
+        known = self._known.get(scan_id)
+        return known.store if known else None
+
+    def state(self, scan_id: str, *, again: bool = False) -> dict[str, Any]:
+        """Return whether a scan is ready, and what is known of it; prepare it if nobody has yet."""
+        with self._lock:
+            known = self._known.get(scan_id)
+            if known is None or (again and known.error):
+                known = self._known[scan_id] = Preparation(started=time.monotonic())
+                worker = threading.Thread(target=self._prepare, args=(scan_id, known), daemon=True)
+                worker.start()
+        if not known.store:
+            return known.state()
+        try:
+            return describe(known.store)
+        except VerseDataError as error:
+            known.store, known.error = None, str(error)
+            return known.state()
+
+    def _prepare(self, scan_id: str, known: Preparation) -> None:
+        """Find or build the store of a scan; errors are shown on the page."""
+        try:
+            with self._turns:
+                known.stage = "Opening"
+                store = self._built(scan_id, known)
+                ScanReader(store).shape  # noqa: B018 - opens the store, which checks its manifest
+            known.store = store
+        except VerseDataError as error:
+            known.error = str(error)
+        except Exception as error:  # noqa: BLE001 - a thread's error must reach the page
+            _log.exception("scan %s cannot be shown", scan_id)
+            known.error = f"Scan {scan_id} cannot be shown: {type(error).__name__}: {error}"
+
+    def _built(self, scan_id: str, known: Preparation) -> Path:
+        """Return the finished store; what it takes is fetched only if it is needed."""
+        build = self._release.build_cache
+        try:
+            return build([scan_id], workers=1, progress=known.show)[scan_id]
+        except ContentMissing:
+            if self._release.config.offline:
+                raise
+        self._release.fetch([scan_id], roles=VOLUME_ROLES, progress=known.show)
+        return build([scan_id], workers=1, progress=known.show)[scan_id]
+
+
+def describe(store: Path) -> dict[str, Any]:
+    """Return grid, labels and centroids (world mm, RAS+) of a store, as values for JSON."""
+    reader = ScanReader(store)
+    points = {
+        str(label): apply_affine(reader.affine, point).round(2).tolist()
+        for label, point in reader.centroids.items()
+    }
+    return {
+        "state": "ready",
+        "fingerprint": reader.fingerprint,
+        "shape": list(reader.shape),
+        "spacing": [round(size, 3) for size in voxel_sizes(reader.affine)],
+        "factor": factor_of(reader.shape),
+        "labels": list(reader.labels),
+        "centroids": points,
+        "has_label": reader.has_label,
+    }
