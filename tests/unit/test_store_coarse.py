@@ -12,6 +12,7 @@ from tests.support.opened import opened_below
 from tests.support.scans import LPS, PIR, TILTED, make_scan, source_file
 from verse_data.errors import ChunkCorrupt, ChunkMissing
 from verse_data.spine.geometry import Box, apply_affine
+from verse_data.volumes.coarse import read_level
 from verse_data.volumes.layout import ATTRIBUTES
 from verse_data.volumes.nifti import write_nifti
 from verse_data.volumes.reader import ScanReader, close_all
@@ -170,3 +171,33 @@ def test_a_scan_without_mask_has_levels_of_its_ct(tmp_path):
         f"coarse/{factor}/{file}" for factor in (2, 4) for file in ("zarr.json", "c/0/0/0")
     }
     assert read_metadata(store, load_manifest(store), "coarse/2/zarr.json")["shape"] == [25, 35, 20]
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_a_level_is_read_as_zarr_reads_it(tmp_path, shape, recipe):
+    """Voxels and affine of each level are those that zarr-python gives, as (x, y, z)."""
+    store = made(tmp_path, *unlike(shape), TILTED, recipe)
+
+    for name in PATHS:
+        for factor in (2, 4):
+            voxels, affine = read_level(store, name, factor)
+            expected, placed, _ = levels(store, name)[factor]
+            assert (voxels == expected.transpose()).all()
+            assert np.array_equal(affine, placed)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_changed_level_is_not_shown(tmp_path, name):
+    """One flipped bit is an error that names the file; so is an absent one."""
+    store = made(tmp_path, *unlike((39, 41, 37)), PIR)
+    shard = store / PATHS[name] / "2" / "c/0/0/0"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+
+    with pytest.raises(ChunkCorrupt, match="c/0/0/0"):
+        read_level(store, name, 2)
+    shard.unlink()
+    with pytest.raises(ChunkMissing, match="c/0/0/0"):
+        read_level(store, name, 2)

@@ -27,8 +27,8 @@ verse.labels = {
   n_levels: "Levels", has_foreign_material: "Foreign material",
 };
 verse.widths = {
-  scan_id: 162, subject_id: 100, ct_device: 130, grade_status: 122, fracture_type: 82, split: 78, bmd_mg_cm3: 52, age_years: 50,
-  findings: 66, level: 50, grade: 52, n_fractured: 76, max_grade: 100, n_graded: 62,
+  scan_id: 178, subject_id: 100, ct_device: 130, grade_status: 122, fracture_type: 82, split: 78, bmd_mg_cm3: 52, age_years: 50,
+  findings: 74, level: 50, grade: 60, n_fractured: 76, max_grade: 100, n_graded: 62,
 };
 verse.bins = { age_years: 10, bmd_mg_cm3: 40 };
 const MISSING = "missing";
