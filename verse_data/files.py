@@ -118,9 +118,10 @@ def _translated(error: OSError, path: Path, needed: int | None) -> StorageError:
             f"Fix its permissions, or set VERSE_DATA_HOME to a folder of yours."
         )
     size = f" ({len(os.fsencode(path)):,} bytes)" if error.errno == errno.ENAMETOOLONG else ""
-    return StorageError(
-        f"{path}: {error.strerror or error}{size}. Check the disk and run it again."
-    )
+    remedy = "Check the disk and run it again."
+    if error.errno in {errno.EEXIST, errno.ENOTDIR, errno.ENOENT}:
+        remedy = "A part of this path is no folder that takes files: give another path."
+    return StorageError(f"{path}: {error.strerror or error}{size}. {remedy}")
 
 
 def nearest_existing(path: Path) -> Path:

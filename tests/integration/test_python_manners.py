@@ -126,7 +126,7 @@ def test_notebooks_get_small_tables_without_scripts(release: Release) -> None:
         "Release phantom v1 (made up": release,
         "ScanDataset": data,
         "Tables": release.tables,
-        "Folds of phantom: k=3": release.folds(3),
+        "Folds: k=3": release.folds(3),
         "Provenance of phantom v1": release.provenance(),
         "Provenance of phantom v1 verse901": release.provenance("verse901"),
         "missing-file": release.verify(level="presence"),

@@ -401,7 +401,8 @@ def test_the_published_split_of_a_datalist_has_a_list_for_each_side(release, tmp
 
     assert [len(told[side]) for side in ("training", "validation", "testing")] == [7, 3, 3]
     assert [item["scan_id"] for item in told["testing"] if "label" not in item] == ["scan/verse908"]
-    caplog.set_level("WARNING", "monai")  # MONAI 1.6 logs the next with one argument too many
+    # MONAI 1.6 logs what comes next with one argument too many.
+    caplog.set_level("WARNING", AutoRunner.__module__)
     path = str(done.path / "datalist.json")
     assert AutoRunner.inspect_datalist_folds(SimpleNamespace(data_src_cfg={}), path) == 1
 

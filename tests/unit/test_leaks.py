@@ -232,12 +232,14 @@ def test_name_that_contradicts_the_known_series_is_reported() -> None:
     assert "verse401, verse402" in report.unknown[0].reason
 
 
-def test_one_text_for_a_side_is_a_usage_error() -> None:
-    """A text is not a list of letters, and one side is no split."""
+def test_what_is_no_split_is_a_usage_error() -> None:
+    """A text is not a list of letters, one side is no split, and empty sides prove nothing."""
     with pytest.raises(UsageError, match="'train' is a str"):
         find_leaks({"train": "verse004", "val": ["verse005"]})
     with pytest.raises(UsageError, match="at least two sides"):
         find_leaks({"train": ["verse004"]})
+    with pytest.raises(UsageError, match="these are empty: val"):
+        find_leaks({"train": ["verse004"], "val": []})
 
 
 def test_assertion_passes_clean_splits_and_names_what_is_not() -> None:

@@ -105,7 +105,7 @@ def run() -> None:
         app(terminal_width=help_width())
     except SystemExit as end:
         if end.code in _STOP_CODES:
-            note("stopped. Finished work is kept: run the same command again to continue.")
+            note("stopped. Nothing half-written was left: run the same command again.")
         raise
     except VerseDataError as error:
         note(f"error: {error}")

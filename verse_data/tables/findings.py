@@ -446,5 +446,5 @@ def _row_rules(sources: ScanSources, row: GradingRow) -> _Seen:
             message = f"the workbook says {row.grades[level]}, and the mask lacks {level}"
             yield "grade-without-mask", "mask", level, message
         if level in {*GRADED_LEVELS} & sources.mask_levels and level not in row.grades:
-            message = f"the mask has {level}, and the workbook leaves it blank: not assessed"
+            message = f"the mask has {level}, and no grade is given: not assessed"
             yield "mask-without-grade", "mask", level, message

@@ -125,7 +125,7 @@ def find_leaks(
     Raises
     ------
     UsageError
-        If a side is a single string, or there are fewer than two sides.
+        If a side is a single string, or fewer than two sides have an entry.
     """
     if len(split) < 2:
         raise UsageError("A split has at least two sides, such as {'train': [...], 'val': [...]}.")
@@ -134,6 +134,9 @@ def find_leaks(
             kind = type(entries).__name__
             raise UsageError(f"The side {side!r} is a {kind}; give a list of ids or paths.")
     listed = {_printable(side): list(entries) for side, entries in split.items()}
+    if sum(map(bool, listed.values())) < 2:
+        empty = ", ".join(side for side, entries in listed.items() if not entries)
+        raise UsageError(f"Fewer than two sides have an entry; these are empty: {empty}.")
     patients = _Patients(scans, [entry for entries in listed.values() for entry in entries])
     found: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     unknown, numbers = [], False
