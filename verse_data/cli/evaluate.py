@@ -131,8 +131,7 @@ def evaluate(
     opened = vd.open_release(release, version=version, root=root, make=release == "phantom")
     if is_csv:
         scores = opened.evaluate_grades(predictions, thresholds=threshold or (0.5,), seed=seed)
-        tables = ("figures",)
-        _deliver(scores, "figures", tables, out, _print_figures, as_json=as_json, as_csv=as_csv)
+        _deliver(scores, "figures", out, _print_figures, as_json=as_json, as_csv=as_csv)
         return
     made = opened.evaluate(
         predictions,
@@ -143,7 +142,7 @@ def evaluate(
         official_code=official_code,
         seed=seed,
     )
-    _deliver(made, table, _TABLES, out, _print_summary, as_json=as_json, as_csv=as_csv)
+    _deliver(made, table, out, _print_summary, as_json=as_json, as_csv=as_csv)
 
 
 def _refuse_options(context: typer.Context, predictions: Path, *, is_csv: bool) -> None:
@@ -162,7 +161,6 @@ def _refuse_options(context: typer.Context, predictions: Path, *, is_csv: bool) 
 def _deliver(
     made: Evaluation | GradingScores,
     table: str,
-    tables: tuple[str, ...],
     out: Path | None,
     show: Callable[[Any], None],
     *,
@@ -177,7 +175,8 @@ def _deliver(
         write_table(rows, out, name="evaluation", attributes=made.about)
         note(f"{counted(len(rows), 'row')} of {table} in {out}")
     if as_json:
-        frames = {name: plain_rows(getattr(made, name)) for name in tables}
+        names = _TABLES if table in _TABLES else (table,)
+        frames = {name: plain_rows(getattr(made, name)) for name in names}
         print_json({**made.about, "notes": made.notes, **frames})
     elif as_csv:
         sys.stdout.write(csv_text(rows))

@@ -230,12 +230,8 @@ class Evaluation:
 
 def check_conventions(hit: str, missing: str, additional: str, seed: int, draws: int) -> None:
     """Raise UsageError for an unknown convention, before any file is read."""
-    known = {
-        "hit": (hit, HITS),
-        "missing": (missing, UNMATCHED),
-        "additional": (additional, UNMATCHED),
-    }
-    for name, (word, words) in known.items():
+    both = {"missing": (missing, UNMATCHED), "additional": (additional, UNMATCHED)}
+    for name, (word, words) in {"hit": (hit, HITS), **both}.items():
         if word not in words:
             raise UsageError(f"{name}={word!r}: give one of {', '.join(words)}.")
     check_draws(seed, draws)
