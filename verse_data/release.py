@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from verse_data.export.citation import Style
     from verse_data.metrics.fractures import GradingScores
     from verse_data.metrics.identification import Hit
-    from verse_data.metrics.scores import Counted, Evaluation
+    from verse_data.metrics.scores import Evaluation, Unmatched
     from verse_data.records.provenance import Provenance
     from verse_data.releases.verify import Level, Verification
     from verse_data.spine.geometry import Grid
@@ -933,8 +933,8 @@ class Release:
         *,
         scan_ids: Iterable[str] | None = None,
         hit: Hit = "lt20",
-        missing: Counted = "zero",
-        additional: Counted = "skip",
+        missing: Unmatched = "zero",
+        additional: Unmatched = "skip",
         official_code: bool = False,
         seed: int = 0,
         draws: int = 2000,
@@ -956,7 +956,7 @@ class Release:
         missing : {"zero", "skip"}
             Whether a vertebra that was not predicted counts with Dice 0, or is left out of it.
         additional : {"skip", "zero"}
-            Whether a predicted vertebra that there is not is left out of Dice, or counts with 0.
+            Whether a predicted vertebra that the truth lacks is left out of Dice, or counts with 0.
         official_code : bool
             Also give what the challenge's published notebook gives, to compare with old numbers.
         seed : int

@@ -14,6 +14,7 @@ import verse_data as vd
 from tests.support.command import verse_data
 from verse_data import phantom
 from verse_data.errors import UsageError, ValidationFailed
+from verse_data.predictions import import_predictions
 from verse_data.release import Release
 from verse_data.volumes.nifti import read_mask, write_nifti
 
@@ -164,6 +165,27 @@ def test_a_scan_without_a_true_mask_is_named(release, tmp_path):
     made = release.evaluate(tmp_path)
     assert made.scans["scan_id"].tolist() == [T13]
     assert any(note.startswith(lacking) for note in made.notes)
+
+
+def test_an_import_is_scored_without_its_report(release, tmp_path):
+    """The report that an import writes is no prediction and gets no note; endings may be capitals."""
+    predict(release, tmp_path / "made", T13)
+    import_predictions("folder", release, tmp_path / "made", tmp_path / "in")
+    (tmp_path / "in" / f"{T13}.nii.gz").rename(tmp_path / "in" / f"{T13}.NII.GZ")
+    made = release.evaluate(tmp_path / "in", scan_ids=[T13])
+    assert (made.scans["dice"].tolist(), made.notes) == ([1.0], ())
+
+
+def test_options_of_another_kind_of_prediction_are_refused(root, tmp_path):
+    """A CSV has no scans to choose and no rules of masks, a folder no threshold: each is named."""
+    folder = ("--split", "test", "--scan", T13, "--hit", "lt20", "--missing", "skip",
+              "--additional", "zero", "--official-code", "--table", "scans")  # fmt: skip
+    for name, given in (("made.csv", folder), ("made", ("--threshold", "0.5"))):
+        words = ("evaluate", "phantom", str(tmp_path / name), "--root", str(root))
+        done = verse_data(*words, *given)
+        assert (done.returncode, done.stdout) == (2, "")
+        named = ", ".join(word for word in given if word.startswith("--"))
+        assert f"Leave out {named}." in " ".join(done.stderr.split())
 
 
 def test_the_command_prints_tables_json_and_csv(release, root, tmp_path):

@@ -403,6 +403,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "another release": (lambda f: change_origin(f, release="x"), "exported from x v1"),
     "one label for all": (lambda f: change_origin(f, labels="binary"), "tells? no levels|binary"),
     "bad label map": (lambda f: change_origin(f, inverse={"26": "x"}), "inverse"),
+    "bad value in the label map": (lambda f: change_origin(f, inverse={"T13": 28}), "inverse"),
     "another nnU-Net dataset": (
         lambda f: (f / "dataset.json").write_text("{}"),
         "not written by verse-data export nnunet",
@@ -444,6 +445,15 @@ def test_a_bad_folder_is_named_and_leaves_nothing(
         import_predictions("nnunet", release, folder, tmp_path / "out")
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["predicted"]
+
+
+def test_a_folder_that_was_filled_meanwhile_is_refused(
+    release: vd.Release, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No report is returned for what was not written, even if the folder is empty again."""
+    monkeypatch.setattr("verse_data.predictions.imported.publish_folder", lambda *_: False)
+    with pytest.raises(UsageError, match="out is not empty"):
+        import_predictions("nnunet", release, folder, tmp_path / "out")
 
 
 def test_all_bad_files_are_named_at_once(release: vd.Release, folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -32,6 +33,8 @@ _WORDS: Final = {
 }
 """Names of the figures in print."""
 _TABLES: Final = ("vertebrae", "scans", "summary", "groups")
+_OF_FOLDERS: Final = ("split", "scan", "hit", "missing", "additional", "official_code", "table")
+_OF_CSV: Final = ("threshold",)
 
 _STATUSES: Final = ("found", "missing", "additional")
 
@@ -63,7 +66,7 @@ Additional = Annotated[
     Any,
     typer.Option(
         metavar="RULE",
-        help="skip: a predicted vertebra that there is not is left out; zero: it has Dice 0.",
+        help="skip: a predicted vertebra that the truth lacks is left out; zero: it has Dice 0.",
         **opt.one_of("skip", "zero"),
     ),
 ]
@@ -98,6 +101,7 @@ app = typer.Typer()
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     release: opt.Release,
     predictions: Predictions,
     *,
@@ -122,10 +126,12 @@ def evaluate(
     """
     if as_json + as_csv > 1:
         raise UsageError("--json and --csv exclude each other. Give one of them.")
+    is_csv = predictions.suffix.lower() == ".csv"
+    _refuse_options(context, predictions, is_csv=is_csv)
     opened = vd.open_release(release, version=version, root=root, make=release == "phantom")
-    if predictions.suffix.lower() == ".csv":
+    if is_csv:
         scores = opened.evaluate_grades(predictions, thresholds=threshold or (0.5,), seed=seed)
-        _deliver_grades(scores, out, as_json=as_json, as_csv=as_csv)
+        _deliver(scores, "figures", out, _print_figures, as_json=as_json, as_csv=as_csv)
         return
     made = opened.evaluate(
         predictions,
@@ -136,13 +142,32 @@ def evaluate(
         official_code=official_code,
         seed=seed,
     )
-    _deliver(made, table, out, as_json=as_json, as_csv=as_csv)
+    _deliver(made, table, out, _print_summary, as_json=as_json, as_csv=as_csv)
+
+
+def _refuse_options(context: typer.Context, predictions: Path, *, is_csv: bool) -> None:
+    """Raise UsageError if an option was given that these predictions have no use for."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in (_OF_FOLDERS if is_csv else _OF_CSV)
+        if (source := sources[name]) and source.name != "DEFAULT"
+    ]
+    if given:
+        other = "a folder of masks or centroids" if is_csv else "a CSV of fractures"
+        raise UsageError(f"{predictions} is not {other}. Leave out {', '.join(given)}.")
 
 
 def _deliver(
-    made: Evaluation, table: str, out: Path | None, *, as_json: bool, as_csv: bool
+    made: Evaluation | GradingScores,
+    table: str,
+    out: Path | None,
+    show: Callable[[Any], None],
+    *,
+    as_json: bool,
+    as_csv: bool,
 ) -> None:
-    """Print an evaluation, and write one of its tables to a file."""
+    """Print scores, and write one of their tables to a file."""
     from verse_data.tables.export import csv_text, write_table
 
     rows: pd.DataFrame = getattr(made, table)
@@ -150,35 +175,25 @@ def _deliver(
         write_table(rows, out, name="evaluation", attributes=made.about)
         note(f"{counted(len(rows), 'row')} of {table} in {out}")
     if as_json:
-        frames = {name: plain_rows(getattr(made, name)) for name in _TABLES}
+        names = _TABLES if table in _TABLES else (table,)
+        frames = {name: plain_rows(getattr(made, name)) for name in names}
         print_json({**made.about, "notes": made.notes, **frames})
     elif as_csv:
         sys.stdout.write(csv_text(rows))
     else:
-        _print_summary(made)
+        show(made)
     note(*(f"note: {line}" for line in made.notes))
 
 
-def _deliver_grades(made: GradingScores, out: Path | None, *, as_json: bool, as_csv: bool) -> None:
-    """Print figures of fracture grading, and write them to a file."""
-    from verse_data.tables.export import csv_text, write_table
-
-    if out is not None:
-        write_table(made.figures, out, name="evaluation", attributes=made.about)
-        note(f"{counted(len(made.figures), 'row')} of figures in {out}")
-    if as_json:
-        print_json({**made.about, "notes": made.notes, "figures": plain_rows(made.figures)})
-    elif as_csv:
-        sys.stdout.write(csv_text(made.figures))
-    else:
-        names = ["by", "target", "threshold", "figure", "n", "positives", "patients"]
-        cells = [
-            [*("" if row[name] is None else row[name] for name in names[:4]), _interval(row)]
-            + ["" if row[name] is None else f"{row[name]:g}" for name in names[4:]]
-            for row in plain_rows(made.figures)
-        ]
-        print_table(*names[:4], "value", *names[4:], rows=cells)
-    note(*(f"note: {line}" for line in made.notes))
+def _print_figures(made: GradingScores) -> None:
+    """Print figures of fracture grading."""
+    names = ["by", "target", "threshold", "figure", "n", "positives", "patients"]
+    cells = [
+        [*("" if row[name] is None else row[name] for name in names[:4]), _interval(row)]
+        + ["" if row[name] is None else f"{row[name]:g}" for name in names[4:]]
+        for row in plain_rows(made.figures)
+    ]
+    print_table(*names[:4], "value", *names[4:], rows=cells)
 
 
 def _print_summary(made: Evaluation) -> None:

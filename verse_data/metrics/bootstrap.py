@@ -1,4 +1,4 @@
-"""Confidence intervals of means, by drawing whole patients again.
+"""Confidence intervals of means: patients are resampled (bootstrap).
 
 Vertebrae of one patient, and series of one patient, resemble one another: intervals that draw them
 one by one are too narrow.
@@ -32,7 +32,7 @@ class Interval:
 
 
 def check_draws(seed: int, draws: int) -> None:
-    """Raise UsageError unless a bootstrap can be drawn so."""
+    """Check seed and draws."""
     if seed < 0 or draws < 1:
         raise UsageError(
             f"seed={seed}, draws={draws}: give a seed of 0 or more, and 1 draw or more."

@@ -1,7 +1,7 @@
 """Predicted fracture scores and grades against Genant grades: AUC, sensitivity, specificity, kappa.
 
-Every figure has a 95 % interval for which whole patients are drawn again. A vertebra without a grade
-(not assessed, foreign material) is neither fractured nor healthy, and is not scored.
+Every figure has a 95 % interval for which patients are resampled (bootstrap). A vertebra without a
+grade (not assessed, foreign material) is neither fractured nor healthy, and is not scored.
 """
 
 from __future__ import annotations

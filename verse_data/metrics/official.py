@@ -32,7 +32,6 @@ class OfficialScores:
 
     dice: float
     id_rate: float
-    hits: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +65,10 @@ def official_scores(truth: Side, predicted: Side, affine: npt.ArrayLike) -> Offi
         total = int(one.sum()) + int(other.sum())
         dice = 2.0 * int((one & other).sum()) / total if total else 1.0
     if truth.points is None or predicted.points is None:
-        return OfficialScores(dice=dice, id_rate=math.nan, hits=0)
+        return OfficialScores(dice=dice, id_rate=math.nan)
     true, found = _rounded(truth.points), _rounded(predicted.points)
-    hits = _hits(true, found)
-    return OfficialScores(dice=dice, id_rate=hits / len(true) if true else math.nan, hits=hits)
+    id_rate = _hits(true, found) / len(true) if true else math.nan
+    return OfficialScores(dice=dice, id_rate=id_rate)
 
 
 def _foreground(side: Side, affine: npt.ArrayLike) -> npt.NDArray[np.bool_]:

@@ -25,6 +25,8 @@ from verse_data.volumes.nifti import VolumeStream
 
 _MASK_ENDINGS: Final = (".nii.gz", ".nii")
 _POINTS_ENDING: Final = ".json"
+_REPORT: Final = "predictions.json"
+"""What an import writes beside its masks."""
 Points = dict[str, tuple[float, float, float]]
 
 
@@ -62,10 +64,11 @@ def find_predictions(
     with storage_errors(folder):
         files = sorted(path for path in folder.iterdir() if path.is_file())
     for path in files:
-        ending = next((e for e in (*_MASK_ENDINGS, _POINTS_ENDING) if path.name.endswith(e)), None)
-        if ending is None or path.name.startswith("."):
+        name = path.name.lower()
+        ending = next((e for e in (*_MASK_ENDINGS, _POINTS_ENDING) if name.endswith(e)), None)
+        if ending is None or name.startswith(".") or name == _REPORT:
             continue
-        scan_id = path.name.removesuffix(ending)
+        scan_id = path.name[: -len(ending)]
         role = "points" if ending == _POINTS_ENDING else "mask"
         if scan_id not in known:
             (others if role == "points" else strangers).append(path.name)

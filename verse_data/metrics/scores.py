@@ -18,8 +18,8 @@ from verse_data.metrics.overlap import SHIFTS, Overlap, Structure, overlap, surf
 from verse_data.spine.geometry import Array, apply_affine
 from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS, region
 
-Counted = Literal["zero", "skip"]
-COUNTED: Final[tuple[Counted, ...]] = ("zero", "skip")
+Unmatched = Literal["zero", "skip"]
+UNMATCHED: Final[tuple[Unmatched, ...]] = ("zero", "skip")
 Points = Mapping[str, npt.ArrayLike]
 _JOINED: Final = ("grade", "fracture_type", "foreign_material", "grade_status")
 _CLEAR: Final = 0.1
@@ -229,9 +229,9 @@ class Evaluation:
 
 
 def check_conventions(hit: str, missing: str, additional: str, seed: int, draws: int) -> None:
-    """Raise UsageError for a convention that there is not, before any file is read."""
-    known = {"hit": (hit, HITS), "missing": (missing, COUNTED), "additional": (additional, COUNTED)}
-    for name, (word, words) in known.items():
+    """Raise UsageError for an unknown convention, before any file is read."""
+    both = {"missing": (missing, UNMATCHED), "additional": (additional, UNMATCHED)}
+    for name, (word, words) in {"hit": (hit, HITS), **both}.items():
         if word not in words:
             raise UsageError(f"{name}={word!r}: give one of {', '.join(words)}.")
     check_draws(seed, draws)
@@ -249,12 +249,12 @@ def summarise(
     vertebrae: pd.DataFrame,
     scans: pd.DataFrame,
     *,
-    missing: Counted = "zero",
-    additional: Counted = "skip",
+    missing: Unmatched = "zero",
+    additional: Unmatched = "skip",
     seed: int = 0,
     draws: int = DRAWS,
 ) -> Evaluation:
-    """Return means of scores with 95 % intervals, for which whole patients are drawn again.
+    """Return means of scores with 95 % intervals, for which patients are resampled (bootstrap).
 
     Parameters
     ----------
@@ -295,25 +295,27 @@ def summarise(
     of_scan: dict[str, Any] = {str(name): means[name] for name in means}
     of_scan |= {f"n_{word}": status.eq(word).groupby(ids).sum() for word in how}
     scans = scans.assign(**{name: scans["scan_id"].map(found) for name, found in of_scan.items()})
-    options = {"seed": seed, "draws": draws}
-    summary = [_mean(scans, name, over="scans", **options) for name in _SCAN_MEANS if name in scans]
-    summary += [_mean(rows, name, over="vertebrae", **options) for name in MEANS]
-    return Evaluation(
-        vertebrae, scans, _table(summary), _table(_by_group(rows, options), by=("by", "value"))
-    )
+    over = {"scans": (scans, _SCAN_MEANS), "vertebrae": (rows, MEANS)}
+    summary = [
+        {"over": what, **_mean(part, name, seed, draws)}
+        for what, (part, names) in over.items()
+        for name in names
+        if name in part
+    ]
+    groups = _table(_by_group(rows, seed, draws), by=("by", "value"))
+    return Evaluation(vertebrae, scans, _table(summary), groups)
 
 
-def _mean(rows: pd.DataFrame, name: str, **labels: Any) -> dict[str, Any]:
-    """Return the mean of a column with its interval, or nothing if it has no value."""
-    options = {key: labels.pop(key) for key in ("seed", "draws")}
+def _mean(rows: pd.DataFrame, name: str, seed: int, draws: int) -> dict[str, Any]:
+    """Return the mean of a column with its interval, NaN if it has no value."""
     values = rows[name].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
-    found = mean_interval(values, rows["subject_id"].tolist(), **options)
+    found = mean_interval(values, rows["subject_id"].tolist(), seed=seed, draws=draws)
     figure = {"hit": "id_rate", "distance_mm": "d_mean_mm"}.get(name, name)
-    return {**labels, "figure": figure, "mean": found.value, "low": found.low, "high": found.high,
+    return {"figure": figure, "mean": found.value, "low": found.low, "high": found.high,
             "n": found.n, "patients": found.patients}  # fmt: skip
 
 
-def _by_group(rows: pd.DataFrame, options: dict[str, int]) -> Iterator[dict[str, Any]]:
+def _by_group(rows: pd.DataFrame, seed: int, draws: int) -> Iterator[dict[str, Any]]:
     """Yield the means over the true vertebrae of each region and grade."""
     own = rows[rows["mask_status"].fillna(rows["point_status"]) != "additional"]
     columns = {"region": own["region"].astype(str)}
@@ -324,7 +326,8 @@ def _by_group(rows: pd.DataFrame, options: dict[str, int]) -> Iterator[dict[str,
         for value in order:
             chosen = own[values == value]
             if len(chosen):
-                yield from (_mean(chosen, name, by=by, value=value, **options) for name in MEANS)
+                where = {"by": by, "value": value}
+                yield from (where | _mean(chosen, name, seed, draws) for name in MEANS)
 
 
 def _table(

@@ -96,7 +96,7 @@ class _Export(Record):
     version: str
     lock: str
     labels: Literal["consecutive", "binary", "regions"]
-    inverse: dict[str, int] = Field(default_factory=dict)
+    inverse: dict[int, int] = Field(default_factory=dict)
     scans: dict[str, str] = Field(default_factory=dict)
 
 
@@ -139,8 +139,8 @@ def import_predictions(
     Raises
     ------
     UsageError
-        If there are no predictions, `out` holds something, or the export's labels were not one a
-        level.
+        If there are no predictions, `out` is not empty, or the export merged levels (binary,
+        regions).
     ValidationFailed
         If a file is of no scan, a scan has two, a value is no label, or a grid lies elsewhere.
     IntegrityError, UnsafeInput
@@ -157,7 +157,7 @@ def import_predictions(
     inverse: dict[int, int] = {}
     if form == "nnunet":
         export = _read_export(_find_export(folder, dataset_json), release)
-        inverse = {int(value): label for value, label in export.inverse.items()}
+        inverse = export.inverse
         named = [(export.scans.get(stem, stem), path) for path, stem in files]
     else:
         named = [(_scan_in(stem, release.series), path) for path, stem in files]
@@ -170,25 +170,30 @@ def import_predictions(
         "missing": _missing(chosen, release),
     }
     if dry_run:
-        planned = _each(chosen, release, partial(_plan, release=release), f"{out} was not made.")
+        plan = partial(_plan, release=release)
+        planned = _for_each_file(chosen, release, plan, f"{out} was not made.")
         scans = tuple(scan for scan, _ in planned)
         return Imported(**facts, scans=scans, nbytes=sum(size for _, size in planned), dry_run=True)
     with staging(out) as staged:
         staged.mkdir()
-        bring = partial(_bring, release=release, inverse=inverse, folder=staged)
-        done = tuple(_each(chosen, release, bring, f"{out} was not made."))
+        write = partial(_import_one, release=release, inverse=inverse, folder=staged)
+        done = tuple(_for_each_file(chosen, release, write, f"{out} was not made."))
         nbytes = sum(path.stat().st_size for path in staged.iterdir())
         report = Imported(**facts, scans=done, nbytes=nbytes, dry_run=False)
         (staged / RECORD).write_bytes(canonical_json(asdict(report)))
         if not publish_folder(staged, out):
-            _check_free(out)
+            raise _not_empty(out)
     return report
 
 
 def _check_free(out: Path) -> None:
     """Raise UsageError if there is something at `out` that would be mixed with predictions."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UsageError(f"{out} is there, and holds something. Name a new folder.")
+        raise _not_empty(out)
+
+
+def _not_empty(out: Path) -> UsageError:
+    return UsageError(f"{out} is not empty. Name a new folder.")
 
 
 def _nifti_files(folder: Path) -> list[tuple[Path, str]]:
@@ -287,15 +292,15 @@ def _missing(chosen: Collection[str], release: Release) -> tuple[str, ...]:
     )
 
 
-def _each(
-    chosen: Mapping[str, Path], release: Release, act: Callable[[str, Path], _T], then: str
+def _for_each_file(
+    chosen: Mapping[str, Path], release: Release, call: Callable[[str, Path], _T], then: str
 ) -> list[_T]:
-    """Return what `act` gives for each prediction, or raise one error for all that are refused."""
+    """Return what `call` gives for each prediction, or raise one error for all that are refused."""
     done, errors = [], []
     with release.progress("predictions", len(chosen), "items") as advance:
         for scan_id, path in chosen.items():
             try:
-                done.append(act(scan_id, path))
+                done.append(call(scan_id, path))
             except FILE_FAULTS as error:
                 errors.append(error)
             advance(1)
@@ -312,7 +317,7 @@ def _plan(scan_id: str, path: Path, *, release: Release) -> tuple[ImportedScan, 
     return ImportedScan(scan_id=scan_id, file=path.name, exact=exact), math.prod(grid.shape)
 
 
-def _bring(
+def _import_one(
     scan_id: str, path: Path, *, release: Release, inverse: Mapping[int, int], folder: Path
 ) -> ImportedScan:
     """Write one prediction into `folder`, on the grid of its scan."""

@@ -18,7 +18,7 @@ from verse_data.errors import UsageError, ValidationFailed
 from verse_data.spine.geometry import SAME_GRID_MM, Affine, Array, Grid, apply_affine
 from verse_data.spine.levels import LEVEL_OF_LABEL
 from verse_data.volumes.nifti import Volume, write_nifti
-from verse_data.volumes.placement import Overlap, labels_outside, overlap_box, place, turn
+from verse_data.volumes.placement import OverlapRule, labels_outside, overlap_box, place, turn
 
 if TYPE_CHECKING:
     from verse_data.release import Release
@@ -81,7 +81,7 @@ def to_native(
     release: Release,
     *,
     inverse: Mapping[int, int] | None = None,
-    overlap: Overlap = "deepest",
+    overlap: OverlapRule = "deepest",
 ) -> NativePrediction:
     """Put labels that were predicted from a sample on the grid of its scan.
 
@@ -122,8 +122,8 @@ def to_native(
         If neither the CT of the scan nor its store or mask is on this machine.
     """
     check_release(release)
-    if overlap not in get_args(Overlap):
-        raise UsageError(f"overlap={overlap!r} is none of {', '.join(get_args(Overlap))}.")
+    if overlap not in get_args(OverlapRule):
+        raise UsageError(f"overlap={overlap!r} is none of {', '.join(get_args(OverlapRule))}.")
     patches = _patches(prediction, sample)
     ids = list(dict.fromkeys(patch.scan_id for patch in patches))
     if len(ids) != 1:
@@ -144,7 +144,7 @@ class _Patch(NamedTuple):
 
 
 def on_grid(
-    scan_id: str, volumes: Sequence[Volume], grid: Grid, overlap: Overlap = "deepest"
+    scan_id: str, volumes: Sequence[Volume], grid: Grid, overlap: OverlapRule = "deepest"
 ) -> NativePrediction:
     """Return the labels of `volumes`, all of one scan, on its grid."""
     return NativePrediction(

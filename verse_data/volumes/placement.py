@@ -19,7 +19,7 @@ import numpy as np
 from verse_data.spine.geometry import Affine, Array, AxisMap, Box, Grid, Shape, apply_affine
 from verse_data.volumes.nifti import Volume
 
-Overlap = Literal["deepest", "labelled"]
+OverlapRule = Literal["deepest", "labelled"]
 
 _SAME_VOXEL: Final = 0.1
 """Part of a voxel by which two grids may differ and count as one: headers hold float32."""
@@ -65,7 +65,7 @@ def turn(volume: Grid, scan: Grid) -> tuple[AxisMap, Box] | None:
     return axes, _box(corners.min(axis=0), corners.max(axis=0) + 1)
 
 
-def place(volumes: Sequence[Volume], scan: Grid, *, overlap: Overlap = "deepest") -> Array:
+def place(volumes: Sequence[Volume], scan: Grid, *, overlap: OverlapRule = "deepest") -> Array:
     """Return the labels of `volumes` (uint8) on the grid of the scan.
 
     Where several cover a voxel, the one counts in which it lies deepest, in voxels from the border;
@@ -150,6 +150,7 @@ def _parts(volume: Volume, scan: Grid) -> Iterator[_Part]:
     elif reached := overlap_box(grid, scan):
         # Labels at the border of the volume reach as far as their voxels do.
         padded = np.ascontiguousarray(np.pad(volume.array, 1, mode="edge"))
+        mixed = _mixed(padded)
         to_volume = np.linalg.inv(_between(grid, scan))
         finer = np.linalg.norm(to_volume[:3, :3], axis=1) > _FINER
         for at in _slabs(reached):
@@ -159,7 +160,7 @@ def _parts(volume: Volume, scan: Grid) -> Iterator[_Part]:
                 [(p >= -0.5) & (p <= n - 0.5) for p, n in zip(places, grid.shape, strict=True)]
             )
             points = np.stack([place[inside] for place in places])
-            labels = _interpolated(padded, points, finer=finer)
+            labels = _interpolated(padded, mixed, points, finer=finer)
             yield _Part(at, inside, labels, _depth(points, grid.shape))
 
 
@@ -180,21 +181,28 @@ def _depth(points: Sequence[Array] | Array, shape: Shape) -> Array:
     return depth
 
 
-def _interpolated(padded: Array, points: Array, *, finer: Array) -> Array:
+def _mixed(padded: Array) -> Array:
+    """Return which voxels differ from one of the seven that follow them."""
+    out = np.zeros(padded.shape, np.bool_)
+    i, j, k = (size - 1 for size in padded.shape)
+    for x, y, z in _CORNERS[1:]:
+        out[:i, :j, :k] |= padded[:i, :j, :k] != padded[x : x + i, y : y + j, z : z + k]
+    return out
+
+
+def _interpolated(padded: Array, mixed: Array, points: Array, *, finer: Array) -> Array:
     """Return the label with the largest share at each point, (3, n), of a volume padded by one."""
-    base = np.floor(points)
-    weight = (points - base)[:, None, :]
-    weight[finer] = weight[finer] >= 0.5
     strides = np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1])
+    base = np.floor(points)
     first = strides @ (base.astype(np.intp) + 1)
-    labels = padded.reshape(-1)[first + (_CORNERS @ strides)[:, None]]
+    out: Array = padded.reshape(-1)[first]
+    at = np.flatnonzero(mixed.reshape(-1)[first])  # elsewhere all eight neighbours are equal
+    weight = (points[:, at] - base[:, at])[:, None, :]
+    weight[finer] = weight[finer] >= 0.5
+    labels = padded.reshape(-1)[first[at] + (_CORNERS @ strides)[:, None]]
     # The upper of two at equal distance, as on the way to a coarser store.
     nearest = np.array([4, 2, 1]) @ (weight[:, 0] >= 0.5)
-    out: Array = np.take_along_axis(labels, nearest[None], axis=0)[0]
-    if finer.all():
-        return out
-    mixed = np.flatnonzero((labels != labels[0]).any(axis=0))
-    labels, weight, best = labels[:, mixed], weight[:, :, mixed], out[mixed]
+    best = np.take_along_axis(labels, nearest[None], axis=0)[0]
     corners = _CORNERS.T[:, :, None]
     shares = np.where(corners, weight, 1 - weight).prod(axis=0)
     most = (shares * (labels == best)).sum(axis=0)
@@ -202,5 +210,5 @@ def _interpolated(padded: Array, points: Array, *, finer: Array) -> Array:
         share = (shares * (labels == label)).sum(axis=0)
         larger = share > most + _TIE
         best, most = np.where(larger, label, best), np.maximum(most, share)
-    out[mixed] = best
+    out[at] = best
     return out
