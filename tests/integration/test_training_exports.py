@@ -242,7 +242,10 @@ def test_options_are_refused_before_anything_is_fetched(tmp_path, monkeypatch):
         assert called == []
         with pytest.raises(UsageError, match=r"mask in test\..* without split"):
             export(release, tmp_path / "out", k=2, split="test")
-        export(release, tmp_path / "out" / export.__name__, k=2)
+        with pytest.raises(UsageError, match="Give a smaller k"):
+            export(release, tmp_path / "out", k=4)
+        assert called.pop() == "fetch_tables"
+        export(release, tmp_path / export.__name__, k=2)
         assert [called.pop(0), called.pop(0)] == ["fetch_tables", "fetch"]
 
 
