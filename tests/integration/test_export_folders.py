@@ -16,6 +16,7 @@ import pytest
 
 import verse_data as vd
 from tests.support.command import verse_data
+from tests.support.releases import write_scan
 from verse_data.errors import UsageError
 from verse_data.phantom import write
 
@@ -120,11 +121,59 @@ def test_the_commands_say_bytes_first_and_never_replace_a_folder(
 
     dry = verse_data(*words, root, "--dry-run", "--copy")
     assert dry.returncode == 0, dry.stderr
-    assert "Would write" in dry.stderr
-    assert "the release lists no mask of it" in dry.stderr
+    assert "Would write about" in dry.stderr
+    assert "verse903: no mask" in dry.stderr
     assert not (tmp_path / "out").exists()
 
     (tmp_path / "out").mkdir()
     assert verse_data(*words, root).returncode == UsageError.exit_code
     assert list((tmp_path / "out").iterdir()) == []
     shutil.rmtree(tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["hf", "bids"])
+@pytest.mark.filterwarnings("ignore::verse_data.IncompleteTable")
+def test_endings_are_those_of_the_content_whatever_the_names_are(kind: str, tmp_path: Path) -> None:
+    """Capitals and further dots in a name do not change what a reader takes the file for."""
+    write_scan(tmp_path / "tree", "verse901", [20, 21])
+    (ct,) = (tmp_path / "tree").rglob("*_ct.nii.gz")
+    (mask,) = (tmp_path / "tree").rglob("*_msk.nii.gz")
+    ct.rename(ct.with_name("verse901.NII.GZ"))
+    mask.rename(mask.with_name("verse901.v2_seg.nii.gz"))
+    release = vd.lock_tree("mylab", tmp_path / "tree", root=tmp_path / "home")
+
+    made = getattr(vd.export, kind)(release, tmp_path / "out")
+
+    volumes = [
+        path for path in made.path.rglob("*") if path.is_symlink() and "ctd" not in path.name
+    ]
+    assert len(volumes) == 2
+    assert all(
+        path.name.partition(".")[2] in {"nii.gz", "ct.nii.gz", "mask.nii.gz"} for path in volumes
+    )
+
+
+@pytest.mark.parametrize("kind", ["hf", "bids"])
+def test_a_dry_run_estimates_and_the_name_of_a_release_is_explained(
+    kind: str, release: vd.Release, tmp_path: Path
+) -> None:
+    """Volumes are counted to the byte, and a name is no release."""
+    write = getattr(vd.export, kind)
+    planned, made = (
+        write(release, tmp_path / "out", copy=True, dry_run=dry) for dry in (True, False)
+    )
+
+    assert 0 < made.nbytes - planned.nbytes < 200_000
+    assert "and some texts to" in str(planned)
+    with pytest.raises(UsageError, match=r"vd\.open_release"):
+        write("phantom", tmp_path / "out")
+
+
+def test_scans_that_bids_cannot_tell_apart_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    """Both ids give one name in BIDS, and the files of one must be called otherwise."""
+    for stem in ("verse901_dir-ab_split-c", "verse901_dir-b_split-ca"):
+        write_scan(tmp_path / "tree", stem, [20, 21])
+    release = vd.lock_tree("mylab", tmp_path / "tree", root=tmp_path / "home")
+
+    with pytest.raises(UsageError, match="Name the files of one otherwise"):
+        vd.export.bids(release, tmp_path / "out")

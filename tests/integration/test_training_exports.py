@@ -19,7 +19,7 @@ import verse_data as vd
 from tests.support.command import verse_data
 from tests.support.releases import PIR, SHAPE, write_scan
 from tests.support.trees import snapshot
-from verse_data.errors import ContentCorrupt, UsageError, ValidationFailed
+from verse_data.errors import IntegrityError, UsageError, ValidationFailed, VerseDataError
 from verse_data.spine.levels import LABEL_OF_LEVEL
 from verse_data.tables.leaks import find_leaks
 from verse_data.tables.split_files import read_splits
@@ -100,7 +100,6 @@ def test_dataset_json_says_what_was_exported_and_how_to_come_back(release, datas
         "lock": f"sha256:{release.lock.digest}",
         "labels": "consecutive",
         "inverse": {"26": 28},
-        "scans": {},
     }
     assert list(told["labels"].values()) == list(range(27))
     assert {told["labels"][level] for level in LABEL_OF_LEVEL} == set(range(1, 27))
@@ -210,8 +209,8 @@ def test_the_same_release_makes_the_same_bytes(release, dataset, tmp_path):
         ({"name": "a/b"}, "no name of a dataset"),
         ({"seed": 3}, "Give k=5"),
         ({"k": 3, "split": "valid"}, "Did you mean 'validation'"),
-        ({"k": 20}, "k=20"),
-        ({"out": "Dataset007_x"}, "the folder that these lie in"),
+        *[({"k": k, "dry_run": dry}, f"k={k} must") for k in (0, 1, 20) for dry in (True, False)],
+        ({"out": "Dataset007_x"}, "not a dataset in it"),
         ({"release": "phantom"}, "vd.open_release"),
     ],
 )
@@ -221,6 +220,44 @@ def test_a_refusal_says_why_and_leaves_nothing(release, tmp_path, options, part)
     with pytest.raises(UsageError, match=part.replace("(", r"\(")):
         vd.export.nnunet(release, out, **options)
     assert not out.exists() or list(out.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore::verse_data.IncompleteTable")
+def test_options_are_refused_before_anything_is_fetched(tmp_path, monkeypatch):
+    """Folds are made of the tables, before volumes; a release without validation fails at once."""
+    called = []
+    for name in ("fetch", "fetch_tables"):
+        monkeypatch.setattr(vd.Release, name, lambda *_, name=name, **__: called.append(name))
+    write_scan(tmp_path / "tree", "verse900", [20, 21])
+    write_scan(tmp_path / "tree", "verse901", [20])
+    for scan in ("verse902", "verse903"):
+        write_scan(tmp_path / "tree", scan, [22], split="test")
+        next((tmp_path / "tree").rglob(f"sub-{scan}*_msk.nii.gz")).unlink()
+    release = lab(tmp_path)
+
+    for export in (vd.export.nnunet, vd.export.monai):
+        for options in ({"k": 50}, {}, {"dry_run": True}):
+            with pytest.raises(UsageError, match=r"number of patients, 4|validation\. Divide all"):
+                export(release, tmp_path / "out", **options)
+        assert called == []
+        with pytest.raises(UsageError, match=r"mask in test\..* without split"):
+            export(release, tmp_path / "out", k=2, split="test")
+        with pytest.raises(UsageError, match="Give a smaller k"):
+            export(release, tmp_path / "out", k=4)
+        assert called.pop() == "fetch_tables"
+        export(release, tmp_path / export.__name__, k=2)
+        assert [called.pop(0), called.pop(0)] == ["fetch_tables", "fetch"]
+
+
+def test_a_release_without_masks_is_not_told_to_divide_its_scans(tmp_path):
+    """No division of them would help."""
+    write_scan(tmp_path / "tree", "verse900", [20, 21])
+    next((tmp_path / "tree").rglob("*_msk.nii.gz")).unlink()
+    release = lab(tmp_path)
+
+    for k in (None, 5):
+        with pytest.raises(UsageError, match=r"has no scan with both CT and mask\.$"):
+            vd.export.nnunet(release, tmp_path / "raw", k=k)
 
 
 def test_a_number_or_folder_that_is_taken_is_refused(release, dataset):
@@ -244,18 +281,30 @@ def test_every_bad_scan_is_named_and_nothing_is_left(tmp_path):
     assert list((tmp_path / "raw").iterdir()) == []
 
 
-def test_a_changed_ct_is_not_handed_on(tmp_path):
-    """The bytes that are referenced are the locked ones: each CT is hashed."""
+@pytest.mark.parametrize("role", ["ct", "mask"])
+@pytest.mark.parametrize("labels", ["consecutive", "verse"])
+def test_a_changed_file_is_not_handed_on(tmp_path, role, labels):
+    """The bytes that are referenced are the locked ones: each CT and mask is hashed."""
     write_scan(tmp_path / "tree", "verse900", [20, 21])
     write_scan(tmp_path / "tree", "verse901", [20], split="validation")
     release = lab(tmp_path)
-    path = release.path("verse900", "ct")
+    path = release.path("verse900", role)
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-1] + b"?")
 
-    with pytest.raises(ContentCorrupt, match="verse900"):
-        vd.export.nnunet(release, tmp_path / "raw")
+    with pytest.raises(IntegrityError, match="verse900"):
+        vd.export.monai(release, tmp_path / "raw" / "out", labels=labels)
     assert list((tmp_path / "raw").iterdir()) == []
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (12, 61, 6)])
+def test_referenced_masks_are_checked_as_written_ones(tmp_path, shape):
+    """With VerSe's own labels too, a sacrum and a mask on another grid are refused."""
+    write_scan(tmp_path / "tree", "verse900", [20, 26], mask_shape=shape)
+    write_scan(tmp_path / "tree", "verse901", [20], split="validation")
+
+    with pytest.raises(VerseDataError, match="its mask holds 26" if shape == SHAPE else "verse900"):
+        vd.export.monai(lab(tmp_path), tmp_path / "out", labels="verse")
 
 
 @pytest.mark.parametrize("mixed", [False, True])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -157,6 +156,7 @@ def export_(
 ) -> None:
     """Write the description of a release, or of one scan of it, in the format named by the command."""
     from verse_data.export.croissant import load_rai, to_croissant
+    from verse_data.export.folders import as_json
     from verse_data.export.prov import to_prov
     from verse_data.export.rocrate import to_rocrate
     from verse_data.files import write_file
@@ -172,7 +172,7 @@ def export_(
     if out is None:
         print_json(document)
     else:
-        write_file(out, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
+        write_file(out, as_json(document).encode())
         note(f"wrote {out}")
 
 

@@ -1,24 +1,26 @@
 """A release as a BIDS derivative: masks as ``dseg``, patients and grades as TSV with JSON.
 
-BIDS 1.11 has no CT, so ``.bidsignore`` names CTs, centroids and ``grades.tsv``. VerSe's ``split-`` and ``dir-`` mean
-other things there, and become ``acq-``; ``scans.tsv`` holds the id of each scan.
+BIDS 1.11 has no CT, so ``.bidsignore`` names CTs, centroids and ``grades.tsv``. VerSe's ``split-``
+and ``dir-`` mean other things there, and become ``acq-``; ``scans.tsv`` holds each scan's id.
 """
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from functools import partial
 from typing import Any, Final
 
 from verse_data.config import __version__
-from verse_data.export.folders import Plan, Written, complete, exists
+from verse_data.export.folders import Exported, Plan, ending, export_folder
 from verse_data.export.rocrate import doi_url
 from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS, region
 
 _BIDS: Final = "1.11.1"
-_IGNORED: Final = "# BIDS has no CT, no centroids, and no table of vertebrae.\n**/*_ct.*\n**/*_ctd.json\ngrades.*\n"
-_KEPT: Final = {"ses": "ses", "ce": "ce"}
-"""Entities of scan ids that mean the same in BIDS."""
+_IGNORED: Final = """# BIDS has no CT, no centroids, and no table of vertebrae.
+**/*_ct.*
+**/*_ctd.json
+grades.*
+"""
 _COLOURS: Final = {"cervical": "#e69f00", "thoracic": "#56b4e9", "lumbar": "#009e73"}
 _PATIENT: Final = ("age_years", "sex", "bmd_mg_cm3", "t_score")
 _GRADED: Final = (
@@ -28,7 +30,7 @@ _GRADED: Final = (
 
 def bids(
     release: Any, out: str | os.PathLike[str], *, copy: bool = False, dry_run: bool = False
-) -> Written:
+) -> Exported:
     """Write a release as a BIDS derivative dataset, which the BIDS validator passes.
 
     Files that are not here are fetched first.
@@ -46,7 +48,7 @@ def bids(
 
     Returns
     -------
-    Written
+    Exported
         The folder, its scans, those that are left out, and bytes.
 
     Raises
@@ -56,59 +58,44 @@ def bids(
     Offline, NetworkError, ContentMissing
         If files are not here and cannot be fetched.
     """
-    folder, plan = Path(out), Plan(release, copy)
-    if folder.exists():
-        raise exists(folder)
-    chosen, left_out = complete(release)
     listed: dict[str, list[tuple[str, str, str]]] = {}
-    for scan_id in chosen:
-        _place(release, scan_id, plan, listed)
-    if not dry_run:
-        release.fetch(chosen, roles=("ct", "mask", "centroids"))
-        release.fetch_tables(chosen)
-        _describe(release, chosen, plan, listed)
-        plan.publish(folder)
-    return Written(
-        path=folder,
-        scans=tuple(chosen),
-        left_out=left_out,
-        nbytes=plan.nbytes,
+    return export_folder(
+        release,
+        out,
+        copy=copy,
         dry_run=dry_run,
+        add_scan=partial(_add_scan, listed=listed),
+        describe=partial(_describe, listed=listed),
     )
 
 
-def _place(
-    release: Any, scan_id: str, plan: Plan, listed: dict[str, list[tuple[str, str, str]]]
-) -> None:
+def _add_scan(plan: Plan, scan_id: str, *, listed: dict[str, list[tuple[str, str, str]]]) -> None:
     """Add the files of a scan to `plan`, and its mask to the list that stands in ``scans.tsv``."""
-    scan = release.series[scan_id]
+    scan = plan.release.series[scan_id]
     parts = [part.partition("-") for part in scan_id.split("_")[1:]]
     session = "".join(f"ses-{value}" for key, _, value in parts if key == "ses")
-    others = "".join(value for key, _, value in parts if key not in _KEPT)
+    others = "".join(value for key, _, value in parts if key not in {"ses", "ce"})
     names = [f"sub-{scan.subject_id}", session, f"acq-{others}" if others else ""]
     names += [f"ce-{value}" for key, _, value in parts if key == "ce"]
     stem = "_".join(filter(None, names))
     above = "/".join(filter(None, names[:2]))
-    ending = {role: Path(file.path).name.partition(".")[2] for role, file in scan.files.items()}
-    mask = f"anat/{stem}_desc-vertebrae_dseg.{ending['mask']}"
-    ct = f"{above}/anat/{stem}_ct.{ending['ct']}"
-    plan.take(f"{above}/{mask}", scan_id, "mask")
-    plan.take(ct, scan_id, "ct")
+    mask = f"anat/{stem}_desc-vertebrae_dseg{ending(scan.files['mask'])}"
+    ct = f"{above}/anat/{stem}_ct{ending(scan.files['ct'])}"
+    plan.add_file(f"{above}/{mask}", scan_id, "mask")
+    plan.add_file(ct, scan_id, "ct")
     if "centroids" in scan.files:
-        plan.take(f"{above}/anat/{stem}_desc-centroids_ctd.json", scan_id, "centroids")
+        plan.add_file(f"{above}/anat/{stem}_desc-centroids_ctd.json", scan_id, "centroids")
     sidecar = {"SpatialReference": f"bids::{ct}", "Sources": [f"bids::{ct}"]}
-    plan.write(f"{above}/{mask.partition('.')[0]}.json", sidecar)
+    plan.add_text(f"{above}/{mask.partition('.')[0]}.json", sidecar)
     table = f"{above}/{'_'.join(filter(None, names[:2]))}_scans.tsv"
     listed.setdefault(table, []).append((mask, scan_id, scan.split or "n/a"))
 
 
 def _describe(
-    release: Any,
-    chosen: list[str],
-    plan: Plan,
-    listed: dict[str, list[tuple[str, str, str]]],
+    plan: Plan, chosen: tuple[str, ...], *, listed: dict[str, list[tuple[str, str, str]]]
 ) -> None:
     """Add what BIDS wants to know of the dataset, its patients, scans, labels and grades."""
+    release = plan.release
     subjects, vertebrae = release.subjects, release.vertebrae
     people = {release.series[scan_id].subject_id for scan_id in chosen}
     patients = subjects[subjects["subject_id"].isin(people)][["subject_id", *_PATIENT]]
@@ -121,21 +108,21 @@ def _describe(
         ("participants", patients, {"age": "age_years"}),
         ("grades", grades, {}),
     ):
-        plan.write(f"{path}.tsv", table.to_csv(sep="\t", index=False, na_rep="n/a"))
-        plan.write(f"{path}.json", _columns(table.columns[1:], names))
-    plan.write("scans.json", {
+        plan.add_text(f"{path}.tsv", table.to_csv(sep="\t", index=False, na_rep="n/a"))
+        plan.add_text(f"{path}.json", _columns(table.columns[1:], names))
+    plan.add_text("scans.json", {
         "scan_id": {"Description": "Id of the CT series in the release"},
         "split": {"Description": "Published split: training, validation or test"},
     })  # fmt: skip
     for path, rows in listed.items():
         lines = ["\t".join(row) for row in [("filename", "scan_id", "split"), *sorted(rows)]]
-        plan.write(path, "\n".join(lines) + "\n")
+        plan.add_text(path, "\n".join(lines) + "\n")
     labels = [("index", "name", "abbreviation", "color")]
     labels += [(str(LABEL_OF_LEVEL[x]), f"vertebra {x}", x, _COLOURS[region(x)]) for x in LEVELS]
-    plan.write("dseg.tsv", "".join("\t".join(row) + "\n" for row in labels))
-    plan.write(".bidsignore", _IGNORED)
-    plan.write("dataset_description.json", _dataset(release))
-    plan.write("README.md", f"{release.citation()}\nMade by verse-data {__version__}.\n")
+    plan.add_text("dseg.tsv", "".join("\t".join(row) + "\n" for row in labels))
+    plan.add_text(".bidsignore", _IGNORED)
+    plan.add_text("dataset_description.json", _dataset(release))
+    plan.add_text("README.md", f"{release.citation()}\nMade by verse-data {__version__}.\n")
 
 
 def _columns(names: Any, renamed: dict[str, str]) -> dict[str, Any]:

@@ -1,17 +1,12 @@
 """What exports for training have in common: their scans and sides, labels, masks and CTs."""
 
-# ruff: noqa: D102 - what the protocol asks of a release is documented on Release
 from __future__ import annotations
 
-import json
-import os
-import re
-import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, get_args
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -23,93 +18,24 @@ from verse_data.errors import (
     counted,
     did_you_mean,
 )
+from verse_data.export.folders import Chosen, scans_with_ct_and_mask
 from verse_data.export.rocrate import doi_url
-from verse_data.files import publish_folder, staging, storage_errors
 from verse_data.machine import allowed_cores
-from verse_data.problems import raise_faults, shown
-from verse_data.progress import Progress, spell_bytes
-from verse_data.records.lock import LockedFile, ReleaseLock
-from verse_data.records.names import SPLITS, Role
-from verse_data.records.provenance import Provenance
-from verse_data.releases.repository import Repository
+from verse_data.problems import raise_faults
+from verse_data.records.names import SPLITS
 from verse_data.spine.geometry import Array
 from verse_data.spine.levels import LEVEL_OF_LABEL, LEVELS, region
-from verse_data.tables.folds import Folds
-from verse_data.tables.index import ScanFiles, assert_one_split_each
+from verse_data.tables.index import assert_one_split_each
 from verse_data.volumes.mask_file import write_mask_like
 from verse_data.volumes.nifti import VolumeStream, check_pair
 from verse_data.volumes.recipe import ScanSource
 
 Labels = Literal["consecutive", "binary", "regions", "verse"]
-CtFiles = Literal["reference", "copy", "link"]
 Fold = dict[str, list[str]]
 """The scan ids of one fold, as nnU-Net writes them: ``train`` and ``val``."""
 
-ROLES: Final[tuple[Role, ...]] = ("ct", "mask", "centroids")
-"""Files that an export fetches; :meth:`Release.source` reads the centroids with the others."""
 _THREADS: Final = 4  # each holds a mask of up to some hundred MB
 _NO_LEVEL: Final = 255
-
-
-class Exportable(Protocol):
-    """What an export asks of a :class:`verse_data.Release`, which lies in a higher layer."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def version(self) -> str: ...
-    @property
-    def lock(self) -> ReleaseLock: ...
-    @property
-    def files(self) -> Repository: ...
-    @property
-    def series(self) -> Mapping[str, ScanFiles]: ...
-    @property
-    def progress(self) -> Progress: ...
-    def source(self, scan_id: str) -> ScanSource: ...
-    def provenance(self) -> Provenance: ...
-    def fetch(self, scan_ids: Iterable[str], *, roles: Sequence[Role]) -> object: ...
-    def fetch_tables(self) -> None: ...
-    def folds(self, k: int, *, seed: int, split: str | None) -> Folds: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exported:
-    """What an export has written, or would write in a dry run.
-
-    Attributes
-    ----------
-    path : Path
-        The folder.
-    training, test : tuple of str
-        Ids of the scans that are trained on or divided into folds, and of those to predict.
-    left_out : dict
-        Why each other scan is left out, by its id.
-    nbytes : int
-        Bytes of the files; in a dry run an estimate, by the sizes of the masks in the release.
-    to_fetch : int
-        Bytes that a dry run would have to fetch first.
-    dry_run : bool
-        Whether nothing was written.
-    """
-
-    path: Path
-    training: tuple[str, ...]
-    test: tuple[str, ...]
-    left_out: Mapping[str, str]
-    nbytes: int
-    to_fetch: int = 0
-    dry_run: bool = False
-
-    def __str__(self) -> str:
-        scans = f"{counted(len(self.training), 'scan')} to train on, {len(self.test)} to test on"
-        if self.dry_run:
-            fetched = f", after fetching {spell_bytes(self.to_fetch)}" if self.to_fetch else ""
-            head = f"Would write about {spell_bytes(self.nbytes)} to {self.path}{fetched}: {scans}."
-        else:
-            head = f"Wrote {self.path} ({spell_bytes(self.nbytes)}): {scans}."
-        why = [f"{scan_id}: {reason}" for scan_id, reason in self.left_out.items()]
-        return "\n".join([head, *(["Left out:"] if why else []), *shown(why, indent="  ")])
 
 
 # --- labels ---------------------------------------------------------------------------------------
@@ -167,28 +93,20 @@ def label_map(kind: Labels, *, allowed: Sequence[Labels]) -> LabelMap:
 # --- scans and sides ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class Chosen:
-    """The scans to train on or divide, those to test on, and why others are left out."""
-
-    training: tuple[str, ...]
-    test: tuple[str, ...]
-    left_out: Mapping[str, str]
-
-
-def choose(release: Exportable, *, k: int | None, seed: int, split: str | None) -> Chosen:
+def choose(release: Any, *, k: int | None, seed: int, split: str | None) -> Chosen:
     """Return which scans an export holds: by the published split, or those to divide into `k`."""
+    scans_with_ct_and_mask(release)
     _check(release, k, seed, split)
-    training, test, left_out = [], [], {}
+    development, test, left_out = [], [], {}
     for scan_id, scan in release.series.items():
-        trained = (
+        developed = (
             scan.split in {"training", "validation"} if k is None else split in {None, scan.split}
         )
         if "ct" not in scan.files:
             left_out[scan_id] = "no CT"
-        elif trained and "mask" in scan.files:
-            training.append(scan_id)
-        elif trained:
+        elif developed and "mask" in scan.files:
+            development.append(scan_id)
+        elif developed:
             left_out[scan_id] = "no mask"
         elif scan.split == "test":
             test.append(scan_id)
@@ -196,29 +114,34 @@ def choose(release: Exportable, *, k: int | None, seed: int, split: str | None) 
             left_out[scan_id] = (
                 f"in the published split {scan.split}" if scan.split else "in no split"
             )
-    if not training:
+    sides = ("training", "validation") if k is None else (split,) if split else ()
+    found = {release.series[scan_id].split for scan_id in development}
+    lacking = [side for side in sides if side not in found]
+    if lacking:
+        advice = "into folds: k=5 (--k 5 on the command line)" if k is None else "without split"
         raise UsageError(
             f"{release.name} {release.version} has no scan with CT and mask in "
-            f"{split or 'training or validation'}. Divide all its scans into folds: k=5 "
-            f"(--k 5 on the command line)."
+            f"{' or '.join(lacking)}. Divide all its scans {advice}."
         )
-    return Chosen(training=tuple(training), test=tuple(test), left_out=left_out)
+    return Chosen(development=tuple(development), test=tuple(test), left_out=left_out)
 
 
-def _check(release: Exportable, k: int | None, seed: int, split: str | None) -> None:
-    """Refuse options that would have no effect, no release, and a patient on two published sides."""
-    if isinstance(release, str):
-        raise UsageError(
-            f"{release!r} is a name, and a release is needed: vd.open_release({release!r})."
-        )
+def _check(release: Any, k: int | None, seed: int, split: str | None) -> None:
+    """Check the options, and that no patient is in two published splits."""
     if split is not None and split not in SPLITS:
-        raise UsageError(
-            f"There is no split {split!r}; splits are {', '.join(SPLITS)}.{did_you_mean(split, SPLITS)}"
-        )
+        near = did_you_mean(split, SPLITS)
+        raise UsageError(f"There is no split {split!r}; splits are {', '.join(SPLITS)}.{near}")
     if k is None and (seed or split is not None):
         raise UsageError(
             "seed and split choose folds, and without k the published split is exported. "
             "Give k=5 (--k 5), or leave them out."
+        )
+    scans = [scan for scan in release.series.values() if split in {None, scan.split}]
+    patients = len({scan.subject_id for scan in scans})
+    if k is not None and k not in range(2, patients + 1):
+        raise UsageError(
+            f"k={k} must be a whole number from 2 to the number of patients"
+            f"{f' in {split}' if split else ''}, {patients}."
         )
     if k is None or split is not None:
         sides = ((scan.subject_id, scan.split) for scan in release.series.values())
@@ -226,21 +149,19 @@ def _check(release: Exportable, k: int | None, seed: int, split: str | None) -> 
 
 
 def divide(
-    release: Exportable, chosen: Chosen, *, k: int | None, seed: int, split: str | None
+    release: Any, chosen: Chosen, *, k: int | None, seed: int, split: str | None
 ) -> tuple[list[Fold], dict[str, Any]]:
-    """Return the folds, each with its two sides, and how they were made."""
+    """Return the folds, each with its two sides, and how they were made; fetch what they need."""
     if k is None:
-        of = {scan_id: release.series[scan_id].split for scan_id in chosen.training}
-        sides = [[[s for s in of if of[s] == side] for side in ("training", "validation")]]
+        split_of = {scan_id: release.series[scan_id].split for scan_id in chosen.development}
+        sides = [[[s for s in split_of if split_of[s] == side] for side in SPLITS[:2]]]
         made: dict[str, Any] = {"made_by": "published split"}
     else:
+        release.fetch_tables()
         folds = release.folds(k, seed=seed, split=split)
-        known = set(chosen.training)
+        known = set(chosen.development)
         sides = [
-            [
-                [s for s in folds.split(number)[side] if s in known]
-                for side in ("training", "validation")
-            ]
+            [[s for s in folds.split(number)[side] if s in known] for side in SPLITS[:2]]
             for number in range(folds.k)
         ]
         made = {"made_by": "verse-data folds", "split": split}
@@ -248,43 +169,15 @@ def divide(
     for number, pair in enumerate(sides):
         if not all(pair):
             raise UsageError(
-                f"One side of fold {number} has no scan with CT and mask. "
-                f"{'Give a smaller k.' if k else 'Divide the scans into folds instead: k=5 (--k 5).'}"
+                f"One side of fold {number} has no scan with CT and mask. Give a smaller k."
             )
     return [dict(zip(("train", "val"), pair, strict=True)) for pair in sides], made
-
-
-def planned(
-    release: Exportable, chosen: Chosen, path: Path, *, masks: bool = True, copies: bool = False
-) -> Exported:
-    """Return what an export of these scans would write and fetch, by the sizes in the lock."""
-    scans = [release.series[name] for name in (*chosen.training, *chosen.test)]
-    files: list[tuple[Role, LockedFile]] = [
-        (role, scan.files[role]) for scan in scans for role in ROLES if role in scan.files
-    ]
-    written = {"mask": masks, "ct": copies}
-    return Exported(
-        path=path,
-        training=chosen.training,
-        test=chosen.test,
-        left_out=chosen.left_out,
-        nbytes=sum(file.size for role, file in files if written.get(role)),
-        to_fetch=sum(file.size for _, file in files if not release.files.has(file)),
-        dry_run=True,
-    )
-
-
-def fetch(release: Exportable, chosen: Chosen, *, tables: bool) -> None:
-    """Fetch the volumes of an export and, for folds, the files behind the tables."""
-    if tables:
-        release.fetch_tables()
-    release.fetch([*chosen.training, *chosen.test], roles=ROLES)
 
 
 # --- what is written ------------------------------------------------------------------------------
 
 
-def facts(release: Exportable, labels: LabelMap, chosen: Chosen) -> dict[str, Any]:
+def facts(release: Any, labels: LabelMap, chosen: Chosen) -> dict[str, Any]:
     """Return what ``dataset.json`` and a datalist say of where the data come from."""
     found = release.provenance()
     lock = f"sha256:{release.lock.digest}"
@@ -294,7 +187,7 @@ def facts(release: Exportable, labels: LabelMap, chosen: Chosen) -> dict[str, An
         "reference": doi_url(found.doi) if found.doi else "",
         "licence": found.licence or "unknown",
         "attribution": found.attribution or "",
-        # One text: readers of datalists, ours too, take a list for scans.
+        # A string: readers take any list for a list of scans.
         "citation": "; ".join(f"{c.text} {doi_url(c.doi)}" for c in found.citations),
         "release": f"{release.name} {release.version}",
         "verse_data": {
@@ -303,30 +196,15 @@ def facts(release: Exportable, labels: LabelMap, chosen: Chosen) -> dict[str, An
             "lock": lock,
             "labels": labels.kind,
             "inverse": {str(number): label for number, label in labels.inverse.items()},
-            "scans": {},  # of cases that are not called as their scan; here all are
         },
         "left_out": dict(chosen.left_out),
     }
 
 
-def ending(release: Exportable, chosen: Chosen) -> str:
-    """Return the ending of all CTs, ``.nii.gz`` or ``.nii``; nnU-Net wants one for all cases."""
-    found: dict[str, str] = {}
-    for scan_id in (*chosen.training, *chosen.test):
-        path = release.series[scan_id].files["ct"].path.lower()
-        found.setdefault(".nii.gz" if path.endswith(".gz") else ".nii", scan_id)
-    if len(found) > 1:
-        raise UsageError(
-            f"The CT of {found['.nii']} ends in .nii and that of {found['.nii.gz']} in .nii.gz; "
-            f"nnU-Net takes one ending for all cases. Gzip the others, and lock the release again."
-        )
-    return next(iter(found))
+def write_masks(release: Any, masks: Mapping[str, Path | None], labels: LabelMap) -> None:
+    """Check each CT and mask, and write the masks; all faults of files are raised at once.
 
-
-def write_masks(release: Exportable, masks: Mapping[str, Path | None], labels: LabelMap) -> None:
-    """Check each CT by its digest, and write its mask; all faults of files are raised at once.
-
-    `masks` has the path of the mask of each scan, or None where none is written.
+    `masks` has a path for each scan, or None where its mask, if any, is only checked.
     """
     faults: list[VerseDataError] = []
 
@@ -347,67 +225,15 @@ def write_masks(release: Exportable, masks: Mapping[str, Path | None], labels: L
 
 
 def _write_mask(source: ScanSource, path: Path | None, labels: LabelMap) -> None:
-    source.image.check()
-    if path is None or source.mask is None:
-        return
+    """Check the CT and mask of a scan, and write the mask if it has a path."""
     ct, msk = source.image, source.mask
-    image = VolumeStream(ct.path, kind="image", name=ct.name, sha256=ct.sha256)
+    ct.check()
+    if msk is None:
+        return
+    image = VolumeStream(ct.path, kind="image", name=ct.name)
     mask = VolumeStream(msk.path, kind="mask", name=msk.name, sha256=msk.sha256)
     with msk.checked(), image, mask:
         check_pair(image.header, mask.header, name=source.scan_id)
         written = labels.applied(mask.read_rest(), name=msk.name)
-        write_mask_like(path, written, image=image)
-
-
-def published(plan: Exported, build: Callable[[Path], None]) -> Exported:
-    """Build the folder of `plan` and give it its name, all or nothing; return what was written."""
-    with staging(plan.path, needed=plan.nbytes) as staged:
-        staged.mkdir()
-        build(staged)
-        files = [path for path in staged.rglob("*") if path.is_file() and not path.is_symlink()]
-        nbytes = sum(path.stat().st_size for path in files)
-        if not publish_folder(staged, plan.path):
-            raise exists(plan.path)
-    return replace(plan, nbytes=nbytes, to_fetch=0, dry_run=False)
-
-
-def as_json(value: Any) -> str:
-    """Return JSON to read, in the order given: nnU-Net counts regions by it."""
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
-def exists(folder: Path) -> UsageError:
-    """Return the error of an export whose folder is there already."""
-    return UsageError(
-        f"{folder} exists, and nothing in it was changed. Remove it, or name another."
-    )
-
-
-def place_ct(source: Path, target: Path, how: CtFiles) -> None:
-    """Copy a CT, or let a symbolic link point at it."""
-    with storage_errors(target):
-        if how == "copy":
-            shutil.copyfile(source, target)
-        else:
-            target.symlink_to(source)
-
-
-def check_place(ct: str, variable: str | None) -> None:
-    """Refuse a way to place CTs that there is not, or a variable that no shell could set."""
-    if ct not in get_args(CtFiles):
-        near = did_you_mean(ct, get_args(CtFiles))
-        raise UsageError(f"ct={ct!r} is none of {', '.join(get_args(CtFiles))}.{near}")
-    if variable is None:
-        return
-    if ct != "reference":
-        raise UsageError(f"variable={variable!r} is for CTs by reference, and ct={ct!r} has none.")
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
-        raise UsageError(f"{variable!r} is no name of an environment variable, such as VERSE_ROOT.")
-
-
-def reference(release: Exportable, scan_id: str, variable: str | None = None) -> str:
-    """Return the path of a CT: absolute, or below ``$VARIABLE``, which is the release's folder."""
-    path = release.source(scan_id).image.path.absolute()
-    if variable is None:
-        return os.fspath(path)
-    return f"${variable}/{path.relative_to(release.files.path.absolute()).as_posix()}"
+        if path is not None:
+            write_mask_like(path, written, image=image)

@@ -1,8 +1,8 @@
 """A release as a datalist of MONAI, in the form of the Medical Segmentation Decathlon.
 
-Read by ``monai.data.load_decathlon_datalist`` and Auto3DSeg (MONAI 1.5). Both take any text of an item
-for a path if it may be one, so ids have a prefix: ``scan/verse004``. Auto3DSeg divides items at random,
-and so patients, unless each has a ``fold`` or there is a list ``validation``.
+Read by ``monai.data.load_decathlon_datalist`` and Auto3DSeg (MONAI 1.5). Both read any string as a
+path if such a file exists, so ids have a prefix: ``scan/verse004``. Auto3DSeg divides items, and so
+patients, at random, unless each has a ``fold`` or there is a list ``validation``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from verse_data.export import cases
-from verse_data.export.cases import Exportable, Exported, Fold, LabelMap, Labels
+from verse_data.export import cases, folders
+from verse_data.export.cases import Fold, LabelMap, Labels
+from verse_data.export.folders import Chosen, Exported
 
 DATALIST: Final = "datalist.json"
 _LABELS: Final[tuple[Labels, ...]] = ("consecutive", "binary", "verse")
@@ -20,7 +21,7 @@ _MASKS: Final = "labels"
 
 
 def monai(
-    release: Exportable,
+    release: Any,
     out: str | os.PathLike[str],
     *,
     labels: Labels = "consecutive",
@@ -41,10 +42,10 @@ def monai(
     out : path
         Folder to make, complete or not at all.
     labels : {"consecutive", "binary", "verse"}
-        VerSe's labels with T13 (28) as 26; one class; or VerSe's own, whose masks are referenced too.
+        VerSe's labels with T13 (28) as 26; one class; or VerSe's own: masks are referenced too.
     k : int, optional
         Divide the patients into so many folds, as :meth:`Release.folds` does: the ``fold`` of each
-        item. Default: the published split, as the lists ``training``, ``validation`` and ``testing``.
+        item. Default: the published split, as lists ``training``, ``validation`` and ``testing``.
     seed : int
         Seed of the folds.
     split : {"training", "validation", "test"}, optional
@@ -70,15 +71,15 @@ def monai(
     numbers, folder = cases.label_map(labels, allowed=_LABELS), Path(out)
     chosen = cases.choose(release, k=k, seed=seed, split=split)
     if folder.exists():
-        raise cases.exists(folder)
+        raise folders.folder_exists_error(folder)
     own = labels != "verse"
-    plan = cases.planned(release, chosen, folder, masks=own)
+    plan = folders.planned(release, chosen, folder, written=("mask",) if own else ())
     if dry_run:
         return plan
-    cases.fetch(release, chosen, tables=k is not None)
     folds, made = cases.divide(release, chosen, k=k, seed=seed, split=split)
-    items = {scan_id: _item(release, scan_id, own=own) for scan_id in (*plan.training, *plan.test)}
-    text = cases.as_json(
+    release.fetch(chosen.scans, roles=folders.ROLES)
+    items = {scan_id: _item(release, scan_id, own=own) for scan_id in chosen.scans}
+    text = folders.as_json(
         _head(release, chosen, numbers)
         | {"folds": made}
         | _lists(items, folds, chosen, published=k is None)
@@ -94,14 +95,14 @@ def monai(
         cases.write_masks(release, {s: p and staged / p for s, p in masks.items()}, numbers)
         (staged / DATALIST).write_text(text, encoding="utf-8")
 
-    return cases.published(plan, build)
+    return folders.published(plan, build)
 
 
-def _item(release: Exportable, scan_id: str, *, own: bool) -> dict[str, Any]:
+def _item(release: Any, scan_id: str, *, own: bool) -> dict[str, Any]:
     """Return an item: files by path, and ids that neither reader takes for one."""
     scan, source = release.series[scan_id], release.source(scan_id)
     item = {
-        "image": cases.reference(release, scan_id),
+        "image": os.fspath(source.image.path.absolute()),
         "scan_id": f"scan/{scan_id}",
         "subject_id": f"subject/{scan.subject_id}",
     }
@@ -111,26 +112,26 @@ def _item(release: Exportable, scan_id: str, *, own: bool) -> dict[str, Any]:
     return item
 
 
-def _head(release: Exportable, chosen: cases.Chosen, labels: LabelMap) -> dict[str, Any]:
+def _head(release: Any, chosen: Chosen, labels: LabelMap) -> dict[str, Any]:
     """Return what a datalist says before its lists."""
     return {
         **cases.facts(release, labels, chosen),
         "tensorImageSize": "3D",
         "modality": {"0": "CT"},
         "labels": {str(number): name for name, number in labels.classes.items()},
-        "numTraining": len(chosen.training),
+        "numTraining": len(chosen.development),
         "numTest": len(chosen.test),
     }
 
 
 def _lists(
-    items: dict[str, dict[str, Any]], folds: list[Fold], chosen: cases.Chosen, *, published: bool
+    items: dict[str, dict[str, Any]], folds: list[Fold], chosen: Chosen, *, published: bool
 ) -> dict[str, Any]:
-    """Return the lists; of folds each scan is held out once, and of the published split one list is."""
+    """With folds, each item says in which one it is held out; else a list per split."""
     if published:
         sides = {"training": folds[0]["train"], "validation": folds[0]["val"]}
         lists = {side: [items[name] for name in names] for side, names in sides.items()}
     else:
         fold_of = {name: number for number, fold in enumerate(folds) for name in fold["val"]}
-        lists = {"training": [items[s] | {"fold": fold_of[s]} for s in chosen.training]}
+        lists = {"training": [items[s] | {"fold": fold_of[s]} for s in chosen.development]}
     return {**lists, "testing": [items[name] for name in chosen.test]}

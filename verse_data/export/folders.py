@@ -1,116 +1,206 @@
-"""A folder that an export writes: files of the release as links or copies, texts, all or nothing."""
+"""What all exports share: the scans, files of the release and texts, a folder all or nothing."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from verse_data.errors import UsageError, counted
-from verse_data.files import publish_folder, staging, storage_errors
+from verse_data.files import publish_folder, staging
 from verse_data.problems import shown
 from verse_data.progress import spell_bytes
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import Role
 
+ROLES: Final[tuple[Role, ...]] = ("ct", "mask", "centroids")
+"""Files that an export fetches; :meth:`Release.source` reads the centroids with the others."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class Chosen:
+    """The scans to develop a model on, those to test it on, and why others are left out."""
+
+    development: tuple[str, ...]
+    test: tuple[str, ...]
+    left_out: Mapping[str, str]
+
+    @property
+    def scans(self) -> tuple[str, ...]:
+        """Ids of all scans, those to test on last."""
+        return (*self.development, *self.test)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported(Chosen):
     """What an export has written, or would write in a dry run.
 
     Attributes
     ----------
     path : Path
         The folder.
-    scans : tuple of str
-        Ids of the scans in it.
+    development, test : tuple of str
+        Ids of the scans to train and validate on or to divide into folds, and of those to test on.
     left_out : dict
         Why each other scan is left out, by its id.
     nbytes : int
-        Bytes that it takes; links take none.
+        Bytes of the files; links take none. In a dry run an estimate, without tables and texts.
+    to_fetch : int
+        Bytes that a dry run would have to fetch first.
     dry_run : bool
         Whether nothing was written.
     """
 
     path: Path
-    scans: tuple[str, ...]
-    left_out: Mapping[str, str]
     nbytes: int
+    to_fetch: int = 0
     dry_run: bool = False
 
     def __str__(self) -> str:
         """Return a summary in a few lines."""
-        did = "Would write" if self.dry_run else "Wrote"
-        head = (
-            f"{did} {self.path} ({spell_bytes(self.nbytes)}): {counted(len(self.scans), 'scan')}."
-        )
+        held = counted(len(self.development), "scan")
+        scans = f"{held} to train on, {len(self.test)} to test on"
+        size = spell_bytes(self.nbytes)
+        if self.dry_run:
+            fetched = f", after fetching {spell_bytes(self.to_fetch)}" if self.to_fetch else ""
+            head = f"Would write about {size} and some texts to {self.path}{fetched}: {scans}."
+        else:
+            head = f"Wrote {self.path} ({size}): {scans}."
         why = [f"{scan_id}: {reason}" for scan_id, reason in self.left_out.items()]
         return "\n".join([head, *(["Left out:"] if why else []), *shown(why, indent="  ")])
 
 
-@dataclass
-class Plan:
-    """The files of the folder, by path: those of the release, and bytes."""
-
-    release: Any
-    copy: bool
-    taken: dict[str, tuple[str, Role, LockedFile]] = field(default_factory=dict)
-    made: dict[str, bytes] = field(default_factory=dict)
-
-    def take(self, path: str, scan_id: str, role: Role) -> None:
-        """Put a file of a scan at `path`."""
-        if path in self.taken:
-            raise UsageError(
-                f"{scan_id} and {self.taken[path][0]} would both be {path}. Export one of them, or "
-                f"lock the release with other labels."
-            )
-        self.taken[path] = (scan_id, role, self.release.series[scan_id].files[role])
-
-    def write(self, path: str, content: str | bytes | Mapping[str, Any]) -> None:
-        """Put text or JSON at `path`."""
-        if isinstance(content, Mapping):
-            content = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        self.made[path] = content.encode() if isinstance(content, str) else content
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that the folder takes."""
-        copied = sum(file.size for *_, file in self.taken.values()) if self.copy else 0
-        return copied + sum(map(len, self.made.values()))
-
-    def publish(self, folder: Path) -> None:
-        """Write the folder, complete or not at all."""
-        with staging(folder, needed=self.nbytes) as staged, storage_errors(folder):
-            for path, (scan_id, role, _) in self.taken.items():
-                target, source = staged / path, self.release.path(scan_id, role)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if self.copy:
-                    shutil.copyfile(source, target)
-                else:
-                    target.symlink_to(source.absolute())
-            for path, content in self.made.items():
-                (staged / path).parent.mkdir(parents=True, exist_ok=True)
-                (staged / path).write_bytes(content)
-            if not publish_folder(staged, folder):
-                raise exists(folder)
-
-
-def exists(folder: Path) -> UsageError:
-    """Return the error for a folder that is there already."""
-    return UsageError(f"{folder} exists, and is not replaced. Name another folder, or remove it.")
-
-
-def complete(release: Any) -> tuple[list[str], dict[str, str]]:
+def scans_with_ct_and_mask(release: Any) -> Chosen:
     """Return the scans that have a CT and a mask, and why others are left out."""
+    if isinstance(release, str):
+        raise UsageError(
+            f"{release!r} is a name, and a release is needed: vd.open_release({release!r})."
+        )
     lacking = {
-        scan_id: f"the release lists no {' and no '.join(roles)} of it"
+        scan_id: f"no {' and no '.join(roles)}"
         for scan_id, scan in release.series.items()
         if (roles := [role for role in ("ct", "mask") if role not in scan.files])
     }
-    chosen = [scan_id for scan_id in release.series if scan_id not in lacking]
-    if not chosen:
+    held = {name: scan.split for name, scan in release.series.items() if name not in lacking}
+    if not held:
         raise UsageError(f"{release.name} {release.version} has no scan with both CT and mask.")
-    return chosen, lacking
+    test = tuple(name for name, split in held.items() if split == "test")
+    development = tuple(name for name in held if name not in test)
+    return Chosen(development=development, test=test, left_out=lacking)
+
+
+def planned(release: Any, chosen: Chosen, path: Path, *, written: Collection[str]) -> Exported:
+    """Return what an export that writes files of these roles takes, by the sizes in the lock."""
+    files = [release.series[name].files for name in chosen.scans]
+    needed = [file for one in files for role, file in one.items() if role in ROLES]
+    return Exported(
+        path=path,
+        development=chosen.development,
+        test=chosen.test,
+        left_out=chosen.left_out,
+        nbytes=sum(one[role].size for one in files for role in written if role in one),
+        to_fetch=sum(file.size for file in needed if not release.files.has(file)),
+        dry_run=True,
+    )
+
+
+def published(plan: Exported, build: Callable[[Path], None]) -> Exported:
+    """Build the folder of `plan` and give it its name, all or nothing; return what was written."""
+    with staging(plan.path, needed=plan.nbytes) as staged:
+        staged.mkdir()
+        build(staged)
+        files = [path for path in staged.rglob("*") if path.is_file() and not path.is_symlink()]
+        nbytes = sum(path.stat().st_size for path in files)
+        if not publish_folder(staged, plan.path):
+            raise folder_exists_error(plan.path)
+    return replace(plan, nbytes=nbytes, to_fetch=0, dry_run=False)
+
+
+def folder_exists_error(folder: Path) -> UsageError:
+    """Return the error of an export whose folder is there already."""
+    return UsageError(
+        f"{folder} exists, and nothing in it was changed. Remove it, or name another."
+    )
+
+
+def as_json(value: Any) -> str:
+    """Return JSON to read, in the order given: nnU-Net counts regions by it."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def ending(file: LockedFile) -> str:
+    """Return the ending that the copy of a volume gets."""
+    return ".nii.gz" if file.path.lower().endswith(".gz") else ".nii"
+
+
+def place(source: Path, target: Path, *, copy: bool) -> None:
+    """Copy a file of the release, or let a symbolic link point at it."""
+    if copy:
+        shutil.copyfile(source, target)
+    else:
+        target.symlink_to(source.absolute())
+
+
+# --- folders of links or copies -------------------------------------------------------------------
+
+
+@dataclass
+class Plan:
+    """The files of a folder, by path: those of the release, as scan and role, and bytes."""
+
+    release: Any
+    files: dict[str, tuple[str, Role]] = field(default_factory=dict)
+    made: dict[str, bytes] = field(default_factory=dict)
+
+    def add_file(self, path: str, scan_id: str, role: Role) -> None:
+        """Put a file of a scan at `path`."""
+        if path in self.files:
+            raise UsageError(
+                f"{scan_id} and {self.files[path][0]} would both be {path}. Name the files of one "
+                f"otherwise, and lock the release again."
+            )
+        self.files[path] = (scan_id, role)
+
+    def add_text(self, path: str, content: str | bytes | Mapping[str, Any]) -> None:
+        """Put text, bytes or JSON at `path`."""
+        if isinstance(content, Mapping):
+            content = as_json(content)
+        self.made[path] = content.encode() if isinstance(content, str) else content
+
+    def build(self, staged: Path, *, copy: bool) -> None:
+        """Write all files below `staged`."""
+        for path in (*self.files, *self.made):
+            (staged / path).parent.mkdir(parents=True, exist_ok=True)
+        for path, (scan_id, role) in self.files.items():
+            place(self.release.path(scan_id, role), staged / path, copy=copy)
+        for path, content in self.made.items():
+            (staged / path).write_bytes(content)
+
+
+def export_folder(
+    release: Any,
+    out: str | os.PathLike[str],
+    *,
+    copy: bool,
+    dry_run: bool,
+    add_scan: Callable[[Plan, str], None],
+    describe: Callable[[Plan, tuple[str, ...]], None],
+) -> Exported:
+    """Write the files that `add_scan` adds of a scan, and the texts that `describe` adds."""
+    folder, chosen, plan = Path(out), scans_with_ct_and_mask(release), Plan(release)
+    if folder.exists():
+        raise folder_exists_error(folder)
+    for scan_id in chosen.scans:
+        add_scan(plan, scan_id)
+    written = {role for _, role in plan.files.values()} if copy else ()
+    planned_folder = planned(release, chosen, folder, written=written)
+    if dry_run:
+        return planned_folder
+    release.fetch(chosen.scans, roles=ROLES)
+    release.fetch_tables(chosen.scans)
+    describe(plan, chosen.scans)
+    return published(planned_folder, lambda staged: plan.build(staged, copy=copy))

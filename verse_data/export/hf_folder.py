@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import io
 import os
-from pathlib import Path
 from typing import Any, Final
 
-from verse_data.export.folders import Plan, Written, complete, exists
+from verse_data.export.folders import Exported, Plan, ending, export_folder
+from verse_data.records.names import Role
 
+_ROLES: Final[tuple[Role, ...]] = ("ct", "mask")
 _FOLDERS: Final = {"training": "train", "validation": "validation", "test": "test"}
 _OF_SCAN: Final = ("scan_id", "subject_id", "split", "age_years", "bmd_mg_cm3", "ct_device")
 _OF_VERTEBRA: Final = (
@@ -21,7 +22,7 @@ _OF_VERTEBRA: Final = (
 
 def hf(
     release: Any, out: str | os.PathLike[str], *, copy: bool = False, dry_run: bool = False
-) -> Written:
+) -> Exported:
     """Write a release as a folder for ``datasets.load_dataset("niftifolder", data_dir=out)``.
 
     Its splits are the published ones; scans without a split are in ``train``. Files that are not
@@ -40,7 +41,7 @@ def hf(
 
     Returns
     -------
-    Written
+    Exported
         The folder, its scans, those that are left out, and bytes.
 
     Raises
@@ -50,48 +51,37 @@ def hf(
     Offline, NetworkError, ContentMissing
         If files are not here and cannot be fetched.
     """
-    folder, plan = Path(out), Plan(release, copy)
-    if folder.exists():
-        raise exists(folder)
-    chosen, left_out = complete(release)
-    for scan_id in chosen:
-        for role in ("ct", "mask"):
-            plan.take(_path(release, scan_id, role), scan_id, role)
-    if not dry_run:
-        release.fetch(chosen, roles=("ct", "mask"))
-        release.fetch_tables(chosen)
-        _describe(release, chosen, plan)
-        plan.publish(folder)
-    return Written(
-        path=folder,
-        scans=tuple(chosen),
-        left_out=left_out,
-        nbytes=plan.nbytes,
-        dry_run=dry_run,
+    return export_folder(
+        release, out, copy=copy, dry_run=dry_run, add_scan=_add_scan, describe=_describe
     )
 
 
-def _path(release: Any, scan_id: str, role: str) -> str:
+def _add_scan(plan: Plan, scan_id: str) -> None:
+    for role in _ROLES:
+        plan.add_file(_path(plan.release, scan_id, role), scan_id, role)
+
+
+def _path(release: Any, scan_id: str, role: Role) -> str:
     scan = release.series[scan_id]
-    ending = ".nii.gz" if scan.files[role].path.endswith(".gz") else ".nii"
-    return f"{_FOLDERS[scan.split or 'training']}/{scan_id}.{role}{ending}"
+    return f"{_FOLDERS[scan.split or 'training']}/{scan_id}.{role}{ending(scan.files[role])}"
 
 
-def _describe(release: Any, chosen: list[str], plan: Plan) -> None:
+def _describe(plan: Plan, chosen: tuple[str, ...]) -> None:
     """Add a table of metadata for each split, and the dataset card."""
+    release = plan.release
     scans, vertebrae = release.scans.set_index("scan_id", drop=False), release.vertebrae
     groups = dict(list(vertebrae.groupby("scan_id")))
     rows: dict[str, list[dict[str, Any]]] = {}
     for scan_id in chosen:
-        paths = {role: _path(release, scan_id, role).partition("/") for role in ("ct", "mask")}
+        paths = {role: _path(release, scan_id, role).partition("/") for role in _ROLES}
         row = {"image_file_name": paths["ct"][2], "mask_file_name": paths["mask"][2]}
         row |= {name: _plain(scans.loc[scan_id, name]) for name in _OF_SCAN}
         own = groups.get(scan_id, vertebrae.iloc[:0])[[*_OF_VERTEBRA]].to_dict("records")
         vertebra_rows = [{name: _plain(value) for name, value in one.items()} for one in own]
         rows.setdefault(paths["ct"][0], []).append({**row, "vertebrae": vertebra_rows})
     for name, listed in rows.items():
-        plan.write(f"{name}/metadata.parquet", _parquet(listed))
-    plan.write("README.md", _card(release))
+        plan.add_text(f"{name}/metadata.parquet", _parquet(listed))
+    plan.add_text("README.md", _card(release))
 
 
 def _plain(value: Any) -> Any:

@@ -1,8 +1,8 @@
 """A release as a raw dataset of nnU-Net v2: masks that it can train on, and CTs that stay in place.
 
-Format: nnU-Net 2.8, ``documentation/dataset_format.md`` and ``region_based_training.md``. Its planner
-copies the ``splits_final.json`` that lies beside ``dataset.json``; without one, nnU-Net divides cases,
-so that two series of a patient end up on two sides.
+Format: nnU-Net 2.8, ``documentation/dataset_format.md`` and ``region_based_training.md``. Its
+planner copies the ``splits_final.json`` that lies beside ``dataset.json``; without one, nnU-Net
+divides cases, so that two series of a patient end up on two sides.
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
-from verse_data.errors import UsageError
-from verse_data.export import cases
-from verse_data.export.cases import CtFiles, Exportable, Exported, Fold, LabelMap, Labels
+from verse_data.errors import UsageError, did_you_mean
+from verse_data.export import cases, folders
+from verse_data.export.cases import Fold, LabelMap, Labels
+from verse_data.export.folders import Chosen, Exported
 
 _LABELS: Final[tuple[Labels, ...]] = ("consecutive", "binary", "regions")
 _REGION_NUMBERS: Final = {"cervical": 1, "thoracic": 2, "lumbar": 3, "vertebra": 4}
-"""What nnU-Net writes for each region; 4 is bone that it could give to none of the three."""
+"""What nnU-Net writes for each region; 4 is a vertebra of no region."""
+CtFiles = Literal["reference", "copy", "link"]
 _FOLDER: Final = re.compile(r"Dataset\d{3}_.+")
 
 
 def nnunet(
-    release: Exportable,
+    release: Any,
     out: str | os.PathLike[str],
     *,
     dataset_id: int = 400,
@@ -57,8 +59,8 @@ def nnunet(
         VerSe's labels with T13 (28) as 26; one class; or nnU-Net's overlapping regions (whole
         spine, cervical, thoracic, lumbar), whose masks are those of ``"consecutive"``.
     k : int, optional
-        Divide the patients into so many folds, as :meth:`Release.folds` does. Default: the published
-        split, as one fold; its test scans go to ``imagesTs`` and ``labelsTs``.
+        Divide the patients into so many folds, as :meth:`Release.folds` does. Default: the
+        published split, as one fold; its test scans go to ``imagesTs`` and ``labelsTs``.
     seed : int
         Seed of the folds.
     split : {"training", "validation", "test"}, optional
@@ -88,23 +90,25 @@ def nnunet(
         all such scans are named, and nothing is left behind.
     """
     numbers = cases.label_map(labels, allowed=_LABELS)
-    cases.check_place(ct, variable)
+    _check_place(ct, variable)
     chosen = cases.choose(release, k=k, seed=seed, split=split)
-    ending = cases.ending(release, chosen)
+    ending = _ending(release, chosen)
     folder = _folder(Path(out), dataset_id, name or release.name)
-    plan = cases.planned(release, chosen, folder, copies=ct == "copy")
+    plan = folders.planned(
+        release, chosen, folder, written=("mask", "ct") if ct == "copy" else ("mask",)
+    )
     if dry_run:
         return plan
-    cases.fetch(release, chosen, tables=k is not None)
     folds, made = cases.divide(release, chosen, k=k, seed=seed, split=split)
+    release.fetch(chosen.scans, roles=folders.ROLES)
     masks = _mask_paths(release, chosen, ending)
     images = _image_paths(chosen, ending, referenced=ct == "reference")
     facts = _dataset_json(release, chosen, numbers, ending) | {"folds": made}
     if ct == "reference":
         facts |= {"dataset": _dataset(release, chosen, masks, variable)}
     texts = {
-        "dataset.json": cases.as_json(facts),
-        "splits_final.json": cases.as_json(folds),
+        "dataset.json": folders.as_json(facts),
+        "splits_final.json": folders.as_json(folds),
         "README.md": _readme(facts, folder, chosen, folds, variable),
     }
 
@@ -113,11 +117,43 @@ def nnunet(
             (staged / part).mkdir(exist_ok=True)
         cases.write_masks(release, {s: p and staged / p for s, p in masks.items()}, numbers)
         for scan_id, path in images.items():
-            cases.place_ct(release.source(scan_id).image.path.absolute(), staged / path, ct)
+            folders.place(release.source(scan_id).image.path, staged / path, copy=ct == "copy")
         for file, text in texts.items():
             (staged / file).write_text(text, encoding="utf-8")
 
-    return cases.published(plan, build)
+    return folders.published(plan, build)
+
+
+def _check_place(ct: str, variable: str | None) -> None:
+    """Check `ct` and `variable`."""
+    if ct not in get_args(CtFiles):
+        near = did_you_mean(ct, get_args(CtFiles))
+        raise UsageError(f"ct={ct!r} is none of {', '.join(get_args(CtFiles))}.{near}")
+    if variable is None:
+        return
+    if ct != "reference":
+        raise UsageError(f"variable={variable!r} is for CTs by reference, and ct={ct!r} has none.")
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+        raise UsageError(f"{variable!r} is no name of an environment variable, such as VERSE_ROOT.")
+
+
+def _ending(release: Any, chosen: Chosen) -> str:
+    """Return the ending of all CTs, ``.nii.gz`` or ``.nii``; nnU-Net wants one for all cases."""
+    found = {folders.ending(release.series[s].files["ct"]): s for s in chosen.scans[::-1]}
+    if len(found) > 1:
+        raise UsageError(
+            f"The CT of {found['.nii']} ends in .nii and that of {found['.nii.gz']} in .nii.gz; "
+            f"nnU-Net takes one ending for all cases. Gzip the others, and lock the release again."
+        )
+    return next(iter(found))
+
+
+def _reference(release: Any, scan_id: str, variable: str | None) -> str:
+    """Return the path of a CT: absolute, or below ``$VARIABLE``, which is the release's folder."""
+    path: Path = release.source(scan_id).image.path.absolute()
+    if variable is None:
+        return os.fspath(path)
+    return f"${variable}/{path.relative_to(release.files.path.absolute()).as_posix()}"
 
 
 def _folder(out: Path, dataset_id: int, name: str) -> Path:
@@ -130,12 +166,12 @@ def _folder(out: Path, dataset_id: int, name: str) -> Path:
         raise UsageError(f"{name!r} is no name of a dataset: use letters, digits, '_' and '-'.")
     if _FOLDER.fullmatch(out.name):
         raise UsageError(
-            f"{out} is called as a dataset of nnU-Net, and OUT is the folder that these lie in. "
+            f"{out} is called as a dataset. OUT is the folder nnUNet_raw, not a dataset in it. "
             f"Give {out.parent}, with dataset_id and name (--id and --name)."
         )
     folder = out / f"Dataset{dataset_id:03d}_{name}"
     if folder.exists():
-        raise cases.exists(folder)
+        raise folders.folder_exists_error(folder)
     taken = sorted(path.name for path in out.glob(f"Dataset{dataset_id:03d}_*"))
     if taken:
         raise UsageError(
@@ -145,9 +181,9 @@ def _folder(out: Path, dataset_id: int, name: str) -> Path:
     return folder
 
 
-def _mask_paths(release: Exportable, chosen: cases.Chosen, ending: str) -> dict[str, Path | None]:
+def _mask_paths(release: Any, chosen: Chosen, ending: str) -> dict[str, Path | None]:
     """Return where the mask of each scan goes; None for a test scan that has none."""
-    sides = {"labelsTr": chosen.training, "labelsTs": chosen.test}
+    sides = {"labelsTr": chosen.development, "labelsTs": chosen.test}
     return {
         scan_id: Path(part, scan_id + ending) if "mask" in release.series[scan_id].files else None
         for part, scan_ids in sides.items()
@@ -155,9 +191,9 @@ def _mask_paths(release: Exportable, chosen: cases.Chosen, ending: str) -> dict[
     }
 
 
-def _image_paths(chosen: cases.Chosen, ending: str, *, referenced: bool) -> dict[str, Path]:
+def _image_paths(chosen: Chosen, ending: str, *, referenced: bool) -> dict[str, Path]:
     """Return where CTs lie in the dataset itself."""
-    sides = {"imagesTr": () if referenced else chosen.training, "imagesTs": chosen.test}
+    sides = {"imagesTr": () if referenced else chosen.development, "imagesTs": chosen.test}
     return {
         scan_id: Path(part, f"{scan_id}_0000{ending}")
         for part, scan_ids in sides.items()
@@ -165,9 +201,7 @@ def _image_paths(chosen: cases.Chosen, ending: str, *, referenced: bool) -> dict
     }
 
 
-def _dataset_json(
-    release: Exportable, chosen: cases.Chosen, labels: LabelMap, ending: str
-) -> dict[str, Any]:
+def _dataset_json(release: Any, chosen: Chosen, labels: LabelMap, ending: str) -> dict[str, Any]:
     """Return ``dataset.json`` without its list of cases; nnU-Net reads the order of labels."""
     order = [_REGION_NUMBERS[part] for part in labels.classes if part in _REGION_NUMBERS]
     regions = {"regions_class_order": order} if labels.kind == "regions" else {}
@@ -175,7 +209,7 @@ def _dataset_json(
         "channel_names": {"0": "CT"},
         "labels": dict(labels.classes),
         **regions,
-        "numTraining": len(chosen.training),
+        "numTraining": len(chosen.development),
         "file_ending": ending,
         # nnU-Net does not reorient by itself, and VerSe's scans have many orientations.
         "overwrite_image_reader_writer": "NibabelIOWithReorient",
@@ -184,25 +218,25 @@ def _dataset_json(
 
 
 def _dataset(
-    release: Exportable,
-    chosen: cases.Chosen,
+    release: Any,
+    chosen: Chosen,
     masks: Mapping[str, Path | None],
     variable: str | None,
 ) -> dict[str, Any]:
     """Return the list of cases, with the path of each CT."""
     return {
         scan_id: {
-            "images": [cases.reference(release, scan_id, variable)],
+            "images": [_reference(release, scan_id, variable)],
             "label": str(masks[scan_id]),
         }
-        for scan_id in chosen.training
+        for scan_id in chosen.development
     }
 
 
 def _readme(
     facts: dict[str, Any],
     folder: Path,
-    chosen: cases.Chosen,
+    chosen: Chosen,
     folds: list[Fold],
     variable: str | None,
 ) -> str:
@@ -231,7 +265,7 @@ _MEANING: Final = {
     "consecutive": "C1 to L6 are 1 to 25 as in VerSe; T13, which is 28 there, is 26 here.",
     "binary": "Every vertebra is 1; which one it was is not kept.",
     "regions": "Masks hold C1 to L6 as 1 to 25 and T13 as 26; nnU-Net learns the regions named in\n"
-    "dataset.json, and its predictions hold 1 cervical, 2 thoracic, 3 lumbar, 4 vertebra of none.",
+    "dataset.json; its predictions hold 1 cervical, 2 thoracic, 3 lumbar, 4 vertebra of no region.",
 }
 _BACK: Final = """
 ## The way back
@@ -253,8 +287,7 @@ The masks here were renumbered and are an adaptation: pass licence and attributi
 ## Labels
 
 {meaning}
-VerSe has no mask of vertebrae that the field of view cuts, so there is none that could be ignored:
-predictions of them count as false.
+Vertebrae cut by the field of view have no mask, so predicting them counts as an error.
 
 ## Train
 
