@@ -31,10 +31,9 @@ def table(
             found.append(f"<{mark}{side}>{escape(str(value))}</{mark[:2]}>")
         return f"<tr>{''.join(found)}</tr>"
 
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
     parts = [cells(heads, head=True), "".join(cells(row, head=False) for row in rows)]
     inside = f"<thead>{parts[0]}</thead><tbody>{parts[1]}</tbody>"
-    return f'<table style="text-align:right">{title}{inside}</table>'
+    return f'<table style="text-align:right">{_caption(caption)}{inside}</table>'
 
 
 def facts(caption: str, values: Mapping[str, object]) -> str:
@@ -44,4 +43,8 @@ def facts(caption: str, values: Mapping[str, object]) -> str:
         for name, value in values.items()
         if value not in {None, ""}
     )
-    return f"<table><caption>{escape(caption)}</caption><tbody>{rows}</tbody></table>"
+    return f"<table>{_caption(caption)}<tbody>{rows}</tbody></table>"
+
+
+def _caption(text: str) -> str:
+    return f"<caption>{escape(text)}</caption>" if text else ""

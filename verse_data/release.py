@@ -577,7 +577,7 @@ class Release:
         ----------
         patients : path, optional
             CSV file with sex and contrast, which the grading workbook does not hold; see
-            :mod:`verse_data.tables.figures`.
+            :mod:`verse_data.tables.patients`.
 
         Returns
         -------
@@ -604,6 +604,7 @@ class Release:
             self.catalog,
             grading=tables.grading,
             vertebrae=tables.vertebrae,
+            subjects=tables.subjects,
             patients=known,
             summary=self.summary(),
             about=about,
@@ -1447,7 +1448,9 @@ class Release:
 
         files = {name: check_picture(Path(path)) for name, path in paths.items()}
         if twice := len(files) - len(set(files.values())):
-            raise UsageError(f"{counted(twice, 'file')} would hold two pictures. Name one a scan.")
+            raise UsageError(
+                f"{counted(twice, 'file')} would hold two pictures. Give each scan its own file."
+            )
         processes = serve.check_processes(workers)
         subjects = self._subjects(files, fill=fill, workers=workers, progress=progress)
         tasks = {files[name]: subject for name, subject in subjects.items()}
@@ -1544,6 +1547,7 @@ class Release:
                 store=stores[name],
                 release=self.name,
                 version=self.version,
+                is_phantom=self.name == PHANTOM,
                 marks=None if rows is None else marks.get(name, {}),
                 fill=fill,
             )

@@ -85,6 +85,23 @@ def test_a_list_of_grades_and_a_table_of_patients_say_what_the_workbook_does(
     young = "age_years < 70 and grade >= 1"
     assert len(own.select(young)) == len(whole.select(young)) > 0
     assert not {"unknown-file", "no-workbook"} & set(own.findings["rule"])
+    ages, same_ages = (
+        {one.figure: one.found for one in release.report().results if "patients_" in one.figure}
+        for release in (own, whole)
+    )
+    assert ages == same_ages
+    assert None not in ages.values()
+    assert len(ages) == 5
+
+
+def test_a_list_of_grades_alone_is_reported(tree: Path, made: tuple[Path, vd.Release]) -> None:
+    """Nobody has an age then, and the page has what there is."""
+    (tree / "grades.csv").write_text(as_list(made[1]))
+
+    found = {one.figure: one.found for one in vd.lock_tree("mylab", tree).report().results}
+
+    assert found["patients_n"]
+    assert not any("age" in name or "bmd" in name for name in found)
 
 
 def test_a_list_may_leave_shapes_out_and_grade_any_level(

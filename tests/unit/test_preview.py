@@ -152,7 +152,7 @@ def test_colours_of_levels_are_distinct():
 
 def test_made_up_data_and_missing_grades_are_said(whole):
     """A picture of the phantom, and one without a grading workbook, carry a warning."""
-    for options in ({"release": "phantom"}, {"marks": None}):
+    for options in ({"is_phantom": True}, {"marks": None}):
         assert AMBER in colours(draw_preview(subject(whole, **options)))
 
 

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.support import workbooks
@@ -14,8 +15,9 @@ from tests.support.workbooks import row
 from verse_data.errors import ValidationFailed
 from verse_data.records.tables import PatientRow
 from verse_data.releases import catalog
+from verse_data.tables.figures import Figure
 from verse_data.tables.grading import Grading, read_grading
-from verse_data.tables.results import Result, compute
+from verse_data.tables.results import compute
 from verse_data.views.report import Report, make
 
 ENTRY = catalog.load_catalog("verse19")
@@ -42,11 +44,11 @@ def grading() -> Grading:
     return read_grading(path)
 
 
-def results(grading: Grading | None, *patients: PatientRow) -> dict[str, Result]:
+def results(grading: Grading | None, *patients: PatientRow) -> dict[str, Figure]:
     """Compute the numbers of verse19."""
     published = catalog.load_results("verse19")
     found = compute(published, ENTRY, grading=grading, patients=patients)
-    return {one.result: one for one in found}
+    return {one.figure: one for one in found}
 
 
 def test_the_catalog_holds_every_number_of_the_results_section() -> None:
@@ -207,6 +209,29 @@ def test_a_release_of_the_user_is_described(tmp_path: Path) -> None:
     assert "published" not in page.replace("Nothing was published", "")
     assert page.count("<svg") == 5
     assert "nothing can be drawn" in make("lab", None, grading=None, about={}).page()
+
+
+def test_a_list_of_grades_alone_is_described(tmp_path: Path) -> None:
+    """It has no ages, densities or splits: they are left out, or come from the table of subjects."""
+    path = tmp_path / "grades.csv"
+    path.write_text("scan_id,level,grade\nverse004,L1,2\nverse005,L1,0\nverse006,L1,0\n")
+    grading = read_grading(path)
+    people = {"subject_id": ["verse004", "verse005"], "age_years": [60.5, 70.5]}
+    subjects = pd.DataFrame(people).assign(bmd_mg_cm3=pd.NA)
+
+    def found(subjects: pd.DataFrame | None) -> dict[str, str | None]:
+        made = make("lab", None, grading=grading, subjects=subjects, about={})
+        assert "<svg" in made.page()
+        return {one.figure: one.found for one in made.results}
+
+    ages = {"patients_age_mean": "65.5", "patients_age_sd": "7.1", "unfractured_age_mean": "70.5"}
+    assert found(None)["patients_n"] == "3"
+    assert found(subjects) == found(None) | ages | {"fractured_age_mean": "60.5"}
+
+
+def test_a_page_has_no_empty_caption(report: Report) -> None:
+    """A table without a title has no caption."""
+    assert "<caption></caption>" not in report.page()
 
 
 def test_a_catalog_with_a_wrong_number_is_named(tmp_path: Path) -> None:

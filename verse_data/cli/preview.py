@@ -75,13 +75,10 @@ def preview(
         return
     names = _with_ct(opened, chosen, where, scan_ids)
     paths = opened.previews(_files(names, out, kind), fill=fill, workers=workers)
-    if not as_json:
-        sys.stdout.write("".join(f"{path}\n" for path in paths.values()))
-    elif scan_ids and len(paths) == 1:
-        ((scan_id, path),) = paths.items()
-        print_json({**facts, "scan_id": scan_id, "path": path})
-    else:
+    if as_json:
         print_json({**facts, "paths": paths})
+    else:
+        sys.stdout.write("".join(f"{path}\n" for path in paths.values()))
 
 
 def _check_options(
@@ -104,9 +101,7 @@ def _check_options(
                 "--where \"level >= 'C1'\" for all of some scans."
             )
         if out is not None or kind is not None or fill:
-            raise UsageError(
-                "--sheet FILE is one picture: --out, --format and --fill are of scans."
-            )
+            raise UsageError("--out, --format and --fill cannot be combined with --sheet.")
         return
     if not chosen:
         raise UsageError(

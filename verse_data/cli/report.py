@@ -111,11 +111,9 @@ def _refuse_differences(
     made: Report, release: str, workbook: Path | None, patients: Path | None
 ) -> None:
     """Raise `ValidationFailed` if a published number differs, and it is not known why."""
-    from verse_data.tables.figures import FigureCell
-
     if not (wrong := made.unexplained):
         return
-    names = {one.figure if isinstance(one, FigureCell) else one.result for one in wrong}
+    names = {one.figure for one in wrong}
     words = {"sex": ("women", "men_"), "contrast": ("contrast",)}
     of_patients = {
         column: {name for name in names if name.startswith(starts)}
@@ -126,10 +124,9 @@ def _refuse_differences(
     if names.difference(*of_patients.values()):
         how = f"verse-data verify {release}" if workbook is None else workbook
         ways.append(f"Check that the workbook is the published one: {how}")
-    in_table = isinstance(wrong[0], FigureCell)
-    compared = (
-        len(made.table.cells) if in_table else sum(r.expected is not None for r in made.results)
-    )
+    in_table = wrong[0] in made.table.cells
+    numbers = made.table.cells if in_table else made.results
+    compared = sum(one.expected is not None for one in numbers)
     what = "figures" if in_table else "numbers of the text"
     raise ValidationFailed(
         f"{len(wrong)} of {compared} published {what} of {release} differ from the data at hand. "
@@ -139,15 +136,12 @@ def _refuse_differences(
 
 def _print_figures(made: FigureReport) -> None:
     """Print each published figure beside the computed one, and what is needed for the others."""
-    from verse_data.views.report import told
+    from verse_data.views.report import SIGNS
 
-    rows: dict[str, list[str]] = {}
-    for cell in made.cells:
-        rows.setdefault(cell.title, [cell.title]).append(told(cell))
-    groups = dict.fromkeys(cell.group for cell in made.cells)
-    print_table(made.release, *groups, rows=rows.values(), prose=(made.release,))
-    last = next(reversed(groups), None)  # the whole release, which needs what its splits need
-    needs = dict.fromkeys(cell.needs for cell in made.cells if cell.needs and cell.group == last)
+    groups, rows = made.grid(SIGNS)
+    print_table(made.release, *groups, rows=rows, prose=(made.release,))
+    # The whole release needs what its splits need.
+    needs = dict.fromkeys(cell.needs for cell in made.cells if cell.needs and cell.group == "all")
     note(
         "Each cell: published = found.",
         f"{made.count('agrees')} agree, {made.count('differs')} differ, {made.count('needs')} cannot "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from verse_data import markup
 from verse_data.errors import FILE_FAULTS
 from verse_data.problems import raise_faults
 from verse_data.progress import Progress, silent
-from verse_data.records.catalog import CatalogEntry
+from verse_data.records.catalog import CatalogEntry, ExpectedSeries
 from verse_data.records.lock import ReleaseLock
 from verse_data.records.tables import GradingRow, PatientRow
 from verse_data.tables.columns import to_frame
@@ -134,8 +134,6 @@ def build_tables(
     patients = _patients(index, content, broken)
     sources = [replace(scan, patient=patients.get(scan.scan.subject_id)) for scan in sources]
     joined = [(scan, rows.get(scan.scan.scan_id)) for scan in sources]
-    scans = [scan_record(scan, row, expected.get(scan.scan.series_id)) for scan, row in joined]
-    vertebrae = [record for scan, row in joined for record in vertebra_records(scan, row)]
     findings = [*map(broken_finding, broken), *index_findings(index)]
     for path, why in others.items():
         message = f"is not the grading workbook, and left alone: {why}"
@@ -146,14 +144,8 @@ def build_tables(
         findings += grading_findings(grading, index)
     elif all(file.scan_id or file.path not in fitting for file in broken):
         findings.append(_no_workbook([f.path for f in index.grading if content(f) is None]))
-    return Tables(
-        scans=to_frame("scans", scans),
-        vertebrae=to_frame("vertebrae", vertebrae),
-        subjects=to_frame("subjects", subject_records(scans, vertebrae, patients)),
-        findings=_findings_frame(findings),
-        grading=grading,
-        broken=tuple(broken),
-    )
+    made = _tables(joined, grading, findings, expected, patients)
+    return replace(made, broken=tuple(broken))
 
 
 def tables_of_workbook(workbook: Path) -> Tables:
@@ -161,13 +153,24 @@ def tables_of_workbook(workbook: Path) -> Tables:
     grading = read_grading(workbook)
     joined = [(ScanSources(_scan_of(graded.row)), graded.row) for graded in grading.rows]
     joined.sort(key=lambda pair: pair[0].scan.scan_id)
-    scans = [scan_record(scan, row, None) for scan, row in joined]
+    return _tables(joined, grading, [], {}, {})
+
+
+def _tables(
+    joined: Sequence[tuple[ScanSources, GradingRow | None]],
+    grading: Grading | None,
+    findings: Iterable[Finding],
+    expected: Mapping[str, ExpectedSeries],
+    patients: Mapping[str, PatientRow],
+) -> Tables:
+    """Return the tables of scans, each with its grades."""
+    scans = [scan_record(scan, row, expected.get(scan.scan.series_id)) for scan, row in joined]
     vertebrae = [record for scan, row in joined for record in vertebra_records(scan, row)]
     return Tables(
         scans=to_frame("scans", scans),
         vertebrae=to_frame("vertebrae", vertebrae),
-        subjects=to_frame("subjects", subject_records(scans, vertebrae, {})),
-        findings=_findings_frame([]),
+        subjects=to_frame("subjects", subject_records(scans, vertebrae, patients)),
+        findings=_findings_frame(findings),
         grading=grading,
     )
 

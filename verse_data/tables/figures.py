@@ -7,32 +7,45 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import pandas as pd
 
 from verse_data.problems import shown
-from verse_data.records.catalog import CatalogEntry, PublishedFigure
-from verse_data.records.tables import FRACTURE_TYPES, PatientRow
+from verse_data.records.catalog import CatalogEntry
+from verse_data.records.tables import FRACTURE_TYPES, GradingRow, PatientRow
 from verse_data.tables.grading import Grading
 
-Verdict = Literal["agrees", "differs", "needs"]
+Verdict = Literal["agrees", "differs", "needs", "found"]
+NEEDS_WORKBOOK: Final = "the grading workbook: --workbook FILE"
+MEASURED: Final = {"age": "age_years", "bmd": "bmd_mg_cm3"}
+"""Fields of a row of which means are published."""
 
 
 @dataclass(frozen=True)
-class FigureCell:
-    """One published number, and the number that was computed."""
+class Figure:
+    """One number of a published table or text, and the number that was computed."""
 
-    figure: str  # row
-    group: str  # column: `all` or a split
-    title: str  # the row's heading
-    expected: str  # as printed
+    figure: str  # row of the table, or name of the number of the text
+    title: str
+    expected: str | None  # as printed; None where nothing was published
     found: str | None  # with as many digits as `expected`; None where it cannot be computed
     verdict: Verdict
     needs: str = ""  # what is missing, for the verdict `needs`
+    note: str = ""  # why it differs, where that is known
+    group: str = "all"  # column of the table: `all` or a split
+
+    def as_text(self, signs: Mapping[str, str]) -> str:
+        """Return published number, sign of the verdict, and found number."""
+        return f"{self.expected} {signs[self.verdict]} {self.found or ''}".strip()
+
+    def as_json(self, name: str, *fields: str) -> dict[str, Any]:
+        """Return the number as plain values, its name under `name`, and also these fields."""
+        kept = ("title", "expected", "found", "verdict", "needs", *fields)
+        return {name: self.figure} | {field: getattr(self, field) for field in kept}
 
 
 @dataclass(frozen=True)
@@ -40,17 +53,60 @@ class FigureReport:
     """All published figures of a release compared with its data, and further disagreements."""
 
     release: str
-    cells: tuple[FigureCell, ...]
+    cells: tuple[Figure, ...]
     notes: tuple[str, ...] = ()
 
     def count(self, verdict: Verdict) -> int:
         """Return how many cells have `verdict`."""
         return sum(cell.verdict == verdict for cell in self.cells)
 
+    def grid(self, signs: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
+        """Return the columns, and of each row its title and cells as text."""
+        rows: dict[str, list[str]] = {}
+        for cell in self.cells:
+            rows.setdefault(cell.title, [cell.title]).append(cell.as_text(signs))
+        return list(dict.fromkeys(cell.group for cell in self.cells)), list(rows.values())
+
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain values."""
         counts = {verdict: self.count(verdict) for verdict in ("agrees", "differs", "needs")}
-        return {"release": self.release, "counts": counts, **asdict(self)}
+        cells = [cell.as_json("figure", "group") for cell in self.cells]
+        return {"release": self.release, "counts": counts, "cells": cells, "notes": self.notes}
+
+
+def by_patient(rows: Iterable[GradingRow]) -> list[list[GradingRow]]:
+    """Return the rows of each patient, by first appearance."""
+    persons: dict[str, list[GradingRow]] = {}
+    for row in rows:
+        persons.setdefault(row.subject_id, []).append(row)
+    return list(persons.values())
+
+
+def values_of(rows: Iterable[GradingRow], field: str) -> list[float]:
+    """Return the values of a field, of the rows that have one."""
+    return [value for row in rows if (value := getattr(row, field)) is not None]
+
+
+def measures(rows: Iterable[GradingRow]) -> dict[str, float | None]:
+    """Return mean and standard deviation (of a sample, as printed) of age and density."""
+    found: dict[str, float | None] = {}
+    for name, field in MEASURED.items():
+        values = values_of(rows, field)
+        found[f"{name}_mean"] = statistics.fmean(values) if values else None
+        found[f"{name}_sd"] = statistics.stdev(values) if len(values) > 1 else None
+    return found
+
+
+def types_by_number(rows: Iterable[GradingRow]) -> dict[str, int]:
+    """Count the fractures of each type, the commonest first."""
+    shapes = Counter(shape for row in rows for shape in row.shapes.values())
+    counts = {str(name): shapes[code] for code, name in enumerate(FRACTURE_TYPES) if code}  # type: ignore[index]
+    return dict(sorted(counts.items(), key=lambda one: -one[1]))
+
+
+def of_types(counts: Mapping[str, int]) -> str:
+    """Return what the workbook has of each type, as text."""
+    return f"the workbook has {', '.join(f'{number} {name}' for name, number in counts.items())}"
 
 
 _Found = tuple[Any, dict[str, str]]
@@ -67,10 +123,7 @@ def _figures(
     """Compute every figure of a split, or of all."""
     found, needs = _regions(group, entry, vertebrae)
     if grading is None or grading.sheet.is_list:
-        needed = dict.fromkeys(
-            ("workbook", "sex", "contrast"), "the grading workbook: --workbook FILE"
-        )
-        return found, needs | needed
+        return found, needs | dict.fromkeys(("workbook", "sex", "contrast"), NEEDS_WORKBOOK)
     rows = [graded.row for graded in grading.rows if group in {"all", graded.row.split}]
     grades = Counter(str(grade) for row in rows for grade in row.grades.values())
     found.update({f"grade_{grade}": number for grade, number in grades.items()})
@@ -78,14 +131,11 @@ def _figures(
     found["foreign_material"] = grades["x"]
     found.update(scans=len(rows), vertebrae=sum(row.n_vertebrae or 0 for row in rows))
     # The paper's means are over patients: of each, the first row counts.
-    persons = list({row.subject_id: row for row in reversed(rows)}.values())
+    persons = [own[0] for own in by_patient(rows)]
     found["patients"] = len(persons)
     found.update(f"device_{row.ct_device}" for row in persons)
-    for name, field in (("age", "age_years"), ("bmd", "bmd_mg_cm3")):
-        values = [getattr(row, field) for row in persons]
-        # The deviation is that of a sample, as printed.
-        for what, compute in (("mean", statistics.fmean), ("sd", statistics.stdev)):
-            found[f"{name}_{what}"] = compute(values) if len(values) > 1 else None
+    # A column of one patient has no mean; a Counter's own update would add.
+    dict.update(found, measures(persons if len(persons) > 1 else ()))
     for column in ("sex", "contrast"):
         known = [getattr(patients.get(row.subject_id), column, None) for row in persons]
         found.update(f"{column}_{value}" for value in known)
@@ -125,20 +175,27 @@ def report(
     known = {row.subject_id: row for row in patients}
     names = dict.fromkeys(figure.group for figure in entry.figures)
     groups = {name: _figures(name, entry, grading, vertebrae, known) for name in names}
-    cells = tuple(_cell(figure, groups[figure.group]) for figure in entry.figures)
+    cells = []
+    for one in entry.figures:
+        found, needs = groups[one.group]
+        value = found[one.figure]
+        printed = None if value is None else as_printed(value, one.expected)
+        cell = judge(one.figure, one.title, one.expected, printed, needs.get(one.needs, ""))
+        cells.append(replace(cell, group=one.group))
     notes = (*_unknown_patients(known, entry), *_contradictions(entry, grading))
-    return FigureReport(entry.name, cells, notes)
+    return FigureReport(entry.name, tuple(cells), notes)
 
 
-def _cell(figure: PublishedFigure, of_group: _Found) -> FigureCell:
-    found, needs = of_group
-    parts = (figure.figure, figure.group, figure.title, figure.expected)
-    needed = needs.get(figure.needs)
-    if needed or found[figure.figure] is None:
-        needed = needed or "at least two patients in this column"
-        return FigureCell(*parts, found=None, verdict="needs", needs=needed)
-    value = as_printed(found[figure.figure], figure.expected)
-    return FigureCell(*parts, value, "agrees" if value == figure.expected else "differs")
+def judge(
+    key: str, title: str, expected: str | None, found: str | None, needs: str, *, same: bool = False
+) -> Figure:
+    """Return a number with its verdict; `same` where the words differ and the claim holds."""
+    verdict: Verdict = "found"
+    if needs or found is None:
+        found, verdict, needs = None, "needs", needs or "more patients in this group"
+    elif expected is not None:
+        verdict = "agrees" if same or found == expected else "differs"
+    return Figure(key, title, expected, found, verdict, needs)
 
 
 def as_printed(value: float, like: str) -> str:
@@ -166,10 +223,7 @@ def _contradictions(entry: CatalogEntry, grading: Grading | None) -> Iterator[st
     """Yield each claim of the publication's text that the complete workbook contradicts."""
     if grading is None or len(grading.rows) < len(entry.expected):
         return
-    shapes = Counter(shape for graded in grading.rows for shape in graded.row.shapes.values())
-    counts = {name: shapes[code] for code, name in enumerate(FRACTURE_TYPES) if code}  # type: ignore[index]
-    ranked = sorted(counts, key=lambda name: -counts[name])
+    counts = types_by_number(graded.row for graded in grading.rows)
     for claim in entry.prose:
-        if claim.figure == "commonest_shape" and claim.says != ranked[0]:
-            found = ", ".join(f"{counts[name]} {name}" for name in ranked)
-            yield f"{claim.text}, and the workbook has {found}"
+        if claim.figure == "commonest_shape" and claim.says != next(iter(counts)):
+            yield f"{claim.text}, and {of_types(counts)}"

@@ -15,8 +15,8 @@ column                           values
 ``t_score``                      lower DXA T-score of spine and hip
 ================================ =================================================================
 
-``patients.csv`` in a release fills age, sex, density and T-score of its tables. Of the table that is
-compared with published figures, sex and contrast count; other columns are neither read nor kept.
+``patients.csv`` in a release fills age, sex, density and T-score of its tables. For
+`report --patients`, only sex and contrast are read; other columns are not kept.
 """
 
 from __future__ import annotations

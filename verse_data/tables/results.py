@@ -12,15 +12,14 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import replace
+from typing import Final
 
 from verse_data.records.catalog import CatalogEntry
-from verse_data.records.tables import FRACTURE_TYPES, GradingRow, PatientRow
-from verse_data.tables.figures import as_printed
+from verse_data.records.tables import GradingRow, PatientRow
+from verse_data.tables import figures
+from verse_data.tables.figures import Figure
 from verse_data.tables.grading import Grading
-
-Verdict = Literal["agrees", "differs", "needs", "found"]
 
 _GROUPS: Final = {
     "patients": "patients",
@@ -36,26 +35,11 @@ _MEASURES: Final = {
     "bmd_mean": "BMD in mg/cm3, mean",
     "bmd_sd": "BMD in mg/cm3, SD",
 }
-_FIELDS: Final = {"age": "age_years", "bmd": "bmd_mg_cm3"}
 _PAIRS: Final = (("training", "validation"), ("training", "test"))
 _SMALLEST_P: Final = 0.001
-_NEEDS_WORKBOOK: Final = "the grading workbook: --workbook FILE"
 
 _Person = Sequence[GradingRow]
 """The rows of one patient, or one row, where series are counted."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """One number of the text, and the number that was computed."""
-
-    result: str
-    title: str
-    expected: str | None  # as printed; None where nothing was published
-    found: str | None  # None where it cannot be computed
-    verdict: Verdict
-    needs: str = ""  # what is missing, for the verdict `needs`
-    note: str = ""  # why it differs, where that is known
 
 
 def compute(
@@ -64,29 +48,23 @@ def compute(
     *,
     grading: Grading | None,
     patients: Iterable[PatientRow] = (),
-) -> tuple[Result, ...]:
+) -> tuple[Figure, ...]:
     """Return every number that can be told of a workbook, beside the `published` ones."""
     rows = [graded.row for graded in grading.rows] if grading else []
-    by_person: dict[str, list[GradingRow]] = {}
-    for row in rows:
-        by_person.setdefault(row.subject_id, []).append(row)
-    persons = list(by_person.values())
+    persons = figures.by_patient(rows)
     sexes = {known.subject_id: known.sex for known in patients}
-    unknown = sum(sexes.get(subject) is None for subject in by_person)
+    unknown = sum(sexes.get(own[0].subject_id) is None for own in persons)
     sex_needs = f"sex of {unknown} patients: --patients FILE" if unknown else ""
+    needs = "" if grading else figures.NEEDS_WORKBOOK
     results = []
     for group in _GROUPS:
-        needs = sex_needs if group in {"women", "men"} else ""
-        results += _of_group(group, persons, sexes, published, needs or _missing(grading))
-    results += _means(persons, published, _missing(grading))
-    results += _proportions(persons, sexes, published, _missing(grading), sex_needs)
-    results.append(_commonest(rows, entry, _missing(grading)))
-    # What nobody published is told where it can be, and not asked for.
+        lacks = sex_needs if group in {"women", "men"} else ""
+        results += _of_group(group, persons, sexes, published, lacks or needs)
+    results += _means(persons, published, needs)
+    results += _proportions(persons, sexes, published, needs, sex_needs)
+    results.append(_commonest(rows, entry, needs))
+    # Unpublished numbers appear only where they can be computed.
     return tuple(one for one in results if one.expected is not None or one.found is not None)
-
-
-def _missing(grading: Grading | None) -> str:
-    return "" if grading else _NEEDS_WORKBOOK
 
 
 def is_fractured(rows: _Person) -> bool:
@@ -110,49 +88,28 @@ def _of_group(
     sexes: Mapping[str, str | None],
     published: Mapping[str, str],
     needs: str,
-) -> list[Result]:
+) -> list[Figure]:
     """Return number, ages and densities of the patients of a group."""
     belongs = _member(group, sexes)
-    of_patients = _measures([rows[0] for rows in persons if belongs(rows)])
-    of_series = _measures([row for rows in persons for row in rows if belongs([row])])
+    first = [rows[0] for rows in persons if belongs(rows)]
+    series = [row for rows in persons for row in rows if belongs([row])]
+    of_patients, of_series = ({"n": len(x), **figures.measures(x)} for x in (first, series))
     results = []
     for measure, words in _MEASURES.items():
         key, title = f"{group}_{measure}", ": ".join(filter(None, (_GROUPS[group], words)))
         expected, value = published.get(key), of_patients[measure]
         like = expected or ("0" if measure == "n" else "0.0")
-        found = None if value is None else as_printed(value, like)
-        made = _judged(key, title, expected, found, needs)
+        found = None if value is None else figures.as_printed(value, like)
+        made = figures.judge(key, title, expected, found, needs)
         other = of_series[measure]
-        by_series = other is not None and as_printed(other, like) == expected
+        by_series = other is not None and figures.as_printed(other, like) == expected
         if made.verdict == "differs" and by_series:
             whom = _GROUPS[group]
-            series = f"the {of_series['n']} series{whom.removeprefix('patients')}"
-            note = f"what was published is that of {series}, not of the {of_patients['n']} {whom}"
-            made = Result(key, title, expected, found, "differs", note=note)
+            those = f"the {len(series)} series{whom.removeprefix('patients')}"
+            note = f"what was published is that of {those}, not of the {len(first)} {whom}"
+            made = replace(made, note=note)
         results.append(made)
     return results
-
-
-def _measures(rows: Sequence[GradingRow]) -> dict[str, float | None]:
-    """Return number, and mean and standard deviation (of a sample) of age and density."""
-    found: dict[str, float | None] = {"n": len(rows)}
-    for name, field in _FIELDS.items():
-        values = [getattr(row, field) for row in rows]
-        found[f"{name}_mean"] = statistics.fmean(values) if values else None
-        found[f"{name}_sd"] = statistics.stdev(values) if len(values) > 1 else None
-    return found
-
-
-def _judged(
-    key: str, title: str, expected: str | None, found: str | None, needs: str, *, same: bool = False
-) -> Result:
-    """Return a result with its verdict; `same` where the words differ and the claim holds."""
-    if needs or found is None:
-        return Result(key, title, expected, None, "needs", needs or "more patients in this group")
-    if expected is None:
-        return Result(key, title, None, found, "found")
-    agrees = same or found == expected
-    return Result(key, title, expected, found, "agrees" if agrees else "differs")
 
 
 # --- tests ----------------------------------------------------------------------------------------
@@ -160,7 +117,7 @@ def _judged(
 
 def _means(
     persons: Sequence[_Person], published: Mapping[str, str], needs: str
-) -> Iterable[Result]:
+) -> Iterable[Figure]:
     """Yield the t tests of age and density: between splits, and with or without a fracture."""
     first = [rows[0] for rows in persons]
     pairs = {
@@ -169,9 +126,9 @@ def _means(
     }
     sides = [[p[0] for p in persons if is_fractured(p) == side] for side in (True, False)]
     pairs["fracture"] = "with against without a fracture", sides
-    for name, field in _FIELDS.items():
+    for name, field in figures.MEASURED.items():
         for key, (words, groups) in pairs.items():
-            value = _t_test(*([getattr(row, field) for row in group] for group in groups))
+            value = _t_test(*(figures.values_of(group, field) for group in groups))
             title = f"P of {'age' if name == 'age' else 'BMD'}, {words} (t test)"
             yield _of_p(f"{name}_{key}", title, published, value, needs)
 
@@ -182,7 +139,7 @@ def _proportions(
     published: Mapping[str, str],
     needs: str,
     sex_needs: str,
-) -> Iterable[Result]:
+) -> Iterable[Figure]:
     """Yield the chi-squared tests between splits: fractured vertebrae of the graded ones, and sex."""
     for a, b in _PAIRS:
         vertebrae, people = [], []
@@ -202,14 +159,14 @@ def _proportions(
 
 def _of_p(
     key: str, title: str, published: Mapping[str, str], value: float | None, needs: str
-) -> Result:
-    """Return a P value; what is published is a bound that it lies above."""
+) -> Figure:
+    """Return a P value; the published value is a lower bound, '> 0.05'."""
     found = None
     if value is not None:
-        found = f"< {_SMALLEST_P}" if value < _SMALLEST_P else as_printed(value, "0.000")
+        found = f"< {_SMALLEST_P}" if value < _SMALLEST_P else figures.as_printed(value, "0.000")
     expected = published.get(key)
     above = None not in {expected, value} and value > float(str(expected).removeprefix("> "))  # type: ignore[operator]
-    return _judged(key, title, expected, found, needs, same=above)
+    return figures.judge(key, title, expected, found, needs, same=above)
 
 
 def _t_test(a: Sequence[float], b: Sequence[float]) -> float | None:
@@ -232,15 +189,13 @@ def _chi_squared(table: list[list[int]]) -> float | None:
     return float(stats.chi2_contingency(table, correction=False).pvalue)
 
 
-def _commonest(rows: Iterable[GradingRow], entry: CatalogEntry | None, needs: str) -> Result:
+def _commonest(rows: Iterable[GradingRow], entry: CatalogEntry | None, needs: str) -> Figure:
     """Return the commonest type of fracture, beside the one that the prose names."""
-    shapes = Counter(shape for row in rows for shape in row.shapes.values())
-    counts = {name: shapes[code] for code, name in enumerate(FRACTURE_TYPES) if code}  # type: ignore[index]
-    ranked = sorted(counts, key=lambda name: -counts[name])
+    counts = figures.types_by_number(rows)
+    first = next(iter(counts))
     claims = [c.says for c in entry.prose if c.figure == "commonest_shape"] if entry else []
     expected = claims[0] if claims else None
-    found = ranked[0] if counts[ranked[0]] else None
-    made = _judged("commonest_shape", "commonest type of fracture", expected, found, needs)
-    note = "the workbook has " + ", ".join(f"{counts[name]} {name}" for name in ranked)
-    keeps = made.verdict in {"differs", "found"}
-    return Result(**{**vars(made), "note": note if keeps else ""})
+    found = first if counts[first] else None
+    made = figures.judge("commonest_shape", "commonest type of fracture", expected, found, needs)
+    note = figures.of_types(counts) if made.verdict in {"differs", "found"} else ""
+    return replace(made, note=note)

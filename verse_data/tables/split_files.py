@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +34,8 @@ _COUNT: Final = re.compile(r"[1-9] of [1-9]")
 _TABLES: Final = frozenset({".csv", ".tsv"})
 
 Sides = dict[str, list[object]]
+_Row = tuple[str, str, list[object]]
+"""Fold (if it has one), side, and entries."""
 
 
 def read_splits(specs: Sequence[str]) -> dict[str, Sides]:
@@ -95,20 +97,19 @@ def _sides(value: Mapping[str, Any], path: str) -> Sides:
 
     Cross-validation trains on all folds but one, so any two folds are two sides.
     """
-    sides: Sides = {}
+    rows: list[_Row] = []
     for side, items in value.items():
         if items == []:
-            sides.setdefault(side, [])
+            rows.append(("", side, []))
         for item in items if isinstance(items, list) else ():
             if isinstance(item, dict) and "_target_" in item:
                 continue  # a transform, which MONAI's datalists may list beside the scans
-            name, fold = side, item.get("fold") if isinstance(item, dict) else None
+            fold = item.get("fold") if isinstance(item, dict) else None
             if isinstance(fold, bool | list | dict):
                 raise ValidationFailed(f"{path}: the fold {fold!r} is neither a number nor a name.")
-            if fold is not None:
-                number = f"{fold:g}" if isinstance(fold, float) else fold
-                name = f"{side} fold {number}".strip()
-            sides.setdefault(name or "no fold", []).extend(_entries(item))
+            number = f"{fold:g}" if isinstance(fold, float) else "" if fold is None else str(fold)
+            rows.append((number, side, _entries(item)))
+    sides = _by_side(rows, "no fold")
     if len(sides) < 2:
         found = ", ".join(map(repr, sides if "" in value else value)) or "nothing"
         raise ValidationFailed(f"{path}: fewer than two lists of entries; it holds {found}.")
@@ -147,34 +148,29 @@ def _read_table(path: str) -> dict[str, Sides]:
         )
     blank = [""] * len(rows)
     numbers = [re.sub(r"\.0+$", "", fold) for fold in folds or blank]
-    table = list(zip(sides or blank, numbers, entries, strict=True))
+    whole = zip(numbers, sides or blank, entries, strict=True)
+    table: list[_Row] = [(fold, side, [entry]) for fold, side, entry in whole]
     by_fold = {
-        f"fold {number}": _grouped((side, entry) for side, fold, entry in table if fold == number)
+        f"fold {number}": [("", side, entry) for fold, side, entry in table if fold == number]
         for number in sorted({*numbers} - {""})
     }
-    contents = {
-        frozenset(entry for own in split.values() for entry in own) for split in by_fold.values()
-    }
-    if len(contents) == 1 and all(len(split) > 1 for split in by_fold.values()):
+    contents = {frozenset(entry for *_, (entry,) in part) for part in by_fold.values()}
+    if len(contents) == 1 and all(len({row[1] for row in part}) > 1 for part in by_fold.values()):
         # Rows without a fold, such as those of a test set, are held out of all of them.
-        rest = [(side, entry) for side, fold, entry in table if not fold]
-        return {name: _grouped([*_pairs(split), *rest]) for name, split in by_fold.items()}
-    found = _grouped(
-        (f"{side} fold {fold}" if fold else side, entry) for side, fold, entry in table
-    )
+        rest = [row for row in table if not row[0]]
+        return {name: _by_side([*part, *rest], "no side") for name, part in by_fold.items()}
+    found = _by_side(table, "no side")
     if len(found) < 2:
         raise ValidationFailed(f"{path}: all rows are on one side: {', '.join(found) or 'none'}.")
     return {"": dict(sorted(found.items()))}
 
 
-def _pairs(split: Sides) -> Iterator[tuple[str, object]]:
-    return ((side, entry) for side, entries in split.items() for entry in entries)
-
-
-def _grouped(pairs: Iterable[tuple[str, object]]) -> Sides:
+def _by_side(rows: Iterable[_Row], blank: str) -> Sides:
+    """Return the entries of each side; those of a fold are a side for that fold."""
     sides: Sides = {}
-    for side, entry in pairs:
-        sides.setdefault(side.strip() or "no side", []).append(entry)
+    for fold, side, entries in rows:
+        name = f"{side} fold {fold}".strip() if fold else side
+        sides.setdefault(name or blank, []).extend(entries)
     return sides
 
 

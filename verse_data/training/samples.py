@@ -46,7 +46,7 @@ from verse_data.spine.geometry import Affine, Box, apply_affine, voxel_sizes
 from verse_data.spine.levels import LEVELS
 
 if TYPE_CHECKING:
-    from verse_data.views.contact_sheet import Shown
+    from verse_data.views.contact_sheet import SampleView
 
 Sample = dict[str, Any]
 
@@ -117,9 +117,9 @@ def centroid_voxels(sample: Mapping[str, Any]) -> dict[str, tuple[float, float, 
     }
 
 
-def shown(sample: Any, index: int) -> Shown:
+def shown(sample: Any, index: int) -> SampleView:
     """Return what is drawn of a sample: arrays of its first channel, and its names."""
-    from verse_data.views.contact_sheet import Shown
+    from verse_data.views.contact_sheet import SampleView
 
     keys = sample if isinstance(sample, Mapping) else {}
     image = torch.as_tensor(keys.get("image", 0)).detach().cpu().numpy()
@@ -139,7 +139,7 @@ def shown(sample: Any, index: int) -> Shown:
     inside = [np.array(p) for p in points if np.all(np.array(p) >= -0.5) and np.all(p <= end)]
     facts = [str(keys[name]) for name in ("level", "scan_id") if name in keys]
     grade = int(keys.get("grade", -1))
-    return Shown(
+    return SampleView(
         image=image[0],
         label=label,
         affine=np.asarray(keys["affine"], dtype=np.float64),

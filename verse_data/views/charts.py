@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 
 from verse_data.records.tables import FRACTURE_TYPES, GradingRow
 from verse_data.spine.levels import GRADED_LEVELS, LEVELS
+from verse_data.tables.figures import MEASURED, by_patient
 from verse_data.tables.grading import Grading
 from verse_data.tables.results import is_fractured
 
@@ -38,8 +39,8 @@ class Chart:
 
     figure: str  # such as "E2"
     title: str
-    across: str  # what the categories are
-    up: str  # what is counted
+    x_label: str  # what the categories are
+    y_label: str  # what is counted
     categories: tuple[str, ...]
     stacks: Mapping[str, tuple[int, ...]]  # counts of each kind, by category
     caption: str = ""
@@ -56,10 +57,7 @@ def charts(grading: Grading | None, vertebrae: pd.DataFrame | None) -> tuple[Cha
     rows = [graded.row for graded in grading.rows] if grading else []
     made = [_levels(rows, vertebrae)]
     if rows:
-        persons: dict[str, list[GradingRow]] = {}
-        for row in rows:
-            persons.setdefault(row.subject_id, []).append(row)
-        made += [_fractures(rows), _types(rows), *_ages_and_densities(persons.values())]
+        made += [_fractures(rows), _types(rows), *_ages_and_densities(by_patient(rows))]
     return tuple(chart for chart in made if any(chart.totals))
 
 
@@ -81,76 +79,63 @@ def _levels(rows: Sequence[GradingRow], vertebrae: pd.DataFrame | None) -> Chart
     stacks = {"vertebrae": tuple(counts[level] for level in there_are)}
     caption = f"{counts.total():,} {caption}. A vertebra counts once in each series that shows it."
     figures = ("cervical", "thoracic", "lumbar", "vertebrae") if known is LEVELS else ()
-    return Chart(
-        "E1", "Vertebrae by level", "level", "vertebrae", there_are, stacks, caption, figures
-    )
+    words = ("E1", "Vertebrae by level", "level", "vertebrae")
+    return Chart(*words, there_are, stacks, caption, figures)
 
 
 def _fractures(rows: Iterable[GradingRow]) -> Chart:
     """Return the fractures by level and grade."""
-    counts = Counter((level, grade) for row in rows for level, grade in row.grades.items())
-    stacks = {
-        f"grade {grade}": tuple(counts[level, grade] for level in GRADED_LEVELS)
-        for grade in _GRADES
-    }
-    total = sum(map(sum, stacks.values()))
-    return Chart(
-        "E2",
-        "Fractures by level and grade",
-        "level",
-        "fractures",
-        GRADED_LEVELS,
-        stacks,
-        f"{total:,} fractured vertebrae.",
-        ("fractures",),
-    )
+    fractures = ((level, grade) for row in rows for level, grade in row.grades.items())
+    made = _by_grade("E2", "level", {level: level for level in GRADED_LEVELS}, fractures)
+    caption = f"{sum(made.totals):,} fractured vertebrae."
+    return replace(made, caption=caption, rows=("fractures",))
 
 
 def _types(rows: Iterable[GradingRow]) -> Chart:
     """Return the fractures by type and grade."""
-    counts = Counter[tuple[object, object]](
-        (row.shapes.get(level), grade) for row in rows for level, grade in row.grades.items()
-    )
-    codes = [code for code in range(len(FRACTURE_TYPES)) if code]
-    stacks = {f"grade {grade}": tuple(counts[code, grade] for code in codes) for grade in _GRADES}
-    names = tuple(str(FRACTURE_TYPES[code]) for code in codes)
-    by_type = (sum(column) for column in zip(*stacks.values(), strict=True))
-    caption = ", ".join(f"{n:,} {name}" for n, name in zip(by_type, names, strict=True))
-    return Chart(
-        "E3",
-        "Fractures by type and grade",
-        "type",
-        "fractures",
-        names,
-        stacks,
-        f"{caption}.",
-        tuple(f"grade_{grade}" for grade in _GRADES),
-    )
+    fractures = ((r.shapes.get(level), grade) for r in rows for level, grade in r.grades.items())
+    made = _by_grade("E3", "type", {k: v for k, v in enumerate(FRACTURE_TYPES) if k}, fractures)
+    named = zip(made.totals, made.categories, strict=True)
+    caption = f"{', '.join(f'{number:,} {name}' for number, name in named)}."
+    return replace(made, caption=caption, rows=tuple(f"grade_{grade}" for grade in _GRADES))
+
+
+def _by_grade(
+    figure: str, what: str, names: Mapping[Any, str], fractures: Iterable[tuple[Any, Any]]
+) -> Chart:
+    """Count (key of `names`, grade) pairs: a bar for each name, with a stack for each grade."""
+    counts = Counter(fractures)
+    stacks = {f"grade {grade}": tuple(counts[key, grade] for key in names) for grade in _GRADES}
+    title = f"Fractures by {what} and grade"
+    return Chart(figure, title, what, "fractures", tuple(names.values()), stacks)
 
 
 def _ages_and_densities(persons: Iterable[Sequence[GradingRow]]) -> Iterable[Chart]:
     """Yield the patients by age and by density, with and without a fracture."""
     people = [(rows[0], is_fractured(rows)) for rows in persons]
-    ages = [(row.age_years, side) for row, side in people if row.age_years is not None]
-    if ages:
-        found = _histogram("E4 a", "Patients by age", "age in years", ages, _DECADE)
-        most = max(found.totals)
-        first = found.categories[found.totals.index(most)]
-        caption = f"Largest group: {first} years, {most:,} of {len(ages):,} patients."
-        yield Chart(**{**vars(found), "caption": caption, "rows": ("age_mean", "age_sd")})
-    densities = [(row.bmd_mg_cm3, side) for row, side in people if row.bmd_mg_cm3 is not None]
-    if densities:
-        found = _histogram(
-            "E4 b", "Patients by bone mineral density", "BMD in mg/cm\u00b3", densities, _BMD_STEP
-        )
-        low = sum(value < OSTEOPOROSIS_MG_CM3 for value, _ in densities)
-        limit = f"{OSTEOPOROSIS_MG_CM3} mg/cm\u00b3"
-        caption = f"{low:,} of {len(densities):,} patients are below {limit}."
-        yield Chart(**{**vars(found), "caption": caption, "rows": ("bmd_mean", "bmd_sd")})
+    for figure, name, x_label, step in (
+        ("E4 a", "age", "age in years", _DECADE),
+        ("E4 b", "bmd", "BMD in mg/cm\u00b3", _BMD_STEP),
+    ):
+        known = ((getattr(row, MEASURED[name]), side) for row, side in people)
+        values = [(value, side) for value, side in known if value is not None]
+        if not values:
+            continue
+        title = f"Patients by {'age' if name == 'age' else 'bone mineral density'}"
+        made = _histogram(figure, title, x_label, values, step)
+        if name == "age":
+            most = max(made.totals)
+            first = made.categories[made.totals.index(most)]
+            caption = f"Largest group: {first} years, {most:,} of {len(values):,} patients."
+        else:
+            low = sum(value < OSTEOPOROSIS_MG_CM3 for value, _ in values)
+            limit = f"{OSTEOPOROSIS_MG_CM3} mg/cm\u00b3"
+            caption = f"{low:,} of {len(values):,} patients are below {limit}."
+        yield replace(made, caption=caption, rows=(f"{name}_mean", f"{name}_sd"))
 
 
 def _histogram(
-    figure: str, title: str, across: str, values: Sequence[tuple[float, bool]], step: int
+    figure: str, title: str, x_label: str, values: Sequence[tuple[float, bool]], step: int
 ) -> Chart:
     """Return how many patients lie in each interval of a width, with and without a fracture."""
     counts = Counter((int(value // step), fractured) for value, fractured in values)
@@ -160,7 +145,7 @@ def _histogram(
         name: tuple(counts[place, side] for place in places)
         for name, side in zip(_FRACTURED, (True, False), strict=True)
     }
-    return Chart(figure, title, across, "patients", names, stacks)
+    return Chart(figure, title, x_label, "patients", names, stacks)
 
 
 # --- drawing --------------------------------------------------------------------------------------
@@ -178,8 +163,8 @@ def svg(chart: Chart) -> str:
         f'aria-label="{escape(f"{chart.title}: {said}")}">'
     )
     middle = _TOP + (_HEIGHT - _TOP - _BOTTOM) / 2
-    up = f'<g transform="translate(12 {middle}) rotate(-90)">{_text(0, 0, chart.up)}</g>'
-    across = _text(_LEFT + (_WIDTH - _LEFT - _RIGHT) / 2, _HEIGHT - 6, chart.across)
+    up = f'<g transform="translate(12 {middle}) rotate(-90)">{_text(0, 0, chart.y_label)}</g>'
+    across = _text(_LEFT + (_WIDTH - _LEFT - _RIGHT) / 2, _HEIGHT - 6, chart.x_label)
     drawn = (*_grid(top, step, scale), *_bars(chart, slot, scale), *_legend(chart))
     return "".join([head, *drawn, across, up, "</svg>"])
 

@@ -22,18 +22,20 @@ from verse_data.views.drawing import (
     AMBER,
     FAINT,
     INK,
+    MARGIN,
     PAPER,
     PHANTOM_NOTE,
     WINDOW,
     WINDOW_HU,
     Colour,
+    draw_caption,
     draw_slice,
+    draw_text,
     fitted,
     level_colour,
     mark_colour,
     mark_edges,
     wrapped,
-    write,
 )
 from verse_data.views.slices import Places, middle_planes, places, through_level
 from verse_data.volumes.reader import ScanReader
@@ -43,7 +45,6 @@ MOST: Final = 1000
 _EXTENT_MM: Final = 80.0
 _SIDE: Final = 200  # pixels of a crop
 _GAP: Final = 10
-_MARGIN: Final = 20
 _LINE: Final = 19
 _MIN_WIDTH: Final = 640  # for the caption
 _NORMALISED: Final = 20.0
@@ -121,14 +122,14 @@ def _crop(reader: ScanReader | None, found: Places, row: Vertebra) -> Image.Imag
     part = through_level(reader, found.points[label], _EXTENT_MM)
     picture = draw_slice(part, _SIDE / _EXTENT_MM, overlay=[label]).resize((_SIDE, _SIDE))
     if label not in found.marked:
-        write(ImageDraw.Draw(picture), (6, 4), "no centroid", 12, fill=AMBER)
+        draw_text(ImageDraw.Draw(picture), (6, 4), "no centroid", 12, fill=AMBER)
     return picture
 
 
 def _blank(why: str) -> Image.Image:
     """Return a tile that says why there is no picture."""
     picture = Image.new("RGB", (_SIDE, _SIDE), (24, 24, 24))
-    write(ImageDraw.Draw(picture), (_SIDE / 2, _SIDE / 2), why, 14, fill=AMBER, anchor="mm")
+    draw_text(ImageDraw.Draw(picture), (_SIDE / 2, _SIDE / 2), why, 14, fill=AMBER, anchor="mm")
     return picture
 
 
@@ -139,7 +140,7 @@ def _lines(row: Vertebra) -> list[Line]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class SampleView:
     """One sample of a dataset: image and label (X, Y, Z), voxel index to cut at, and its lines."""
 
     image: npt.NDArray[Any]
@@ -149,7 +150,7 @@ class Shown:
     lines: Sequence[str]
 
 
-def draw_samples(samples: Sequence[Shown], title: str, *, is_phantom: bool) -> Image.Image:
+def draw_samples(samples: Sequence[SampleView], title: str, *, is_phantom: bool) -> Image.Image:
     """Draw samples in three planes each, in the bone window where their values can be HU."""
     are_hu = all(np.abs(one.image).max(initial=0) > _NORMALISED for one in samples)
     tiles = [_planes(one, are_hu=are_hu) for one in samples]
@@ -158,7 +159,7 @@ def draw_samples(samples: Sequence[Shown], title: str, *, is_phantom: bool) -> I
     return arrange(tiles, title, facts, [PHANTOM_NOTE] if is_phantom else [])
 
 
-def _planes(sample: Shown, *, are_hu: bool) -> Tile:
+def _planes(sample: SampleView, *, are_hu: bool) -> Tile:
     """Draw one sample: its three planes side by side, at one scale."""
     parts = middle_planes(sample.image, sample.label, sample.affine, sample.at)
     scale = _SIDE / max(extent for part in parts for extent in part.size_mm)
@@ -187,19 +188,17 @@ def arrange(
     columns = min(len(tiles), max(1, round(math.sqrt(1.5 * len(tiles) * step_y / step_x))))
     rows = math.ceil(len(tiles) / columns)
     columns = math.ceil(len(tiles) / rows)  # no row that is nearly empty
-    width = max(2 * _MARGIN - _GAP + columns * step_x, _MIN_WIDTH)
-    lines = wrapped(facts, 14, width - 2 * _MARGIN)
-    warnings = wrapped(notes, 14, width - 2 * _MARGIN)
-    top = _MARGIN + 34 + _LINE * (len(lines) + len(warnings)) + _GAP
-    canvas = Image.new("RGB", (width, top + rows * step_y + _MARGIN - _GAP), PAPER)
+    width = max(2 * MARGIN - _GAP + columns * step_x, _MIN_WIDTH)
+    lines = wrapped(facts, 14, width - 2 * MARGIN)
+    warnings = wrapped(notes, 14, width - 2 * MARGIN)
+    top = MARGIN + 34 + _LINE * (len(lines) + len(warnings)) + _GAP
+    canvas = Image.new("RGB", (width, top + rows * step_y + MARGIN - _GAP), PAPER)
     pen = ImageDraw.Draw(canvas)
-    write(pen, (_MARGIN, _MARGIN - 4), fitted(title, 20, width - 2 * _MARGIN), 20)
-    for number, text in enumerate(lines + warnings):
-        fill = FAINT if number < len(lines) else AMBER
-        write(pen, (_MARGIN, _MARGIN + 28 + _LINE * number), text, 14, fill=fill)
+    draw_text(pen, (MARGIN, MARGIN - 4), fitted(title, 20, width - 2 * MARGIN), 20)
+    draw_caption(pen, MARGIN + 28, lines, warnings, size=14, step=_LINE)
     for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
-        left, upper = _MARGIN + column * step_x, top + row * step_y
+        left, upper = MARGIN + column * step_x, top + row * step_y
         canvas.paste(tile.picture, (left, upper))
         _write_lines(pen, tile.lines, left, upper + tile.picture.height + 6, wide)
     return canvas
@@ -213,6 +212,6 @@ def _write_lines(
         x = float(left)
         for word, colour in line.words:
             text = fitted(word, line.size, left + width - x)
-            write(pen, (x, top), text, line.size, fill=colour)
+            draw_text(pen, (x, top), text, line.size, fill=colour)
             x += pen.textlength(text, font_size=line.size) + line.size / 2
         top += line.size + 5

@@ -24,6 +24,7 @@ INK: Final[Colour] = (232, 232, 232)
 FAINT: Final[Colour] = (160, 160, 160)
 AMBER: Final[Colour] = (255, 184, 77)
 PAPER: Final[Colour] = (0, 0, 0)
+MARGIN: Final = 20
 PHANTOM_NOTE: Final = "phantom, not a patient"
 _OPACITY: Final = 0.42
 _GOLDEN_TURN: Final = 0.381966  # gives neighbours on the spine distant hues
@@ -80,11 +81,20 @@ def write_picture(picture: Image.Image, path: Path) -> None:
     write_file(path, stream.getvalue())
 
 
-def write(
+def draw_text(
     pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: int, **style: Any
 ) -> None:
     """Write one line of text; `style` as in Pillow."""
     pen.text(place, text, font=ImageFont.load_default(size), **{"fill": INK, **style})
+
+
+def draw_caption(
+    pen: ImageDraw.ImageDraw, top: int, facts: list[str], notes: list[str], *, size: int, step: int
+) -> None:
+    """Write facts, and below them warnings in amber, `step` pixels apart."""
+    for number, text in enumerate(facts + notes):
+        fill = FAINT if number < len(facts) else AMBER
+        draw_text(pen, (MARGIN, top + step * number), text, size, fill=fill)
 
 
 def wrapped(texts: Iterable[str], size: int, width: float) -> list[str]:
@@ -166,4 +176,4 @@ def mark_edges(canvas: Image.Image, part: Slice, size: int = 16) -> None:
         (top, (wide / 2, gap), "ma"),
         (bottom, (wide / 2, high - gap), "md"),
     ):
-        write(pen, place, text, size, anchor=anchor, stroke_width=2, stroke_fill=PAPER)
+        draw_text(pen, place, text, size, anchor=anchor, stroke_width=2, stroke_fill=PAPER)

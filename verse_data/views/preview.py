@@ -19,19 +19,19 @@ from verse_data.progress import Progress, silent
 from verse_data.spine.geometry import voxel_sizes
 from verse_data.spine.levels import LEVEL_OF_LABEL
 from verse_data.views.drawing import (
-    AMBER,
-    FAINT,
     INK,
+    MARGIN,
     PAPER,
     PHANTOM_NOTE,
     WINDOW,
+    draw_caption,
     draw_slice,
+    draw_text,
     fitted,
     label_colour,
     mark_colour,
     mark_edges,
     wrapped,
-    write,
     write_picture,
 )
 from verse_data.views.slices import Places, Slice, along_spine, places
@@ -42,7 +42,6 @@ _MAX_HEIGHT: Final = 860
 _MAX_WIDTH: Final = 1500  # of all panels
 _MAX_SCALE: Final = 8.0  # pixels a millimetre, for scans of a few voxels
 _MIN_WIDTH: Final = 600  # of the picture, for its caption
-_MARGIN: Final = 20
 _GAP: Final = 12
 _NAMES: Final = 78  # the column of names and marks beside a panel
 _LINE: Final = 22
@@ -63,6 +62,7 @@ class Subject:
     version: str
     marks: Mapping[str, str] | None = None
     fill: bool = False
+    is_phantom: bool = False
 
     def mark(self, label: int) -> str:
         """Return what is written beside a level."""
@@ -84,7 +84,7 @@ def draw_preview(subject: Subject) -> Image.Image:
     sagittal, coronal = along_spine(reader, found)
     overlaid = bool(found.points)
     parts = [(sagittal, False), *([(sagittal, True)] if overlaid else []), (coronal, overlaid)]
-    gaps = sum(_NAMES if named else _GAP for _, named in parts) + 2 * _MARGIN
+    gaps = sum(_NAMES if named else _GAP for _, named in parts) + 2 * MARGIN
     wide = sum(part.size_mm[0] for part, _ in parts)
     scale = min(_MAX_HEIGHT / sagittal.size_mm[1], _MAX_WIDTH / wide, _MAX_SCALE)
     drawn = [
@@ -93,25 +93,23 @@ def draw_preview(subject: Subject) -> Image.Image:
     ]
     width = max(sum(one.width for one in drawn) + gaps, _MIN_WIDTH)
     texts = _caption(subject, reader, found)
-    lines = wrapped(texts[0], 15, width - 2 * _MARGIN)
-    notes = wrapped(texts[1], 15, width - 2 * _MARGIN)
-    below = _MARGIN + drawn[0].height
+    lines = wrapped(texts[0], 15, width - 2 * MARGIN)
+    notes = wrapped(texts[1], 15, width - 2 * MARGIN)
+    below = MARGIN + drawn[0].height
     canvas = Image.new("RGB", (width, below + 62 + _LINE * (len(lines) + len(notes))), PAPER)
     pen = ImageDraw.Draw(canvas)
-    left = _MARGIN
+    left = MARGIN
     for (part, named), one in zip(parts, drawn, strict=True):
-        left += _NAMES if named else _GAP * (left > _MARGIN)
+        left += _NAMES if named else _GAP * (left > MARGIN)
         if named:
             _write_names(pen, part, scale, subject, right=left - 10)
         mark_edges(one, part)
-        canvas.paste(one, (left, _MARGIN))
+        canvas.paste(one, (left, MARGIN))
         left += one.width
-    _scale_bar(pen, scale, right=width - _MARGIN, bottom=below + 24)
+    _scale_bar(pen, scale, right=width - MARGIN, bottom=below + 24)
     title = f"{reader.scan_id}  ·  {subject.release} {subject.version}"
-    write(pen, (_MARGIN, below + 12), fitted(title, 20, width - 150 - 50 * min(scale, 5.0)), 20)
-    for number, text in enumerate(lines + notes):
-        style = {"fill": FAINT if number < len(lines) else AMBER}
-        write(pen, (_MARGIN, below + 44 + _LINE * number), text, 15, **style)
+    draw_text(pen, (MARGIN, below + 12), fitted(title, 20, width - 150 - 50 * min(scale, 5.0)), 20)
+    draw_caption(pen, below + 44, lines, notes, size=15, step=_LINE)
     return canvas
 
 
@@ -122,7 +120,7 @@ def _caption(subject: Subject, reader: ScanReader, found: Places) -> tuple[list[
     facts = [WINDOW, f"voxels {sizes} mm (R-L, A-P, S-I)", cut]
     if subject.marks is not None and found.points:
         facts.append("beside a level: Genant grade, x foreign material, ? not assessed")
-    notes = [PHANTOM_NOTE] if subject.release == "phantom" else []
+    notes = [PHANTOM_NOTE] if subject.is_phantom else []
     if not reader.has_label:
         notes.append("no mask")
     elif not reader.labels:
@@ -145,11 +143,11 @@ def _write_names(
     points = part.points or {}
     for label, (_, row) in sorted(points.items(), key=lambda item: item[1][1]):
         inside = min(max(row + 0.5, 0.0), len(part.grey))  # a wrong centroid may lie outside
-        y = max(_MARGIN + inside * part.pixel_mm[1] * scale, y + 20)
+        y = max(MARGIN + inside * part.pixel_mm[1] * scale, y + 20)
         name = LEVEL_OF_LABEL.get(label, str(label))
-        write(pen, (right - 22, y), name, 19, fill=label_colour(label), anchor="rm")
+        draw_text(pen, (right - 22, y), name, 19, fill=label_colour(label), anchor="rm")
         mark = subject.mark(label)
-        write(pen, (right, y), mark, 19, fill=mark_colour(mark), anchor="rm")
+        draw_text(pen, (right, y), mark, 19, fill=mark_colour(mark), anchor="rm")
 
 
 def _scale_bar(pen: ImageDraw.ImageDraw, scale: float, *, right: int, bottom: int) -> None:
@@ -158,7 +156,7 @@ def _scale_bar(pen: ImageDraw.ImageDraw, scale: float, *, right: int, bottom: in
     pen.line((left, bottom, right, bottom), fill=INK, width=3)
     for x in (left, right):
         pen.line((x, bottom - 5, x, bottom + 5), fill=INK, width=2)
-    write(pen, (left - 10, bottom), f"{length} mm", 15, anchor="rm")
+    draw_text(pen, (left - 10, bottom), f"{length} mm", 15, anchor="rm")
 
 
 def _write_one(task: tuple[Subject, Path]) -> VerseDataError | None:

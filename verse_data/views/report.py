@@ -6,8 +6,8 @@ As text, as plain values, as a table in notebooks, and as one page that needs no
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any, Final
@@ -20,9 +20,8 @@ from verse_data.records.catalog import CatalogEntry
 from verse_data.records.tables import PatientRow
 from verse_data.releases.catalog import load_results
 from verse_data.tables import figures, results
-from verse_data.tables.figures import FigureCell, FigureReport
+from verse_data.tables.figures import MEASURED, Figure, FigureReport
 from verse_data.tables.grading import Grading
-from verse_data.tables.results import Result
 from verse_data.tables.summary import Summary
 from verse_data.views.charts import Chart, charts, svg
 
@@ -39,7 +38,7 @@ class Report:
     ----------
     table : FigureReport
         Each cell of the published table, and notes.
-    results : tuple of Result
+    results : tuple of Figure
         The numbers of the text, and the same ones where nothing was published.
     charts : tuple of Chart
         The figures that the data at hand allow.
@@ -50,7 +49,7 @@ class Report:
     """
 
     table: FigureReport
-    results: tuple[Result, ...]
+    results: tuple[Figure, ...]
     charts: tuple[Chart, ...]
     summary: Summary | None
     about: Mapping[str, str]
@@ -63,7 +62,7 @@ class Report:
         )
 
     @property
-    def unexplained(self) -> tuple[FigureCell | Result, ...]:
+    def unexplained(self) -> tuple[Figure, ...]:
         """Cells of the published table that differ; else numbers of the text, without a known reason."""
         cells = tuple(cell for cell in self.table.cells if cell.verdict == "differs")
         return cells or tuple(
@@ -74,7 +73,7 @@ class Report:
         """Return table, results and charts as plain values."""
         return {
             **self.table.as_json(),
-            "results": [asdict(one) for one in self.results],
+            "results": [one.as_json("result", "note") for one in self.results],
             "charts": [asdict(one) for one in self.charts],
         }
 
@@ -112,23 +111,36 @@ def make(
     *,
     grading: Grading | None,
     vertebrae: pd.DataFrame | None = None,
-    patients: Iterable[PatientRow] = (),
+    subjects: pd.DataFrame | None = None,
+    patients: Sequence[PatientRow] = (),
     summary: Summary | None = None,
     about: Mapping[str, str],
 ) -> Report:
-    """Compare what the catalog says of a release with its workbook and its table of vertebrae."""
-    known = tuple(patients)
+    """Compare what the catalog says of a release with its grades and its tables."""
+    if grading is not None and subjects is not None:
+        grading = _measured(grading, subjects)
     table = FigureReport(name, ())
     if entry is not None:
-        table = figures.report(entry, grading=grading, vertebrae=vertebrae, patients=known)
+        table = figures.report(entry, grading=grading, vertebrae=vertebrae, patients=patients)
     published = load_results(name) if entry is not None else {}
     return Report(
         table,
-        results.compute(published, entry, grading=grading, patients=known),
+        results.compute(published, entry, grading=grading, patients=patients),
         charts(grading, vertebrae),
         summary,
         {**about, **_catalogued(entry)},
     )
+
+
+def _measured(grading: Grading, subjects: pd.DataFrame) -> Grading:
+    """Return the rows with the ages and densities of the table of subjects."""
+    table = subjects.set_index("subject_id")[[*MEASURED.values()]].astype(object)
+    known = {name: person.dropna() for name, person in table.iterrows()}
+    rows = (
+        replace(graded, row=graded.row.model_copy(update={**known.get(graded.row.subject_id, {})}))
+        for graded in grading.rows
+    )
+    return replace(grading, rows=tuple(rows))
 
 
 def _catalogued(entry: CatalogEntry | None) -> dict[str, str]:
@@ -148,17 +160,18 @@ def _catalogued(entry: CatalogEntry | None) -> dict[str, str]:
 
 def _body(report: Report) -> Iterator[str]:
     """Yield the sections."""
-    table, told = report.table, report.about
-    version = f" {told['version']}" if "version" in told else ""
+    table, about = report.table, report.about
+    version = f" {about['version']}" if "version" in about else ""
     yield f"<h1>{escape(table.release)}{escape(version)}</h1>"
-    if told.get("title"):
-        yield f"<p>{escape(told['title'])}</p>"
-    if told.get("made_up"):
-        yield f'<p class="note"><strong>{escape(told["made_up"])}</strong></p>'
+    if about.get("title"):
+        yield f"<p>{escape(about['title'])}</p>"
+    if about.get("made_up"):
+        yield f'<p class="note"><strong>{escape(about["made_up"])}</strong></p>'
     yield from _verdict(report)
     if table.cells:
         yield "<h2>The published table</h2><p>Each cell: published, verdict, found.</p>"
-        yield _scroll(_published(table))
+        groups, rows = table.grid(_VERDICTS)
+        yield _scroll(markup.table(["", *groups], rows))
     if report.results:
         compared = any(one.expected for one in report.results)
         yield f"<h2>{'The numbers of the text' if compared else 'Patients and tests'}</h2>"
@@ -174,13 +187,12 @@ def _body(report: Report) -> Iterator[str]:
         yield "<p>No grades and no centroids are here, so nothing can be drawn.</p>"
     if report.summary is not None:
         yield f"<h2>What is here</h2>{_scroll(report.summary._repr_html_())}"
-    yield f"<footer><h2>About</h2>{_scroll(_about(told))}</footer>"
+    yield f"<footer><h2>About</h2>{_scroll(_about(about))}</footer>"
 
 
 def _verdict(report: Report) -> Iterator[str]:
     """Yield what came out, in a sentence, and every contradiction."""
-    published: list[FigureCell | Result] = list(report.table.cells)
-    published += [one for one in report.results if one.expected]
+    published = [*report.table.cells, *(one for one in report.results if one.expected)]
     if not published:
         yield "<p>Nothing was published of this release: it is described, not compared.</p>"
     else:
@@ -192,8 +204,8 @@ def _verdict(report: Report) -> Iterator[str]:
         )
     lines = [*report.table.notes, *_explained(report)]
     # What the whole release needs is what its splits need.
-    whole = (cell for cell in published if getattr(cell, "group", "all") == "all")
-    lines += dict.fromkeys(f"needs {cell.needs}" for cell in whole if cell.needs)
+    whole = (one for one in published if one.needs and one.group == "all")
+    lines += dict.fromkeys(f"needs {one.needs}" for one in whole)
     if lines:
         yield f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
@@ -207,21 +219,7 @@ def _explained(report: Report) -> Iterator[str]:
             yield f"{', '.join(numbers)}: {note}"
 
 
-def _published(table: FigureReport) -> str:
-    """Return the published table, published beside found."""
-    groups = list(dict.fromkeys(cell.group for cell in table.cells))
-    rows: dict[str, list[str]] = {}
-    for cell in table.cells:
-        rows.setdefault(cell.title, [cell.title]).append(told(cell, _VERDICTS))
-    return markup.table(["", *groups], rows.values())
-
-
-def told(cell: FigureCell, signs: Mapping[str, str] = SIGNS) -> str:
-    """Return a cell as text: published, sign, found."""
-    return f"{cell.expected} {signs[cell.verdict]} {cell.found or ''}".strip()
-
-
-def _of_text(numbers: Iterable[Result], *, compared: bool) -> str:
+def _of_text(numbers: Iterable[Figure], *, compared: bool) -> str:
     """Return the numbers of the text as a table."""
     if not compared:
         return markup.table(("", "found"), ((one.title, one.found) for one in numbers))
@@ -234,14 +232,15 @@ def _of_text(numbers: Iterable[Result], *, compared: bool) -> str:
 def _figure(chart: Chart, table: FigureReport) -> str:
     """Return a chart with its caption, the published numbers it adds up to, and its counts."""
     sums = "; ".join(
-        f"{cell.title}: {told(cell, _VERDICTS)}"
+        f"{cell.title}: {cell.as_text(_VERDICTS)}"
         for cell in table.cells
         if cell.figure in chart.rows and cell.group == "all"
     )
     beside = f"<br>Published beside found: {escape(sums)}." if sums else ""
     counts = zip(chart.categories, *chart.stacks.values(), chart.totals, strict=True)
-    heads = [chart.across, *chart.stacks, "all"] if len(chart.stacks) > 1 else [chart.across, "all"]
-    rows = (row if len(chart.stacks) > 1 else row[:2] for row in counts)
+    stacks = chart.stacks if len(chart.stacks) > 1 else ()
+    heads = [chart.x_label, *stacks, "all"]
+    rows = (row if stacks else row[:2] for row in counts)
     return (
         f"<figure>{svg(chart)}<figcaption><strong>{escape(f'{chart.figure}. {chart.title}.')}"
         f"</strong> {escape(chart.caption)}"
@@ -251,9 +250,9 @@ def _figure(chart: Chart, table: FigureReport) -> str:
     )
 
 
-def _about(told: Mapping[str, str]) -> str:
+def _about(about: Mapping[str, str]) -> str:
     """Return what was looked at, and what its licence asks for."""
-    shown = {name: text for name, text in told.items() if name not in {"title", "made_up"}}
+    shown = {name: text for name, text in about.items() if name not in {"title", "made_up"}}
     return markup.facts("", shown)
 
 

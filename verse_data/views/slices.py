@@ -15,7 +15,7 @@ import numpy.typing as npt
 from verse_data.spine.geometry import AxisMap, Box, Shape, voxel_sizes
 from verse_data.volumes.reader import ScanReader
 
-_HUNG: Final = "LPI"  # columns run to the patient's left, or backwards; rows run down
+_DISPLAY: Final = "LPI"  # columns run to the patient's left, or backwards; rows run down
 _BODY_MM: Final = 10.0
 """How far VerSe's centroids, which mark the body, lie in front of the mask's centre on average."""
 _AROUND_MM: Final = 80.0
@@ -52,7 +52,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Places:
-    """Where each level of a scan is, as voxel index (x, y, z) of the hung grid."""
+    """Where each level of a scan is, as voxel index (x, y, z) of the display grid (LPI)."""
 
     points: Mapping[int, Point]
     marked: frozenset[int]
@@ -60,7 +60,7 @@ class Places:
 
 def places(reader: ScanReader) -> Places:
     """Return the centroid of each label; of a label of the mask that has none, a place in its body."""
-    axes = AxisMap.between(reader.affine, _HUNG)
+    axes = AxisMap.between(reader.affine, _DISPLAY)
     marked = {label: np.array(point) for label, point in reader.centroids.items()}
     marked = {label: point for label, point in marked.items() if np.isfinite(point).all()}
     guessed = {
@@ -87,7 +87,7 @@ def along_spine(reader: ScanReader, found: Places) -> tuple[Slice, Slice]:
 
     A field of view that is wider than the spine and its surroundings is cut down to them.
     """
-    shape, affine = reader.grid(_HUNG)
+    shape, affine = reader.grid(_DISPLAY)
     sizes = voxel_sizes(affine)
     points = list(found.points.values()) or [(np.array(shape) - 1) / 2]
     path = np.array(sorted(points, key=lambda point: float(point[2])))
@@ -117,8 +117,8 @@ def along_spine(reader: ScanReader, found: Places) -> tuple[Slice, Slice]:
 
 
 def through_level(reader: ScanReader, point: Point, extent_mm: float) -> Slice:
-    """Cut a square of `extent_mm` sagittally through `point` of the hung grid; air outside."""
-    _, size_y, size_z = voxel_sizes(reader.grid(_HUNG)[1])
+    """Cut a square of `extent_mm` sagittally through `point` of the display grid (LPI); air outside."""
+    _, size_y, size_z = voxel_sizes(reader.grid(_DISPLAY)[1])
     wide, high = (max(1, round(extent_mm / size)) for size in (size_y, size_z))
     middle = point + np.array([0.0, _BEHIND_MM / size_y, 0.0])
     image, label = _read(reader, Box.around(middle, (1, wide, high)))
@@ -126,8 +126,8 @@ def through_level(reader: ScanReader, point: Point, extent_mm: float) -> Slice:
 
 
 def _read(reader: ScanReader, box: Box) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Read a box of the hung grid; without a mask, every label is 0."""
-    image, label = reader.read(box, orientation=_HUNG, label=reader.has_label)
+    """Read a box of the display grid (LPI); without a mask, every label is 0."""
+    image, label = reader.read(box, orientation=_DISPLAY, label=reader.has_label)
     return image, np.zeros(box.shape, np.uint8) if label is None else label
 
 
@@ -135,7 +135,7 @@ def middle_planes(
     image: npt.NDArray[Any], label: npt.NDArray[Any] | None, affine: npt.ArrayLike, at: Point | None
 ) -> tuple[Slice, Slice, Slice]:
     """Cut an array (X, Y, Z) sagittally, coronally and axially at a voxel index, or in the middle."""
-    axes, (i, j, k) = AxisMap.between(affine, _HUNG), image.shape
+    axes, (i, j, k) = AxisMap.between(affine, _DISPLAY), image.shape
     shape: Shape = (i, j, k)
     volume = axes.apply(image)
     labels = axes.apply(np.zeros(shape, np.uint8) if label is None else label)
