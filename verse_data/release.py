@@ -599,6 +599,13 @@ class Release:
             about["made_up"] = "Made-up data: no patient is in this release."
         known = read_patients(Path(patients)) if patients is not None else ()
         tables = self.tables
+        given = {graded.row.scan_id for graded in tables.grading.rows} if tables.grading else set()
+        if given - self.series.keys():
+            here = len(given & self.series.keys())
+            about["numbers"] = (
+                f"Grades, ages and densities are those of {counted(len(given), 'series', 'series')} "
+                f"of the grading workbook, of which this release has {here}."
+            )
         return report.make(
             self.name,
             self.catalog,

@@ -181,6 +181,8 @@ def test_charts_hold_the_counts_of_the_workbook(report: Report) -> None:
     assert sum(charts["E4 a"].totals) == sum(charts["E4 b"].totals) == 141
     assert "70\u201379 years, 48 of 141" in charts["E4 a"].caption
     assert "86 of 141 patients are below 80" in charts["E4 b"].caption
+    states = {state: sum(counts) for state, counts in charts["E4 a"].stacks.items()}
+    assert states == {"with a fracture": 91, "without": 47, "no level graded": 3}
 
 
 def test_the_report_is_plain_values(report: Report) -> None:

@@ -84,8 +84,10 @@ def report(
     else:
         if made.table.cells:
             _print_figures(made.table)
-            _print_results(made)
+        _print_results(made)
         note(*(f"Note: {line}." for line in made.table.notes))
+        if "numbers" in made.about:
+            note(f"Note: {made.about['numbers']}")
     if html is not None:
         note(f"Wrote {html}.")
     _refuse_differences(made, release, workbook, patients)
@@ -154,6 +156,10 @@ def _print_results(made: Report) -> None:
     """Print the numbers of the text, published and found."""
     from verse_data.views.report import SIGNS
 
+    if not made.table.cells:
+        found = ((one.title, one.found or "", one.note) for one in made.results)
+        print_table(made.table.release, "found", "remarks", rows=found, prose=("remarks",))
+        return
     rows = (
         (one.title, one.expected or "", SIGNS[one.verdict], one.found or "", one.needs or one.note)
         for one in made.results

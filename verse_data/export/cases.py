@@ -230,7 +230,7 @@ def _write_mask(source: ScanSource, path: Path | None, labels: LabelMap) -> None
     ct.check()
     if msk is None:
         return
-    image = VolumeStream(ct.path, kind="image", name=ct.name)
+    image = VolumeStream(ct.path, kind="image", name=ct.name, sha256=ct.sha256)
     mask = VolumeStream(msk.path, kind="mask", name=msk.name, sha256=msk.sha256)
     with msk.checked(), image, mask:
         check_pair(image.header, mask.header, name=source.scan_id)

@@ -21,7 +21,7 @@ from verse_data.tables.grading import Grading
 from verse_data.tables.results import is_fractured
 
 _GRADES: Final = (1, 2, 3)
-_FRACTURED: Final = ("with a fracture", "without")
+_FRACTURED: tuple[str, str, str] = ("with a fracture", "without", "no level graded")
 _DECADE: Final = 10
 _BMD_STEP: Final = 20
 OSTEOPOROSIS_MG_CM3: Final = 80
@@ -30,6 +30,7 @@ OSTEOPOROSIS_MG_CM3: Final = 80
 _WIDTH, _HEIGHT = 760, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 8, 44, 46
 _FILLS: Final = ("#4f8fc0", "#d98a1f", "#c2453a")
+_PATIENT_FILLS: Final = ("#7d5a9e", "#4f9d80", "#9aa3ad")
 _MOST_TICKS: Final = 6
 
 
@@ -112,7 +113,7 @@ def _by_grade(
 
 def _ages_and_densities(persons: Iterable[Sequence[GradingRow]]) -> Iterable[Chart]:
     """Yield the patients by age and by density, with and without a fracture."""
-    people = [(rows[0], is_fractured(rows)) for rows in persons]
+    people = [(rows[0], _state(rows)) for rows in persons]
     for figure, name, x_label, step in (
         ("E4 a", "age", "age in years", _DECADE),
         ("E4 b", "bmd", "BMD in mg/cm\u00b3", _BMD_STEP),
@@ -125,8 +126,9 @@ def _ages_and_densities(persons: Iterable[Sequence[GradingRow]]) -> Iterable[Cha
         made = _histogram(figure, title, x_label, values, step)
         if name == "age":
             most = max(made.totals)
-            first = made.categories[made.totals.index(most)]
-            caption = f"Largest group: {first} years, {most:,} of {len(values):,} patients."
+            groups = zip(made.categories, made.totals, strict=True)
+            largest = " and ".join(f"{name} years" for name, number in groups if number == most)
+            caption = f"Largest group: {largest}, {most:,} of {len(values):,} patients."
         else:
             low = sum(value < OSTEOPOROSIS_MG_CM3 for value, _ in values)
             limit = f"{OSTEOPOROSIS_MG_CM3} mg/cm\u00b3"
@@ -134,18 +136,33 @@ def _ages_and_densities(persons: Iterable[Sequence[GradingRow]]) -> Iterable[Cha
         yield replace(made, caption=caption, rows=(f"{name}_mean", f"{name}_sd"))
 
 
+def _state(rows: Sequence[GradingRow]) -> str:
+    """Return whether a patient has a fracture; without any grade that is not known."""
+    with_fracture, without, ungraded = _FRACTURED
+    if is_fractured(rows):
+        return with_fracture
+    return without if any(0 in row.grades.values() for row in rows) else ungraded
+
+
 def _histogram(
-    figure: str, title: str, x_label: str, values: Sequence[tuple[float, bool]], step: int
+    figure: str, title: str, x_label: str, values: Sequence[tuple[float, str]], step: int
 ) -> Chart:
     """Return how many patients lie in each interval of a width, with and without a fracture."""
-    counts = Counter((int(value // step), fractured) for value, fractured in values)
+    counts = Counter((int(value // step), state) for value, state in values)
     places = range(min(place for place, _ in counts), max(place for place, _ in counts) + 1)
     names = tuple(f"{place * step}\u2013{(place + 1) * step - 1}" for place in places)
+    there = {state for _, state in values}
     stacks = {
-        name: tuple(counts[place, side] for place in places)
-        for name, side in zip(_FRACTURED, (True, False), strict=True)
+        state: tuple(counts[place, state] for place in places)
+        for state in _FRACTURED
+        if state in there
     }
     return Chart(figure, title, x_label, "patients", names, stacks)
+
+
+def _fills(chart: Chart) -> tuple[str, ...]:
+    """Return the colours of the stacks: those of grades say nothing else."""
+    return _PATIENT_FILLS if chart.y_label == "patients" else _FILLS
 
 
 # --- drawing --------------------------------------------------------------------------------------
@@ -196,7 +213,7 @@ def _bars(chart: Chart, slot: float, scale: float) -> Iterable[str]:
     width = min(0.76 * slot, 90)
     for place, (name, total) in enumerate(zip(chart.categories, chart.totals, strict=True)):
         middle, y = _LEFT + (place + 0.5) * slot, float(_HEIGHT - _BOTTOM)
-        for fill, counts in zip(_FILLS, chart.stacks.values(), strict=False):
+        for fill, counts in zip(_fills(chart), chart.stacks.values(), strict=False):
             height = counts[place] * scale
             y -= height
             if height:
@@ -211,7 +228,9 @@ def _bars(chart: Chart, slot: float, scale: float) -> Iterable[str]:
 def _legend(chart: Chart) -> Iterable[str]:
     """Yield the kinds with their colours, if there are several."""
     x = float(_LEFT)
-    for fill, name in zip(_FILLS, chart.stacks if len(chart.stacks) > 1 else (), strict=False):
+    for fill, name in zip(
+        _fills(chart), chart.stacks if len(chart.stacks) > 1 else (), strict=False
+    ):
         yield f'<rect x="{x:.1f}" y="6" width="12" height="12" fill="{fill}"/>'
         yield _text(x + 18, 16, name, "start")
         x += 40 + 7 * len(name)

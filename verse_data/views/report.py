@@ -27,6 +27,8 @@ from verse_data.views.charts import Chart, charts, svg
 
 SIGNS: Final = {"agrees": "=", "differs": "≠", "needs": "?", "found": ""}
 """Sign of each verdict, between the published number and the one that was found."""
+NOTES: Final = ("made_up", "numbers")
+"""What a reader of the numbers must know first."""
 _VERDICTS: Final = {"agrees": "=", "differs": "≠", "needs": "needs", "found": ""}
 
 
@@ -165,8 +167,9 @@ def _body(report: Report) -> Iterator[str]:
     yield f"<h1>{escape(table.release)}{escape(version)}</h1>"
     if about.get("title"):
         yield f"<p>{escape(about['title'])}</p>"
-    if about.get("made_up"):
-        yield f'<p class="note"><strong>{escape(about["made_up"])}</strong></p>'
+    for name in NOTES:
+        if name in about:
+            yield f'<p class="note"><strong>{escape(about[name])}</strong></p>'
     yield from _verdict(report)
     if table.cells:
         yield "<h2>The published table</h2><p>Each cell: published, verdict, found.</p>"
@@ -252,7 +255,7 @@ def _figure(chart: Chart, table: FigureReport) -> str:
 
 def _about(about: Mapping[str, str]) -> str:
     """Return what was looked at, and what its licence asks for."""
-    shown = {name: text for name, text in about.items() if name not in {"title", "made_up"}}
+    shown = {name: text for name, text in about.items() if name not in {"title", *NOTES}}
     return markup.facts("", shown)
 
 
