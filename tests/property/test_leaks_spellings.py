@@ -58,7 +58,7 @@ def entries() -> st.SearchStrategy[list[tuple[str, object]]]:
     one = st.sampled_from(SCANS).flatmap(
         lambda scan: st.tuples(st.just(scan[1]), st.sampled_from(spellings(*scan)))
     )
-    return st.lists(one, max_size=10)
+    return st.lists(one, min_size=1, max_size=10)
 
 
 @settings(max_examples=150, deadline=None)

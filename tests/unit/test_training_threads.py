@@ -198,8 +198,13 @@ def test_an_interrupt_ends_the_pass_and_its_threads() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     before = set(threading.enumerate())
-    with pytest.raises(KeyboardInterrupt):
-        list(in_order(watched(40, interrupt), batch_size=2, threads=2))
+    # A shell starts what runs in the background with SIGINT ignored.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(in_order(watched(40, interrupt), batch_size=2, threads=2))
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
     assert set(threading.enumerate()) == before
 
