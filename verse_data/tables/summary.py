@@ -126,7 +126,7 @@ def _counts(scans: pd.DataFrame, rows: pd.DataFrame) -> dict[str, int]:
 def _levels(rows: pd.DataFrame) -> pd.DataFrame:
     """Count vertebrae by level and grade; a level that is nowhere has no row."""
     marked = rows["foreign_material"].fillna(value=False).astype(bool)
-    kind = rows["grade"].map(lambda grade: f"grade {grade}", na_action="ignore").astype(object)
+    kind = ("grade " + rows["grade"].astype("string")).astype(object)
     kind = kind.where(rows["grade"].notna(), "no grade").where(~marked, "foreign material")
     level = rows["level"].astype(str)
     there = [name for name in LEVELS if (level == name).any()]
