@@ -119,8 +119,8 @@ def _translated(error: OSError, path: Path, needed: int | None) -> StorageError:
         )
     size = f" ({len(os.fsencode(path)):,} bytes)" if error.errno == errno.ENAMETOOLONG else ""
     remedy = "Check the disk and run it again."
-    if error.errno in {errno.EEXIST, errno.ENOTDIR, errno.ENOENT}:
-        remedy = "A part of this path is no folder that takes files: give another path."
+    if error.errno in {errno.EEXIST, errno.ENOTDIR}:
+        remedy = "A part of this path is a file, not a folder: give another path."
     return StorageError(f"{path}: {error.strerror or error}{size}. {remedy}")
 
 

@@ -124,7 +124,7 @@ def evaluate(
 
     Intervals are of 95 %, from a bootstrap over patients. Nothing is resampled.
     """
-    if as_json + as_csv > 1:
+    if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other. Give one of them.")
     is_csv = predictions.suffix.lower() == ".csv"
     _refuse_options(context, predictions, is_csv=is_csv)

@@ -105,7 +105,7 @@ def run() -> None:
         app(terminal_width=help_width())
     except SystemExit as end:
         if end.code in _STOP_CODES:
-            note("stopped. Nothing half-written was left: run the same command again.")
+            note("stopped. Run the same command again: finished files and stores are used again.")
         raise
     except VerseDataError as error:
         note(f"error: {error}")

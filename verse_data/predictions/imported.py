@@ -241,7 +241,7 @@ def _read_export(path: Path, release: Release) -> _Export:
         raise ValidationFailed(
             f"{path} was exported from {export.release} {export.version} ({export.lock[:19]}), and "
             f"this is {release.name} {release.version} ({lock[:19]}). Open that one: "
-            f"{export.release} --version {export.version}"
+            f"{export.release} --version {export.lock}"
         )
     if export.labels != "consecutive":
         raise UsageError(
