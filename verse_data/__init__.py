@@ -7,7 +7,15 @@ of torch, zarr, xarray, nibabel, datalad and pandas.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.platform == "win32":
+    message = (
+        "verse-data needs the file locks and links of Linux or macOS; on Windows, install it in the "
+        "Windows Subsystem for Linux: https://learn.microsoft.com/windows/wsl/install"
+    )
+    raise ImportError(message)
 
 if TYPE_CHECKING:
     from verse_data import errors, export, metrics, phantom, predictions

@@ -46,3 +46,12 @@ def test_import_writes_nothing(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_windows_is_refused_with_the_way_to_install() -> None:
+    """On Windows the import names the Windows Subsystem for Linux, and no missing module."""
+    code = "import sys; sys.platform = 'win32'; import verse_data"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert "ImportError: verse-data needs the file locks" in done.stderr
+    assert "Windows Subsystem for Linux" in done.stderr
