@@ -101,11 +101,15 @@ def test_thresholds_that_are_none_are_refused(rows, thresholds):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "heading is empty"),
+        ("", "the file is empty"),
+        ("scan_id,level,score\n", "no row below the heading"),
+        ("scan_id;level;score\nverse004;L1;0,5\n", "no comma between fields, but semicolons"),
+        ("scan_id,level,score,score\nverse004,L1,1,0\n", "each once"),
+        ("scan_id,level,score\n\nverse004,L1,x\n", "row 3, column score"),
         ("scan_id,level\nverse004,L1\n", "score"),
         ("scan_id,level,score\nverse004,L1,high\nverse004,L2,nan\n", r"(?s)2 problems.*row 2.*row 3"),
         ("scan_id,level,grade\nverse004,L1,4\n", "0 to 3"),
-        ("scan_id,level,score\nverse004,L1\n", "fewer fields"),
+        ("scan_id,level,score\nverse004,L1\n", "2 fields where the heading has 3"),
         ("scan_id,level,score\nverse\xff,L1,1\n", "UTF-8"),
     ],
 )  # fmt: skip

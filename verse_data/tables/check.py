@@ -8,8 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from verse_data.errors import FILE_FAULTS, ValidationFailed, VerseDataError, VolumeCorrupt
-from verse_data.problems import raise_faults
+from verse_data.errors import (
+    FILE_FAULTS,
+    ValidationFailed,
+    VerseDataError,
+    VolumeCorrupt,
+    counted,
+    warn,
+)
+from verse_data.problems import raise_faults, shown
 from verse_data.progress import Progress, silent
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.names import Role, parse_path, scan_of
@@ -35,7 +42,7 @@ from verse_data.tables.index import (
     read_centroids,
 )
 from verse_data.tables.join import may_lack_t12, read_sidecar, read_sources
-from verse_data.tables.patients import read_own_patients
+from verse_data.tables.patients import read_own_patients, without_scan
 from verse_data.tables.workbook import Sheet, choose_sheet, sort_tables
 
 _THREADS: Final = 4
@@ -77,11 +84,24 @@ def check_tree(lock: ReleaseLock, folder: Path, *, progress: Progress = silent) 
         faults.append(error)
     if index.patients:
         try:
-            read_own_patients(content(index.patients), index.scans)
+            rows = read_own_patients(content(index.patients), index.scans)
+            _warn_of_strangers(without_scan((row.subject_id for row in rows), index), index)
         except FILE_FAULTS as error:
             faults.append(error)
     head = f"{len(faults)} problems in the tree; nothing was written:" if len(faults) > 1 else ""
     raise_faults(faults, head=head)
+
+
+def _warn_of_strangers(subjects: Sequence[str], index: Index) -> None:
+    """Warn of rows of ``patients.csv`` that fill nothing."""
+    if subjects and index.patients:
+        warn(
+            UserWarning(
+                f"{index.patients.path} has {counted(len(subjects), 'patient')} of whom the tree has no "
+                f"scan: {', '.join(shown(subjects))}. What it says of them is not used. Scans here are "
+                f"of {', '.join(shown(sorted({scan.subject_id for scan in index.scans})))}."
+            )
+        )
 
 
 def _faults(scan: ScanFiles, content: Callable[[LockedFile], SourceFile]) -> list[VerseDataError]:
