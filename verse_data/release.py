@@ -253,6 +253,10 @@ class Release:
         """Return the local copy of a file of this version."""
         return self.files.source(file, version=unless_newest(self.files, self.version))
 
+    def _content(self, file: LockedFile) -> SourceFile | None:
+        """Return the local copy of a file of this version, if there is one."""
+        return self._source_of(file) if self.files.has(file) else None
+
     # --- files ------------------------------------------------------------------------------------
 
     def locked(
@@ -549,6 +553,31 @@ class Release:
         """One row per broken file, and per disagreement between files or with published facts."""
         self._warn_of_absent_files(headers=True)
         return self._read_tables().findings.copy()
+
+    def graded_vertebrae(self) -> pd.DataFrame | None:
+        """Return the rows of :attr:`vertebrae` that the grading workbook makes; no mask is read.
+
+        Returns
+        -------
+        DataFrame or None
+            One row per vertebra that was assessed; None if the workbook is not here, or is broken.
+
+        Warns
+        -----
+        IncompleteTable
+            If it is broken.
+        """
+        from verse_data.tables.assemble import build_tables
+
+        tables = build_tables(
+            self.lock,
+            lambda file: self._content(file) if file in self.index.grading else None,
+            catalog=self.catalog,
+            derived=None,
+        )
+        for file in tables.broken:
+            self._warn_once(f"Without grades: {file.error}")
+        return tables.vertebrae if tables.grading else None
 
     def summary(self) -> Summary:
         """Count what this version holds: patients, series, and vertebrae by status, grade and level.
@@ -925,7 +954,7 @@ class Release:
         if self._tables_of is None or self._tables_of[0] != state:
             tables = build_tables(
                 self.lock,
-                lambda file: self._source_of(file) if self.files.has(file) else None,
+                self._content,
                 catalog=self.catalog,
                 derived=self.config.derived,
                 progress=self.progress,
@@ -1543,7 +1572,10 @@ class Release:
 
         ids = self.known_scans(scan_ids)
         stores = self._drawable(ids, workers=workers, progress=progress)
-        rows, marks = self._graded_rows(), dict[str, dict[str, str]]()
+        book, marks = self.workbook, dict[str, dict[str, str]]()
+        if not book.is_here and book.can_be_fetched and not self.config.offline:
+            self.fetch_files(book.listed)
+        rows = self.graded_vertebrae()
         if rows is not None:
             for name, level, mark in zip(
                 rows["scan_id"], rows["level"], marks_of(rows), strict=True
@@ -1573,27 +1605,6 @@ class Release:
         unbuilt = [name for name in scan_ids if name not in stores]
         self._stores.require_room([self.series[name] for name in unbuilt], recipe.codec)
         return stores | self._convert(unbuilt, why_not, recipe, workers=workers, progress=progress)
-
-    def _graded_rows(self) -> pd.DataFrame | None:
-        """Return the vertebrae of the grading workbook alone, for which no mask is read."""
-        from verse_data.tables.assemble import build_tables
-
-        book = self.workbook
-        if not book.is_here and book.can_be_fetched and not self.config.offline:
-            self.fetch_files(book.listed)
-        tables = build_tables(
-            self.lock,
-            lambda file: (
-                self._source_of(file)
-                if file in self.index.grading and self.files.has(file)
-                else None
-            ),
-            catalog=self.catalog,
-            derived=None,
-        )
-        for file in tables.broken:
-            self._warn_once(f"No grades are drawn: {file.error}")
-        return tables.vertebrae if tables.grading else None
 
     def _rows(self, chosen: Iterable[str] | pd.DataFrame) -> tuple[pd.DataFrame | None, set[str]]:
         """Return `chosen` if it has rows of vertebrae, and the ids of its scans."""

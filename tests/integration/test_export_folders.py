@@ -61,6 +61,33 @@ def test_hugging_face_loads_one_row_a_scan_with_image_mask_and_grades(
     assert [one["grade"] for one in rows[scan]["vertebrae"]] == grades
 
 
+def test_croissant_is_valid_and_its_records_are_the_scans_and_grades_of_the_release(
+    release: vd.Release, tmp_path: Path
+) -> None:
+    """MLCommons' own reader warns of nothing; a missing grade is a missing value."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        croissant = pytest.importorskip("mlcroissant", reason="install mlcroissant to run this")
+        done = verse_data(
+            *("export", "croissant", "phantom", "--root", str(release.config.home)),
+            *("--out", str(tmp_path / "croissant.json")),
+        )
+        loaded = croissant.Dataset(jsonld=tmp_path / "croissant.json")
+        found = {name: pd.DataFrame(loaded.records(name)) for name in ("scans", "grades")}
+
+    assert done.returncode == 0, done.stderr
+    assert not (loaded.metadata.ctx.issues.errors or loaded.metadata.ctx.issues.warnings)
+    assert set(found["scans"]["scans/scan_id"]) == set(release.series)
+    grades = found["grades"].rename(columns=lambda name: name.removeprefix("grades/"))
+    own = release.vertebrae.dropna(subset="foreign_material")[grades.columns]
+    assert own["grade"].isna().any()
+    pd.testing.assert_frame_equal(
+        grades.astype(object).where(grades.notna(), None),
+        own.reset_index(drop=True).astype(object).where(own.reset_index().notna(), None),
+        check_dtype=False,
+    )
+
+
 def test_the_card_names_licence_lock_and_how_to_load(release: vd.Release, tmp_path: Path) -> None:
     """What leaves the package says where it is from; by default nothing large is written."""
     made = vd.export.hf(release, tmp_path / "out")
