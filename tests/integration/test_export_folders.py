@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -27,6 +29,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> vd.Release:
     folder = tmp_path_factory.mktemp("made")
     tree = write(folder / "tree", shape=(48, 96, 36))
     next(tree.rglob("sub-verse903*_msk.nii.gz")).unlink()
+    people = [f"verse9{number:02},{'FM'[number % 2]}" for number in range(1, 13)]
+    (tree / "patients.csv").write_text("\n".join(["subject_id,sex", *people]))
     return vd.lock_tree("phantom", tree, root=folder / "home")
 
 
@@ -59,6 +63,11 @@ def test_hugging_face_loads_one_row_a_scan_with_image_mask_and_grades(
     own = release.vertebrae.query("scan_id == @scan")
     grades = [None if pd.isna(grade) else grade for grade in own["grade"]]
     assert [one["grade"] for one in rows[scan]["vertebrae"]] == grades
+    sexes = release.subjects.set_index("subject_id")["sex"]
+    assert {row["subject_id"]: row["sex"] for row in rows.values()} == {
+        row["subject_id"]: sexes[row["subject_id"]] for row in rows.values()
+    }
+    assert set(sexes) == {"F", "M"}
 
 
 def test_croissant_is_valid_and_its_records_are_the_scans_and_grades_of_the_release(
@@ -76,7 +85,8 @@ def test_croissant_is_valid_and_its_records_are_the_scans_and_grades_of_the_rele
         found = {name: pd.DataFrame(loaded.records(name)) for name in ("scans", "grades")}
 
     assert done.returncode == 0, done.stderr
-    assert not (loaded.metadata.ctx.issues.errors or loaded.metadata.ctx.issues.warnings)
+    issues = loaded.metadata.ctx.issues
+    assert {*issues.errors, *issues.warnings} == set()
     assert set(found["scans"]["scans/scan_id"]) == set(release.series)
     grades = found["grades"].rename(columns=lambda name: name.removeprefix("grades/"))
     own = release.vertebrae.dropna(subset="foreign_material")[grades.columns]
@@ -180,6 +190,30 @@ def test_endings_are_those_of_the_content_whatever_the_names_are(kind: str, tmp_
     )
 
 
+@pytest.mark.parametrize("kind", ["nnunet", "monai", "hf", "bids"])
+def test_an_interrupted_export_leaves_nothing_not_even_the_folder_above(
+    kind: str, release: vd.Release, tmp_path: Path
+) -> None:
+    """Ctrl-C in the midst of the files, which every export shows the progress of."""
+    stages = []
+
+    @contextmanager
+    def interrupted(stage: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        def advance(amount: int) -> None:
+            if stage in {"Writing masks", "Linking files"}:
+                stages.append((total, unit))
+                raise KeyboardInterrupt
+
+        yield advance
+
+    opened = vd.open_release("phantom", root=release.config.home, progress=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        getattr(vd.export, kind)(opened, tmp_path / "new" / "nnUNet_raw")
+
+    assert stages[0][0] > 1
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("kind", ["hf", "bids"])
 def test_a_dry_run_estimates_and_the_name_of_a_release_is_explained(
     kind: str, release: vd.Release, tmp_path: Path
@@ -191,7 +225,8 @@ def test_a_dry_run_estimates_and_the_name_of_a_release_is_explained(
     )
 
     assert 0 < made.nbytes - planned.nbytes < 200_000
-    assert "and some texts to" in str(planned)
+    assert "README.md to" in str(planned)
+    assert "links to" in str(write(release, tmp_path / "links", dry_run=True))
     with pytest.raises(UsageError, match=r"vd\.open_release"):
         write("phantom", tmp_path / "out")
 

@@ -66,6 +66,8 @@ def bids(
         dry_run=dry_run,
         add_scan=partial(_add_scan, listed=listed),
         describe=partial(_describe, listed=listed),
+        texts="a JSON file for each mask, tables of patients, scans, labels and grades, "
+        "dataset_description.json, .bidsignore and README.md",
     )
 
 

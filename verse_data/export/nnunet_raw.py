@@ -22,6 +22,7 @@ _LABELS: Final[tuple[Labels, ...]] = ("consecutive", "binary", "regions")
 _REGION_NUMBERS: Final = {"cervical": 1, "thoracic": 2, "lumbar": 3, "vertebra": 4}
 """What nnU-Net writes for each region; 4 is a vertebra of no region."""
 CtFiles = Literal["reference", "copy", "link"]
+_TEXTS: Final = "dataset.json, splits_final.json and README.md"
 _FOLDER: Final = re.compile(r"Dataset\d{3}_.+")
 
 
@@ -94,9 +95,8 @@ def nnunet(
     chosen = cases.choose(release, k=k, seed=seed, split=split)
     ending = _ending(release, chosen)
     folder = _folder(Path(out), dataset_id, name or release.name)
-    plan = folders.planned(
-        release, chosen, folder, written=("mask", "ct") if ct == "copy" else ("mask",)
-    )
+    written = ("mask", "ct") if ct == "copy" else ("mask",)
+    plan = folders.planned(release, chosen, folder, written=written, texts=_TEXTS)
     if dry_run:
         return plan
     folds, made = cases.divide(release, chosen, k=k, seed=seed, split=split)
