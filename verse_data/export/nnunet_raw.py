@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from verse_data.errors import UsageError, did_you_mean
+from verse_data.errors import UsageError, one_of
 from verse_data.export import cases, folders
 from verse_data.export.cases import Fold, LabelMap, Labels
 from verse_data.export.folders import Chosen, Exported
@@ -126,9 +126,7 @@ def nnunet(
 
 def _check_place(ct: str, variable: str | None) -> None:
     """Check `ct` and `variable`."""
-    if ct not in get_args(CtFiles):
-        near = did_you_mean(ct, get_args(CtFiles))
-        raise UsageError(f"ct={ct!r} is none of {', '.join(get_args(CtFiles))}.{near}")
+    one_of("ct", ct, get_args(CtFiles))
     if variable is None:
         return
     if ct != "reference":

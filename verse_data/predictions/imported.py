@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from verse_data.errors import FILE_FAULTS, UsageError, ValidationFailed, did_you_mean
+from verse_data.errors import FILE_FAULTS, UsageError, ValidationFailed, did_you_mean, one_of
 from verse_data.files import canonical_json, publish_folder, staging, storage_errors
 from verse_data.predictions.native import check_overlap, check_release, on_grid, verse_labels
 from verse_data.problems import Problem, raise_faults, raise_problems
@@ -148,8 +148,7 @@ def import_predictions(
     """
     check_release(release)
     folder, out = Path(folder), Path(out)
-    if form not in get_args(Form):
-        raise UsageError(f"form={form!r} is none of {', '.join(get_args(Form))}.")
+    one_of("form", form, get_args(Form))
     if form == "folder" and dataset_json is not None:
         raise UsageError("dataset_json belongs to predictions by nnU-Net: use form 'nnunet'.")
     _check_free(out)
