@@ -823,7 +823,7 @@ def _lock_node(dataset: Repository, node: str, pin: str | None, progress: Progre
     lock = walk_node(node, config=dataset.config, release=dataset.name, progress=progress)
     if pin and not lock.digest.startswith(pin.removeprefix("sha256:")):
         raise UsageError(
-            f"OSF lists {dataset.name} as the lock sha256:{lock.digest} now, not {pin}. Nothing "
+            f"OSF lists {dataset.name} as the lock {lock.pin} now, not {pin}. Nothing "
             f"was written. {_bring_lock(dataset, pin)}"
         )
     dataset.publish(lock)
@@ -842,7 +842,7 @@ class TrustOnFirstUse(UserWarning):
     def __init__(self, lock: ReleaseLock) -> None:
         super().__init__(
             f"{lock.release} was locked on this machine now: {len(lock.files):,} files, "
-            f"{lock.total_bytes:,} bytes, digest sha256:{lock.digest}. {TRUST_ON_FIRST_USE} Write the "
+            f"{lock.total_bytes:,} bytes, digest {lock.pin}. {TRUST_ON_FIRST_USE} Write the "
             f'digest down: open_release({lock.release!r}, version="sha256:{lock.digest[:12]}") opens '
             f"this version and no other."
         )

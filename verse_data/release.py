@@ -122,7 +122,7 @@ class Release:
                 + ")",
                 "files": f"{len(self.lock.files):,}",
                 "lacks": f"{self.gaps:,} files or scans: see .findings" if self.gaps else "",
-                "lock": f"sha256:{self.lock.digest}",
+                "lock": self.lock.pin,
                 "commit": self.commit,
                 "licence": self.catalog and self.catalog.licence,
             },
@@ -220,7 +220,7 @@ class Release:
         """
         from verse_data.export.citation import Pinned, cite_release
 
-        pinned = Pinned(version=self.version, lock=f"sha256:{self.lock.digest}", commit=self.commit)
+        pinned = Pinned(version=self.version, lock=self.lock.pin, commit=self.commit)
         return cite_release(self.name, self.catalog, pinned, style=style)
 
     def diff(self, other: str, /) -> VersionDiff:
@@ -623,7 +623,7 @@ class Release:
         from verse_data.views import report
 
         about = {"release": self.name, "version": self.version}
-        about |= {"lock": f"sha256:{self.lock.digest}", "commit": self.commit}
+        about |= {"lock": self.lock.pin, "commit": self.commit}
         if self.name == PHANTOM:
             about["made_up"] = "Made-up data: no patient is in this release."
         known = read_patients(Path(patients)) if patients is not None else ()
@@ -880,7 +880,7 @@ class Release:
             seed=seed,
             stratify=stratify,
             release=self.name,
-            lock=f"sha256:{self.lock.digest}",
+            lock=self.lock.pin,
         )
 
     def read_folds(self, path: str | os.PathLike[str], *, split: str | None = None) -> Folds:
@@ -911,7 +911,7 @@ class Release:
         from verse_data.tables.folds import Folds
 
         scans, _ = self.tables_of(split, graded=False)
-        return Folds.read(Path(path), scans, release=self.name, lock=f"sha256:{self.lock.digest}")
+        return Folds.read(Path(path), scans, release=self.name, lock=self.lock.pin)
 
     def _warn_of_absent_files(self, *, headers: bool = False) -> None:
         """Warn once about files that are not here and would fill rows or cells of the tables.
@@ -1047,7 +1047,7 @@ class Release:
         about = {
             "release": self.name,
             "version": self.version,
-            "lock": f"sha256:{self.lock.digest}",
+            "lock": self.lock.pin,
         }
         how = {
             "hit": hit,
@@ -1114,7 +1114,7 @@ class Release:
         about = {
             "release": self.name,
             "version": self.version,
-            "lock": f"sha256:{self.lock.digest}",
+            "lock": self.lock.pin,
         }
         return replace(made, about={**about, "seed": seed, "draws": draws}, notes=notes)
 

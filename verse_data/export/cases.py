@@ -177,7 +177,7 @@ def divide(
 def facts(release: Any, labels: LabelMap, chosen: Chosen) -> dict[str, Any]:
     """Return what ``dataset.json`` and a datalist say of where the data come from."""
     found = release.provenance()
-    lock = f"sha256:{release.lock.digest}"
+    lock = release.lock.pin
     return {
         "name": release.name,
         "description": f"{found.title}. Version {release.version}, lock {lock}.",

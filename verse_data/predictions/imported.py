@@ -164,7 +164,7 @@ def import_predictions(
     facts: dict[str, Any] = {
         "release": release.name,
         "version": release.version,
-        "lock": f"sha256:{release.lock.digest}",
+        "lock": release.lock.pin,
         "form": form,
         "missing": _missing(chosen, release),
     }
@@ -235,7 +235,7 @@ def _read_export(path: Path, release: Release) -> _Export:
         ) from None
     except ValidationError as error:
         raise ValidationFailed(f"{path}, verse_data: {rules_of(error)}. Export it again.") from None
-    lock = f"sha256:{release.lock.digest}"
+    lock = release.lock.pin
     if (export.release, export.lock) != (release.name, lock):
         raise ValidationFailed(
             f"{path} was exported from {export.release} {export.version} ({export.lock[:19]}), and "
