@@ -47,7 +47,10 @@ DryRun = Annotated[
 ]
 Copy = Annotated[
     bool,
-    typer.Option("--copy", help="Copy CTs and masks, to hand the folder on. Default: links."),
+    typer.Option(
+        "--copy",
+        help="Copy all files, to hand the folder on. Default: links; in BIDS, of CTs alone.",
+    ),
 ]
 
 

@@ -179,9 +179,13 @@ def place(source: Path, target: Path, *, copy: bool) -> None:
 
 @dataclass
 class Plan:
-    """The files of a folder, by path: those of the release, as scan and role, and bytes."""
+    """The files of a folder, by path: those of the release, as scan and role, and bytes.
+
+    Files of `copied` roles are copied, and others are links.
+    """
 
     release: Any
+    copied: Collection[Role]
     files: dict[str, tuple[str, Role]] = field(default_factory=dict)
     made: dict[str, bytes] = field(default_factory=dict)
 
@@ -200,15 +204,20 @@ class Plan:
             content = as_json(content)
         self.made[path] = content.encode() if isinstance(content, str) else content
 
-    def build(self, staged: Path, *, copy: bool) -> None:
+    @property
+    def links(self) -> int:
+        """How many files are links."""
+        return sum(role not in self.copied for _, role in self.files.values())
+
+    def build(self, staged: Path) -> None:
         """Write all files below `staged`."""
         for path in (*self.files, *self.made):
             (staged / path).parent.mkdir(parents=True, exist_ok=True)
         sizes = [self.release.series[scan].files[role].size for scan, role in self.files.values()]
-        stage = "Copying files" if copy else "Linking files"
-        with self.release.progress(stage, sum(sizes), "bytes") as advance:
+        with self.release.progress("Copying or linking files", sum(sizes), "bytes") as advance:
             for (path, (scan_id, role)), size in zip(self.files.items(), sizes, strict=True):
-                place(self.release.path(scan_id, role), staged / path, copy=copy)
+                source = self.release.path(scan_id, role)
+                place(source, staged / path, copy=role in self.copied)
                 advance(size)
         for path, content in self.made.items():
             (staged / path).write_bytes(content)
@@ -218,24 +227,24 @@ def export_folder(
     release: Any,
     out: str | os.PathLike[str],
     *,
-    copy: bool,
+    copied: Collection[Role],
     dry_run: bool,
     add_scan: Callable[[Plan, str], None],
     describe: Callable[[Plan, tuple[str, ...]], None],
     texts: str,
 ) -> Exported:
     """Write the files that `add_scan` adds of a scan, and the texts that `describe` adds."""
-    folder, chosen, plan = Path(out), scans_with_ct_and_mask(release), Plan(release)
+    folder, chosen, plan = Path(out), scans_with_ct_and_mask(release), Plan(release, copied)
     if folder.exists():
         raise folder_exists_error(folder)
     for scan_id in chosen.scans:
         add_scan(plan, scan_id)
-    written = {role for _, role in plan.files.values()} if copy else ()
-    links = "" if copy else f"links to {counted(len(plan.files), 'file')}, "
+    written = {role for _, role in plan.files.values()}.intersection(copied)
+    links = f"links to {counted(plan.links, 'file')}, " if plan.links else ""
     planned_folder = planned(release, chosen, folder, written=written, texts=links + texts)
     if dry_run:
         return planned_folder
     release.fetch(chosen.scans, roles=ROLES)
     release.fetch_tables(chosen.scans)
     describe(plan, chosen.scans)
-    return published(planned_folder, lambda staged: plan.build(staged, copy=copy))
+    return published(planned_folder, plan.build)

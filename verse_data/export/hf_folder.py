@@ -9,7 +9,7 @@ import io
 import os
 from typing import Any, Final
 
-from verse_data.export.folders import Exported, Plan, ending, export_folder, plain_rows
+from verse_data.export.folders import ROLES, Exported, Plan, ending, export_folder, plain_rows
 from verse_data.records.names import Role
 
 _ROLES: Final[tuple[Role, ...]] = ("ct", "mask")
@@ -56,7 +56,7 @@ def hf(
     return export_folder(
         release,
         out,
-        copy=copy,
+        copied=ROLES if copy else (),
         dry_run=dry_run,
         add_scan=_add_scan,
         describe=_describe,
