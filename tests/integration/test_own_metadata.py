@@ -239,13 +239,14 @@ def test_a_wrong_table_of_patients_is_refused_with_its_place(
 def test_a_patient_of_whom_there_is_no_scan_is_told_when_the_folder_is_locked(tree: Path) -> None:
     """A mistyped id would leave its cells missing in silence; it stays a finding of the release."""
     (tree / "patients.csv").write_text("subject_id,age\nverse901,71\nverse9001,64\n")
+    (tree / "grades.csv").write_text("scan_id,level,grade\nverse901,L1,0\nverse9001,L1,1\n")
 
     done = verse_data("lock", "mylab", "--from-tree", str(tree))
 
     assert done.returncode == 0, done.stderr
-    assert "patients.csv has 1 patient of whom the tree has no scan: verse9001." in done.stderr
-    with pytest.warns(vd.IncompleteTable):  # there are no grades
-        found = vd.open_release("mylab").findings.query("rule == 'patient-without-scan'")
+    assert "grades.csv has 1 scan that the tree has not: verse9001." in done.stderr
+    assert "patients.csv has 1 patient that the tree has not: verse9001." in done.stderr
+    found = vd.open_release("mylab").findings.query("rule == 'patient-without-scan'")
     assert list(found["subject_id"]) == ["verse9001"]
 
 

@@ -42,7 +42,7 @@ from verse_data.tables.index import (
     read_centroids,
 )
 from verse_data.tables.join import may_lack_t12, read_sidecar, read_sources
-from verse_data.tables.patients import read_own_patients, without_scan
+from verse_data.tables.patients import read_own_patients
 from verse_data.tables.workbook import Sheet, choose_sheet, sort_tables
 
 _THREADS: Final = 4
@@ -79,27 +79,34 @@ def check_tree(lock: ReleaseLock, folder: Path, *, progress: Progress = silent) 
             advance(1)
     try:
         if sheet := choose_sheet(sort_tables(map(content, index.grading))[0]):
-            check_workbook(sheet, index.scans, content)
+            grading = check_workbook(sheet, index.scans, content)
+            if (
+                sheet.is_list
+            ):  # the published workbook has rows of all series, also for a part of them
+                listed = {graded.scan_id for graded in grading.rows}
+                _warn_of_strangers(sheet.file, "scan", listed, {s.scan_id for s in index.scans})
     except FILE_FAULTS as error:
         faults.append(error)
     if index.patients:
         try:
             rows = read_own_patients(content(index.patients), index.scans)
-            _warn_of_strangers(without_scan((row.subject_id for row in rows), index), index)
+            listed = {row.subject_id for row in rows}
+            known = {scan.subject_id for scan in index.scans}
+            _warn_of_strangers(index.patients.path, "patient", listed, known)
         except FILE_FAULTS as error:
             faults.append(error)
     head = f"{len(faults)} problems in the tree; nothing was written:" if len(faults) > 1 else ""
     raise_faults(faults, head=head)
 
 
-def _warn_of_strangers(subjects: Sequence[str], index: Index) -> None:
-    """Warn of rows of ``patients.csv`` that fill nothing."""
-    if subjects and index.patients:
+def _warn_of_strangers(file: str, what: str, listed: set[str], known: set[str]) -> None:
+    """Warn of rows of a lab's own table that fill nothing."""
+    if unknown := sorted(listed - known):
         warn(
             UserWarning(
-                f"{index.patients.path} has {counted(len(subjects), 'patient')} of whom the tree has no "
-                f"scan: {', '.join(shown(subjects))}. What it says of them is not used. Scans here are "
-                f"of {', '.join(shown(sorted({scan.subject_id for scan in index.scans})))}."
+                f"{file} has {counted(len(unknown), what)} that the tree has not: "
+                f"{', '.join(shown(unknown))}. What it says of them is not used. The tree has "
+                f"{', '.join(shown(sorted(known)))}."
             )
         )
 

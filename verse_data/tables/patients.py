@@ -22,7 +22,7 @@ column                           values
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -83,14 +83,10 @@ def read_own_patients(file: SourceFile, scans: Iterable[ScanFiles]) -> tuple[Pat
     return _patients(file.name, columns, rows, subject)
 
 
-def without_scan(patients: Iterable[str], index: Index) -> list[str]:
-    """Return those of `patients` of whom the release has no scan."""
-    return sorted({*patients} - {scan.subject_id for scan in index.scans})
-
-
-def patient_findings(patients: Iterable[str], index: Index) -> Iterator[Finding]:
+def patient_findings(patients: Mapping[str, PatientRow], index: Index) -> Iterator[Finding]:
     """Yield the rows of ``patients.csv`` whose subject the release does not have."""
-    for subject in without_scan(patients, index) if index.patients else ():
+    known = {scan.subject_id for scan in index.scans}
+    for subject in patients.keys() - known if index.patients else ():
         yield Finding(
             rule="patient-without-scan",
             subject_id=subject,
@@ -169,19 +165,19 @@ def _rows(
     With `only`, any other column is an error: it may hold a name, and a release is handed on.
     """
     (_, given), *rows = read_csv(data, name=name)
+    words = ["age" if field == "age_years" else field for field in fields]
     headings = [heading for heading in given if _NAMES.get(heading) in fields]
     columns = {_NAMES[heading]: heading for heading in headings}
     if "subject_id" not in columns or not 1 < len(columns) == len(headings):
         found = ", ".join(map(repr, given[:20]))
-        *others, last = ("age" if field == "age_years" else field for field in [*fields][1:])
         raise ValidationFailed(
-            f"{name}, row 1: a column subject_id, and one of {', '.join(others)} and {last}, are "
-            f"needed, each once; the columns are {found}. {_THEN}"
+            f"{name}, row 1: a column subject_id, and one of {', '.join(words[1:-1])} and {words[-1]}, "
+            f"are needed, each once; the columns are {found}. {_THEN}"
         )
     others = [heading for heading in given if heading not in headings]
     if only and others:
         raise ValidationFailed(
-            f"{name}, row 1: other columns than {', '.join(fields)}: {', '.join(map(repr, others))}. "
+            f"{name}, row 1: other columns than {', '.join(words)}: {', '.join(map(repr, others))}. "
             f"Remove them: the file becomes part of the release as it is."
         )
     return columns, [(row, dict(zip(given, cells, strict=True))) for row, cells in rows]
