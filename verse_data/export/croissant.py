@@ -163,7 +163,7 @@ def _scans(provenance: Provenance) -> list[dict[str, str]]:
 def _record_set(
     name: str,
     description: str,
-    columns: Mapping[str, str],
+    meanings: Mapping[str, str],
     key: Sequence[str],
     records: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def _record_set(
             "description": meaning,
             "dataType": _TYPES.get(column, "sc:Text"),
         }
-        for column, meaning in columns.items()
+        for column, meaning in meanings.items()
     ]
     keys = [{"@id": f"{name}/{column}"} for column in key]
     if name != "scans":
@@ -188,5 +188,5 @@ def _record_set(
         "description": description,
         "key": keys if len(keys) > 1 else keys[0],
         "field": fields,
-        "data": [{f"{name}/{c}": record[c] for c in columns} for record in records],
+        "data": [{f"{name}/{c}": record[c] for c in meanings} for record in records],
     }
