@@ -119,3 +119,12 @@ def test_bad_files_name_their_rows(tmp_path, text, words):
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ValidationFailed, match=words):
         read_scores(path)
+
+
+def test_empty_columns_and_lines_of_a_spreadsheet_do_not_matter(tmp_path):
+    """They are left out, and rows keep the numbers that the spreadsheet shows."""
+    path = tmp_path / "scores.csv"
+    path.write_text("scan_id,level,score,,\n,,,,\nverse004,L1,0.5,,\n")
+    assert read_scores(path)[["row", "scan_id", "score"]].to_numpy().tolist() == [
+        [3, "verse004", 0.5]
+    ]

@@ -61,8 +61,8 @@ def read_scores(path: Path) -> pd.DataFrame:
             raise UsageError(f"{path} is no CSV file with the columns scan_id, level and score.")
         data = path.read_bytes()
     (_, heads), *rows = read_csv(data, name=str(path))
-    twice = len({*heads}) < len(heads)
-    if twice or not {*_KEY} <= {*heads} or not {"score", "grade"} & {*heads}:
+    named = [head for head in heads if head]  # spreadsheets export empty columns too
+    if len({*named}) < len(named) or not {*_KEY} <= {*heads} or not {"score", "grade"} & {*heads}:
         raise ValidationFailed(
             f"{path}, row 1: its heading is {', '.join(heads)}; it must have scan_id, level, and "
             f"score (higher is worse) or grade (predicted, 0 to 3), or both, each once."
