@@ -6,9 +6,10 @@ of torch, zarr, xarray, nibabel, datalad and pandas.
 
 from __future__ import annotations
 
-import importlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from verse_data import lazy
 
 if sys.platform == "win32":
     message = (
@@ -59,6 +60,7 @@ __all__ = [
     "save_explorer",
 ]
 _MODULE_OF_NAME = {
+    **{name: name for name in ("errors", "export", "metrics", "phantom", "predictions")},
     "IncompleteTable": "errors",
     "Release": "release",
     "VerseDataError": "errors",
@@ -67,18 +69,4 @@ _MODULE_OF_NAME = {
 """Module of each public name that is not in ``api``."""
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of the package
-
-    def __getattr__(name: str) -> Any:
-        """Import the module that holds `name`, once, when it is first asked for."""
-        if name in {"errors", "export", "metrics", "phantom", "predictions"}:
-            return importlib.import_module(f"verse_data.{name}")
-        if name not in __all__:
-            raise AttributeError(f"module 'verse_data' has no attribute {name!r}")
-        module = importlib.import_module(f"verse_data.{_MODULE_OF_NAME.get(name, 'api')}")
-        value = globals()[name] = getattr(module, name)
-        return value
-
-
-def __dir__() -> list[str]:
-    """List the public names for completion."""
-    return sorted(__all__)
+    __getattr__, __dir__ = lazy.attach(__name__, dict.fromkeys(__all__, "api") | _MODULE_OF_NAME)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any, Final, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Unpack, get_args, overload
 
 from verse_data import config, serve
 from verse_data.errors import (
@@ -16,6 +16,7 @@ from verse_data.errors import (
     UsageError,
     counted,
     did_you_mean,
+    one_of,
     warn,
 )
 from verse_data.files import digest_file, storage_errors
@@ -175,9 +176,7 @@ def load_split(
     TrustOnFirstUse
         If the release was locked now.
     """
-    if split not in SPLITS:
-        guess = did_you_mean(split, SPLITS)
-        raise UsageError(f"There is no split {split!r}; splits are {', '.join(SPLITS)}.{guess}")
+    one_of("split", split, SPLITS)
     preparing, own = serve.split_options(unit, options)
     serve.check_options(unit, preparing, own)
     if where is not None:
@@ -309,10 +308,7 @@ def load_table(
     """
     from verse_data.tables.query import check_condition, select
 
-    if table not in ("scans", "vertebrae", "subjects", "findings"):
-        raise UsageError(
-            f"There is no table {table!r}; tables are scans, vertebrae, subjects, findings."
-        )
+    one_of("table", table, ("scans", "vertebrae", "subjects", "findings"))
     if where is not None and table != "findings":
         check_condition(where, table)
     opened = open_release(release, version=version, root=root, offline=offline)
@@ -356,9 +352,9 @@ def cite(
     UsageError
         If there is no such release, style, or version here.
     """
-    from verse_data.export.citation import check_style, cite_release, cite_software
+    from verse_data.export.citation import Style, cite_release, cite_software
 
-    check_style(style)
+    one_of("style", style, get_args(Style))
     known = catalog.names()
     if release is None:
         return cite_software(known, style=style)
@@ -827,7 +823,7 @@ def _lock_node(dataset: Repository, node: str, pin: str | None, progress: Progre
     lock = walk_node(node, config=dataset.config, release=dataset.name, progress=progress)
     if pin and not lock.digest.startswith(pin.removeprefix("sha256:")):
         raise UsageError(
-            f"OSF lists {dataset.name} as the lock sha256:{lock.digest} now, not {pin}. Nothing "
+            f"OSF lists {dataset.name} as the lock {lock.pin} now, not {pin}. Nothing "
             f"was written. {_bring_lock(dataset, pin)}"
         )
     dataset.publish(lock)
@@ -846,7 +842,7 @@ class TrustOnFirstUse(UserWarning):
     def __init__(self, lock: ReleaseLock) -> None:
         super().__init__(
             f"{lock.release} was locked on this machine now: {len(lock.files):,} files, "
-            f"{lock.total_bytes:,} bytes, digest sha256:{lock.digest}. {TRUST_ON_FIRST_USE} Write the "
+            f"{lock.total_bytes:,} bytes, digest {lock.pin}. {TRUST_ON_FIRST_USE} Write the "
             f'digest down: open_release({lock.release!r}, version="sha256:{lock.digest[:12]}") opens '
             f"this version and no other."
         )

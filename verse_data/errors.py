@@ -70,6 +70,15 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     return f" Did you mean {listed}{' or ' if listed else ''}{last}?" if last else ""
 
 
+def one_of(option: str, value: object, allowed: Iterable[str]) -> str:
+    """Return `value` if it is one of the `allowed` words, else raise `UsageError` with the option."""
+    known = [*allowed]
+    if isinstance(value, str) and value in known:
+        return value
+    near = did_you_mean(value, known)
+    raise UsageError(f"{option}={value!r} is none of {', '.join(known)}.{near}")
+
+
 class VerseDataError(Exception):
     """Base of every error that this package raises on purpose.
 

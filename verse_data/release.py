@@ -122,7 +122,7 @@ class Release:
                 + ")",
                 "files": f"{len(self.lock.files):,}",
                 "lacks": f"{self.gaps:,} files or scans: see .findings" if self.gaps else "",
-                "lock": f"sha256:{self.lock.digest}",
+                "lock": self.lock.pin,
                 "commit": self.commit,
                 "licence": self.catalog and self.catalog.licence,
             },
@@ -220,7 +220,7 @@ class Release:
         """
         from verse_data.export.citation import Pinned, cite_release
 
-        pinned = Pinned(version=self.version, lock=f"sha256:{self.lock.digest}", commit=self.commit)
+        pinned = Pinned(version=self.version, lock=self.lock.pin, commit=self.commit)
         return cite_release(self.name, self.catalog, pinned, style=style)
 
     def diff(self, other: str, /) -> VersionDiff:
@@ -252,6 +252,10 @@ class Release:
     def _source_of(self, file: LockedFile) -> SourceFile:
         """Return the local copy of a file of this version."""
         return self.files.source(file, version=unless_newest(self.files, self.version))
+
+    def _content(self, file: LockedFile) -> SourceFile | None:
+        """Return the local copy of a file of this version, if there is one."""
+        return self._source_of(file) if self.files.has(file) else None
 
     # --- files ------------------------------------------------------------------------------------
 
@@ -550,6 +554,31 @@ class Release:
         self._warn_of_absent_files(headers=True)
         return self._read_tables().findings.copy()
 
+    def graded_vertebrae(self) -> pd.DataFrame | None:
+        """Return the rows of :attr:`vertebrae` that the grading workbook makes; no mask is read.
+
+        Returns
+        -------
+        DataFrame or None
+            One row per vertebra that was assessed; None if the workbook is not here, or is broken.
+
+        Warns
+        -----
+        IncompleteTable
+            If it is broken.
+        """
+        from verse_data.tables.assemble import build_tables
+
+        tables = build_tables(
+            self.lock,
+            lambda file: self._content(file) if file in self.index.grading else None,
+            catalog=self.catalog,
+            derived=None,
+        )
+        for file in tables.broken:
+            self._warn_once(f"Without grades: {file.error}")
+        return tables.vertebrae if tables.grading else None
+
     def summary(self) -> Summary:
         """Count what this version holds: patients, series, and vertebrae by status, grade and level.
 
@@ -594,7 +623,7 @@ class Release:
         from verse_data.views import report
 
         about = {"release": self.name, "version": self.version}
-        about |= {"lock": f"sha256:{self.lock.digest}", "commit": self.commit}
+        about |= {"lock": self.lock.pin, "commit": self.commit}
         if self.name == PHANTOM:
             about["made_up"] = "Made-up data: no patient is in this release."
         known = read_patients(Path(patients)) if patients is not None else ()
@@ -851,7 +880,7 @@ class Release:
             seed=seed,
             stratify=stratify,
             release=self.name,
-            lock=f"sha256:{self.lock.digest}",
+            lock=self.lock.pin,
         )
 
     def read_folds(self, path: str | os.PathLike[str], *, split: str | None = None) -> Folds:
@@ -882,7 +911,7 @@ class Release:
         from verse_data.tables.folds import Folds
 
         scans, _ = self.tables_of(split, graded=False)
-        return Folds.read(Path(path), scans, release=self.name, lock=f"sha256:{self.lock.digest}")
+        return Folds.read(Path(path), scans, release=self.name, lock=self.lock.pin)
 
     def _warn_of_absent_files(self, *, headers: bool = False) -> None:
         """Warn once about files that are not here and would fill rows or cells of the tables.
@@ -925,7 +954,7 @@ class Release:
         if self._tables_of is None or self._tables_of[0] != state:
             tables = build_tables(
                 self.lock,
-                lambda file: self._source_of(file) if self.files.has(file) else None,
+                self._content,
                 catalog=self.catalog,
                 derived=self.config.derived,
                 progress=self.progress,
@@ -1018,7 +1047,7 @@ class Release:
         about = {
             "release": self.name,
             "version": self.version,
-            "lock": f"sha256:{self.lock.digest}",
+            "lock": self.lock.pin,
         }
         how = {
             "hit": hit,
@@ -1085,7 +1114,7 @@ class Release:
         about = {
             "release": self.name,
             "version": self.version,
-            "lock": f"sha256:{self.lock.digest}",
+            "lock": self.lock.pin,
         }
         return replace(made, about={**about, "seed": seed, "draws": draws}, notes=notes)
 
@@ -1543,7 +1572,10 @@ class Release:
 
         ids = self.known_scans(scan_ids)
         stores = self._drawable(ids, workers=workers, progress=progress)
-        rows, marks = self._graded_rows(), dict[str, dict[str, str]]()
+        book, marks = self.workbook, dict[str, dict[str, str]]()
+        if not book.is_here and book.can_be_fetched and not self.config.offline:
+            self.fetch_files(book.listed)
+        rows = self.graded_vertebrae()
         if rows is not None:
             for name, level, mark in zip(
                 rows["scan_id"], rows["level"], marks_of(rows), strict=True
@@ -1573,27 +1605,6 @@ class Release:
         unbuilt = [name for name in scan_ids if name not in stores]
         self._stores.require_room([self.series[name] for name in unbuilt], recipe.codec)
         return stores | self._convert(unbuilt, why_not, recipe, workers=workers, progress=progress)
-
-    def _graded_rows(self) -> pd.DataFrame | None:
-        """Return the vertebrae of the grading workbook alone, for which no mask is read."""
-        from verse_data.tables.assemble import build_tables
-
-        book = self.workbook
-        if not book.is_here and book.can_be_fetched and not self.config.offline:
-            self.fetch_files(book.listed)
-        tables = build_tables(
-            self.lock,
-            lambda file: (
-                self._source_of(file)
-                if file in self.index.grading and self.files.has(file)
-                else None
-            ),
-            catalog=self.catalog,
-            derived=None,
-        )
-        for file in tables.broken:
-            self._warn_once(f"No grades are drawn: {file.error}")
-        return tables.vertebrae if tables.grading else None
 
     def _rows(self, chosen: Iterable[str] | pd.DataFrame) -> tuple[pd.DataFrame | None, set[str]]:
         """Return `chosen` if it has rows of vertebrae, and the ids of its scans."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypedDict
 
-from verse_data.errors import UsageError, ValidationFailed, counted, did_you_mean, warn
+from verse_data.errors import UsageError, ValidationFailed, counted, did_you_mean, one_of, warn
 from verse_data.progress import Progress
 from verse_data.releases.provenance import versions
 from verse_data.stores import make_recipe
@@ -89,9 +89,7 @@ _PREPARING: Final = {"spacing", "interpolation", "codec", "workers", "progress"}
 
 def split_options(unit: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the options for fetching and converting scans, and those of the dataset."""
-    if not isinstance(unit, str) or unit not in _OF_UNIT:
-        guess = did_you_mean(unit, _OF_UNIT)
-        raise UsageError(f"unit={unit!r} is not served; units are {', '.join(_OF_UNIT)}.{guess}")
+    one_of("unit", unit, _OF_UNIT)
     notice_engine(options.get("engine"))
     known = sorted(_OF_UNIT[unit].__annotations__)
     for name in options:

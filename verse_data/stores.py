@@ -22,7 +22,7 @@ from verse_data.errors import (
     UsageError,
     VerseDataError,
     counted,
-    did_you_mean,
+    one_of,
     warn,
 )
 from verse_data.files import nearest_existing
@@ -230,10 +230,7 @@ def make_recipe(spacing: Any, interpolation: str, codec: str) -> Recipe:
 
     chosen = {"interpolation": interpolation, "codec": codec}
     for name, value in chosen.items():
-        known = get_args(Recipe.model_fields[name].annotation)
-        if value not in known:
-            guess = did_you_mean(value, known)
-            raise UsageError(f"{name}={value!r} is none of {', '.join(known)}.{guess}")
+        one_of(name, value, get_args(Recipe.model_fields[name].annotation))
     sizes = (spacing,) * 3 if isinstance(spacing, Real) else spacing
     if isinstance(spacing, (bool, str)):
         sizes = ()  # which float() would accept

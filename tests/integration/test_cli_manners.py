@@ -189,7 +189,7 @@ def test_what_to_type_next_names_the_root(root: Path) -> None:
         ({"release": []}, r"release=\[\]: give a name"),
         ({"release": None}, "release=None: give a name"),
         ({"release": ["phantom", 1]}, "or a list of names"),
-        ({"unit": ["scan"]}, "units are scan, patch, vertebra"),
+        ({"unit": ["scan"]}, "none of scan, patch, vertebra"),
         ({"version": 1}, "version=1: give a text"),
         ({"root": 1}, "root=1 is no path"),
     ],

@@ -145,7 +145,7 @@ def test_croissant_lists_every_file_and_every_scan(provenance: Provenance) -> No
     assert ct["contentUrl"] == URL
     assert ct["contentSize"].endswith(" B")
     assert len(ct["sha256"]) == 64
-    (scans,) = value["recordSet"]
+    (scans,) = value["recordSet"]  # no grades without the rows of a workbook
     assert [row["scans/scan_id"] for row in scans["data"]] == ["verse900", "verse901", "verse902"]
     assert {row["scans/split"] for row in scans["data"]} == {"training"}
     assert value["rai:personalSensitiveInformation"]

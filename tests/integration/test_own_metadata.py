@@ -212,13 +212,15 @@ def test_a_condition_on_what_neither_workbook_nor_patients_say_is_refused(tree: 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("subject_id,age\nverse901,old\n", "row 2, column age_years: 'old': is not a number"),
-        ("subject_id,age\nverse901,130\n", "row 2, column age_years: '130': must be 120.0 or less"),
+        ("subject_id,age\nverse901,old\n", "row 2, column age: 'old': is not a number"),
+        ("subject_id,age\nverse901,130\n", "row 2, column age: '130': must be 120.0 or less"),
         ("subject_id,sex\nverse901,W\n", "row 2, column sex: 'W': is not one of F, M"),
-        ("subject_id,sex\nverse901,F\nverse901,M\n", "row 3: row 2 has another value"),
+        ("subject_id,sex\nverse901,F\nverse901,M\n", "row 3, column sex: 'M': row 2 has another"),
         ("subject_id,sex\n,F\n", "row 2, column subject_id: is neither a whole number"),
         ("subject_id,sex,name\nverse901,F,x\n", "other columns than subject_id, sex"),
-        ("sex\nF\n", "a column subject_id, and one of sex, age_years"),
+        ("sex,bmd\nF,1\n", "a column subject_id, and one of sex, age, bmd_mg_cm3 and t_score"),
+        ("subject_id,age\n", "no row below the heading"),
+        ("subject_id;age\nverse901;71,5\n", "no comma between fields, but semicolons"),
     ],
 )
 def test_a_wrong_table_of_patients_is_refused_with_its_place(
@@ -232,6 +234,20 @@ def test_a_wrong_table_of_patients_is_refused_with_its_place(
 
     assert said in str(caught.value)
     assert "mylab" not in str(vd.list_releases())
+
+
+def test_a_patient_of_whom_there_is_no_scan_is_told_when_the_folder_is_locked(tree: Path) -> None:
+    """A mistyped id would leave its cells missing in silence; it stays a finding of the release."""
+    (tree / "patients.csv").write_text("subject_id,age\nverse901,71\nverse9001,64\n")
+    (tree / "grades.csv").write_text("scan_id,level,grade\nverse901,L1,0\nverse9001,L1,1\n")
+
+    done = verse_data("lock", "mylab", "--from-tree", str(tree))
+
+    assert done.returncode == 0, done.stderr
+    assert "grades.csv has 1 scan that the tree has not: verse9001." in done.stderr
+    assert "patients.csv has 1 patient that the tree has not: verse9001." in done.stderr
+    found = vd.open_release("mylab").findings.query("rule == 'patient-without-scan'")
+    assert list(found["subject_id"]) == ["verse9001"]
 
 
 def test_about_gives_a_release_title_licence_and_citations(tree: Path, tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_the_papers_of_the_software_are_those_of_the_catalog() -> None:
         (lambda: api.cite("verse19", version="v1"), "No version of verse19 is on this machine"),
         (
             lambda: api.cite("verse19", style="apa"),
-            "'apa' is no style of citation; use text, bibtex",
+            "style='apa' is none of text, bibtex",
         ),
     ],
 )

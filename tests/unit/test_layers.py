@@ -18,6 +18,7 @@ LAYERS: tuple[set[str], ...] = (
         "locks",
         "machine",
         "markup",
+        "lazy",
     },
     {"records"},
     {"releases", "volumes"},
@@ -41,6 +42,7 @@ LOWEST = {
     "locks",
     "machine",
     "markup",
+    "lazy",
 }
 """Lowest modules, which may use one another."""
 

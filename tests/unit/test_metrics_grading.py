@@ -101,11 +101,15 @@ def test_thresholds_that_are_none_are_refused(rows, thresholds):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "heading is empty"),
+        ("", "the file is empty"),
+        ("scan_id,level,score\n", "no row below the heading"),
+        ("scan_id;level;score\nverse004;L1;0,5\n", "no comma between fields, but semicolons"),
+        ("scan_id,level,score,score\nverse004,L1,1,0\n", "each once"),
+        ("scan_id,level,score\n\nverse004,L1,x\n", "row 3, column score"),
         ("scan_id,level\nverse004,L1\n", "score"),
         ("scan_id,level,score\nverse004,L1,high\nverse004,L2,nan\n", r"(?s)2 problems.*row 2.*row 3"),
         ("scan_id,level,grade\nverse004,L1,4\n", "0 to 3"),
-        ("scan_id,level,score\nverse004,L1\n", "fewer fields"),
+        ("scan_id,level,score\nverse004,L1\n", "2 fields where the heading has 3"),
         ("scan_id,level,score\nverse\xff,L1,1\n", "UTF-8"),
     ],
 )  # fmt: skip
@@ -115,3 +119,12 @@ def test_bad_files_name_their_rows(tmp_path, text, words):
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ValidationFailed, match=words):
         read_scores(path)
+
+
+def test_empty_columns_and_lines_of_a_spreadsheet_do_not_matter(tmp_path):
+    """They are left out, and rows keep the numbers that the spreadsheet shows."""
+    path = tmp_path / "scores.csv"
+    path.write_text("scan_id,level,score,,\n,,,,\nverse004,L1,0.5,,\n")
+    assert read_scores(path)[["row", "scan_id", "score"]].to_numpy().tolist() == [
+        [3, "verse004", 0.5]
+    ]

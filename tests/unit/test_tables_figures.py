@@ -159,9 +159,15 @@ def test_patient_tables_of_both_kinds_are_read(tmp_path: Path) -> None:
         ("subject_id,sex\nverse004,f\n", "row 2, column sex: 'f'"),
         ("subject_id,sex\nverse4,F\n", "row 2, column subject_id: 'verse4'"),
         ("subject_id,contrast\n4,ce-late\n", "row 2, column contrast: 'ce-late'"),
-        ("subject_id,sex\n4,F\n4,M\n", "row 3: row 2 has another value for verse004"),
-        ("subject_id,sex\n4,F,9\n", "row 2: more or fewer fields"),
-        ("subject_id,sex\n4,\n4,F\n004,M\n", "row 4: row 2 has another value for verse004"),
+        (
+            "subject_id,sex\n4,F\n4,M\n",
+            "row 3, column sex: 'M': row 2 has another value for verse004",
+        ),
+        ("subject_id,sex\n4,F,9\n", "row 2: 3 fields where the heading has 2"),
+        (
+            "subject_id,sex\n4,\n4,F\n004,M\n",
+            "row 4, column sex: 'M': row 2 has another value for verse004",
+        ),
         ("subject_id,sex\n000,F\n", "row 2, column subject_id: '000'"),
         ("subject_id,sex\n\u0664,F\n", "row 2, column subject_id"),
         ("subject_id,subject_ID,sex\n4,4,F\n", "each once"),

@@ -113,7 +113,7 @@ def _identify(release: Release) -> None:
     facts = {
         "release": f"{release.name} {release.version}",
         "commit": release.commit,
-        "lock": f"sha256:{release.lock.digest}",
+        "lock": release.lock.pin,
         "contents": release.verify().summary,
     }
     print_facts(facts, indent=3)

@@ -47,7 +47,10 @@ DryRun = Annotated[
 ]
 Copy = Annotated[
     bool,
-    typer.Option("--copy", help="Copy CTs and masks, to hand the folder on. Default: links."),
+    typer.Option(
+        "--copy",
+        help="Copy all files, to hand the folder on. Default: links; in BIDS, of CTs alone.",
+    ),
 ]
 
 
@@ -155,20 +158,19 @@ def export_(
     out: opt.Out = None,
 ) -> None:
     """Write the description of a release, or of one scan of it, in the format named by the command."""
-    from verse_data.export.croissant import load_rai, to_croissant
+    from verse_data.export.croissant import croissant
     from verse_data.export.folders import as_json
     from verse_data.export.prov import to_prov
     from verse_data.export.rocrate import to_rocrate
     from verse_data.files import write_file
 
     opened = vd.open_release(release, version=version, root=root, make=False)
-    found, date = opened.provenance(scan), opened.files.date(opened.version)
-    if context.info_name == "prov":
-        document = to_prov(found)
-    elif context.info_name == "rocrate":
-        document = to_rocrate(found, date=date)
+    if context.info_name == "croissant":
+        document = croissant(opened, scan)
+    elif context.info_name == "prov":
+        document = to_prov(opened.provenance(scan))
     else:
-        document = to_croissant(found, date=date, rai=load_rai(release))
+        document = to_rocrate(opened.provenance(scan), date=opened.files.date(opened.version))
     if out is None:
         print_json(document)
     else:

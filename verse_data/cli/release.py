@@ -109,7 +109,7 @@ def lock(
         "release": release,
         "version": made.version,
         "commit": made.commit,
-        "digest": f"sha256:{made.lock.digest}",
+        "digest": made.lock.pin,
         "files": len(made.lock.files),
         "bytes": made.lock.total_bytes,
         "path": str(dataset.path),
@@ -312,7 +312,7 @@ def adopt(
     if done.workbook:
         note(
             f"No version listed the grading workbook {done.workbook}: it is part of {done.version}, which "
-            f"was made now (lock sha256:{dataset.lock(done.version).digest})."
+            f"was made now (lock {dataset.lock(done.version).pin})."
         )
 
 

@@ -63,7 +63,7 @@ def _identity(release: Release) -> dict[str, Any]:
         "name": release.name,
         "version": release.version,
         "title": entry.title if entry else f"Release {release.name!r}, locked by its user",
-        "lock": f"sha256:{release.lock.digest}",
+        "lock": release.lock.pin,
         "commit": release.commit,
         "licence": entry.licence if entry else "unknown",
         "attribution": entry.attribution if entry else "",

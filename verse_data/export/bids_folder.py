@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 from verse_data.config import __version__
-from verse_data.export.folders import Exported, Plan, ending, export_folder
+from verse_data.export.folders import ROLES, Exported, Plan, ending, export_folder
 from verse_data.export.rocrate import doi_url
 from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS, region
 
@@ -42,7 +42,8 @@ def bids(
     out : path
         Folder to make, complete or not at all.
     copy : bool
-        Copy the files, to hand the folder on. Default: symbolic links, which take no room.
+        Copy CTs too, to hand the folder on. Default: CTs are symbolic links, and only masks and
+        centroids copies, since the validator does not follow links into an annex.
     dry_run : bool
         Write and fetch nothing, and return what would be.
 
@@ -62,10 +63,12 @@ def bids(
     return export_folder(
         release,
         out,
-        copy=copy,
+        copied=ROLES if copy else ("mask", "centroids"),
         dry_run=dry_run,
         add_scan=partial(_add_scan, listed=listed),
         describe=partial(_describe, listed=listed),
+        texts="a JSON file for each mask, tables of patients, scans, labels and grades, "
+        "dataset_description.json, .bidsignore and README.md",
     )
 
 
@@ -85,7 +88,11 @@ def _add_scan(plan: Plan, scan_id: str, *, listed: dict[str, list[tuple[str, str
     plan.add_file(ct, scan_id, "ct")
     if "centroids" in scan.files:
         plan.add_file(f"{above}/anat/{stem}_desc-centroids_ctd.json", scan_id, "centroids")
-    sidecar = {"SpatialReference": f"bids::{ct}", "Sources": [f"bids::{ct}"]}
+    sidecar = {
+        "Description": "Vertebrae, with the labels of dseg.tsv",
+        "SpatialReference": f"bids::{ct}",
+        "Sources": [f"bids::{ct}"],
+    }
     plan.add_text(f"{above}/{mask.partition('.')[0]}.json", sidecar)
     table = f"{above}/{'_'.join(filter(None, names[:2]))}_scans.tsv"
     listed.setdefault(table, []).append((mask, scan_id, scan.split or "n/a"))

@@ -16,7 +16,7 @@ from verse_data.errors import (
     ValidationFailed,
     VerseDataError,
     counted,
-    did_you_mean,
+    one_of,
 )
 from verse_data.export.folders import Chosen, scans_with_ct_and_mask
 from verse_data.export.rocrate import doi_url
@@ -68,9 +68,7 @@ class LabelMap:
 
 def label_map(kind: Labels, *, allowed: Sequence[Labels]) -> LabelMap:
     """Return the numbers of one kind of labels, which must be among `allowed`."""
-    if kind not in allowed:
-        near = did_you_mean(kind, allowed)
-        raise UsageError(f"labels={kind!r} is none of {', '.join(allowed)}.{near}")
+    one_of("labels", kind, allowed)
     # After L6, which is 25, comes T13, which VerSe calls 28.
     numbers = {label: number for number, label in enumerate(sorted(LEVEL_OF_LABEL), start=1)}
     if kind == "verse":
@@ -128,9 +126,8 @@ def choose(release: Any, *, k: int | None, seed: int, split: str | None) -> Chos
 
 def _check(release: Any, k: int | None, seed: int, split: str | None) -> None:
     """Check the options, and that no patient is in two published splits."""
-    if split is not None and split not in SPLITS:
-        near = did_you_mean(split, SPLITS)
-        raise UsageError(f"There is no split {split!r}; splits are {', '.join(SPLITS)}.{near}")
+    if split is not None:
+        one_of("split", split, SPLITS)
     if k is None and (seed or split is not None):
         raise UsageError(
             "seed and split choose folds, and without k the published split is exported. "
@@ -180,7 +177,7 @@ def divide(
 def facts(release: Any, labels: LabelMap, chosen: Chosen) -> dict[str, Any]:
     """Return what ``dataset.json`` and a datalist say of where the data come from."""
     found = release.provenance()
-    lock = f"sha256:{release.lock.digest}"
+    lock = release.lock.pin
     return {
         "name": release.name,
         "description": f"{found.title}. Version {release.version}, lock {lock}.",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from verse_data.config import __version__
-from verse_data.errors import UsageError
+from verse_data.errors import one_of
 from verse_data.export.rocrate import doi_url, licence_url
 from verse_data.records.catalog import OTHERS, CatalogEntry
 
@@ -64,7 +64,7 @@ def cite_release(
     name: str, entry: CatalogEntry | None, pinned: Pinned | None, *, style: Style = "text"
 ) -> str:
     """Return the citation of a release, of the user's own without `entry`, not here without `pinned`."""
-    check_style(style)
+    one_of("style", style, get_args(Style))
     known: Mapping[str, Any] = entry.model_dump(mode="json") if entry else {}
     articles = (
         [{**c.model_dump(mode="json"), "text": c.text} for c in entry.citations] if entry else []
@@ -106,7 +106,7 @@ def cite_release(
 
 def cite_software(releases: Sequence[str], *, style: Style = "text") -> str:
     """Return the citation of this package; the text also says how to cite the data of `releases`."""
-    check_style(style)
+    one_of("style", style, get_args(Style))
     if style == "text":
         cites = " or ".join(f"verse-data cite {name}" for name in releases)
         return (
@@ -121,13 +121,6 @@ def cite_software(releases: Sequence[str], *, style: Style = "text") -> str:
     if style == "ris":
         return _ris("COMP", facts)
     return _bibtex("misc", "verse-data", {**facts, "authors": [f"{{{SOFTWARE_AUTHOR}}}"]})
-
-
-def check_style(style: str) -> str:
-    """Return `style` if it is known, else raise UsageError."""
-    if style in get_args(Style):
-        return style
-    raise UsageError(f"{style!r} is no style of citation; use {', '.join(get_args(Style))}.")
 
 
 def _exactly(facts: Mapping[str, Any]) -> str:

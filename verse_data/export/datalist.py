@@ -73,7 +73,8 @@ def monai(
     if folder.exists():
         raise folders.folder_exists_error(folder)
     own = labels != "verse"
-    plan = folders.planned(release, chosen, folder, written=("mask",) if own else ())
+    written = ("mask",) if own else ()
+    plan = folders.planned(release, chosen, folder, written=written, texts=DATALIST)
     if dry_run:
         return plan
     folds, made = cases.divide(release, chosen, k=k, seed=seed, split=split)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -48,7 +49,9 @@ class Exported(Chosen):
     left_out : dict
         Why each other scan is left out, by its id.
     nbytes : int
-        Bytes of the files; links take none. In a dry run an estimate, without tables and texts.
+        Bytes of the files; links take none. In a dry run an estimate, without what is in `texts`.
+    texts : str
+        What small files lie beside them, in words.
     to_fetch : int
         Bytes that a dry run would have to fetch first.
     dry_run : bool
@@ -57,6 +60,7 @@ class Exported(Chosen):
 
     path: Path
     nbytes: int
+    texts: str
     to_fetch: int = 0
     dry_run: bool = False
 
@@ -67,7 +71,8 @@ class Exported(Chosen):
         size = spell_bytes(self.nbytes)
         if self.dry_run:
             fetched = f", after fetching {spell_bytes(self.to_fetch)}" if self.to_fetch else ""
-            head = f"Would write about {size} and some texts to {self.path}{fetched}: {scans}."
+            files = f"about {size}, and " if self.nbytes else ""
+            head = f"Would write {files}{self.texts} to {self.path}{fetched}: {scans}."
         else:
             head = f"Wrote {self.path} ({size}): {scans}."
         why = [f"{scan_id}: {reason}" for scan_id, reason in self.left_out.items()]
@@ -93,7 +98,9 @@ def scans_with_ct_and_mask(release: Any) -> Chosen:
     return Chosen(development=development, test=test, left_out=lacking)
 
 
-def planned(release: Any, chosen: Chosen, path: Path, *, written: Collection[str]) -> Exported:
+def planned(
+    release: Any, chosen: Chosen, path: Path, *, written: Collection[str], texts: str
+) -> Exported:
     """Return what an export that writes files of these roles takes, by the sizes in the lock."""
     files = [release.series[name].files for name in chosen.scans]
     needed = [file for one in files for role, file in one.items() if role in ROLES]
@@ -103,6 +110,7 @@ def planned(release: Any, chosen: Chosen, path: Path, *, written: Collection[str
         test=chosen.test,
         left_out=chosen.left_out,
         nbytes=sum(one[role].size for one in files for role in written if role in one),
+        texts=texts,
         to_fetch=sum(file.size for file in needed if not release.files.has(file)),
         dry_run=True,
     )
@@ -110,7 +118,7 @@ def planned(release: Any, chosen: Chosen, path: Path, *, written: Collection[str
 
 def published(plan: Exported, build: Callable[[Path], None]) -> Exported:
     """Build the folder of `plan` and give it its name, all or nothing; return what was written."""
-    with staging(plan.path, needed=plan.nbytes) as staged:
+    with _without_empty_folders(plan.path), staging(plan.path, needed=plan.nbytes) as staged:
         staged.mkdir()
         build(staged)
         files = [path for path in staged.rglob("*") if path.is_file() and not path.is_symlink()]
@@ -118,6 +126,19 @@ def published(plan: Exported, build: Callable[[Path], None]) -> Exported:
         if not publish_folder(staged, plan.path):
             raise folder_exists_error(plan.path)
     return replace(plan, nbytes=nbytes, to_fetch=0, dry_run=False)
+
+
+@contextmanager
+def _without_empty_folders(path: Path) -> Iterator[None]:
+    """Remove the folders above `path` that are made within, if nothing comes to be in them."""
+    absent = [folder for folder in path.parents if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # another process may write there too
+            for folder in absent:
+                folder.rmdir()
+        raise
 
 
 def folder_exists_error(folder: Path) -> UsageError:
@@ -130,6 +151,14 @@ def folder_exists_error(folder: Path) -> UsageError:
 def as_json(value: Any) -> str:
     """Return JSON to read, in the order given: nnU-Net counts regions by it."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def plain_rows(rows: Any, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return these columns of a table as plain values; missing is None."""
+    import pandas as pd
+
+    listed = rows[[*names]].to_dict("records")
+    return [{n: None if pd.isna(v) else v for n, v in row.items()} for row in listed]
 
 
 def ending(file: LockedFile) -> str:
@@ -150,9 +179,13 @@ def place(source: Path, target: Path, *, copy: bool) -> None:
 
 @dataclass
 class Plan:
-    """The files of a folder, by path: those of the release, as scan and role, and bytes."""
+    """The files of a folder, by path: those of the release, as scan and role, and bytes.
+
+    Files of `copied` roles are copied, and others are links.
+    """
 
     release: Any
+    copied: Collection[Role]
     files: dict[str, tuple[str, Role]] = field(default_factory=dict)
     made: dict[str, bytes] = field(default_factory=dict)
 
@@ -171,12 +204,21 @@ class Plan:
             content = as_json(content)
         self.made[path] = content.encode() if isinstance(content, str) else content
 
-    def build(self, staged: Path, *, copy: bool) -> None:
+    @property
+    def links(self) -> int:
+        """How many files are links."""
+        return sum(role not in self.copied for _, role in self.files.values())
+
+    def build(self, staged: Path) -> None:
         """Write all files below `staged`."""
         for path in (*self.files, *self.made):
             (staged / path).parent.mkdir(parents=True, exist_ok=True)
-        for path, (scan_id, role) in self.files.items():
-            place(self.release.path(scan_id, role), staged / path, copy=copy)
+        sizes = [self.release.series[scan].files[role].size for scan, role in self.files.values()]
+        with self.release.progress("Copying or linking files", sum(sizes), "bytes") as advance:
+            for (path, (scan_id, role)), size in zip(self.files.items(), sizes, strict=True):
+                source = self.release.path(scan_id, role)
+                place(source, staged / path, copy=role in self.copied)
+                advance(size)
         for path, content in self.made.items():
             (staged / path).write_bytes(content)
 
@@ -185,22 +227,24 @@ def export_folder(
     release: Any,
     out: str | os.PathLike[str],
     *,
-    copy: bool,
+    copied: Collection[Role],
     dry_run: bool,
     add_scan: Callable[[Plan, str], None],
     describe: Callable[[Plan, tuple[str, ...]], None],
+    texts: str,
 ) -> Exported:
     """Write the files that `add_scan` adds of a scan, and the texts that `describe` adds."""
-    folder, chosen, plan = Path(out), scans_with_ct_and_mask(release), Plan(release)
+    folder, chosen, plan = Path(out), scans_with_ct_and_mask(release), Plan(release, copied)
     if folder.exists():
         raise folder_exists_error(folder)
     for scan_id in chosen.scans:
         add_scan(plan, scan_id)
-    written = {role for _, role in plan.files.values()} if copy else ()
-    planned_folder = planned(release, chosen, folder, written=written)
+    written = {role for _, role in plan.files.values()}.intersection(copied)
+    links = f"links to {counted(plan.links, 'file')}, " if plan.links else ""
+    planned_folder = planned(release, chosen, folder, written=written, texts=links + texts)
     if dry_run:
         return planned_folder
     release.fetch(chosen.scans, roles=ROLES)
     release.fetch_tables(chosen.scans)
     describe(plan, chosen.scans)
-    return published(planned_folder, lambda staged: plan.build(staged, copy=copy))
+    return published(planned_folder, plan.build)

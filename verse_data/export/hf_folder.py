@@ -9,12 +9,14 @@ import io
 import os
 from typing import Any, Final
 
-from verse_data.export.folders import Exported, Plan, ending, export_folder
+from verse_data.export.folders import ROLES, Exported, Plan, ending, export_folder, plain_rows
 from verse_data.records.names import Role
 
 _ROLES: Final[tuple[Role, ...]] = ("ct", "mask")
 _FOLDERS: Final = {"training": "train", "validation": "validation", "test": "test"}
-_OF_SCAN: Final = ("scan_id", "subject_id", "split", "age_years", "bmd_mg_cm3", "ct_device")
+_OF_SCAN: Final = (
+    "scan_id", "subject_id", "split", "age_years", "sex", "bmd_mg_cm3", "t_score", "ct_device",
+)  # fmt: skip
 _OF_VERTEBRA: Final = (
     "level", "label", "grade", "fracture_type", "foreign_material", "grade_status",
 )  # fmt: skip
@@ -52,7 +54,13 @@ def hf(
         If files are not here and cannot be fetched.
     """
     return export_folder(
-        release, out, copy=copy, dry_run=dry_run, add_scan=_add_scan, describe=_describe
+        release,
+        out,
+        copied=ROLES if copy else (),
+        dry_run=dry_run,
+        add_scan=_add_scan,
+        describe=_describe,
+        texts="a metadata.parquet for each split, and README.md",
     )
 
 
@@ -69,28 +77,20 @@ def _path(release: Any, scan_id: str, role: Role) -> str:
 def _describe(plan: Plan, chosen: tuple[str, ...]) -> None:
     """Add a table of metadata for each split, and the dataset card."""
     release = plan.release
-    scans, vertebrae = release.scans.set_index("scan_id", drop=False), release.vertebrae
-    groups = dict(list(vertebrae.groupby("scan_id")))
+    scans = release.scans.merge(release.subjects[["subject_id", "sex"]], on="subject_id")
+    of_scan = {row["scan_id"]: row for row in plain_rows(scans, _OF_SCAN)}
+    vertebrae: dict[str, list[dict[str, Any]]] = {}
+    for one in plain_rows(release.vertebrae, ("scan_id", *_OF_VERTEBRA)):
+        vertebrae.setdefault(one.pop("scan_id"), []).append(one)
     rows: dict[str, list[dict[str, Any]]] = {}
     for scan_id in chosen:
         paths = {role: _path(release, scan_id, role).partition("/") for role in _ROLES}
         row = {"image_file_name": paths["ct"][2], "mask_file_name": paths["mask"][2]}
-        row |= {name: _plain(scans.loc[scan_id, name]) for name in _OF_SCAN}
-        own = groups.get(scan_id, vertebrae.iloc[:0])[[*_OF_VERTEBRA]].to_dict("records")
-        vertebra_rows = [{name: _plain(value) for name, value in one.items()} for one in own]
-        rows.setdefault(paths["ct"][0], []).append({**row, "vertebrae": vertebra_rows})
+        row |= of_scan[scan_id] | {"vertebrae": vertebrae.get(scan_id, [])}
+        rows.setdefault(paths["ct"][0], []).append(row)
     for name, listed in rows.items():
         plan.add_text(f"{name}/metadata.parquet", _parquet(listed))
     plan.add_text("README.md", _card(release))
-
-
-def _plain(value: Any) -> Any:
-    """Return a cell of a table as a plain value; missing is None."""
-    import pandas as pd
-
-    if pd.isna(value):
-        return None
-    return value.item() if hasattr(value, "item") else value
 
 
 def _parquet(rows: list[dict[str, Any]]) -> bytes:
@@ -100,7 +100,8 @@ def _parquet(rows: list[dict[str, Any]]) -> bytes:
 
     kinds = {"label": pa.int16(), "grade": pa.int8(), "foreign_material": pa.bool_()}
     vertebra = pa.struct([(name, kinds.get(name, pa.string())) for name in _OF_VERTEBRA])
-    kinds = {"age_years": pa.float64(), "bmd_mg_cm3": pa.float64(), "vertebrae": pa.list_(vertebra)}
+    kinds = dict.fromkeys(("age_years", "bmd_mg_cm3", "t_score"), pa.float64())
+    kinds["vertebrae"] = pa.list_(vertebra)
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in rows[0]])
     stream = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), stream)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from verse_data.errors import UsageError, did_you_mean
+from verse_data.errors import UsageError, one_of
 from verse_data.export import cases, folders
 from verse_data.export.cases import Fold, LabelMap, Labels
 from verse_data.export.folders import Chosen, Exported
@@ -22,6 +22,7 @@ _LABELS: Final[tuple[Labels, ...]] = ("consecutive", "binary", "regions")
 _REGION_NUMBERS: Final = {"cervical": 1, "thoracic": 2, "lumbar": 3, "vertebra": 4}
 """What nnU-Net writes for each region; 4 is a vertebra of no region."""
 CtFiles = Literal["reference", "copy", "link"]
+_TEXTS: Final = "dataset.json, splits_final.json and README.md"
 _FOLDER: Final = re.compile(r"Dataset\d{3}_.+")
 
 
@@ -94,9 +95,8 @@ def nnunet(
     chosen = cases.choose(release, k=k, seed=seed, split=split)
     ending = _ending(release, chosen)
     folder = _folder(Path(out), dataset_id, name or release.name)
-    plan = folders.planned(
-        release, chosen, folder, written=("mask", "ct") if ct == "copy" else ("mask",)
-    )
+    written = ("mask", "ct") if ct == "copy" else ("mask",)
+    plan = folders.planned(release, chosen, folder, written=written, texts=_TEXTS)
     if dry_run:
         return plan
     folds, made = cases.divide(release, chosen, k=k, seed=seed, split=split)
@@ -126,9 +126,7 @@ def nnunet(
 
 def _check_place(ct: str, variable: str | None) -> None:
     """Check `ct` and `variable`."""
-    if ct not in get_args(CtFiles):
-        near = did_you_mean(ct, get_args(CtFiles))
-        raise UsageError(f"ct={ct!r} is none of {', '.join(get_args(CtFiles))}.{near}")
+    one_of("ct", ct, get_args(CtFiles))
     if variable is None:
         return
     if ct != "reference":

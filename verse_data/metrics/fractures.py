@@ -6,8 +6,6 @@ grade (not assessed, foreign material) is neither fractured nor healthy, and is 
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from verse_data.errors import UsageError, ValidationFailed, counted
 from verse_data.files import storage_errors
 from verse_data.metrics.bootstrap import DRAWS, check_draws, multiplicities, percentiles
 from verse_data.problems import Problem, raise_problems
+from verse_data.records.base import read_csv
 
 Weights = npt.NDArray[np.float64]
 """How often each vertebra counts, shape (draws, N); the first draw has each once."""
@@ -61,38 +60,31 @@ def read_scores(path: Path) -> pd.DataFrame:
         if not path.is_file() or path.stat().st_size > _LIMIT_BYTES:
             raise UsageError(f"{path} is no CSV file with the columns scan_id, level and score.")
         data = path.read_bytes()
-    try:
-        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValidationFailed(f"{path}: it is no CSV in UTF-8: {error}.") from None
-    heads = list(reader.fieldnames or ())
-    if not {*_KEY} <= {*heads} or not {"score", "grade"} & {*heads}:
+    (_, heads), *rows = read_csv(data, name=str(path))
+    named = [head for head in heads if head]  # spreadsheets export empty columns too
+    if len({*named}) < len(named) or not {*_KEY} <= {*heads} or not {"score", "grade"} & {*heads}:
         raise ValidationFailed(
-            f"{path}: its heading is {', '.join(heads) or 'empty'}; it must have scan_id, level, and "
-            f"score (higher is worse) or grade (predicted, 0 to 3), or both."
+            f"{path}, row 1: its heading is {', '.join(heads)}; it must have scan_id, level, and "
+            f"score (higher is worse) or grade (predicted, 0 to 3), or both, each once."
         )
     problems: list[Problem] = []
-    made = [_row(row, heads, str(path), n, problems) for n, row in enumerate(rows, start=2)]
+    made = [
+        _row(dict(zip(heads, fields, strict=True)), str(path), number, problems)
+        for number, fields in rows
+    ]
     raise_problems(problems, what=str(path), then=_THEN)
     return pd.DataFrame(made, columns=["row", *_KEY, "score", "predicted"])
 
 
-def _row(
-    row: dict[Any, Any], heads: Sequence[str], name: str, number: int, problems: list[Problem]
-) -> dict[str, Any]:
+def _row(row: dict[str, str], name: str, number: int, problems: list[Problem]) -> dict[str, Any]:
     """Return the values of one row; what is wrong with it is added to `problems`."""
     made: dict[str, Any] = {"row": number, "score": math.nan, "predicted": math.nan}
-    made |= {key: (row[key] or "").strip() for key in _KEY}
-    if None in row or None in row.values():
-        rule = "more or fewer fields than the heading has"
-        problems.append(Problem(file=name, row=number, rule=rule))
-        return made
+    made |= {key: row[key].strip() for key in _KEY}
     for column, key, rule in (
         ("score", "score", "is no number"),
         ("grade", "predicted", "is no grade from 0 to 3"),
     ):
-        if column not in heads:
+        if column not in row:
             continue
         try:
             value = float(row[column])

@@ -14,7 +14,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from verse_data.errors import UsageError
+from verse_data.errors import UsageError, one_of
 from verse_data.spine.levels import LEVELS, position
 
 Hit = Literal["lt20", "le20"]
@@ -62,8 +62,7 @@ def identify(
     UsageError
         If there is no such level, a point has not three coordinates, or `hit` is another word.
     """
-    if hit not in HITS:
-        raise UsageError(f"hit={hit!r}: give one of {', '.join(HITS)}.")
+    one_of("hit", hit, HITS)
     true, found = _placed(truth), _placed(predicted)
     return {
         level: _identified(level, true, found.get(level), hit)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from verse_data.errors import UsageError
+from verse_data.errors import UsageError, one_of
 from verse_data.metrics.bootstrap import DRAWS, check_draws, mean_interval
 from verse_data.metrics.identification import HITS, Hit, Identified, identify
 from verse_data.metrics.overlap import SHIFTS, Overlap, Structure, overlap, surface_distances
@@ -232,8 +232,7 @@ def check_conventions(hit: str, missing: str, additional: str, seed: int, draws:
     """Raise UsageError for an unknown convention, before any file is read."""
     both = {"missing": (missing, UNMATCHED), "additional": (additional, UNMATCHED)}
     for name, (word, words) in {"hit": (hit, HITS), **both}.items():
-        if word not in words:
-            raise UsageError(f"{name}={word!r}: give one of {', '.join(words)}.")
+        one_of(name, word, words)
     check_draws(seed, draws)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from verse_data.errors import FILE_FAULTS, UsageError, ValidationFailed, did_you_mean
+from verse_data.errors import FILE_FAULTS, UsageError, ValidationFailed, did_you_mean, one_of
 from verse_data.files import canonical_json, publish_folder, staging, storage_errors
 from verse_data.predictions.native import check_overlap, check_release, on_grid, verse_labels
 from verse_data.problems import Problem, raise_faults, raise_problems
@@ -148,8 +148,7 @@ def import_predictions(
     """
     check_release(release)
     folder, out = Path(folder), Path(out)
-    if form not in get_args(Form):
-        raise UsageError(f"form={form!r} is none of {', '.join(get_args(Form))}.")
+    one_of("form", form, get_args(Form))
     if form == "folder" and dataset_json is not None:
         raise UsageError("dataset_json belongs to predictions by nnU-Net: use form 'nnunet'.")
     _check_free(out)
@@ -165,7 +164,7 @@ def import_predictions(
     facts: dict[str, Any] = {
         "release": release.name,
         "version": release.version,
-        "lock": f"sha256:{release.lock.digest}",
+        "lock": release.lock.pin,
         "form": form,
         "missing": _missing(chosen, release),
     }
@@ -236,7 +235,7 @@ def _read_export(path: Path, release: Release) -> _Export:
         ) from None
     except ValidationError as error:
         raise ValidationFailed(f"{path}, verse_data: {rules_of(error)}. Export it again.") from None
-    lock = f"sha256:{release.lock.digest}"
+    lock = release.lock.pin
     if (export.release, export.lock) != (release.name, lock):
         raise ValidationFailed(
             f"{path} was exported from {export.release} {export.version} ({export.lock[:19]}), and "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from verse_data.errors import UsageError, ValidationFailed
+from verse_data.errors import UsageError, ValidationFailed, one_of
 from verse_data.spine.geometry import SAME_GRID_MM, Affine, Array, Grid, apply_affine
 from verse_data.spine.levels import LEVEL_OF_LABEL
 from verse_data.volumes.nifti import Volume, write_nifti
@@ -122,8 +122,7 @@ def to_native(
         If neither the CT of the scan nor its store or mask is on this machine.
     """
     check_release(release)
-    if overlap not in get_args(OverlapRule):
-        raise UsageError(f"overlap={overlap!r} is none of {', '.join(get_args(OverlapRule))}.")
+    one_of("overlap", overlap, get_args(OverlapRule))
     patches = _patches(prediction, sample)
     ids = list(dict.fromkeys(patch.scan_id for patch in patches))
     if len(ids) != 1:

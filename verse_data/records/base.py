@@ -1,7 +1,9 @@
-"""Base class of all records (strict, frozen, no unknown fields, no NaN); strict JSON reader."""
+"""Base class of all records (strict, frozen, no unknown fields, no NaN); strict readers of JSON and CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from typing import Any, Final
@@ -10,9 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from verse_data.errors import ValidationFailed
-from verse_data.problems import shown
+from verse_data.problems import Problem, raise_problems, shown
 
 LIMIT_BYTES: Final = 8 << 20
+_AS_CSV: Final = (
+    "Export it again as CSV UTF-8, with commas between fields and decimal points in numbers."
+)
 _OBJECT: Final = "must be an object with fields"
 _RULES: Final = {
     "missing": "is missing",
@@ -110,6 +115,37 @@ def read_json(data: bytes, *, name: str, allow_nan: bool = False, limit: int = L
         raise ValidationFailed(f"{name}: not UTF-8: {found}.") from None
     except (ValueError, RecursionError) as error:
         raise ValidationFailed(f"{name}: not JSON: {str(error)[:200]}.") from None
+
+
+def read_csv(data: bytes, *, name: str) -> list[tuple[int, list[str]]]:
+    """Return number and fields of each filled row of UTF-8 `data`, first the heading, or raise.
+
+    All rows have as many fields as the heading, which is two or more.
+    """
+    try:
+        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        rows = [(reader.line_num, fields) for fields in reader if any(fields)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValidationFailed(f"{name}: not a CSV file in UTF-8: {error}. {_AS_CSV}") from None
+    if not rows:
+        raise ValidationFailed(f"{name}: the file is empty. {_AS_CSV}")
+    heading = rows[0][1]
+    if len(heading) < 2:
+        signs = {";": ", but semicolons", "\t": ", but tabs"}
+        found = next((words for sign, words in signs.items() if sign in heading[0]), "")
+        why = f"there is no comma between fields{found}"
+        raise ValidationFailed(f"{name}, row 1: {why}. {_AS_CSV}")
+    if len(rows) == 1:
+        raise ValidationFailed(f"{name}: no row below the heading. Fill it in, or leave it out.")
+    uneven = [
+        Problem(
+            file=name, row=row, rule=f"{len(fields)} fields where the heading has {len(heading)}"
+        )
+        for row, fields in rows
+        if len(fields) != len(heading)
+    ]
+    raise_problems(uneven, what=name, then="Export it again; a text with a comma needs quotes.")
+    return rows
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -161,7 +161,7 @@ class ReleaseLock(Record):
         where = self.source.node or "a tree"
         return (
             f"<ReleaseLock of {self.release}: {len(self.files):,} files, {self.total_bytes:,} bytes, from "
-            f"{where}, sha256:{self.digest}>"
+            f"{where}, {self.pin}>"
         )
 
     def __str__(self) -> str:
@@ -176,6 +176,11 @@ class ReleaseLock(Record):
     def digest(self) -> str:
         """SHA-256 (hex) of the canonical form."""
         return hashlib.sha256(self.canonical()).hexdigest()
+
+    @property
+    def pin(self) -> str:
+        """The digest as a version is named by it: ``sha256:HEX``."""
+        return f"sha256:{self.digest}"
 
     @cached_property
     def by_path(self) -> dict[str, LockedFile]:

@@ -129,7 +129,7 @@ class History:
             )
         lock = ReleaseLock.parse(found.content, name=f"{self.path}: {tag}:{LOCK_PATH}")
         lines = message.content.decode(errors="replace").splitlines()
-        if f"Lock: sha256:{lock.digest}" not in lines:
+        if f"Lock: {lock.pin}" not in lines:
             raise IntegrityError(
                 f"{self.path}: version {tag} does not name the digest of the lock that it holds "
                 f"(sha256:{lock.digest[:12]}); the dataset is damaged or was changed. "

@@ -71,7 +71,7 @@ def read_lock(place: str, config: Config, *, digest: str | None = None) -> Relea
         )
     if not lock.digest.startswith(pin[1]):
         raise IntegrityError(
-            f"{name} is the lock sha256:{lock.digest}, and {digest} was asked for. Nothing was "
+            f"{name} is the lock {lock.pin}, and {digest} was asked for. Nothing was "
             f"written. Ask whoever gave you the digest for its lock."
         )
     return lock
@@ -193,7 +193,7 @@ def _create_tag(repository: Path, lock: ReleaseLock, *, number: int, commit: str
     """Create the annotated tag of a version; return False if another process was first."""
     text = (
         f"object {commit}\ntype commit\ntag v{number}\ntagger {_author(number)}\n\n"
-        f"{lock.release} v{number}\n\nLock: sha256:{lock.digest}\n"
+        f"{lock.release} v{number}\n\nLock: {lock.pin}\n"
     )
     made = git.git(repository, "mktag", stdin=text.encode()).decode().strip()
     try:
@@ -232,7 +232,7 @@ def _main_commit(
 ) -> Iterator[bytes]:
     message = (
         f"{lock.release} v{number}\n\n{len(lock.files)} files, {lock.total_bytes} bytes.\n"
-        f"Lock: sha256:{lock.digest}\n\n"
+        f"Lock: {lock.pin}\n\n"
         f"The date is fixed, so that the commit id follows from the lock alone.\n"
     )
     author = _author(number)

@@ -74,7 +74,7 @@ def describe(
         **(dict.fromkeys(_OF_CATALOG) | known),
         release=repository.name,
         version=name,
-        lock=f"sha256:{lock.digest}",
+        lock=lock.pin,
         commit=repository.commit(name),
         dataset_id=dataset_id(repository.name),
         source=lock.source,

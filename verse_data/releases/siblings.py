@@ -219,7 +219,7 @@ def _check_versions(history: History, release: str, url: str) -> str:
         if commit != history.commit(version):
             raise IntegrityError(
                 f"{url}: {version} is commit {history.commit(version)}, and its lock "
-                f"(sha256:{lock.digest}) gives {commit}: it has changes that are not in the lock. "
+                f"({lock.pin}) gives {commit}: it has changes that are not in the lock. "
                 f"Nothing was kept. Take its lock alone: verse-data lock {release} --from-lock FILE"
             )
     assert commit

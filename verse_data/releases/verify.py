@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from verse_data import markup
-from verse_data.errors import Offline, UsageError, VerseDataError, counted
+from verse_data.errors import Offline, VerseDataError, counted, one_of
 from verse_data.files import digest_file
 from verse_data.progress import Progress, silent
 from verse_data.records.lock import LockedFile
@@ -121,10 +121,7 @@ def verify_files(
     ``"content"`` calls `inspect` on each file with the locked digest. `version` is that of `files`,
     for the commands that fix them; default: the newest.
     """
-    if level not in LEVELS:
-        raise UsageError(
-            f"There is no level {level!r} of checking; levels are {', '.join(LEVELS)}."
-        )
+    one_of("level", level, LEVELS)
     deep = level in {"hash", "content"}
     typed, near = unless_newest(dataset, version), dataset.siblings()
     words = ("--from-tree", "FOLDER") if dataset.lock(version).source.kind == "tree" else ()

@@ -8,8 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from verse_data.errors import FILE_FAULTS, ValidationFailed, VerseDataError, VolumeCorrupt
-from verse_data.problems import raise_faults
+from verse_data.errors import (
+    FILE_FAULTS,
+    ValidationFailed,
+    VerseDataError,
+    VolumeCorrupt,
+    counted,
+    warn,
+)
+from verse_data.problems import raise_faults, shown
 from verse_data.progress import Progress, silent
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.names import Role, parse_path, scan_of
@@ -72,16 +79,36 @@ def check_tree(lock: ReleaseLock, folder: Path, *, progress: Progress = silent) 
             advance(1)
     try:
         if sheet := choose_sheet(sort_tables(map(content, index.grading))[0]):
-            check_workbook(sheet, index.scans, content)
+            grading = check_workbook(sheet, index.scans, content)
+            if (
+                sheet.is_list
+            ):  # the published workbook has rows of all series, also for a part of them
+                listed = {graded.scan_id for graded in grading.rows}
+                _warn_of_strangers(sheet.file, "scan", listed, {s.scan_id for s in index.scans})
     except FILE_FAULTS as error:
         faults.append(error)
     if index.patients:
         try:
-            read_own_patients(content(index.patients), index.scans)
+            rows = read_own_patients(content(index.patients), index.scans)
+            listed = {row.subject_id for row in rows}
+            known = {scan.subject_id for scan in index.scans}
+            _warn_of_strangers(index.patients.path, "patient", listed, known)
         except FILE_FAULTS as error:
             faults.append(error)
     head = f"{len(faults)} problems in the tree; nothing was written:" if len(faults) > 1 else ""
     raise_faults(faults, head=head)
+
+
+def _warn_of_strangers(file: str, what: str, listed: set[str], known: set[str]) -> None:
+    """Warn of rows of a lab's own table that fill nothing."""
+    if unknown := sorted(listed - known):
+        warn(
+            UserWarning(
+                f"{file} has {counted(len(unknown), what)} that the tree has not: "
+                f"{', '.join(shown(unknown))}. What it says of them is not used. The tree has "
+                f"{', '.join(shown(sorted(known)))}."
+            )
+        )
 
 
 def _faults(scan: ScanFiles, content: Callable[[LockedFile], SourceFile]) -> list[VerseDataError]:

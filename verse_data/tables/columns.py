@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 import pandas as pd
 
-from verse_data.errors import UsageError
+from verse_data.errors import one_of
 from verse_data.records.base import Record
 from verse_data.records.tables import ScanRecord, SubjectRecord, VertebraRecord
 from verse_data.spine.levels import LEVEL_OF_LABEL, LEVELS
@@ -54,9 +54,8 @@ class Column:
 @cache
 def columns(table: TableName) -> tuple[Column, ...]:
     """Return the columns of `table` in order."""
-    if table not in MODELS:
-        raise UsageError(f"There is no table {table!r}; tables are {', '.join(MODELS)}.")
-    return tuple(_column(name, info) for name, info in MODELS[table].model_fields.items())
+    model = MODELS[one_of("table", table, MODELS)]  # type: ignore[index]
+    return tuple(_column(name, info) for name, info in model.model_fields.items())
 
 
 def _column(name: str, info: Any) -> Column:

@@ -21,8 +21,6 @@ column                           values
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
@@ -33,7 +31,7 @@ from pydantic import ValidationError
 
 from verse_data.errors import ValidationFailed
 from verse_data.problems import Problem, raise_problems
-from verse_data.records.base import rule_of
+from verse_data.records.base import read_csv, rule_of
 from verse_data.records.source_file import SourceFile
 from verse_data.records.tables import PatientRow
 from verse_data.tables.findings import Finding
@@ -62,7 +60,7 @@ _CONTRASTS: Final = {
     "ce-art": "arterial",
     "ce-pv": "portal_venous",
 }
-_THEN: Final = "The columns are documented in verse_data.tables.patients."
+_THEN: Final = "Correct these in the file, and run the command again."
 _Identify = Callable[[str], str]
 
 
@@ -100,7 +98,7 @@ def patient_findings(patients: Mapping[str, PatientRow], index: Index) -> Iterat
 def _patients(
     name: str,
     columns: dict[str, str],
-    rows: list[tuple[int, dict[Any, Any]]],
+    rows: list[tuple[int, dict[str, str]]],
     identify: _Identify,
 ) -> tuple[PatientRow, ...]:
     """Return one row per subject, or raise for all that is wrong."""
@@ -109,9 +107,6 @@ def _patients(
     first: dict[str, int] = {}
     for number, row in rows:
         problem = partial(Problem, file=name, row=number)
-        if None in row or None in row.values():
-            problems.append(problem(rule="more or fewer fields than the heading has"))
-            continue
         values: dict[str, Any] = {}
         faults = len(problems)
         for column, heading in columns.items():
@@ -122,18 +117,18 @@ def _patients(
                 rule = str(error)
                 if isinstance(error, ValidationError):
                     rule = rule_of(error.errors()[0])
-                problems.append(problem(column=column, value=text or None, rule=rule))
+                problems.append(problem(column=heading, value=text or None, rule=rule))
         if len(problems) > faults:
             continue
         subject = values["subject_id"]
         known = people.setdefault(subject, {})
         first.setdefault(subject, number)
         filled = {column: value for column, value in values.items() if value is not None}
-        if any(known.get(column, value) != value for column, value in filled.items()):
-            rule = f"row {first[subject]} has another value for {subject}"
-            problems.append(problem(rule=rule))
-        else:
-            known |= filled
+        for column, value in filled.items():
+            if known.setdefault(column, value) != value:
+                rule = f"row {first[subject]} has another value for {subject}"
+                text = row[columns[column]]
+                problems.append(problem(column=columns[column], value=text, rule=rule))
     raise_problems(problems, what=name, then=_THEN)
     return tuple(PatientRow.model_validate(values) for values in people.values())
 
@@ -164,30 +159,25 @@ def _published_subject(text: str) -> str:
 
 def _rows(
     data: bytes, name: str, fields: Collection[str], *, only: bool = False
-) -> tuple[dict[str, str], list[tuple[int, dict[Any, Any]]]]:
+) -> tuple[dict[str, str], list[tuple[int, dict[str, str]]]]:
     """Return the heading of each of `fields`, and number and fields of each row.
 
     With `only`, any other column is an error: it may hold a name, and a release is handed on.
     """
-    try:
-        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        rows = [(reader.line_num, row) for row in reader if any(row.values())]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValidationFailed(f"{name}: not a CSV file in UTF-8: {error}. {_THEN}") from None
-    given = list(reader.fieldnames or ())
+    (_, given), *rows = read_csv(data, name=name)
+    words = ["age" if field == "age_years" else field for field in fields]
     headings = [heading for heading in given if _NAMES.get(heading) in fields]
     columns = {_NAMES[heading]: heading for heading in headings}
     if "subject_id" not in columns or not 1 < len(columns) == len(headings):
-        found = ", ".join(map(repr, given[:20])) or "none: the file is empty"
-        one_of = " and ".join([", ".join([*fields][1:-1]), [*fields][-1]])
+        found = ", ".join(map(repr, given[:20]))
         raise ValidationFailed(
-            f"{name}, row 1: a column subject_id, and one of {one_of}, are needed, each once; "
-            f"the columns are {found}. {_THEN}"
+            f"{name}, row 1: a column subject_id, and one of {', '.join(words[1:-1])} and {words[-1]}, "
+            f"are needed, each once; the columns are {found}. {_THEN}"
         )
     others = [heading for heading in given if heading not in headings]
     if only and others:
         raise ValidationFailed(
-            f"{name}, row 1: other columns than {', '.join(fields)}: {', '.join(map(repr, others))}. "
+            f"{name}, row 1: other columns than {', '.join(words)}: {', '.join(map(repr, others))}. "
             f"Remove them: the file becomes part of the release as it is."
         )
-    return columns, rows
+    return columns, [(row, dict(zip(given, cells, strict=True))) for row, cells in rows]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from verse_data.errors import UsageError, counted, did_you_mean
+from verse_data.errors import counted, one_of
 from verse_data.problems import shown
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.names import SPLITS, SUBJECT_OF_SERIES, Split
@@ -55,9 +55,7 @@ def of_split(scans: pd.DataFrame, split: str | None) -> pd.DataFrame:
     """Return the rows of `scans` in a published split; all of them if `split` is None."""
     if split is None:
         return scans
-    if split not in SPLITS:
-        guess = did_you_mean(split, SPLITS)
-        raise UsageError(f"There is no split {split!r}; splits are {', '.join(SPLITS)}.{guess}")
+    one_of("split", split, SPLITS)
     return scans[(scans["split"] == split).fillna(value=False).to_numpy(dtype=bool)]
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
-import io
 import json
 import logging
 import os
@@ -25,6 +23,7 @@ from verse_data.errors import (
     VerseDataError,
 )
 from verse_data.problems import Problem, raise_problems
+from verse_data.records.base import read_csv
 from verse_data.records.names import is_called_grading
 from verse_data.records.source_file import SourceFile
 from verse_data.records.tables import COLUMNS, LIST_COLUMNS, SHEET
@@ -327,29 +326,10 @@ def _csv_cells(data: bytes, name: str) -> _Cells:
     """Return the cells of a CSV file, without the index column of a pandas export; row 1 is the heading."""
     if data.count(b"\n") + data.count(b"\r") > 2 * MAX_ROWS:
         raise SheetRefused(f"{name}: beyond the limit of {MAX_ROWS:,} rows.")
-    try:
-        text = data.decode("utf-8-sig")
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        lines = [(reader.line_num, fields) for fields in reader if any(fields)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValidationFailed(
-            f"{name}: neither an .xlsx workbook nor a CSV file in UTF-8: {error}. Get it again from its "
-            f"source, or export the sheet as CSV UTF-8."
-        ) from None
-    if any(any(fields[MAX_COLUMNS:]) for _, fields in lines):
+    lines = read_csv(data, name=name)
+    first = lines[0][1]
+    if any(first[MAX_COLUMNS:]):
         raise SheetRefused(f"{name}: beyond the limit of {MAX_COLUMNS} columns.")
-    first = lines[0][1] if lines else []
-    if len(first) < 2:
-        raise ValidationFailed(
-            f"{name}, row 1: there is no comma between fields, or the file is empty. Export the "
-            f"sheet again with commas between fields and decimal points in numbers."
-        )
-    uneven = [
-        Problem(file=name, row=row, rule=f"{len(fields)} fields where the heading has {len(first)}")
-        for row, fields in lines
-        if len(fields) != len(first)
-    ]
-    raise_problems(uneven, what=name, then="Export it again; a text with a comma needs quotes.")
     index = int(first[0] in {"", "Unnamed: 0"} and first[1] in {COLUMNS[0], LIST_COLUMNS[0]})
     return {
         row if place else 1: {

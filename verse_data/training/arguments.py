@@ -38,13 +38,6 @@ def finite(option: str, value: object, *, least: float = -math.inf) -> float:
     raise UsageError(f"{option}={value!r} is not a finite number{limit}.")
 
 
-def one_of(option: str, value: object, allowed: Sequence[str]) -> str:
-    """Return `value` if it is one of `allowed`."""
-    if isinstance(value, str) and value in allowed:
-        return value
-    raise UsageError(f"{option}={value!r} is none of {', '.join(allowed)}.")
-
-
 def voxels(option: str, value: object) -> Shape:
     """Return `value`, one number of voxels or three, as three."""
     given = (value,) * 3 if isinstance(value, Integral) else value

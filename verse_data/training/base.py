@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from verse_data import markup
-from verse_data.errors import SampleError, UsageError
+from verse_data.errors import SampleError, UsageError, one_of
 from verse_data.files import sha256_of_json
 from verse_data.spine.geometry import Affine, Box, Shape, check_axcodes
 from verse_data.training.draw import seeded_transform
@@ -93,11 +93,7 @@ class ServedDataset(EpochDataset):
         if transform is not None and not callable(transform):
             raise UsageError(f"transform={transform!r} is not a function of one sample.")
         self.transform = transform
-        if image_dtype not in ("float32", "int16"):
-            raise UsageError(
-                f"image_dtype={image_dtype!r} is not served; use 'float32' or 'int16'."
-            )
-        self.image_dtype = image_dtype
+        self.image_dtype = one_of("image_dtype", image_dtype, ("float32", "int16"))
         unmasked = {s.scan_id: s.subject_id for s in scans if needs_label and not s.has_label}
         self.scans = ScanColumns([scan for scan in scans if scan.scan_id not in unmasked])
         self._left_out = (*left_out, *(LeftOut(*ids, "no_mask") for ids in unmasked.items()))

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from verse_data.errors import UsageError, ValidationFailed
+from verse_data.errors import UsageError, ValidationFailed, one_of
 from verse_data.spine.geometry import Box, Shape
 from verse_data.spine.levels import LEVELS
-from verse_data.training.arguments import one_of, voxels, whole
+from verse_data.training.arguments import voxels, whole
 from verse_data.training.base import ServedDataset
 from verse_data.training.draw import DRAW, DrawPlan, plan_by_class, uniforms
 from verse_data.training.rows import read_rows

@@ -26,9 +26,9 @@ import torch
 import torch.distributed
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
-from verse_data.errors import UsageError
+from verse_data.errors import UsageError, one_of
 from verse_data.files import sha256_of_json
-from verse_data.training.arguments import finite, one_of, whole
+from verse_data.training.arguments import finite, whole
 from verse_data.training.draw import ORDER, DrawPlan, Shares, class_weights, permutation
 from verse_data.training.rows import Rows
 from verse_data.volumes.reader import Empty, fresh

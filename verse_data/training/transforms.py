@@ -14,10 +14,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from verse_data.errors import UsageError, ValidationFailed
+from verse_data.errors import UsageError, ValidationFailed, one_of
 from verse_data.spine.geometry import AxisMap, Box, apply_affine, check_axcodes
 from verse_data.spine.levels import LABEL_OF_LEVEL, LEVEL_OF_LABEL, LEVELS
-from verse_data.training.arguments import finite, one_of, voxels, whole
+from verse_data.training.arguments import finite, voxels, whole
 from verse_data.training.samples import PAD_HU, Sample, cut, position
 
 _VOLUMES = ("image", "label")

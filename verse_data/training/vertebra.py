@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from verse_data.errors import UsageError
+from verse_data.errors import UsageError, one_of
 from verse_data.records.tables import STATUSES
 from verse_data.spine.levels import LEVELS
-from verse_data.training.arguments import Millimetres, finite, lengths, one_of, whole
+from verse_data.training.arguments import Millimetres, finite, lengths, whole
 from verse_data.training.base import ServedDataset
 from verse_data.training.crops import Region, mask_region, neighbours, read_region, spine_directions
 from verse_data.training.rows import Rows, as_table, read_rows, targets
