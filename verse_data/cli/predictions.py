@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,9 +12,19 @@ import verse_data as vd
 from verse_data.cli import options as opt
 from verse_data.cli.common import note, print_json, print_table
 from verse_data.cli.overview import Overview
-from verse_data.errors import counted
+from verse_data.errors import UsageError, counted
 from verse_data.problems import shown
 from verse_data.progress import spell_bytes
+from verse_data.spine.levels import LEVEL_OF_LABEL
+
+
+def _parse_pair(text: str) -> tuple[int, int]:
+    """Return the value and the label of ``26=28``."""
+    found = re.fullmatch(r"([0-9]{1,3})=([0-9]{1,2})", text)
+    if not found or int(found[2]) not in {0, *LEVEL_OF_LABEL}:
+        raise UsageError(f"--inverse {text}: give VALUE=LABEL with a label of VerSe, as 26=28.")
+    return int(found[1]), int(found[2])
+
 
 app = typer.Typer()
 group = typer.Typer(
@@ -47,6 +58,15 @@ def import_(
             help="The export's dataset.json. Default: nnU-Net's copy in DIR, or one or two above.",
         ),
     ] = None,
+    inverse: Annotated[
+        list[Any] | None,
+        typer.Option(
+            metavar="VALUE=LABEL",
+            parser=_parse_pair,
+            help="With folder: VerSe's label of a value that differs, such as 26=28 for T13 of the "
+            "export for MONAI; may be given several times.",
+        ),
+    ] = None,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
@@ -63,6 +83,7 @@ def import_(
         folder,
         out,
         dataset_json=dataset_json,
+        inverse=dict(inverse) if inverse else None,
         dry_run=dry_run,
     )
     for scan in found.scans:
@@ -83,5 +104,6 @@ def import_(
         print_table(
             *heads[: 3 if dry_run else 4], rows=[row[: 3 if dry_run else 4] for row in rows]
         )
-    done = f"would be written to {out}, at most" if dry_run else f"are in {out},"
+    there = "is" if len(found.scans) == 1 else "are"
+    done = f"would be written to {out}, at most" if dry_run else f"{there} in {out},"
     note(f"{counted(len(found.scans), 'prediction')} {done} {spell_bytes(found.nbytes)}")

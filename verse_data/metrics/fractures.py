@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,10 +69,15 @@ def read_scores(path: Path) -> pd.DataFrame:
         raise ValidationFailed(f"{path}: it is no CSV in UTF-8: {error}.") from None
     heads = list(reader.fieldnames or ())
     if not {*_KEY} <= {*heads} or not {"score", "grade"} & {*heads}:
+        marks = " Commas divide its columns, not semicolons or tabs." * bool(
+            len(heads) == 1 and re.search("[;\t]", heads[0])
+        )
         raise ValidationFailed(
             f"{path}: its heading is {', '.join(heads) or 'empty'}; it must have scan_id, level, and "
-            f"score (higher is worse) or grade (predicted, 0 to 3), or both."
+            f"score (higher is worse) or grade (predicted, 0 to 3), or both.{marks}"
         )
+    if not rows:
+        raise ValidationFailed(f"{path}: it has a heading and no rows. Give one for each vertebra.")
     problems: list[Problem] = []
     made = [_row(row, heads, str(path), n, problems) for n, row in enumerate(rows, start=2)]
     raise_problems(problems, what=str(path), then=_THEN)
