@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,11 +19,21 @@ from verse_data.spine.levels import LEVEL_OF_LABEL
 
 def _parse_pair(text: str) -> tuple[int, int]:
     """Return the value and the label of ``26=28``."""
-    found = re.fullmatch(r"([0-9]{1,3})=([0-9]{1,2})", text)
-    if not found or int(found[2]) not in {0, *LEVEL_OF_LABEL}:
+    value, _, label = text.partition("=")
+    if not value.isdecimal() or not label.isdecimal() or int(label) not in LEVEL_OF_LABEL:
         raise UsageError(f"--inverse {text}: give VALUE=LABEL with a label of VerSe, as 26=28.")
-    return int(found[1]), int(found[2])
+    return int(value), int(label)
 
+
+Inverse = Annotated[
+    list[Any] | None,
+    typer.Option(
+        metavar="VALUE=LABEL",
+        parser=_parse_pair,
+        help="With folder: VerSe's label of a value that differs, such as 26=28 for T13 of the "
+        "export for MONAI; may be given several times.",
+    ),
+]
 
 app = typer.Typer()
 group = typer.Typer(
@@ -58,15 +67,7 @@ def import_(
             help="The export's dataset.json. Default: nnU-Net's copy in DIR, or one or two above.",
         ),
     ] = None,
-    inverse: Annotated[
-        list[Any] | None,
-        typer.Option(
-            metavar="VALUE=LABEL",
-            parser=_parse_pair,
-            help="With folder: VerSe's label of a value that differs, such as 26=28 for T13 of the "
-            "export for MONAI; may be given several times.",
-        ),
-    ] = None,
+    inverse: Inverse = None,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
@@ -88,8 +89,9 @@ def import_(
     )
     for scan in found.scans:
         if scan.outside:
-            lost = counted(scan.outside, "labelled voxel")
-            note(f"{scan.file}: {lost} outside of {scan.scan_id} lost")
+            note(
+                f"{scan.file}: {counted(scan.outside, 'labelled voxel')} outside of {scan.scan_id} lost"
+            )
     if found.missing:
         what = counted(len(found.missing), "scan")
         note(f"no prediction of {what} of the same splits:", *shown(found.missing, indent="  "))

@@ -69,9 +69,7 @@ def read_scores(path: Path) -> pd.DataFrame:
         raise ValidationFailed(f"{path}: it is no CSV in UTF-8: {error}.") from None
     heads = list(reader.fieldnames or ())
     if not {*_KEY} <= {*heads} or not {"score", "grade"} & {*heads}:
-        marks = " Commas divide its columns, not semicolons or tabs." * bool(
-            len(heads) == 1 and re.search("[;\t]", heads[0])
-        )
+        marks = " Commas divide its columns." if re.search("[;\t]", "".join(heads)) else ""
         raise ValidationFailed(
             f"{path}: its heading is {', '.join(heads) or 'empty'}; it must have scan_id, level, and "
             f"score (higher is worse) or grade (predicted, 0 to 3), or both.{marks}"
