@@ -25,6 +25,13 @@ def _parse_pair(text: str) -> tuple[int, int]:
     return int(value), int(label)
 
 
+DatasetJson = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The export's dataset.json. Default: nnU-Net's copy in DIR, or one or two above.",
+    ),
+]
 Inverse = Annotated[
     list[Any] | None,
     typer.Option(
@@ -60,13 +67,7 @@ def import_(
     folder: Annotated[Path, typer.Argument(help="The folder of predictions.", metavar="DIR")],
     out: Annotated[Path, typer.Argument(help="A new folder for the result.", metavar="OUT")],
     *,
-    dataset_json: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="The export's dataset.json. Default: nnU-Net's copy in DIR, or one or two above.",
-        ),
-    ] = None,
+    dataset_json: DatasetJson = None,
     inverse: Inverse = None,
     version: opt.Version = None,
     root: opt.Root = None,
