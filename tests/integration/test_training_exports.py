@@ -345,18 +345,19 @@ def test_scans_in_no_split_need_folds(tmp_path):
     assert len(read(done.path / "splits_final.json")) == 3
 
 
-def test_exported_masks_come_back_and_score_as_perfect(release, dataset, tmp_path):
-    """As nnU-Net's predictions, they are VerSe's masks again, T13 as 28, and Dice is 1 for each."""
-    (tmp_path / "nnunet").mkdir()
-    for mask in (dataset / "labelsTr").iterdir():
-        (tmp_path / "nnunet" / mask.name).write_bytes(mask.read_bytes())
+@pytest.mark.parametrize("form", ["nnunet", "folder"])
+def test_exported_masks_come_back_and_score_as_perfect(release, dataset, tmp_path, form):
+    """As predictions by nnU-Net or MONAI, they are VerSe's masks again, T13 as 28, with Dice 1."""
+    (tmp_path / "made").mkdir()
+    if form == "nnunet":
+        masks, how = dataset / "labelsTr", {"dataset_json": dataset / "dataset.json"}
+    else:
+        masks, how = vd.export.monai(release, tmp_path / "monai").path, {"inverse": {26: 28}}
+    for mask in masks.rglob("*.nii.gz"):
+        (tmp_path / "made" / mask.name).write_bytes(mask.read_bytes())
 
     imported = vd.predictions.import_predictions(
-        "nnunet",
-        release,
-        tmp_path / "nnunet",
-        tmp_path / "native",
-        dataset_json=dataset / "dataset.json",
+        form, release, tmp_path / "made", tmp_path / "native", **how
     )
     scored = release.evaluate(tmp_path / "native", draws=10)
 
