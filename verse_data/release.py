@@ -1068,6 +1068,7 @@ class Release:
         """
         from verse_data.metrics import worst
         from verse_data.metrics.predicted import choose, find_predictions
+        from verse_data.views.report import catalogued
 
         if scores.about.get("lock") != self._identity["lock"]:
             raise UsageError(f"These scores are not of {self.name} {self.version}: evaluate anew.")
@@ -1079,8 +1080,8 @@ class Release:
             for name, subject in self._subjects(drawable, fill=False).items():
                 pictures[name] = worst.picture(subject, found[name], self.grid(name))
                 advance(1)
-        note = "Made-up data: no patient is in it." if self.name == PHANTOM else ""
-        write_file(Path(path), worst.make(scores, pictures, ids, note).encode())
+        about = catalogued(self.catalog)
+        write_file(Path(path), worst.make(scores, pictures, ids, about).encode())
         return Path(path)
 
     def evaluate_grades(

@@ -213,7 +213,7 @@ def test_the_worst_scans_are_shown_as_truth_beside_prediction(release, root, tmp
     page = (tmp_path / "worst.html").read_text()
     assert re.findall(r"<h2>(verse\d+)</h2>", page) == [lacking, T13, "verse901"]
     assert not re.search(r"(src|href)=.(?!data:)", page)
-    assert "no patient is in it" in page
+    assert "no person was scanned" in page
     assert len(outlined(page, "L1")) == 3
 
     predict(release, tmp_path / "perfect", T13)

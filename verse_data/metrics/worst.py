@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -49,22 +49,21 @@ def picture(subject: Subject, prediction: Prediction, grid: Grid) -> bytes:
     return encoded(draw_comparison(subject, Labels.of(array, marked)), ".jpg")
 
 
-def make(scores: Evaluation, pictures: Mapping[str, bytes], ids: Sequence[str], note: str) -> str:
+def make(
+    scores: Evaluation, pictures: Mapping[str, bytes], ids: Sequence[str], about: Mapping[str, str]
+) -> str:
     """Return the page of the scans `ids`; one without a picture has its scores alone."""
-    about = scores.about
-    title = (
-        f"{about['release']} {about['version']}: the worst {len(ids)} of {len(scores.scans)} scans"
-    )
-    return page(title, _body(title, scores, pictures, ids, note))
+    facts = scores.about | dict(about)
+    which = f"the worst {len(ids)} of {len(scores.scans)} scans"
+    title = f"{facts['release']} {facts['version']}: {which}"
+    return page(title, [f"<h1>{escape(title)}</h1>", *_body(scores, pictures, ids, facts)])
 
 
 def _body(
-    title: str, scores: Evaluation, pictures: Mapping[str, bytes], ids: Sequence[str], note: str
+    scores: Evaluation, pictures: Mapping[str, bytes], ids: Sequence[str], about: Mapping[str, Any]
 ) -> Iterator[str]:
     """Yield the sections: figures, and each scan with its picture."""
-    yield f"{_STYLE}<h1>{escape(title)}</h1>"
-    if note:
-        yield f'<p class="note"><strong>{escape(note)}</strong></p>'
+    yield _STYLE
     yield (
         "<p>By identification rate, then by Dice, the lowest first. Grade: Genant, x foreign "
         "material, ? not assessed. Nearest: the true level that lies nearest to the predicted one.</p>"
@@ -83,7 +82,7 @@ def _body(
             f"<h2>{escape(scan_id)}</h2><p>{escape(facts)}</p>"
             f'<div class="scan"><figure>{image}</figure>{scroll(_vertebrae(own))}</div>'
         )
-    yield f"<footer><h2>About</h2>{scroll(markup.facts('', scores.about))}</footer>"
+    yield f"<footer><h2>About</h2>{scroll(markup.facts('', about))}</footer>"
 
 
 def _vertebrae(rows: pd.DataFrame) -> str:

@@ -127,7 +127,7 @@ def make(
         results.compute(published, entry, grading=grading, patients=patients),
         charts(grading, vertebrae),
         summary,
-        {**about, **_catalogued(entry)},
+        {**about, **catalogued(entry)},
     )
 
 
@@ -142,7 +142,7 @@ def _measured(grading: Grading, subjects: pd.DataFrame) -> Grading:
     return replace(grading, rows=tuple(rows))
 
 
-def _catalogued(entry: CatalogEntry | None) -> dict[str, str]:
+def catalogued(entry: CatalogEntry | None) -> dict[str, str]:
     """Return what a page that is handed on must carry."""
     if entry is None:
         return {"licence": "unknown: the release was locked by its user"}
