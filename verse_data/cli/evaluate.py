@@ -147,10 +147,9 @@ def evaluate(
         official_code=official_code,
         seed=seed,
     )
-    if html is not None:
-        opened.write_worst(made, predictions, html)
     _deliver(made, table, out, _print_summary, as_json=as_json, as_csv=as_csv)
     if html is not None:
+        opened.write_worst(made, predictions, html)
         note(f"Wrote {html}.")
 
 
