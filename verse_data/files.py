@@ -109,13 +109,13 @@ def _translated(error: OSError, path: Path, needed: int | None) -> StorageError:
         limit = "the limit on file sizes (ulimit -f)" if error.errno == errno.EFBIG else "the disk"
         return DiskFull(
             f"No room left: writing {path} hit the end of {limit}: {wanted}{free:,} bytes free. "
-            f"Nothing half-written was left. Free some room, or set VERSE_DATA_HOME to a larger "
-            f"disk, and run it again."
+            f"Nothing half-written was left. Free some room, or choose a larger disk (for releases: "
+            f"VERSE_DATA_HOME), and run it again."
         )
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return PermissionDenied(
             f"{path} may not be read or written by user id {os.getuid()}: {error.strerror}. "
-            f"Fix its permissions, or set VERSE_DATA_HOME to a folder of yours."
+            f"Fix its permissions, or give a path of yours (for releases: VERSE_DATA_HOME)."
         )
     size = f" ({len(os.fsencode(path)):,} bytes)" if error.errno == errno.ENAMETOOLONG else ""
     remedy = "Check the disk and run it again."

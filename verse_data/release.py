@@ -20,7 +20,7 @@ from verse_data.errors import (
     did_you_mean,
     warn,
 )
-from verse_data.files import staging
+from verse_data.files import staging, write_file
 from verse_data.grades import Workbook, require_listed, workbook_columns_of
 from verse_data.problems import shown
 from verse_data.progress import Progress, default
@@ -964,6 +964,11 @@ class Release:
 
     # --- predictions ------------------------------------------------------------------------------
 
+    @property
+    def _identity(self) -> dict[str, str]:
+        """What scores are of."""
+        return {"release": self.name, "version": self.version, "lock": self.lock.pin}
+
     def evaluate(
         self,
         predictions: str | os.PathLike[str],
@@ -1044,25 +1049,68 @@ class Release:
             seed=seed,
             draws=draws,
         )
-        about = {
-            "release": self.name,
-            "version": self.version,
-            "lock": self.lock.pin,
-        }
-        how = {
-            "hit": hit,
-            "missing": missing,
-            "additional": additional,
-            "seed": seed,
-            "draws": draws,
-        }
+        how = {"hit": hit, "missing": missing, "additional": additional}
         notes = [*scored.notes, *([f"not read: {', '.join(shown(others))}"] if others else [])]
         masks = sum("mask" in scan.files for scan in self.series.values())
         if scan_ids is None and len(made.scans) < masks:
             notes.append(
                 f"{len(made.scans)} of the release's {masks} scans with a mask were scored"
             )
-        return replace(made, about={**about, **how}, notes=tuple(notes))
+        about = {**self._identity, **how, "seed": seed, "draws": draws}
+        return replace(made, about=about, notes=tuple(notes))
+
+    def write_worst(
+        self,
+        scores: Evaluation,
+        predictions: str | os.PathLike[str],
+        path: str | os.PathLike[str],
+        *,
+        most: int = 10,
+    ) -> Path:
+        """Write a page of the worst scans of an evaluation: truth and prediction side by side.
+
+        By identification rate, then by Dice. Scans are fetched and converted if needed.
+
+        Parameters
+        ----------
+        scores : Evaluation
+            What :meth:`evaluate` returned.
+        predictions : path
+            The folder that was evaluated.
+        path : path
+            The page, such as ``worst.html``, which loads nothing; a file that is there is replaced.
+        most : int
+            How many scans are shown.
+
+        Returns
+        -------
+        Path
+            The page.
+
+        Raises
+        ------
+        UsageError
+            If the scores are of another lock, or a prediction is not there any more.
+        ContentMissing
+            If a CT cannot be fetched; a scan that has none in the lock is shown without a picture.
+        """
+        from verse_data.metrics import worst
+        from verse_data.metrics.predicted import choose, find_predictions
+        from verse_data.views.report import catalogued
+
+        if scores.about.get("lock") != self._identity["lock"]:
+            raise UsageError(f"These scores are not of {self.name} {self.version}: evaluate anew.")
+        ids, folder = worst.worst_first(scores.scans)[:most], Path(predictions)
+        found = choose(find_predictions(folder, self.series)[0], ids, self.series, folder)
+        drawable = [name for name in ids if "ct" in self.series[name].files]
+        pictures = {}
+        with self.progress("Drawing scans", len(drawable), "items") as advance:
+            for name, subject in self._subjects(drawable, fill=False).items():
+                pictures[name] = worst.picture(subject, found[name], self.grid(name))
+                advance(1)
+        about = catalogued(self.catalog)
+        write_file(Path(path), worst.make(scores, pictures, ids, about).encode())
+        return Path(path)
 
     def evaluate_grades(
         self,
@@ -1111,12 +1159,8 @@ class Release:
         unscored = graded - int(joined["grade"].notna().sum())
         word = counted(unscored, "graded vertebra", "graded vertebrae")
         notes = (*made.notes, *([f"not in the file: {word} of these scans"] if unscored else []))
-        about = {
-            "release": self.name,
-            "version": self.version,
-            "lock": self.lock.pin,
-        }
-        return replace(made, about={**about, "seed": seed, "draws": draws}, notes=notes)
+        about = {**self._identity, "seed": seed, "draws": draws}
+        return replace(made, about=about, notes=notes)
 
     # --- stores and datasets ----------------------------------------------------------------------
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+from base64 import b64decode
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import verse_data as vd
 from tests.support.command import verse_data
@@ -16,6 +19,7 @@ from verse_data import phantom
 from verse_data.errors import UsageError, ValidationFailed
 from verse_data.predictions import import_predictions
 from verse_data.release import Release
+from verse_data.views.drawing import level_colour
 from verse_data.volumes.nifti import read_mask, write_nifti
 
 SHAPE = (32, 64, 24)
@@ -134,7 +138,7 @@ def other_axes(release: Release, folder: Path) -> None:
         (twice, UsageError, "two masks"),
         (other_grid, ValidationFailed, "1.00 mm apart.*predictions import"),
         (cut, ValidationFailed, "predictions import"),
-        (consecutive, ValidationFailed, rf"{T13}.nii.gz.*write 28"),
+        (consecutive, ValidationFailed, rf"{T13}.nii.gz.*import makes it 28"),
         (other_axes, ValidationFailed, f"{T13}.json.*voxel indices of the CT"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -179,13 +183,55 @@ def test_an_import_is_scored_without_its_report(release, tmp_path):
 def test_options_of_another_kind_of_prediction_are_refused(root, tmp_path):
     """A CSV has no scans to choose and no rules of masks, a folder no threshold: each is named."""
     folder = ("--split", "test", "--scan", T13, "--hit", "lt20", "--missing", "skip",
-              "--additional", "zero", "--official-code", "--table", "scans")  # fmt: skip
+              "--additional", "zero", "--official-code", "--table", "scans", "--html", "a.html")  # fmt: skip
     for name, given in (("made.csv", folder), ("made", ("--threshold", "0.5"))):
         words = ("evaluate", "phantom", str(tmp_path / name), "--root", str(root))
         done = verse_data(*words, *given)
         assert (done.returncode, done.stdout) == (2, "")
         named = ", ".join(word for word in given if word.startswith("--"))
         assert f"Leave out {named}." in " ".join(done.stderr.split())
+
+
+def outlined(page: str, level: str) -> list[int]:
+    """Return how many pixels of each picture on a page have about the colour of a level."""
+    colour = np.array(level_colour(level))
+    found = re.findall(r"data:image/jpeg;base64,([^\"]+)", page)
+    drawn = (np.asarray(Image.open(io.BytesIO(b64decode(one))), int) for one in found)
+    return [int((np.abs(one - colour).max(axis=-1) < 40).sum()) for one in drawn]
+
+
+def test_the_worst_scans_are_shown_as_truth_beside_prediction(release, root, tmp_path):
+    """The lowest id rate comes first; a level that was not predicted is outlined half as often."""
+    predict(release, tmp_path / "made", "verse901")
+    predict(release, tmp_path / "made", T13, without(20))
+    lacking = phantom.CASES["l6"]
+    points = json.loads(release.path(lacking, "centroids").read_text())
+    (tmp_path / "made" / f"{lacking}.json").write_text(json.dumps(points[:-2]))
+    words = ("evaluate", "phantom", str(tmp_path / "made"), "--root", str(root))
+    done = verse_data(*words, "--html", str(tmp_path / "worst.html"))
+    assert (done.returncode, "Wrote" in done.stderr) == (0, True)
+    page = (tmp_path / "worst.html").read_text()
+    assert re.findall(r"<h2>(verse\d+)</h2>", page) == [lacking, T13, "verse901"]
+    assert not re.search(r"(src|href)=.(?!data:)", page)
+    assert "no person was scanned" in page
+    assert len(outlined(page, "L1")) == 3
+
+    predict(release, tmp_path / "perfect", T13)
+    perfect, out = release.evaluate(tmp_path / "perfect"), tmp_path / "perfect.html"
+    whole = release.write_worst(perfect, tmp_path / "perfect", out).read_text()
+    (both,), (one,) = outlined(whole, "L1"), outlined(page, "L1")[1:2]
+    assert 0 < one < 0.7 * both
+    (tmp_path / "perfect" / f"{T13}.nii.gz").unlink()
+    with pytest.raises(UsageError, match="no prediction"):
+        release.write_worst(release.evaluate(tmp_path / "made"), tmp_path / "perfect", out)
+
+
+def test_a_table_that_nothing_would_write_is_refused(root, tmp_path):
+    """Which table to write is a question only of --csv and --out."""
+    words = ("evaluate", "phantom", str(tmp_path), "--root", str(root), "--table", "scans")
+    for more in ((), ("--json",)):
+        done = verse_data(*words, *more)
+        assert (done.returncode, "--csv or --out" in done.stderr) == (2, True)
 
 
 def test_the_command_prints_tables_json_and_csv(release, root, tmp_path):

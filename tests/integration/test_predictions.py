@@ -488,9 +488,28 @@ def test_files_of_other_tools_are_known_by_their_scan(
     found = import_predictions("folder", release, made, tmp_path / "out")
 
     assert [scan.scan_id for scan in found.scans] == [OBLIQUE]
-    path.rename(made / "verse903_split-verse999.nii.gz")
-    with pytest.raises(ValidationFailed, match="no such scan"):
-        import_predictions("folder", release, made, tmp_path / "other")
+    for other in ("verse903_split-verse999", f"{OBLIQUE}_verse952"):
+        path = path.rename(made / f"{other}.nii.gz")
+        with pytest.raises(ValidationFailed, match="no such scan"):
+            import_predictions("folder", release, made, tmp_path / "other")
+
+
+def test_labels_of_another_tool_are_mapped_back(root: Path, folder: Path, tmp_path: Path) -> None:
+    """The error for a value that is no label names the option that maps it, and it does."""
+    (folder / f"{LAST}.nii.gz").unlink()
+    words = ["predictions", "import", "folder", "phantom", str(folder), str(tmp_path / "out")]
+    refused = verse_data(*words, VERSE_DATA_HOME=str(root))
+    assert (refused.returncode, "--inverse 26=28" in refused.stderr) == (3, True)
+    done = verse_data(*words, "--inverse", "26=28", VERSE_DATA_HOME=str(root))
+    assert (done.returncode, "1 prediction is in" in done.stderr) == (0, True)
+    assert 28 in np.asarray(nib.load(tmp_path / "out" / f"{T13}.nii.gz").dataobj)
+
+
+@pytest.mark.parametrize("words", [["--inverse", "26=27"], ["--inverse", "T13=28"]])
+def test_an_inverse_of_no_label_is_refused(folder: Path, tmp_path: Path, words: list[str]) -> None:
+    """What is no pair of a value and a label of VerSe is an error of use."""
+    done = verse_data("predictions", "import", "folder", "phantom", str(folder), "out", *words)
+    assert (done.returncode, "VALUE=LABEL" in done.stderr) == (2, True)
 
 
 # --- the command ------------------------------------------------------------------------------

@@ -199,3 +199,7 @@ def test_leaking_split_exits_with_three(verse_data: Run, tmp_path: Path) -> None
     assert code == 3
     assert "verse902: train (verse951) and val (sub-verse902_split-verse952_ct.nii.gz)" in out
     assert json.loads(as_json)["split"]["leaks"][0]["subject_id"] == "verse902"
+    (tmp_path / "val.txt").write_text("a,b\n0,verse901\n")
+    code, out, said = verse_data(*words)
+    assert (code, out) == (2, "")  # bad input is no leak
+    assert "val.txt: none of its headings" in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,8 @@ from verse_data.tables.leaks import find_leaks
 from verse_data.tables.split_files import read_splits
 from verse_data.volumes.nifti import write_nifti
 
+T13 = vd.phantom.CASES["t13"]
+REPOSITORY = Path(__file__).parents[2]
 PLACE = (slice(0, 4), slice(40, 70), slice(76, 108), slice(123, 124), slice(252, 328))
 """Bytes of a NIfTI header that say where voxels lie: sizes, and from qform_code to srow_z."""
 
@@ -342,18 +345,19 @@ def test_scans_in_no_split_need_folds(tmp_path):
     assert len(read(done.path / "splits_final.json")) == 3
 
 
-def test_exported_masks_come_back_and_score_as_perfect(release, dataset, tmp_path):
-    """As nnU-Net's predictions, they are VerSe's masks again, T13 as 28, and Dice is 1 for each."""
-    (tmp_path / "nnunet").mkdir()
-    for mask in (dataset / "labelsTr").iterdir():
-        (tmp_path / "nnunet" / mask.name).write_bytes(mask.read_bytes())
+@pytest.mark.parametrize("form", ["nnunet", "folder"])
+def test_exported_masks_come_back_and_score_as_perfect(release, dataset, tmp_path, form):
+    """As predictions by nnU-Net or MONAI, they are VerSe's masks again, T13 as 28, with Dice 1."""
+    (tmp_path / "made").mkdir()
+    if form == "nnunet":
+        masks, how = dataset / "labelsTr", {"dataset_json": dataset / "dataset.json"}
+    else:
+        masks, how = vd.export.monai(release, tmp_path / "monai").path, {"inverse": {26: 28}}
+    for mask in masks.rglob("*.nii.gz"):
+        (tmp_path / "made" / mask.name).write_bytes(mask.read_bytes())
 
     imported = vd.predictions.import_predictions(
-        "nnunet",
-        release,
-        tmp_path / "nnunet",
-        tmp_path / "native",
-        dataset_json=dataset / "dataset.json",
+        form, release, tmp_path / "made", tmp_path / "native", **how
     )
     scored = release.evaluate(tmp_path / "native", draws=10)
 
@@ -364,45 +368,66 @@ def test_exported_masks_come_back_and_score_as_perfect(release, dataset, tmp_pat
 
 
 @pytest.mark.slow
-def test_nnunet_itself_plans_trains_and_predicts(tmp_path):
-    """Its own check passes, its loader serves T13 as 26 in our split, and predictions have our grids."""
+def test_nnunet_itself_plans_trains_and_predicts_and_its_predictions_are_scored(tmp_path):
+    """Its own commands run on our export and ours on what they wrote; T13 is served as 26, and 28 again."""
     pytest.importorskip("nnunetv2", reason="nnU-Net is not installed: pip install nnunetv2")
     vd.lock_tree("phantom", vd.phantom.write(tmp_path / "tree", shape=(48, 96, 36)), root=tmp_path)
     release = vd.open_release("phantom", root=tmp_path)
-    raw = vd.export.nnunet(release, tmp_path / "raw").path
-    folders = {
-        f"nnUNet_{name}": str(tmp_path / name) for name in ("raw", "preprocessed", "results")
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.nnunet_run", str(raw)],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, **folders, "nnUNet_n_proc_DA": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    said = json.loads(done.stdout.splitlines()[-1])
+    places = {f"nnUNet_{name}": str(tmp_path / name) for name in ("raw", "preprocessed", "results")}
+    settings = os.environ | places | {"nnUNet_n_proc_DA": "1"}
 
-    assert "verify_dataset_integrity Done" in done.stdout
-    assert "mismatch" not in done.stdout
+    def theirs(*words: str) -> str:
+        words = (str(Path(sys.executable).with_name(words[0])), *words[1:])
+        done = subprocess.run(words, capture_output=True, text=True, cwd=REPOSITORY, env=settings)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return done.stdout
+
+    def ours(*words: str) -> str:
+        done = verse_data(*words, "--root", str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    ours("export", "nnunet", "phantom", places["nnUNet_raw"], "--id", "400")
+    (raw,) = (tmp_path / "raw").iterdir()
+    checked = theirs(
+        "nnUNetv2_plan_and_preprocess", "-d", "400", "--verify_dataset_integrity", "-c",
+        "3d_fullres", "-gpu_memory_target", "0.5", "-np", "1", "-npfp", "1",
+    )  # fmt: skip
+    assert "verify_dataset_integrity Done" in checked
+    assert "mismatch" not in checked
+    said = json.loads(theirs("python", "-m", "tests.support.nnunet_run", str(raw)).splitlines()[-1])
     (fold,) = read(raw / "splits_final.json")
     assert [said["train"], said["val"]] == [fold["train"], fold["val"]]
-    assert 26 in said["served"][vd.phantom.CASES["t13"]]
+    assert 26 in said["served"][T13]
     assert set(said["served"]) == set(read(raw / "dataset.json")["dataset"])
-    for scan in ("verse904", "verse908", "verse912"):
-        predicted, ct = (
-            nib.load(raw.parent / "predictions" / f"{scan}.nii.gz"),
-            nib.load(release.path(scan, "ct")),
-        )
-        assert predicted.shape == ct.shape
-        np.testing.assert_allclose(predicted.affine, ct.affine, atol=1e-4)
 
-    imported = vd.predictions.import_predictions(
-        "nnunet", release, raw.parent / "predictions", tmp_path / "native"
+    predicted, native = tmp_path / "predictions", tmp_path / "native"
+    theirs(
+        "nnUNetv2_predict", "-i", str(raw / "imagesTs"), "-o", str(predicted), "-d", "400", "-c",
+        "3d_fullres", "-f", "0", "-tr", "nnUNetTrainerNoMirroring", "-device", "cpu",
+        "--disable_tta", "-npp", "1", "-nps", "1",
+    )  # fmt: skip
+    tested = {path.name.removesuffix(".nii.gz") for path in predicted.glob("*.nii.gz")}
+    assert tested == {scan for scan, one in release.series.items() if one.split == "test"}
+    # Two steps of training teach nothing: a perfect model would have written these.
+    perfect = [T13, *(vd.phantom.CASES[case] for case in ("oblique_2mm_sagittal", "pir"))]
+    for scan in perfect:
+        shutil.copy(raw / "labelsTr" / f"{scan}.nii.gz", predicted)
+
+    told = json.loads(
+        ours("predictions", "import", "nnunet", "phantom", str(predicted), str(native), "--json")
     )
-    scored = release.evaluate(tmp_path / "native", draws=10)
-    assert {scan.scan_id for scan in imported.scans} == set(scored.scans["scan_id"])
-    assert scored.vertebrae["dice"].between(0, 1).all()
+    assert {scan["scan_id"]: scan["exact"] for scan in told["scans"]} == dict.fromkeys(
+        [*perfect, *tested], True
+    )
+    assert 28 in np.asarray(nib.load(native / f"{T13}.nii.gz").dataobj)
+    scored = json.loads(ours("evaluate", "phantom", str(native), "--json"))
+    dice = {row["scan_id"]: row["dice"] for row in scored["scans"]}
+    assert {scan for scan, value in dice.items() if value == 1} == {*perfect}
+    assert all(0 <= dice[scan] < 1 for scan in tested & dice.keys())
+    assert (T13, "T13", 1) in {
+        (row["scan_id"], row["level"], row["dice"]) for row in scored["vertebrae"]
+    }
 
 
 # --- MONAI ----------------------------------------------------------------------------------------

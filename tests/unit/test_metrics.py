@@ -142,15 +142,24 @@ def test_labels_off_by_one_are_told_as_such(levels, predicted, shift):
         assert scan["dice_down" if shift > 0 else "dice_up"] == 1.0
 
 
+def test_a_poor_prediction_is_not_called_shifted():
+    """Where the labels put right would not half agree either, there is nothing to put right."""
+    predicted = spine("T12", "L1", "L2", shift=(3, 0, 0))
+    scan = vd.metrics.score_scan(spine("T11", "T12", "L1"), predicted, PIR).scan
+    assert 0.1 < scan["dice_down"] < 0.5
+    assert scan["shift"] == 0
+
+
 @pytest.mark.parametrize(
     ("predicted", "error", "words"),
     [
         (spine("T12")[:-1], UsageError, "no mask is resampled"),
         (spine("T12") * 0.5, UsageError, "whole numbers"),
         (np.full(SHAPE, 29, np.uint8), ValidationFailed, "0 to 28"),
-        (np.full(SHAPE, 26, np.uint8), ValidationFailed, "write 28"),
+        (np.full(SHAPE, 26, np.uint8), ValidationFailed, "import makes it 28"),
+        (np.full(SHAPE, 27, np.uint8), ValidationFailed, "VerSe. If it is the coccyx, write 0"),
     ],
-    ids=["shape", "fractions", "29", "26 for T13"],
+    ids=["shape", "fractions", "29", "26 for T13", "27"],
 )
 def test_masks_that_cannot_be_compared_are_refused(predicted, error, words):
     """Another shape, fractions, and labels that VerSe does not have are errors, not zeros."""

@@ -132,6 +132,8 @@ def test_arguments_of_no_known_form_are_refused(tmp_path: Path) -> None:
         read_splits(["a.txt", "b.txt"])
     with pytest.raises(UsageError, match="each side once"):
         read_splits(["a=1.txt", "a=2.txt"])
+    with pytest.raises(UsageError, match="each side once"):
+        read_splits(["train=1.txt"])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import importlib.metadata
 import io
 import json
@@ -17,8 +18,8 @@ import pytest
 from tests.support import workbooks
 from tests.support.releases import tables, write_scan
 from tests.support.workbooks import row
-from verse_data.errors import UsageError
-from verse_data.files import locate
+from verse_data.errors import PermissionDenied, UsageError
+from verse_data.files import locate, storage_errors
 from verse_data.tables import schemas
 from verse_data.tables.assemble import Tables
 from verse_data.tables.columns import MODELS, columns
@@ -201,6 +202,13 @@ def test_a_published_schema_never_changes(tmp_path: Path, monkeypatch: pytest.Mo
     assert path.read_bytes() == content
     monkeypatch.setattr(schemas, "SCHEMA_VERSION", "99.0.0")
     assert (tmp_path / "99.0.0" / "scan.schema.json") in schemas.write(tmp_path)
+
+
+def test_a_place_that_may_not_be_written_is_a_matter_of_its_path() -> None:
+    """Whoever named the file of a table can name another; the root is only that of releases."""
+    told = r"out\.csv may not be .* or give a path of yours \(for releases: VERSE_DATA_HOME\)"
+    with pytest.raises(PermissionDenied, match=told), storage_errors(Path("out.csv")):
+        raise PermissionError(errno.EACCES, "Permission denied")
 
 
 def test_missing_and_stale_schemas_are_named(tmp_path: Path) -> None:

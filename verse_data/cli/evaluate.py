@@ -20,23 +20,18 @@ if TYPE_CHECKING:
     from verse_data.metrics.fractures import GradingScores
     from verse_data.metrics.scores import Evaluation
 
-_WORDS: Final = {
-    "dice": "Dice",
-    "dice_foreground": "Dice, all vertebrae as one",
-    "hd_mm": "Hausdorff distance, mm",
-    "hd95_mm": "Hausdorff 95 %, mm",
-    "id_rate": "identification rate",
-    "id_precision": "identification precision",
-    "d_mean_mm": "localisation distance of hits, mm",
-    "official_dice": "Dice of the official code (wrong)",
-    "official_id_rate": "id rate of the official code (wrong)",
-}
-"""Names of the figures in print."""
 _TABLES: Final = ("vertebrae", "scans", "summary", "groups")
-_OF_FOLDERS: Final = ("split", "scan", "hit", "missing", "additional", "official_code", "table")
+_OF_FOLDERS: Final = (
+    "split",
+    "scan",
+    "hit",
+    "missing",
+    "additional",
+    "official_code",
+    "table",
+    "html",
+)
 _OF_CSV: Final = ("threshold",)
-
-_STATUSES: Final = ("found", "missing", "additional")
 
 Predictions = Annotated[
     Path,
@@ -115,6 +110,14 @@ def evaluate(
     seed: Seed = 0,
     table: Table = "vertebrae",
     out: opt.TableFile = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write a page of the worst scans with pictures, such as worst.html; their CTs "
+            "are fetched and converted if needed.",
+        ),
+    ] = None,
     version: opt.Version = None,
     root: opt.Root = None,
     as_json: opt.Json = False,
@@ -128,6 +131,8 @@ def evaluate(
         raise UsageError("--json and --csv exclude each other. Give one of them.")
     is_csv = predictions.suffix.lower() == ".csv"
     _refuse_options(context, predictions, is_csv=is_csv)
+    if _is_given(context, "table") and not as_csv and out is None:
+        raise UsageError("--table says which table --csv or --out writes. Give one of these too.")
     opened = vd.open_release(release, version=version, root=root, make=release == "phantom")
     if is_csv:
         scores = opened.evaluate_grades(predictions, thresholds=threshold or (0.5,), seed=seed)
@@ -143,15 +148,22 @@ def evaluate(
         seed=seed,
     )
     _deliver(made, table, out, _print_summary, as_json=as_json, as_csv=as_csv)
+    if html is not None:
+        opened.write_worst(made, predictions, html)
+        note(f"Wrote {html}.")
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def _refuse_options(context: typer.Context, predictions: Path, *, is_csv: bool) -> None:
     """Raise UsageError if an option was given that these predictions have no use for."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
     given = [
         f"--{name.replace('_', '-')}"
         for name in (_OF_FOLDERS if is_csv else _OF_CSV)
-        if (source := sources[name]) and source.name != "DEFAULT"
+        if _is_given(context, name)
     ]
     if given:
         other = "a folder of masks or centroids" if is_csv else "a CSV of fractures"
@@ -187,9 +199,11 @@ def _deliver(
 
 def _print_figures(made: GradingScores) -> None:
     """Print figures of fracture grading."""
+    from verse_data.metrics.scores import interval_text
+
     names = ["by", "target", "threshold", "figure", "n", "positives", "patients"]
     cells = [
-        [*("" if row[name] is None else row[name] for name in names[:4]), _interval(row)]
+        [*("" if row[name] is None else row[name] for name in names[:4]), interval_text(row)]
         + ["" if row[name] is None else f"{row[name]:g}" for name in names[4:]]
         for row in plain_rows(made.figures)
     ]
@@ -198,42 +212,22 @@ def _print_figures(made: GradingScores) -> None:
 
 def _print_summary(made: Evaluation) -> None:
     """Print the means over scans and vertebrae, then those of each region and grade."""
-    cells = {
-        (row["over"], row["figure"]): _interval(row)
-        for row in made.summary.to_dict(orient="records")
-    }
+    from verse_data.metrics.scores import FIGURES, STATUSES, interval_text, mean_rows
+
     status = made.vertebrae["mask_status"].fillna(made.vertebrae["point_status"])
-    counts = ", ".join(f"{(status == word).sum()} {word}" for word in _STATUSES)
+    counts = ", ".join(f"{(status == word).sum()} {word}" for word in STATUSES)
     patients = counted(made.scans["subject_id"].nunique(), "patient")
     sys.stdout.write(f"{counted(len(made.scans), 'scan')} of {patients}; vertebrae: {counts}\n\n")
-    print_table(
-        "figure",
-        "mean of scans",
-        "mean of vertebrae",
-        rows=(
-            [_WORDS[figure], cells.get(("scans", figure), ""), cells.get(("vertebrae", figure), "")]
-            for figure in _WORDS
-            if {("scans", figure), ("vertebrae", figure)} & cells.keys()
-        ),
-    )
+    print_table("figure", "mean of scans", "mean of vertebrae", rows=mean_rows(made))
     groups = made.groups
-    figures = [name for name in _WORDS if name in set(groups["figure"])]
+    figures = [name for name in FIGURES if name in set(groups["figure"])]
     rows = []
     for key, part in groups.groupby(["by", "value"], sort=False):
         by, value = map(str, key)
         found = {row["figure"]: row for row in part.to_dict(orient="records")}
         number = max(row["n"] for row in found.values())
         named = f"grade {value}" if by == "grade" and len(value) == 1 else value
-        cells_of = [_interval(found[name]) if name in found else "" for name in figures]
+        cells_of = [interval_text(found[name]) if name in found else "" for name in figures]
         rows.append([named, number, *cells_of])
     sys.stdout.write("\n")
-    print_table("vertebrae", "n", *(_WORDS[name] for name in figures), rows=rows)
-
-
-def _interval(row: dict[Any, Any]) -> str:
-    """Return a mean with its interval, with two digits for mm and three for shares."""
-    digits = 2 if str(row["figure"]).endswith("_mm") else 3
-    value = row.get("mean", row.get("value"))
-    ends = [row["low"], row["high"]]
-    mean, *ends = ["none" if x is None else f"{x:.{digits}f}" for x in (value, *ends)]
-    return mean if row["patients"] < 2 else f"{mean} [{', '.join(ends)}]"
+    print_table("vertebrae", "n", *(FIGURES[name] for name in figures), rows=rows)

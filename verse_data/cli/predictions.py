@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,9 +11,36 @@ import verse_data as vd
 from verse_data.cli import options as opt
 from verse_data.cli.common import note, print_json, print_table
 from verse_data.cli.overview import Overview
-from verse_data.errors import counted
+from verse_data.errors import UsageError, counted
 from verse_data.problems import shown
 from verse_data.progress import spell_bytes
+from verse_data.spine.levels import LEVEL_OF_LABEL
+
+
+def _parse_pair(text: str) -> tuple[int, int]:
+    """Return the value and the label of ``26=28``."""
+    value, _, label = text.partition("=")
+    if not value.isdecimal() or not label.isdecimal() or int(label) not in LEVEL_OF_LABEL:
+        raise UsageError(f"--inverse {text}: give VALUE=LABEL with a label of VerSe, as 26=28.")
+    return int(value), int(label)
+
+
+DatasetJson = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The export's dataset.json. Default: nnU-Net's copy in DIR, or one or two above.",
+    ),
+]
+Inverse = Annotated[
+    list[Any] | None,
+    typer.Option(
+        metavar="VALUE=LABEL",
+        parser=_parse_pair,
+        help="With folder: VerSe's label of a value that differs, such as 26=28 for T13 of the "
+        "export for MONAI; may be given several times.",
+    ),
+]
 
 app = typer.Typer()
 group = typer.Typer(
@@ -40,13 +67,8 @@ def import_(
     folder: Annotated[Path, typer.Argument(help="The folder of predictions.", metavar="DIR")],
     out: Annotated[Path, typer.Argument(help="A new folder for the result.", metavar="OUT")],
     *,
-    dataset_json: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="The export's dataset.json. Default: nnU-Net's copy in DIR, or one or two above.",
-        ),
-    ] = None,
+    dataset_json: DatasetJson = None,
+    inverse: Inverse = None,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
@@ -63,12 +85,14 @@ def import_(
         folder,
         out,
         dataset_json=dataset_json,
+        inverse=dict(inverse) if inverse else None,
         dry_run=dry_run,
     )
     for scan in found.scans:
         if scan.outside:
-            lost = counted(scan.outside, "labelled voxel")
-            note(f"{scan.file}: {lost} outside of {scan.scan_id} lost")
+            note(
+                f"{scan.file}: {counted(scan.outside, 'labelled voxel')} outside of {scan.scan_id} lost"
+            )
     if found.missing:
         what = counted(len(found.missing), "scan")
         note(f"no prediction of {what} of the same splits:", *shown(found.missing, indent="  "))
@@ -83,5 +107,6 @@ def import_(
         print_table(
             *heads[: 3 if dry_run else 4], rows=[row[: 3 if dry_run else 4] for row in rows]
         )
-    done = f"would be written to {out}, at most" if dry_run else f"are in {out},"
+    there = "is" if len(found.scans) == 1 else "are"
+    done = f"would be written to {out}, at most" if dry_run else f"{there} in {out},"
     note(f"{counted(len(found.scans), 'prediction')} {done} {spell_bytes(found.nbytes)}")

@@ -318,7 +318,10 @@ def leaks(
     from verse_data.tables.leaks import find_leaks
     from verse_data.tables.split_files import read_splits
 
-    splits = read_splits(split)
+    try:
+        splits = read_splits(split)
+    except ValidationFailed as error:  # 3 is the exit code of a leak
+        raise UsageError(str(error)) from None
     scans = None
     if release is not None:
         scans = _named_scans(vd.open_release(release, version=version, root=root, offline=offline))

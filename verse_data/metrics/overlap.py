@@ -29,6 +29,11 @@ _LABELS: Final = 29
 _BLOCK: Final = 1 << 22
 _ROBUST: Final = 95.0
 SHIFTS: Final = (-1, 0, 1)
+_RESERVED: Final = {
+    26: "If it stands for T13, as in exports for nnU-Net and MONAI, verse-data predictions import "
+    "makes it 28; if it is the sacrum, write 0.",
+    27: "If it is the coccyx, write 0.",
+}
 _WITHOUT_T13: Final = [level for level in LEVELS if level != "T13"]
 
 
@@ -147,13 +152,12 @@ def _checked(mask: Array, name: str) -> Array:
 
 def _refuse_reserved(counts: Array, name: str) -> None:
     """Raise ValidationFailed if the prediction alone has label 26 or 27, of no vertebra."""
-    for label in (26, 27):
+    for label in _RESERVED:
         voxels = int(counts[:, label].sum())
         if voxels and not counts[label].any():
             raise ValidationFailed(
-                f"{name}: {voxels:,} voxels have label {label}, which is no vertebra in VerSe. If 26 "
-                f"stands for T13, as in consecutive labels of nnU-Net, write 28 for it (verse-data "
-                f"predictions import does); if it is the sacrum, write 0."
+                f"{name}: {voxels:,} voxels have label {label}, which is no vertebra in VerSe. "
+                f"{_RESERVED[label]}"
             )
 
 

@@ -18,7 +18,7 @@ from verse_data.problems import shown
 from verse_data.progress import Progress
 from verse_data.records.base import LIMIT_BYTES
 from verse_data.records.centroids import CentroidFile, parse_centroids
-from verse_data.spine.geometry import Affine, Array, Grid
+from verse_data.spine.geometry import Array, Grid
 from verse_data.tables.index import Content, ScanFiles, read_centroids, scan_file
 from verse_data.volumes.mask_facts import mask_facts
 from verse_data.volumes.nifti import VolumeStream
@@ -125,9 +125,10 @@ def score_predictions(
     with progress("Scoring predictions", len(predictions), "items") as advance:
         for scan_id, prediction in predictions.items():
             scan = scans[scan_id]
-            reader = _Reader(scan, prediction, content, derived)
-            scored = reader.score(hit, official_code=official_code)
-            notes += [f"{scan_id}: {note}" for note in reader.notes]
+            scored, lacking = _score(
+                scan, prediction, content, hit=hit, official_code=official_code, derived=derived
+            )
+            notes += [f"{scan_id}: {note}" for note in lacking]
             if scored is not None:
                 ids = {"scan_id": scan_id, "subject_id": scan.subject_id, "split": scan.split}
                 tables.append(pd.DataFrame(scored.vertebrae).assign(**ids))
@@ -151,92 +152,85 @@ def _note_of_shift(scan_id: str, scan: Mapping[str, Any]) -> list[str]:
     return [f"{scan_id}: {told}, the mean Dice is {dice:.2f}"]
 
 
-class _Reader:
-    """Truth and prediction of one scan, read and compared; `notes` says what could not be."""
-
-    def __init__(
-        self, scan: ScanFiles, prediction: Prediction, content: Content, derived: Path | None
-    ) -> None:
-        self.scan, self.prediction, self.content = scan, prediction, content
-        self.derived, self.notes = derived, list[str]()
-
-    def score(self, hit: Hit, *, official_code: bool) -> ScanScores | None:
-        """Return the scores, or None where the release has nothing to compare with."""
-        sides = self._read()
-        if sides is None:
-            return None
-        truth, predicted, affine = sides
-        found = score_scan(
-            truth.mask,
-            predicted.mask,
-            affine,
-            truth_points=truth.points,
-            predicted_points=predicted.points,
-            hit=hit,
-            name=str(self.prediction.mask),
-        )
-        if official_code:
-            official = official_scores(truth, predicted, affine)
-            found.scan["official_dice"] = official.dice
-            found.scan["official_id_rate"] = official.id_rate
-        return found
-
-    def _read(self) -> tuple[Side, Side, Affine] | None:
-        """Read the mask and points of both sides, and the affine of their grid."""
-        file, path = scan_file(self.scan, "mask", self.content), self.prediction.mask
-        if file is None:
-            self.notes.append("the release has no mask of it, so that it was not scored")
-            return None
-        masks: Any = (None, False), (None, False)
-        if path is None:
-            grid = Grid.of(mask_facts(file, derived=self.derived))
-        else:
-            true, grid = _read_mask(_stream(file.path, name=file.name, sha256=file.sha256))
-            own, _ = _read_mask(_stream(path, name=str(path)), grid, self.scan.scan_id)
-            masks = true, own
-        points = self._true_points(grid), self._predicted_points(grid)
-        if path is None and points[0] is None:
-            self.notes.append("the release has no centroids of it, so that it was not scored")
-            return None
+def _score(
+    scan: ScanFiles,
+    prediction: Prediction,
+    content: Content,
+    *,
+    hit: Hit,
+    official_code: bool,
+    derived: Path | None,
+) -> tuple[ScanScores | None, list[str]]:
+    """Score one scan: None where the release has nothing to compare with; and notes."""
+    file, path = scan_file(scan, "mask", content), prediction.mask
+    if file is None:
+        return None, ["the release has no mask of it, so that it was not scored"]
+    masks: Any = (None, False), (None, False)
+    if path is None:
+        grid = Grid.of(mask_facts(file, derived=derived))
+    else:
+        locked = VolumeStream(file.path, kind="mask", name=file.name, sha256=file.sha256)
+        true, grid = _read_mask(locked)
+        own, _ = _read_mask(VolumeStream(path, kind="mask", name=str(path)), grid, scan.scan_id)
+        masks = true, own
+    true_points, notes = _true_points(scan, content, grid)
+    points = true_points, predicted_points(prediction.points, grid)
+    if path is None and true_points is None:
+        return None, [*notes, "the release has no centroids of it, so that it was not scored"]
+    found = score_scan(
+        masks[0][0],
+        masks[1][0],
+        grid.affine,
+        truth_points=points[0],
+        predicted_points=points[1],
+        hit=hit,
+        name=str(path),
+    )
+    if official_code:
         truth, predicted = (
             Side(mask=mask, is_signed=is_signed, points=placed)
             for (mask, is_signed), placed in zip(masks, points, strict=True)
         )
-        return truth, predicted, grid.affine
+        official = official_scores(truth, predicted, grid.affine)
+        found.scan.update(official_dice=official.dice, official_id_rate=official.id_rate)
+    return found, notes
 
-    def _true_points(self, grid: Grid) -> Points | None:
-        file = scan_file(self.scan, "centroids", self.content)
-        if file is None:
-            return None
-        read = read_centroids(file)
-        if read.fits(grid):
-            return _by_level(read)
-        self.notes.append("the release's centroids are not on the grid of its mask: not compared")
+
+def _true_points(scan: ScanFiles, content: Content, grid: Grid) -> tuple[Points | None, list[str]]:
+    """Return the release's points, or None and why they cannot be compared."""
+    file = scan_file(scan, "centroids", content)
+    if file is None:
+        return None, []
+    read = read_centroids(file)
+    if read.fits(grid):
+        return _by_level(read), []
+    return None, ["the release's centroids are not on the grid of its mask: not compared"]
+
+
+def predicted_points(path: Path | None, grid: Grid) -> Points | None:
+    """Return the predicted points, which must be voxel indices of `grid`."""
+    if path is None:
         return None
-
-    def _predicted_points(self, grid: Grid) -> Points | None:
-        path = self.prediction.points
-        if path is None:
-            return None
-        with storage_errors(path):
-            size = path.stat().st_size
-            if size > LIMIT_BYTES:
-                raise ValidationFailed(
-                    f"{path}: {size:,} bytes of JSON are over the limit of {LIMIT_BYTES:,}."
-                )
-            read = parse_centroids(path.read_bytes(), name=str(path))
-        if not read.fits(grid):
+    with storage_errors(path):
+        size = path.stat().st_size
+        if size > LIMIT_BYTES:
             raise ValidationFailed(
-                f"{path}: its points have the direction {read.direction}, and the scan's grid is "
-                f"{grid.axcodes}, of shape {grid.shape}. Write them as voxel indices of the CT, with "
-                f"{{'direction': {list(grid.axcodes)}}} as the first entry."
+                f"{path}: {size:,} bytes of JSON are over the limit of {LIMIT_BYTES:,}."
             )
-        return _by_level(read)
+        read = parse_centroids(path.read_bytes(), name=str(path))
+    if not read.fits(grid):
+        raise ValidationFailed(
+            f"{path}: its points have the direction {read.direction}, and the scan's grid is "
+            f"{grid.axcodes}, of shape {grid.shape}. Write them as voxel indices of the CT, with "
+            f"{{'direction': {list(grid.axcodes)}}} as the first entry."
+        )
+    return _by_level(read)
 
 
-def _stream(path: Path, *, name: str, sha256: str | None = None) -> VolumeStream:
-    """Open a mask; those of the release are compared with their digest, predictions have none."""
-    return VolumeStream(path, kind="mask", name=name, sha256=sha256)
+def predicted_mask(path: Path, grid: Grid) -> Array:
+    """Return a predicted mask, which must lie on `grid`."""
+    (mask, _), _ = _read_mask(VolumeStream(path, kind="mask", name=str(path)), grid, path.name)
+    return mask
 
 
 def _by_level(file: CentroidFile) -> Points:

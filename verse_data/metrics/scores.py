@@ -23,7 +23,21 @@ UNMATCHED: Final[tuple[Unmatched, ...]] = ("zero", "skip")
 Points = Mapping[str, npt.ArrayLike]
 _JOINED: Final = ("grade", "fracture_type", "foreign_material", "grade_status")
 _CLEAR: Final = 0.1
-"""By how much the Dice of shifted labels must be higher to be called a shift."""
+"""By how much the Dice of shifted labels must be higher to be called a shift, and how high at all."""
+_GOOD: Final = 0.5
+FIGURES: Final = {
+    "dice": "Dice",
+    "dice_foreground": "Dice, all vertebrae as one",
+    "hd_mm": "Hausdorff distance, mm",
+    "hd95_mm": "Hausdorff 95 %, mm",
+    "id_rate": "identification rate",
+    "id_precision": "identification precision",
+    "d_mean_mm": "localisation distance of hits, mm",
+    "official_dice": "Dice of the official code (wrong)",
+    "official_id_rate": "id rate of the official code (wrong)",
+}
+"""Names of the figures in print."""
+STATUSES: Final = ("found", "missing", "additional")
 MEANS: Final = ("dice", "hd_mm", "hd95_mm", "hit", "distance_mm")
 """Columns of vertebrae that are averaged."""
 _SCAN_MEANS: Final = (
@@ -150,7 +164,7 @@ def _mask_figures(found: Overlap) -> dict[str, Any]:
         "dice_foreground": found.foreground,
         "dice_up": by_shift[-1],
         "dice_down": by_shift[1],
-        "shift": best if by_shift[best] > by_shift[0] + _CLEAR else 0,
+        "shift": best if by_shift[best] > max(by_shift[0] + _CLEAR, _GOOD) else 0,
     }
 
 
@@ -327,6 +341,28 @@ def _by_group(rows: pd.DataFrame, seed: int, draws: int) -> Iterator[dict[str, A
             if len(chosen):
                 where = {"by": by, "value": value}
                 yield from (where | _mean(chosen, name, seed, draws) for name in MEANS)
+
+
+def mean_rows(made: Evaluation) -> list[list[str]]:
+    """Return each figure of a summary in print, with its mean of scans and of vertebrae."""
+    cells = {
+        (row["over"], row["figure"]): interval_text(row)
+        for row in made.summary.to_dict(orient="records")
+    }
+    rows = (
+        [word, cells.get(("scans", name), ""), cells.get(("vertebrae", name), "")]
+        for name, word in FIGURES.items()
+    )
+    return [row for row in rows if any(row[1:])]
+
+
+def interval_text(row: dict[Any, Any]) -> str:
+    """Return a mean with its interval, with two digits for mm and three for shares."""
+    digits = 2 if str(row["figure"]).endswith("_mm") else 3
+    value = row.get("mean", row.get("value"))
+    ends = [row["low"], row["high"]]
+    mean, *ends = ["none" if x is None else f"{x:.{digits}f}" for x in (value, *ends)]
+    return mean if row["patients"] < 2 else f"{mean} [{', '.join(ends)}]"
 
 
 def _table(

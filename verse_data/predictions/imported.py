@@ -19,6 +19,7 @@ from verse_data.predictions.native import check_overlap, check_release, on_grid,
 from verse_data.problems import Problem, raise_faults, raise_problems
 from verse_data.records.base import Record, read_json, rules_of
 from verse_data.records.names import is_clutter, scan_of
+from verse_data.spine.geometry import Array
 from verse_data.volumes.nifti import Volume, VolumeStream, read_mask
 from verse_data.volumes.placement import turn
 
@@ -30,6 +31,7 @@ Form = Literal["nnunet", "folder"]
 RECORD: Final = "predictions.json"
 """File beside imported predictions that says what they were made from."""
 _NIFTI: Final = re.compile(r"(.+)\.nii(\.gz)?", re.IGNORECASE)
+_GOES_ON: Final = re.compile(r"[A-Za-z0-9]|_[a-z]+-|.*[_-](verse|gl)[0-9]{3}(?![A-Za-z0-9])")
 _DATASET_JSON: Final = "dataset.json"
 _T = TypeVar("_T")
 
@@ -107,6 +109,7 @@ def import_predictions(
     out: str | Path,
     *,
     dataset_json: str | Path | None = None,
+    inverse: Mapping[int, int] | None = None,
     dry_run: bool = False,
 ) -> Imported:
     """Write a folder of predictions as ``<scan_id>.nii.gz`` on the grids of their scans.
@@ -128,6 +131,9 @@ def import_predictions(
         A folder that does not exist yet, or is empty.
     dataset_json : path, optional
         The export's ``dataset.json``, or nnU-Net's copy. Default: in `folder`, or one or two above.
+    inverse : mapping of int to int, optional
+        With ``"folder"``, VerSe's label of each value that differs, such as ``{26: 28}`` for T13 of
+        the export for MONAI. With ``"nnunet"`` the export says it.
     dry_run : bool
         Only read names and headers, and write nothing.
 
@@ -151,12 +157,14 @@ def import_predictions(
     one_of("form", form, get_args(Form))
     if form == "folder" and dataset_json is not None:
         raise UsageError("dataset_json belongs to predictions by nnU-Net: use form 'nnunet'.")
+    if form == "nnunet" and inverse is not None:
+        raise UsageError("The export says what nnU-Net's labels are: leave out the inverse.")
     _check_free(out)
     files = _nifti_files(folder)
-    inverse: dict[int, int] = {}
+    remedy = "give the other values of a model as --inverse 26=28 (inverse={26: 28})."
     if form == "nnunet":
         export = _read_export(_find_export(folder, dataset_json), release)
-        inverse = export.inverse
+        inverse, remedy = export.inverse, "so it was not predicted by a model of this export."
         named = [(export.scans.get(stem, stem), path) for path, stem in files]
     else:
         named = [(_scan_in(stem, release.series), path) for path, stem in files]
@@ -175,7 +183,8 @@ def import_predictions(
         return Imported(**facts, scans=scans, nbytes=sum(size for _, size in planned), dry_run=True)
     with staging(out) as staged:
         staged.mkdir()
-        write = partial(_import_one, release=release, inverse=inverse, folder=staged)
+        labels = partial(verse_labels, inverse=inverse or {}, remedy=remedy)
+        write = partial(_import_one, release=release, labels=labels, folder=staged)
         done = tuple(_for_each_file(chosen, release, write, f"{out} was not made."))
         nbytes = sum(path.stat().st_size for path in staged.iterdir())
         report = Imported(**facts, scans=done, nbytes=nbytes, dry_run=False)
@@ -257,8 +266,9 @@ def _scan_in(stem: str, ids: Collection[str]) -> str:
         return str(named)
     name = stem.removeprefix("sub-")
     starts = [one for one in ids if name.startswith(one)]
-    # After verse4 of verse401, or verse401 of verse401_split-verse253, the id goes on.
-    whole = [one for one in starts if not re.match(r"[A-Za-z0-9]|_[a-z]+-", name[len(one) :])]
+    # After verse4 of verse401, or verse401 of verse401_split-verse253, the id goes on; and what
+    # follows must not be another id.
+    whole = [one for one in starts if not _GOES_ON.match(name[len(one) :])]
     return max(whole, key=len, default=stem)
 
 
@@ -317,13 +327,13 @@ def _plan(scan_id: str, path: Path, *, release: Release) -> tuple[ImportedScan, 
 
 
 def _import_one(
-    scan_id: str, path: Path, *, release: Release, inverse: Mapping[int, int], folder: Path
+    scan_id: str, path: Path, *, release: Release, labels: Callable[..., Array], folder: Path
 ) -> ImportedScan:
     """Write one prediction into `folder`, on the grid of its scan."""
     grid = release.grid(scan_id)
     volume = read_mask(path, name=path.name)
     check_overlap(volume, grid, path.name, scan_id)
-    volume = Volume(verse_labels(volume.array, inverse, path.name), volume.affine)
+    volume = Volume(labels(volume.array, name=path.name), volume.affine)
     native = on_grid(scan_id, [volume], grid)
     native.write(folder)
     facts: dict[str, Any] = {name: getattr(native, name) for name in ("exact", "levels", "outside")}

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from verse_data.release import Release
 
 _LABELS: Final = (0, *LEVEL_OF_LABEL)
+_INVERSE: Final = "give the other values of a model as inverse={26: 28}."
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +225,9 @@ def check_release(release: object) -> None:
         raise UsageError(f"{release!r} is no release. Open it: vd.open_release('verse19')")
 
 
-def verse_labels(values: Array, inverse: Mapping[int, int], name: str) -> Array:
+def verse_labels(
+    values: Array, inverse: Mapping[int, int], name: str, remedy: str = _INVERSE
+) -> Array:
     """Return a model's values as VerSe's labels, or raise if one of them is none."""
     if values.dtype.kind not in "buif":
         raise UsageError(f"{name}: values of type {values.dtype} are no labels.")
@@ -237,7 +240,7 @@ def verse_labels(values: Array, inverse: Mapping[int, int], name: str) -> Array:
         place_ = ", ".join(str(int(i)) for i in index)
         raise ValidationFailed(
             f"{name}: the value {values[index]:g} at voxel ({place_}) is no label. Labels are 0 to "
-            f"25, and 28 for T13; give the other values of a model as inverse={{26: 28}}."
+            f"25, and 28 for T13; {remedy}"
         )
     mapped: Array = table.astype(np.uint8)[small] if inverse else small
     return mapped
@@ -255,7 +258,6 @@ def check_overlap(volume: Grid | Volume, scan: Grid, name: str, scan_id: str) ->
 
 def _extent(grid: Grid) -> str:
     """Return where a grid lies, in mm."""
-    ends = np.stack(np.meshgrid(*((0, n - 1) for n in grid.shape)), axis=-1).reshape(-1, 3)
-    world = apply_affine(grid.affine, ends)
+    world = grid.corners()
     sides = zip("xyz", world.min(axis=0), world.max(axis=0), strict=True)
     return ", ".join(f"{axis} {low:.0f} to {high:.0f}" for axis, low, high in sides) + " mm"

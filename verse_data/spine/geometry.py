@@ -8,6 +8,7 @@ flipping axes and nothing else, so it is exact, for oblique affines too.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -78,6 +79,12 @@ def apply_affine(affine: npt.ArrayLike, points: npt.ArrayLike) -> npt.NDArray[np
     return np.asarray(points, dtype=np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
 
 
+def corners(shape: Shape, beyond: float = 0.0) -> npt.NDArray[np.float64]:
+    """Return the eight corners of a grid as voxel indices, so many voxels `beyond` the centres."""
+    ends = ((-beyond, size - 1 + beyond) for size in shape)
+    return np.array(list(itertools.product(*ends)), dtype=np.float64)
+
+
 @dataclass(frozen=True, eq=False)
 class Grid:
     """A grid of voxels in space: its shape, and the affine from voxel index to world mm."""
@@ -93,10 +100,11 @@ class Grid:
 
     def distance(self, other: Grid) -> float:
         """Return the largest distance in mm between matching corners of grids of equal shape."""
-        ends = [(0, size - 1) for size in self.shape]
-        corners = np.array(np.meshgrid(*ends)).reshape(3, -1).T
-        apart = apply_affine(self.affine, corners) - apply_affine(other.affine, corners)
-        return float(np.linalg.norm(apart, axis=1).max())
+        return float(np.linalg.norm(self.corners() - other.corners(), axis=1).max())
+
+    def corners(self, beyond: float = 0.0) -> npt.NDArray[np.float64]:
+        """Return the eight corners in world mm, shape (8, 3), so many voxels `beyond` the centres."""
+        return apply_affine(self.affine, corners(self.shape, beyond))
 
     def matches(self, other: Grid) -> bool:
         """Return whether two grids are the same within :data:`SAME_GRID_MM`."""

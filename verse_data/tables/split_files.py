@@ -46,9 +46,10 @@ def read_splits(specs: Sequence[str]) -> dict[str, Sides]:
     folds; a folder holds a list for each side, or folders that do. A list has an entry on each line.
     """
     pairs = [spec.partition("=") for spec in specs]
-    if len({side for side, _, path in pairs if side and path}) == len(specs) > 1:
+    of_sides = len({side for side, _, path in pairs if side and path}) == len(specs)
+    if of_sides and len(specs) > 1:
         return {"": {side: _read_list(path) for side, _, path in pairs}}
-    if len(specs) != 1:
+    if len(specs) != 1 or (of_sides and not Path(specs[0]).exists()):
         raise UsageError(
             "Give one JSON or CSV file, one folder of lists, or each side once with its list: "
             "train=train.txt val=val.txt"

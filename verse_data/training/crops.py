@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verse_data.errors import ValidationFailed
-from verse_data.spine.geometry import Affine, Box, Shape, apply_affine, voxel_sizes
+from verse_data.spine.geometry import Affine, Box, Shape, apply_affine, corners, voxel_sizes
 from verse_data.training.scans import OrientedScan
 from verse_data.volumes.reader import Empty
 
@@ -115,8 +115,7 @@ def read_region(
         image, mask = scan.reader.read(box, orientation=orientation, label=label, empty=empty)
         return image, mask, box.affine(scan.affine)
     to_scan = np.linalg.inv(scan.affine) @ affine
-    corners = np.array(np.meshgrid(*([0, n - 1] for n in shape))).reshape(3, -1).T
-    extent = apply_affine(to_scan, corners)
+    extent = apply_affine(to_scan, corners(shape))
     low = np.floor(extent.min(axis=0)).astype(int) - 1
     high = np.ceil(extent.max(axis=0)).astype(int) + 2
     box = Box((int(low[0]), int(low[1]), int(low[2])), (int(high[0]), int(high[1]), int(high[2])))

@@ -75,10 +75,14 @@ def check_picture(path: Path) -> Path:
 
 def write_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture atomically, in the format of its extension."""
-    options = _FORMATS[check_picture(path).suffix.lower()]
+    write_file(path, encoded(picture, check_picture(path).suffix.lower()))
+
+
+def encoded(picture: Image.Image, extension: str) -> bytes:
+    """Return a picture in the format of an extension, such as ``".jpg"``."""
     stream = io.BytesIO()
-    picture.save(stream, **options)
-    write_file(path, stream.getvalue())
+    picture.save(stream, **_FORMATS[extension])
+    return stream.getvalue()
 
 
 def draw_text(

@@ -5,10 +5,10 @@ Drawn with Pillow only, from the scan's store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import pandas as pd
 from PIL import Image, ImageDraw
@@ -34,7 +34,7 @@ from verse_data.views.drawing import (
     wrapped,
     write_picture,
 )
-from verse_data.views.slices import Places, Slice, along_spine, places
+from verse_data.views.slices import Labels, Places, Slice, along_spine, places
 from verse_data.volumes.build import in_processes
 from verse_data.volumes.reader import ScanReader
 
@@ -83,34 +83,71 @@ def draw_preview(subject: Subject) -> Image.Image:
     found = places(reader)
     sagittal, coronal = along_spine(reader, found)
     overlaid = bool(found.points)
-    parts = [(sagittal, False), *([(sagittal, True)] if overlaid else []), (coronal, overlaid)]
-    gaps = sum(_NAMES if named else _GAP for _, named in parts) + 2 * MARGIN
-    wide = sum(part.size_mm[0] for part, _ in parts)
-    scale = min(_MAX_HEIGHT / sagittal.size_mm[1], _MAX_WIDTH / wide, _MAX_SCALE)
+    panels = [_Panel(sagittal), *([_Panel(sagittal, subject.mark)] if overlaid else [])]
+    row, scale = _row(
+        [*panels, _Panel(coronal, subject.mark if overlaid else None)], fill=subject.fill
+    )
+    texts = _caption(subject, reader, found)
+    lines, notes = (wrapped(text, 15, row.width - 2 * MARGIN) for text in texts)
+    canvas = Image.new("RGB", (row.width, row.height + 62 + _LINE * len(lines + notes)), PAPER)
+    canvas.paste(row)
+    pen = ImageDraw.Draw(canvas)
+    _scale_bar(pen, scale, right=row.width - MARGIN, bottom=row.height + 24)
+    title = f"{reader.scan_id}  ·  {subject.release} {subject.version}"
+    width = row.width - 150 - 50 * min(scale, 5.0)
+    draw_text(pen, (MARGIN, row.height + 12), fitted(title, 20, width), 20)
+    draw_caption(pen, row.height + 44, lines, notes, size=15, step=_LINE)
+    return canvas
+
+
+def draw_comparison(subject: Subject, predicted: Labels) -> Image.Image:
+    """Draw the true outlines of a scan beside the predicted ones, on the same slices."""
+    reader = ScanReader(subject.store)
+    found = places(reader)
+    panels: list[_Panel] = []
+    for true, other in zip(
+        along_spine(reader, found), along_spine(reader, found, predicted), strict=True
+    ):
+        panels.append(_Panel(true, subject.mark, "truth"))
+        panels.append(_Panel(other, lambda _: "", "predicted"))
+    row, scale = _row(panels)
+    canvas = Image.new("RGB", (row.width, row.height + 44), PAPER)
+    canvas.paste(row)
+    pen = ImageDraw.Draw(canvas)
+    _scale_bar(pen, scale, right=row.width - MARGIN, bottom=row.height + 20)
+    facts = [WINDOW, *([PHANTOM_NOTE] if subject.is_phantom else [])]
+    draw_text(pen, (MARGIN, row.height + 12), "  ·  ".join(facts), 15)
+    return canvas
+
+
+class _Panel(NamedTuple):
+    """A slice to draw; with `mark`, outlined, and the names and marks of its levels beside it."""
+
+    part: Slice
+    mark: Callable[[int], str] | None = None
+    title: str = ""
+
+
+def _row(panels: Sequence[_Panel], *, fill: bool = False) -> tuple[Image.Image, float]:
+    """Draw panels side by side, and return their pixels a millimetre."""
+    gaps = sum(_NAMES if mark else _GAP for _, mark, _ in panels) + 2 * MARGIN
+    wide = sum(part.size_mm[0] for part, *_ in panels)
+    scale = min(_MAX_HEIGHT / panels[0].part.size_mm[1], _MAX_WIDTH / wide, _MAX_SCALE)
     drawn = [
-        draw_slice(part, scale, overlay=None if named else (), fill=subject.fill)
-        for part, named in parts
+        draw_slice(part, scale, overlay=None if mark else (), fill=fill) for part, mark, _ in panels
     ]
     width = max(sum(one.width for one in drawn) + gaps, _MIN_WIDTH)
-    texts = _caption(subject, reader, found)
-    lines = wrapped(texts[0], 15, width - 2 * MARGIN)
-    notes = wrapped(texts[1], 15, width - 2 * MARGIN)
-    below = MARGIN + drawn[0].height
-    canvas = Image.new("RGB", (width, below + 62 + _LINE * (len(lines) + len(notes))), PAPER)
-    pen = ImageDraw.Draw(canvas)
-    left = MARGIN
-    for (part, named), one in zip(parts, drawn, strict=True):
-        left += _NAMES if named else _GAP * (left > MARGIN)
-        if named:
-            _write_names(pen, part, scale, subject, right=left - 10)
+    canvas = Image.new("RGB", (width, MARGIN + drawn[0].height), PAPER)
+    pen, left = ImageDraw.Draw(canvas), MARGIN
+    for (part, mark, title), one in zip(panels, drawn, strict=True):
+        left += _NAMES if mark else _GAP * (left > MARGIN)
+        if mark:
+            _write_names(pen, part, scale, mark, right=left - 10)
         mark_edges(one, part)
         canvas.paste(one, (left, MARGIN))
+        draw_text(pen, (left, 2), title, 14)
         left += one.width
-    _scale_bar(pen, scale, right=width - MARGIN, bottom=below + 24)
-    title = f"{reader.scan_id}  ·  {subject.release} {subject.version}"
-    draw_text(pen, (MARGIN, below + 12), fitted(title, 20, width - 150 - 50 * min(scale, 5.0)), 20)
-    draw_caption(pen, below + 44, lines, notes, size=15, step=_LINE)
-    return canvas
+    return canvas, scale
 
 
 def _caption(subject: Subject, reader: ScanReader, found: Places) -> tuple[list[str], list[str]]:
@@ -136,7 +173,7 @@ def _caption(subject: Subject, reader: ScanReader, found: Places) -> tuple[list[
 
 
 def _write_names(
-    pen: ImageDraw.ImageDraw, part: Slice, scale: float, subject: Subject, *, right: int
+    pen: ImageDraw.ImageDraw, part: Slice, scale: float, mark: Callable[[int], str], *, right: int
 ) -> None:
     """Write each level and its mark at the height of its centroid, without overlaps."""
     y = float("-inf")
@@ -146,8 +183,7 @@ def _write_names(
         y = max(MARGIN + inside * part.pixel_mm[1] * scale, y + 20)
         name = LEVEL_OF_LABEL.get(label, str(label))
         draw_text(pen, (right - 22, y), name, 19, fill=label_colour(label), anchor="rm")
-        mark = subject.mark(label)
-        draw_text(pen, (right, y), mark, 19, fill=mark_colour(mark), anchor="rm")
+        draw_text(pen, (right, y), mark(label), 19, fill=mark_colour(mark(label)), anchor="rm")
 
 
 def _scale_bar(pen: ImageDraw.ImageDraw, scale: float, *, right: int, bottom: int) -> None:

@@ -85,10 +85,7 @@ class Report:
 
     def page(self) -> str:
         """Return the report as one HTML page that loads nothing."""
-        title = f"{self.table.release}: report"
-        return _PAGE.format(
-            title=escape(title), style=_PAGE_STYLE + _STYLE, body="\n".join(_body(self))
-        )
+        return page(f"{self.table.release}: report", _body(self))
 
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Write the page to a file, and return its path.
@@ -130,7 +127,7 @@ def make(
         results.compute(published, entry, grading=grading, patients=patients),
         charts(grading, vertebrae),
         summary,
-        {**about, **_catalogued(entry)},
+        {**about, **catalogued(entry)},
     )
 
 
@@ -145,7 +142,7 @@ def _measured(grading: Grading, subjects: pd.DataFrame) -> Grading:
     return replace(grading, rows=tuple(rows))
 
 
-def _catalogued(entry: CatalogEntry | None) -> dict[str, str]:
+def catalogued(entry: CatalogEntry | None) -> dict[str, str]:
     """Return what a page that is handed on must carry."""
     if entry is None:
         return {"licence": "unknown: the release was locked by its user"}
@@ -155,6 +152,11 @@ def _catalogued(entry: CatalogEntry | None) -> dict[str, str]:
         "attribution": entry.attribution,
         "cite": " ".join(f"{one.text} doi:{one.doi}." for one in entry.citations),
     }
+
+
+def page(title: str, body: Iterable[str]) -> str:
+    """Return a page that loads nothing."""
+    return _PAGE.format(title=escape(title), style=_PAGE_STYLE + _STYLE, body="\n".join(body))
 
 
 # --- the page -------------------------------------------------------------------------------------
@@ -174,11 +176,11 @@ def _body(report: Report) -> Iterator[str]:
     if table.cells:
         yield "<h2>The published table</h2><p>Each cell: published, verdict, found.</p>"
         groups, rows = table.grid(_VERDICTS)
-        yield _scroll(markup.table(["", *groups], rows))
+        yield scroll(markup.table(["", *groups], rows))
     if report.results:
         compared = any(one.expected for one in report.results)
         yield f"<h2>{'The numbers of the text' if compared else 'Patients and tests'}</h2>"
-        yield _scroll(_of_text(report.results, compared=compared))
+        yield scroll(_of_text(report.results, compared=compared))
         yield (
             "<p>Of each patient the first series counts. SD: of a sample. t test: Student\u2019s, "
             "two-sided; chi-squared: Pearson\u2019s, without correction.</p>"
@@ -189,8 +191,8 @@ def _body(report: Report) -> Iterator[str]:
     if not report.charts:
         yield "<p>No grades and no centroids are here, so nothing can be drawn.</p>"
     if report.summary is not None:
-        yield f"<h2>What is here</h2>{_scroll(report.summary._repr_html_())}"
-    yield f"<footer><h2>About</h2>{_scroll(_about(about))}</footer>"
+        yield f"<h2>What is here</h2>{scroll(report.summary._repr_html_())}"
+    yield f"<footer><h2>About</h2>{scroll(_about(about))}</footer>"
 
 
 def _verdict(report: Report) -> Iterator[str]:
@@ -248,7 +250,7 @@ def _figure(chart: Chart, table: FigureReport) -> str:
         f"<figure>{svg(chart)}<figcaption><strong>{escape(f'{chart.figure}. {chart.title}.')}"
         f"</strong> {escape(chart.caption)}"
         f"{beside}"
-        f"<details><summary>Counts</summary>{_scroll(markup.table(heads, rows))}</details>"
+        f"<details><summary>Counts</summary>{scroll(markup.table(heads, rows))}</details>"
         "</figcaption></figure>"
     )
 
@@ -259,7 +261,7 @@ def _about(about: Mapping[str, str]) -> str:
     return markup.facts("", shown)
 
 
-def _scroll(content: str) -> str:
+def scroll(content: str) -> str:
     """Return content that scrolls on its own where the page is narrow."""
     return f'<div class="scroll">{content}</div>'
 

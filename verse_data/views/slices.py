@@ -11,11 +11,12 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import find_objects
 
 from verse_data.spine.geometry import AxisMap, Box, Shape, voxel_sizes
 from verse_data.volumes.reader import ScanReader
 
-_DISPLAY: Final = "LPI"  # columns run to the patient's left, or backwards; rows run down
+DISPLAY: Final = "LPI"  # columns run to the patient's left, or backwards; rows run down
 _BODY_MM: Final = 10.0
 """How far VerSe's centroids, which mark the body, lie in front of the mask's centre on average."""
 _AROUND_MM: Final = 80.0
@@ -60,7 +61,7 @@ class Places:
 
 def places(reader: ScanReader) -> Places:
     """Return the centroid of each label; of a label of the mask that has none, a place in its body."""
-    axes = AxisMap.between(reader.affine, _DISPLAY)
+    axes = AxisMap.between(reader.affine, DISPLAY)
     marked = {label: np.array(point) for label, point in reader.centroids.items()}
     marked = {label: point for label, point in marked.items() if np.isfinite(point).all()}
     guessed = {
@@ -82,12 +83,34 @@ def _body(reader: ScanReader, label: int, box: Box) -> Point:
     return found
 
 
-def along_spine(reader: ScanReader, found: Places) -> tuple[Slice, Slice]:
+@dataclass(frozen=True)
+class Labels:
+    """Other labels than those of a store, on its display grid (LPI), and where each level is."""
+
+    array: npt.NDArray[Any]
+    places: Places
+
+    @classmethod
+    def of(cls, array: npt.NDArray[Any], marked: Mapping[int, Point]) -> Labels:
+        """Return labels with the middle of each one's front, its body; `marked` are known points."""
+        middles: dict[int, Point] = {}
+        for label, box in enumerate(find_objects(array), start=1):
+            if box is not None:
+                front = array[box][:, : max(1, array[box].shape[1] // 3)] == label
+                start = np.array([part.start for part in box])
+                middles[label] = start + np.argwhere(front).mean(axis=0)
+        return cls(array, Places(middles | dict(marked), frozenset(marked)))
+
+
+def along_spine(
+    reader: ScanReader, found: Places, shown: Labels | None = None
+) -> tuple[Slice, Slice]:
     """Cut sagittally and coronally along the curve through the levels, or through the middle.
 
-    A field of view that is wider than the spine and its surroundings is cut down to them.
+    A field of view that is wider than the spine and its surroundings is cut down to them. With
+    `shown`, the slices are the same, and the labels on them are these.
     """
-    shape, affine = reader.grid(_DISPLAY)
+    shape, affine = reader.grid(DISPLAY)
     sizes = voxel_sizes(affine)
     points = list(found.points.values()) or [(np.array(shape) - 1) / 2]
     path = np.array(sorted(points, key=lambda point: float(point[2])))
@@ -106,19 +129,23 @@ def along_spine(reader: ScanReader, found: Places) -> tuple[Slice, Slice]:
         # Only the slab that the curve runs through is read, not the volume.
         start[across], stop[across] = int(curve[across].min()), int(curve[across].max()) + 1
         slab = Box((start[0], start[1], 0), (stop[0], stop[1], stop[2]))
-        volumes = (np.moveaxis(one, across, 0) for one in _read(reader, slab))
-        grey, label = (one[curve[across] - start[across], :, rows] for one in volumes)
-        columns = {
-            key: (point[axis] - start[axis], point[2]) for key, point in found.points.items()
-        }
+        image, label = _read(reader, slab)
+        if shown is not None:
+            label = shown.array[tuple(map(slice, slab.start, slab.stop))]
+        grey, label = (
+            np.moveaxis(one, across, 0)[curve[across] - start[across], :, rows]
+            for one in (image, label)
+        )
+        at = found if shown is None else shown.places
+        columns = {key: (point[axis] - start[axis], point[2]) for key, point in at.points.items()}
         pixel = (sizes[axis], sizes[2])
-        parts.append(Slice(grey, label, pixel, sides, points=columns, marked=found.marked))
+        parts.append(Slice(grey, label, pixel, sides, points=columns, marked=at.marked))
     return parts[0], parts[1]
 
 
 def through_level(reader: ScanReader, point: Point, extent_mm: float) -> Slice:
     """Cut a square of `extent_mm` sagittally through `point` of the display grid (LPI); air outside."""
-    _, size_y, size_z = voxel_sizes(reader.grid(_DISPLAY)[1])
+    _, size_y, size_z = voxel_sizes(reader.grid(DISPLAY)[1])
     wide, high = (max(1, round(extent_mm / size)) for size in (size_y, size_z))
     middle = point + np.array([0.0, _BEHIND_MM / size_y, 0.0])
     image, label = _read(reader, Box.around(middle, (1, wide, high)))
@@ -127,7 +154,7 @@ def through_level(reader: ScanReader, point: Point, extent_mm: float) -> Slice:
 
 def _read(reader: ScanReader, box: Box) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Read a box of the display grid (LPI); without a mask, every label is 0."""
-    image, label = reader.read(box, orientation=_DISPLAY, label=reader.has_label)
+    image, label = reader.read(box, orientation=DISPLAY, label=reader.has_label)
     return image, np.zeros(box.shape, np.uint8) if label is None else label
 
 
@@ -135,7 +162,7 @@ def middle_planes(
     image: npt.NDArray[Any], label: npt.NDArray[Any] | None, affine: npt.ArrayLike, at: Point | None
 ) -> tuple[Slice, Slice, Slice]:
     """Cut an array (X, Y, Z) sagittally, coronally and axially at a voxel index, or in the middle."""
-    axes, (i, j, k) = AxisMap.between(affine, _DISPLAY), image.shape
+    axes, (i, j, k) = AxisMap.between(affine, DISPLAY), image.shape
     shape: Shape = (i, j, k)
     volume = axes.apply(image)
     labels = axes.apply(np.zeros(shape, np.uint8) if label is None else label)

@@ -29,6 +29,7 @@ from verse_data.errors import ContentMissing, NiftiRefused, ValidationFailed, Vo
 from verse_data.files import staging, storage_errors, sync_file
 from verse_data.spine.geometry import SAME_GRID_MM, Affine, Array, Grid, Shape, voxel_sizes
 from verse_data.volumes.nifti_guard import (
+    AGAIN,
     DTYPES,
     HEADER_SIZE,
     affine_rules,
@@ -323,8 +324,7 @@ class VolumeStream:
 
     def _corrupt(self, why: str) -> NoReturn:
         raise VolumeCorrupt(
-            f"{self.name} ({self._path}, {self.size:,} bytes) {why}. "
-            f"Nothing of it was used. Take the file again from its source."
+            f"{self.name} ({self._path}, {self.size:,} bytes) {why}. Nothing of it was used. {AGAIN}"
         )
 
     def read_rest(self) -> Array:
@@ -354,7 +354,7 @@ class VolumeStream:
         found = (exact if header.scaled else stored)[wrong]
         raise ValidationFailed(
             f"{self.name}: voxel ({place}) holds {found}, and must be {rule.text}. "
-            f"Nothing of it was kept. Take the file again from its source."
+            f"Nothing of it was kept. {AGAIN}"
         )
 
 

@@ -35,6 +35,8 @@ DTYPES: Final = {code: np.dtype(text) for code, text in _TYPE_CODES.items()}
 """Supported number types, by their code in the header."""
 _SUPPORTED: Final = ", ".join(dtype.name for dtype in DTYPES.values())
 _WRONG_UNITS: Final = {1: "metres", 3: "micrometres"}
+AGAIN: Final = "Copy the file again from its source, or write it anew."
+"""What to do about a file that cannot be read, of a release or of one's own."""
 _FAT, _BONE = -200, 200
 """Every CT of a body has fat or air below the one and bone above the other, in HU."""
 
@@ -46,10 +48,7 @@ def check(name: str, rules: Iterable[Rule]) -> None:
     """Raise NiftiRefused for the first of `rules` that the header of the file `name` breaks."""
     for holds, problem in rules:
         if not holds:
-            raise NiftiRefused(
-                f"{name} was refused before reading: it {problem}. "
-                f"Get the file again from its release."
-            )
+            raise NiftiRefused(f"{name} was refused before reading: it {problem}. {AGAIN}")
 
 
 def start_rules(content: bytes) -> Iterator[Rule]:

@@ -16,7 +16,16 @@ from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from verse_data.spine.geometry import Affine, Array, AxisMap, Box, Grid, Shape, apply_affine
+from verse_data.spine.geometry import (
+    Affine,
+    Array,
+    AxisMap,
+    Box,
+    Grid,
+    Shape,
+    apply_affine,
+    corners,
+)
 from verse_data.volumes.nifti import Volume
 
 OverlapRule = Literal["deepest", "labelled"]
@@ -43,7 +52,7 @@ class _Part(NamedTuple):
 
 def overlap_box(volume: Grid, scan: Grid) -> Box | None:
     """Return the box of the scan's voxels that a volume may reach; None if there are none."""
-    reached = apply_affine(_between(volume, scan), _ends(volume.shape, 0.5))
+    reached = apply_affine(_between(volume, scan), corners(volume.shape, 0.5))
     box = _box(np.ceil(reached.min(axis=0)), np.floor(reached.max(axis=0)) + 1)
     clipped = box.clipped(scan.shape)
     return clipped if min(clipped.shape) > 0 else None
@@ -53,16 +62,16 @@ def turn(volume: Grid, scan: Grid) -> tuple[AxisMap, Box] | None:
     """Return how to turn a volume, and its box in the scan; None if its voxels are other ones."""
     exact = _between(volume, scan)
     whole = np.rint(exact)
-    steps, ends = np.abs(whole[:3, :3]), _ends(volume.shape)
+    steps, ends = np.abs(whole[:3, :3]), corners(volume.shape)
     if (steps.sum(axis=0) != 1).any() or (steps.sum(axis=1) != 1).any():
         return None
-    corners = apply_affine(whole, ends)
-    if np.abs(corners - apply_affine(exact, ends)).max() > _SAME_VOXEL:
+    reached = apply_affine(whole, ends)
+    if np.abs(reached - apply_affine(exact, ends)).max() > _SAME_VOXEL:
         return None
     i, j, k = steps.argmax(axis=1).tolist()
     flips = (whole[:3, :3].sum(axis=1) < 0).tolist()
     axes = AxisMap((i, j, k), (flips[0], flips[1], flips[2]))
-    return axes, _box(corners.min(axis=0), corners.max(axis=0) + 1)
+    return axes, _box(reached.min(axis=0), reached.max(axis=0) + 1)
 
 
 def place(volumes: Sequence[Volume], scan: Grid, *, overlap: OverlapRule = "deepest") -> Array:
@@ -92,7 +101,7 @@ def labels_outside(volume: Volume, scan: Grid) -> int:
     """Return how many labelled voxels of a volume have their centre outside of the scan."""
     labelled = _trimmed(volume)
     to_scan = _between(Grid.of(labelled), scan)
-    if _are_inside(apply_affine(to_scan, _ends(labelled.shape)), scan.shape).all():
+    if _are_inside(apply_affine(to_scan, corners(labelled.shape)), scan.shape).all():
         return 0
     points = apply_affine(to_scan, np.argwhere(labelled.array))
     return int(np.count_nonzero(~_are_inside(points, scan.shape)))
@@ -102,11 +111,6 @@ def _between(source: Grid, target: Grid) -> Affine:
     """Return the matrix from voxel indices of one grid to those of another."""
     matrix: Affine = np.linalg.inv(target.affine) @ source.affine
     return matrix
-
-
-def _ends(shape: Shape, beyond: float = 0.0) -> Array:
-    """Return the eight corners of a grid as voxel indices, so many voxels `beyond` the centres."""
-    return np.array(list(itertools.product(*((-beyond, n - 1 + beyond) for n in shape))))
 
 
 def _box(start: Iterable[float], stop: Iterable[float]) -> Box:
