@@ -111,8 +111,6 @@ def test_thresholds_that_are_none_are_refused(rows, thresholds):
         ("scan_id,level,grade\nverse004,L1,4\n", "0 to 3"),
         ("scan_id,level,score\nverse004,L1\n", "2 fields where the heading has 3"),
         ("scan_id,level,score\nverse\xff,L1,1\n", "UTF-8"),
-        ("scan_id,level,score\n", "no rows"),
-        ("scan_id;level;score\nverse004;L1;0,5\n", "Commas divide its columns"),
     ],
 )  # fmt: skip
 def test_bad_files_name_their_rows(tmp_path, text, words):
