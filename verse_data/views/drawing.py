@@ -98,16 +98,22 @@ def draw_caption(
 
 
 def wrapped(texts: Iterable[str], size: int, width: float) -> list[str]:
-    """Join `texts` to lines of at most `width` pixels; a text that is wider alone is cut."""
+    """Join `texts` to lines of at most `width` pixels; a text that is wider alone takes several."""
     font = ImageFont.load_default(size)
     lines: list[str] = []
     for text in texts:
         longer = f"{lines[-1]}  ·  {text}" if lines else text
         if lines and font.getlength(longer) <= width:
             lines[-1] = longer
-        else:
-            lines.append(fitted(text, size, width))
-    return lines
+            continue
+        lines.append("")
+        for word in text.split(" "):
+            longer = f"{lines[-1]} {word}".lstrip()
+            if font.getlength(longer) <= width:
+                lines[-1] = longer
+            else:
+                lines += [fitted(word, size, width)]
+    return [line for line in lines if line]
 
 
 def fitted(text: str, size: int, width: float) -> str:

@@ -5,7 +5,7 @@ Drawn with Pillow only, from the scan's store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,7 @@ from verse_data.errors import FILE_FAULTS, VerseDataError
 from verse_data.problems import raise_faults
 from verse_data.progress import Progress, silent
 from verse_data.spine.geometry import voxel_sizes
-from verse_data.spine.levels import LEVEL_OF_LABEL
+from verse_data.spine.levels import BELOW_LEVELS, LABEL_OF_LEVEL, LEVEL_OF_LABEL
 from verse_data.views.drawing import (
     INK,
     MARGIN,
@@ -44,7 +44,9 @@ _MAX_SCALE: Final = 8.0  # pixels a millimetre, for scans of a few voxels
 _MIN_WIDTH: Final = 600  # of the picture, for its caption
 _GAP: Final = 12
 _NAMES: Final = 78  # the column of names and marks beside a panel
+_NAME: Final = 20  # the height of a name in that column
 _LINE: Final = 22
+_NAME_OF: Final = LEVEL_OF_LABEL | BELOW_LEVELS  # in the order along the spine
 _WORTH_A_PROCESS: Final = 4
 """Pictures that take about as long as it takes to start a process."""
 
@@ -66,9 +68,15 @@ class Subject:
 
     def mark(self, label: int) -> str:
         """Return what is written beside a level."""
-        if self.marks is None:
+        if self.marks is None or label not in LEVEL_OF_LABEL:
             return ""
-        return self.marks.get(LEVEL_OF_LABEL.get(label, ""), "?")
+        return self.marks.get(LEVEL_OF_LABEL[label], "?")
+
+    def unseen(self, found: Places) -> list[str]:
+        """Return the levels with a mark that have no place in the scan, each with its mark."""
+        given = {level: mark for level, mark in (self.marks or {}).items() if mark != "?"}
+        lost = _names({LABEL_OF_LEVEL[level] for level in given} - found.points.keys())
+        return [f"{level} ({given[level]})" for level in lost]
 
 
 def marks_of(rows: pd.DataFrame) -> list[str]:
@@ -95,14 +103,14 @@ def draw_preview(subject: Subject) -> Image.Image:
     texts = _caption(subject, reader, found)
     lines = wrapped(texts[0], 15, width - 2 * MARGIN)
     notes = wrapped(texts[1], 15, width - 2 * MARGIN)
-    below = MARGIN + drawn[0].height
+    below = MARGIN + max(drawn[0].height, _NAME * len(found.points))
     canvas = Image.new("RGB", (width, below + 62 + _LINE * (len(lines) + len(notes))), PAPER)
     pen = ImageDraw.Draw(canvas)
     left = MARGIN
     for (part, named), one in zip(parts, drawn, strict=True):
         left += _NAMES if named else _GAP * (left > MARGIN)
         if named:
-            _write_names(pen, part, scale, subject, right=left - 10)
+            _write_names(pen, part, scale, subject, right=left - 10, bottom=below)
         mark_edges(one, part)
         canvas.paste(one, (left, MARGIN))
         left += one.width
@@ -118,8 +126,11 @@ def _caption(subject: Subject, reader: ScanReader, found: Places) -> tuple[list[
     sizes = " x ".join(f"{size:.3g}" for size in voxel_sizes(reader.affine))
     cut = "cut along the spine" if found.points else "cut in the middle of the scan"
     facts = [WINDOW, f"voxels {sizes} mm (R-L, A-P, S-I)", cut]
-    if subject.marks is not None and found.points:
+    unseen = subject.unseen(found)
+    if subject.marks is not None and (found.points or unseen):
         facts.append("beside a level: Genant grade, x foreign material, ? not assessed")
+    if found.points.keys() & BELOW_LEVELS.keys():
+        facts.append("S sacrum, Co coccyx")
     notes = [PHANTOM_NOTE] if subject.is_phantom else []
     if not reader.has_label:
         notes.append("no mask")
@@ -127,27 +138,51 @@ def _caption(subject: Subject, reader: ScanReader, found: Places) -> tuple[list[
         notes.append("the mask is empty")
     if not found.marked:
         notes.append("no centroids")
-    elif guessed := sorted(found.points.keys() - found.marked):
-        names = ", ".join(LEVEL_OF_LABEL.get(label, str(label)) for label in guessed)
-        notes.append(f"no centroid: {names}")
+    elif guessed := _names(found.points.keys() - found.marked - BELOW_LEVELS.keys()):
+        notes.append(f"no centroid: {', '.join(guessed)}")
+    if reader.labels and (bare := _names(found.marked.difference(reader.labels))):
+        notes.append(f"not in the mask: {', '.join(bare)}")
+    if unseen:
+        notes.append(f"neither mask nor centroid: {', '.join(unseen)}")
     if subject.marks is None:
         notes.append("no grades here")
     return facts, notes
 
 
+def _names(labels: Collection[int]) -> list[str]:
+    """Return the names of labels in the order along the spine."""
+    return [name for label, name in _NAME_OF.items() if label in labels]
+
+
 def _write_names(
-    pen: ImageDraw.ImageDraw, part: Slice, scale: float, subject: Subject, *, right: int
+    pen: ImageDraw.ImageDraw,
+    part: Slice,
+    scale: float,
+    subject: Subject,
+    *,
+    right: int,
+    bottom: int,
 ) -> None:
-    """Write each level and its mark at the height of its centroid, without overlaps."""
-    y = float("-inf")
+    """Write each level and its mark at the height of its centroid, in spine order at one height."""
     points = part.points or {}
-    for label, (_, row) in sorted(points.items(), key=lambda item: item[1][1]):
-        inside = min(max(row + 0.5, 0.0), len(part.grey))  # a wrong centroid may lie outside
-        y = max(MARGIN + inside * part.pixel_mm[1] * scale, y + 20)
-        name = LEVEL_OF_LABEL.get(label, str(label))
-        draw_text(pen, (right - 22, y), name, 19, fill=label_colour(label), anchor="rm")
-        mark = subject.mark(label)
+    order = [label for label in _NAME_OF if label in points]
+    order.sort(key=lambda label: points[label][1])
+    # A wrong centroid may lie outside.
+    rows = [min(max(points[label][1] + 0.5, 0.0), len(part.grey)) for label in order]
+    heights = [MARGIN + row * part.pixel_mm[1] * scale for row in rows]
+    for label, y in zip(order, _apart(heights, bottom - _NAME / 2), strict=True):
+        colour, mark = label_colour(label), subject.mark(label)
+        draw_text(pen, (right - 22, y), _NAME_OF[label], 19, fill=colour, anchor="rm")
         draw_text(pen, (right, y), mark, 19, fill=mark_colour(mark), anchor="rm")
+
+
+def _apart(heights: Sequence[float], last: float) -> list[float]:
+    """Move ascending heights down to the distance of a name, and up again where they pass `last`."""
+    moved: list[float] = []
+    for height in heights:
+        moved.append(max(height, moved[-1] + _NAME) if moved else height)
+    highest = [last - _NAME * left for left in reversed(range(len(moved)))]
+    return [min(pair) for pair in zip(moved, highest, strict=True)]
 
 
 def _scale_bar(pen: ImageDraw.ImageDraw, scale: float, *, right: int, bottom: int) -> None:
