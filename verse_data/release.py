@@ -7,22 +7,25 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from verse_data import markup, serve
 from verse_data.config import Config
 from verse_data.errors import (
+    FILE_FAULTS,
     ContentMissing,
     IncompleteTable,
     UsageError,
+    VerseDataError,
     counted,
     did_you_mean,
     warn,
 )
 from verse_data.files import staging
 from verse_data.grades import Workbook, require_listed, workbook_columns_of
-from verse_data.problems import shown
+from verse_data.problems import raise_faults, shown
 from verse_data.progress import Progress, default
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
@@ -1444,11 +1447,12 @@ class Release:
         Raises
         ------
         UsageError
-            If there is no such scan or format, or two scans have one file; nothing was done.
+            If there is no such scan or format, two scans have one file, or no file can be where it is
+            wanted; nothing was done.
         ContentMissing
             If a CT is not in the lock, or cannot be fetched.
-        IntegrityError
-            If a store is damaged; the pictures of the other scans are written.
+        IntegrityError, ValidationFailed, UnsafeInput
+            If stores or files of scans are damaged; the pictures of all others are written.
         """
         from verse_data.views.drawing import check_picture
         from verse_data.views.preview import write_previews
@@ -1469,13 +1473,14 @@ class Release:
         where: str,
         *,
         scan_ids: Iterable[str] | None = None,
+        path: str | os.PathLike[str] | None = None,
         workers: int | None = None,
         progress: Progress | None = None,
     ) -> Image:
         """Draw the vertebrae for which `where` is true, each sagittally through its centroid.
 
         Below each stand level, grade, shape of a fracture, and scan. The scans are fetched and
-        converted if needed.
+        converted if needed. Tiles of damaged scans say so, and a warning how to mend them.
 
         Parameters
         ----------
@@ -1483,6 +1488,8 @@ class Release:
             As in :meth:`select`, such as ``"grade == 3"``.
         scan_ids : iterable of str, optional
             Only vertebrae of these scans. Default: all.
+        path : path, optional
+            Write the picture to this file, too: .png, .jpg, .webp or .pdf.
         workers : int, optional
             As in :meth:`build_cache`.
         progress : Progress, optional
@@ -1496,13 +1503,17 @@ class Release:
         Raises
         ------
         UsageError
-            If `where` is true for no vertebra, or for more than 1,000.
+            If `where` is true for no vertebra, or for more than 1,000; or no picture can be at `path`.
         QueryRefused, ContentMissing
             As in :meth:`fetch_and_select`.
+        IntegrityError, ValidationFailed, UnsafeInput
+            If scans are damaged and there is a `path`; the sheet is written before.
         """
         from verse_data.views.contact_sheet import MOST, Vertebra, draw_sheet
+        from verse_data.views.drawing import check_picture, write_picture
         from verse_data.views.preview import marks_of
 
+        file = None if path is None else check_picture(Path(path))
         serve.check_processes(workers)
         rows = self.fetch_and_select(where, scan_ids=scan_ids, graded=True, progress=progress)
         if not 0 < len(rows) <= MOST:
@@ -1522,13 +1533,19 @@ class Release:
                 strict=True,
             )
         ]
-        return draw_sheet(
+        picture, faults = draw_sheet(
             chosen,
             self._drawable(ids, workers=workers, progress=progress),
             title=f"{self.name} {self.version}  ·  {where}",
             is_phantom=self.name == PHANTOM,
             progress=progress or self.progress,
         )
+        if file is not None:
+            write_picture(picture, file)
+            raise_faults(faults)
+        for error in faults:
+            warn(UserWarning(str(error)))
+        return picture
 
     def _subjects(
         self,
@@ -1562,6 +1579,20 @@ class Release:
         }
 
     def _drawable(
+        self, scan_ids: Sequence[str], **options: Any
+    ) -> Mapping[str, Path | VerseDataError]:
+        """Return the store of each scan, or why it has none if it or its files are damaged."""
+        try:
+            return self._made_drawable(scan_ids, **options)
+        except ContentMissing:
+            raise
+        except FILE_FAULTS as error:
+            if len(scan_ids) == 1:
+                return {scan_ids[0]: error}
+            each = (self._drawable([name], **options).items() for name in scan_ids)
+            return dict(chain.from_iterable(each))
+
+    def _made_drawable(
         self, scan_ids: Sequence[str], *, workers: int | None, progress: Progress | None
     ) -> dict[str, Path]:
         """Return the stores of scans on their own grid; a finished one needs no files."""

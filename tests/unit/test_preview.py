@@ -223,10 +223,10 @@ def test_the_extension_is_the_format(tmp_path, name, kind):
         assert (picture.format, picture.size) == (kind, (30, 20))
 
 
-@pytest.mark.parametrize("name", ["a.tiff", "a", "a.png.gz"])
+@pytest.mark.parametrize("name", ["a.tiff", "a", "a.png.gz", ".png", "-", ""])
 def test_other_extensions_are_refused(tmp_path, name):
     """A name without one of the known extensions is a usage error that lists them."""
-    with pytest.raises(UsageError, match=r"\.jpg, \.pdf, \.png, \.webp"):
+    with pytest.raises(UsageError, match=r"\.png, \.jpg, \.jpeg, \.webp or \.pdf"):
         write_picture(Image.new("RGB", (30, 20)), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 

@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from verse_data.errors import UsageError
-from verse_data.files import write_file
+from verse_data.files import check_output, write_file
 from verse_data.spine import levels
 from verse_data.views.slices import Slice
 
@@ -34,13 +33,14 @@ _OF_MARK: Final[dict[str, Colour]] = {
     "3": (255, 96, 96),
     "x": (140, 200, 255),
 }
-_FORMATS: Final[dict[str, dict[str, Any]]] = {
+FORMATS: Final[dict[str, dict[str, Any]]] = {
     ".png": {"format": "PNG"},
     ".jpg": {"format": "JPEG", "quality": 92, "subsampling": 0},
     ".jpeg": {"format": "JPEG", "quality": 92, "subsampling": 0},
     ".webp": {"format": "WEBP", "quality": 92},
     ".pdf": {"format": "PDF", "quality": 92, "resolution": 150.0},
 }
+"""Extensions of pictures, and what Pillow is told for each."""
 
 
 def level_colour(level: str | None) -> Colour:
@@ -64,18 +64,13 @@ def mark_colour(mark: str) -> Colour:
 
 
 def check_picture(path: Path) -> Path:
-    """Return `path` if its extension names a format that pictures are written in."""
-    if path.suffix.lower() not in _FORMATS:
-        known = ", ".join(sorted(_FORMATS.keys() - {".jpeg"}))
-        raise UsageError(
-            f"{path}: its extension names no format of pictures. They are written as {known}."
-        )
-    return path
+    """Return `path` if a picture can be written there, in the format of its extension."""
+    return check_output(path, FORMATS, "a picture")
 
 
 def write_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture atomically, in the format of its extension."""
-    options = _FORMATS[check_picture(path).suffix.lower()]
+    options = FORMATS[check_picture(path).suffix.lower()]
     stream = io.BytesIO()
     picture.save(stream, **options)
     write_file(path, stream.getvalue())

@@ -34,7 +34,7 @@ from verse_data.views.drawing import (
     wrapped,
     write_picture,
 )
-from verse_data.views.slices import Places, Slice, along_spine, places
+from verse_data.views.slices import Places, Slice, along_spine, opened, places
 from verse_data.volumes.build import in_processes
 from verse_data.volumes.reader import ScanReader
 
@@ -59,7 +59,7 @@ class Subject:
     means that no grades are here.
     """
 
-    store: Path
+    store: Path | VerseDataError  # why there is none
     release: str
     version: str
     marks: Mapping[str, str] | None = None
@@ -87,7 +87,7 @@ def marks_of(rows: pd.DataFrame) -> list[str]:
 
 def draw_preview(subject: Subject) -> Image.Image:
     """Draw a scan: plain, then with outlines and names, then from the front; a caption below."""
-    reader = ScanReader(subject.store)
+    reader = opened(subject.store)
     found = places(reader)
     sagittal, coronal = along_spine(reader, found)
     overlaid = bool(found.points)
@@ -199,14 +199,14 @@ def _write_one(task: tuple[Subject, Path]) -> VerseDataError | None:
     try:
         write_picture(draw_preview(task[0]), task[1])
     except FILE_FAULTS as error:
-        return error
+        return type(error)(f"{task[1].name} is not drawn: {error}")
     return None
 
 
 def write_previews(
     tasks: Mapping[Path, Subject], *, workers: int, progress: Progress = silent
 ) -> None:
-    """Write a picture at each path, in as many processes; damaged stores are raised at the end."""
+    """Write a picture at each path, in as many processes; damaged scans are raised at the end."""
     pairs = [(subject, path) for path, subject in tasks.items()]
     faults = []
     with progress("Drawing previews", len(pairs), "items") as advance:
