@@ -284,7 +284,8 @@ _STYLE: Final = """
 .verse-data table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:0 0 1em}
 .verse-data th,.verse-data td{padding:.2em .7em;border-bottom:1px solid #8886;font-size:.9em}
 .verse-data th{font-weight:500}
-.verse-data tbody th{white-space:nowrap}
+.verse-data tbody th,.verse-data td{white-space:nowrap}
+.verse-data footer td{white-space:normal;overflow-wrap:anywhere}
 .verse-data thead th{font-weight:700}
 .verse-data caption{text-align:left;white-space:nowrap;font-weight:700;padding:.3em .7em}
 .verse-data figure{margin:1.5em 0;max-width:60em}
