@@ -1579,31 +1579,29 @@ class Release:
         }
 
     def _drawable(
-        self, scan_ids: Sequence[str], **options: Any
+        self, scan_ids: Sequence[str], *, workers: int | None, progress: Progress | None
     ) -> Mapping[str, Path | VerseDataError]:
-        """Return the store of each scan, or why it has none if it or its files are damaged."""
+        """Return the stores of scans on their own grid, or why a damaged one has none.
+
+        A finished store needs no files.
+        """
+        recipe, scans = make_recipe(None, "linear", "lz4"), [self.series[n] for n in scan_ids]
+        for scan in scans:
+            if "ct" not in scan.files:
+                self._stores.source(scan)  # says why there is none
+        options: Any = {"workers": workers, "progress": progress}
         try:
-            return self._made_drawable(scan_ids, **options)
+            stores, why_not = self._stores.find(scans, recipe)
+            unbuilt = [name for name in scan_ids if name not in stores]
+            self._stores.require_room([self.series[name] for name in unbuilt], recipe.codec)
+            return stores | self._convert(unbuilt, why_not, recipe, **options)
         except ContentMissing:
             raise
         except FILE_FAULTS as error:
             if len(scan_ids) == 1:
                 return {scan_ids[0]: error}
-            each = (self._drawable([name], **options).items() for name in scan_ids)
-            return dict(chain.from_iterable(each))
-
-    def _made_drawable(
-        self, scan_ids: Sequence[str], *, workers: int | None, progress: Progress | None
-    ) -> dict[str, Path]:
-        """Return the stores of scans on their own grid; a finished one needs no files."""
-        recipe, scans = make_recipe(None, "linear", "lz4"), [self.series[n] for n in scan_ids]
-        for scan in scans:
-            if "ct" not in scan.files:
-                self._stores.source(scan)  # says why there is none
-        stores, why_not = self._stores.find(scans, recipe)
-        unbuilt = [name for name in scan_ids if name not in stores]
-        self._stores.require_room([self.series[name] for name in unbuilt], recipe.codec)
-        return stores | self._convert(unbuilt, why_not, recipe, workers=workers, progress=progress)
+        each = (self._drawable([name], **options).items() for name in scan_ids)
+        return dict(chain.from_iterable(each))
 
     def _graded_rows(self) -> pd.DataFrame | None:
         """Return the vertebrae of the grading workbook alone, for which no mask is read."""

@@ -37,7 +37,7 @@ from verse_data.views.drawing import (
     mark_edges,
     wrapped,
 )
-from verse_data.views.slices import Places, middle_planes, opened, places, through_level
+from verse_data.views.slices import Places, middle_planes, places, through_level
 from verse_data.volumes.reader import ScanReader
 
 MOST: Final = 1000
@@ -119,7 +119,9 @@ def _tiles_of(
     if store is None:
         return [Tile(_blank("no CT"), _lines(row)) for row in rows], None
     try:
-        reader = opened(store)
+        if isinstance(store, VerseDataError):
+            raise store
+        reader = ScanReader(store)
         found = places(reader)
         return [Tile(_crop(reader, found, row), _lines(row)) for row in rows], None
     except FILE_FAULTS as error:

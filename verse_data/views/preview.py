@@ -5,11 +5,12 @@ Drawn with Pillow only, from the scan's store.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
@@ -34,7 +35,7 @@ from verse_data.views.drawing import (
     wrapped,
     write_picture,
 )
-from verse_data.views.slices import Places, Slice, along_spine, opened, places
+from verse_data.views.slices import Places, Slice, along_spine, places
 from verse_data.volumes.build import in_processes
 from verse_data.volumes.reader import ScanReader
 
@@ -87,7 +88,9 @@ def marks_of(rows: pd.DataFrame) -> list[str]:
 
 def draw_preview(subject: Subject) -> Image.Image:
     """Draw a scan: plain, then with outlines and names, then from the front; a caption below."""
-    reader = opened(subject.store)
+    if isinstance(subject.store, VerseDataError):
+        raise subject.store
+    reader = ScanReader(subject.store)
     found = places(reader)
     sagittal, coronal = along_spine(reader, found)
     overlaid = bool(found.points)
@@ -168,21 +171,14 @@ def _write_names(
     order = [label for label in _NAME_OF if label in points]
     order.sort(key=lambda label: points[label][1])
     # A wrong centroid may lie outside.
-    rows = [min(max(points[label][1] + 0.5, 0.0), len(part.grey)) for label in order]
-    heights = [MARGIN + row * part.pixel_mm[1] * scale for row in rows]
-    for label, y in zip(order, _apart(heights, bottom - _NAME / 2), strict=True):
+    rows = np.clip([points[label][1] + 0.5 for label in order], 0, len(part.grey))
+    steps = _NAME * np.arange(len(order))
+    lowest = bottom - _NAME / 2 - steps[::-1]
+    apart = np.maximum.accumulate(MARGIN + rows * part.pixel_mm[1] * scale - steps) + steps
+    for label, y in zip(order, np.minimum(apart, lowest).tolist(), strict=True):
         colour, mark = label_colour(label), subject.mark(label)
         draw_text(pen, (right - 22, y), _NAME_OF[label], 19, fill=colour, anchor="rm")
         draw_text(pen, (right, y), mark, 19, fill=mark_colour(mark), anchor="rm")
-
-
-def _apart(heights: Sequence[float], last: float) -> list[float]:
-    """Move ascending heights down to the distance of a name, and up again where they pass `last`."""
-    moved: list[float] = []
-    for height in heights:
-        moved.append(max(height, moved[-1] + _NAME) if moved else height)
-    highest = [last - _NAME * left for left in reversed(range(len(moved)))]
-    return [min(pair) for pair in zip(moved, highest, strict=True)]
 
 
 def _scale_bar(pen: ImageDraw.ImageDraw, scale: float, *, right: int, bottom: int) -> None:

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from verse_data.errors import VerseDataError
 from verse_data.spine.geometry import AxisMap, Box, Shape, voxel_sizes
 from verse_data.volumes.reader import ScanReader
 
@@ -58,13 +56,6 @@ class Places:
 
     points: Mapping[int, Point]
     marked: frozenset[int]
-
-
-def opened(store: Path | VerseDataError) -> ScanReader:
-    """Return the reader of a store, or raise why there is none."""
-    if isinstance(store, VerseDataError):
-        raise store
-    return ScanReader(store)
 
 
 def places(reader: ScanReader) -> Places:
