@@ -137,8 +137,8 @@ def check_output(path: Path, endings: Collection[str] = (), what: str = "") -> P
     if endings and path.suffix.lower() not in endings:
         *most, last = endings
         raise UsageError(
-            f"{str(path)!r}: the name of {what} ends in {', '.join(most)} or {last}; other files, and "
-            f"stdout, are not written."
+            f"{str(path)!r} is no name of {what}. Give one that ends in {', '.join(most)} or {last}, "
+            f"such as name{next(iter(endings))}."
         )
     with storage_errors(path):
         place = nearest_existing(path)

@@ -127,7 +127,7 @@ def test_a_sheet_says_where_there_is_nothing_to_draw(root, one_core):
         ),
         (["--where", "level == 'C1' and grade == 3", "-o", "x"], UsageError, "no scan"),
         (["--where", "grad > 3"], QueryRefused, "grade"),
-        (["verse901", "-o", ".png"], UsageError, "'.png': the name of a picture ends in"),
+        (["verse901", "-o", ".png"], UsageError, "'.png' is no name of a picture"),
         (["verse901", "-o", "/dev/null"], UsageError, "/dev/null is no folder"),
         (["verse901", "-o", "/dev/null/a.png"], UsageError, "/dev/null is no folder"),
         (["--where", "grade > 0", "--sheet", "-"], SystemExit, "2"),

@@ -220,7 +220,7 @@ def test_a_report_is_written_as_a_page_for_any_release(root: Path, tmp_path: Pat
     ("name", "why"),
     [
         ("folder.html", "folder.html is no plain file"),
-        ("report.xlsx", "the name of a page ends in .html or .htm"),
+        ("report.xlsx", "ends in .html or .htm, such as name.html"),
         (".html", "ends in .html"),
         ("device.html", "device.html is no plain file"),
         ("file.html/report.html", "file.html is no folder"),
