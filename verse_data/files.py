@@ -15,7 +15,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -129,6 +129,26 @@ def nearest_existing(path: Path) -> Path:
     return next(place for place in (path, *path.parents) if place.exists())
 
 
+def check_output(path: Path, endings: Collection[str] = (), what: str = "") -> Path:
+    """Return `path` if `what`, a file with one of `endings`, can be written there; without any, a folder.
+
+    Called before the work whose result is written, and raises UsageError.
+    """
+    if endings and path.suffix.lower() not in endings:
+        *most, last = endings
+        raise UsageError(
+            f"{str(path)!r} is no name of {what}. Give one that ends in {', '.join(most)} or {last}, "
+            f"such as name{next(iter(endings))}."
+        )
+    with storage_errors(path):
+        place = nearest_existing(path)
+        replaced = bool(endings) and place == path
+        if not (place.is_file() if replaced else place.is_dir()):
+            what = "plain file, and is not replaced" if replaced else "folder to write into"
+            raise UsageError(f"{place} is no {what}. Name another.")
+    return path
+
+
 @contextmanager
 def staging(final: Path, *, needed: int | None = None) -> Iterator[Path]:
     """Yield a temporary path to build `final` at, in a folder beside it that is removed at the end.
@@ -181,7 +201,7 @@ def write_file(final: Path, content: bytes) -> None:
     with storage_errors(final):
         if final.exists() and not final.is_file():
             # As root, a rename would put a file in the place of /dev/null.
-            raise UsageError(f"{final} is no plain file, and is not replaced. Name a file.")
+            raise UsageError(f"{final} is no plain file, and is not replaced. Name another.")
     with staging(final) as staged:
         with staged.open("wb") as stream:
             stream.write(content)

@@ -26,7 +26,8 @@ def table(
         found = []
         for number, value in enumerate(row):
             scope = "col" if head else "row"
-            mark = f'th scope="{scope}"' if head or not number else "td"
+            named = value != "" if head else not number  # a heading without words heads nothing
+            mark = f'th scope="{scope}"' if named else "td"
             side = _LEFT if not number or number in prose else ""
             found.append(f"<{mark}{side}>{escape(str(value))}</{mark[:2]}>")
         return f"<tr>{''.join(found)}</tr>"

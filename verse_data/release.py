@@ -7,22 +7,25 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from verse_data import markup, serve
 from verse_data.config import Config
 from verse_data.errors import (
+    FILE_FAULTS,
     ContentMissing,
     IncompleteTable,
     UsageError,
+    VerseDataError,
     counted,
     did_you_mean,
     warn,
 )
 from verse_data.files import staging, write_file
 from verse_data.grades import Workbook, require_listed, workbook_columns_of
-from verse_data.problems import shown
+from verse_data.problems import raise_faults, shown
 from verse_data.progress import Progress, default
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
@@ -1096,10 +1099,11 @@ class Release:
         """
         from verse_data.metrics import worst
         from verse_data.metrics.predicted import choose, find_predictions
-        from verse_data.views.report import catalogued
+        from verse_data.views.report import catalogued, check_page
 
         if scores.about.get("lock") != self._identity["lock"]:
             raise UsageError(f"These scores are not of {self.name} {self.version}: evaluate anew.")
+        page = check_page(Path(path))
         ids, folder = worst.worst_first(scores.scans)[:most], Path(predictions)
         found = choose(find_predictions(folder, self.series)[0], ids, self.series, folder)
         drawable = [name for name in ids if "ct" in self.series[name].files]
@@ -1109,8 +1113,8 @@ class Release:
                 pictures[name] = worst.picture(subject, found[name], self.grid(name))
                 advance(1)
         about = catalogued(self.catalog)
-        write_file(Path(path), worst.make(scores, pictures, ids, about).encode())
-        return Path(path)
+        write_file(page, worst.make(scores, pictures, ids, about).encode())
+        return page
 
     def evaluate_grades(
         self,
@@ -1517,11 +1521,12 @@ class Release:
         Raises
         ------
         UsageError
-            If there is no such scan or format, or two scans have one file; nothing was done.
+            If there is no such scan or format, two scans have one file, or no file can be where it is
+            wanted; nothing was done.
         ContentMissing
             If a CT is not in the lock, or cannot be fetched.
-        IntegrityError
-            If a store is damaged; the pictures of the other scans are written.
+        IntegrityError, ValidationFailed, UnsafeInput
+            If stores or files of scans are damaged; the pictures of all others are written.
         """
         from verse_data.views.drawing import check_picture
         from verse_data.views.preview import write_previews
@@ -1542,13 +1547,14 @@ class Release:
         where: str,
         *,
         scan_ids: Iterable[str] | None = None,
+        path: str | os.PathLike[str] | None = None,
         workers: int | None = None,
         progress: Progress | None = None,
     ) -> Image:
         """Draw the vertebrae for which `where` is true, each sagittally through its centroid.
 
         Below each stand level, grade, shape of a fracture, and scan. The scans are fetched and
-        converted if needed.
+        converted if needed. Tiles of damaged scans say so, and a warning how to mend them.
 
         Parameters
         ----------
@@ -1556,6 +1562,8 @@ class Release:
             As in :meth:`select`, such as ``"grade == 3"``.
         scan_ids : iterable of str, optional
             Only vertebrae of these scans. Default: all.
+        path : path, optional
+            Write the picture to this file, too: .png, .jpg, .webp or .pdf.
         workers : int, optional
             As in :meth:`build_cache`.
         progress : Progress, optional
@@ -1569,13 +1577,17 @@ class Release:
         Raises
         ------
         UsageError
-            If `where` is true for no vertebra, or for more than 1,000.
+            If `where` is true for no vertebra, or for more than 1,000; or no picture can be at `path`.
         QueryRefused, ContentMissing
             As in :meth:`fetch_and_select`.
+        IntegrityError, ValidationFailed, UnsafeInput
+            If scans are damaged and there is a `path`; the sheet is written before.
         """
         from verse_data.views.contact_sheet import MOST, Vertebra, draw_sheet
+        from verse_data.views.drawing import check_picture, write_picture
         from verse_data.views.preview import marks_of
 
+        file = None if path is None else check_picture(Path(path))
         serve.check_processes(workers)
         rows = self.fetch_and_select(where, scan_ids=scan_ids, graded=True, progress=progress)
         if not 0 < len(rows) <= MOST:
@@ -1595,13 +1607,19 @@ class Release:
                 strict=True,
             )
         ]
-        return draw_sheet(
+        picture, faults = draw_sheet(
             chosen,
             self._drawable(ids, workers=workers, progress=progress),
             title=f"{self.name} {self.version}  ·  {where}",
             is_phantom=self.name == PHANTOM,
             progress=progress or self.progress,
         )
+        if file is not None:
+            write_picture(picture, file)
+            raise_faults(faults)
+        for error in faults:
+            warn(UserWarning(str(error)))
+        return picture
 
     def _subjects(
         self,
@@ -1639,16 +1657,28 @@ class Release:
 
     def _drawable(
         self, scan_ids: Sequence[str], *, workers: int | None, progress: Progress | None
-    ) -> dict[str, Path]:
-        """Return the stores of scans on their own grid; a finished one needs no files."""
+    ) -> Mapping[str, Path | VerseDataError]:
+        """Return the stores of scans on their own grid, or why a damaged one has none.
+
+        A finished store needs no files.
+        """
         recipe, scans = make_recipe(None, "linear", "lz4"), [self.series[n] for n in scan_ids]
         for scan in scans:
             if "ct" not in scan.files:
                 self._stores.source(scan)  # says why there is none
-        stores, why_not = self._stores.find(scans, recipe)
-        unbuilt = [name for name in scan_ids if name not in stores]
-        self._stores.require_room([self.series[name] for name in unbuilt], recipe.codec)
-        return stores | self._convert(unbuilt, why_not, recipe, workers=workers, progress=progress)
+        options: Any = {"workers": workers, "progress": progress}
+        try:
+            stores, why_not = self._stores.find(scans, recipe)
+            unbuilt = [name for name in scan_ids if name not in stores]
+            self._stores.require_room([self.series[name] for name in unbuilt], recipe.codec)
+            return stores | self._convert(unbuilt, why_not, recipe, **options)
+        except ContentMissing:
+            raise
+        except FILE_FAULTS as error:
+            if len(scan_ids) == 1:
+                return {scan_ids[0]: error}
+        each = (self._drawable([name], **options).items() for name in scan_ids)
+        return dict(chain.from_iterable(each))
 
     def _rows(self, chosen: Iterable[str] | pd.DataFrame) -> tuple[pd.DataFrame | None, set[str]]:
         """Return `chosen` if it has rows of vertebrae, and the ids of its scans."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 import verse_data as vd
+from tests.support.browser import axe_violations
 from verse_data import phantom
 from verse_data.api import lock_tree
 from verse_data.explorer.server import Server
@@ -21,25 +21,8 @@ from verse_data.spine.geometry import Box, apply_affine
 from verse_data.spine.levels import LEVEL_OF_LABEL
 from verse_data.volumes.reader import ScanReader
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="tests in a browser need playwright: pip install playwright"
-)
-pytestmark = [
-    pytest.mark.usefixtures("one_core"),
-    pytest.mark.skipif(
-        not CHROMIUM, reason="tests in a browser need chromium: apt install chromium"
-    ),
-]
+pytestmark = pytest.mark.usefixtures("one_core")
 
-# WebGL2 without a GPU, by SwiftShader.
-FLAGS = [
-    "--no-sandbox",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--ignore-gpu-blocklist",
-]
 SHOWN = "document.getElementById('stage').ariaBusy === 'false' && !!document.getElementById('at') && !document.getElementById('status').textContent"
 DETAIL = f"{SHOWN} && !!verse.app.shown && verse.app.shown.detail"
 
@@ -64,15 +47,6 @@ def server(root: Path) -> Iterator[Server]:
     server.shutdown()
     server.server_close()
     thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """One Chromium for all tests of this module."""
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -259,17 +233,12 @@ def test_the_keyboard_is_enough(tab: Tab) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(tab: Tab, scheme: str) -> None:
     """Names, roles and contrast pass axe-core, in both schemes."""
-    axe = pytest.importorskip(
-        "axe_playwright_python.base", reason="axe-core: pip install axe-playwright-python"
-    )
     tab.page.emulate_media(color_scheme=scheme)
     tab.row("T12").click()
     tab.until(DETAIL)
     tab.page.keyboard.press("o")
-    tab.ask((Path(axe.__file__).parent / "axe.min.js").read_text())
-    found = tab.ask("axe.run()")["violations"]
 
-    assert [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found] == []
+    assert axe_violations(tab.page) == []
 
 
 def test_levels_can_be_hidden_and_the_mask_outlined(tab: Tab) -> None:

@@ -18,6 +18,7 @@ from verse_data.api import lock_tree
 from verse_data.cli.main import app
 from verse_data.errors import IntegrityError, QueryRefused, UsageError
 from verse_data.views.drawing import AMBER, mark_colour
+from verse_data.volumes.layout import MANIFEST_KEY
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,13 @@ def test_a_sheet_says_where_there_is_nothing_to_draw(root, one_core):
         ),
         (["--where", "level == 'C1' and grade == 3", "-o", "x"], UsageError, "no scan"),
         (["--where", "grad > 3"], QueryRefused, "grade"),
+        (["verse901", "-o", ".png"], UsageError, "'.png' is no name of a picture"),
+        (["verse901", "-o", "/dev/null"], UsageError, "/dev/null is no folder"),
+        (["verse901", "-o", "/dev/null/a.png"], UsageError, "/dev/null is no folder"),
+        (["--where", "grade > 0", "--sheet", "-"], SystemExit, "2"),
+        (["verse901", "-o", ""], SystemExit, "2"),
+        (["verse901", "--split", "test"], UsageError, "no scan for --split and the named scans"),
+        (["--subject", "verse901", "--split", "test"], UsageError, "for --split and --subject as"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_and_nothing_is_written(
@@ -147,18 +155,44 @@ def test_one_file_for_two_scans_is_refused(root, tmp_path):
         )
 
 
-def test_a_damaged_store_is_named_and_the_others_are_drawn(root, tmp_path, one_core):
-    """A flipped chunk of one scan is an error that names it; the other picture is written."""
-    home = tmp_path / "home"
+def damaged(root: Path, home: Path, part: str) -> vd.Release:
+    """Return the release at another root, where one file of verse901 has flipped bits."""
     shutil.copytree(root, home, symlinks=True)
     release = vd.open_release("phantom", root=home)
-    stores = release.build_cache(["verse901", "verse903"])
-    shard = stores["verse901"] / "image/c/0/0/0"
-    shard.write_bytes(bytes(byte ^ 1 for byte in shard.read_bytes()))
-    paths = {name: tmp_path / f"{name}.png" for name in stores}
-    with pytest.raises(IntegrityError, match="verse901"):
+    if part == "ct":
+        shutil.rmtree(home / "stores", ignore_errors=True)
+        file = release.path("verse901", "ct").resolve()
+        file.chmod(0o644)
+    else:
+        file = release.build_cache(["verse901"])["verse901"] / part
+    file.write_bytes(bytes(byte ^ 1 for byte in file.read_bytes()))
+    return release
+
+
+@pytest.mark.parametrize("part", ["image/c/0/0/0", MANIFEST_KEY, "ct"])
+def test_what_is_damaged_is_named_and_the_others_are_drawn(root, tmp_path, one_core, part):
+    """A chunk, manifest or CT of one scan is an error that names it; the other picture is written."""
+    release = damaged(root, tmp_path / "home", part)
+    paths = {name: tmp_path / f"{name}.png" for name in ("verse901", "verse903")}
+    with pytest.raises(
+        IntegrityError, match=r"verse901.png is not drawn: .*verse-data (cache|drop)"
+    ):
         release.previews(paths)
     assert [path.is_file() for path in paths.values()] == [False, True]
+
+
+@pytest.mark.parametrize("part", ["image/c/0/0/0", MANIFEST_KEY])
+def test_a_sheet_without_a_damaged_store_is_drawn(root, tmp_path, one_core, part):
+    """Its tiles say so; the sheet is written before the error, and in Python there is a warning."""
+    release, sheet = damaged(root, tmp_path / "home", part), tmp_path / "sheet.png"
+    scans, lost = ("verse901", "verse903"), "verse901 is not on the sheet: .*verse-data cache"
+    done = run(tmp_path / "home", *scans, "--where", "grade == 3", "--sheet", str(sheet))
+    assert isinstance(done.exception, IntegrityError)
+    with pytest.warns(UserWarning, match=lost):
+        drawn = release.sheet("grade == 3", scan_ids=scans)
+    with Image.open(sheet) as picture:
+        assert picture.size == drawn.size
+        assert {mark_colour("3"), (24, 24, 24)} <= colours(picture)
 
 
 def test_without_a_usable_workbook_scans_are_drawn_without_grades(tmp_path, one_core):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,16 @@ def test_what_notebooks_show_of_a_clean_release_says_so(root: Path, release: Rel
 
     assert "clean" in clean._repr_html_()
     assert "&lt;3&gt; files are here" in clean._repr_html_()
+
+
+def test_a_column_for_mending_is_there_if_anything_can_be_mended(release: Release) -> None:
+    """What only upstream can mend has no command, and no empty column for one."""
+    found = release.verify(level="presence")
+    upstream = type(found)(replace(one, command="") for one in found)
+
+    assert found
+    assert ">mend<" not in upstream._repr_html_()
+    assert ">mend<" in type(found)(replace(one, command="x") for one in found)._repr_html_()
 
 
 def test_a_vertebra_dataset_counts_its_grades(release: Release) -> None:

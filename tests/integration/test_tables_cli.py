@@ -14,7 +14,7 @@ from tests.support.releases import write_scan
 from tests.support.workbooks import row
 from verse_data import api
 from verse_data.cli.main import app
-from verse_data.errors import ValidationFailed
+from verse_data.errors import UsageError, ValidationFailed
 from verse_data.releases.catalog import load_catalog
 from verse_data.tables.schemas import SCHEMA_VERSION
 
@@ -163,12 +163,31 @@ def test_a_report_blames_the_file_that_a_figure_comes_from(tmp_path: Path) -> No
 def test_a_report_without_published_figures_describes_what_is_there(tmp_path: Path) -> None:
     """Numbers are found and not compared, and nothing is asked for, where nothing was published."""
     workbook = workbooks.write_csv(tmp_path / "grading.csv", [row(4)])
-    answer = run("report", "phantom", "--workbook", str(workbook))
+    for name, near in (("phantom", ""), ("vers19", " Did you mean 'verse19'?")):
+        answer = run("report", name, "--workbook", str(workbook))
+        assert answer.exit_code == 0
+        assert "patients" in answer.stdout
+        assert "published" not in answer.stdout
+        assert answer.stderr == f"The catalog holds no published figures of {name}.{near}\n"
 
-    assert answer.exit_code == 0
-    assert "patients" in answer.stdout
-    assert "published" not in answer.stdout
-    assert answer.stderr == "The catalog holds no published figures of phantom.\n"
+
+def test_only_the_published_workbook_has_its_licence(tmp_path: Path) -> None:
+    """That of another one is not stated; the publication is cited where its numbers are compared."""
+    pages = {}
+    for name, book in (
+        ("verse19", workbooks.write_csv(tmp_path / "grades.csv", [row(4)])),
+        ("lab", tmp_path / "grades.csv"),
+        *((("verse19", REAL),) if REAL.exists() else ()),
+    ):
+        page = tmp_path / "report.html"
+        run("report", name, "--workbook", str(book), "--html", str(page))
+        pages[name, book.name] = page.read_text(encoding="utf-8")
+
+    others = [text for (_, book), text in pages.items() if book == "grades.csv"]
+    assert ["licence</th>" in text and "not stated" in text for text in others] == [True, True]
+    assert ["CC-BY-SA" in text or "CC BY" in text for text in others] == [False, False]
+    assert ["doi:10.1148" in text for text in others] == [True, False]
+    assert all("CC-BY-SA-4.0" in text for (_, book), text in pages.items() if book == REAL.name)
 
 
 def test_schemas_are_listed_shown_checked_and_written(tmp_path: Path) -> None:
@@ -197,9 +216,24 @@ def test_a_report_is_written_as_a_page_for_any_release(root: Path, tmp_path: Pat
     assert text.count("<svg") == 5
 
 
-def test_a_page_is_not_written_over_a_folder(root: Path, tmp_path: Path) -> None:
-    """The folder is named, and stays as it is."""
-    answer = run("report", "lab", "--html", str(tmp_path), "--root", str(root))
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("folder.html", "folder.html is no plain file"),
+        ("report.xlsx", "ends in .html or .htm, such as name.html"),
+        (".html", "ends in .html"),
+        ("device.html", "device.html is no plain file"),
+        ("file.html/report.html", "file.html is no folder"),
+    ],
+)
+def test_a_page_is_written_where_a_page_can_be(tmp_path: Path, name: str, why: str) -> None:
+    """Anything else is refused before a release is looked for, and stays as it is."""
+    (tmp_path / "folder.html").mkdir()
+    (tmp_path / "file.html").touch()
+    (tmp_path / "device.html").symlink_to("/dev/null")
+    before = sorted(tmp_path.iterdir())
+    answer = run("report", "lab", "--html", str(tmp_path / name))
 
-    assert str(tmp_path) in str(answer.exception)
-    assert answer.exit_code != 0
+    assert isinstance(answer.exception, UsageError)
+    assert why in str(answer.exception)
+    assert sorted(tmp_path.iterdir()) == before

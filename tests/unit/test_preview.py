@@ -13,7 +13,7 @@ from tests.support.pictures import colours, store, subject
 from verse_data import phantom
 from verse_data.errors import UsageError
 from verse_data.spine.geometry import AxisMap
-from verse_data.spine.levels import LEVELS
+from verse_data.spine.levels import LEVEL_OF_LABEL, LEVELS
 from verse_data.views.drawing import AMBER, level_colour, mark_colour, write_picture
 from verse_data.views.preview import draw_preview
 from verse_data.views.slices import along_spine, middle_planes, places
@@ -150,10 +150,39 @@ def test_colours_of_levels_are_distinct():
     assert min(colour.max() for colour in palette.values()) == 255  # legible on black
 
 
-def test_made_up_data_and_missing_grades_are_said(whole):
-    """A picture of the phantom, and one without a grading workbook, carry a warning."""
-    for options in ({"is_phantom": True}, {"marks": None}):
-        assert AMBER in colours(draw_preview(subject(whole, **options)))
+@pytest.mark.parametrize(
+    "options",
+    [{"is_phantom": True}, {"marks": None}, {"marks": {"T6": "0"}}, {"marks": {"L5": "x"}}],
+    ids=["made up", "no grades", "a graded level that is not there", "an implant likewise"],
+)
+def test_what_a_reader_must_know_is_said(whole, options):
+    """A phantom, a lack of grades, and a mark of a level without mask and centroid are warnings."""
+    assert AMBER in colours(draw_preview(subject(whole, **options)))
+    assert AMBER not in colours(draw_preview(subject(whole, marks={"T6": "?", "L1": "0"})))
+
+
+def test_names_at_one_height_stand_apart_in_spine_order(tmp_path):
+    """Centroids of all levels at the foot of a scan are named from head to foot, above the caption."""
+    points = dict.fromkeys(LEVEL_OF_LABEL, (25, 88, 14.5))
+    picture = draw_preview(subject(store(tmp_path / "a", scan()[0], None, points, PIR)))
+    pixels = np.asarray(picture).astype(int)
+    tops = [
+        np.argwhere((pixels == level_colour(level)).all(axis=2).any(axis=1))[0, 0]
+        for level in LEVELS
+    ]
+    assert np.diff(tops).min() > 15
+    rows = [(pixels == level_colour(level)).all(axis=2).any(axis=1) for level in LEVELS]
+    assert not np.any(rows, axis=0)[900:].any()
+
+
+def test_sacrum_and_coccyx_are_no_levels(tmp_path):
+    """Labels 26 and 27 are drawn and named, without a grade, and no centroid of theirs is missed."""
+    image, label, points = scan()
+    label[10:40, 80:88, 8:22], label[30:40, 88:, 8:22] = 26, 27
+    found = subject(store(tmp_path / "a", image, label, points, PIR), marks={"L1": "1", "L2": "0"})
+    picture = draw_preview(found)
+    assert AMBER not in colours(picture)
+    assert (found.mark(26), found.mark(27), found.mark(22)) == ("", "", "?")
 
 
 @pytest.mark.parametrize("lacks", ["mask", "centroids", "mask and centroids"])
@@ -194,10 +223,10 @@ def test_the_extension_is_the_format(tmp_path, name, kind):
         assert (picture.format, picture.size) == (kind, (30, 20))
 
 
-@pytest.mark.parametrize("name", ["a.tiff", "a", "a.png.gz"])
+@pytest.mark.parametrize("name", ["a.tiff", "a", "a.png.gz", ".png", "-", ""])
 def test_other_extensions_are_refused(tmp_path, name):
     """A name without one of the known extensions is a usage error that lists them."""
-    with pytest.raises(UsageError, match=r"\.jpg, \.pdf, \.png, \.webp"):
+    with pytest.raises(UsageError, match=r"\.png, \.jpg, \.jpeg, \.webp or \.pdf"):
         write_picture(Image.new("RGB", (30, 20)), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 

@@ -165,7 +165,8 @@ def test_the_page_loads_nothing_and_runs_nothing(report: Report, tmp_path: Path)
     assert "<script" not in page
     assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(?!data:)[a-z]+:""", page)
     assert "&lt;E1&gt;.xlsx" in page
-    assert "82 agree (=), 5 differ (≠), 38 cannot be computed here (needs)" in page
+    assert "82 agree (=), 5 differ (≠), 38 cannot be computed here (?)" in page
+    assert "<td>19 ?</td>" in page
     assert "56.6 ≠ 59.8" in page
     assert "CC-BY-SA-4.0" in page
     assert report._repr_html_().startswith('<div class="verse-data">')
@@ -186,12 +187,13 @@ def test_charts_hold_the_counts_of_the_workbook(report: Report) -> None:
 
 
 def test_the_report_is_plain_values(report: Report) -> None:
-    """JSON has the table, the numbers of the text and the counts of the figures."""
+    """JSON has the table, the numbers of the text, the counts of the figures, and what was looked at."""
     value = json.loads(json.dumps(report.as_json()))
 
     assert value["counts"] == {"agrees": 68, "differs": 0, "needs": 28}
     assert value["charts"][2]["stacks"]["grade 3"] == [15, 10, 26]
     assert {one["verdict"] for one in value["results"]} == {"agrees", "differs", "needs", "found"}
+    assert (value["about"]["workbook"], value["summary"]) == ("<E1>.xlsx", None)
 
 
 def test_only_what_has_no_known_reason_is_unexplained(report: Report) -> None:
@@ -205,12 +207,27 @@ def test_only_what_has_no_known_reason_is_unexplained(report: Report) -> None:
 def test_a_release_of_the_user_is_described(tmp_path: Path) -> None:
     """Without a catalog entry there is nothing to compare with, and no verdict."""
     grading = read_grading(workbooks.write_csv(tmp_path / "grades.csv", [row(4)]))
-    page = make("lab", None, grading=grading, about={"release": "lab"}).page()
+    made = make("lab", None, grading=grading, about={"release": "lab"})
+    page = made.page()
 
     assert "described, not compared" in page
+    assert {chart.figure for chart in made.charts} == {""}, "E1 to E4 are figures of the paper"
+    assert "<strong>Fractures by level and grade.</strong>" in page
     assert "published" not in page.replace("Nothing was published", "")
     assert page.count("<svg") == 5
     assert "nothing can be drawn" in make("lab", None, grading=None, about={}).page()
+
+
+def test_levels_of_a_scan_without_centroids_are_those_of_its_mask() -> None:
+    """Each scan counts by one of the files, so that a release of masks alone has the figure too."""
+    rows = pd.DataFrame({"scan_id": list("aabc"), "level": ["L1", "L2", "L2", "L3"]})
+    rows = rows.assign(has_centroid=[True, False, False, None], has_mask=[True, True, True, None])
+
+    for here, counts, words in ((rows, {"L1": 1, "L2": 1}, "2"), (rows[2:], {"L2": 1}, "1")):
+        (chart,) = make("lab", None, grading=None, vertebrae=here, about={}).charts
+        assert dict(zip(chart.categories, chart.totals, strict=True)) == counts
+        said = f"{words} vertebrae with a centroid; of 1 series without, those in the mask."
+        assert chart.caption.startswith(said)
 
 
 def test_a_list_of_grades_alone_is_described(tmp_path: Path) -> None:

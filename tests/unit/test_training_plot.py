@@ -11,8 +11,9 @@ from tests.support import training as support
 from tests.support.pictures import colours
 from verse_data.errors import UsageError
 from verse_data.training import PatchDataset, ScanDataset, VertebraDataset
+from verse_data.training.samples import shown
 from verse_data.training.transforms import Compose, MapLabels, Orient, Window
-from verse_data.views.drawing import level_colour
+from verse_data.views.drawing import AMBER, level_colour
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,49 @@ def test_scaled_values_and_mapped_labels_are_drawn(made):
     """Images between 0 and 1 are not drawn black, and numbers that are no level have an outline."""
     served = dataset(made, "vertebra", transform=Compose([Window(), MapLabels.consecutive()]))
     assert np.asarray(served.plot([0]))[80:].max() > 128
+
+
+def mirrored(sample: dict[str, Any]) -> dict[str, Any]:
+    """Mirror a sample without a word in its affine, as augmentations do."""
+    return sample | {key: sample[key].flip(1) for key in ("image", "label")}
+
+
+def test_directions_are_written_where_they_are_known(made):
+    """A flip that MONAI tracks is hung back by its affine; after one that nothing tells, none is."""
+    monai = pytest.importorskip("monai.transforms", reason="monai: pip install verse-data[monai]")
+    from verse_data.training.monai import to_monai
+
+    flip = monai.Compose([to_monai, monai.Flipd(["image", "label"], spatial_axis=0)])
+    plain, tracked = (
+        dataset(made, "vertebra", transform=steps).plot([0]) for steps in (None, flip)
+    )
+    assert np.array_equal(np.asarray(plain), np.asarray(tracked))
+    for steps, told in ((Compose([Window()]), True), (Compose([Window(), mirrored]), False)):
+        picture = dataset(made, "vertebra", transform=steps).plot([0])
+        assert (AMBER not in colours(picture)) is told
+
+
+def test_images_of_torchio_are_drawn(made):
+    """Also those, whose flips leave the affine alone, so that no direction is written."""
+    pytest.importorskip("torchio", reason="torchio: pip install verse-data[torchio]")
+    from verse_data.training.torchio import to_subject
+
+    assert AMBER in colours(dataset(made, "vertebra", transform=to_subject).plot([0]))
+
+
+@pytest.mark.parametrize(
+    ("keys", "mark"),
+    [
+        ({"grade": 2, "foreign_material": 0}, "grade 2"),
+        ({"grade": -1, "foreign_material": 0}, "? not assessed"),
+        ({"grade": -1, "foreign_material": 1}, "x foreign material"),
+        ({}, ""),
+    ],
+)
+def test_a_vertebra_is_drawn_with_its_grade_or_why_it_has_none(made, keys, mark):
+    """As in previews and sheets: x for foreign material, ? where nobody looked."""
+    sample = {**dataset(made, "scan")[0], "level": "L1", **keys}
+    assert shown(sample, 7, sided=True).lines[0] == f"7  L1  {mark}".rstrip()
 
 
 @pytest.mark.parametrize(

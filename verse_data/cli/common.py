@@ -109,9 +109,10 @@ def chosen_scans(
         and (not subjects or found.subject_id in subjects)
     ]
     if not chosen:
+        given = {"--split": split, "--subject": subject, "the named scans": scan}
+        fits = " and ".join(name for name, words in given.items() if words)
         raise UsageError(
-            f"{release.name} {release.version} has no scan that fits all of --split, --subject and --scan "
-            f"as they were given. Leave one out."
+            f"{release.name} {release.version} has no scan for {fits} as given. Leave one out, or change it."
         )
     return chosen
 

@@ -31,6 +31,7 @@ def explore(
             "--out",
             "-o",
             metavar="PATH",
+            parser=opt.output,
             help="Write the page to this new folder instead; it opens from disk, offline.",
         ),
     ] = None,

@@ -143,6 +143,13 @@ def _join(given: list[list[str]] | None) -> list[str] | None:
     return list(chain.from_iterable(given or ())) or None
 
 
+def output(text: str) -> Path:
+    """Return the file or folder of an option; unlike a table, a picture or page has no stdout."""
+    if text in {"", "-"}:
+        raise typer.BadParameter(f"{text!r} is no name of a file or folder; stdout is not written.")
+    return Path(text)
+
+
 def _table_file(text: str) -> Path:
     path = Path(text)
     if path.suffix.lower() not in {".parquet", ".csv"}:

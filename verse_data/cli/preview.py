@@ -39,6 +39,7 @@ def preview(
             "--out",
             "-o",
             metavar="FILE|FOLDER",
+            parser=opt.output,
             help="The picture of one scan, or a folder. Default: SCAN.png here.",
         ),
     ] = None,
@@ -48,7 +49,11 @@ def preview(
     where: opt.Where = None,
     sheet: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Draw the vertebrae of --where on one picture instead."),
+        typer.Option(
+            metavar="FILE",
+            parser=opt.output,
+            help="Draw the vertebrae of --where on one picture instead.",
+        ),
     ] = None,
     kind: _Format = None,
     fill: Annotated[bool, typer.Option("--fill", help="Fill vertebrae with their colour.")] = False,
@@ -68,9 +73,7 @@ def preview(
     facts: dict[str, Any] = {"release": release, "version": opened.version}
     chosen = chosen_scans(opened, split, subject, scan_ids)
     if sheet is not None and where is not None:
-        from verse_data.views.drawing import write_picture
-
-        write_picture(opened.sheet(where, scan_ids=chosen, workers=workers), sheet)
+        opened.sheet(where, scan_ids=chosen, path=sheet, workers=workers)
         print_answer({**facts, "where": where, "path": sheet}, as_json=as_json)
         return
     names = _with_ct(opened, chosen, where, scan_ids)
@@ -91,6 +94,7 @@ def _check_options(
     fill: bool,
 ) -> None:
     """Refuse options that mean nothing together, and formats that are not written."""
+    from verse_data.files import check_output
     from verse_data.views.drawing import check_picture
 
     if sheet is not None:
@@ -108,14 +112,18 @@ def _check_options(
             "Nothing says which scans to draw. Name some, or choose them by --split, --subject or "
             "--where."
         )
-    if out is not None and not _is_folder(out):
+    if out is not None and _is_folder(out):
+        check_output(out)
+    elif out is not None:
         check_picture(out)
         if kind is not None:
             raise UsageError(f"{out} has its format in its name: leave --format out.")
 
 
 def _is_folder(out: Path) -> bool:
-    return out.is_dir() or not out.suffix
+    from verse_data.views.drawing import FORMATS
+
+    return out.is_dir() or not (out.suffix or out.name.lower() in FORMATS)
 
 
 def _with_ct(

@@ -11,7 +11,7 @@ import typer
 import verse_data as vd
 from verse_data.cli import options as opt
 from verse_data.cli.common import note, print_json, print_table
-from verse_data.errors import UsageError, ValidationFailed
+from verse_data.errors import UsageError, ValidationFailed, did_you_mean
 
 if TYPE_CHECKING:
     from verse_data.tables.figures import FigureReport
@@ -55,7 +55,9 @@ def report(
     html: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Also write a page with tables and figures, such as report.html."
+            metavar="FILE",
+            parser=opt.output,
+            help="Also write a page with tables and figures, such as report.html.",
         ),
     ] = None,
     version: opt.Version = None,
@@ -67,16 +69,17 @@ def report(
 
     The published table, the numbers of the text, and with --html the figures of the supplement.
     """
-    for path in filter(None, (workbook, patients)):
-        if not path.is_file():
-            raise UsageError(f"There is no file {path}.")
+    _check_files(workbook, patients, html)
+    from verse_data.releases.catalog import names
+
     if workbook is None:
         opened = vd.open_release(release, version=version, root=root, offline=offline)
         made = opened.report(patients=patients)
     else:
         made = _of_workbook(release, workbook, patients)
     if not made.table.cells:
-        note(f"The catalog holds no published figures of {release}.")
+        near = did_you_mean(release, {*names()} - {release})
+        note(f"The catalog holds no published figures of {release}.{near}")
     if html is not None:
         made.write(html)
     if as_json:
@@ -93,19 +96,33 @@ def report(
     _refuse_differences(made, release, workbook, patients)
 
 
+def _check_files(workbook: Path | None, patients: Path | None, html: Path | None) -> None:
+    """Refuse files that cannot be read or written, before anything is read."""
+    for path in filter(None, (workbook, patients)):
+        if not path.is_file():
+            raise UsageError(f"There is no file {path}.")
+    if html is not None:
+        from verse_data.views.report import check_page
+
+        check_page(html)
+
+
 def _of_workbook(release: str, workbook: Path, patients: Path | None) -> Report:
-    """Compare a workbook alone with what the catalog says of a release."""
+    """Compare a workbook alone with what the catalog says of a release, if that is a published one."""
     from verse_data.files import digest_file
-    from verse_data.releases.catalog import load_catalog
+    from verse_data.releases.catalog import load_catalog, names
     from verse_data.tables.grading import read_grading
     from verse_data.tables.patients import read_patients
     from verse_data.views import report
 
-    entry = load_catalog(release)
+    entry = load_catalog(release) if release in names() else None
     grading = read_grading(workbook, name=str(workbook))
     known = read_patients(patients) if patients else ()
-    about = {"release": release, "workbook": workbook.name}
-    about["workbook's digest"] = f"sha256:{digest_file(workbook).sha256}"
+    digest = digest_file(workbook).sha256
+    about = {"release": release, "workbook": workbook.name, "workbook's digest": f"sha256:{digest}"}
+    if entry is None or digest not in {one.sha256 for one in entry.supplements}:
+        why = " (by its digest, this is not the published workbook)" if entry else ""
+        about |= {"licence": f"not stated{why}", "attribution": "", "title": ""}
     return report.make(release, entry, grading=grading, patients=known, about=about)
 
 

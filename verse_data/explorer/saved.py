@@ -19,11 +19,12 @@ from verse_data.errors import ContentMissing, UsageError, counted
 from verse_data.explorer.facts import page_facts
 from verse_data.explorer.prepare import describe
 from verse_data.explorer.server import FILES, PAGE
-from verse_data.files import publish_folder, staging, write_file
+from verse_data.files import check_output, publish_folder, staging, write_file
 from verse_data.progress import Progress, spell_bytes
 from verse_data.release import Release
 from verse_data.spine.geometry import Box
 from verse_data.stores import VOLUME_ROLES, make_recipe
+from verse_data.views.report import check_page
 from verse_data.volumes.nifti import nifti_bytes
 from verse_data.volumes.reader import ScanReader
 
@@ -112,9 +113,9 @@ def save(
 
 def _require_free(out: Path, *, single_file: bool) -> None:
     """Refuse a place that holds something else; a page of one file may be written again."""
-    if single_file and out.suffix.lower() not in {".html", ".htm"}:
-        raise UsageError(f"{out}: one file of a page ends in .html, such as {out.name}.html.")
-    if not single_file and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if single_file:
+        check_page(out)
+    elif check_output(out).exists() and any(out.iterdir()):
         raise UsageError(f"{out} exists and is not empty. Name a new folder, or remove it first.")
 
 

@@ -69,7 +69,9 @@ def _body(
         "material, ? not assessed. Nearest: the true level that lies nearest to the predicted one.</p>"
     )
     yield "".join(f"<p>Note: {escape(line)}.</p>" for line in scores.notes)
-    yield scroll(markup.table(("figure", "mean of scans", "mean of vertebrae"), mean_rows(scores)))
+    yield scroll(
+        markup.table(("figure", "mean of scans", "mean of vertebrae"), mean_rows(scores)), "Means"
+    )
     known = scores.scans.set_index("scan_id")
     for scan_id in ids:
         drawn = base64.b64encode(pictures.get(scan_id, b"")).decode()
@@ -80,9 +82,9 @@ def _body(
         own = scores.vertebrae[scores.vertebrae["scan_id"] == scan_id]
         yield (
             f"<h2>{escape(scan_id)}</h2><p>{escape(facts)}</p>"
-            f'<div class="scan"><figure>{image}</figure>{scroll(_vertebrae(own))}</div>'
+            f'<div class="scan"><figure>{image}</figure>{scroll(_vertebrae(own), scan_id)}</div>'
         )
-    yield f"<footer><h2>About</h2>{scroll(markup.facts('', about))}</footer>"
+    yield f"<footer><h2>About</h2>{scroll(markup.facts('', about), 'About')}</footer>"
 
 
 def _vertebrae(rows: pd.DataFrame) -> str:

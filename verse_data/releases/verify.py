@@ -99,12 +99,12 @@ class Verification(tuple[FileFinding, ...]):  # noqa: SLOT001 - it has an attrib
         """Return the first findings for a notebook, each with the command that fixes it."""
         if not self:
             return markup.facts("Verification", {"found": "clean", "checked": self.summary})
-        rows = ((f.rule, f.path or f.scan_id, f.message, f.command) for f in self[:_IN_NOTEBOOK])
+        shown = self[:_IN_NOTEBOOK]
+        heads = ("rule", "file", "found", *["mend"] * any(f.command for f in shown))
+        rows = ((f.rule, f.path or f.scan_id, f.message, f.command)[: len(heads)] for f in shown)
         more = f"; the first {_IN_NOTEBOOK} of them" if len(self) > _IN_NOTEBOOK else ""
         caption = f"Verification: {counted(len(self), 'finding')}{more}; {self.summary}"
-        return markup.table(
-            ("rule", "file", "found", "mend"), rows, caption=caption, left=range(1, 4)
-        )
+        return markup.table(heads, rows, caption=caption, left=range(1, 4))
 
 
 def verify_files(

@@ -1,8 +1,7 @@
 """Vertebral levels, their mask labels, and their order along the spine.
 
 Label order is not spine order: T13 carries label 28 but lies between T12 (19) and L1 (20).
-Source: the VerSe label map (Sekuboyina et al. 2021); labels 26 (sacrum) and 27 (coccyx) are
-reserved there and never used.
+Source: the VerSe label map (Sekuboyina et al. 2021), which reserves 26 (sacrum) and 27 (coccyx).
 """
 
 from __future__ import annotations
@@ -30,6 +29,9 @@ LABEL_OF_LEVEL: Final[dict[str, int]] = {
 
 LEVEL_OF_LABEL: Final[dict[int, str]] = {LABEL_OF_LEVEL[level]: level for level in LEVELS}
 """Level of each label, in spine order."""
+
+BELOW_LEVELS: Final[dict[int, str]] = {26: "S", 27: "Co"}
+"""Short names of what lies below all levels, sacrum and coccyx: masks of other programs have them."""
 
 GRADED_LEVELS: Final[tuple[str, ...]] = _THORACIC[:12] + _LUMBAR
 """The 18 levels that the VerSe'19 grading workbook has columns for."""

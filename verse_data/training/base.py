@@ -30,6 +30,7 @@ from verse_data.training.samples import (
     volumes,
 )
 from verse_data.training.scans import LeftOut, OrientedScan, ScanColumns, ServedScan, open_scan
+from verse_data.training.transforms import keeps_sides
 from verse_data.volumes.reader import Empty, fresh
 
 if TYPE_CHECKING:
@@ -256,7 +257,8 @@ class ServedDataset(EpochDataset):
     def plot(self, indices: Iterable[int] | None = None) -> Image:
         """Draw samples as they are served, after the transform: three planes with labels outlined.
 
-        Each is cut through the centroid nearest to its middle, or through the middle.
+        Each is cut through the centroid nearest to its middle, or through the middle. Directions are
+        written at the edges unless a transform may have mirrored the image behind ``affine``.
 
         Parameters
         ----------
@@ -282,7 +284,7 @@ class ServedDataset(EpochDataset):
         given = json.loads(self._given)
         release = " ".join(str(given[key]) for key in ("release", "version") if key in given)
         return draw_samples(
-            [shown(self[i], i) for i in chosen],
+            [shown(self[i], i, sided=keeps_sides(self.transform)) for i in chosen],
             "  ·  ".join(filter(None, [type(self).__name__, release])),
             is_phantom="phantom" in release.split(),
         )

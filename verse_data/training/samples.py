@@ -117,12 +117,17 @@ def centroid_voxels(sample: Mapping[str, Any]) -> dict[str, tuple[float, float, 
     }
 
 
-def shown(sample: Any, index: int) -> SampleView:
-    """Return what is drawn of a sample: arrays of its first channel, and its names."""
+def shown(sample: Any, index: int, *, sided: bool) -> SampleView:
+    """Return what is drawn of a sample: arrays of its first channel, names, and if `sided`, directions."""
     from verse_data.views.contact_sheet import SampleView
 
     keys = sample if isinstance(sample, Mapping) else {}
-    image = torch.as_tensor(keys.get("image", 0)).detach().cpu().numpy()
+    volume = keys.get("image", 0)
+    if hasattr(
+        volume, "affine"
+    ):  # MONAI's tensors, whose affine its flips keep right; TorchIO's images
+        keys, sided = {**keys, "affine": volume.affine}, sided or isinstance(volume, torch.Tensor)
+    image = _values(volume)
     if image.ndim != 4 or not image.size or "affine" not in keys:
         what = f"image {image.shape}" if "image" in keys else f"a {type(sample).__name__}"
         raise UsageError(
@@ -131,24 +136,33 @@ def shown(sample: Any, index: int) -> SampleView:
         )
     label = keys.get("label")
     if label is not None:
-        label = torch.as_tensor(label).detach().cpu().numpy()[0]
+        label = _values(label)[0]
         if label.max() == 1 and "vertebra_label" in keys:  # 1 is the vertebra, and not C1
             label = label * int(keys["vertebra_label"])
-    points = list(centroid_voxels(sample).values()) if "centroids" in keys else []
+    points = list(centroid_voxels(keys).values()) if "centroids" in keys else []
     middle, end = (np.array(image.shape[1:]) - 1) / 2, np.array(image.shape[1:]) - 0.5
     inside = [np.array(p) for p in points if np.all(np.array(p) >= -0.5) and np.all(p <= end)]
     facts = [str(keys[name]) for name in ("level", "scan_id") if name in keys]
     grade = int(keys.get("grade", -1))
+    mark = f"grade {grade}" if grade >= 0 else "? not assessed"
+    mark = "x foreign material" if int(keys.get("foreign_material", -1)) == 1 else mark
     return SampleView(
         image=image[0],
         label=label,
         affine=np.asarray(keys["affine"], dtype=np.float64),
         at=min(inside, key=lambda p: float(np.linalg.norm(p - middle)), default=None),
+        sided=sided,
         lines=[
-            "  ".join([str(index), *facts[:-1], f"grade {grade}" * (grade >= 0)]),
+            "  ".join([str(index), *facts[:-1], *[mark] * ("grade" in keys)]),
             "  ".join([*facts[-1:], " x ".join(map(str, image.shape[1:])) + " voxels"]),
         ],
     )
+
+
+def _values(volume: Any) -> npt.NDArray[Any]:
+    """Return the values of a tensor, an array, or one of TorchIO's images."""
+    values = volume.data if hasattr(volume, "affine") else volume
+    return torch.as_tensor(values).detach().cpu().numpy()
 
 
 def named(place: str, error: BaseException) -> VerseDataError:

@@ -220,6 +220,13 @@ class MapLabels:
         return cls({**dict.fromkeys(LABEL_OF_LEVEL.values(), 0), **numbers}, names)
 
 
+def keeps_sides(transform: Any) -> bool:
+    """Whether a transform is one of these, after which `affine` still tells right from left."""
+    if isinstance(transform, Compose):
+        return all(map(keeps_sides, transform.steps))
+    return transform is None or isinstance(transform, (Orient, CropOrPad, Window, MapLabels))
+
+
 def _moved(sample: Sample, volumes: Mapping[str, torch.Tensor], affine: Any) -> Sample:
     moved = {**sample, **volumes, **position(affine)}
     moved.pop("box", None)  # its position in the scan's grid is no longer valid

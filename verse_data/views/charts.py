@@ -1,4 +1,4 @@
-"""The supplement's figures E1 to E4 as bar charts: vertebrae, fractures, types, ages and densities.
+"""Bar charts of vertebrae, fractures, types, ages and densities: the supplement's figures E1 to E4.
 
 Counts come from the tables; the charts are inline SVG that needs no script, and is as readable on a
 dark page as on a light one: text and lines have the colour of the text around them.
@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from verse_data.errors import counted
 from verse_data.records.tables import FRACTURE_TYPES, GradingRow
 from verse_data.spine.levels import GRADED_LEVELS, LEVELS
 from verse_data.tables.figures import MEASURED, by_patient
@@ -36,9 +37,9 @@ _MOST_TICKS: Final = 6
 
 @dataclass(frozen=True)
 class Chart:
-    """Counts by category, stacked by kind; figure E1 to E4 of the supplement."""
+    """Counts by category, stacked by kind."""
 
-    figure: str  # such as "E2"
+    figure: str  # of the supplement, such as "E2"; empty for a release without one
     title: str
     x_label: str  # what the categories are
     y_label: str  # what is counted
@@ -63,11 +64,17 @@ def charts(grading: Grading | None, vertebrae: pd.DataFrame | None) -> tuple[Cha
 
 
 def _levels(rows: Sequence[GradingRow], vertebrae: pd.DataFrame | None) -> Chart:
-    """Return the vertebrae by level: those with a centroid; without such a file, those in the workbook."""
+    """Return the vertebrae by level: with a centroid, or in the mask of a scan without; else graded."""
     counts, caption = Counter[str](), "vertebrae with a centroid"
     if vertebrae is not None:
-        there = vertebrae["has_centroid"].fillna(value=False).astype(bool)
-        counts.update(vertebrae.loc[there, "level"].astype(str))
+        pointed, masked = (
+            vertebrae[name].fillna(value=False).astype(bool)
+            for name in ("has_centroid", "has_mask")
+        )
+        masked &= ~vertebrae["scan_id"].isin(vertebrae.loc[pointed, "scan_id"])
+        counts.update(vertebrae.loc[pointed | masked, "level"].astype(str))
+        if number := vertebrae.loc[masked, "scan_id"].nunique():
+            caption += f"; of {counted(number, 'series', 'series')} without, those in the mask"
     known = LEVELS
     if not counts:
         counts.update(level for row in rows for level in row.grades)
@@ -197,13 +204,12 @@ def _text(x: float, y: float, words: object, anchor: str = "middle") -> str:
 
 
 def _grid(top: int, step: int, scale: float) -> Iterable[str]:
-    """Yield a line and its number for each tick."""
+    """Yield a mark and its number for each tick, and the line below the bars."""
     for value in range(0, top + 1, step):
         y = _HEIGHT - _BOTTOM - value * scale
-        strong = 0.25 if value else 0.8
+        end = _LEFT if value else _WIDTH - _RIGHT  # lines across would run through the totals
         yield (
-            f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" '
-            f'stroke="currentColor" stroke-opacity="{strong}"/>'
+            f'<line x1="{_LEFT - 4}" x2="{end}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor"/>'
         )
         yield _text(_LEFT - 6, y + 4, f"{value:,}", "end")
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from verse_data.errors import counted
+from verse_data.errors import FILE_FAULTS, VerseDataError, counted
 from verse_data.machine import allowed_cores
 from verse_data.progress import Progress, silent
 from verse_data.spine.levels import LABEL_OF_LEVEL
@@ -79,22 +79,28 @@ class Tile:
 
 def draw_sheet(
     vertebrae: Sequence[Vertebra],
-    stores: Mapping[str, Path],
+    stores: Mapping[str, Path | VerseDataError],
     *,
     title: str,
     is_phantom: bool,
     progress: Progress = silent,
-) -> Image.Image:
-    """Draw vertebrae of several scans, each sagittally through its centroid, in their order."""
+) -> tuple[Image.Image, list[VerseDataError]]:
+    """Draw vertebrae of several scans, each sagittally through its centroid, in their order.
+
+    Also return the errors of damaged scans, whose tiles say that they are damaged.
+    """
     groups = [(name, list(rows)) for name, rows in groupby(vertebrae, lambda row: row.scan_id)]
     tiles: list[Tile] = []
+    faults: list[VerseDataError] = []
     with (
         ThreadPoolExecutor(max(1, int(allowed_cores()))) as pool,
         progress("Drawing vertebrae", len(vertebrae), "items") as advance,
     ):
-        drawn = pool.map(lambda group: _tiles_of(stores.get(group[0]), group[1]), groups)
-        for some in drawn:
+        for some, error in pool.map(
+            lambda group: _tiles_of(stores.get(group[0]), group[1]), groups
+        ):
             tiles += some
+            faults += [error] if error else []
             advance(len(some))
     scans = counted(len({name for name, _ in groups}), "scan")
     facts = [
@@ -103,20 +109,28 @@ def draw_sheet(
         WINDOW,
         "Genant grade, x foreign material, ? not assessed",
     ]
-    return arrange(tiles, title, facts, [PHANTOM_NOTE] if is_phantom else [])
+    return arrange(tiles, title, facts, [PHANTOM_NOTE] if is_phantom else []), faults
 
 
-def _tiles_of(store: Path | None, rows: Sequence[Vertebra]) -> list[Tile]:
-    """Draw the vertebrae of one scan."""
-    reader = ScanReader(store) if store else None
-    found = places(reader) if reader else Places({}, frozenset())
-    return [Tile(_crop(reader, found, row), _lines(row)) for row in rows]
+def _tiles_of(
+    store: Path | VerseDataError | None, rows: Sequence[Vertebra]
+) -> tuple[list[Tile], VerseDataError | None]:
+    """Draw the vertebrae of one scan; return the error if it is damaged."""
+    if store is None:
+        return [Tile(_blank("no CT"), _lines(row)) for row in rows], None
+    try:
+        if isinstance(store, VerseDataError):
+            raise store
+        reader = ScanReader(store)
+        found = places(reader)
+        return [Tile(_crop(reader, found, row), _lines(row)) for row in rows], None
+    except FILE_FAULTS as error:
+        lost = type(error)(f"{rows[0].scan_id} is not on the sheet: {error}")
+        return [Tile(_blank("damaged"), _lines(row)) for row in rows], lost
 
 
-def _crop(reader: ScanReader | None, found: Places, row: Vertebra) -> Image.Image:
+def _crop(reader: ScanReader, found: Places, row: Vertebra) -> Image.Image:
     label = LABEL_OF_LEVEL[row.level]
-    if reader is None:
-        return _blank("no CT")
     if label not in found.points:
         return _blank("no mask, no centroid")
     part = through_level(reader, found.points[label], _EXTENT_MM)
@@ -148,6 +162,7 @@ class SampleView:
     affine: npt.ArrayLike
     at: npt.NDArray[np.float64] | None
     lines: Sequence[str]
+    sided: bool = True  # whether `affine` is known to tell right from left
 
 
 def draw_samples(samples: Sequence[SampleView], title: str, *, is_phantom: bool) -> Image.Image:
@@ -156,7 +171,10 @@ def draw_samples(samples: Sequence[SampleView], title: str, *, is_phantom: bool)
     tiles = [_planes(one, are_hu=are_hu) for one in samples]
     window = WINDOW if are_hu else "each sample from its least to its largest value"
     facts = ["sagittal, coronal, axial", window, "labels outlined"]
-    return arrange(tiles, title, facts, [PHANTOM_NOTE] if is_phantom else [])
+    notes = [PHANTOM_NOTE] if is_phantom else []
+    if not all(one.sided for one in samples):
+        notes.append("no R and L: the transform may have mirrored the image")
+    return arrange(tiles, title, facts, notes)
 
 
 def _planes(sample: SampleView, *, are_hu: bool) -> Tile:
@@ -170,7 +188,8 @@ def _planes(sample: SampleView, *, are_hu: bool) -> Tile:
     picture = Image.new("RGB", (width, max(one.height for one in drawn)), PAPER)
     left = 0
     for part, one in zip(parts, drawn, strict=True):
-        mark_edges(one, part, size=11)
+        if sample.sided:
+            mark_edges(one, part, size=11)
         picture.paste(one, (left, 0))
         left += one.width + _GAP // 4
     first, *rest = sample.lines

@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from verse_data.errors import UsageError
-from verse_data.files import write_file
+from verse_data.files import check_output, write_file
 from verse_data.spine import levels
 from verse_data.views.slices import Slice
 
@@ -34,13 +33,14 @@ _OF_MARK: Final[dict[str, Colour]] = {
     "3": (255, 96, 96),
     "x": (140, 200, 255),
 }
-_FORMATS: Final[dict[str, dict[str, Any]]] = {
+FORMATS: Final[dict[str, dict[str, Any]]] = {
     ".png": {"format": "PNG"},
     ".jpg": {"format": "JPEG", "quality": 92, "subsampling": 0},
     ".jpeg": {"format": "JPEG", "quality": 92, "subsampling": 0},
     ".webp": {"format": "WEBP", "quality": 92},
     ".pdf": {"format": "PDF", "quality": 92, "resolution": 150.0},
 }
+"""Extensions of pictures, and what Pillow is told for each."""
 
 
 def level_colour(level: str | None) -> Colour:
@@ -64,13 +64,8 @@ def mark_colour(mark: str) -> Colour:
 
 
 def check_picture(path: Path) -> Path:
-    """Return `path` if its extension names a format that pictures are written in."""
-    if path.suffix.lower() not in _FORMATS:
-        known = ", ".join(sorted(_FORMATS.keys() - {".jpeg"}))
-        raise UsageError(
-            f"{path}: its extension names no format of pictures. They are written as {known}."
-        )
-    return path
+    """Return `path` if a picture can be written there, in the format of its extension."""
+    return check_output(path, FORMATS, "a picture")
 
 
 def write_picture(picture: Image.Image, path: Path) -> None:
@@ -81,7 +76,7 @@ def write_picture(picture: Image.Image, path: Path) -> None:
 def encoded(picture: Image.Image, extension: str) -> bytes:
     """Return a picture in the format of an extension, such as ``".jpg"``."""
     stream = io.BytesIO()
-    picture.save(stream, **_FORMATS[extension])
+    picture.save(stream, **FORMATS[extension])
     return stream.getvalue()
 
 
@@ -102,16 +97,22 @@ def draw_caption(
 
 
 def wrapped(texts: Iterable[str], size: int, width: float) -> list[str]:
-    """Join `texts` to lines of at most `width` pixels; a text that is wider alone is cut."""
+    """Join `texts` to lines of at most `width` pixels; a text that is wider alone takes several."""
     font = ImageFont.load_default(size)
     lines: list[str] = []
     for text in texts:
         longer = f"{lines[-1]}  ·  {text}" if lines else text
         if lines and font.getlength(longer) <= width:
             lines[-1] = longer
-        else:
-            lines.append(fitted(text, size, width))
-    return lines
+            continue
+        lines.append("")
+        for word in text.split(" "):
+            longer = f"{lines[-1]} {word}".lstrip()
+            if font.getlength(longer) <= width:
+                lines[-1] = longer
+            else:
+                lines += [fitted(word, size, width)]
+    return [line for line in lines if line]
 
 
 def fitted(text: str, size: int, width: float) -> str:

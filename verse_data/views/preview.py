@@ -5,11 +5,12 @@ Drawn with Pillow only, from the scan's store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
@@ -17,7 +18,7 @@ from verse_data.errors import FILE_FAULTS, VerseDataError
 from verse_data.problems import raise_faults
 from verse_data.progress import Progress, silent
 from verse_data.spine.geometry import voxel_sizes
-from verse_data.spine.levels import LEVEL_OF_LABEL
+from verse_data.spine.levels import BELOW_LEVELS, LABEL_OF_LEVEL, LEVEL_OF_LABEL
 from verse_data.views.drawing import (
     INK,
     MARGIN,
@@ -44,7 +45,9 @@ _MAX_SCALE: Final = 8.0  # pixels a millimetre, for scans of a few voxels
 _MIN_WIDTH: Final = 600  # of the picture, for its caption
 _GAP: Final = 12
 _NAMES: Final = 78  # the column of names and marks beside a panel
+_NAME: Final = 20  # the height of a name in that column
 _LINE: Final = 22
+_NAME_OF: Final = LEVEL_OF_LABEL | BELOW_LEVELS  # in the order along the spine
 _WORTH_A_PROCESS: Final = 4
 """Pictures that take about as long as it takes to start a process."""
 
@@ -57,18 +60,30 @@ class Subject:
     means that no grades are here.
     """
 
-    store: Path
+    store: Path | VerseDataError  # why there is none
     release: str
     version: str
     marks: Mapping[str, str] | None = None
     fill: bool = False
     is_phantom: bool = False
 
+    def reader(self) -> ScanReader:
+        """Return a reader of the store, or raise why there is none."""
+        if isinstance(self.store, VerseDataError):
+            raise self.store
+        return ScanReader(self.store)
+
     def mark(self, label: int) -> str:
         """Return what is written beside a level."""
-        if self.marks is None:
+        if self.marks is None or label not in LEVEL_OF_LABEL:
             return ""
-        return self.marks.get(LEVEL_OF_LABEL.get(label, ""), "?")
+        return self.marks.get(LEVEL_OF_LABEL[label], "?")
+
+    def unseen(self, found: Places) -> list[str]:
+        """Return the levels with a mark that have no place in the scan, each with its mark."""
+        given = {level: mark for level, mark in (self.marks or {}).items() if mark != "?"}
+        lost = _names({LABEL_OF_LEVEL[level] for level in given} - found.points.keys())
+        return [f"{level} ({given[level]})" for level in lost]
 
 
 def marks_of(rows: pd.DataFrame) -> list[str]:
@@ -79,7 +94,7 @@ def marks_of(rows: pd.DataFrame) -> list[str]:
 
 def draw_preview(subject: Subject) -> Image.Image:
     """Draw a scan: plain, then with outlines and names, then from the front; a caption below."""
-    reader = ScanReader(subject.store)
+    reader = subject.reader()
     found = places(reader)
     sagittal, coronal = along_spine(reader, found)
     overlaid = bool(found.points)
@@ -102,7 +117,7 @@ def draw_preview(subject: Subject) -> Image.Image:
 
 def draw_comparison(subject: Subject, predicted: Labels) -> Image.Image:
     """Draw the true outlines of a scan beside the predicted ones, on the same slices."""
-    reader = ScanReader(subject.store)
+    reader = subject.reader()
     found = places(reader)
     panels: list[_Panel] = []
     for true, other in zip(
@@ -137,12 +152,14 @@ def _row(panels: Sequence[_Panel], *, fill: bool = False) -> tuple[Image.Image, 
         draw_slice(part, scale, overlay=None if mark else (), fill=fill) for part, mark, _ in panels
     ]
     width = max(sum(one.width for one in drawn) + gaps, _MIN_WIDTH)
-    canvas = Image.new("RGB", (width, MARGIN + drawn[0].height), PAPER)
+    names = max((len(part.points or ()) for part, mark, _ in panels if mark), default=0)
+    below = MARGIN + max(drawn[0].height, _NAME * names)
+    canvas = Image.new("RGB", (width, below), PAPER)
     pen, left = ImageDraw.Draw(canvas), MARGIN
     for (part, mark, title), one in zip(panels, drawn, strict=True):
         left += _NAMES if mark else _GAP * (left > MARGIN)
         if mark:
-            _write_names(pen, part, scale, mark, right=left - 10)
+            _write_names(pen, part, scale, mark, right=left - 10, bottom=below)
         mark_edges(one, part)
         canvas.paste(one, (left, MARGIN))
         draw_text(pen, (left, 2), title, 14)
@@ -155,8 +172,11 @@ def _caption(subject: Subject, reader: ScanReader, found: Places) -> tuple[list[
     sizes = " x ".join(f"{size:.3g}" for size in voxel_sizes(reader.affine))
     cut = "cut along the spine" if found.points else "cut in the middle of the scan"
     facts = [WINDOW, f"voxels {sizes} mm (R-L, A-P, S-I)", cut]
-    if subject.marks is not None and found.points:
+    unseen = subject.unseen(found)
+    if subject.marks is not None and (found.points or unseen):
         facts.append("beside a level: Genant grade, x foreign material, ? not assessed")
+    if found.points.keys() & BELOW_LEVELS.keys():
+        facts.append("S sacrum, Co coccyx")
     notes = [PHANTOM_NOTE] if subject.is_phantom else []
     if not reader.has_label:
         notes.append("no mask")
@@ -164,26 +184,44 @@ def _caption(subject: Subject, reader: ScanReader, found: Places) -> tuple[list[
         notes.append("the mask is empty")
     if not found.marked:
         notes.append("no centroids")
-    elif guessed := sorted(found.points.keys() - found.marked):
-        names = ", ".join(LEVEL_OF_LABEL.get(label, str(label)) for label in guessed)
-        notes.append(f"no centroid: {names}")
+    elif guessed := _names(found.points.keys() - found.marked - BELOW_LEVELS.keys()):
+        notes.append(f"no centroid: {', '.join(guessed)}")
+    if reader.labels and (bare := _names(found.marked.difference(reader.labels))):
+        notes.append(f"not in the mask: {', '.join(bare)}")
+    if unseen:
+        notes.append(f"neither mask nor centroid: {', '.join(unseen)}")
     if subject.marks is None:
         notes.append("no grades here")
     return facts, notes
 
 
+def _names(labels: Collection[int]) -> list[str]:
+    """Return the names of labels in the order along the spine."""
+    return [name for label, name in _NAME_OF.items() if label in labels]
+
+
 def _write_names(
-    pen: ImageDraw.ImageDraw, part: Slice, scale: float, mark: Callable[[int], str], *, right: int
+    pen: ImageDraw.ImageDraw,
+    part: Slice,
+    scale: float,
+    mark: Callable[[int], str],
+    *,
+    right: int,
+    bottom: int,
 ) -> None:
-    """Write each level and its mark at the height of its centroid, without overlaps."""
-    y = float("-inf")
+    """Write each level and its mark at the height of its centroid, in spine order at one height."""
     points = part.points or {}
-    for label, (_, row) in sorted(points.items(), key=lambda item: item[1][1]):
-        inside = min(max(row + 0.5, 0.0), len(part.grey))  # a wrong centroid may lie outside
-        y = max(MARGIN + inside * part.pixel_mm[1] * scale, y + 20)
-        name = LEVEL_OF_LABEL.get(label, str(label))
-        draw_text(pen, (right - 22, y), name, 19, fill=label_colour(label), anchor="rm")
-        draw_text(pen, (right, y), mark(label), 19, fill=mark_colour(mark(label)), anchor="rm")
+    order = [label for label in _NAME_OF if label in points]
+    order.sort(key=lambda label: points[label][1])
+    # A wrong centroid may lie outside.
+    rows = np.clip([points[label][1] + 0.5 for label in order], 0, len(part.grey))
+    steps = _NAME * np.arange(len(order))
+    lowest = bottom - _NAME / 2 - steps[::-1]
+    apart = np.maximum.accumulate(MARGIN + rows * part.pixel_mm[1] * scale - steps) + steps
+    for label, y in zip(order, np.minimum(apart, lowest).tolist(), strict=True):
+        colour, sign = label_colour(label), mark(label)
+        draw_text(pen, (right - 22, y), _NAME_OF[label], 19, fill=colour, anchor="rm")
+        draw_text(pen, (right, y), sign, 19, fill=mark_colour(sign), anchor="rm")
 
 
 def _scale_bar(pen: ImageDraw.ImageDraw, scale: float, *, right: int, bottom: int) -> None:
@@ -200,14 +238,14 @@ def _write_one(task: tuple[Subject, Path]) -> VerseDataError | None:
     try:
         write_picture(draw_preview(task[0]), task[1])
     except FILE_FAULTS as error:
-        return error
+        return type(error)(f"{task[1].name} is not drawn: {error}")
     return None
 
 
 def write_previews(
     tasks: Mapping[Path, Subject], *, workers: int, progress: Progress = silent
 ) -> None:
-    """Write a picture at each path, in as many processes; damaged stores are raised at the end."""
+    """Write a picture at each path, in as many processes; damaged scans are raised at the end."""
     pairs = [(subject, path) for path, subject in tasks.items()]
     faults = []
     with progress("Drawing previews", len(pairs), "items") as advance:

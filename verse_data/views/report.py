@@ -15,7 +15,7 @@ from typing import Any, Final
 import pandas as pd
 
 from verse_data import markup
-from verse_data.files import write_file
+from verse_data.files import check_output, write_file
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.tables import PatientRow
 from verse_data.releases.catalog import load_results
@@ -29,7 +29,6 @@ SIGNS: Final = {"agrees": "=", "differs": "≠", "needs": "?", "found": ""}
 """Sign of each verdict, between the published number and the one that was found."""
 NOTES: Final = ("made_up", "numbers")
 """What a reader of the numbers must know first."""
-_VERDICTS: Final = {"agrees": "=", "differs": "≠", "needs": "needs", "found": ""}
 
 
 @dataclass(frozen=True)
@@ -72,11 +71,13 @@ class Report:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Return table, results and charts as plain values."""
+        """Return everything as plain values."""
         return {
             **self.table.as_json(),
             "results": [one.as_json("result", "note") for one in self.results],
             "charts": [asdict(one) for one in self.charts],
+            "summary": self.summary and self.summary.as_json(),
+            "about": dict(self.about),
         }
 
     def _repr_html_(self) -> str:
@@ -93,15 +94,25 @@ class Report:
         Parameters
         ----------
         path : path
-            Such as ``report.html``; a file that is there is replaced.
+            Such as ``report.html``; a page that is there is replaced.
 
         Returns
         -------
         Path
             The file.
+
+        Raises
+        ------
+        UsageError
+            If the name does not end in ``.html``, or no file can be there.
         """
-        write_file(Path(path), self.page().encode())
+        write_file(check_page(Path(path)), self.page().encode())
         return Path(path)
+
+
+def check_page(path: Path) -> Path:
+    """Return `path` if a page can be written there."""
+    return check_output(path, (".html", ".htm"), "a page")
 
 
 def make(
@@ -115,19 +126,26 @@ def make(
     summary: Summary | None = None,
     about: Mapping[str, str],
 ) -> Report:
-    """Compare what the catalog says of a release with its grades and its tables."""
+    """Compare what the catalog says of a release with its grades and its tables.
+
+    What `about` says counts before what the catalog does; an empty text leaves it out.
+    """
     if grading is not None and subjects is not None:
         grading = _measured(grading, subjects)
     table = FigureReport(name, ())
     if entry is not None:
         table = figures.report(entry, grading=grading, vertebrae=vertebrae, patients=patients)
     published = load_results(name) if entry is not None else {}
+    drawn = charts(grading, vertebrae)
+    if not table.cells:  # only what was published has figures E1 to E4
+        drawn = tuple(replace(chart, figure="") for chart in drawn)
+    facts = {**about, **catalogued(entry), **about}
     return Report(
         table,
         results.compute(published, entry, grading=grading, patients=patients),
-        charts(grading, vertebrae),
+        drawn,
         summary,
-        {**about, **catalogued(entry)},
+        {name: text for name, text in facts.items() if text},
     )
 
 
@@ -175,12 +193,12 @@ def _body(report: Report) -> Iterator[str]:
     yield from _verdict(report)
     if table.cells:
         yield "<h2>The published table</h2><p>Each cell: published, verdict, found.</p>"
-        groups, rows = table.grid(_VERDICTS)
-        yield scroll(markup.table(["", *groups], rows))
+        groups, rows = table.grid(SIGNS)
+        yield scroll(markup.table(["", *groups], rows), "The published table")
     if report.results:
         compared = any(one.expected for one in report.results)
-        yield f"<h2>{'The numbers of the text' if compared else 'Patients and tests'}</h2>"
-        yield scroll(_of_text(report.results, compared=compared))
+        title = "The numbers of the text" if compared else "Patients and tests"
+        yield f"<h2>{title}</h2>{scroll(_of_text(report.results, compared=compared), title)}"
         yield (
             "<p>Of each patient the first series counts. SD: of a sample. t test: Student\u2019s, "
             "two-sided; chi-squared: Pearson\u2019s, without correction.</p>"
@@ -189,10 +207,11 @@ def _body(report: Report) -> Iterator[str]:
     for chart in report.charts:
         yield _figure(chart, table)
     if not report.charts:
-        yield "<p>No grades and no centroids are here, so nothing can be drawn.</p>"
+        yield "<p>No grades, centroids or masks are here, so nothing can be drawn.</p>"
     if report.summary is not None:
-        yield f"<h2>What is here</h2>{scroll(report.summary._repr_html_())}"
-    yield f"<footer><h2>About</h2>{scroll(_about(about))}</footer>"
+        yield f"<h2>What is here</h2>{scroll(report.summary._repr_html_(), 'What is here')}"
+    facts = {name: text for name, text in about.items() if name not in {"title", *NOTES}}
+    yield f"<footer><h2>About</h2>{scroll(markup.facts('', facts), 'About')}</footer>"
 
 
 def _verdict(report: Report) -> Iterator[str]:
@@ -204,7 +223,7 @@ def _verdict(report: Report) -> Iterator[str]:
         counts = {one: sum(cell.verdict == one for cell in published) for one in SIGNS}
         yield (
             f"<p>{len(published)} published numbers: <strong>{counts['agrees']} agree (=), "
-            f"{counts['differs']} differ (≠), {counts['needs']} cannot be computed here (needs)"
+            f"{counts['differs']} differ (≠), {counts['needs']} cannot be computed here (?)"
             "</strong>.</p>"
         )
     lines = [*report.table.notes, *_explained(report)]
@@ -228,16 +247,14 @@ def _of_text(numbers: Iterable[Figure], *, compared: bool) -> str:
     """Return the numbers of the text as a table."""
     if not compared:
         return markup.table(("", "found"), ((one.title, one.found) for one in numbers))
-    rows = (
-        (one.title, one.expected or "", _VERDICTS[one.verdict], one.found or "") for one in numbers
-    )
+    rows = ((one.title, one.expected or "", SIGNS[one.verdict], one.found or "") for one in numbers)
     return markup.table(("", "published", "", "found"), rows)
 
 
 def _figure(chart: Chart, table: FigureReport) -> str:
     """Return a chart with its caption, the published numbers it adds up to, and its counts."""
     sums = "; ".join(
-        f"{cell.title}: {cell.as_text(_VERDICTS)}"
+        f"{cell.title}: {cell.as_text(SIGNS)}"
         for cell in table.cells
         if cell.figure in chart.rows and cell.group == "all"
     )
@@ -245,25 +262,23 @@ def _figure(chart: Chart, table: FigureReport) -> str:
     counts = zip(chart.categories, *chart.stacks.values(), chart.totals, strict=True)
     stacks = chart.stacks if len(chart.stacks) > 1 else ()
     heads = [chart.x_label, *stacks, "all"]
+    title = " ".join(f"{part}." for part in (chart.figure, chart.title) if part)
     rows = (row if stacks else row[:2] for row in counts)
     return (
-        f"<figure>{svg(chart)}<figcaption><strong>{escape(f'{chart.figure}. {chart.title}.')}"
-        f"</strong> {escape(chart.caption)}"
+        f"<figure>{scroll(svg(chart), chart.title)}<figcaption><strong>{escape(title)}</strong> "
+        f"{escape(chart.caption)}"
         f"{beside}"
-        f"<details><summary>Counts</summary>{scroll(markup.table(heads, rows))}</details>"
+        f"<details><summary>Counts</summary>"
+        f"{scroll(markup.table(heads, rows), f'{chart.title}: counts')}</details>"
         "</figcaption></figure>"
     )
 
 
-def _about(about: Mapping[str, str]) -> str:
-    """Return what was looked at, and what its licence asks for."""
-    shown = {name: text for name, text in about.items() if name not in {"title", *NOTES}}
-    return markup.facts("", shown)
-
-
-def scroll(content: str) -> str:
-    """Return content that scrolls on its own where the page is narrow."""
-    return f'<div class="scroll">{content}</div>'
+def scroll(content: str, name: str) -> str:
+    """Return content that scrolls on its own where the page is narrow, by the keyboard too."""
+    return (
+        f'<div class="scroll" role="group" tabindex="0" aria-label="{escape(name)}">{content}</div>'
+    )
 
 
 _STYLE: Final = """
@@ -271,11 +286,12 @@ _STYLE: Final = """
 .verse-data table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:0 0 1em}
 .verse-data th,.verse-data td{padding:.2em .7em;border-bottom:1px solid #8886;font-size:.9em}
 .verse-data th{font-weight:500}
-.verse-data tbody th{white-space:nowrap}
+.verse-data tbody th,.verse-data td{white-space:nowrap}
+.verse-data footer td{white-space:normal;overflow-wrap:anywhere}
 .verse-data thead th{font-weight:700}
 .verse-data caption{text-align:left;white-space:nowrap;font-weight:700;padding:.3em .7em}
 .verse-data figure{margin:1.5em 0;max-width:60em}
-.verse-data figure svg{width:100%;height:auto}
+.verse-data figure svg{width:100%;min-width:700px;height:auto;display:block}
 .verse-data .note{border:2px solid;padding:.5em .8em;display:inline-block}
 .verse-data summary{cursor:pointer}
 """

@@ -18,7 +18,7 @@ from verse_data.files import canonical_json
 from verse_data.records.manifest import STORE_FORMAT, StoreManifest
 from verse_data.records.source_file import SourceFile
 from verse_data.spine.geometry import AxisMap, Box, Grid
-from verse_data.spine.levels import LEVEL_OF_LABEL
+from verse_data.spine.levels import BELOW_LEVELS, LEVEL_OF_LABEL
 from verse_data.volumes.layout import (
     ATTRIBUTES,
     COARSE,
@@ -244,6 +244,6 @@ def _link(folder: Path, key: str, link: str) -> str:
 
 
 def _in_spine_order(labels: Iterable[int]) -> list[int]:
-    """Sort labels cranio-caudally; the reserved ones (26, 27) come last."""
-    order = [*LEVEL_OF_LABEL, 26, 27]
+    """Sort labels cranio-caudally."""
+    order = [*LEVEL_OF_LABEL, *BELOW_LEVELS]
     return sorted(labels, key=order.index)
