@@ -76,13 +76,14 @@ def _body(
     for scan_id in ids:
         drawn = base64.b64encode(pictures.get(scan_id, b"")).decode()
         alt = escape(f"{scan_id}: true outlines beside the predicted ones")
-        image = f'<img alt="{alt}" src="data:image/jpeg;base64,{drawn}">' if drawn else "no CT"
+        image = f'<figure><img alt="{alt}" src="data:image/jpeg;base64,{drawn}"></figure>'
         figures = known.reindex(columns=["id_rate", "dice"]).loc[scan_id].dropna()
         facts = ", ".join(f"{FIGURES[str(name)]} {value:.3f}" for name, value in figures.items())
         own = scores.vertebrae[scores.vertebrae["scan_id"] == scan_id]
         yield (
             f"<h2>{escape(scan_id)}</h2><p>{escape(facts)}</p>"
-            f'<div class="scan"><figure>{image}</figure>{scroll(_vertebrae(own), scan_id)}</div>'
+            f'<div class="scan">{image if drawn else "<p>no CT</p>"}'
+            f"{scroll(_vertebrae(own), scan_id)}</div>"
         )
     yield f"<footer><h2>About</h2>{scroll(markup.facts('', about), 'About')}</footer>"
 
