@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from verse_data.errors import UsageError
 from verse_data.spine.geometry import Shape
+from verse_data.spine.windows import WINDOWS, window_range
 
 Millimetres = float | Sequence[float]
 
@@ -36,6 +37,23 @@ def finite(option: str, value: object, *, least: float = -math.inf) -> float:
         return number
     limit = "" if least == -math.inf else f" of {least:g} or more"
     raise UsageError(f"{option}={value!r} is not a finite number{limit}.")
+
+
+def window_of(option: str, value: object) -> tuple[float, float]:
+    """Return the lowest and highest HU of a window, given by name or as two numbers."""
+    if isinstance(value, str):
+        return window_range(value)
+    try:
+        low, high = (finite(option, number) for number in cast("Iterable[object]", value))
+    except (TypeError, ValueError):  # UsageError is a ValueError
+        low = high = 0.0
+    if low < high:
+        return low, high
+    names = ", ".join(repr(name) for name in WINDOWS)
+    raise UsageError(
+        f"{option}={value!r} is no window: give {names}, or two numbers in HU, the lower first, such as "
+        f"(-200, 800)."
+    )
 
 
 def one_of(option: str, value: object, allowed: Sequence[str]) -> str:

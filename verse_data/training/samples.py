@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 Sample = dict[str, Any]
 
+VOLUMES = ("image", "label", "heatmaps")
+"""Keys of what lies on the sample's grid, with channels first."""
 PAD_HU = -1024
 """Value of the image outside the scan: air."""
 
@@ -82,6 +84,22 @@ def position(affine: Affine) -> Sample:
     matrix = np.array(affine, dtype=np.float64)
     spacing = np.array(voxel_sizes(matrix), dtype=np.float64)
     return {"affine": torch.from_numpy(matrix), "spacing": torch.from_numpy(spacing)}
+
+
+def box_tensor(box: Box) -> torch.Tensor:
+    """Return a box as int64 (2, 3): its first voxel, and the one after the last."""
+    return torch.tensor([box.start, box.stop], dtype=torch.int64)
+
+
+def affine_of(sample: Mapping[str, Any]) -> Affine:
+    """Return the affine of a sample's image, also where MONAI's tensor holds it."""
+    held = sample["affine"] if "affine" in sample else getattr(sample["image"], "affine", None)
+    if held is None:
+        raise UsageError(
+            f"The sample has no affine, only {', '.join(sample)}: a transform before this one has "
+            f"dropped it. Use this one first, or keep the key."
+        )
+    return np.asarray(held, dtype=np.float64)
 
 
 def cut(volume: torch.Tensor, box: Box, pad: float) -> torch.Tensor:
@@ -232,10 +250,10 @@ default_collate_fn_map[UnevenSample] = _stacked
 
 
 def pad_collate(samples: Sequence[Sample], *, pad_image: float = PAD_HU) -> Sample:
-    """Batch samples, padding ``image`` and ``label`` at the ends to the largest of the batch.
+    """Batch samples, padding ``image``, ``label`` and ``heatmaps`` at the ends to the largest of the batch.
 
     The voxels keep their indices, so ``affine`` stays valid. The batch has one more key: ``shape``,
-    int64 (batch, 3), the shape of each image before padding.
+    int64 (batch, axes), the shape of each image before padding.
 
     Parameters
     ----------
@@ -248,15 +266,14 @@ def pad_collate(samples: Sequence[Sample], *, pad_image: float = PAD_HU) -> Samp
     Returns
     -------
     dict
-        As batched by torch or MONAI. Labels are padded with 0.
+        As batched by torch or MONAI. Labels and heatmaps are padded with 0.
     """
     shapes = np.array([sample["image"].shape[1:] for sample in samples])
-    x, y, z = shapes.max(axis=0).tolist()
-    pads = {"image": pad_image, "label": 0}
+    pads = dict.fromkeys(VOLUMES, 0.0) | {"image": pad_image}
     padded = []
     with ordinary_tensors():
-        for sample, (i, j, k) in zip(samples, shapes.tolist(), strict=True):
-            ends = (0, z - k, 0, y - j, 0, x - i)
+        for sample, rooms in zip(samples, shapes.max(axis=0) - shapes, strict=True):
+            ends = [end for room in rooms[::-1].tolist() for end in (0, room)]
             # torch's own padding, which keeps the class of a tensor, such as MONAI's.
             boxes = {key: pad(sample[key], ends, value=pads[key]) for key in pads if key in sample}
             padded.append({**sample, **boxes})

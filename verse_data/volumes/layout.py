@@ -27,6 +27,7 @@ import numpy as np
 
 from verse_data.spine.geometry import Affine, Shape, voxel_sizes
 from verse_data.spine.levels import LEVEL_OF_LABEL
+from verse_data.spine.windows import WINDOWS
 
 ArrayName = Literal["image", "label"]
 Codec = Literal["lz4", "zstd", "none"]
@@ -64,8 +65,13 @@ _CHANNEL: Final = {
     "coefficient": 1,
     "family": "linear",
     "inverted": False,
-    # The initial window of a viewer, width 1800 about 400 HU for bone, and its limits.
-    "window": {"min": -1024, "start": -500, "end": 1300, "max": 3071},
+    # The initial window of a viewer, and its limits.
+    "window": {
+        "min": WINDOWS["full"][0],
+        "start": WINDOWS["bone"][0],
+        "end": WINDOWS["bone"][1],
+        "max": WINDOWS["full"][1],
+    },
 }
 
 
