@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Required, TypedDict
 
 from verse_data.errors import UsageError, ValidationFailed, counted, did_you_mean, warn
 from verse_data.progress import Progress
@@ -83,6 +83,7 @@ class VertebraOptions(CommonOptions, total=False):
 class VertebraSliceOptions(VertebraOptions, total=False):
     """Options of ``unit="slice"``; see :class:`verse_data.training.VertebraSliceDataset`."""
 
+    through: Literal["vertebra"]
     plane: Literal["sagittal", "coronal", "axial"]
     projection: Literal["mean", "max"] | None
     thickness_mm: float | None
@@ -91,6 +92,7 @@ class VertebraSliceOptions(VertebraOptions, total=False):
 class SpineSliceOptions(ScanOptions, total=False):
     """Options with ``through="spine"``; see :class:`verse_data.training.SpineSliceDataset`."""
 
+    through: Required[Literal["spine"]]
     plane: Literal["sagittal", "coronal", "axial"]
     projection: Literal["mean", "max"] | None
     thickness_mm: float | None
@@ -102,7 +104,6 @@ _OF_UNIT: Final = {
     "vertebra": VertebraOptions,
     "slice": VertebraSliceOptions,
 }
-_THROUGH: Final = {"vertebra": VertebraSliceOptions, "spine": SpineSliceOptions}
 _PREPARING: Final = {"spacing", "interpolation", "codec", "workers", "progress"}
 
 
@@ -113,12 +114,10 @@ def split_options(unit: str, options: Mapping[str, Any]) -> tuple[dict[str, Any]
         raise UsageError(f"unit={unit!r} is not served; units are {', '.join(_OF_UNIT)}.{guess}")
     notice_engine(options.get("engine"))
     known, place = sorted(_OF_UNIT[unit].__annotations__), f"unit={unit!r}"
-    if unit == "slice":
-        through = options.get("through", "vertebra")
-        if not isinstance(through, str) or through not in _THROUGH:
-            raise UsageError(f"through={through!r} is none of {', '.join(_THROUGH)}.")
-        known = sorted({"through", *_THROUGH[through].__annotations__})
-        place = f"{place} with through={through!r}"
+    if unit == "slice" and (through := options.get("through", "vertebra")) != "vertebra":
+        if through != "spine":
+            raise UsageError(f"through={through!r} is none of vertebra, spine.")
+        known, place = sorted(SpineSliceOptions.__annotations__), f"{place}, through='spine'"
     for name in options:
         if name not in {*known, "engine"}:
             raise UsageError(
@@ -143,15 +142,11 @@ def notice_engine(engine: object) -> None:
 def needs(unit: str, own: Mapping[str, Any]) -> dict[str, Any]:
     """Return whether a dataset with these options needs rows of vertebrae, and their grades."""
     sampling = own.get("sampling")
+    of_vertebrae = unit == "vertebra" or (unit == "slice" and own.get("through") != "spine")
     return {
-        "with_rows": _of_vertebrae(unit, own) or sampling in ("level", "grade"),
-        "graded": _of_vertebrae(unit, own) or sampling == "grade",
+        "with_rows": of_vertebrae or sampling in ("level", "grade"),
+        "graded": of_vertebrae or sampling == "grade",
     }
-
-
-def _of_vertebrae(unit: str, own: Mapping[str, Any]) -> bool:
-    """Return whether a sample is of one vertebra."""
-    return unit == "vertebra" or (unit == "slice" and own.get("through") != "spine")
 
 
 def check_options(unit: str, preparing: Mapping[str, Any], options: Mapping[str, Any]) -> None:
@@ -234,7 +229,7 @@ def dataset(
 
     one = parts[0] if len(parts) == 1 else united(parts, unit, options)
     scans, left_out = list(one.scans), [*one.left_out, *lost]
-    if _of_vertebrae(unit, options) and one.vertebrae is not None:
+    if unit != "patch" and one.vertebrae is not None:
         with_rows = set(one.vertebrae["scan_id"])
         left_out += [
             LeftOut(scan.scan_id, scan.subject_id, "no_vertebra")
@@ -264,11 +259,10 @@ def _make_dataset(
     if unit == "patch":
         return training.PatchDataset(scans, vertebrae=vertebrae, **options)
     own = {name: value for name, value in options.items() if name != "through"}
-    if not _of_vertebrae(unit, options):
+    if vertebrae is None:
         return training.SpineSliceDataset(scans, **own)
-    assert vertebrae is not None  # these always have them
-    of_vertebrae = training.VertebraDataset if unit == "vertebra" else training.VertebraSliceDataset
-    return of_vertebrae(scans, vertebrae, **own)
+    made = training.VertebraDataset if unit == "vertebra" else training.VertebraSliceDataset
+    return made(scans, vertebrae, **own)
 
 
 _REMEDIES: Final = {
@@ -302,10 +296,8 @@ def _provenance(
 ) -> dict[str, Any]:
     """Return the provenance of a dataset, with the packages that influence its samples."""
     turned = options.get("axes", "scan") == "spine"
-    resampled = _of_vertebrae(unit, options) and (
-        turned or options.get("voxel_mm", 1.0) is not None
-    )
-    resampled = resampled or unit == "slice"
+    resampled = unit == "vertebra" and (turned or options.get("voxel_mm", 1.0) is not None)
+    resampled = resampled or unit == "slice"  # which SciPy finds the boxes of
     by_rows = needs(unit, options)["with_rows"]
     more = versions([*["pandas"] * by_rows, *["scipy"] * resampled])
     return {

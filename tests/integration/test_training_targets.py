@@ -616,7 +616,7 @@ def test_orientation_chooses_rows_and_columns(made) -> None:
         ({"projection": "max", "thickness_mm": 0}, "not a positive length"),
         ({"through": "disc"}, "through='disc' is none of vertebra, spine"),
         ({"through": "spine", "around": "mask"}, "through='spine' has no option 'around'"),
-        ({"slab": 5}, "with through='vertebra' has no option 'slab'"),
+        ({"slab": 5}, "unit='slice' has no option 'slab'"),
     ],
 )
 def test_wrong_options_of_slices_are_refused(options, text: str) -> None:

@@ -43,7 +43,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from verse_data.errors import SampleError, UsageError, VerseDataError
 from verse_data.spine.geometry import Affine, Box, apply_affine, voxel_sizes
-from verse_data.spine.levels import LEVELS
+from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS
 
 if TYPE_CHECKING:
     from verse_data.views.contact_sheet import SampleView
@@ -141,6 +141,9 @@ def shown(sample: Any, index: int) -> SampleView:
 
     keys = sample if isinstance(sample, Mapping) else {}
     image = torch.as_tensor(keys.get("image", 0)).detach().cpu().numpy()
+    plane = str(keys["plane"]) if image.ndim == 3 and "plane" in keys else None
+    size = " x ".join(map(str, image.shape[1:]))
+    image = image[..., None] if plane else image
     if image.ndim != 4 or not image.size or "affine" not in keys:
         what = f"image {image.shape}" if "image" in keys else f"a {type(sample).__name__}"
         raise UsageError(
@@ -149,22 +152,36 @@ def shown(sample: Any, index: int) -> SampleView:
         )
     label = keys.get("label")
     if label is not None:
-        label = torch.as_tensor(label).detach().cpu().numpy()[0]
+        label = torch.as_tensor(label).detach().cpu().numpy()[0].reshape(image.shape[1:])
         if label.max() == 1 and "vertebra_label" in keys:  # 1 is the vertebra, and not C1
             label = label * int(keys["vertebra_label"])
-    points = list(centroid_voxels(sample).values()) if "centroids" in keys else []
+    points = centroid_voxels(sample) if "centroids" in keys else {}
     middle, end = (np.array(image.shape[1:]) - 1) / 2, np.array(image.shape[1:]) - 0.5
-    inside = [np.array(p) for p in points if np.all(np.array(p) >= -0.5) and np.all(p <= end)]
+    inside = {
+        LABEL_OF_LEVEL[level]: np.array(at)
+        for level, at in points.items()
+        if np.all(np.array(at) >= -0.5) and np.all(at <= end)
+    }
+    heat = keys.get("heatmaps")
+    if heat is not None:
+        heat = torch.as_tensor(heat).detach().cpu().numpy().max(axis=0).reshape(image.shape[1:])
     facts = [str(keys[name]) for name in ("level", "scan_id") if name in keys]
     grade = int(keys.get("grade", -1))
     return SampleView(
         image=image[0],
         label=label,
         affine=np.asarray(keys["affine"], dtype=np.float64),
-        at=min(inside, key=lambda p: float(np.linalg.norm(p - middle)), default=None),
+        at=min(inside.values(), key=lambda p: float(np.linalg.norm(p - middle)), default=None),
+        plane=plane,
+        points=inside if plane and heat is None else {},
+        heat=heat,
         lines=[
             "  ".join([str(index), *facts[:-1], f"grade {grade}" * (grade >= 0)]),
-            "  ".join([*facts[-1:], " x ".join(map(str, image.shape[1:])) + " voxels"]),
+            *(
+                [*facts[-1:], f"{size} pixels"]
+                if plane
+                else ["  ".join([*facts[-1:], f"{size} voxels"])]
+            ),
         ],
     )
 

@@ -132,9 +132,16 @@ def _read(reader: ScanReader, box: Box) -> tuple[npt.NDArray[Any], npt.NDArray[A
 
 
 def middle_planes(
-    image: npt.NDArray[Any], label: npt.NDArray[Any] | None, affine: npt.ArrayLike, at: Point | None
+    image: npt.NDArray[Any],
+    label: npt.NDArray[Any] | None,
+    affine: npt.ArrayLike,
+    at: Point | None,
+    points: Mapping[int, Point] | None = None,
 ) -> tuple[Slice, Slice, Slice]:
-    """Cut an array (X, Y, Z) sagittally, coronally and axially at a voxel index, or in the middle."""
+    """Cut an array (X, Y, Z) sagittally, coronally and axially at a voxel index, or in the middle.
+
+    The `points` (label to voxel index) are marked in all three.
+    """
     axes, (i, j, k) = AxisMap.between(affine, _DISPLAY), image.shape
     shape: Shape = (i, j, k)
     volume = axes.apply(image)
@@ -142,8 +149,15 @@ def middle_planes(
     middle = (np.array(volume.shape) - 1) / 2 if at is None else axes.points(at, shape)
     x, y, z = np.rint(middle).astype(int).clip(0, np.array(volume.shape) - 1)
     size_x, size_y, size_z = voxel_sizes(axes.affine(affine, shape))
+    shown = {key: axes.points(point, shape) for key, point in (points or {}).items()}
+    across, along, down = (
+        {key: (float(point[a]), float(point[b])) for key, point in shown.items()}
+        for a, b in ((1, 2), (0, 2), (0, 1))
+    )
+    marked, behind, beside = frozenset(shown), ("A", "P"), ("R", "L")
+    up: tuple[str, str] = ("S", "I")
     return (
-        Slice(volume[x].T, labels[x].T, (size_y, size_z), ("A", "P")),
-        Slice(volume[:, y].T, labels[:, y].T, (size_x, size_z), ("R", "L")),
-        Slice(volume[:, :, z].T, labels[:, :, z].T, (size_x, size_y), ("R", "L"), ("A", "P")),
+        Slice(volume[x].T, labels[x].T, (size_y, size_z), behind, up, across, marked),
+        Slice(volume[:, y].T, labels[:, y].T, (size_x, size_z), beside, up, along, marked),
+        Slice(volume[:, :, z].T, labels[:, :, z].T, (size_x, size_y), beside, behind, down, marked),
     )
