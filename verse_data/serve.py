@@ -229,7 +229,7 @@ def dataset(
 
     one = parts[0] if len(parts) == 1 else united(parts, unit, options)
     scans, left_out = list(one.scans), [*one.left_out, *lost]
-    if unit != "patch" and one.vertebrae is not None:
+    if unit != "patch" and needs(unit, options)["with_rows"] and one.vertebrae is not None:
         with_rows = set(one.vertebrae["scan_id"])
         left_out += [
             LeftOut(scan.scan_id, scan.subject_id, "no_vertebra")
@@ -259,8 +259,9 @@ def _make_dataset(
     if unit == "patch":
         return training.PatchDataset(scans, vertebrae=vertebrae, **options)
     own = {name: value for name, value in options.items() if name != "through"}
-    if vertebrae is None:
+    if not needs(unit, options)["with_rows"]:
         return training.SpineSliceDataset(scans, **own)
+    assert vertebrae is not None  # these always have them
     made = training.VertebraDataset if unit == "vertebra" else training.VertebraSliceDataset
     return made(scans, vertebrae, **own)
 

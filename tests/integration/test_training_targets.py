@@ -270,7 +270,8 @@ def test_heatmaps_follow_the_affine_that_monai_keeps(made) -> None:
         ({"sigma_mm": 0}, "sigma_mm=0 is not a positive length"),
         ({"sigma_mm": float("nan")}, "sigma_mm=nan"),
         ({"levels": ["T12", "S1"]}, "levels='S1' is none of C1"),
-        ({"levels": []}, "levels= is empty"),
+        ({"levels": []}, r"levels=\[\]; give some"),
+        ({"levels": None}, "levels=None; give some"),
     ],
 )
 def test_wrong_options_of_heatmaps_are_refused(options, text: str) -> None:
@@ -537,7 +538,7 @@ def test_a_maximum_and_a_mean_are_over_the_voxels_of_the_scan(made) -> None:
         served = SpineSliceDataset(made.scans, projection=projection)[1]
         wanted = getattr(np, projection)(whole["image"][0].numpy(), axis=2)
         assert np.allclose(served["image"][0], wanted, atol=1e-3)
-    wide = {"crop_size_mm": (30, 30, 400), "projection": "mean", "voxel_mm": None}
+    wide = {"crop_size_mm": 30, "thickness_mm": 1e9, "projection": "mean", "voxel_mm": None}
     served = VertebraSliceDataset(made.scans, made.table, **wide)[0]
     full = ScanDataset(made.scans, orientation="IPL")[0]["image"][0].numpy().mean(axis=2)
     assert served["image"].max() <= full.max() + 1e-3
@@ -580,6 +581,11 @@ def test_slices_are_batched_balanced_and_drawn_as_other_units(made) -> None:
     padded = pad_collate([whole[0], whole[2]])
     assert padded["image"].shape[0] == 2
     assert padded["shape"].tolist() == [list(whole[n]["image"].shape[1:]) for n in (0, 2)]
+    with pytest.raises(UsageError, match="pad_collate"):
+        list(whole.loader(batch_size=3, sampler=whole.sampler(shuffle=False)))
+    for step in (Orient("RAS"), CropOrPad(20)):
+        with pytest.raises(UsageError, match=r"takes volumes.*this image is \(1, "):
+            step(sample)
     with pytest.raises(UsageError, match="BalancedSampler draws vertebrae"):
         BalancedSampler(whole)
 
@@ -638,3 +644,7 @@ def test_slices_are_served_by_release_and_split(one_core, tmp_path) -> None:
     assert len(spines) == len(set(spines.scans.scan_id))
     assert spines.provenance["options"]["through"] == "spine"
     assert grades.fingerprint != spines.fingerprint
+    severe = vd.load_split("training", through="spine", where="grade == 3", **some)
+    assert {"grade", "level"}.isdisjoint(severe[0])
+    assert set(severe.scans.scan_id) < set(spines.scans.scan_id)
+    assert not len(severe.excluded)

@@ -232,6 +232,9 @@ class VertebraSliceDataset(VertebraDataset):
             size[axis] = self._voxel_of(scan)[axis]
         elif self.cut.thickness_mm is not None:
             size[axis] = self.cut.thickness_mm
+        # However much is asked for, no more than the scan from any place in it.
+        extent = np.multiply(scan.shape, voxel_sizes(scan.affine))
+        size[axis] = min(size[axis], 2 * float(np.linalg.norm(extent)))
         if self.cut.through_point and np.isfinite(row["centroid"]).all():
             along = np.linalg.solve(region.directions, row["centroid"] - centre)
             centre = centre + region.directions[:, axis] * along[axis]

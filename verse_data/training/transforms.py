@@ -7,7 +7,7 @@ TorchIO's transforms (:mod:`verse_data.training.monai`, :mod:`verse_data.trainin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -72,6 +72,7 @@ class Orient:
     def __call__(self, sample: Sample) -> Sample:
         """Return the sample in the other axes."""
         affine = np.asarray(sample["affine"], dtype=np.float64)
+        _check_volume("Orient", sample)
         axes = AxisMap.between(affine, self.codes)
         _, *shape = sample["image"].shape
         turned = {
@@ -110,6 +111,7 @@ class CropOrPad:
 
     def __call__(self, sample: Sample) -> Sample:
         """Return the sample in the new shape; labels are padded with 0."""
+        _check_volume("CropOrPad", sample)
         box = Box.around(self._middle(sample), self.shape)
         affine = np.asarray(sample["affine"], dtype=np.float64)
         pads = {"image": self.pad_image}
@@ -202,10 +204,10 @@ class Heatmaps:
             raise UsageError(
                 f"Heatmaps: sigma_mm={self.sigma_mm!r} is not a positive length in mm."
             )
-        levels = [self.levels] if isinstance(self.levels, str) else self.levels
-        chosen = {one_of("Heatmaps: levels", level, LEVELS) for level in levels}
-        if not chosen:
-            raise UsageError("Heatmaps: levels= is empty; give some, such as ('T12', 'L1').")
+        given = [self.levels] if isinstance(self.levels, str) else self.levels
+        if not isinstance(given, Collection) or not given:
+            raise UsageError(f"Heatmaps: levels={given!r}; give some, such as ('T12', 'L1').")
+        chosen = {one_of("Heatmaps: levels", level, LEVELS) for level in given}
         object.__setattr__(self, "levels", tuple(level for level in LEVELS if level in chosen))
 
     def __call__(self, sample: Sample) -> Sample:
@@ -288,6 +290,15 @@ class MapLabels:
         names = dict(enumerate([level for level in LEVELS if level in chosen], start=1))
         numbers = {LABEL_OF_LEVEL[level]: number for number, level in names.items()}
         return cls({**dict.fromkeys(LABEL_OF_LEVEL.values(), 0), **numbers}, names)
+
+
+def _check_volume(step: str, sample: Sample) -> None:
+    """Raise `UsageError` for an image that is no volume, such as a slice."""
+    if sample["image"].ndim != 4:
+        raise UsageError(
+            f"{step} takes volumes (1, X, Y, Z), and this image is {tuple(sample['image'].shape)}. Slices "
+            f"are turned by orientation=, and cropped by crop_size_mm= or crop='spine'."
+        )
 
 
 def _moved(sample: Sample, volumes: Mapping[str, torch.Tensor], affine: Any) -> Sample:
