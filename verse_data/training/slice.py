@@ -211,19 +211,17 @@ class VertebraSliceDataset(VertebraDataset):
         axis = self.cut.axis(self.orientation)
         image, label, affine = self._crop(row, fresh)
         image, depth = np.moveaxis(image, axis, 2), image.shape[axis]
-        flat = turned(affine, axis, 1)
-        counted = inside(self._open(number), image.shape, flat)
-        flat_label, boxes = None, {}
+        counted, flat_label, boxes = None, None, {}
+        if self.cut.projection == "mean":
+            counted = inside(self._open(number), image.shape, turned(affine, axis, 1))
         if label is not None:
             label = np.moveaxis(label, axis, 2)
             boxes["boxes"] = footprints(label)[1]
             self._choose(label, row)
             flat_label = footprints(label)[0]
-        made = self._sample(
-            number, self.cut.image(image, counted), flat_label, turned(affine, axis, depth)
-        )
-        found = in_plane(made, self.cut.plane)
-        return found | boxes | targets(row, self.fracture_threshold)
+        image, affine = self.cut.image(image, counted), turned(affine, axis, depth)
+        made = in_plane(self._sample(number, image, flat_label, affine), self.cut.plane)
+        return made | boxes | targets(row, self.fracture_threshold)
 
     def _region(self, scan: OrientedScan, row: np.void) -> Region:
         region, axis = super()._region(scan, row), self.cut.axis(self.orientation)
@@ -244,10 +242,8 @@ class VertebraSliceDataset(VertebraDataset):
         own = np.asarray(voxel_sizes(scan.affine))
         if self._voxel is None:
             return own
-        voxel, axis = np.array(self._voxel), self.cut.axis(self.orientation)
-        if self.axes == "scan":
-            voxel[axis] = own[axis]
-        return voxel
+        normal = np.arange(3) == self.cut.axis(self.orientation)
+        return np.where(normal & (self.axes == "scan"), own, self._voxel)
 
 
 class SpineSliceDataset(ScanDataset):
@@ -264,13 +260,9 @@ class SpineSliceDataset(ScanDataset):
     plane : {"sagittal", "coronal", "axial"}
         Of the scan's grid.
     projection : {"mean", "max"}, optional
-        Project the scan, the spine's box with ``crop="spine"``, or the slab of `thickness_mm`, onto
-        the plane. By default one slice.
-    thickness_mm : float, optional
-        Of the slab that is projected, to the nearest voxel; by default all.
-    orientation : str
-        Axis codes: rows and columns are those of its axes that lie in the plane, in this order. By
-        default rows run down, or backwards in the axial plane, and columns backwards or to the left.
+        Project the scan, the spine's box with ``crop="spine"``, or the slab of `thickness_mm`.
+    thickness_mm, orientation : optional
+        As in :class:`VertebraSliceDataset`.
     **options
         ``label``, ``crop``, ``margin_mm`` and others: see :class:`verse_data.training.ScanDataset`.
 

@@ -178,9 +178,8 @@ class Heatmaps:
     ``heatmap_known``, bool (levels,), says which levels have one, in the image or beyond it.
     ``heatmap_levels`` is the text of the levels in the order of the channels, ``"T11 T12 L1"``.
 
-    Give it last, or before `Orient` and `CropOrPad`, which carry heatmaps along. After MONAI's
-    transforms it reads the affine that they have kept, so give it after them; they leave heatmaps
-    where they are unless ``"heatmaps"`` is one of their keys.
+    Give it last: after MONAI's transforms it reads the affine that they have kept. `Orient` and
+    `CropOrPad` carry heatmaps along, and MONAI's transforms do if ``"heatmaps"`` is one of their keys.
 
     Parameters
     ----------

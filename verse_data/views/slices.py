@@ -137,7 +137,7 @@ def middle_planes(
     affine: npt.ArrayLike,
     at: Point | None,
     points: Mapping[int, Point] | None = None,
-) -> tuple[Slice, Slice, Slice]:
+) -> list[Slice]:
     """Cut an array (X, Y, Z) sagittally, coronally and axially at a voxel index, or in the middle.
 
     The `points` (label to voxel index) are marked in all three.
@@ -147,17 +147,17 @@ def middle_planes(
     volume = axes.apply(image)
     labels = axes.apply(np.zeros(shape, np.uint8) if label is None else label)
     middle = (np.array(volume.shape) - 1) / 2 if at is None else axes.points(at, shape)
-    x, y, z = np.rint(middle).astype(int).clip(0, np.array(volume.shape) - 1)
-    size_x, size_y, size_z = voxel_sizes(axes.affine(affine, shape))
+    place = np.rint(middle).astype(int).clip(0, np.array(volume.shape) - 1)
+    sizes = voxel_sizes(axes.affine(affine, shape))
     shown = {key: axes.points(point, shape) for key, point in (points or {}).items()}
-    across, along, down = (
-        {key: (float(point[a]), float(point[b])) for key, point in shown.items()}
-        for a, b in ((1, 2), (0, 2), (0, 1))
-    )
-    marked, behind, beside = frozenset(shown), ("A", "P"), ("R", "L")
-    up: tuple[str, str] = ("S", "I")
-    return (
-        Slice(volume[x].T, labels[x].T, (size_y, size_z), behind, up, across, marked),
-        Slice(volume[:, y].T, labels[:, y].T, (size_x, size_z), beside, up, along, marked),
-        Slice(volume[:, :, z].T, labels[:, :, z].T, (size_x, size_y), beside, behind, down, marked),
-    )
+    parts = []
+    for axis, (column, row), sides, ends in (
+        (0, (1, 2), ("A", "P"), ("S", "I")),
+        (1, (0, 2), ("R", "L"), ("S", "I")),
+        (2, (0, 1), ("R", "L"), ("A", "P")),
+    ):
+        grey, drawn = (np.take(one, place[axis], axis).T for one in (volume, labels))
+        dots = {key: (float(point[column]), float(point[row])) for key, point in shown.items()}
+        pixel = (sizes[column], sizes[row])
+        parts.append(Slice(grey, drawn, pixel, sides, ends, dots, frozenset(dots)))
+    return parts
