@@ -375,6 +375,8 @@ def test_a_window_by_name_or_numbers_is_the_transform_where_samples_are_read(mad
         assert torch.equal(batch["image"][3], as_option[3]["image"])
         break
     assert as_option.fingerprint != plain.fingerprint
+    same = PatchDataset(made.scans, window=(low, high), **patches)
+    assert as_option.fingerprint == same.fingerprint
 
 
 @pytest.mark.parametrize(

@@ -41,10 +41,9 @@ def finite(option: str, value: object, *, least: float = -math.inf) -> float:
 
 def window_of(option: str, value: object) -> tuple[float, float]:
     """Return the lowest and highest HU of a window, given by name or as two numbers."""
-    if isinstance(value, str):
-        return window_range(value)
+    numbers = window_range(value) if isinstance(value, str) else value
     try:
-        low, high = (finite(option, number) for number in cast("Iterable[object]", value))
+        low, high = (finite(option, number) for number in cast("Iterable[object]", numbers))
     except (TypeError, ValueError):  # UsageError is a ValueError
         low = high = 0.0
     if low < high:

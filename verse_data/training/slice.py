@@ -67,14 +67,12 @@ class Cut:
         one_of("plane", self.plane, tuple(_NORMALS))
         if self.projection is not None:
             one_of("projection", self.projection, ("mean", "max"))
-        if self.thickness_mm is None:
-            return
-        if self.projection is None:
+        elif self.thickness_mm is not None:
             raise UsageError(
                 f"thickness_mm={self.thickness_mm!r} is that of a projection; give projection='mean' or "
                 f"'max', or leave it out for a slice of the scan's own thickness."
             )
-        if not finite("thickness_mm", self.thickness_mm) > 0:
+        if self.thickness_mm is not None and not finite("thickness_mm", self.thickness_mm) > 0:
             raise UsageError(f"thickness_mm={self.thickness_mm!r} is not a positive length in mm.")
 
     @property

@@ -9,11 +9,7 @@ import torchio
 
 from verse_data.training.samples import Sample, position
 
-_KINDS = {
-    "image": torchio.ScalarImage,
-    "label": torchio.LabelMap,
-    "heatmaps": torchio.ScalarImage,
-}
+_KINDS = {"image": torchio.ScalarImage, "label": torchio.LabelMap, "heatmaps": torchio.ScalarImage}
 _IN_IMAGES = ("affine", "spacing")
 
 

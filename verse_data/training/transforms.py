@@ -141,11 +141,6 @@ class Window:
         HU that become 0, as all below; or a window by name, without `high`.
     high : float
         HU that become 1, as all above.
-
-    Examples
-    --------
-    >>> Window("bone")
-    Window(low=-500, high=1300)
     """
 
     low: float | str = -1000.0

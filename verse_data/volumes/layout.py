@@ -58,6 +58,7 @@ CHECKSUM: Final = 4
 FACTORS: Final = (2, 4)
 """Downsampling factor of each coarser level; they divide a chunk."""
 _OME_VERSION: Final = {"version": "0.5"}
+_BONE, _FULL = WINDOWS["bone"], WINDOWS["full"]
 _CHANNEL: Final = {
     "label": "CT, HU",
     "color": "FFFFFF",
@@ -66,12 +67,7 @@ _CHANNEL: Final = {
     "family": "linear",
     "inverted": False,
     # The initial window of a viewer, and its limits.
-    "window": {
-        "min": WINDOWS["full"][0],
-        "start": WINDOWS["bone"][0],
-        "end": WINDOWS["bone"][1],
-        "max": WINDOWS["full"][1],
-    },
+    "window": {"min": _FULL[0], "start": _BONE[0], "end": _BONE[1], "max": _FULL[1]},
 }
 
 
