@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -67,6 +68,7 @@ def set_up(namespace: dict[str, Any]) -> None:
     patch.setenv("VERSE_DATA_PROGRESS", "off")  # a busy machine would add lines
     patch.chdir(folder)
     namespace |= {"folder": folder, "environment": dict(os.environ), "kept": kept, "patch": patch}
+    namespace["installed"] = lambda name: importlib.util.find_spec(name) is not None  # for skip
 
 
 def tear_down(namespace: dict[str, Any]) -> None:

@@ -43,7 +43,15 @@ if TYPE_CHECKING:
 
     from verse_data.explorer.saved import SavedPage
     from verse_data.export.citation import Style
-    from verse_data.training import LeftOut, PatchDataset, ScanDataset, VertebraDataset
+    from verse_data.training import (
+        LeftOut,
+        PatchDataset,
+        ScanDataset,
+        SpineSliceDataset,
+        VertebraDataset,
+        VertebraSliceDataset,
+    )
+    from verse_data.training.base import ServedDataset
     from verse_data.volumes.cache import Pruned, StoreInfo
 
     _Served = ScanDataset  # for type checkers; no torch is loaded to define the class below
@@ -67,7 +75,7 @@ __all__ = [
 ]
 
 Root = str | os.PathLike[str] | None
-Unit = Literal["scan", "patch", "vertebra"]
+Unit = Literal["scan", "patch", "vertebra", "slice"]
 _LISTING_SECONDS: Final = 6 * 3600.0
 
 
@@ -110,6 +118,30 @@ def load_split(
     offline: bool | None = ...,
     **options: Unpack[serve.VertebraOptions],
 ) -> VertebraDataset: ...
+@overload
+def load_split(
+    split: Split,
+    *,
+    unit: Literal["slice"],
+    release: str | Sequence[str] = ...,
+    version: str | None = ...,
+    where: str | None = ...,
+    root: Root = ...,
+    offline: bool | None = ...,
+    **options: Unpack[serve.VertebraSliceOptions],
+) -> VertebraSliceDataset: ...
+@overload
+def load_split(
+    split: Split,
+    *,
+    unit: Literal["slice"],
+    release: str | Sequence[str] = ...,
+    version: str | None = ...,
+    where: str | None = ...,
+    root: Root = ...,
+    offline: bool | None = ...,
+    **options: Unpack[serve.SpineSliceOptions],
+) -> SpineSliceDataset: ...
 
 
 def load_split(
@@ -122,7 +154,7 @@ def load_split(
     root: Root = None,
     offline: bool | None = None,
     **options: Any,
-) -> ScanDataset | PatchDataset | VertebraDataset:
+) -> ServedDataset:
     """Serve one published split as a ``torch.utils.data.Dataset``.
 
     Missing files are fetched and converted first; both show progress, and can be interrupted and
@@ -132,8 +164,9 @@ def load_split(
     ----------
     split : {"training", "validation", "test"}
         The published split. No patient is in two.
-    unit : {"scan", "patch", "vertebra"}
-        What one sample is: a CT series, a box of fixed size, or one vertebra with its grade.
+    unit : {"scan", "patch", "vertebra", "slice"}
+        What one sample is: a CT series, a box of fixed size, one vertebra with its grade, or a slice or
+        projection of a vertebra or, with ``through="spine"``, of a scan.
     release : str or sequence of str
         Such as ``"verse19"``. Several are served as one; a series that two of them contain, by its
         name or by the bytes of its CT, is served once, from the first that has a sample of it.
@@ -149,13 +182,14 @@ def load_split(
         Of every unit: ``orientation="RAS"`` (axis codes of the samples), ``spacing=None``
         (mm along R-L, A-P, S-I, or one for all; None keeps the scan's grid), ``interpolation="linear"``,
         ``codec="lz4"`` of the stores, ``transform=None``, ``seed=0``, ``image_dtype="float32"``,
+        ``window=None`` (``"bone"``, ``"soft tissue"`` or two numbers in HU, mapped to 0 and 1),
         ``workers=None`` (processes that convert), ``progress=None``; ``label=True`` of scans and patches.
         Those of a unit are listed at its class in :mod:`verse_data.training`. Vertebrae (unless
         `include` has ``"not_assessed"``), and patches drawn by grade, need the grading workbook.
 
     Returns
     -------
-    ScanDataset, PatchDataset or VertebraDataset
+    ScanDataset, PatchDataset, VertebraDataset, VertebraSliceDataset or SpineSliceDataset
         Its samples are documented at :mod:`verse_data.training.samples`.
 
     Raises

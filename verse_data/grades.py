@@ -132,8 +132,8 @@ def workbook_columns_of(columns: Iterable[str]) -> list[str]:
 def require_listed(workbooks: Sequence[Workbook], unit: str, options: Mapping[str, Any]) -> None:
     """Raise `ContentMissing` if no release lists a workbook, and these options need its grades."""
     asked, way = "sampling='grade'", "sampling='level' serves patches"
-    if unit == "vertebra":
-        asked, way = "unit='vertebra'", "include=('graded', 'not_assessed') serves vertebrae"
+    if unit != "patch":
+        asked, way = f"unit='{unit}'", "include=('graded', 'not_assessed') serves vertebrae"
     needed = unit == "patch" or "not_assessed" not in options.get("include", ())
     if needed and not any(workbook.is_listed for workbook in workbooks):
         raise ContentMissing(

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from verse_data.tables.changes import VersionDiff
     from verse_data.tables.folds import Folds
     from verse_data.tables.summary import Summary
-    from verse_data.training import PatchDataset, ScanDataset, VertebraDataset
+    from verse_data.training.base import ServedDataset
     from verse_data.views.preview import Subject
     from verse_data.views.report import Report
     from verse_data.volumes.recipe import Recipe, ScanSource
@@ -1423,7 +1423,7 @@ class Release:
 
     def dataset(
         self, chosen: Iterable[str] | pd.DataFrame, *, unit: str = "scan", **options: Any
-    ) -> ScanDataset | PatchDataset | VertebraDataset:
+    ) -> ServedDataset:
         """Serve scans, or rows of a table, to a training run.
 
         Parameters
@@ -1433,14 +1433,14 @@ class Release:
             :meth:`select`, a fold, or a CSV file of them. Rows choose vertebrae by ``scan_id`` and
             ``level``, each once; their values are served from this version. Other columns of the
             table must agree with it; columns that the table does not have are ignored.
-        unit : {"scan", "patch", "vertebra"}
+        unit : {"scan", "patch", "vertebra", "slice"}
             What one sample is.
         **options
             As in :func:`verse_data.load_split`.
 
         Returns
         -------
-        ScanDataset, PatchDataset or VertebraDataset
+        ScanDataset, PatchDataset, VertebraDataset, VertebraSliceDataset or SpineSliceDataset
             As from :func:`verse_data.load_split` with this `unit`.
 
         Raises

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Required, TypedDict
 
 from verse_data.errors import UsageError, ValidationFailed, counted, did_you_mean, one_of, warn
 from verse_data.progress import Progress
@@ -18,13 +18,7 @@ from verse_data.tables.index import ScanFiles, assert_one_split_each
 if TYPE_CHECKING:
     import pandas as pd
 
-    from verse_data.training import (
-        LeftOut,
-        PatchDataset,
-        ScanDataset,
-        ServedScan,
-        VertebraDataset,
-    )
+    from verse_data.training import LeftOut, ServedScan
     from verse_data.training.base import ServedDataset
 
 Scans = Mapping[str, ScanFiles]
@@ -49,6 +43,7 @@ class CommonOptions(TypedDict, total=False):
     transform: Callable[[Any], Any] | None
     seed: int
     image_dtype: Literal["float32", "int16"]
+    window: str | Sequence[float] | None
     workers: int | None
     progress: Progress | None
 
@@ -57,6 +52,8 @@ class ScanOptions(CommonOptions, total=False):
     """Options of ``unit="scan"``; see :class:`verse_data.training.ScanDataset`."""
 
     label: bool
+    crop: Literal["spine"] | None
+    margin_mm: float
 
 
 class PatchOptions(CommonOptions, total=False):
@@ -83,7 +80,30 @@ class VertebraOptions(CommonOptions, total=False):
     include: Sequence[str]
 
 
-_OF_UNIT: Final = {"scan": ScanOptions, "patch": PatchOptions, "vertebra": VertebraOptions}
+class VertebraSliceOptions(VertebraOptions, total=False):
+    """Options of ``unit="slice"``; see :class:`verse_data.training.VertebraSliceDataset`."""
+
+    through: Literal["vertebra"]
+    plane: Literal["sagittal", "coronal", "axial"]
+    projection: Literal["mean", "max"] | None
+    thickness_mm: float | None
+
+
+class SpineSliceOptions(ScanOptions, total=False):
+    """Options with ``through="spine"``; see :class:`verse_data.training.SpineSliceDataset`."""
+
+    through: Required[Literal["spine"]]
+    plane: Literal["sagittal", "coronal", "axial"]
+    projection: Literal["mean", "max"] | None
+    thickness_mm: float | None
+
+
+_OF_UNIT: Final = {
+    "scan": ScanOptions,
+    "patch": PatchOptions,
+    "vertebra": VertebraOptions,
+    "slice": VertebraSliceOptions,
+}
 _PREPARING: Final = {"spacing", "interpolation", "codec", "workers", "progress"}
 
 
@@ -91,11 +111,15 @@ def split_options(unit: str, options: Mapping[str, Any]) -> tuple[dict[str, Any]
     """Return the options for fetching and converting scans, and those of the dataset."""
     one_of("unit", unit, _OF_UNIT)
     notice_engine(options.get("engine"))
-    known = sorted(_OF_UNIT[unit].__annotations__)
+    known, place = sorted(_OF_UNIT[unit].__annotations__), f"unit={unit!r}"
+    if unit == "slice" and (through := options.get("through", "vertebra")) != "vertebra":
+        if through != "spine":
+            raise UsageError(f"through={through!r} is none of vertebra, spine.")
+        known, place = sorted(SpineSliceOptions.__annotations__), f"{place}, through='spine'"
     for name in options:
         if name not in {*known, "engine"}:
             raise UsageError(
-                f"unit={unit!r} has no option {name!r}.{did_you_mean(name, known)} Its options are "
+                f"{place} has no option {name!r}.{did_you_mean(name, known)} Its options are "
                 f"{', '.join(known)}."
             )
     own = {name: value for name, value in options.items() if name not in {*_PREPARING, "engine"}}
@@ -116,9 +140,10 @@ def notice_engine(engine: object) -> None:
 def needs(unit: str, own: Mapping[str, Any]) -> dict[str, Any]:
     """Return whether a dataset with these options needs rows of vertebrae, and their grades."""
     sampling = own.get("sampling")
+    of_vertebrae = unit == "vertebra" or (unit == "slice" and own.get("through") != "spine")
     return {
-        "with_rows": unit == "vertebra" or sampling in ("level", "grade"),
-        "graded": unit == "vertebra" or sampling == "grade",
+        "with_rows": of_vertebrae or sampling in ("level", "grade"),
+        "graded": of_vertebrae or sampling == "grade",
     }
 
 
@@ -192,7 +217,7 @@ def dataset(
     selection: Mapping[str, Any],
     lost: Sequence[LeftOut] = (),
     **options: Any,
-) -> ScanDataset | PatchDataset | VertebraDataset:
+) -> ServedDataset:
     """Serve the parts as one dataset; a series in several is taken from the first with a sample.
 
     `selection` is what chose the scans: split, condition, or fold. `lost` are published series that
@@ -202,7 +227,7 @@ def dataset(
 
     one = parts[0] if len(parts) == 1 else united(parts, unit, options)
     scans, left_out = list(one.scans), [*one.left_out, *lost]
-    if unit == "vertebra" and one.vertebrae is not None:
+    if unit != "patch" and needs(unit, options)["with_rows"] and one.vertebrae is not None:
         with_rows = set(one.vertebrae["scan_id"])
         left_out += [
             LeftOut(scan.scan_id, scan.subject_id, "no_vertebra")
@@ -224,15 +249,19 @@ def _make_dataset(
     scans: Sequence[ServedScan],
     vertebrae: pd.DataFrame | None,
     options: Mapping[str, Any],
-) -> ScanDataset | PatchDataset | VertebraDataset:
+) -> ServedDataset:
     from verse_data import training
 
     if unit == "scan":
         return training.ScanDataset(scans, **options)
     if unit == "patch":
         return training.PatchDataset(scans, vertebrae=vertebrae, **options)
-    assert vertebrae is not None  # this unit always has them
-    return training.VertebraDataset(scans, vertebrae, **options)
+    own = {name: value for name, value in options.items() if name != "through"}
+    if not needs(unit, options)["with_rows"]:
+        return training.SpineSliceDataset(scans, **own)
+    assert vertebrae is not None  # these always have them
+    made = training.VertebraDataset if unit == "vertebra" else training.VertebraSliceDataset
+    return made(scans, vertebrae, **own)
 
 
 _REMEDIES: Final = {
@@ -256,7 +285,7 @@ def _refuse_empty(made: ServedDataset, releases: Sequence[str]) -> NoReturn:
         lines = " and ".join(f"`verse-data findings {name}`" for name in releases)
         message += f" Grades come from the grading workbook; whether it is here, {lines} says."
     causes = {*counts.index, made.options.get("sampling")}
-    own = {"no_mask": "around='centroid'"} if made.unit == "vertebra" else {}
+    own = {"no_mask": "around='centroid'"} if "around" in made.options else {}
     remedies = "; ".join(remedy for cause, remedy in (_REMEDIES | own).items() if cause in causes)
     raise UsageError(f"{message} To serve some: {remedies or 'choose other scans or rows'}.")
 
@@ -267,6 +296,7 @@ def _provenance(
     """Return the provenance of a dataset, with the packages that influence its samples."""
     turned = options.get("axes", "scan") == "spine"
     resampled = unit == "vertebra" and (turned or options.get("voxel_mm", 1.0) is not None)
+    resampled = resampled or unit == "slice"  # which SciPy finds the boxes of
     by_rows = needs(unit, options)["with_rows"]
     more = versions([*["pandas"] * by_rows, *["scipy"] * resampled])
     return {

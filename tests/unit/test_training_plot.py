@@ -10,9 +10,15 @@ import pytest
 from tests.support import training as support
 from tests.support.pictures import colours
 from verse_data.errors import UsageError
-from verse_data.training import PatchDataset, ScanDataset, VertebraDataset
+from verse_data.training import (
+    PatchDataset,
+    ScanDataset,
+    SpineSliceDataset,
+    VertebraDataset,
+    VertebraSliceDataset,
+)
 from verse_data.training.samples import shown
-from verse_data.training.transforms import Compose, MapLabels, Orient, Window
+from verse_data.training.transforms import Compose, Heatmaps, MapLabels, Orient, Window
 from verse_data.views.drawing import AMBER, level_colour
 
 
@@ -26,15 +32,23 @@ def dataset(made: support.Made, unit: str, **options: Any) -> Any:
         return ScanDataset(made.scans, **options)
     if unit == "patch":
         return PatchDataset(made.scans, patch_size=24, **options)
+    if unit == "slice of a spine":
+        return SpineSliceDataset(made.scans, **options)
+    if unit == "slice":
+        return VertebraSliceDataset(made.scans, made.table, **options)
     return VertebraDataset(made.scans, made.table, **options)
 
 
-@pytest.mark.parametrize("unit", ["scan", "patch", "vertebra"])
+UNITS = ("scan", "patch", "vertebra", "slice", "slice of a spine")
+
+
+@pytest.mark.parametrize("unit", UNITS)
 def test_samples_of_each_unit_are_drawn(made, unit):
-    """Every unit gives a picture, larger with more samples, the same each time."""
+    """Every unit gives a picture, no smaller with more samples, the same each time."""
     served = dataset(made, unit)
     one, two = served.plot([0]), served.plot([0, 1])
-    assert (two.width, two.height) > (one.width, one.height)
+    assert (two.width, two.height) >= (one.width, one.height)
+    assert two.size != one.size or not np.array_equal(np.asarray(one), np.asarray(two))
     assert np.array_equal(np.asarray(one), np.asarray(served.plot(iter([0]))))
 
 
@@ -52,6 +66,27 @@ def test_orientation_does_not_change_how_a_sample_hangs(made):
     ras = np.asarray(dataset(made, "vertebra").plot([0]))
     for options in ({"orientation": "PIR"}, {"transform": Orient("LAS")}):
         assert np.array_equal(ras, np.asarray(dataset(made, "vertebra", **options).plot([0])))
+
+
+@pytest.mark.parametrize("plane", ["sagittal", "coronal", "axial"])
+def test_a_slice_hangs_alike_in_any_orientation(made, plane):
+    """Its own plane is drawn alone, upright, with the centroid that it was cut through."""
+    upright = dataset(made, "slice", plane=plane)
+    other = dataset(made, "slice", plane=plane, orientation="RAS")
+    # Its centroid does not lie halfway between two slices, of which either may be taken.
+    first = next(n for n in range(len(other)) if other[n]["scan_id"] == "verse902")
+    assert np.array_equal(np.asarray(upright.plot([first])), np.asarray(other.plot([first])))
+    bare = dataset(made, "slice", plane=plane, label_mode="none").plot([first])
+    assert level_colour(upright[first]["level"]) in colours(bare)
+
+
+@pytest.mark.parametrize("unit", ["vertebra", "slice"])
+def test_heatmaps_are_drawn_over_the_image(made, unit):
+    """Red where they are high; the picture without them is another."""
+    plain = np.asarray(dataset(made, unit).plot([0])).astype(int)
+    hot = np.asarray(dataset(made, unit, transform=Heatmaps(4)).plot([0])).astype(int)
+    assert (hot[..., 0] - hot[..., 2]).max() > 100
+    assert plain[90:].shape != hot[90:].shape or not np.array_equal(plain, hot)
 
 
 def test_scaled_values_and_mapped_labels_are_drawn(made):

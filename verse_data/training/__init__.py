@@ -14,6 +14,7 @@ from verse_data.training.patch import PatchDataset
 from verse_data.training.sampler import BalancedSampler, EpochSampler
 from verse_data.training.samples import centroid_voxels, pad_collate
 from verse_data.training.scans import LeftOut, ServedScan
+from verse_data.training.slice import SpineSliceDataset, VertebraSliceDataset
 from verse_data.training.vertebra import VertebraDataset
 
 __all__ = [
@@ -25,7 +26,9 @@ __all__ = [
     "PatchDataset",
     "ScanDataset",
     "ServedScan",
+    "SpineSliceDataset",
     "VertebraDataset",
+    "VertebraSliceDataset",
     "centroid_voxels",
     "pad_collate",
     "transforms",

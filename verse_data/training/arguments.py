@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from verse_data.errors import UsageError
 from verse_data.spine.geometry import Shape
+from verse_data.spine.windows import WINDOWS, window_range
 
 Millimetres = float | Sequence[float]
 
@@ -36,6 +37,22 @@ def finite(option: str, value: object, *, least: float = -math.inf) -> float:
         return number
     limit = "" if least == -math.inf else f" of {least:g} or more"
     raise UsageError(f"{option}={value!r} is not a finite number{limit}.")
+
+
+def window_of(option: str, value: object) -> tuple[float, float]:
+    """Return the lowest and highest HU of a window, given by name or as two numbers."""
+    numbers = window_range(value) if isinstance(value, str) else value
+    try:
+        low, high = (finite(option, number) for number in cast("Iterable[object]", numbers))
+    except (TypeError, ValueError):  # UsageError is a ValueError
+        low = high = 0.0
+    if low < high:
+        return low, high
+    names = ", ".join(repr(name) for name in WINDOWS)
+    raise UsageError(
+        f"{option}={value!r} is no window: give {names}, or two numbers in HU, the lower first, such as "
+        f"(-200, 800)."
+    )
 
 
 def voxels(option: str, value: object) -> Shape:

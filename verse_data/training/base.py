@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ from verse_data import markup
 from verse_data.errors import SampleError, UsageError, one_of
 from verse_data.files import sha256_of_json
 from verse_data.spine.geometry import Affine, Box, Shape, check_axcodes
+from verse_data.training.arguments import finite, window_of
+from verse_data.training.crops import spine_box
 from verse_data.training.draw import seeded_transform
 from verse_data.training.loader import EpochLoader
 from verse_data.training.rows import Rows, digest, levels_by_scan
@@ -22,6 +24,7 @@ from verse_data.training.sampler import EpochDataset, EpochSampler
 from verse_data.training.samples import (
     Sample,
     UnevenSample,
+    box_tensor,
     check_sendable,
     named,
     ordinary_tensors,
@@ -61,6 +64,9 @@ class ServedDataset(EpochDataset):
         Seed of all random draws.
     image_dtype : {"float32", "int16"}
         Type of ``image``; int16 halves the bytes that workers copy.
+    window : {"bone", "soft tissue", "full"} or (low, high), optional
+        Range of HU that the image is clipped to and mapped to [0, 1], as by
+        :class:`verse_data.training.transforms.Window`, where samples are read. Padding is then 0.
     provenance : mapping, optional
         What the stores were made from; shown by ``repr`` and returned by :attr:`provenance`.
     left_out : sequence of LeftOut
@@ -86,6 +92,7 @@ class ServedDataset(EpochDataset):
         transform: Transform | None = None,
         seed: int = 0,
         image_dtype: str = "float32",
+        window: str | Sequence[float] | None = None,
         provenance: Mapping[str, Any] | None = None,
         left_out: Sequence[LeftOut] = (),
     ) -> None:
@@ -95,6 +102,9 @@ class ServedDataset(EpochDataset):
             raise UsageError(f"transform={transform!r} is not a function of one sample.")
         self.transform = transform
         self.image_dtype = one_of("image_dtype", image_dtype, ("float32", "int16"))
+        self.window = None if window is None else window_of("window", window)
+        if self.window and image_dtype != "float32":
+            raise UsageError(f"window= gives numbers from 0 to 1, which {image_dtype} cannot hold.")
         unmasked = {s.scan_id: s.subject_id for s in scans if needs_label and not s.has_label}
         self.scans = ScanColumns([scan for scan in scans if scan.scan_id not in unmasked])
         self._left_out = (*left_out, *(LeftOut(*ids, "no_mask") for ids in unmasked.items()))
@@ -106,6 +116,7 @@ class ServedDataset(EpochDataset):
         return {
             "orientation": self.orientation,
             "image_dtype": self.image_dtype,
+            **({"window": list(self.window)} if self.window else {}),
             "seed": self.seed,
         }
 
@@ -242,8 +253,12 @@ class ServedDataset(EpochDataset):
     ) -> Sample:
         """Return a sample of scan `number` with the keys that all units have."""
         centroids = torch.from_numpy(self._open(number).centroids.copy())
+        made = volumes(image, label, self.image_dtype)
+        if self.window:
+            low, high = self.window
+            made["image"].clamp_(low, high).sub_(low).div_(high - low)
         return {
-            **volumes(image, label, self.image_dtype),
+            **made,
             **position(affine),
             "centroids": centroids,
             **self.scans.names(number),
@@ -312,6 +327,12 @@ class ScanDataset(ServedDataset):
     label : bool
         Whether samples have ``label``. Scans without a mask are then excluded, with the reason
         ``no_mask``; with ``label=False`` they are served.
+    crop : {"spine"}, optional
+        Serve the box of the spine and `margin_mm` on each side, as far as the scan reaches, in place of
+        the whole scan. It is the box of the mask; in a scan without one, that of all centroids with
+        the room that a large vertebra takes around each. Samples then have ``box`` as patches do.
+    margin_mm : float
+        With ``crop="spine"``.
     **served
         ``orientation``, ``transform``, ``seed``, ``image_dtype``, ``provenance``, ``left_out``: see
         :class:`verse_data.training.base.ServedDataset`.
@@ -330,8 +351,12 @@ class ScanDataset(ServedDataset):
         scans: Sequence[ServedScan],
         *,
         label: bool = True,
+        crop: Literal["spine"] | None = None,
+        margin_mm: float = 20.0,
         **served: Any,
     ) -> None:
+        self.crop = None if crop is None else one_of("crop", crop, ("spine",))
+        self.margin_mm = finite("margin_mm", margin_mm, least=0)
         super().__init__(scans, needs_label=label, **served)
         self.label = label
 
@@ -341,7 +366,8 @@ class ScanDataset(ServedDataset):
     @property
     def options(self) -> dict[str, Any]:
         """All options that the samples depend on."""
-        return {"label": self.label, **super().options}
+        cropped = {"crop": self.crop, "margin_mm": self.margin_mm} if self.crop else {}
+        return {"label": self.label, **cropped, **super().options}
 
     def scan_number(self, epoch: int, index: int) -> int:
         """Return `index`: each sample is a scan."""
@@ -351,10 +377,13 @@ class ScanDataset(ServedDataset):
     def _make(self, epoch: int, index: int, empty: Empty = fresh) -> Sample:
         del epoch
         scan = self._open(index)
+        box = self._box(scan)
         image, label = scan.reader.read(
-            Box.whole(scan.shape),
-            orientation=self.orientation,
-            label=self.label,
-            empty=self._served(empty),
+            box, orientation=self.orientation, label=self.label, empty=self._served(empty)
         )
-        return self._sample(index, image, label, scan.affine)
+        sample = self._sample(index, image, label, box.affine(scan.affine))
+        return sample | ({"box": box_tensor(box)} if self.crop else {})
+
+    def _box(self, scan: OrientedScan) -> Box:
+        """Return the voxels of a scan that are served."""
+        return spine_box(scan, self.margin_mm) if self.crop else Box.whole(scan.shape)

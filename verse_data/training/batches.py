@@ -102,6 +102,8 @@ class _Places:
 
     def batch(self, samples: list[Sample], collate: Callable[[Any], Any]) -> Any:
         """Return the batch of `samples`, most of whose volumes lie in their places already."""
+        if not self._volumes:
+            return collate(samples)
         for key, volume in self._volumes.items():
             for place, sample in zip(volume, samples, strict=True):
                 if sample[key].shape != place.shape:

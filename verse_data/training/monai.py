@@ -17,12 +17,12 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 Sample = dict[str, Any]
 """As in :mod:`verse_data.training.samples`, which imports this module if MONAI is in use."""
 
-_VOLUMES = ("image", "label")
+_VOLUMES = ("image", "label", "heatmaps")
 _IN_TENSOR = ("affine", "spacing")
 
 
 def to_monai(sample: Sample) -> Sample:
-    """Return the sample with ``image`` and ``label`` as ``MetaTensor``.
+    """Return the sample with ``image``, ``label`` and ``heatmaps`` as ``MetaTensor``.
 
     ``affine`` and ``spacing`` are removed from the dictionary: the tensors hold the affine, and
     MONAI's spatial transforms update it there. The other keys stay. Use it as ``transform=``, alone
@@ -70,7 +70,8 @@ def from_monai(sample: Sample) -> Sample:
     :func:`verse_data.training.centroid_voxels`.
     """
     affine = sample["image"].affine.to(torch.float64).cpu()
-    plain = {key: sample[key].as_tensor() for key in _VOLUMES if key in sample}
+    found = {key: sample[key] for key in _VOLUMES if isinstance(sample.get(key), MetaTensor)}
+    plain = {key: volume.as_tensor() for key, volume in found.items()}
     spacing = torch.linalg.vector_norm(affine[..., :3, :3], dim=-2)
     return {**sample, **plain, "affine": affine, "spacing": spacing}
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from verse_data.errors import UsageError, ValidationFailed, one_of
 from verse_data.spine.geometry import Box, Shape
@@ -18,7 +17,7 @@ from verse_data.training.arguments import voxels, whole
 from verse_data.training.base import ServedDataset
 from verse_data.training.draw import DRAW, DrawPlan, plan_by_class, uniforms
 from verse_data.training.rows import read_rows
-from verse_data.training.samples import Sample
+from verse_data.training.samples import Sample, box_tensor
 from verse_data.training.scans import OrientedScan, ServedScan
 from verse_data.volumes.reader import Empty, ScanReader, fresh
 
@@ -137,7 +136,7 @@ class PatchDataset(ServedDataset):
             box, orientation=self.orientation, label=self.label, empty=self._served(empty)
         )
         sample = self._sample(number, image, label, box.affine(scan.affine))
-        sample["box"] = torch.from_numpy(np.array([box.start, box.stop], dtype=np.int64))
+        sample["box"] = box_tensor(box)
         if self.rows is not None:
             row = self.rows[self._plan.item(epoch, index)]
             sample |= {"level": LEVELS[row["level"]], "grade": int(row["grade"])}

@@ -347,7 +347,7 @@ class BalancedSampler(EpochSampler):
         **options: Any,
     ) -> None:
         super().__init__(dataset, **options)
-        if dataset.unit != "vertebra":
+        if not hasattr(dataset, "vertebrae"):
             raise UsageError(
                 f"BalancedSampler draws vertebrae, not from a {type(dataset).__name__}; serve them "
                 f"with unit='vertebra'."

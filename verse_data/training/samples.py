@@ -43,13 +43,15 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from verse_data.errors import SampleError, UsageError, VerseDataError
 from verse_data.spine.geometry import Affine, Box, apply_affine, voxel_sizes
-from verse_data.spine.levels import LEVELS
+from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS
 
 if TYPE_CHECKING:
     from verse_data.views.contact_sheet import SampleView
 
 Sample = dict[str, Any]
 
+VOLUMES = ("image", "label", "heatmaps")
+"""Keys of what lies on the sample's grid, with channels first."""
 PAD_HU = -1024
 """Value of the image outside the scan: air."""
 
@@ -82,6 +84,22 @@ def position(affine: Affine) -> Sample:
     matrix = np.array(affine, dtype=np.float64)
     spacing = np.array(voxel_sizes(matrix), dtype=np.float64)
     return {"affine": torch.from_numpy(matrix), "spacing": torch.from_numpy(spacing)}
+
+
+def box_tensor(box: Box) -> torch.Tensor:
+    """Return a box as int64 (2, 3): its first voxel, and the one after the last."""
+    return torch.tensor([box.start, box.stop], dtype=torch.int64)
+
+
+def affine_of(sample: Mapping[str, Any]) -> Affine:
+    """Return the affine of a sample's image, also where MONAI's tensor holds it."""
+    held = sample["affine"] if "affine" in sample else getattr(sample["image"], "affine", None)
+    if held is None:
+        raise UsageError(
+            f"The sample has no affine, only {', '.join(sample)}: a transform before this one has "
+            f"dropped it. Use this one first, or keep the key."
+        )
+    return np.asarray(held, dtype=np.float64)
 
 
 def cut(volume: torch.Tensor, box: Box, pad: float) -> torch.Tensor:
@@ -123,11 +141,13 @@ def shown(sample: Any, index: int, *, sided: bool) -> SampleView:
 
     keys = sample if isinstance(sample, Mapping) else {}
     volume = keys.get("image", 0)
-    if hasattr(
-        volume, "affine"
-    ):  # MONAI's tensors, whose affine its flips keep right; TorchIO's images
+    if hasattr(volume, "affine"):
+        # MONAI's tensors, whose affine its flips keep right; TorchIO's images.
         keys, sided = {**keys, "affine": volume.affine}, sided or isinstance(volume, torch.Tensor)
     image = _values(volume)
+    plane = str(keys["plane"]) if image.ndim == 3 and "plane" in keys else None
+    size = " x ".join(map(str, image.shape[1:]))
+    image = image[..., None] if plane else image
     if image.ndim != 4 or not image.size or "affine" not in keys:
         what = f"image {image.shape}" if "image" in keys else f"a {type(sample).__name__}"
         raise UsageError(
@@ -136,12 +156,19 @@ def shown(sample: Any, index: int, *, sided: bool) -> SampleView:
         )
     label = keys.get("label")
     if label is not None:
-        label = _values(label)[0]
+        label = _values(label)[0].reshape(image.shape[1:])
         if label.max() == 1 and "vertebra_label" in keys:  # 1 is the vertebra, and not C1
             label = label * int(keys["vertebra_label"])
-    points = list(centroid_voxels(keys).values()) if "centroids" in keys else []
+    points = centroid_voxels(keys) if "centroids" in keys else {}
     middle, end = (np.array(image.shape[1:]) - 1) / 2, np.array(image.shape[1:]) - 0.5
-    inside = [np.array(p) for p in points if np.all(np.array(p) >= -0.5) and np.all(p <= end)]
+    inside = {
+        LABEL_OF_LEVEL[level]: np.array(at)
+        for level, at in points.items()
+        if np.all(np.array(at) >= -0.5) and np.all(at <= end)
+    }
+    heat = keys.get("heatmaps")
+    if heat is not None:
+        heat = torch.as_tensor(heat).detach().cpu().numpy().max(axis=0).reshape(image.shape[1:])
     facts = [str(keys[name]) for name in ("level", "scan_id") if name in keys]
     grade = int(keys.get("grade", -1))
     mark = f"grade {grade}" if grade >= 0 else "? not assessed"
@@ -150,11 +177,18 @@ def shown(sample: Any, index: int, *, sided: bool) -> SampleView:
         image=image[0],
         label=label,
         affine=np.asarray(keys["affine"], dtype=np.float64),
-        at=min(inside, key=lambda p: float(np.linalg.norm(p - middle)), default=None),
+        at=min(inside.values(), key=lambda p: float(np.linalg.norm(p - middle)), default=None),
         sided=sided,
+        plane=plane,
+        points=inside if plane and heat is None else {},
+        heat=heat,
         lines=[
             "  ".join([str(index), *facts[:-1], *[mark] * ("grade" in keys)]),
-            "  ".join([*facts[-1:], " x ".join(map(str, image.shape[1:])) + " voxels"]),
+            *(
+                [*facts[-1:], f"{size} pixels"]
+                if plane
+                else ["  ".join([*facts[-1:], f"{size} voxels"])]
+            ),
         ],
     )
 
@@ -246,10 +280,10 @@ default_collate_fn_map[UnevenSample] = _stacked
 
 
 def pad_collate(samples: Sequence[Sample], *, pad_image: float = PAD_HU) -> Sample:
-    """Batch samples, padding ``image`` and ``label`` at the ends to the largest of the batch.
+    """Batch samples, padding ``image``, ``label`` and ``heatmaps`` at the ends to the largest of the batch.
 
     The voxels keep their indices, so ``affine`` stays valid. The batch has one more key: ``shape``,
-    int64 (batch, 3), the shape of each image before padding.
+    int64 (batch, axes), the shape of each image before padding.
 
     Parameters
     ----------
@@ -262,15 +296,14 @@ def pad_collate(samples: Sequence[Sample], *, pad_image: float = PAD_HU) -> Samp
     Returns
     -------
     dict
-        As batched by torch or MONAI. Labels are padded with 0.
+        As batched by torch or MONAI. Labels and heatmaps are padded with 0.
     """
     shapes = np.array([sample["image"].shape[1:] for sample in samples])
-    x, y, z = shapes.max(axis=0).tolist()
-    pads = {"image": pad_image, "label": 0}
+    pads = dict.fromkeys(VOLUMES, 0.0) | {"image": pad_image}
     padded = []
     with ordinary_tensors():
-        for sample, (i, j, k) in zip(samples, shapes.tolist(), strict=True):
-            ends = (0, z - k, 0, y - j, 0, x - i)
+        for sample, rooms in zip(samples, shapes.max(axis=0) - shapes, strict=True):
+            ends = [end for room in rooms[::-1].tolist() for end in (0, room)]
             # torch's own padding, which keeps the class of a tensor, such as MONAI's.
             boxes = {key: pad(sample[key], ends, value=pads[key]) for key in pads if key in sample}
             padded.append({**sample, **boxes})

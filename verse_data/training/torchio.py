@@ -9,7 +9,7 @@ import torchio
 
 from verse_data.training.samples import Sample, position
 
-_KINDS = {"image": torchio.ScalarImage, "label": torchio.LabelMap}
+_KINDS = {"image": torchio.ScalarImage, "label": torchio.LabelMap, "heatmaps": torchio.ScalarImage}
 _IN_IMAGES = ("affine", "spacing")
 
 
@@ -17,7 +17,8 @@ def to_subject(sample: Sample) -> Any:
     """Return the sample as ``torchio.Subject``.
 
     ``image`` becomes a ``ScalarImage`` and ``label`` a ``LabelMap``, both with the affine (RAS+,
-    mm); the keys ``affine`` and ``spacing`` are removed, and the others stay. Use it as
+    mm), and so do ``heatmaps`` where there are some: give intensity transforms
+    ``exclude=["heatmaps"]``. The keys ``affine`` and ``spacing`` are removed, and the others stay. Use it as
     ``transform=``, alone or before TorchIO's transforms.
 
     Examples

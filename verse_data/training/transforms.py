@@ -7,7 +7,7 @@ TorchIO's transforms (:mod:`verse_data.training.monai`, :mod:`verse_data.trainin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,11 +16,12 @@ import torch
 
 from verse_data.errors import UsageError, ValidationFailed, one_of
 from verse_data.spine.geometry import AxisMap, Box, apply_affine, check_axcodes
+from verse_data.spine.heatmap import gaussian
 from verse_data.spine.levels import LABEL_OF_LEVEL, LEVEL_OF_LABEL, LEVELS
+from verse_data.spine.windows import window_range
 from verse_data.training.arguments import finite, voxels, whole
-from verse_data.training.samples import PAD_HU, Sample, cut, position
+from verse_data.training.samples import PAD_HU, VOLUMES, Sample, affine_of, cut, position
 
-_VOLUMES = ("image", "label")
 _LABELS = 256
 
 
@@ -71,13 +72,14 @@ class Orient:
     def __call__(self, sample: Sample) -> Sample:
         """Return the sample in the other axes."""
         affine = np.asarray(sample["affine"], dtype=np.float64)
+        _check_volume("Orient", sample)
         axes = AxisMap.between(affine, self.codes)
         _, *shape = sample["image"].shape
         turned = {
             key: torch.from_numpy(
                 np.stack([axes.apply(channel) for channel in np.asarray(sample[key])])
             )
-            for key in _VOLUMES
+            for key in VOLUMES
             if key in sample
         }
         return _moved(sample, turned, axes.affine(affine, (shape[0], shape[1], shape[2])))
@@ -109,10 +111,11 @@ class CropOrPad:
 
     def __call__(self, sample: Sample) -> Sample:
         """Return the sample in the new shape; labels are padded with 0."""
+        _check_volume("CropOrPad", sample)
         box = Box.around(self._middle(sample), self.shape)
         affine = np.asarray(sample["affine"], dtype=np.float64)
-        pads = {"image": self.pad_image, "label": 0}
-        boxed = {key: cut(sample[key], box, pads[key]) for key in _VOLUMES if key in sample}
+        pads = {"image": self.pad_image}
+        boxed = {key: cut(sample[key], box, pads.get(key, 0)) for key in VOLUMES if key in sample}
         return _moved(sample, boxed, box.affine(affine))
 
     def _middle(self, sample: Sample) -> Any:
@@ -134,22 +137,85 @@ class Window:
 
     Parameters
     ----------
-    low, high : float
-        HU; lower values become 0, higher ones 1.
+    low : float or {"bone", "soft tissue", "full"}
+        HU that become 0, as all below; or a window by name, without `high`.
+    high : float
+        HU that become 1, as all above.
     """
 
-    low: float = -1000.0
+    low: float | str = -1000.0
     high: float = 1500.0
 
     def __post_init__(self) -> None:
+        if isinstance(self.low, str):
+            if self.high != Window.high:
+                raise UsageError(f"Window({self.low!r}, {self.high!r}): a name needs no high.")
+            low, high = window_range(self.low)
+            object.__setattr__(self, "low", low)
+            object.__setattr__(self, "high", high)
         if not finite("Window: low", self.low) < finite("Window: high", self.high):
             raise UsageError(f"Window({self.low}, {self.high}): low must lie below high.")
 
     def __call__(self, sample: Sample) -> Sample:
         """Return the sample with a float32 image in [0, 1]."""
-        image = sample["image"].to(torch.float32, copy=True)
-        image.clamp_(self.low, self.high).sub_(self.low).div_(self.high - self.low)
+        low, image = float(self.low), sample["image"].to(torch.float32, copy=True)
+        image.clamp_(low, self.high).sub_(low).div_(self.high - low)
         return {**sample, "image": image}
+
+
+@dataclass(frozen=True)
+class Heatmaps:
+    """Add a Gaussian around the centroid of each level, exact in mm on every grid.
+
+    A sample gets three keys. ``heatmaps``, float32 (levels, X, Y, Z), is exp(-d² / 2 `sigma_mm`²) at a
+    voxel whose centre is d mm from the centroid: 1 where a voxel's centre is the centroid, whatever
+    lies beyond the image, and all zeros for a level that the scan has no centroid of.
+    ``heatmap_known``, bool (levels,), says which levels have one, in the image or beyond it.
+    ``heatmap_levels`` is the text of the levels in the order of the channels, ``"T11 T12 L1"``.
+
+    Give it last: after MONAI's transforms it reads the affine that they have kept. `Orient` and
+    `CropOrPad` carry heatmaps along, and MONAI's transforms do if ``"heatmaps"`` is one of their keys.
+
+    Parameters
+    ----------
+    sigma_mm : float
+        Standard deviation of the Gaussian, the same in all directions.
+    levels : sequence of str
+        One channel each, in spine order whatever the order here; so channel n is the label n + 1
+        of ``MapLabels.consecutive(levels)``.
+
+    Raises
+    ------
+    UsageError
+        If `sigma_mm` is not a positive number, or `levels` are not vertebral levels.
+    """
+
+    sigma_mm: float = 4.0
+    levels: Sequence[str] = LEVELS
+
+    def __post_init__(self) -> None:
+        if not finite("Heatmaps: sigma_mm", self.sigma_mm) > 0:
+            raise UsageError(
+                f"Heatmaps: sigma_mm={self.sigma_mm!r} is not a positive length in mm."
+            )
+        given = [self.levels] if isinstance(self.levels, str) else self.levels
+        if not isinstance(given, Collection) or not given:
+            raise UsageError(f"Heatmaps: levels={given!r}; give some, such as ('T12', 'L1').")
+        chosen = {one_of("Heatmaps: levels", level, LEVELS) for level in given}
+        object.__setattr__(self, "levels", tuple(level for level in LEVELS if level in chosen))
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Return the sample with its heatmaps."""
+        rows = [LEVELS.index(level) for level in self.levels]
+        points = np.asarray(sample["centroids"], dtype=np.float64)[rows]
+        shape = tuple(sample["image"].shape[1:])
+        maps = gaussian(shape, affine_of(sample), points, self.sigma_mm)
+        return {
+            **sample,
+            "heatmaps": torch.from_numpy(maps),
+            "heatmap_known": torch.from_numpy(np.isfinite(points).all(axis=1)),
+            "heatmap_levels": " ".join(self.levels),
+        }
 
 
 @dataclass(frozen=True)
@@ -224,7 +290,18 @@ def keeps_sides(transform: Any) -> bool:
     """Whether a transform is one of these, after which `affine` still tells right from left."""
     if isinstance(transform, Compose):
         return all(map(keeps_sides, transform.steps))
-    return transform is None or isinstance(transform, (Orient, CropOrPad, Window, MapLabels))
+    return transform is None or isinstance(
+        transform, (Orient, CropOrPad, Window, MapLabels, Heatmaps)
+    )
+
+
+def _check_volume(step: str, sample: Sample) -> None:
+    """Raise `UsageError` for an image that is no volume, such as a slice."""
+    if sample["image"].ndim != 4:
+        raise UsageError(
+            f"{step} takes volumes (1, X, Y, Z), and this image is {tuple(sample['image'].shape)}. Slices "
+            f"are turned by orientation=, and cropped by crop_size_mm= or crop='spine'."
+        )
 
 
 def _moved(sample: Sample, volumes: Mapping[str, torch.Tensor], affine: Any) -> Sample:

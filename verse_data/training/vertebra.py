@@ -200,25 +200,43 @@ class VertebraDataset(ServedDataset):
     def place(self, epoch: int, index: int) -> str:
         """Return the name of a sample in errors: scan and level."""
         row = self.rows[index]
-        return f"{row['scan_id']} {LEVELS[row['level']]}, vertebra sample {index} of epoch {epoch}"
+        return (
+            f"{row['scan_id']} {LEVELS[row['level']]}, {self.unit} sample {index} of epoch {epoch}"
+        )
 
     def _make(self, epoch: int, index: int, empty: Empty = fresh) -> Sample:
         number, row = self.scan_number(epoch, index), self.rows[index]
-        scan = self._open(number)
-        image, label, affine = read_region(
+        image, label, affine = self._crop(row, self._served(empty))
+        if label is not None:
+            self._choose(label, row)
+        return self._sample(number, image, label, affine) | targets(row, self.fracture_threshold)
+
+    def _crop(
+        self, row: np.void, empty: Empty
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None, npt.NDArray[np.float64]]:
+        """Read image, labels and affine of a vertebra's crop."""
+        scan = self._open(int(row["scan"]))
+        return read_region(
             scan,
             self._region(scan, row),
-            self._voxel,
+            self._voxel_of(scan),
             self.orientation,
             aligned=self.axes == "spine",
             label=self.label_mode != "none",
-            empty=self._served(empty),
+            empty=empty,
         )
-        if label is not None and self.label_mode == "vertebra":
+
+    def _choose(self, label: npt.NDArray[Any], row: np.void) -> None:
+        """Replace labels, in place, by what `label_mode` says of them."""
+        if self.label_mode == "vertebra":
             np.equal(label, row["label"], out=label)
-        elif label is not None and self.label_mode == "binary":
+        elif self.label_mode == "binary":
             np.minimum(label, 1, out=label)
-        return self._sample(number, image, label, affine) | targets(row, self.fracture_threshold)
+
+    def _voxel_of(self, scan: OrientedScan) -> npt.NDArray[np.float64] | None:
+        """Return the voxel size of the crop of a scan; None for the scan's own."""
+        del scan
+        return self._voxel
 
     def _region(self, scan: OrientedScan, row: np.void) -> Region:
         """Return the region of a vertebra's crop."""

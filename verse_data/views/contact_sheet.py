@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -47,6 +47,9 @@ _SIDE: Final = 200  # pixels of a crop
 _GAP: Final = 10
 _LINE: Final = 19
 _MIN_WIDTH: Final = 640  # for the caption
+_HEAT: Final[Colour] = (255, 60, 40)
+_HEAT_OPACITY: Final = 190
+PLANES: Final = ("sagittal", "coronal", "axial")
 _NORMALISED: Final = 20.0
 """Images with no larger value than this are not in HU any more: a transform has scaled them."""
 
@@ -155,7 +158,10 @@ def _lines(row: Vertebra) -> list[Line]:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleView:
-    """One sample of a dataset: image and label (X, Y, Z), voxel index to cut at, and its lines."""
+    """One sample of a dataset: image and label (X, Y, Z), voxel index to cut at, and its lines.
+
+    A slice has one voxel in depth, its `plane`, and `points` to mark; `heat` is from 0 to 1.
+    """
 
     image: npt.NDArray[Any]
     label: npt.NDArray[Any] | None
@@ -163,6 +169,9 @@ class SampleView:
     at: npt.NDArray[np.float64] | None
     lines: Sequence[str]
     sided: bool = True  # whether `affine` is known to tell right from left
+    plane: str | None = None
+    points: Mapping[int, npt.NDArray[np.float64]] = field(default_factory=dict)
+    heat: npt.NDArray[Any] | None = None
 
 
 def draw_samples(samples: Sequence[SampleView], title: str, *, is_phantom: bool) -> Image.Image:
@@ -170,7 +179,11 @@ def draw_samples(samples: Sequence[SampleView], title: str, *, is_phantom: bool)
     are_hu = all(np.abs(one.image).max(initial=0) > _NORMALISED for one in samples)
     tiles = [_planes(one, are_hu=are_hu) for one in samples]
     window = WINDOW if are_hu else "each sample from its least to its largest value"
-    facts = ["sagittal, coronal, axial", window, "labels outlined"]
+    planes = dict.fromkeys(
+        name for one in samples for name in ([one.plane] if one.plane else PLANES)
+    )
+    facts = [", ".join(planes), window, "labels outlined"]
+    facts += ["heatmaps in red"] * any(one.heat is not None for one in samples)
     notes = [PHANTOM_NOTE] if is_phantom else []
     if not all(one.sided for one in samples):
         notes.append("no R and L: the transform may have mirrored the image")
@@ -179,15 +192,24 @@ def draw_samples(samples: Sequence[SampleView], title: str, *, is_phantom: bool)
 
 def _planes(sample: SampleView, *, are_hu: bool) -> Tile:
     """Draw one sample: its three planes side by side, at one scale."""
-    parts = middle_planes(sample.image, sample.label, sample.affine, sample.at)
-    scale = _SIDE / max(extent for part in parts for extent in part.size_mm)
+    parts = middle_planes(sample.image, sample.label, sample.affine, sample.at, sample.points)
+    which = [PLANES.index(sample.plane)] if sample.plane else [0, 1, 2]
+    chosen = [parts[n] for n in which]
+    scale = _SIDE / max(extent for part in chosen for extent in part.size_mm)
+    if sample.plane:  # alone, a long spine may be twice as high
+        scale = min(_SIDE / chosen[0].size_mm[0], 2 * _SIDE / chosen[0].size_mm[1])
     low, high = float(sample.image.min()), float(sample.image.max())
     window = WINDOW_HU if are_hu else (low, high)
-    drawn = [draw_slice(part, scale, window=window) for part in parts]
-    width = sum(one.width for one in drawn) + _GAP // 4 * (len(drawn) - 1)
+    drawn = [draw_slice(part, scale, window=window) for part in chosen]
+    if sample.heat is not None:
+        hot = middle_planes(sample.heat, None, sample.affine, sample.at)
+        for one, part in zip(drawn, [hot[n] for n in which], strict=True):
+            weight = Image.fromarray((part.grey.clip(0, 1) * _HEAT_OPACITY).astype(np.uint8))
+            one.paste(_HEAT, mask=weight.resize(one.size, Image.Resampling.BILINEAR))
+    width = max(_SIDE, sum(one.width for one in drawn) + _GAP // 4 * (len(drawn) - 1))
     picture = Image.new("RGB", (width, max(one.height for one in drawn)), PAPER)
     left = 0
-    for part, one in zip(parts, drawn, strict=True):
+    for part, one in zip(chosen, drawn, strict=True):
         if sample.sided:
             mark_edges(one, part, size=11)
         picture.paste(one, (left, 0))

@@ -14,11 +14,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from verse_data.files import check_output, write_file
 from verse_data.spine import levels
+from verse_data.spine.windows import WINDOWS
 from verse_data.views.slices import Slice
 
 Colour = tuple[int, int, int]
-WINDOW_HU: Final = (-200.0, 1000.0)
-WINDOW: Final = "bone window -200 to 1000 HU"
+WINDOW_HU: Final = WINDOWS["bone"]
+WINDOW: Final = f"bone window {WINDOW_HU[0]:g} to {WINDOW_HU[1]:g} HU"
 INK: Final[Colour] = (232, 232, 232)
 FAINT: Final[Colour] = (160, 160, 160)
 AMBER: Final[Colour] = (255, 184, 77)

@@ -159,18 +159,32 @@ def _read(reader: ScanReader, box: Box) -> tuple[npt.NDArray[Any], npt.NDArray[A
 
 
 def middle_planes(
-    image: npt.NDArray[Any], label: npt.NDArray[Any] | None, affine: npt.ArrayLike, at: Point | None
-) -> tuple[Slice, Slice, Slice]:
-    """Cut an array (X, Y, Z) sagittally, coronally and axially at a voxel index, or in the middle."""
+    image: npt.NDArray[Any],
+    label: npt.NDArray[Any] | None,
+    affine: npt.ArrayLike,
+    at: Point | None,
+    points: Mapping[int, Point] | None = None,
+) -> list[Slice]:
+    """Cut an array (X, Y, Z) sagittally, coronally and axially at a voxel index, or in the middle.
+
+    The `points` (label to voxel index) are marked in all three.
+    """
     axes, (i, j, k) = AxisMap.between(affine, DISPLAY), image.shape
     shape: Shape = (i, j, k)
     volume = axes.apply(image)
     labels = axes.apply(np.zeros(shape, np.uint8) if label is None else label)
     middle = (np.array(volume.shape) - 1) / 2 if at is None else axes.points(at, shape)
-    x, y, z = np.rint(middle).astype(int).clip(0, np.array(volume.shape) - 1)
-    size_x, size_y, size_z = voxel_sizes(axes.affine(affine, shape))
-    return (
-        Slice(volume[x].T, labels[x].T, (size_y, size_z), ("A", "P")),
-        Slice(volume[:, y].T, labels[:, y].T, (size_x, size_z), ("R", "L")),
-        Slice(volume[:, :, z].T, labels[:, :, z].T, (size_x, size_y), ("R", "L"), ("A", "P")),
-    )
+    place = np.rint(middle).astype(int).clip(0, np.array(volume.shape) - 1)
+    sizes = voxel_sizes(axes.affine(affine, shape))
+    shown = {key: axes.points(point, shape) for key, point in (points or {}).items()}
+    parts = []
+    for axis, (column, row), sides, ends in (
+        (0, (1, 2), ("A", "P"), ("S", "I")),
+        (1, (0, 2), ("R", "L"), ("S", "I")),
+        (2, (0, 1), ("R", "L"), ("A", "P")),
+    ):
+        grey, drawn = (np.take(one, place[axis], axis).T for one in (volume, labels))
+        dots = {key: (float(point[column]), float(point[row])) for key, point in shown.items()}
+        pixel = (sizes[column], sizes[row])
+        parts.append(Slice(grey, drawn, pixel, sides, ends, dots, frozenset(dots)))
+    return parts

@@ -27,6 +27,7 @@ import numpy as np
 
 from verse_data.spine.geometry import Affine, Shape, voxel_sizes
 from verse_data.spine.levels import LEVEL_OF_LABEL
+from verse_data.spine.windows import WINDOWS
 
 ArrayName = Literal["image", "label"]
 Codec = Literal["lz4", "zstd", "none"]
@@ -57,6 +58,7 @@ CHECKSUM: Final = 4
 FACTORS: Final = (2, 4)
 """Downsampling factor of each coarser level; they divide a chunk."""
 _OME_VERSION: Final = {"version": "0.5"}
+_BONE, _FULL = WINDOWS["bone"], WINDOWS["full"]
 _CHANNEL: Final = {
     "label": "CT, HU",
     "color": "FFFFFF",
@@ -64,8 +66,8 @@ _CHANNEL: Final = {
     "coefficient": 1,
     "family": "linear",
     "inverted": False,
-    # The initial window of a viewer, width 1800 about 400 HU for bone, and its limits.
-    "window": {"min": -1024, "start": -500, "end": 1300, "max": 3071},
+    # The initial window of a viewer, and its limits.
+    "window": {"min": _FULL[0], "start": _BONE[0], "end": _BONE[1], "max": _FULL[1]},
 }
 
 

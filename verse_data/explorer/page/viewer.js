@@ -1,6 +1,7 @@
 /* Three planes and a 3-D view by NiiVue, with the names of levels drawn over them. */
 "use strict";
 
+/* As in verse_data/spine/windows.py, by title. */
 verse.windows = {
   bone: { title: "Bone", range: [-500, 1300] },
   soft: { title: "Soft tissue", range: [-160, 240] },
