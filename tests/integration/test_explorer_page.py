@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,106 +11,35 @@ import numpy as np
 import pytest
 
 import verse_data as vd
-from verse_data import phantom
-from verse_data.api import lock_tree
+from tests.support import browser
 from verse_data.explorer.server import Server
 from verse_data.spine.geometry import Box, apply_affine
 from verse_data.spine.levels import LEVEL_OF_LABEL
 from verse_data.volumes.reader import ScanReader
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="tests in a browser need playwright: pip install playwright"
-)
-pytestmark = [
-    pytest.mark.usefixtures("one_core"),
-    pytest.mark.skipif(
-        not CHROMIUM, reason="tests in a browser need chromium: apt install chromium"
-    ),
-]
+pytestmark = pytest.mark.usefixtures("one_core")
 
-# WebGL2 without a GPU, by SwiftShader.
-FLAGS = [
-    "--no-sandbox",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--ignore-gpu-blocklist",
-]
 SHOWN = "document.getElementById('stage').ariaBusy === 'false' && !!document.getElementById('at') && !document.getElementById('status').textContent"
 DETAIL = f"{SHOWN} && !!verse.app.shown && verse.app.shown.detail"
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache root with a small phantom."""
-    folder = tmp_path_factory.mktemp("page")
-    lock_tree(
-        "phantom", phantom.write(folder / "tree", n_subjects=4, shape=(64, 128, 44)), root=folder
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(root: Path) -> Iterator[Server]:
-    """A server of it."""
-    server = Server(vd.open_release("phantom", root=root))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """One Chromium for all tests of this module."""
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def context(browser: Any, server: Server) -> Iterator[Any]:
+def context(browser: Any, explorer: Server) -> Iterator[Any]:
     """The profile that has opened the address of the server."""
     context = browser.new_context(viewport={"width": 1200, "height": 760})
     page = context.new_page()
-    page.goto(server.url)
+    page.goto(explorer.url)
     page.close()
     yield context
     context.close()
 
 
-class Tab:
-    """A tab, with what it has asked for and what its console has said."""
+class Tab(browser.Tab):
+    """A tab of the explorer."""
 
     def __init__(self, context: Any, address: str) -> None:
-        self.page = context.new_page()
-        self.page.set_default_timeout(10_000)
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", self._note)
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(address)
+        super().__init__(context, address)
         self.until("document.documentElement.hasAttribute('data-ready')")
-
-    def _note(self, message: Any) -> None:
-        if message.type in {"error", "warning"} and "GPU stall" not in message.text:
-            self.said.append(message.text)
-
-    def ask(self, expression: str) -> Any:
-        """Return the value of an expression; the page itself may evaluate no texts."""
-        return self.page.evaluate(expression)
-
-    def until(self, expression: str, seconds: float = 15) -> None:
-        """Wait until an expression is true."""
-        end = time.monotonic() + seconds
-        while not self.ask(expression):
-            assert time.monotonic() < end, f"{expression}: {self.page.inner_text('body')[-600:]}"
-            self.page.wait_for_timeout(30)
 
     def row(self, level: str, scan: str = "verse901") -> Any:
         """Return the row of a vertebra."""
@@ -132,9 +58,9 @@ class Tab:
 
 
 @pytest.fixture
-def tab(context: Any, server: Server) -> Iterator[Tab]:
+def tab(context: Any, explorer: Server) -> Iterator[Tab]:
     """A new tab of the page; at its end nothing was wrong, and nothing left this machine."""
-    origin = server.url.split("?")[0]
+    origin = explorer.url.split("?")[0]
     tab = Tab(context, origin)
     yield tab
     assert tab.said == []
@@ -142,9 +68,9 @@ def tab(context: Any, server: Server) -> Iterator[Tab]:
     tab.page.close()
 
 
-def test_bars_and_boxes_filter(tab: Tab, root: Path) -> None:
+def test_bars_and_boxes_filter(tab: Tab, explored: Path) -> None:
     """Counts are those of the package, and the line of Python gives the same rows."""
-    release = vd.open_release("phantom", root=root)
+    release = vd.open_release("phantom", root=explored)
     tab.page.click("[data-facet=grade][data-word='2']")
     assert tab.count == len(release.select("grade == 2"))
     tab.page.click("[id='bar-level-T12']")
@@ -161,11 +87,13 @@ def test_bars_and_boxes_filter(tab: Tab, root: Path) -> None:
     assert tab.count == len(release.vertebrae)
 
 
-def test_a_condition_filters_and_a_refused_one_shows_its_place(tab: Tab, root: Path) -> None:
+def test_a_condition_filters_and_a_refused_one_shows_its_place(tab: Tab, explored: Path) -> None:
     """The caret of the package's message stands below the word that is wrong."""
     tab.page.fill("#where", "grade >= 2 and level >= 'T11'")
     tab.page.press("#where", "Enter")
-    expected = len(vd.open_release("phantom", root=root).select("grade >= 2 and level >= 'T11'"))
+    expected = len(
+        vd.open_release("phantom", root=explored).select("grade >= 2 and level >= 'T11'")
+    )
     tab.until(f"document.getElementById('count').textContent.startsWith('{expected} of')")
     tab.page.fill("#where", "grade >= 2 and leval == 'T11'")
     tab.page.press("#where", "Enter")
@@ -175,9 +103,9 @@ def test_a_condition_filters_and_a_refused_one_shows_its_place(tab: Tab, root: P
     assert line[caret.index("^") : caret.rindex("^") + 1] == "leval"
 
 
-def test_a_click_on_a_row_leads_to_its_vertebra(tab: Tab, root: Path) -> None:
+def test_a_click_on_a_row_leads_to_its_vertebra(tab: Tab, explored: Path) -> None:
     """The crosshair is at the centroid, the label there is the store's, and j goes to the next."""
-    release = vd.open_release("phantom", root=root)
+    release = vd.open_release("phantom", root=explored)
     rows = release.select("scan_id == 'verse901'").set_index("level")
     [store] = release.build_cache(["verse901"]).values()
     reader = ScanReader(store)
@@ -209,7 +137,7 @@ def test_keys_choose_windows_and_the_extent(tab: Tab) -> None:
     assert tab.ask(f"{image}.dims.slice(1, 4)") == tab.ask("verse.app.about.shape")
 
 
-def test_the_address_keeps_what_is_chosen(tab: Tab, context: Any, server: Server) -> None:
+def test_the_address_keeps_what_is_chosen(tab: Tab, context: Any, explorer: Server) -> None:
     """Opened in a second tab, it shows the same, and each tab goes its own way."""
     tab.page.fill("#where", "level >= 'T11'")
     tab.page.press("#where", "Enter")
@@ -259,17 +187,12 @@ def test_the_keyboard_is_enough(tab: Tab) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(tab: Tab, scheme: str) -> None:
     """Names, roles and contrast pass axe-core, in both schemes."""
-    axe = pytest.importorskip(
-        "axe_playwright_python.base", reason="axe-core: pip install axe-playwright-python"
-    )
     tab.page.emulate_media(color_scheme=scheme)
     tab.row("T12").click()
     tab.until(DETAIL)
     tab.page.keyboard.press("o")
-    tab.ask((Path(axe.__file__).parent / "axe.min.js").read_text())
-    found = tab.ask("axe.run()")["violations"]
 
-    assert [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found] == []
+    assert tab.complaints() == []
 
 
 def test_levels_can_be_hidden_and_the_mask_outlined(tab: Tab) -> None:
@@ -285,9 +208,9 @@ def test_levels_can_be_hidden_and_the_mask_outlined(tab: Tab) -> None:
     assert tab.ask("verse.app.viewer.nv.opts.atlasOutline") == 1
 
 
-def test_without_webgl_there_are_slices(context: Any, server: Server) -> None:
+def test_without_webgl_there_are_slices(context: Any, explorer: Server) -> None:
     """Three planes on a canvas, with the patient's right on the left, and the same crosshair."""
-    tab = Tab(context, f"{server.url.split('?')[0]}?plain")
+    tab = Tab(context, f"{explorer.url.split('?')[0]}?plain")
     tab.row("T12").click()
     tab.until(SHOWN)
     tab.page.keyboard.press("d")
@@ -303,15 +226,15 @@ def test_without_webgl_there_are_slices(context: Any, server: Server) -> None:
 
 @pytest.mark.parametrize("single_file", [False, True], ids=["folder", "one file"])
 def test_a_page_on_disk_needs_nothing_else(
-    browser: Any, root: Path, tmp_path: Path, *, single_file: bool
+    browser: Any, explored: Path, tmp_path: Path, *, single_file: bool
 ) -> None:
     """From file:// and with the network off: tables, facets, and the vertebra that is clicked."""
     out = tmp_path / ("page.html" if single_file else "page")
     options: Any = {"scan_ids": ["verse901"], "single_file": single_file, "where": "grade >= 2"}
-    vd.save_explorer("phantom", out, root=root, tell=lambda _: None, **options)
+    vd.save_explorer("phantom", out, root=explored, tell=lambda _: None, **options)
     offline = browser.new_context(offline=True, viewport={"width": 1200, "height": 760})
     tab = Tab(offline, (out if single_file else out / "index.html").as_uri())
-    rows = vd.open_release("phantom", root=root).select("scan_id == 'verse901' and grade >= 2")
+    rows = vd.open_release("phantom", root=explored).select("scan_id == 'verse901' and grade >= 2")
 
     assert tab.count == len(rows)
     assert not tab.page.is_visible("#where")
