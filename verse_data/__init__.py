@@ -15,14 +15,12 @@ if TYPE_CHECKING:
         TrustOnFirstUse,
         VerSeDataset,
         cite,
-        explore,
         list_releases,
         load_split,
         load_table,
         lock_sibling,
         lock_tree,
         open_release,
-        save_explorer,
     )
     from verse_data.config import __version__
     from verse_data.errors import IncompleteTable, VerseDataError
@@ -37,7 +35,6 @@ __all__ = [
     "__version__",
     "cite",
     "errors",
-    "explore",
     "export",
     "list_releases",
     "load_split",
@@ -48,7 +45,6 @@ __all__ = [
     "open_release",
     "phantom",
     "predictions",
-    "save_explorer",
 ]
 _MODULE_OF_NAME = {
     "IncompleteTable": "errors",

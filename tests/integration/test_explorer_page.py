@@ -231,7 +231,7 @@ def test_a_page_on_disk_needs_nothing_else(
     """From file:// and with the network off: tables, facets, and the vertebra that is clicked."""
     out = tmp_path / ("page.html" if single_file else "page")
     options: Any = {"scan_ids": ["verse901"], "single_file": single_file, "where": "grade >= 2"}
-    vd.save_explorer("phantom", out, root=explored, tell=lambda _: None, **options)
+    vd.open_release("phantom", root=explored).save_explorer(out, tell=lambda _: None, **options)
     offline = browser.new_context(offline=True, viewport={"width": 1200, "height": 760})
     tab = Tab(offline, (out if single_file else out / "index.html").as_uri())
     rows = vd.open_release("phantom", root=explored).select("scan_id == 'verse901' and grade >= 2")

@@ -311,11 +311,15 @@ def test_no_address_leads_elsewhere_from_the_page() -> None:
 def test_a_folder_is_written_with_the_selected_scans(explored: Path, tmp_path: Path) -> None:
     """Its size is told before and nearly met; the same place is not written twice."""
     told: list[str] = []
-    options: Any = {"root": explored, "where": "grade == 3", "spacing": 4}
-    plan = vd.save_explorer("phantom", tmp_path / "page", dry_run=True, tell=told.append, **options)
+    options: Any = {"where": "grade == 3", "spacing": 4}
+    plan = vd.open_release("phantom", root=explored).save_explorer(
+        tmp_path / "page", dry_run=True, tell=told.append, **options
+    )
 
     assert not (tmp_path / "page").exists()
-    page = vd.save_explorer("phantom", tmp_path / "page", tell=told.append, **options)
+    page = vd.open_release("phantom", root=explored).save_explorer(
+        tmp_path / "page", tell=told.append, **options
+    )
     rows = vd.open_release("phantom", root=explored).select("grade == 3")
     assert set(page.scan_ids) == set(rows["scan_id"]) == set(plan.scan_ids)
     written = {path.stem for path in (tmp_path / "page" / "scans").iterdir()}
@@ -324,7 +328,7 @@ def test_a_folder_is_written_with_the_selected_scans(explored: Path, tmp_path: P
     assert told[0] == told[1]
     assert "4 mm voxels" in told[0]
     with pytest.raises(UsageError, match="not empty"):
-        vd.save_explorer("phantom", tmp_path / "page", **options)
+        vd.open_release("phantom", root=explored).save_explorer(tmp_path / "page", **options)
 
 
 @pytest.mark.parametrize(
@@ -341,7 +345,7 @@ def test_a_wrong_selection_writes_nothing(
 ) -> None:
     """The error says what is wrong, and no file is left behind."""
     with pytest.raises(vd.VerseDataError, match=said):
-        vd.save_explorer("phantom", tmp_path / "page", root=explored, **options)
+        vd.open_release("phantom", root=explored).save_explorer(tmp_path / "page", **options)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -351,8 +355,8 @@ def test_one_file_of_many_scans_has_previews(
     """Where volumes would be too large, which is told with the other way."""
     monkeypatch.setattr("verse_data.explorer.saved.SINGLE_FILE_BYTES", 1000)
     told: list[str] = []
-    page = vd.save_explorer(
-        "phantom", tmp_path / "page.html", root=explored, single_file=True, tell=told.append
+    page = vd.open_release("phantom", root=explored).save_explorer(
+        tmp_path / "page.html", single_file=True, tell=told.append
     )
 
     assert not page.has_volumes
