@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import verse_data as vd
 from tests.support import browser
@@ -206,6 +208,35 @@ def test_levels_can_be_hidden_and_the_mask_outlined(tab: Tab) -> None:
     assert tab.ask(f"{lut}.lut[4 * (20 - {lut}.min) + 3]") == 255
     tab.page.check("#outline")
     assert tab.ask("verse.app.viewer.nv.opts.atlasOutline") == 1
+
+
+def test_the_solid_view_shows_vertebrae_alone(tab: Tab, tmp_path: Path) -> None:
+    """V leads from all four to it, the address keeps it, and what is seen has the colours of levels."""
+    tab.row("L1").click()
+    tab.until(DETAIL)
+    tab.page.keyboard.press("v")
+    assert tab.page.input_value("#view") == "solid"
+    assert "view=solid" in tab.page.url
+    seen = []
+    for turn in (False, True):
+        if turn:
+            tab.page.focus("#gl")
+            tab.page.keyboard.press("Shift+ArrowLeft")
+        tab.page.wait_for_timeout(300)
+        picture = np.asarray(
+            Image.open(io.BytesIO(tab.page.locator("#stage").screenshot())).convert("HSV")
+        )
+        seen.append(picture)
+        shown = picture[..., 2] > 60
+        assert 0.05 < shown.mean() < 0.6
+        assert (picture[..., 1][shown] > 60).mean() > 0.9  # coloured: no grey block of CT
+    assert (seen[0] != seen[1]).any()
+    tab.page.keyboard.press("v")
+    assert tab.page.input_value("#view") == "axial"
+    tab.page.keyboard.press("m")
+    tab.page.wait_for_timeout(300)
+    picture = Image.open(io.BytesIO(tab.page.locator("#stage").screenshot())).convert("HSV")
+    assert (np.asarray(picture)[..., 1] < 40).mean() > 0.8  # one grey slice
 
 
 def test_without_webgl_there_are_slices(context: Any, explorer: Server) -> None:
