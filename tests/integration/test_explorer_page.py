@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openpyxl
+import pandas as pd
 import pytest
 from PIL import Image
 
 import verse_data as vd
 from tests.support import browser
+from tests.support.command import verse_data
 from verse_data.explorer.server import Server
 from verse_data.spine.geometry import Box, apply_affine
 from verse_data.spine.levels import LEVEL_OF_LABEL
-from verse_data.volumes.reader import ScanReader
+from verse_data.volumes.layout import MANIFEST_KEY
+from verse_data.volumes.reader import ScanReader, close_all
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -182,8 +187,81 @@ def test_the_keyboard_is_enough(tab: Tab) -> None:
     press("Escape")
     press("t")
     tab.until("verse.app.filters.table.name === 'scans'")
+    tab.page.focus("#tab-scans")
+    press("ArrowRight")
+    tab.until("verse.app.filters.table.name === 'subjects'")
+    press("ArrowLeft")
+    tab.page.focus("[role=columnheader] button")
+    press("Enter")
+    press("Enter")
+    assert tab.page.get_attribute("[role=columnheader]", "aria-sort") == "descending"
+    assert "verse904" in tab.page.inner_text(".rows .row >> nth=0")
     press("?")
     assert tab.page.is_visible("#help")
+
+
+def test_nothing_needs_a_mouse(tab: Tab) -> None:
+    """Tab alone reaches every button, box, list and field that can be seen."""
+    tab.row("T12").click()
+    tab.until(DETAIL)
+    kinds = "button, input, select, canvas[tabindex], [tabindex='0']"
+    every = f'[...document.querySelectorAll("{kinds}")].filter((one) => one.checkVisibility())'
+    # Of tabs, as usual, the chosen one: arrows lead to the others.
+    wanted = tab.ask(
+        f"{every}.filter((one) => one.getAttribute('aria-selected') !== 'false').length"
+    )
+    tab.ask(
+        f"{every}.forEach((one) => one.addEventListener('focus', () => one.dataset.reached = ''))"
+    )
+    tab.ask("document.activeElement.blur()")
+    for _ in range(wanted + 5):
+        tab.page.keyboard.press("Tab")
+
+    assert tab.ask("document.querySelectorAll('[data-reached]').length") == wanted
+
+
+def test_rows_are_saved_as_csv(tab: Tab, explored: Path) -> None:
+    """Those that are left, with the columns and cells of the table."""
+    tab.page.click("[data-facet=grade][data-word='3']")
+    with tab.page.expect_download() as started:
+        tab.page.click("#csv")
+    saved = pd.read_csv(started.value.path())
+    expected = vd.open_release("phantom", root=explored).select("grade == 3")
+
+    assert list(saved.columns) == list(expected.columns)
+    for column in ("scan_id", "level", "grade", "fracture_type"):
+        assert saved[column].tolist() == expected[column].tolist()
+    assert saved["centroid_z"].tolist() == pytest.approx(expected["centroid_z"].tolist(), abs=1e-5)
+
+
+def test_the_card_names_the_cell_of_the_grade(tab: Tab, explored: Path) -> None:
+    """Opened there, the workbook has the grade that the card shows; a line of Python serves it."""
+    tab.row("T12").click()
+    tab.until(DETAIL)
+    card = tab.page.inner_text("#card")
+    cell = re.search(r"Workbook\s+([A-Z]+[0-9]+) in", card)
+    path = vd.open_release("phantom", root=explored).path("verse901", "grading")
+
+    assert cell
+    sheet = openpyxl.load_workbook(path).active
+    assert f"Grade\n{sheet[cell[1]].value}\n" in card
+    assert "unit=\"vertebra\", where=\"scan_id == 'verse901' and level == 'T12'\")[0]" in card
+
+
+def test_a_damaged_store_shows_its_error(tab: Tab, explored: Path) -> None:
+    """With the command that mends it; after that, the button shows the scan."""
+    release = vd.open_release("phantom", root=explored)
+    [store] = release.build_cache(["verse904"]).values()
+    manifest = store / MANIFEST_KEY
+    manifest.write_bytes(manifest.read_bytes().replace(b"verse904", b"verse905"))
+    close_all()
+    tab.page.click("#tab-scans")
+    tab.page.click(".rows .row:has-text('verse904')")
+    tab.page.wait_for_selector("#status button")
+    assert "verse-data cache verify --repair" in tab.page.inner_text("#status")
+    assert verse_data("cache", "verify", "--repair", "--root", str(explored)).returncode == 0
+    tab.page.click("#status button")
+    tab.until(SHOWN)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -336,6 +336,7 @@ def test_a_folder_is_written_with_the_selected_scans(explored: Path, tmp_path: P
     [
         ({"scan_ids": ["verse999"]}, "no scan 'verse999'"),
         ({"where": "grade == 3 and level == 'C1'"}, "nothing to write"),
+        ({"scan_ids": ["verse901"], "split": ["validation", "test"]}, "nothing to write"),
         ({"where": "grad"}, "refused"),
         ({"single_file": True}, r"ends in \.html"),
     ],

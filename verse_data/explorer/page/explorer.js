@@ -57,6 +57,12 @@ verse.App = class {
       tab.addEventListener("click", () => this.openTable(name));
       by("tabs").append(tab);
     }
+    by("tabs").addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (!step) return;
+      this.nextTable(step);
+      by(`tab-${this.filters.table.name}`).focus();
+    });
     by("body").setAttribute("role", "tabpanel");
     Object.entries(verse.windows).forEach(([name, { title }], at) => {
       const button = element("button", { type: "button", "data-window": name, "aria-keyshortcuts": at + 1 }, `${title} `, element("kbd", {}, String(at + 1)));
@@ -492,13 +498,18 @@ verse.App = class {
       m: () => this.setMask({ opacity: this.state.opacity ? 0 : 0.4 }),
       o: () => this.setMask({ outline: !this.state.outline }),
       n: () => this.setNames(!this.state.names),
-      t: () => { const names = Object.keys(verse.layout); this.openTable(names[(names.indexOf(this.filters.table.name) + 1) % names.length]); },
+      t: () => this.nextTable(1),
       "/": () => by("where").focus(), "?": () => by("help").showModal(),
     };
     windows.forEach((name, at) => { keys[at + 1] = () => this.setWindow(name); });
     if (!keys[event.key]) return;
     event.preventDefault();
     keys[event.key]();
+  }
+
+  nextTable(step) {
+    const names = Object.keys(verse.layout);
+    this.openTable(names[(names.indexOf(this.filters.table.name) + step + names.length) % names.length]);
   }
 
   stageKey(event) {

@@ -33,7 +33,7 @@ verse.Table = class {
     const row = element("div", { class: "row", role: "row" });
     row.style.gridTemplateColumns = this.grid;
     for (const column of columns) {
-      const button = element("button", { type: "button", tabindex: "-1", title: column.title }, column.label);
+      const button = element("button", { type: "button", title: column.title }, column.label);
       const cell = element("div", { role: "columnheader", class: column.kind === "number" ? "number" : "" });
       button.addEventListener("click", () => this.sortBy(column.name));
       cell.append(button);
@@ -124,6 +124,7 @@ verse.Table = class {
   move(steps) { this.choose(this.chosen < 0 ? 0 : this.chosen + steps); }
 
   key(event) {
+    if (event.target !== this.root) return; // a button of the head has keys of its own
     const page = Math.max(1, Math.floor(this.shownHeight / this.height) - 1);
     const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page };
     if (event.key in steps) this.move(steps[event.key]);
