@@ -58,6 +58,11 @@ class Tab(browser.Tab):
         """Number of rows that are left."""
         return int(self.page.inner_text("#count").split()[0])
 
+    def picture(self) -> Any:
+        """Return hue, saturation and value of the pixels of the scan."""
+        png = self.page.locator("#stage").screenshot()
+        return np.asarray(Image.open(io.BytesIO(png)).convert("HSV"))
+
     @property
     def mm(self) -> list[float]:
         """World mm of the crosshair."""
@@ -276,7 +281,7 @@ def test_axe_finds_nothing(tab: Tab, scheme: str) -> None:
 
 
 def test_levels_can_be_hidden_and_the_mask_outlined(tab: Tab) -> None:
-    """A level's button takes its colour out of the mask."""
+    """A level's button takes its colour out of the mask; outlined, there is none within."""
     tab.row("T12").click()
     tab.until(DETAIL)
     tab.page.click("#levels button:has-text('T12')")
@@ -284,8 +289,18 @@ def test_levels_can_be_hidden_and_the_mask_outlined(tab: Tab) -> None:
     lut = "verse.app.viewer.nv.volumes[1].colormapLabel"
     assert tab.ask(f"{lut}.lut[4 * (19 - {lut}.min) + 3]") == 0
     assert tab.ask(f"{lut}.lut[4 * (20 - {lut}.min) + 3]") == 255
-    tab.page.check("#outline")
-    assert tab.ask("verse.app.viewer.nv.opts.atlasOutline") == 1
+    tab.row("L3").click()
+    tab.until(f"verse.app.state.level === 'L3' && {DETAIL}")
+    tab.ask("verse.app.setView('sagittal')")
+    tab.page.uncheck("#names")  # a dot is drawn where the crosshair is
+    nv = "verse.app.viewer.nv"
+    x, y = map(round, tab.ask(f"{nv}.frac2canvasPos({nv}.scene.crosshairPos)"))
+    for outline in (False, True):
+        tab.page.set_checked("#outline", outline)
+        tab.page.wait_for_timeout(300)
+        saturation = tab.picture()[..., 1]
+        assert bool(saturation[y, x + 3] > 60) is not outline
+        assert (saturation > 60).mean() > 0.02
 
 
 def test_the_solid_view_shows_vertebrae_alone(tab: Tab, tmp_path: Path) -> None:
@@ -301,9 +316,7 @@ def test_the_solid_view_shows_vertebrae_alone(tab: Tab, tmp_path: Path) -> None:
             tab.page.focus("#gl")
             tab.page.keyboard.press("Shift+ArrowLeft")
         tab.page.wait_for_timeout(300)
-        picture = np.asarray(
-            Image.open(io.BytesIO(tab.page.locator("#stage").screenshot())).convert("HSV")
-        )
+        picture = tab.picture()
         seen.append(picture)
         shown = picture[..., 2] > 60
         assert 0.05 < shown.mean() < 0.6
@@ -313,8 +326,7 @@ def test_the_solid_view_shows_vertebrae_alone(tab: Tab, tmp_path: Path) -> None:
     assert tab.page.input_value("#view") == "axial"
     tab.page.keyboard.press("m")
     tab.page.wait_for_timeout(300)
-    picture = Image.open(io.BytesIO(tab.page.locator("#stage").screenshot())).convert("HSV")
-    assert (np.asarray(picture)[..., 1] < 40).mean() > 0.8  # one grey slice
+    assert (tab.picture()[..., 1] < 40).mean() > 0.8  # one grey slice
 
 
 def test_without_webgl_there_are_slices(context: Any, explorer: Server) -> None:

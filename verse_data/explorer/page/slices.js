@@ -108,7 +108,7 @@ verse.SliceViewer = class {
         const edge = value && (inside(index - strides[across]) !== value || inside(index + strides[across]) !== value
           || inside(index - strides[up]) !== value || inside(index + strides[up]) !== value);
         const colour = colours[value];
-        const share = colour && (!this.mask.outline || edge) ? this.mask.opacity : 0;
+        const share = !colour ? 0 : !this.mask.outline ? this.mask.opacity : edge ? Math.min(1, 2 * this.mask.opacity) : 0;
         for (let part = 0; part < 3; part++) pixels.data[at + part] = grey * (1 - share) + (share ? colour[part] * share : 0);
         pixels.data[at + 3] = 255;
       }

@@ -61,18 +61,23 @@ verse.Viewer = class {
     const [low, high] = verse.windows[window].range;
     const volumes = [await niivue.NVImage.new(image, "image.nii", "gray", 1, null, low, high)];
     if (label) {
-      const mask = await niivue.NVImage.new(label, "label.nii", "gray", this.mask.opacity);
+      const mask = await niivue.NVImage.new(label, "label.nii", "gray", this.fill);
+      mask.hdr.intent_code = 1002; // labels: NiiVue outlines no others
       mask.setColormapLabel(this.lut());
       volumes.push(mask);
     }
     nv.volumes = volumes;
-    nv.opts.atlasOutline = this.mask.outline ? 1 : 0;
+    nv.opts.atlasOutline = this.edge;
     nv.scene.pan2Dxyzmm = [0, 0, 0, 1];
     nv.setVolume(volumes[0], 0);
     this.setWindow(window);
     if (mm) this.go(mm);
     else nv.createOnLocationChange();
   }
+
+  /** Opacity of the edges of vertebrae where they are outlined, and of what is within. */
+  get edge() { return this.mask.outline ? Math.min(1, 2 * this.mask.opacity) : 0; }
+  get fill() { return this.mask.outline ? 0.001 : this.mask.opacity; }
 
   lut() {
     const shown = { R: [0], G: [0], B: [0], A: [0], I: [0], labels: [""] };
@@ -89,8 +94,8 @@ verse.Viewer = class {
     Object.assign(this.mask, mask);
     if (this.nv.volumes.length < 2) return;
     this.nv.volumes[1].setColormapLabel(this.lut());
-    this.nv.opts.atlasOutline = this.mask.outline ? 1 : 0;
-    this.nv.setOpacity(1, this.mask.opacity);
+    this.nv.opts.atlasOutline = this.edge;
+    this.nv.setOpacity(1, this.fill);
     this.nv.updateGLVolume();
   }
 
