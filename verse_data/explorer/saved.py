@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
+import pandas as pd
 
 from verse_data.errors import UsageError, counted
 from verse_data.explorer.facts import Explored, page_facts
@@ -121,14 +121,9 @@ def _volume_bytes(release: Explored, spacing: float, scan_id: str) -> int:
     scans = release.readable_tables.scans
     row = scans[scans["scan_id"] == scan_id].iloc[0]
     extent = [row[f"shape_{axis}"] * row[f"spacing_{axis}"] / spacing for axis in "ijk"]
-    voxels = math.prod(0.0 if np.isnan(edge) else float(edge) for edge in _numbers(extent))
-    if not voxels:
+    if pd.isna(extent).any():
         return 2 * release.series[scan_id].files["ct"].size
-    return round(voxels * _BYTES_A_VOXEL)
-
-
-def _numbers(values: list[Any]) -> list[float]:
-    return [float("nan") if value is None or value != value else value for value in values]  # noqa: PLR0124
+    return round(math.prod(map(float, extent)) * _BYTES_A_VOXEL)
 
 
 def _facts(release: Explored, selection: Selection, *, has_volumes: bool) -> dict[str, Any]:
