@@ -32,6 +32,13 @@ GROW = """() => {
   return verse.app.openTable("vertebrae");
 }"""
 
+CLICK = """(box) => {
+  const start = performance.now();
+  document.querySelector(box).click();
+  document.body.offsetHeight;  // lays the page out, as what is measured is what is seen
+  return performance.now() - start;
+}"""
+
 
 def wait(page: Page, expression: str) -> None:
     """Wait until an expression is true in the page, which evaluates no texts by itself."""
@@ -54,10 +61,8 @@ def measure(page: Page, address: str) -> None:
     print(f"{'first picture, ms':32}{first:8.0f}")
     print(f"{'full resolution, ms':32}{1000 * (time.perf_counter() - start):8.0f}")
     page.evaluate(GROW)
-    took = []
-    for word in ("0", "1", "2", "3", "0", "1", "2", "3"):
-        page.locator(f"[data-facet=grade][data-word='{word}']").click()
-        took.append(page.evaluate("verse.filterTook"))
+    boxes = [f"[data-facet=grade][data-word='{grade}']" for grade in range(4)] * 5
+    took = [page.evaluate(CLICK, box) for box in boxes]
     print(f"{'filter 4,000 rows, ms (median)':32}{statistics.median(took):8.1f}")
     print(f"{'filter 4,000 rows, ms (longest)':32}{max(took):8.1f}")
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -51,24 +49,6 @@ def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     Starting others for scans as small as these takes a second, and the scans a few milliseconds.
     """
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """One Chromium for all tests of a module; they are skipped where there is none."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="tests in a browser need playwright: pip install playwright"
-    )
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if not chromium:
-        pytest.skip("tests in a browser need chromium: apt install chromium")
-    # WebGL2 without a GPU, by SwiftShader.
-    flags = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader"]
-    flags += ["--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=flags)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -24,14 +24,12 @@ if TYPE_CHECKING:
         TrustOnFirstUse,
         VerSeDataset,
         cite,
-        explore,
         list_releases,
         load_split,
         load_table,
         lock_sibling,
         lock_tree,
         open_release,
-        save_explorer,
     )
     from verse_data.config import __version__
     from verse_data.errors import IncompleteTable, VerseDataError
@@ -46,7 +44,6 @@ __all__ = [
     "__version__",
     "cite",
     "errors",
-    "explore",
     "export",
     "list_releases",
     "load_split",
@@ -57,7 +54,6 @@ __all__ = [
     "open_release",
     "phantom",
     "predictions",
-    "save_explorer",
 ]
 _MODULE_OF_NAME = {
     **{name: name for name in ("errors", "export", "metrics", "phantom", "predictions")},

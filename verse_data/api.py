@@ -27,8 +27,9 @@ from verse_data.progress import Progress, default
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock, is_release_name
 from verse_data.records.names import SPLITS, Split
-from verse_data.release import PHANTOM, Release, write_phantom
+from verse_data.release import Release, write_phantom
 from verse_data.releases import catalog
+from verse_data.releases.catalog import PHANTOM
 from verse_data.releases.history import command
 from verse_data.releases.import_lock import require_place
 from verse_data.releases.osf import TRUST_ON_FIRST_USE, walk_node
@@ -41,7 +42,6 @@ from verse_data.tables.index import ABOUT
 if TYPE_CHECKING:
     import pandas as pd
 
-    from verse_data.explorer.saved import SavedPage
     from verse_data.export.citation import Style
     from verse_data.training import (
         LeftOut,
@@ -64,14 +64,12 @@ __all__ = [
     "TrustOnFirstUse",
     "VerSeDataset",
     "cite",
-    "explore",
     "list_releases",
     "load_split",
     "load_table",
     "lock_sibling",
     "lock_tree",
     "open_release",
-    "save_explorer",
 ]
 
 Root = str | os.PathLike[str] | None
@@ -401,145 +399,6 @@ def cite(
         return cite_release(release, catalog.load_catalog(release), None, style=style)
     opened = open_release(release, version=version, root=root, offline=True, make=False)
     return opened.citation(style)
-
-
-# --- the explorer ---------------------------------------------------------------------------------
-
-
-def explore(
-    release: str = "verse19",
-    *,
-    browser: bool = True,
-    announce: Callable[[str], None] = print,
-    version: str | None = None,
-    root: Root = None,
-    offline: bool | None = None,
-) -> None:
-    """Serve a page with tables, filters and scans on this machine, until Ctrl-C.
-
-    Only the browser that opens its address, once, can read it. Scans are fetched and converted when
-    they are looked at.
-
-    Parameters
-    ----------
-    release : str
-        Such as ``"verse19"``.
-    browser : bool
-        Whether the browser is opened.
-    announce : callable
-        Called with the address, on 127.0.0.1 and a free port.
-    version, root, offline : optional
-        As in :func:`open_release`.
-
-    Raises
-    ------
-    UsageError
-        If there is no such release or version.
-    Offline, NetworkError, IntegrityError
-        If files that the tables are made from are not here and cannot be fetched.
-    """
-    from verse_data.explorer.server import Server
-
-    server = Server(_with_tables(release, version=version, root=root, offline=offline))
-
-    def opened(address: str) -> None:
-        announce(address)
-        if browser:
-            import webbrowser
-
-            webbrowser.open(address)
-
-    server.run(opened)
-
-
-def save_explorer(
-    release: str,
-    out: str | os.PathLike[str],
-    *,
-    where: str | None = None,
-    split: str | Sequence[str] | None = None,
-    scan_ids: Sequence[str] | None = None,
-    spacing: float | None = None,
-    single_file: bool = False,
-    dry_run: bool = False,
-    tell: Callable[[str], None] = print,
-    version: str | None = None,
-    root: Root = None,
-    offline: bool | None = None,
-) -> SavedPage:
-    """Write the page of :func:`explore` so that it opens from disk, without a server and a network.
-
-    Parameters
-    ----------
-    release : str
-        Such as ``"verse19"``.
-    out : path
-        A new folder; with `single_file`, an ``.html`` file.
-    where : str, optional
-        Only scans that have a vertebra for which this is true; these vertebrae are shown first.
-    split : str or sequence of str, optional
-        Only scans of these splits.
-    scan_ids : sequence of str, optional
-        Only these scans.
-    spacing : float, optional
-        Voxel size of the volumes in mm. Default: 2.
-    single_file : bool
-        One file. Where its volumes would take more than 60 MB, it holds previews instead.
-    dry_run : bool
-        Only estimate the size.
-    tell : callable
-        Called with a sentence about the size before anything is written.
-    version, root, offline : optional
-        As in :func:`open_release`.
-
-    Returns
-    -------
-    SavedPage
-        Path, scans, and size as estimated and written.
-
-    Raises
-    ------
-    UsageError
-        If no scan is selected, or `out` is not free.
-    QueryRefused
-        If `where` is not part of the query grammar.
-    Offline, NetworkError, IntegrityError
-        If files are not here and cannot be fetched.
-    """
-    from verse_data.explorer.saved import SPACING_MM, Selection, save
-
-    opened = _with_tables(release, version=version, root=root, offline=offline)
-    splits = [split] if isinstance(split, str) else split
-    wanted = set(opened.known_scans(scan_ids))
-    rows = None if where is None else opened.select(where)
-    if rows is not None:
-        wanted &= set(rows["scan_id"])
-    ids = tuple(
-        name
-        for name, scan in opened.series.items()
-        if name in wanted and "ct" in scan.files and (splits is None or scan.split in splits)
-    )
-    if not ids:
-        raise UsageError(
-            f"No scan of {opened.name} {opened.version} with a CT fits this selection, so there is "
-            f"nothing to write. See what is there: {command(opened.files, 'status')}"
-        )
-    selection = Selection(
-        scan_ids=ids,
-        rows=None if rows is None else tuple(map(int, rows.index)),
-        where=where,
-        spacing=SPACING_MM if spacing is None else spacing,
-        single_file=single_file,
-    )
-    return save(opened, Path(out), selection, dry_run=dry_run, tell=tell, progress=opened.progress)
-
-
-def _with_tables(name: str, **options: Any) -> Release:
-    """Open a release, and fetch what its tables are made from, if the network may be used."""
-    opened = open_release(name, **options)
-    if not opened.config.offline:
-        opened.fetch_tables()
-    return opened
 
 
 class VerSeDataset(_Served):

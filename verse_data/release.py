@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -31,6 +31,7 @@ from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.names import SPLITS, Role
 from verse_data.records.source_file import SourceFile
+from verse_data.releases.catalog import PHANTOM
 from verse_data.releases.fetch import FetchReport
 from verse_data.releases.history import command, unless_newest
 from verse_data.releases.repository import Repository
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from PIL.Image import Image
 
+    from verse_data.explorer.saved import SavedPage
     from verse_data.export.citation import Style
     from verse_data.metrics.fractures import GradingScores
     from verse_data.metrics.identification import Hit
@@ -58,9 +60,6 @@ if TYPE_CHECKING:
     from verse_data.views.preview import Subject
     from verse_data.views.report import Report
     from verse_data.volumes.recipe import Recipe, ScanSource
-
-PHANTOM: Final = "phantom"
-"""Name of the made-up release."""
 
 _TABLE_ROLES: Final[tuple[Role, ...]] = ("grading", "centroids", "ct_json", "mask")
 """Files that the tables are made from; of a CT they need only the grid, which its mask has too."""
@@ -1273,6 +1272,48 @@ class Release:
             progress=progress or self.progress,
         )
 
+    def fetch_and_build(
+        self,
+        scan_ids: Iterable[str],
+        *,
+        recipe: Recipe | None = None,
+        workers: int | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Path]:
+        """Return the stores of scans; what is missing is fetched and converted, a finished one needs no files.
+
+        Parameters
+        ----------
+        scan_ids : iterable of str
+            Scan ids such as ``"verse004"``.
+        recipe, workers, progress : optional
+            As in :meth:`build_cache`.
+
+        Returns
+        -------
+        dict
+            Folder of the store of each scan.
+
+        Raises
+        ------
+        UsageError
+            If there is no such scan.
+        ContentMissing
+            If a CT is not in the lock, or cannot be fetched.
+        DiskFull
+            If files and stores would not fit on the disk.
+        """
+        recipe = recipe or make_recipe(None, "linear", "lz4")
+        ids = self.known_scans(scan_ids)
+        scans = [self.series[name] for name in ids]
+        for scan in scans:
+            if "ct" not in scan.files:
+                self._stores.source(scan)  # says why there is none
+        stores, why_not = self._stores.find(scans, recipe)
+        unbuilt = [name for name in ids if name not in stores]
+        self._stores.require_room([self.series[name] for name in unbuilt], recipe.codec)
+        return stores | self._convert(unbuilt, why_not, recipe, workers=workers, progress=progress)
+
     def open_scan(
         self, scan_id: str, *, orientation: str = "RAS", recipe: Recipe | None = None
     ) -> xr.Dataset:
@@ -1458,6 +1499,145 @@ class Release:
         # One side of a fold says so. A column of a table may be called fold, too.
         fold = getattr(chosen, "fold", None) if isinstance(chosen, tuple) else None
         return serve.dataset([part], unit=unit, selection={"fold": fold}, **own)
+
+    # --- the explorer -----------------------------------------------------------------------------
+
+    def explore(self, *, browser: bool = True, announce: Callable[[str], None] = print) -> None:
+        """Serve a page with tables, filters and scans on this machine, until Ctrl-C.
+
+        Only the browser that opens its address, once, can read it. Scans are fetched and converted
+        when they are looked at.
+
+        Parameters
+        ----------
+        browser : bool
+            Whether the browser is opened.
+        announce : callable
+            Called with the address, on 127.0.0.1 and a free port.
+
+        Raises
+        ------
+        NetworkError, IntegrityError
+            If files that the tables are made from are not here and cannot be fetched.
+        """
+        from verse_data.explorer.server import Server
+
+        self._fetch_tables_online()
+        Server(self).run(announce, browser=browser)
+
+    def save_explorer(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        where: str | None = None,
+        split: str | Sequence[str] | None = None,
+        scan_ids: Iterable[str] | None = None,
+        spacing: float | None = None,
+        single_file: bool = False,
+        dry_run: bool = False,
+        tell: Callable[[str], None] = print,
+    ) -> SavedPage:
+        """Write the page of :meth:`explore` so that it opens from disk, without a server and a network.
+
+        Parameters
+        ----------
+        out : path
+            A new folder; with `single_file`, an ``.html`` file.
+        where : str, optional
+            Only scans that have a vertebra for which this is true; these vertebrae are shown first.
+        split : str or sequence of str, optional
+            Only scans of these splits.
+        scan_ids : iterable of str, optional
+            Only these scans.
+        spacing : float, optional
+            Voxel size of the volumes in mm. Default: 2.
+        single_file : bool
+            One file. Where its volumes would take more than 60 MB, it holds previews instead.
+        dry_run : bool
+            Only estimate the size.
+        tell : callable
+            Called with a sentence about the size before anything is written.
+
+        Returns
+        -------
+        SavedPage
+            Path, scans, and size as estimated and written.
+
+        Raises
+        ------
+        UsageError
+            If no scan is selected, or `out` is not free.
+        QueryRefused
+            If `where` is not part of the query grammar.
+        Offline, NetworkError, IntegrityError
+            If files are not here and cannot be fetched.
+        """
+        from verse_data.explorer.saved import SPACING_MM, Selection, save
+
+        self._fetch_tables_online()
+        splits = [split] if isinstance(split, str) else split
+        wanted = set(self.known_scans(scan_ids))
+        rows = None if where is None else self.select(where)
+        if rows is not None:
+            wanted &= set(rows["scan_id"])
+        ids = tuple(
+            name
+            for name, scan in self.series.items()
+            if name in wanted and "ct" in scan.files and (splits is None or scan.split in splits)
+        )
+        if not ids:
+            raise UsageError(
+                f"No scan of {self.name} {self.version} with a CT fits this selection, so there is "
+                f"nothing to write. See what is there: {command(self.files, 'status')}"
+            )
+        selection = Selection(
+            scan_ids=ids,
+            rows=None if rows is None else tuple(map(int, rows.index)),
+            where=where,
+            spacing=SPACING_MM if spacing is None else spacing,
+            single_file=single_file,
+        )
+        return save(self, Path(out), selection, dry_run=dry_run, tell=tell)
+
+    def view(self, scan_id: str, level: str | None = None, *, height: int = 480) -> Any:
+        """Show one scan in a notebook: three planes and a 3-D view, with its vertebrae in colour.
+
+        The scan is fetched and converted if needed. It needs ``ipyniivue``.
+
+        Parameters
+        ----------
+        scan_id : str
+            Such as ``"verse004"``.
+        level : str, optional
+            Show 120 mm around the centroid of this vertebra in full resolution. Default: the whole scan;
+            of a large one, a coarser level of its store.
+        height : int
+            Height in pixels.
+
+        Returns
+        -------
+        ipyniivue.NiiVue
+            The widget; its first volume is the CT in HU, its second the mask, if there is one.
+
+        Raises
+        ------
+        UsageError
+            If there is no such scan, or it has no centroid of this level.
+        ToolMissing
+            If ipyniivue is not installed.
+        ContentMissing
+            If its CT is not in the lock, or cannot be fetched.
+        """
+        from verse_data.explorer.widget import require_ipyniivue, widget
+
+        require_ipyniivue()
+        [store] = self.fetch_and_build([scan_id]).values()
+        return widget(store, level, height=height)
+
+    def _fetch_tables_online(self) -> None:
+        """Fetch what the tables are made from, if the network may be used."""
+        if not self.config.offline:
+            self.fetch_tables()
 
     # --- pictures ---------------------------------------------------------------------------------
 
@@ -1662,16 +1842,9 @@ class Release:
 
         A finished store needs no files.
         """
-        recipe, scans = make_recipe(None, "linear", "lz4"), [self.series[n] for n in scan_ids]
-        for scan in scans:
-            if "ct" not in scan.files:
-                self._stores.source(scan)  # says why there is none
         options: Any = {"workers": workers, "progress": progress}
         try:
-            stores, why_not = self._stores.find(scans, recipe)
-            unbuilt = [name for name in scan_ids if name not in stores]
-            self._stores.require_room([self.series[name] for name in unbuilt], recipe.codec)
-            return stores | self._convert(unbuilt, why_not, recipe, **options)
+            return self.fetch_and_build(scan_ids, **options)
         except ContentMissing:
             raise
         except FILE_FAULTS as error:

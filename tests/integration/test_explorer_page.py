@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
-import threading
-import time
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openpyxl
+import pandas as pd
 import pytest
+from PIL import Image
 
 import verse_data as vd
-from tests.support.browser import axe_violations
-from verse_data import phantom
-from verse_data.api import lock_tree
+from tests.support import browser
+from tests.support.command import verse_data
 from verse_data.explorer.server import Server
 from verse_data.spine.geometry import Box, apply_affine
 from verse_data.spine.levels import LEVEL_OF_LABEL
-from verse_data.volumes.reader import ScanReader
+from verse_data.volumes.layout import MANIFEST_KEY
+from verse_data.volumes.reader import ScanReader, close_all
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -28,66 +31,22 @@ DETAIL = f"{SHOWN} && !!verse.app.shown && verse.app.shown.detail"
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache root with a small phantom."""
-    folder = tmp_path_factory.mktemp("page")
-    lock_tree(
-        "phantom", phantom.write(folder / "tree", n_subjects=4, shape=(64, 128, 44)), root=folder
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(root: Path) -> Iterator[Server]:
-    """A server of it."""
-    server = Server(vd.open_release("phantom", root=root))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@pytest.fixture(scope="module")
-def context(browser: Any, server: Server) -> Iterator[Any]:
+def context(browser: Any, explorer: Server) -> Iterator[Any]:
     """The profile that has opened the address of the server."""
     context = browser.new_context(viewport={"width": 1200, "height": 760})
     page = context.new_page()
-    page.goto(server.url)
+    page.goto(explorer.url)
     page.close()
     yield context
     context.close()
 
 
-class Tab:
-    """A tab, with what it has asked for and what its console has said."""
+class Tab(browser.Tab):
+    """A tab of the explorer."""
 
     def __init__(self, context: Any, address: str) -> None:
-        self.page = context.new_page()
-        self.page.set_default_timeout(10_000)
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", self._note)
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(address)
+        super().__init__(context, address)
         self.until("document.documentElement.hasAttribute('data-ready')")
-
-    def _note(self, message: Any) -> None:
-        if message.type in {"error", "warning"} and "GPU stall" not in message.text:
-            self.said.append(message.text)
-
-    def ask(self, expression: str) -> Any:
-        """Return the value of an expression; the page itself may evaluate no texts."""
-        return self.page.evaluate(expression)
-
-    def until(self, expression: str, seconds: float = 15) -> None:
-        """Wait until an expression is true."""
-        end = time.monotonic() + seconds
-        while not self.ask(expression):
-            assert time.monotonic() < end, f"{expression}: {self.page.inner_text('body')[-600:]}"
-            self.page.wait_for_timeout(30)
 
     def row(self, level: str, scan: str = "verse901") -> Any:
         """Return the row of a vertebra."""
@@ -99,6 +58,11 @@ class Tab:
         """Number of rows that are left."""
         return int(self.page.inner_text("#count").split()[0])
 
+    def picture(self) -> Any:
+        """Return hue, saturation and value of the pixels of the scan."""
+        png = self.page.locator("#stage").screenshot()
+        return np.asarray(Image.open(io.BytesIO(png)).convert("HSV"))
+
     @property
     def mm(self) -> list[float]:
         """World mm of the crosshair."""
@@ -106,9 +70,9 @@ class Tab:
 
 
 @pytest.fixture
-def tab(context: Any, server: Server) -> Iterator[Tab]:
+def tab(context: Any, explorer: Server) -> Iterator[Tab]:
     """A new tab of the page; at its end nothing was wrong, and nothing left this machine."""
-    origin = server.url.split("?")[0]
+    origin = explorer.url.split("?")[0]
     tab = Tab(context, origin)
     yield tab
     assert tab.said == []
@@ -116,9 +80,9 @@ def tab(context: Any, server: Server) -> Iterator[Tab]:
     tab.page.close()
 
 
-def test_bars_and_boxes_filter(tab: Tab, root: Path) -> None:
+def test_bars_and_boxes_filter(tab: Tab, explored: Path) -> None:
     """Counts are those of the package, and the line of Python gives the same rows."""
-    release = vd.open_release("phantom", root=root)
+    release = vd.open_release("phantom", root=explored)
     tab.page.click("[data-facet=grade][data-word='2']")
     assert tab.count == len(release.select("grade == 2"))
     tab.page.click("[id='bar-level-T12']")
@@ -135,11 +99,13 @@ def test_bars_and_boxes_filter(tab: Tab, root: Path) -> None:
     assert tab.count == len(release.vertebrae)
 
 
-def test_a_condition_filters_and_a_refused_one_shows_its_place(tab: Tab, root: Path) -> None:
+def test_a_condition_filters_and_a_refused_one_shows_its_place(tab: Tab, explored: Path) -> None:
     """The caret of the package's message stands below the word that is wrong."""
     tab.page.fill("#where", "grade >= 2 and level >= 'T11'")
     tab.page.press("#where", "Enter")
-    expected = len(vd.open_release("phantom", root=root).select("grade >= 2 and level >= 'T11'"))
+    expected = len(
+        vd.open_release("phantom", root=explored).select("grade >= 2 and level >= 'T11'")
+    )
     tab.until(f"document.getElementById('count').textContent.startsWith('{expected} of')")
     tab.page.fill("#where", "grade >= 2 and leval == 'T11'")
     tab.page.press("#where", "Enter")
@@ -149,9 +115,9 @@ def test_a_condition_filters_and_a_refused_one_shows_its_place(tab: Tab, root: P
     assert line[caret.index("^") : caret.rindex("^") + 1] == "leval"
 
 
-def test_a_click_on_a_row_leads_to_its_vertebra(tab: Tab, root: Path) -> None:
+def test_a_click_on_a_row_leads_to_its_vertebra(tab: Tab, explored: Path) -> None:
     """The crosshair is at the centroid, the label there is the store's, and j goes to the next."""
-    release = vd.open_release("phantom", root=root)
+    release = vd.open_release("phantom", root=explored)
     rows = release.select("scan_id == 'verse901'").set_index("level")
     [store] = release.build_cache(["verse901"]).values()
     reader = ScanReader(store)
@@ -183,7 +149,7 @@ def test_keys_choose_windows_and_the_extent(tab: Tab) -> None:
     assert tab.ask(f"{image}.dims.slice(1, 4)") == tab.ask("verse.app.about.shape")
 
 
-def test_the_address_keeps_what_is_chosen(tab: Tab, context: Any, server: Server) -> None:
+def test_the_address_keeps_what_is_chosen(tab: Tab, context: Any, explorer: Server) -> None:
     """Opened in a second tab, it shows the same, and each tab goes its own way."""
     tab.page.fill("#where", "level >= 'T11'")
     tab.page.press("#where", "Enter")
@@ -226,8 +192,81 @@ def test_the_keyboard_is_enough(tab: Tab) -> None:
     press("Escape")
     press("t")
     tab.until("verse.app.filters.table.name === 'scans'")
+    tab.page.focus("#tab-scans")
+    press("ArrowRight")
+    tab.until("verse.app.filters.table.name === 'subjects'")
+    press("ArrowLeft")
+    tab.page.focus("[role=columnheader] button")
+    press("Enter")
+    press("Enter")
+    assert tab.page.get_attribute("[role=columnheader]", "aria-sort") == "descending"
+    assert "verse904" in tab.page.inner_text(".rows .row >> nth=0")
     press("?")
     assert tab.page.is_visible("#help")
+
+
+def test_nothing_needs_a_mouse(tab: Tab) -> None:
+    """Tab alone reaches every button, box, list and field that can be seen."""
+    tab.row("T12").click()
+    tab.until(DETAIL)
+    kinds = "button, input, select, canvas[tabindex], [tabindex='0']"
+    every = f'[...document.querySelectorAll("{kinds}")].filter((one) => one.checkVisibility())'
+    # Of tabs, as usual, the chosen one: arrows lead to the others.
+    wanted = tab.ask(
+        f"{every}.filter((one) => one.getAttribute('aria-selected') !== 'false').length"
+    )
+    tab.ask(
+        f"{every}.forEach((one) => one.addEventListener('focus', () => one.dataset.reached = ''))"
+    )
+    tab.ask("document.activeElement.blur()")
+    for _ in range(wanted + 5):
+        tab.page.keyboard.press("Tab")
+
+    assert tab.ask("document.querySelectorAll('[data-reached]').length") == wanted
+
+
+def test_rows_are_saved_as_csv(tab: Tab, explored: Path) -> None:
+    """Those that are left, with the columns and cells of the table."""
+    tab.page.click("[data-facet=grade][data-word='3']")
+    with tab.page.expect_download() as started:
+        tab.page.click("#csv")
+    saved = pd.read_csv(started.value.path())
+    expected = vd.open_release("phantom", root=explored).select("grade == 3")
+
+    assert list(saved.columns) == list(expected.columns)
+    for column in ("scan_id", "level", "grade", "fracture_type"):
+        assert saved[column].tolist() == expected[column].tolist()
+    assert saved["centroid_z"].tolist() == pytest.approx(expected["centroid_z"].tolist(), abs=1e-5)
+
+
+def test_the_card_names_the_cell_of_the_grade(tab: Tab, explored: Path) -> None:
+    """Opened there, the workbook has the grade that the card shows; a line of Python serves it."""
+    tab.row("T12").click()
+    tab.until(DETAIL)
+    card = tab.page.inner_text("#card")
+    cell = re.search(r"Workbook\s+([A-Z]+[0-9]+) in", card)
+    path = vd.open_release("phantom", root=explored).path("verse901", "grading")
+
+    assert cell
+    sheet = openpyxl.load_workbook(path).active
+    assert f"Grade\n{sheet[cell[1]].value}\n" in card
+    assert "unit=\"vertebra\", where=\"scan_id == 'verse901' and level == 'T12'\")[0]" in card
+
+
+def test_a_damaged_store_shows_its_error(tab: Tab, explored: Path) -> None:
+    """With the command that mends it; after that, the button shows the scan."""
+    release = vd.open_release("phantom", root=explored)
+    [store] = release.build_cache(["verse904"]).values()
+    manifest = store / MANIFEST_KEY
+    manifest.write_bytes(manifest.read_bytes().replace(b"verse904", b"verse905"))
+    close_all()
+    tab.page.click("#tab-scans")
+    tab.page.click(".rows .row:has-text('verse904')")
+    tab.page.wait_for_selector("#status button")
+    assert "verse-data cache verify --repair" in tab.page.inner_text("#status")
+    assert verse_data("cache", "verify", "--repair", "--root", str(explored)).returncode == 0
+    tab.page.click("#status button")
+    tab.until(SHOWN)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -238,11 +277,11 @@ def test_axe_finds_nothing(tab: Tab, scheme: str) -> None:
     tab.until(DETAIL)
     tab.page.keyboard.press("o")
 
-    assert axe_violations(tab.page) == []
+    assert browser.axe_violations(tab.page) == []
 
 
 def test_levels_can_be_hidden_and_the_mask_outlined(tab: Tab) -> None:
-    """A level's button takes its colour out of the mask."""
+    """A level's button takes its colour out of the mask; outlined, there is none within."""
     tab.row("T12").click()
     tab.until(DETAIL)
     tab.page.click("#levels button:has-text('T12')")
@@ -250,13 +289,49 @@ def test_levels_can_be_hidden_and_the_mask_outlined(tab: Tab) -> None:
     lut = "verse.app.viewer.nv.volumes[1].colormapLabel"
     assert tab.ask(f"{lut}.lut[4 * (19 - {lut}.min) + 3]") == 0
     assert tab.ask(f"{lut}.lut[4 * (20 - {lut}.min) + 3]") == 255
-    tab.page.check("#outline")
-    assert tab.ask("verse.app.viewer.nv.opts.atlasOutline") == 1
+    tab.row("L3").click()
+    tab.until(f"verse.app.state.level === 'L3' && {DETAIL}")
+    tab.ask("verse.app.setView('sagittal')")
+    tab.page.uncheck("#names")  # a dot is drawn where the crosshair is
+    nv = "verse.app.viewer.nv"
+    x, y = map(round, tab.ask(f"{nv}.frac2canvasPos({nv}.scene.crosshairPos)"))
+    for outline in (False, True):
+        tab.page.set_checked("#outline", outline)
+        tab.page.wait_for_timeout(300)
+        saturation = tab.picture()[..., 1]
+        assert bool(saturation[y, x + 3] > 60) is not outline
+        assert (saturation > 60).mean() > 0.02
 
 
-def test_without_webgl_there_are_slices(context: Any, server: Server) -> None:
+def test_the_solid_view_shows_vertebrae_alone(tab: Tab, tmp_path: Path) -> None:
+    """V leads from all four to it, the address keeps it, and what is seen has the colours of levels."""
+    tab.row("L1").click()
+    tab.until(DETAIL)
+    tab.page.keyboard.press("v")
+    assert tab.page.input_value("#view") == "solid"
+    assert "view=solid" in tab.page.url
+    seen = []
+    for turn in (False, True):
+        if turn:
+            tab.page.focus("#gl")
+            tab.page.keyboard.press("Shift+ArrowLeft")
+        tab.page.wait_for_timeout(300)
+        picture = tab.picture()
+        seen.append(picture)
+        shown = picture[..., 2] > 60
+        assert 0.05 < shown.mean() < 0.6
+        assert (picture[..., 1][shown] > 60).mean() > 0.9  # coloured: no grey block of CT
+    assert (seen[0] != seen[1]).any()
+    tab.page.keyboard.press("v")
+    assert tab.page.input_value("#view") == "axial"
+    tab.page.keyboard.press("m")
+    tab.page.wait_for_timeout(300)
+    assert (tab.picture()[..., 1] < 40).mean() > 0.8  # one grey slice
+
+
+def test_without_webgl_there_are_slices(context: Any, explorer: Server) -> None:
     """Three planes on a canvas, with the patient's right on the left, and the same crosshair."""
-    tab = Tab(context, f"{server.url.split('?')[0]}?plain")
+    tab = Tab(context, f"{explorer.url.split('?')[0]}?plain")
     tab.row("T12").click()
     tab.until(SHOWN)
     tab.page.keyboard.press("d")
@@ -272,15 +347,15 @@ def test_without_webgl_there_are_slices(context: Any, server: Server) -> None:
 
 @pytest.mark.parametrize("single_file", [False, True], ids=["folder", "one file"])
 def test_a_page_on_disk_needs_nothing_else(
-    browser: Any, root: Path, tmp_path: Path, *, single_file: bool
+    browser: Any, explored: Path, tmp_path: Path, *, single_file: bool
 ) -> None:
     """From file:// and with the network off: tables, facets, and the vertebra that is clicked."""
     out = tmp_path / ("page.html" if single_file else "page")
     options: Any = {"scan_ids": ["verse901"], "single_file": single_file, "where": "grade >= 2"}
-    vd.save_explorer("phantom", out, root=root, tell=lambda _: None, **options)
+    vd.open_release("phantom", root=explored).save_explorer(out, tell=lambda _: None, **options)
     offline = browser.new_context(offline=True, viewport={"width": 1200, "height": 760})
     tab = Tab(offline, (out if single_file else out / "index.html").as_uri())
-    rows = vd.open_release("phantom", root=root).select("scan_id == 'verse901' and grade >= 2")
+    rows = vd.open_release("phantom", root=explored).select("scan_id == 'verse901' and grade >= 2")
 
     assert tab.count == len(rows)
     assert not tab.page.is_visible("#where")

@@ -6,7 +6,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,36 +30,14 @@ pytestmark = pytest.mark.usefixtures("one_core")
 Ask = Callable[..., tuple[int, dict[str, str], bytes]]
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache root with a small phantom."""
-    folder = tmp_path_factory.mktemp("explorer")
-    lock_tree(
-        "phantom", phantom.write(folder / "tree", n_subjects=4, shape=(48, 96, 36)), root=folder
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(root: Path) -> Iterator[Server]:
-    """A server of it."""
-    server = Server(vd.open_release("phantom", root=root))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
 @pytest.fixture
-def ask(server: Server) -> Ask:
-    """Return what the server answers to a request with its cookie, or with other headers."""
+def ask(explorer: Server) -> Ask:
+    """Return what the explorer answers to a request with its cookie, or with other headers."""
 
     def ask(path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
-        sent = {"Cookie": f"{server.cookie_name}={server.cookie}"}
+        sent = {"Cookie": f"{explorer.cookie_name}={explorer.cookie}"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", explorer.server_port, timeout=30)
         connection.putrequest(method, path, skip_host="Host" in sent)
         for name, value in sent.items():
             connection.putheader(name, value)
@@ -111,9 +89,9 @@ def test_strangers_get_403(ask: Ask, headers: dict[str, str]) -> None:
         assert b"verse901" not in content
 
 
-def test_the_token_of_the_address_works_once(root: Path) -> None:
+def test_the_token_of_the_address_works_once(explored: Path) -> None:
     """It becomes a cookie that scripts cannot read, and is gone from the address."""
-    server = Server(vd.open_release("phantom", root=root))
+    server = Server(vd.open_release("phantom", root=explored))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     path = server.url.partition(str(server.server_port))[2]
     found = []
@@ -163,10 +141,10 @@ def test_the_page_may_load_only_its_own_files(ask: Ask) -> None:
         assert content == (PAGE / (name or "index.html")).read_bytes()
 
 
-def test_facts_are_the_tables(ask: Ask, root: Path) -> None:
+def test_facts_are_the_tables(ask: Ask, explored: Path) -> None:
     """Cells, missing ones too, are those of the release; its licence and digest come along."""
     facts = json.loads(ask("/facts")[2])
-    release = vd.open_release("phantom", root=root)
+    release = vd.open_release("phantom", root=explored)
 
     for name in ("vertebrae", "scans", "subjects"):
         rows, shown = getattr(release, name), facts["tables"][name]
@@ -182,9 +160,9 @@ def test_facts_are_the_tables(ask: Ask, root: Path) -> None:
     assert facts["workbook"]["columns"]["T12"].isalpha()
 
 
-def test_a_condition_selects_the_rows_that_the_package_selects(ask: Ask, root: Path) -> None:
+def test_a_condition_selects_the_rows_that_the_package_selects(ask: Ask, explored: Path) -> None:
     """By the number of the row; on each table."""
-    rows = vd.open_release("phantom", root=root).select("grade >= 2")
+    rows = vd.open_release("phantom", root=explored).select("grade >= 2")
 
     told = json.loads(ask("/select?table=vertebrae&where=grade%20%3E%3D%202")[2])
     assert told == {"rows": rows.index.tolist()}
@@ -202,12 +180,12 @@ def test_a_refused_condition_points_at_the_place(ask: Ask) -> None:
 
 
 def test_a_scan_is_converted_when_it_is_asked_for(
-    ask: Ask, ready: Callable[..., dict[str, Any]], root: Path
+    ask: Ask, ready: Callable[..., dict[str, Any]], explored: Path
 ) -> None:
     """Its volumes are those of the store: whole, or a box around a point, with their place in space."""
     assert ask("/scan/verse903/image")[0] == 409
     about = ready("verse903")
-    [store] = vd.open_release("phantom", root=root).build_cache(["verse903"]).values()
+    [store] = vd.open_release("phantom", root=explored).build_cache(["verse903"]).values()
     reader = ScanReader(store)
     label, point = next(iter(about["centroids"].items()))
     x, y, z = point
@@ -220,7 +198,7 @@ def test_a_scan_is_converted_when_it_is_asked_for(
     status, headers, content = ask(f"/scan/verse903/image?x={x}&y={y}&z={z}")
     assert (status, headers["Content-Type"]) == (200, "application/octet-stream")
     whole = ask("/scan/verse903/image")[2]
-    path = root / "cut.nii"
+    path = explored / "cut.nii"
     path.write_bytes(whole)
     volume = read_image(path, name="cut")
     np.testing.assert_allclose(volume.affine, reader.affine, atol=1e-4)
@@ -255,10 +233,10 @@ def test_an_etag_says_what_is_served_and_how(
 
 
 def test_a_damaged_store_says_what_is_wrong_and_is_built_again(
-    ask: Ask, ready: Callable[..., dict[str, Any]], root: Path
+    ask: Ask, ready: Callable[..., dict[str, Any]], explored: Path
 ) -> None:
     """The error is the store's own; after the repair that it names, the scan can be seen."""
-    release = vd.open_release("phantom", root=root)
+    release = vd.open_release("phantom", root=explored)
     [store] = release.build_cache(["verse904"]).values()
     manifest = store / MANIFEST_KEY
     manifest.write_bytes(manifest.read_bytes().replace(b"verse904", b"verse905"))
@@ -267,7 +245,7 @@ def test_a_damaged_store_says_what_is_wrong_and_is_built_again(
 
     assert failed["state"] == "failed"
     assert "verse-data cache verify --repair" in failed["error"]
-    assert verse_data("cache", "verify", "--repair", "--root", str(root)).returncode == 0
+    assert verse_data("cache", "verify", "--repair", "--root", str(explored)).returncode == 0
     assert ready("verse904", "?again=1")["state"] == "ready"
 
 
@@ -330,15 +308,19 @@ def test_no_address_leads_elsewhere_from_the_page() -> None:
 # --- on disk --------------------------------------------------------------------------------------
 
 
-def test_a_folder_is_written_with_the_selected_scans(root: Path, tmp_path: Path) -> None:
+def test_a_folder_is_written_with_the_selected_scans(explored: Path, tmp_path: Path) -> None:
     """Its size is told before and nearly met; the same place is not written twice."""
     told: list[str] = []
-    options: Any = {"root": root, "where": "grade == 3", "spacing": 4}
-    plan = vd.save_explorer("phantom", tmp_path / "page", dry_run=True, tell=told.append, **options)
+    options: Any = {"where": "grade == 3", "spacing": 4}
+    plan = vd.open_release("phantom", root=explored).save_explorer(
+        tmp_path / "page", dry_run=True, tell=told.append, **options
+    )
 
     assert not (tmp_path / "page").exists()
-    page = vd.save_explorer("phantom", tmp_path / "page", tell=told.append, **options)
-    rows = vd.open_release("phantom", root=root).select("grade == 3")
+    page = vd.open_release("phantom", root=explored).save_explorer(
+        tmp_path / "page", tell=told.append, **options
+    )
+    rows = vd.open_release("phantom", root=explored).select("grade == 3")
     assert set(page.scan_ids) == set(rows["scan_id"]) == set(plan.scan_ids)
     written = {path.stem for path in (tmp_path / "page" / "scans").iterdir()}
     assert written == set(page.scan_ids)
@@ -346,7 +328,7 @@ def test_a_folder_is_written_with_the_selected_scans(root: Path, tmp_path: Path)
     assert told[0] == told[1]
     assert "4 mm voxels" in told[0]
     with pytest.raises(UsageError, match="not empty"):
-        vd.save_explorer("phantom", tmp_path / "page", **options)
+        vd.open_release("phantom", root=explored).save_explorer(tmp_path / "page", **options)
 
 
 @pytest.mark.parametrize(
@@ -354,27 +336,28 @@ def test_a_folder_is_written_with_the_selected_scans(root: Path, tmp_path: Path)
     [
         ({"scan_ids": ["verse999"]}, "no scan 'verse999'"),
         ({"where": "grade == 3 and level == 'C1'"}, "nothing to write"),
+        ({"scan_ids": ["verse901"], "split": ["validation", "test"]}, "nothing to write"),
         ({"where": "grad"}, "refused"),
         ({"single_file": True}, r"ends in \.html"),
     ],
 )
 def test_a_wrong_selection_writes_nothing(
-    root: Path, tmp_path: Path, options: dict[str, Any], said: str
+    explored: Path, tmp_path: Path, options: dict[str, Any], said: str
 ) -> None:
     """The error says what is wrong, and no file is left behind."""
     with pytest.raises(vd.VerseDataError, match=said):
-        vd.save_explorer("phantom", tmp_path / "page", root=root, **options)
+        vd.open_release("phantom", root=explored).save_explorer(tmp_path / "page", **options)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_one_file_of_many_scans_has_previews(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    explored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where volumes would be too large, which is told with the other way."""
     monkeypatch.setattr("verse_data.explorer.saved.SINGLE_FILE_BYTES", 1000)
     told: list[str] = []
-    page = vd.save_explorer(
-        "phantom", tmp_path / "page.html", root=root, single_file=True, tell=told.append
+    page = vd.open_release("phantom", root=explored).save_explorer(
+        tmp_path / "page.html", single_file=True, tell=told.append
     )
 
     assert not page.has_volumes
@@ -382,9 +365,9 @@ def test_one_file_of_many_scans_has_previews(
     assert page.path.read_text().count('"preview": "data:image/png;base64,') == len(page.scan_ids)
 
 
-def test_the_command_writes_a_page_and_prints_where(root: Path, tmp_path: Path) -> None:
+def test_the_command_writes_a_page_and_prints_where(explored: Path, tmp_path: Path) -> None:
     """Stdout is the path to open; options of pages on disk are refused without --out."""
-    words = ["explore", "phantom", "--scan", "verse901", "--spacing", "4", "--root", str(root)]
+    words = ["explore", "phantom", "--scan", "verse901", "--spacing", "4", "--root", str(explored)]
     done = verse_data(*words, "--out", str(tmp_path / "page"))
     refused = verse_data(*words)
 

@@ -25,9 +25,9 @@ LAYERS: tuple[set[str], ...] = (
     {"tables", "phantom"},
     {"export", "views"},
     {"training", "metrics", "grades", "stores"},
-    {"serve"},
+    {"serve", "explorer"},
     {"release", "doctor"},
-    {"explorer", "predictions"},
+    {"predictions"},
     {"api"},
     {"cli"},
     {"__main__"},
@@ -48,6 +48,7 @@ LOWEST = {
 
 IMPORTERS = {
     "torch": {"training"},
+    "ipyniivue": {"explorer/widget.py"},
     "zarr": {"volumes/store.py"},
     "nibabel": {"volumes/nifti.py"},
     "datalad": {"releases/siblings.py"},

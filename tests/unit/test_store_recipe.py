@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -201,8 +202,6 @@ def test_a_build_goes_on_where_it_was(tmp_path):
     seen = []
 
     def progress(stage, total, unit):
-        from contextlib import contextmanager
-
         @contextmanager
         def bar():
             yield seen.append
@@ -217,6 +216,25 @@ def test_a_build_goes_on_where_it_was(tmp_path):
 
     assert list(built) == ["verse1", "verse2", "verse3"]
     assert sum(seen) == 3 + 3
+
+
+def test_the_conversion_of_one_scan_tells_its_voxels(tmp_path):
+    """Somebody waits for it: all bytes of CT and mask are told, in steps."""
+    scan = make_scan(tmp_path, shape=(70, 40, 90))
+    told = []
+
+    @contextmanager
+    def progress(stage, total, unit):
+        if unit == "bytes":
+            told.append((stage, total))
+        yield told.append if unit == "bytes" else str
+
+    for _ in range(2):
+        build_stores([scan.source], Recipe(), tmp_path / "stores", progress=progress)
+
+    assert told[0] == ("Converting", 70 * 40 * 90 * 3)
+    assert sum(told[1:]) == told[0][1]
+    assert len(told) > 3
 
 
 @pytest.mark.parametrize("workers", [1, 2])

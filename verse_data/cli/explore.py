@@ -67,16 +67,25 @@ def explore(
         if given:
             name = {"scan_ids": "scan"}.get(given[0], given[0].replace("_", "-"))
             raise UsageError(f"--{name} goes with --out PATH, which writes a page to disk.")
-        vd.explore(release, browser=browser, announce=_announce, **common)
+        vd.open_release(release, **common).explore(browser=browser, announce=_announce)
         return
-    page = vd.save_explorer(
-        release, out, single_file=single_file, dry_run=dry_run, tell=note, **chosen, **common
+    _check(where)
+    page = vd.open_release(release, **common).save_explorer(
+        out, single_file=single_file, dry_run=dry_run, tell=note, **chosen
     )
     if as_json:
         print_json(page)
     elif not dry_run:
         sys.stdout.write(f"{page.path / 'index.html' if page.path.is_dir() else page.path}\n")
         note(f"{spell_bytes(page.nbytes)} written; a double click opens it.")
+
+
+def _check(where: str | None) -> None:
+    """Refuse a wrong condition before a release is opened, and perhaps listed."""
+    from verse_data.tables.query import check_condition
+
+    if where is not None:
+        check_condition(where)
 
 
 def _announce(address: str) -> None:

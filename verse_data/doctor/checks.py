@@ -23,7 +23,7 @@ from verse_data.releases.environment import Tool, check_annex, check_git
 from verse_data.releases.urls import redacted_proxy
 
 GB: Final = 1_000_000_000
-_EXTRAS: Final = ("dask", "remote", "monai", "torchio", "lightning")
+_EXTRAS: Final = ("dask", "remote", "notebook", "monai", "torchio", "lightning")
 _PROXIES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
 _CERTIFICATES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 

@@ -2,25 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from verse_data.config import __version__
-from verse_data.release import PHANTOM, Release
+from verse_data.config import Config, __version__
+from verse_data.progress import Progress
+from verse_data.records.catalog import CatalogEntry
+from verse_data.records.lock import ReleaseLock
+from verse_data.releases.catalog import PHANTOM
 from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS, region
 from verse_data.tables.columns import TableName, columns
 from verse_data.tables.export import DECIMALS
+from verse_data.tables.index import ScanFiles
 from verse_data.views.drawing import PHANTOM_NOTE, level_colour
 
 if TYPE_CHECKING:
     import pandas as pd
+    from PIL.Image import Image
 
     from verse_data.tables.assemble import Tables
+    from verse_data.volumes.recipe import Recipe
 
 TABLES: Final[tuple[TableName, ...]] = ("vertebrae", "scans", "subjects")
 
 
-def page_facts(release: Release, scan_ids: Collection[str] | None = None) -> dict[str, Any]:
+class Explored(Protocol):
+    """What the explorer uses of a `Release`, which lies above it."""
+
+    version: str
+    config: Config
+    catalog: CatalogEntry | None
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def lock(self) -> ReleaseLock: ...  # noqa: D102
+    @property
+    def commit(self) -> str: ...  # noqa: D102
+    @property
+    def series(self) -> Mapping[str, ScanFiles]: ...  # noqa: D102
+    @property
+    def progress(self) -> Progress: ...  # noqa: D102
+    @property
+    def readable_tables(self) -> Tables: ...  # noqa: D102
+    def citation(self) -> str: ...  # noqa: D102
+    def require_grades(self, where: str | None) -> None: ...  # noqa: D102
+    def preview(self, scan_id: str) -> Image: ...  # noqa: D102
+    def fetch_and_build(  # noqa: D102
+        self,
+        scan_ids: Iterable[str],
+        *,
+        recipe: Recipe | None = None,
+        workers: int | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Path]: ...
+
+
+def page_facts(release: Explored, scan_ids: Collection[str] | None = None) -> dict[str, Any]:
     """Return all that the page shows beside volumes, as values for JSON; of these scans, or of all."""
     tables = release.readable_tables
     return {
@@ -56,7 +95,7 @@ def chosen_rows(tables: Tables, name: TableName, scan_ids: Collection[str] | Non
     return rows[rows["subject_id"].isin(own["subject_id"])]
 
 
-def _identity(release: Release) -> dict[str, Any]:
+def _identity(release: Explored) -> dict[str, Any]:
     """Return name, digest, licence and citation, which stand on every page."""
     entry = release.catalog
     return {

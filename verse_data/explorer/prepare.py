@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from verse_data.errors import ContentMissing, VerseDataError
+from verse_data.errors import VerseDataError
 from verse_data.explorer.cuts import factor_of
+from verse_data.explorer.facts import Explored
 from verse_data.progress import Advance, Unit
-from verse_data.release import Release
 from verse_data.spine.geometry import apply_affine, voxel_sizes
-from verse_data.stores import VOLUME_ROLES
 from verse_data.volumes.reader import ScanReader
 
 _AT_ONCE: Final = 2
@@ -63,7 +62,7 @@ class Preparation:
 class Scans:
     """The scans of a release for the page; the first question about one starts its preparation."""
 
-    def __init__(self, release: Release) -> None:
+    def __init__(self, release: Explored) -> None:
         self._release = release
         self._known: dict[str, Preparation] = {}
         self._lock, self._turns = threading.Lock(), threading.Semaphore(_AT_ONCE)
@@ -94,7 +93,9 @@ class Scans:
         try:
             with self._turns:
                 known.stage = "Opening"
-                store = self._built(scan_id, known)
+                [store] = self._release.fetch_and_build(
+                    [scan_id], workers=1, progress=known.show
+                ).values()
                 ScanReader(store).shape  # noqa: B018 - opens the store, which checks its manifest
             known.store = store
         except VerseDataError as error:
@@ -102,17 +103,6 @@ class Scans:
         except Exception as error:  # noqa: BLE001 - a thread's error must reach the page
             _log.exception("scan %s cannot be shown", scan_id)
             known.error = f"Scan {scan_id} cannot be shown: {type(error).__name__}: {error}"
-
-    def _built(self, scan_id: str, known: Preparation) -> Path:
-        """Return the finished store; what it takes is fetched only if it is needed."""
-        build = self._release.build_cache
-        try:
-            return build([scan_id], workers=1, progress=known.show)[scan_id]
-        except ContentMissing:
-            if self._release.config.offline:
-                raise
-        self._release.fetch([scan_id], roles=VOLUME_ROLES, progress=known.show)
-        return build([scan_id], workers=1, progress=known.show)[scan_id]
 
 
 def describe(store: Path) -> dict[str, Any]:

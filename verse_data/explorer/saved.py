@@ -13,17 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
+import pandas as pd
 
-from verse_data.errors import ContentMissing, UsageError, counted
-from verse_data.explorer.facts import page_facts
+from verse_data.errors import UsageError, counted
+from verse_data.explorer.facts import Explored, page_facts
 from verse_data.explorer.prepare import describe
 from verse_data.explorer.server import FILES, PAGE
 from verse_data.files import check_output, publish_folder, staging, write_file
-from verse_data.progress import Progress, spell_bytes
-from verse_data.release import Release
+from verse_data.progress import spell_bytes
 from verse_data.spine.geometry import Box
-from verse_data.stores import VOLUME_ROLES, make_recipe
+from verse_data.stores import make_recipe
 from verse_data.views.report import check_page
 from verse_data.volumes.nifti import nifti_bytes
 from verse_data.volumes.reader import ScanReader
@@ -74,13 +73,12 @@ class Selection:
 
 
 def save(
-    release: Release,
+    release: Explored,
     out: Path,
     selection: Selection,
     *,
     dry_run: bool,
     tell: Callable[[str], None],
-    progress: Progress,
 ) -> SavedPage:
     """Write a page, atomically, after its size was told."""
     _require_free(out, single_file=selection.single_file)
@@ -102,7 +100,7 @@ def save(
     )
     if dry_run:
         return page
-    scans = _scans(release, selection, has_volumes=has_volumes, progress=progress)
+    scans = _scans(release, selection, has_volumes=has_volumes)
     facts = _call("verseFacts", _facts(release, selection, has_volumes=has_volumes))
     if selection.single_file:
         nbytes = _write_file(out, facts, scans)
@@ -119,22 +117,17 @@ def _require_free(out: Path, *, single_file: bool) -> None:
         raise UsageError(f"{out} exists and is not empty. Name a new folder, or remove it first.")
 
 
-def _volume_bytes(release: Release, spacing: float, scan_id: str) -> int:
+def _volume_bytes(release: Explored, spacing: float, scan_id: str) -> int:
     """Estimate what the volumes of a scan take, by its grid, or by its file where that is not known."""
     scans = release.readable_tables.scans
     row = scans[scans["scan_id"] == scan_id].iloc[0]
     extent = [row[f"shape_{axis}"] * row[f"spacing_{axis}"] / spacing for axis in "ijk"]
-    voxels = math.prod(0.0 if np.isnan(edge) else float(edge) for edge in _numbers(extent))
-    if not voxels:
+    if pd.isna(extent).any():
         return 2 * release.series[scan_id].files["ct"].size
-    return round(voxels * _BYTES_A_VOXEL)
+    return round(math.prod(map(float, extent)) * _BYTES_A_VOXEL)
 
 
-def _numbers(values: list[Any]) -> list[float]:
-    return [float("nan") if value is None or value != value else value for value in values]  # noqa: PLR0124
-
-
-def _facts(release: Release, selection: Selection, *, has_volumes: bool) -> dict[str, Any]:
+def _facts(release: Explored, selection: Selection, *, has_volumes: bool) -> dict[str, Any]:
     """Return what the page knows, and what it was selected by."""
     ids = selection.scan_ids
     volumes = f"{selection.spacing:g} mm voxels" if has_volumes else "previews"
@@ -152,18 +145,12 @@ def _facts(release: Release, selection: Selection, *, has_volumes: bool) -> dict
 
 
 def _scans(
-    release: Release, selection: Selection, *, has_volumes: bool, progress: Progress
+    release: Explored, selection: Selection, *, has_volumes: bool
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the script of each scan, with its volumes or its preview."""
     ids, recipe = list(selection.scan_ids), make_recipe(selection.spacing, "linear", "lz4")
-    try:
-        stores = release.build_cache(ids, recipe=recipe, progress=progress)
-    except ContentMissing:
-        if release.config.offline:
-            raise
-        release.fetch(ids, roles=VOLUME_ROLES, progress=progress)
-        stores = release.build_cache(ids, recipe=recipe, progress=progress)
-    with progress("Writing the page", len(ids), "items") as advance:
+    stores = release.fetch_and_build(ids, recipe=recipe)
+    with release.progress("Writing the page", len(ids), "items") as advance:
         for name in ids:
             made = _volumes(stores[name]) if has_volumes else _preview(release, name, stores[name])
             yield name, _call("verseScan", name, made)
@@ -185,7 +172,7 @@ def _volumes(store: Path) -> dict[str, Any]:
     return {"about": {**describe(store), "factor": 1}, **packed}
 
 
-def _preview(release: Release, scan_id: str, store: Path) -> dict[str, Any]:
+def _preview(release: Explored, scan_id: str, store: Path) -> dict[str, Any]:
     """Return what is known of a scan, and its preview as the address of a PNG."""
     stream = io.BytesIO()
     release.preview(scan_id).save(stream, "PNG")

@@ -13,6 +13,7 @@ import logging
 import re
 import secrets
 import sys
+import webbrowser
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
@@ -24,9 +25,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from verse_data.errors import VerseDataError
 from verse_data.explorer import cuts
-from verse_data.explorer.facts import TABLES, page_facts
+from verse_data.explorer.facts import TABLES, Explored, page_facts
 from verse_data.explorer.prepare import Scans
-from verse_data.release import Release
 from verse_data.volumes.reader import ScanReader
 
 PAGE: Final = Path(__file__).parent / "page"
@@ -92,7 +92,7 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, release: Release) -> None:
+    def __init__(self, release: Explored) -> None:
         self.release, self.scans = release, Scans(release)
         self.tables = release.readable_tables
         self.facts = json.dumps(page_facts(release), allow_nan=False).encode()
@@ -113,11 +113,13 @@ class Server(ThreadingHTTPServer):
         self._token = None
         return True
 
-    def run(self, announce: Callable[[str], None]) -> None:
-        """Serve until Ctrl-C; `announce` is called with the address once it can be opened."""
+    def run(self, announce: Callable[[str], None], *, browser: bool) -> None:
+        """Serve until Ctrl-C; the address is announced once it can be opened, and opened if wanted."""
         try:
             with suppress(KeyboardInterrupt):
                 announce(self.url)
+                if browser:
+                    webbrowser.open(self.url)
                 self.serve_forever()
         finally:
             self.server_close()

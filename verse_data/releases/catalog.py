@@ -16,6 +16,9 @@ from verse_data.files import locate
 from verse_data.records.base import rules_of
 from verse_data.records.catalog import About, CatalogEntry, PublishedResult
 
+PHANTOM: Final = "phantom"
+"""Name of the made-up release."""
+
 _ABOUT: Final = (
     "It holds title, licence (an SPDX identifier, such as CC-BY-4.0) and attribution, and may hold "
     "creators, doi and [[citations]], as catalog/verse19/release.toml does."

@@ -68,6 +68,10 @@ def build_stores(
     ensure = remote.ensure if remote else partial(ensure_store, stores=stores)
     attempt = partial(_attempt, partial(ensure, recipe=recipe))
     serial = workers == 1 and client is None
+    if serial and len(sources) == 1 and not remote:  # somebody waits for this one
+        attempt = partial(
+            _attempt, partial(ensure_store, stores=stores, recipe=recipe, progress=progress)
+        )
     built: dict[str, Path | VerseDataError] = dict.fromkeys((s.scan_id for s in sources), root)
     waiting = []
     with progress("Building the cache", len(sources), "items") as advance:

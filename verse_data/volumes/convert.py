@@ -15,6 +15,7 @@ import numpy as np
 
 from verse_data.errors import UsageError
 from verse_data.files import canonical_json
+from verse_data.progress import Advance, ignore
 from verse_data.records.manifest import STORE_FORMAT, StoreManifest
 from verse_data.records.source_file import SourceFile
 from verse_data.spine.geometry import AxisMap, Box, Grid
@@ -22,6 +23,7 @@ from verse_data.spine.levels import BELOW_LEVELS, LEVEL_OF_LABEL
 from verse_data.volumes.layout import (
     ATTRIBUTES,
     COARSE,
+    DTYPE,
     FACTORS,
     GROUP_KEY,
     MANIFEST_KEY,
@@ -115,7 +117,12 @@ class Conversion:
             size = min(size, sum(volume.size for volume in self.volumes.values()))
         return size + sum(size // factor**3 for factor in FACTORS)
 
-    def write(self, folder: Path) -> None:
+    @property
+    def nbytes(self) -> int:
+        """Size of all voxels of the store, of which `write` tells how many are done."""
+        return math.prod(self.grid.shape) * sum(DTYPE[array].itemsize for array in self.volumes)
+
+    def write(self, folder: Path, advance: Advance = ignore) -> None:
         """Write every file of the store into `folder`, the manifest last."""
         shape, codec = self.grid.shape, self.recipe.codec
         written = {
@@ -123,7 +130,7 @@ class Conversion:
                 folder,
                 array,
                 (shape[2], shape[1], shape[0]),
-                self._slabs(array),
+                self._told(array, advance),
                 codec=codec,
                 affine=self.grid.affine,
                 attributes=_ARRAY_ATTRIBUTES[array],
@@ -157,6 +164,12 @@ class Conversion:
             keys=dict(sorted(keys.items())),
         )
         (folder / MANIFEST_KEY).write_bytes(manifest.to_bytes())
+
+    def _told(self, array: ArrayName, advance: Advance) -> Iterator[Slab]:
+        """Yield the store's slabs, and tell the size of each that was taken."""
+        for slab in self._slabs(array):
+            yield slab
+            advance(slab.voxels.nbytes)
 
     def _slabs(self, array: ArrayName) -> Iterator[Slab]:
         """Yield the store's slabs of a volume; its checksums are verified before the last one."""

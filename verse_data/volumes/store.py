@@ -25,6 +25,7 @@ from verse_data.errors import (
     StoreCorrupt,
 )
 from verse_data.files import publish_folder, sha256_of_json, staging, storage_errors
+from verse_data.progress import Progress, silent
 from verse_data.records.manifest import MANIFEST_SCHEMA, REPAIR, STORE_FORMAT, StoreManifest
 from verse_data.volumes.layout import (
     GROUP_KEY,
@@ -65,7 +66,9 @@ def find_store(name: str, stores: Path) -> Path | None:
     return final
 
 
-def ensure_store(source: ScanSource, recipe: Recipe, stores: Path) -> Path:
+def ensure_store(
+    source: ScanSource, recipe: Recipe, stores: Path, *, progress: Progress = silent
+) -> Path:
     """Return the store of `source` under `recipe`, building it if it does not exist.
 
     Several processes may call this at once: the first builds and the others wait. The lock only
@@ -77,7 +80,7 @@ def ensure_store(source: ScanSource, recipe: Recipe, stores: Path) -> Path:
     final = store_path(stores, name)
     with _building(final):
         if not final.is_dir():
-            _build(source, recipe, final)
+            _build(source, recipe, final, progress)
     check_store(final)
     return final
 
@@ -104,7 +107,7 @@ def _building(final: Path) -> Iterator[None]:
             lock.release()
 
 
-def _build(source: ScanSource, recipe: Recipe, final: Path) -> None:
+def _build(source: ScanSource, recipe: Recipe, final: Path, progress: Progress) -> None:
     # Imported here, as a process that finds a finished store does not need it.
     from verse_data.volumes.convert import open_conversion
 
@@ -120,7 +123,8 @@ def _build(source: ScanSource, recipe: Recipe, final: Path) -> None:
             )
         with staging(final, needed=needed) as staged:
             staged.mkdir()
-            conversion.write(staged)
+            with progress("Converting", conversion.nbytes, "bytes") as advance:
+                conversion.write(staged, advance)
             for path in sorted(staged.rglob(GROUP_KEY)):
                 check_zarr(path, path.read_bytes(), source.scan_id)
             publish_folder(staged, final)

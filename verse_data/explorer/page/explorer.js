@@ -7,7 +7,7 @@ const STATUS_EVERY = 300; // milliseconds between two questions whether a scan i
 verse.App = class {
   async start() {
     this.facts = await verse.source.facts();
-    this.state = { scan: null, level: null, window: "bone", extent: "detail", opacity: 0.4, outline: false, names: true, mm: null };
+    this.state = { scan: null, level: null, window: "bone", extent: "detail", view: "all", opacity: 0.4, outline: false, names: true, mm: null };
     this.hidden = new Set();
     this.labelOf = new Map(this.facts.levels.map((one) => [one.level, one.label]));
     this.levelOf = new Map(this.facts.levels.map((one) => [one.label, one.level]));
@@ -45,8 +45,8 @@ verse.App = class {
       element("pre", { tabindex: "0" }, `${release.citation}\n\nlock ${release.lock}\ncommit ${release.commit}`),
       element("p", {}, "Pictures are drawn by NiiVue 0.69.0, © 2021 Niivue, BSD 2-Clause licence."), closer("about"));
     const keys = [["j / k, ↓ / ↑", "next and previous row"], ["1, 2, 3", "window: bone, soft tissue, full HU"],
-      ["d", "whole scan, or full resolution around the crosshair"], ["← → ↑ ↓, PageUp, PageDown", "in the picture: move the crosshair"],
-      ["m / o / n", "mask, its outline, names"], ["/", "the condition"], ["t", "next table"], ["Esc", "back to the table"], ["?", "these keys"]];
+      ["d", "whole scan, or full resolution around the crosshair"], ["← → ↑ ↓, PageUp, PageDown", "in the picture: move the crosshair; with Shift, turn the 3-D view"],
+      ["v", "view: all four, or one of them"], ["m / o / n", "mask, its outline, names"], ["/", "the condition"], ["t", "next table"], ["Esc", "back to the table"], ["?", "these keys"]];
     const rows = keys.map(([key, text]) => element("tr", {}, element("td", {}, key), element("td", {}, text)));
     by("help").append(element("h2", { id: "help-title" }, "Keys"), element("table", {}, element("tbody", {}, ...rows)), closer("help"));
   }
@@ -57,6 +57,12 @@ verse.App = class {
       tab.addEventListener("click", () => this.openTable(name));
       by("tabs").append(tab);
     }
+    by("tabs").addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (!step) return;
+      this.nextTable(step);
+      by(`tab-${this.filters.table.name}`).focus();
+    });
     by("body").setAttribute("role", "tabpanel");
     Object.entries(verse.windows).forEach(([name, { title }], at) => {
       const button = element("button", { type: "button", "data-window": name, "aria-keyshortcuts": at + 1 }, `${title} `, element("kbd", {}, String(at + 1)));
@@ -76,6 +82,8 @@ verse.App = class {
     by("overview-on").addEventListener("change", () => { by("overview").hidden = !by("overview-on").checked; });
     by("csv").addEventListener("click", () => this.saveCsv());
     by("python").addEventListener("click", () => this.copyPython());
+    by("view").append(...Object.entries(verse.views).map(([name, title]) => element("option", { value: name }, title)));
+    by("view").addEventListener("change", () => this.setView(by("view").value));
     by("opacity").addEventListener("input", () => this.setMask({ opacity: Number(by("opacity").value) }));
     by("outline").addEventListener("change", () => this.setMask({ outline: by("outline").checked }));
     by("names").addEventListener("change", () => this.setNames(by("names").checked));
@@ -102,12 +110,13 @@ verse.App = class {
     this.state.level = this.labelOf.has(kept.get("level")) ? kept.get("level") : null;
     this.state.window = kept.get("window") in verse.windows ? kept.get("window") : "bone";
     this.state.extent = kept.get("extent") === "whole" ? "whole" : "detail";
+    this.state.view = kept.get("view") in verse.views ? kept.get("view") : "all";
     const mm = (kept.get("mm") || "").split(",").map(Number);
     this.state.mm = mm.length === 3 && mm.every(Number.isFinite) ? mm : null;
   }
 
   writeAddress() {
-    const { scan, level, window: shown, extent, mm } = this.state;
+    const { scan, level, window: shown, extent, view, mm } = this.state;
     const { name, where, facets } = this.filters.table;
     const kept = new URLSearchParams();
     const set = (key, value) => { if (value) kept.set(key, value); };
@@ -118,6 +127,7 @@ verse.App = class {
     set("level", level);
     set("window", shown === "bone" ? "" : shown);
     set("extent", extent === "whole" ? extent : "");
+    set("view", view === "all" ? "" : view);
     set("mm", scan && mm ? mm.map((value) => value.toFixed(1)).join(",") : "");
     this.address = `#${kept}`;
     history.replaceState(null, "", this.address);
@@ -128,6 +138,7 @@ verse.App = class {
     this.readAddress();
     await this.openTable(this.filters.table.name, true);
     this.setWindow(this.state.window);
+    this.setView(this.state.view);
     if (this.state.scan && (this.state.scan !== before || this.state.mm)) this.look();
   }
 
@@ -197,7 +208,6 @@ verse.App = class {
   }
 
   filter() {
-    const start = performance.now();
     const { rows, counts, others } = this.filters.run();
     this.rows = rows;
     this.table.setRows(rows, this.currentRow());
@@ -207,7 +217,6 @@ verse.App = class {
     by("count").textContent = `${rows.length.toLocaleString("en")} of ${all.toLocaleString("en")} ${verse.layout[this.filters.table.name].title.toLowerCase()}`;
     by("python-line").textContent = this.filters.python();
     this.writeAddress();
-    verse.filterTook = performance.now() - start;
   }
 
   currentRow() {
@@ -258,6 +267,7 @@ verse.App = class {
     this.setMask({});
     this.setNames(this.state.names);
     this.setWindow(this.state.window);
+    this.setView(this.state.view);
   }
 
   status(text, ...more) {
@@ -310,7 +320,8 @@ verse.App = class {
       if (about.state === "failed") { this.failed(about.error); return null; }
       const bar = element("progress", about.total > 1 ? { value: about.done, max: about.total } : {});
       bar.setAttribute("aria-label", about.stage);
-      this.status(`${about.stage} ${scan} … ${about.seconds.toFixed(0)} s`, bar);
+      const share = about.total > 1 ? `${Math.round((100 * about.done) / about.total)} %, ` : "";
+      this.status(`${about.stage} ${scan} … ${share}${about.seconds.toFixed(0)} s`, bar);
       again = false;
       await new Promise((done) => setTimeout(done, STATUS_EVERY));
     }
@@ -400,6 +411,12 @@ verse.App = class {
     this.writeAddress();
   }
 
+  setView(name) {
+    this.state.view = by("view").value = name;
+    this.viewer.setView(name);
+    this.writeAddress();
+  }
+
   setExtent(name) {
     this.state.extent = name;
     if (this.about) this.look();
@@ -440,7 +457,8 @@ verse.App = class {
     const about = table.columns.find((one) => one.name === name);
     const value = table.cells[name][row];
     const unit = about.unit && value !== null ? ` ${about.unit.replace("3", "³").replace("year", "years")}` : "";
-    const shown = value === null ? (name === "grade" ? "not assessed" : "–") : `${value}${unit}`;
+    const plain = typeof value === "number" ? value.toLocaleString("en", { maximumFractionDigits: 2 }) : value;
+    const shown = value === null ? (name === "grade" ? "not assessed" : "–") : `${plain}${unit}`;
     return [element("div", { title: about.description }, element("dt", {}, verse.labels[name] || name.replaceAll("_", " ")), element("dd", {}, shown))];
   }
 
@@ -452,7 +470,7 @@ verse.App = class {
     const column = workbook && workbook.columns[level];
     if (!row || !column) return [];
     const name = `${workbook.file.split("/").pop()}${workbook.sheet ? `, sheet ${workbook.sheet}` : ""}`;
-    return [element("div", { title: workbook.file }, element("dt", {}, "Workbook"), element("dd", {}, `${column}${row} in ${name}`))];
+    return [element("div", { class: "wide", title: workbook.file }, element("dt", {}, "Workbook"), element("dd", {}, `${column}${row} in ${name}`))];
   }
 
   /** The line of Python that serves this sample. */
@@ -476,10 +494,11 @@ verse.App = class {
     const keys = {
       j: () => this.table.move(1), k: () => this.table.move(-1),
       d: () => this.setExtent(this.shown && this.shown.detail ? "whole" : "detail"),
+      v: () => { const names = Object.keys(verse.views); this.setView(names[(names.indexOf(this.state.view) + 1) % names.length]); },
       m: () => this.setMask({ opacity: this.state.opacity ? 0 : 0.4 }),
       o: () => this.setMask({ outline: !this.state.outline }),
       n: () => this.setNames(!this.state.names),
-      t: () => { const names = Object.keys(verse.layout); this.openTable(names[(names.indexOf(this.filters.table.name) + 1) % names.length]); },
+      t: () => this.nextTable(1),
       "/": () => by("where").focus(), "?": () => by("help").showModal(),
     };
     windows.forEach((name, at) => { keys[at + 1] = () => this.setWindow(name); });
@@ -488,12 +507,19 @@ verse.App = class {
     keys[event.key]();
   }
 
+  nextTable(step) {
+    const names = Object.keys(verse.layout);
+    this.openTable(names[(names.indexOf(this.filters.table.name) + step + names.length) % names.length]);
+  }
+
   stageKey(event) {
     const steps = { ArrowLeft: [1, 0, 0], ArrowRight: [-1, 0, 0], ArrowUp: [0, 0, 1], ArrowDown: [0, 0, -1], PageUp: [0, 1, 0], PageDown: [0, -1, 0] };
     if (!steps[event.key]) return;
     event.preventDefault();
     event.stopPropagation();
-    this.viewer.step(...steps[event.key]);
+    const [x, y, z] = steps[event.key];
+    if (event.shiftKey) this.viewer.turn(10 * x, 10 * z);
+    else this.viewer.step(x, y, z);
   }
 };
 

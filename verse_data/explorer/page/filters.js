@@ -66,7 +66,7 @@ verse.Filters = class {
     for (const facet of verse.layout[name].facets) {
       if (facet !== "findings") words[facet] = cells[facet].map((value) => [this.word(facet, value)]);
     }
-    return { name, cells, columns, size, own, found, words, where: "", passing: null, facets: {} };
+    return { name, cells, columns, size, own, found, words, order: {}, where: "", passing: null, facets: {} };
   }
 
   open(name) { this.table = this.kept[name]; }
@@ -117,13 +117,14 @@ verse.Filters = class {
 
   /** All words of a facet, in their natural order. */
   order(column) {
+    if (this.table.order[column]) return this.table.order[column];
     const words = [...new Set(this.table.words[column].flat())];
     const place = (word) => {
       if (word === MISSING || word === "none") return 1e9;
       const level = this.levels.indexOf(word);
       return column === "level" ? level : Number.isNaN(Number(word)) ? 0 : Number(word);
     };
-    return words.sort((a, b) => place(a) - place(b) || a.localeCompare(b));
+    return this.table.order[column] = words.sort((a, b) => place(a) - place(b) || a.localeCompare(b));
   }
 
   /** The condition of the query language that gives the same rows; empty for all of them. */
@@ -182,33 +183,37 @@ verse.Filters = class {
     return [names.join(","), ...lines, ""].join("\n");
   }
 
-  /** Draw the facets with the number of rows that each word would leave. */
+  /** Draw the facets with the number of rows that each word would leave; later only what changes of them. */
   drawFacets(place, counts, onToggle) {
-    const parts = verse.layout[this.table.name].facets.flatMap((column) => {
-      const words = this.order(column);
-      if (words.length < 2) return [];
-      const about = this.table.columns.find((one) => one.name === column);
-      const group = element("div", { role: "group", "aria-label": verse.labels[column] });
-      group.append(element("h2", { title: about ? about.description : "Disagreements and oddities that `verse-data findings` lists" }, verse.labels[column]));
-      for (const word of words) {
-        const chosen = !!this.table.facets[column] && this.table.facets[column].has(word);
-        const count = counts[column].get(word) || 0;
-        const box = element("input", { type: "checkbox", "data-facet": column, "data-word": word });
-        box.checked = chosen;
-        box.addEventListener("change", () => onToggle(column, word));
-        const title = this.title(column, word);
-        group.append(element("label", { class: count ? "" : "none", title }, box, element("span", {}, title), element("b", {}, count.toLocaleString("en"))));
-      }
-      return [group];
-    });
-    const focused = document.activeElement.dataset || {};
-    const top = place.scrollTop;
-    place.replaceChildren(...parts);
-    place.scrollTop = top;
-    if (focused.facet) {
-      const same = [...place.querySelectorAll("input")].find((box) => box.dataset.facet === focused.facet && box.dataset.word === focused.word);
-      if (same) same.focus({ preventScroll: true });
+    if (this.drawn !== this.table) {
+      this.boxes = [];
+      place.replaceChildren(...verse.layout[this.table.name].facets.flatMap((column) => this.facet(column, onToggle)));
+      this.drawn = this.table;
     }
+    for (const { column, word, box, label, number } of this.boxes) {
+      const count = counts[column].get(word) || 0;
+      box.checked = !!this.table.facets[column] && this.table.facets[column].has(word);
+      label.className = count ? "" : "none";
+      number.textContent = count.toLocaleString("en");
+    }
+  }
+
+  facet(column, onToggle) {
+    const words = this.order(column);
+    if (words.length < 2) return [];
+    const about = this.table.columns.find((one) => one.name === column);
+    const group = element("div", { role: "group", "aria-label": verse.labels[column] });
+    group.append(element("h2", { title: about ? about.description : "Disagreements and oddities that `verse-data findings` lists" }, verse.labels[column]));
+    for (const word of words) {
+      const title = this.title(column, word);
+      const box = element("input", { type: "checkbox", "data-facet": column, "data-word": word });
+      const number = element("b");
+      const label = element("label", { title }, box, element("span", {}, title), number);
+      box.addEventListener("change", () => onToggle(column, word));
+      this.boxes.push({ column, word, box, label, number });
+      group.append(label);
+    }
+    return [group];
   }
 
   /** Draw the bars: by level and grade, by type, by age and by bone density; a click filters. */

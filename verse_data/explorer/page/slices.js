@@ -38,6 +38,8 @@ verse.SliceViewer = class {
   setMask(mask) { Object.assign(this.mask, mask); this.draw(); }
   setWindow(name) { this.window = name; this.draw(); }
   setNames(named) { Object.assign(this.named, named); this.draw(); }
+  setView(name) { this.view = name; this.draw(); }
+  turn() {} // there is no 3-D view
 
   world(voxel) {
     return this.image.affine.map((row) => row[0] * voxel[0] + row[1] * voxel[1] + row[2] * voxel[2] + row[3]);
@@ -73,13 +75,17 @@ verse.SliceViewer = class {
     const sizes = this.image.affine[0].slice(0, 3).map((_, axis) => Math.hypot(...this.image.affine.map((row) => row[axis])));
     const mm = this.image.shape.map((size, axis) => size * sizes[axis]);
     const [wide, high] = [this.canvas.width, this.canvas.height];
-    const zoom = Math.min(wide / (mm[0] + mm[1]), high / (mm[1] + mm[2])) * 0.97;
-    const middle = [mm[0] * zoom, mm[1] * zoom];
+    const one = ["axial", "coronal", "sagittal"].indexOf(this.view);
+    const [width, height] = one < 0 ? [mm[0] + mm[1], mm[1] + mm[2]] : verse.planes[one].map((axis) => mm[axis]);
+    const zoom = Math.min(wide / width, high / height) * 0.97;
+    const middle = one < 0 ? [mm[0] * zoom, mm[1] * zoom] : [0, 0];
     const places = [[0, 0], [0, middle[1]], [middle[0], middle[1]]];
-    this.tiles = verse.planes.map(([across, up, deep], plane) => ({
+    pen.clearRect(0, 0, wide, high);
+    const all = verse.planes.map(([across, up, deep], plane) => ({
       plane, across, up, deep, left: places[plane][0] + 6, top: places[plane][1] + 6,
       width: mm[across] * zoom, height: mm[up] * zoom,
     }));
+    this.tiles = one < 0 ? all : [all[one]];
     this.tiles.forEach((tile) => this.drawTile(pen, tile));
   }
 
@@ -102,7 +108,7 @@ verse.SliceViewer = class {
         const edge = value && (inside(index - strides[across]) !== value || inside(index + strides[across]) !== value
           || inside(index - strides[up]) !== value || inside(index + strides[up]) !== value);
         const colour = colours[value];
-        const share = colour && (!this.mask.outline || edge) ? this.mask.opacity : 0;
+        const share = !colour ? 0 : !this.mask.outline ? this.mask.opacity : edge ? Math.min(1, 2 * this.mask.opacity) : 0;
         for (let part = 0; part < 3; part++) pixels.data[at + part] = grey * (1 - share) + (share ? colour[part] * share : 0);
         pixels.data[at + 3] = 255;
       }

@@ -33,7 +33,7 @@ verse.Table = class {
     const row = element("div", { class: "row", role: "row" });
     row.style.gridTemplateColumns = this.grid;
     for (const column of columns) {
-      const button = element("button", { type: "button", tabindex: "-1", title: column.title }, column.label);
+      const button = element("button", { type: "button", title: column.title }, column.label);
       const cell = element("div", { role: "columnheader", class: column.kind === "number" ? "number" : "" });
       button.addEventListener("click", () => this.sortBy(column.name));
       cell.append(button);
@@ -75,14 +75,17 @@ verse.Table = class {
       cell.firstChild.textContent = this.columns[at].label + arrow;
     });
     this.chosen = this.order.indexOf(current);
+    // Read before anything is written, as each reading after that lays the whole page out.
+    const shown = this.shownHeight;
+    const top = Math.min(this.root.scrollTop, Math.max(0, this.order.length * this.height - shown));
     this.root.setAttribute("aria-rowcount", this.order.length + 1);
     this.rows.style.height = `${this.order.length * this.height}px`;
-    this.draw(true);
+    this.draw(true, top, shown);
   }
 
-  draw(all) {
-    const first = Math.max(0, Math.floor(this.root.scrollTop / this.height) - 4);
-    const last = Math.min(this.order.length, first + Math.ceil(this.shownHeight / this.height) + 8);
+  draw(all, top = this.root.scrollTop, height = this.shownHeight) {
+    const first = Math.max(0, Math.floor(top / this.height) - 4);
+    const last = Math.min(this.order.length, first + Math.ceil(height / this.height) + 8);
     if (!all && first === this.first && last === this.last) return;
     [this.first, this.last] = [first, last];
     const shown = document.createDocumentFragment();
@@ -121,6 +124,7 @@ verse.Table = class {
   move(steps) { this.choose(this.chosen < 0 ? 0 : this.chosen + steps); }
 
   key(event) {
+    if (event.target !== this.root) return; // a button of the head has keys of its own
     const page = Math.max(1, Math.floor(this.shownHeight / this.height) - 1);
     const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page };
     if (event.key in steps) this.move(steps[event.key]);

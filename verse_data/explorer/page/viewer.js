@@ -8,6 +8,9 @@ verse.windows = {
   full: { title: "Full HU", range: [-1024, 3071] },
 };
 
+/** What is shown of a scan; NiiVue counts them in this order. */
+verse.views = { axial: "Axial", coronal: "Coronal", sagittal: "Sagittal", all: "All four", solid: "3-D" };
+
 /** World axes that run to the right and upwards in a slice, and that of its depth. */
 verse.planes = [[0, 1, 2], [0, 2, 1], [1, 2, 0]]; // axial, coronal, sagittal
 
@@ -28,11 +31,12 @@ verse.Viewer = class {
     const nv = this.nv = new niivue.Niivue({
       isRadiologicalConvention: true, sagittalNoseLeft: true, isSliceMM: true,
       multiplanarShowRender: 1, multiplanarLayout: 2, multiplanarEqualSize: true,
-      backColor: [0, 0, 0, 1], crosshairColor: [0.35, 0.85, 1, 0.8], crosshairWidth: 0.6, crosshairWidthUnit: "mm",
-      crosshairGap: 6, show3Dcrosshair: true, isOrientationTextVisible: true, fontSizeScaling: 0, fontMinPx: 15,
+      backColor: [0, 0, 0, 1], crosshairColor: [0.35, 0.85, 1, 0.8], crosshairWidth: 0.35, crosshairWidthUnit: "mm",
+      crosshairGap: 40, show3Dcrosshair: true, isOrientationTextVisible: true, fontSizeScaling: 0, fontMinPx: 15,
       fontColor: [1, 0.85, 0.4, 1], dragAndDropEnabled: false, loadingText: "", logLevel: "silent",
       viewModeHotKey: "", clipPlaneHotKey: "", cycleClipPlaneHotKey: "", tileMargin: 4, isResizeCanvas: true,
     });
+    nv.keyDownListener = nv.keyUpListener = () => {}; // the page has keys of its own
     await nv.attachToCanvas(this.canvas);
     nv.onLocationChange = (where) => {
       if (!nv.volumes.length) return;
@@ -41,7 +45,7 @@ verse.Viewer = class {
       this.onMove(this.mm, { hu, label: label === undefined ? null : label });
     };
     const draw = nv.drawScene.bind(nv);
-    nv.drawScene = (...given) => { const drawn = draw(...given); this.annotate(); return drawn; };
+    nv.drawScene = (...given) => { this.hideFlesh(); const drawn = draw(...given); this.annotate(); return drawn; };
   }
 
   clear() {
@@ -58,18 +62,23 @@ verse.Viewer = class {
     const [low, high] = verse.windows[window].range;
     const volumes = [await niivue.NVImage.new(image, "image.nii", "gray", 1, null, low, high)];
     if (label) {
-      const mask = await niivue.NVImage.new(label, "label.nii", "gray", this.mask.opacity);
+      const mask = await niivue.NVImage.new(label, "label.nii", "gray", this.fill);
+      mask.hdr.intent_code = 1002; // labels: NiiVue outlines no others
       mask.setColormapLabel(this.lut());
       volumes.push(mask);
     }
     nv.volumes = volumes;
-    nv.opts.atlasOutline = this.mask.outline ? 1 : 0;
+    nv.opts.atlasOutline = this.edge;
     nv.scene.pan2Dxyzmm = [0, 0, 0, 1];
     nv.setVolume(volumes[0], 0);
     this.setWindow(window);
     if (mm) this.go(mm);
     else nv.createOnLocationChange();
   }
+
+  /** Opacity of the edges of vertebrae where they are outlined, and of what is within. */
+  get edge() { return this.mask.outline ? Math.min(1, 2 * this.mask.opacity) : 0; }
+  get fill() { return this.mask.outline ? 0.001 : this.mask.opacity; }
 
   lut() {
     const shown = { R: [0], G: [0], B: [0], A: [0], I: [0], labels: [""] };
@@ -86,8 +95,8 @@ verse.Viewer = class {
     Object.assign(this.mask, mask);
     if (this.nv.volumes.length < 2) return;
     this.nv.volumes[1].setColormapLabel(this.lut());
-    this.nv.opts.atlasOutline = this.mask.outline ? 1 : 0;
-    this.nv.setOpacity(1, this.mask.opacity);
+    this.nv.opts.atlasOutline = this.edge;
+    this.nv.setOpacity(1, this.fill);
     this.nv.updateGLVolume();
   }
 
@@ -96,6 +105,22 @@ verse.Viewer = class {
     if (!image) return;
     [image.cal_min, image.cal_max] = verse.windows[name].range;
     this.nv.updateGLVolume();
+  }
+
+  setView(name) { this.nv.setSliceType(Object.keys(verse.views).indexOf(name)); }
+
+  /** Turn the 3-D view by degrees. */
+  turn(left, up) {
+    const { renderAzimuth, renderElevation } = this.nv.scene;
+    this.nv.setRenderAzimuthElevation(renderAzimuth + left, renderElevation + up);
+  }
+
+  /** Show vertebrae alone in the 3-D view: the CT would be a grey block around them. */
+  hideFlesh() {
+    const { gl, renderShader: shader, volumes } = this.nv;
+    if (!shader || !volumes.length) return;
+    shader.use(gl);
+    gl.uniform1f(shader.uniforms.backOpacity, volumes.length > 1 && this.mask.opacity ? 0 : 1);
   }
 
   setNames(named) {
