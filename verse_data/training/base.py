@@ -40,7 +40,7 @@ Transform = Callable[[Any], Any]
 
 
 class ServedDataset(EpochDataset):
-    """Base of :class:`ScanDataset`, :class:`PatchDataset` and :class:`VertebraDataset`.
+    """Base of ``ScanDataset``, ``PatchDataset`` and ``VertebraDataset``.
 
     Sample ``dataset[i]`` is a pure function of the stores, the options, ``seed``, the epoch and
     ``i``: it depends neither on number and start method of workers, nor on the order of calls.
@@ -61,9 +61,9 @@ class ServedDataset(EpochDataset):
     image_dtype : {"float32", "int16"}
         Type of ``image``; int16 halves the bytes that workers copy.
     provenance : mapping, optional
-        What the stores were made from; shown by ``repr`` and returned by :attr:`provenance`.
+        What the stores were made from; shown by ``repr`` and returned by ``provenance``.
     left_out : sequence of LeftOut
-        Scans that cannot be served for another reason, so that :attr:`excluded` is complete.
+        Scans that cannot be served for another reason, so that ``excluded`` is complete.
 
     Raises
     ------
