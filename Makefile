@@ -10,7 +10,7 @@ demo: $(VENV)/.runtime
 
 # The documentation site, in docs/_build/html. A warning is an error; so is a link to nowhere.
 docs: $(VENV)/.docs
-	$(BIN)/python -m sphinx -b html -q -n -W --keep-going docs docs/_build/html
+	$(BIN)/python -m sphinx -b html -q -n -W --keep-going -d docs/_build/doctrees docs docs/_build/html
 	@echo "The site is in docs/_build/html/index.html"
 
 test: $(VENV)/.dev

@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.application import Sphinx
 
 DOCS = Path(__file__).parent
@@ -81,6 +82,13 @@ def _follow_links(_: Sphinx, page: str, source: list[str]) -> None:
     source[0] = re.sub(rf"\]\({re.escape(up)}({'|'.join(ELSEWHERE)})\.md", moved, source[0])
 
 
+def _mend_corners(_: Sphinx, doctree: nodes.document, __: str) -> None:
+    """Make the empty corner of pandas' tables a plain cell: an empty heading is read out as one."""
+    for node in doctree.findall(nodes.raw):
+        if "<th></th>" in node.astext():
+            node.children = [nodes.Text(node.astext().replace("<th></th>", "<td></td>"))]
+
+
 def _prepare_phantom(_: Sphinx) -> None:
     """Lock a small phantom where the tutorials find it: their notebooks inherit this environment."""
     from verse_data import lock_tree, phantom
@@ -98,3 +106,4 @@ def setup(app: Sphinx) -> None:
     write_reference(DOCS / "reference" / "generated")
     app.connect("builder-inited", _prepare_phantom)
     app.connect("source-read", _follow_links)
+    app.connect("doctree-resolved", _mend_corners)

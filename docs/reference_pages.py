@@ -155,16 +155,14 @@ def _autodoc(names: list[str]) -> Iterator[str]:
 
 
 def _resolve(name: str) -> Any:
-    parts = name.split(".")
-    for cut in range(len(parts), 0, -1):
-        try:
-            thing: Any = importlib.import_module(".".join(parts[:cut]))
-        except ModuleNotFoundError:
-            continue
-        for part in parts[cut:]:
-            thing = getattr(thing, part, None)  # None: what instances alone have
-        return thing
-    raise AttributeError(name)
+    """Return what a name leads to, a function before the module of its name; None for attributes."""
+    first, *parts = name.split(".")
+    thing: Any = importlib.import_module(first)
+    for done, part in enumerate(parts):
+        if inspect.ismodule(thing) and not hasattr(thing, part):
+            importlib.import_module(".".join([first, *parts[: done + 1]]))
+        thing = getattr(thing, part, None)  # None: what instances alone have
+    return thing
 
 
 # --- the command line -----------------------------------------------------------------------------

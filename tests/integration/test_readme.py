@@ -1,8 +1,10 @@
-"""README says what the catalog says."""
+"""README says what the catalog and the benchmarks say."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from verse_data.releases.catalog import load_catalog
@@ -40,3 +42,11 @@ def test_the_two_commands_are_named() -> None:
 
     assert "make demo" in text
     assert "make test" in text
+
+
+def test_the_chart_is_that_of_the_numbers(tmp_path: Path) -> None:
+    """README's chart of speed is what its script draws out of the table in docs/benchmarks.md."""
+    root, drawn = README.parent, tmp_path / "chart.svg"
+    subprocess.run([sys.executable, root / "benchmarks" / "chart.py", drawn], check=True)
+
+    assert (root / "docs/images/loader-speed.svg").read_text() == drawn.read_text()
