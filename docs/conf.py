@@ -49,6 +49,7 @@ copybutton_prompt_is_regexp = True
 autodoc_typehints = "none"  # types stand in the docstrings, in words
 autodoc_class_signature = "mixed"
 numpydoc_show_class_members = False
+toc_object_entries_show_parents = "hide"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "verse-data"
