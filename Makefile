@@ -3,10 +3,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all test-versions check lint types mass mutate catalog-folds setup clean
+.PHONY: demo docs test test-all test-versions check lint types mass mutate catalog-folds setup clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/verse-data demo
+
+# The documentation site, in docs/_build/html. A warning is an error; so is a link to nowhere.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -b html -q -n -W --keep-going -d docs/_build/doctrees docs docs/_build/html
+	@echo "The site is in docs/_build/html/index.html"
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
@@ -58,5 +63,9 @@ $(VENV)/.dev: $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) dist docs/_build docs/reference/generated .mypy_cache .pytest_cache .ruff_cache

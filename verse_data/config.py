@@ -17,11 +17,17 @@ from verse_data.errors import Offline, UsageError
 __version__ = "0.1.0"
 
 HOME_VARIABLE = "VERSE_DATA_HOME"
+"""One root for releases and stores; without it the platform's data and cache folders."""
 OFFLINE_VARIABLE = "VERSE_DATA_OFFLINE"
+"""1 forbids the network: no socket is opened, and what is missing is listed."""
 STORES_VARIABLE = "VERSE_DATA_STORES"
+"""Root of stores that machines share: an absolute path, or an fsspec URL such as s3://bucket/verse."""
 OSF_API_VARIABLE = "VERSE_DATA_OSF_API"
+"""Address of the OSF API, if it is not https://api.osf.io/v2."""
 OSF_SITE_VARIABLE = "VERSE_DATA_OSF_SITE"
+"""Address of the OSF site, if it is not https://osf.io."""
 OSF_TOKEN_VARIABLE = "VERSE_DATA_OSF_TOKEN"  # noqa: S105 - a variable's name, not a token
+"""Personal token of OSF, for more requests an hour; sent to the API alone."""
 
 _LONGEST = 3500  # leaves room for the paths below the root: systems allow 4,096 bytes
 _TRUE = {"1", "true", "yes", "on"}

@@ -26,6 +26,7 @@ Progress = Callable[[str, int, Unit], AbstractContextManager[Advance]]
 """Called with a stage's name, total (0 if unknown) and unit; returns a context with an `Advance`."""
 
 PROGRESS_VARIABLE: Final = "VERSE_DATA_PROGRESS"
+"""off shows no progress."""
 
 DELAY: Final = 0.5
 """Seconds that a stage runs before its bar is shown."""

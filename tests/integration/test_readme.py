@@ -1,13 +1,19 @@
-"""README says what the catalog says."""
+"""README says what the catalog and the benchmarks say."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from verse_data.releases.catalog import load_catalog
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/tutorials/*.md")]
 COLUMNS = ("training", "validation", "test", "all")
 FIGURES = {
     "CT series": ("scans",),
@@ -40,3 +46,22 @@ def test_the_two_commands_are_named() -> None:
 
     assert "make demo" in text
     assert "make test" in text
+
+
+def test_the_chart_is_that_of_the_numbers(tmp_path: Path) -> None:
+    """README's chart of speed is what its script draws out of the table in docs/benchmarks.md."""
+    drawn = tmp_path / "chart.svg"
+    subprocess.run([sys.executable, ROOT / "benchmarks" / "chart.py", drawn], check=True)
+
+    assert (ROOT / "docs/images/loader-speed.svg").read_text() == drawn.read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_that_are_here(page: Path) -> None:
+    """A page can be read in the repository too: no link to what is only generated for the site."""
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+    local = [link for link in links if not link.startswith(("https:", "mailto:"))]
+
+    assert [
+        link for link in local if "generated" in link or not (page.parent / link).exists()
+    ] == []

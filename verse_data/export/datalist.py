@@ -44,8 +44,9 @@ def monai(
     labels : {"consecutive", "binary", "verse"}
         VerSe's labels with T13 (28) as 26; one class; or VerSe's own: masks are referenced too.
     k : int, optional
-        Divide the patients into so many folds, as :meth:`Release.folds` does: the ``fold`` of each
-        item. Default: the published split, as lists ``training``, ``validation`` and ``testing``.
+        Divide the patients into so many folds, as :meth:`verse_data.Release.folds` does: the ``fold``
+        of each item. Default: the published split, as lists ``training``, ``validation`` and
+        ``testing``.
     seed : int
         Seed of the folds.
     split : {"training", "validation", "test"}, optional

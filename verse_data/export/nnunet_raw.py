@@ -60,7 +60,7 @@ def nnunet(
         VerSe's labels with T13 (28) as 26; one class; or nnU-Net's overlapping regions (whole
         spine, cervical, thoracic, lumbar), whose masks are those of ``"consecutive"``.
     k : int, optional
-        Divide the patients into so many folds, as :meth:`Release.folds` does. Default: the
+        Divide the patients into so many folds, as :meth:`verse_data.Release.folds` does. Default: the
         published split, as one fold; its test scans go to ``imagesTs`` and ``labelsTs``.
     seed : int
         Seed of the folds.

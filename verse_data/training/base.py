@@ -44,7 +44,7 @@ Transform = Callable[[Any], Any]
 
 
 class ServedDataset(EpochDataset):
-    """Base of :class:`ScanDataset`, :class:`PatchDataset` and :class:`VertebraDataset`.
+    """Base of ``ScanDataset``, ``PatchDataset`` and ``VertebraDataset``.
 
     Sample ``dataset[i]`` is a pure function of the stores, the options, ``seed``, the epoch and
     ``i``: it depends neither on number and start method of workers, nor on the order of calls.
@@ -68,9 +68,9 @@ class ServedDataset(EpochDataset):
         Range of HU that the image is clipped to and mapped to [0, 1], as by
         :class:`verse_data.training.transforms.Window`, where samples are read. Padding is then 0.
     provenance : mapping, optional
-        What the stores were made from; shown by ``repr`` and returned by :attr:`provenance`.
+        What the stores were made from; shown by ``repr`` and returned by ``provenance``.
     left_out : sequence of LeftOut
-        Scans that cannot be served for another reason, so that :attr:`excluded` is complete.
+        Scans that cannot be served for another reason, so that ``excluded`` is complete.
 
     Raises
     ------

@@ -19,7 +19,8 @@ key                 type                            meaning
 ==================  ==============================  ===========================================
 
 Centroids are in world millimetres on purpose: a transform that flips, crops or resamples the image
-and updates ``affine`` leaves them valid. :func:`centroid_voxels` returns them as indices.
+and updates ``affine`` leaves them valid. :func:`verse_data.training.centroid_voxels` returns them
+as indices.
 """
 
 from __future__ import annotations
