@@ -26,6 +26,7 @@ from verse_data.progress import Progress, default
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock, is_release_name
 from verse_data.records.names import SPLITS, Split
+from verse_data.records.overlay import Layer
 from verse_data.release import PHANTOM, Release, write_phantom
 from verse_data.releases import catalog
 from verse_data.releases.history import command
@@ -36,6 +37,7 @@ from verse_data.releases.siblings import clone
 from verse_data.releases.tree import check_series
 from verse_data.releases.tree import lock_tree as hash_tree
 from verse_data.tables.index import ABOUT
+from verse_data.tables.overlays import Given, read_overlays
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,6 +83,7 @@ def load_split(
     release: str | Sequence[str] = ...,
     version: str | None = ...,
     where: str | None = ...,
+    overlays: Sequence[Given] | None = ...,
     root: Root = ...,
     offline: bool | None = ...,
     **options: Unpack[serve.ScanOptions],
@@ -93,6 +96,7 @@ def load_split(
     release: str | Sequence[str] = ...,
     version: str | None = ...,
     where: str | None = ...,
+    overlays: Sequence[Given] | None = ...,
     root: Root = ...,
     offline: bool | None = ...,
     **options: Unpack[serve.PatchOptions],
@@ -105,6 +109,7 @@ def load_split(
     release: str | Sequence[str] = ...,
     version: str | None = ...,
     where: str | None = ...,
+    overlays: Sequence[Given] | None = ...,
     root: Root = ...,
     offline: bool | None = ...,
     **options: Unpack[serve.VertebraOptions],
@@ -118,6 +123,7 @@ def load_split(
     release: str | Sequence[str] = "verse19",
     version: str | None = None,
     where: str | None = None,
+    overlays: Sequence[Given] | None = None,
     root: Root = None,
     offline: bool | None = None,
     **options: Any,
@@ -142,6 +148,8 @@ def load_split(
         Serve the vertebrae for which this is true, such as ``"grade >= 2 and level >= 'T11'"``;
         with the other units, the scans that have such a vertebra. Patches drawn by level or grade are
         drawn around these vertebrae alone, other patches anywhere in these scans.
+    overlays : sequence of str or path
+        As in :func:`open_release`; each is laid over those of the releases that it is for.
     root, offline : optional
         As in :func:`open_release`.
     **options
@@ -192,8 +200,9 @@ def load_split(
     settings, show = config.resolve(root=root, offline=offline), options.get("progress")
     for name in names:
         _known_dataset(name, settings)
+    layers = read_overlays(overlays, names)
     opened = [
-        open_release(name, version=version, root=root, offline=offline, progress=show)
+        _opened(name, settings, version=version, layers=layers[name], progress=show)
         for name in names
     ]
     serve.check_splits({f"{member.name} {member.version}": member.series for member in opened})
@@ -216,7 +225,7 @@ def load_split(
         member.contribution(members, **rows, **preparing)
         for member, members in zip(opened, chosen, strict=True)
     ]
-    lost = _lost_upstream(opened, split) if where is None else []
+    lost = _not_served(opened, split, published=where is None)
     selection = {"split": split, "where": where}
     return serve.dataset(parts, unit=unit, selection=selection, lost=lost, **own)
 
@@ -244,15 +253,22 @@ def _scans_of(release: Release, split: Split) -> list[str]:
     return ids
 
 
-def _lost_upstream(releases: Sequence[Release], split: Split) -> list[LeftOut]:
-    """Return the published series of a split of which no lock lists a file."""
+def _not_served(releases: Sequence[Release], split: Split, *, published: bool) -> list[LeftOut]:
+    """Return the scans of a split that are withheld and, if `published`, those that no lock lists."""
     from verse_data.training import LeftOut
 
-    listed = {scan.series_id for release in releases for scan in release.series.values()}
-    return [
+    served = {scan.series_id for release in releases for scan in release.series.values()}
+    listed = {scan.series_id for release in releases for scan in release.index.listed}
+    found = {
+        one.scan.series_id: LeftOut(one.scan.scan_id, one.scan.subject_id, one.reason)
+        for release in releases
+        for one in release.index.withheld
+        if one.scan.split == split and one.scan.series_id not in served
+    }
+    return [*found.values()] + [
         LeftOut(series.scan_id, series.subject_id, "not_in_lock")
         for release in releases
-        for series in (release.catalog.expected if release.catalog else ())
+        for series in (release.catalog.expected if release.catalog and published else ())
         if series.split == split and series.series_id not in listed
     ]
 
@@ -263,6 +279,7 @@ def load_table(
     release: str = "verse19",
     version: str | None = None,
     where: str | None = None,
+    overlays: Sequence[Given] | None = None,
     root: Root = None,
     offline: bool | None = None,
 ) -> pd.DataFrame:
@@ -281,6 +298,8 @@ def load_table(
         As in :func:`open_release`.
     where : str, optional
         Such as ``"grade >= 2"``. Default: all rows.
+    overlays : sequence of str or path
+        As in :func:`open_release`.
     root : path, optional
         As in :func:`open_release`.
     offline : bool, optional
@@ -315,7 +334,7 @@ def load_table(
         )
     if where is not None and table != "findings":
         check_condition(where, table)
-    opened = open_release(release, version=version, root=root, offline=offline)
+    opened = open_release(release, version=version, overlays=overlays, root=root, offline=offline)
     if not opened.config.offline:
         opened.fetch_tables(where=where)
     opened.require_grades(where)
@@ -381,6 +400,7 @@ def explore(
     *,
     browser: bool = True,
     announce: Callable[[str], None] = print,
+    overlays: Sequence[Given] | None = None,
     version: str | None = None,
     root: Root = None,
     offline: bool | None = None,
@@ -398,7 +418,7 @@ def explore(
         Whether the browser is opened.
     announce : callable
         Called with the address, on 127.0.0.1 and a free port.
-    version, root, offline : optional
+    overlays, version, root, offline : optional
         As in :func:`open_release`.
 
     Raises
@@ -410,7 +430,8 @@ def explore(
     """
     from verse_data.explorer.server import Server
 
-    server = Server(_with_tables(release, version=version, root=root, offline=offline))
+    where: Any = {"version": version, "root": root, "offline": offline}
+    server = Server(_with_tables(release, overlays=overlays, **where))
 
     def opened(address: str) -> None:
         announce(address)
@@ -433,6 +454,7 @@ def save_explorer(
     single_file: bool = False,
     dry_run: bool = False,
     tell: Callable[[str], None] = print,
+    overlays: Sequence[Given] | None = None,
     version: str | None = None,
     root: Root = None,
     offline: bool | None = None,
@@ -459,7 +481,7 @@ def save_explorer(
         Only estimate the size.
     tell : callable
         Called with a sentence about the size before anything is written.
-    version, root, offline : optional
+    overlays, version, root, offline : optional
         As in :func:`open_release`.
 
     Returns
@@ -478,7 +500,7 @@ def save_explorer(
     """
     from verse_data.explorer.saved import SPACING_MM, Selection, save
 
-    opened = _with_tables(release, version=version, root=root, offline=offline)
+    opened = _with_tables(release, overlays=overlays, version=version, root=root, offline=offline)
     splits = [split] if isinstance(split, str) else split
     wanted = set(opened.known_scans(scan_ids))
     rows = None if where is None else opened.select(where)
@@ -672,6 +694,7 @@ def open_release(
     name: str = "verse19",
     *,
     version: str | None = None,
+    overlays: Sequence[Given] | None = None,
     root: Root = None,
     offline: bool | None = None,
     make: bool = True,
@@ -688,6 +711,9 @@ def open_release(
         Such as ``"verse19"`` or ``"phantom"``.
     version : str, optional
         ``"v1"``, or ``"sha256:…"`` with at least 12 digits of a lock's digest. Default: the newest.
+    overlays : sequence of str or path
+        Corrections that are laid over the files: names of the catalog such as ``"veridah-2025"``, and
+        files of your own; see ``docs/overlays.md``. Default: none, the release as published.
     root : path, optional
         One root of everything; default ``VERSE_DATA_HOME``, else the platform's data folder for
         releases and its cache folder for stores.
@@ -706,7 +732,10 @@ def open_release(
     Raises
     ------
     UsageError
-        If there is no such release or version.
+        If there is no such release, version or overlay; if an overlay is of another release or
+        digest, names a scan that there is not, or conflicts with another.
+    ValidationFailed
+        If an overlay breaks a rule of its schema.
     Offline
         If the release is not here and the network is forbidden.
     SourceChanged, NetworkError, IntegrityError
@@ -716,8 +745,24 @@ def open_release(
     -----
     TrustOnFirstUse
         If it was locked now: no published digests exist to compare its files with.
+    UserWarning
+        If an overlay is not confirmed.
     """
     settings = config.resolve(root=root, offline=offline)
+    layers = read_overlays(overlays, [name])[name]
+    return _opened(name, settings, version=version, layers=layers, make=make, progress=progress)
+
+
+def _opened(
+    name: str,
+    settings: config.Config,
+    *,
+    version: str | None,
+    layers: Sequence[Layer] = (),
+    make: bool = True,
+    progress: Progress | None,
+) -> Release:
+    """Open a release with `layers` over it; make it first if it is not here."""
     if version is not None and not isinstance(version, str):
         raise UsageError(f"version={version!r}: give a text such as 'v1', or None for the newest.")
     dataset = _known_dataset(name, settings)
@@ -725,13 +770,17 @@ def open_release(
     if not dataset.exists() and (make or name == PHANTOM):
         _make_release(dataset, entry, version, progress or default())
     resolved = dataset.resolve(version)
-    return Release(
+    opened = Release(
         dataset,
         version=resolved,
         config=settings,
         catalog=entry or _own_entry(dataset, resolved),
+        layers=layers,
         progress=progress,
     )
+    if layers:
+        _ = opened.index  # refuses overlays that do not fit the version
+    return opened
 
 
 def _own_entry(dataset: Repository, version: str) -> CatalogEntry | None:

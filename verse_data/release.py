@@ -26,7 +26,8 @@ from verse_data.problems import shown
 from verse_data.progress import Progress, default
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
-from verse_data.records.names import SPLITS, Role
+from verse_data.records.names import SPLITS, Role, scan_of
+from verse_data.records.overlay import AppliedOverlay, Layer
 from verse_data.records.source_file import SourceFile
 from verse_data.releases.fetch import FetchReport
 from verse_data.releases.history import command, unless_newest
@@ -34,6 +35,7 @@ from verse_data.releases.repository import Repository
 from verse_data.releases.tree import lock_tree
 from verse_data.stores import VOLUME_ROLES, Stores, make_recipe, no_shared_store
 from verse_data.tables.index import Index, ScanFiles, index_scans
+from verse_data.tables.overlays import applied, overlay_findings, relabelling_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from verse_data.training import PatchDataset, ScanDataset, VertebraDataset
     from verse_data.views.preview import Subject
     from verse_data.views.report import Report
+    from verse_data.volumes.reader import ScanReader
     from verse_data.volumes.recipe import Recipe, ScanSource
 
 PHANTOM: Final = "phantom"
@@ -78,6 +81,8 @@ class Release:
         Where stores go, and whether the network may be used.
     catalog : CatalogEntry or None
         Published facts about the release.
+    layers : sequence of Layer
+        Overlays that lie over its files, as :func:`verse_data.tables.overlays.read_overlays` returns.
     progress : Progress, optional
         Display of long steps. Default: bars on a terminal or in a notebook, else lines on stderr.
     """
@@ -89,12 +94,14 @@ class Release:
         version: str,
         config: Config,
         catalog: CatalogEntry | None,
+        layers: Sequence[Layer] = (),
         progress: Progress | None = None,
     ) -> None:
         self.files = dataset
         self.version = version
         self.config = config
         self.catalog = catalog
+        self._layers = tuple(layers)
         self._given_progress = progress
         self._tables_of: tuple[dict[str, tuple[int, ...]], Tables] | None = None
         self._warned: set[str] = set()
@@ -102,7 +109,8 @@ class Release:
     def __repr__(self) -> str:
         return (
             f"<Release {self.name} {self.version}: {len(self.series)} scans, "
-            f"lock {self.lock.digest[:12]}, commit {self.commit[:12]}>"
+            f"lock {self.lock.digest[:12]}, commit {self.commit[:12]}"
+            f"{''.join(f', overlay {one}' for one in self.overlays)}>"
         )
 
     def _repr_html_(self) -> str:
@@ -124,6 +132,7 @@ class Release:
                 "lacks": f"{self.gaps:,} files or scans: see .findings" if self.gaps else "",
                 "lock": f"sha256:{self.lock.digest}",
                 "commit": self.commit,
+                "overlays": ", ".join(map(str, self.overlays)),
                 "licence": self.catalog and self.catalog.licence,
             },
         )
@@ -158,7 +167,24 @@ class Release:
     @cached_property
     def index(self) -> Index:
         """Scan and role of each locked file."""
-        return index_scans(self.lock, catalog=self.catalog)
+        published = index_scans(self.lock, catalog=self.catalog)
+        return applied(published, self._layers, release=self.name)
+
+    @property
+    def overlays(self) -> tuple[AppliedOverlay, ...]:
+        """Name, version and digest of each overlay that lies over its files."""
+        return tuple(layer.applied for layer in self._layers)
+
+    @property
+    def _laid(self) -> dict[str, str]:
+        """What results say of overlays; nothing if there are none."""
+        named = ", ".join(f"{one.name} {one.version} {one.digest}" for one in self.overlays)
+        return {"overlays": named} if named else {}
+
+    @property
+    def _shown(self) -> str:
+        """The version as pictures name it, with overlays."""
+        return " + ".join([self.version, *(one.name for one in self.overlays)])
 
     @cached_property
     def series(self) -> dict[str, ScanFiles]:
@@ -198,7 +224,8 @@ class Release:
         """
         from verse_data.releases.provenance import describe
 
-        return describe(self.files, self.version, scan_id=scan_id, catalog=self.catalog)
+        found = describe(self.files, self.version, scan_id=scan_id, catalog=self.catalog)
+        return found.model_copy(update={"overlays": self.overlays})
 
     def citation(self, style: Style = "text") -> str:
         """Return the citation of this version: its publications, licence, attribution and lock.
@@ -227,7 +254,8 @@ class Release:
         """Return what changed from the version `other` to this one.
 
         Files are always compared; labels of masks, cells of the grading workbook and points of
-        centroid files are compared if both versions of the file are on this machine.
+        centroid files are compared if both versions of the file are on this machine. The other
+        version has no overlays: what those of this one correct is listed.
 
         Parameters
         ----------
@@ -242,7 +270,9 @@ class Release:
         from verse_data.tables.changes import compare
 
         old = self.files.resolve(other)
-        return compare(self.files, old, self.version, derived=self.config.derived)
+        found = compare(self.files, old, self.version, derived=self.config.derived)
+        laid = tuple(f"{one.scan_id}: {one.message}" for one in overlay_findings(self.index))
+        return replace(found, overlays=laid)
 
     def _command(self, verb: str, *words: str) -> str:
         """Return a command line for this version."""
@@ -494,6 +524,9 @@ class Release:
         if ids is None:
             raise UsageError(f"{scan_ids!r} is no list of scan ids such as ['verse004'].")
         unknown = [name for name in ids if name not in self.series]
+        for one in self.index.withheld:
+            if one.scan.scan_id in unknown:
+                raise UsageError(f"{one.scan.scan_id} is left out of {self.name}: {one.why}")
         published = {series.scan_id for series in self.catalog.expected} if self.catalog else set()
         if lost := [name for name in unknown if name in published]:
             raise UsageError(
@@ -595,6 +628,7 @@ class Release:
 
         about = {"release": self.name, "version": self.version}
         about |= {"lock": f"sha256:{self.lock.digest}", "commit": self.commit}
+        about |= self._laid
         if self.name == PHANTOM:
             about["made_up"] = "Made-up data: no patient is in this release."
         known = read_patients(Path(patients)) if patients is not None else ()
@@ -928,6 +962,7 @@ class Release:
                 lambda file: self._source_of(file) if self.files.has(file) else None,
                 catalog=self.catalog,
                 derived=self.config.derived,
+                index=self.index,
                 progress=self.progress,
             )
             self._tables_of = state, tables
@@ -1019,6 +1054,7 @@ class Release:
             "release": self.name,
             "version": self.version,
             "lock": f"sha256:{self.lock.digest}",
+            **self._laid,
         }
         how = {
             "hit": hit,
@@ -1086,6 +1122,7 @@ class Release:
             "release": self.name,
             "version": self.version,
             "lock": f"sha256:{self.lock.digest}",
+            **self._laid,
         }
         return replace(made, about={**about, "seed": seed, "draws": draws}, notes=notes)
 
@@ -1221,7 +1258,8 @@ class Release:
         from verse_data.volumes.view import open_xarray
 
         store, entry = self.build_cache([scan_id], recipe=recipe)[scan_id], self.catalog
-        return open_xarray(store, orientation=orientation).assign_attrs(
+        relabel = self.reader(scan_id, store).relabel
+        return open_xarray(store, orientation=orientation, relabel=relabel).assign_attrs(
             subject_id=self.series[scan_id].subject_id,
             split=self.series[scan_id].split or "unknown",
             release=self.name,
@@ -1229,7 +1267,50 @@ class Release:
             attribution=entry.attribution
             if entry
             else f"Release {self.name!r}, locked by its user.",
+            **self._laid,
         )
+
+    def reader(self, scan_id: str, store: Path) -> ScanReader:
+        """Return the reader of a scan's store, with the labels that overlays give.
+
+        Parameters
+        ----------
+        scan_id : str
+            Such as ``"verse004"``.
+        store : Path
+            As from :meth:`build_cache`.
+
+        Returns
+        -------
+        ScanReader
+            It reads boxes of image and label.
+        """
+        return self._stores.reader(self.series[scan_id], store)
+
+    def relabelling(self, scan_id: str) -> dict[int, int]:
+        """Return the new label of each label of a scan's mask and centroid file that overlays change.
+
+        For those who read the files at :meth:`path` themselves, which stay as they are published.
+
+        Parameters
+        ----------
+        scan_id : str
+            Such as ``"verse004"``.
+
+        Returns
+        -------
+        dict of int to int
+            Label in the files, and the label that it is; empty without such an overlay.
+
+        Raises
+        ------
+        ContentMissing
+            If its mask or centroid file is not on this machine.
+        ValidationFailed
+            If an overlay names labels that the scan does not have.
+        """
+        (name,) = self.known_scans([scan_id])
+        return relabelling_of(self.series[name], self._source_of, derived=self.config.derived)
 
     def contribution(
         self,
@@ -1290,7 +1371,13 @@ class Release:
         scans = [self.series[name] for name in ids]
         return serve.Contribution(
             scans=tuple(
-                ServedScan(scan.scan_id, scan.subject_id, scan.split or "", stores[scan.scan_id])
+                ServedScan(
+                    scan.scan_id,
+                    scan.subject_id,
+                    scan.split or "",
+                    stores[scan.scan_id],
+                    relabel=self._relabel_text(scan, stores[scan.scan_id]),
+                )
                 for scan in scans
                 if scan.scan_id in stores
             ),
@@ -1303,6 +1390,11 @@ class Release:
             facts=self._facts(stores, recipe, with_rows=with_rows),
             series=self.series,
         )
+
+    def _relabel_text(self, scan: ScanFiles, store: Path) -> str:
+        """Return what overlays change of the labels of a store, as `ServedScan` says it."""
+        changed = self._stores.reader(scan, store).relabel.items() if scan.relabelled else ()
+        return " ".join(f"{old}:{new}" for old, new in sorted(changed))
 
     def _convert(
         self,
@@ -1522,10 +1614,11 @@ class Release:
                 strict=True,
             )
         ]
+        stores = self._drawable(ids, workers=workers, progress=progress)
         return draw_sheet(
             chosen,
-            self._drawable(ids, workers=workers, progress=progress),
-            title=f"{self.name} {self.version}  ·  {where}",
+            {name: self.reader(name, store) for name, store in stores.items()},
+            title=f"{self.name} {self._shown}  ·  {where}",
             is_phantom=self.name == PHANTOM,
             progress=progress or self.progress,
         )
@@ -1551,9 +1644,9 @@ class Release:
                 marks.setdefault(name, {})[level] = mark
         return {
             name: Subject(
-                store=stores[name],
+                reader=self.reader(name, stores[name]),
                 release=self.name,
-                version=self.version,
+                version=self._shown,
                 is_phantom=self.name == PHANTOM,
                 marks=None if rows is None else marks.get(name, {}),
                 fill=fill,
@@ -1575,24 +1668,29 @@ class Release:
         return stores | self._convert(unbuilt, why_not, recipe, workers=workers, progress=progress)
 
     def _graded_rows(self) -> pd.DataFrame | None:
-        """Return the vertebrae of the grading workbook alone, for which no mask is read."""
+        """Return the vertebrae of the grading workbook; masks are read only for overlays."""
         from verse_data.tables.assemble import build_tables
 
         book = self.workbook
         if not book.is_here and book.can_be_fetched and not self.config.offline:
             self.fetch_files(book.listed)
+        relabelled = {name for name, scan in self.series.items() if scan.relabelled}
+
+        def is_read(file: LockedFile) -> bool:
+            # Where grades stand of a scan that an overlay relabels follows from its labels.
+            wanted = file in self.index.grading or scan_of(file.path) in relabelled
+            return wanted and self.files.has(file)
+
         tables = build_tables(
             self.lock,
-            lambda file: (
-                self._source_of(file)
-                if file in self.index.grading and self.files.has(file)
-                else None
-            ),
+            lambda file: self._source_of(file) if is_read(file) else None,
             catalog=self.catalog,
-            derived=None,
+            derived=self.config.derived,
+            index=self.index,
         )
         for file in tables.broken:
-            self._warn_once(f"No grades are drawn: {file.error}")
+            of = f" of {file.scan_id}" if file.scan_id else ""
+            self._warn_once(f"No grades{of} are drawn: {file.error}")
         return tables.vertebrae if tables.grading else None
 
     def _rows(self, chosen: Iterable[str] | pd.DataFrame) -> tuple[pd.DataFrame | None, set[str]]:

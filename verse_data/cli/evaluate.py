@@ -115,6 +115,7 @@ def evaluate(
     seed: Seed = 0,
     table: Table = "vertebrae",
     out: opt.TableFile = None,
+    overlay: opt.Overlays = None,
     version: opt.Version = None,
     root: opt.Root = None,
     as_json: opt.Json = False,
@@ -128,7 +129,9 @@ def evaluate(
         raise UsageError("--json and --csv exclude each other. Give one of them.")
     is_csv = predictions.suffix.lower() == ".csv"
     _refuse_options(context, predictions, is_csv=is_csv)
-    opened = vd.open_release(release, version=version, root=root, make=release == "phantom")
+    opened = vd.open_release(
+        release, overlays=overlay, version=version, root=root, make=release == "phantom"
+    )
     if is_csv:
         scores = opened.evaluate_grades(predictions, thresholds=threshold or (0.5,), seed=seed)
         _deliver(scores, "figures", out, _print_figures, as_json=as_json, as_csv=as_csv)

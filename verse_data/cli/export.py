@@ -90,6 +90,7 @@ def nnunet(
         ),
     ] = None,
     dry_run: DryRun = False,
+    overlay: opt.Overlays = None,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
@@ -97,7 +98,7 @@ def nnunet(
     """Write a raw dataset of nnU-Net v2: masks, patient-grouped splits, and CTs by reference."""
     if copy and link:
         raise UsageError("--copy and --link put the CTs into imagesTr in two ways; give one.")
-    opened = vd.open_release(release, version=version, root=root, offline=offline)
+    opened = vd.open_release(release, overlays=overlay, version=version, root=root, offline=offline)
     done = vd.export.nnunet(
         opened,
         out,
@@ -132,12 +133,13 @@ def monai(
     seed: Seed = 0,
     split: Split = None,
     dry_run: DryRun = False,
+    overlay: opt.Overlays = None,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
 ) -> None:
     """Write a datalist of MONAI (datalist.json) with folds, masks, and CTs by reference."""
-    opened = vd.open_release(release, version=version, root=root, offline=offline)
+    opened = vd.open_release(release, overlays=overlay, version=version, root=root, offline=offline)
     done = vd.export.monai(opened, out, labels=labels, k=k, seed=seed, split=split, dry_run=dry_run)
     note(str(done))
 
@@ -185,11 +187,12 @@ def export_folder(
     *,
     copy: Copy = False,
     dry_run: DryRun = False,
+    overlay: opt.Overlays = None,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
 ) -> None:
     """Write a release as a folder, in the format named by the command."""
-    opened = vd.open_release(release, version=version, root=root, offline=offline)
+    opened = vd.open_release(release, overlays=overlay, version=version, root=root, offline=offline)
     write = vd.export.bids if context.info_name == "bids" else vd.export.hf
     note(str(write(opened, out, copy=copy, dry_run=dry_run)))

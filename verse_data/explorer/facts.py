@@ -36,7 +36,7 @@ def page_facts(release: Release, scan_ids: Collection[str] | None = None) -> dic
         ],
         "tables": {name: _table(name, chosen_rows(tables, name, scan_ids)) for name in TABLES},
         "findings": _findings(tables, scan_ids),
-        "workbook": _workbook(tables),
+        "workbook": _workbook(release, tables),
         "scans": [
             name
             for name, scan in release.series.items()
@@ -59,6 +59,8 @@ def chosen_rows(tables: Tables, name: TableName, scan_ids: Collection[str] | Non
 def _identity(release: Release) -> dict[str, Any]:
     """Return name, digest, licence and citation, which stand on every page."""
     entry = release.catalog
+    notes = [PHANTOM_NOTE] if release.name == PHANTOM else []
+    notes += [f"Corrected by overlay {one}." for one in release.overlays]
     return {
         "name": release.name,
         "version": release.version,
@@ -68,7 +70,7 @@ def _identity(release: Release) -> dict[str, Any]:
         "licence": entry.licence if entry else "unknown",
         "attribution": entry.attribution if entry else "",
         "citation": release.citation(),
-        "note": PHANTOM_NOTE if release.name == PHANTOM else "",
+        "note": " ".join(notes),
         "package": __version__,
     }
 
@@ -110,16 +112,24 @@ def _findings(tables: Tables, scan_ids: Collection[str] | None) -> list[dict[str
     return list(rows)
 
 
-def _workbook(tables: Tables) -> dict[str, Any] | None:
-    """Return where the grades stand: file, row of each series, and column of each level's grade."""
+def _workbook(release: Release, tables: Tables) -> dict[str, Any] | None:
+    """Return where the grades stand: file, row of each series, and column of each level's grade.
+
+    Of a series that an overlay relabels, the cell of a level is that of another vertebra.
+    """
     grading = tables.grading
     if grading is None:
         return None
     letters = grading.sheet.letters
+    moved = {scan.series_id for scan in release.series.values() if scan.relabelled}
     return {
         "file": grading.sheet.file,
         "sheet": grading.sheet.sheet,
-        "rows": {graded.row.series_id: graded.number for graded in grading.rows},
+        "rows": {
+            graded.row.series_id: graded.number
+            for graded in grading.rows
+            if graded.row.series_id not in moved
+        },
         "columns": {
             level: letters[heading] for level in LEVELS if (heading := f"{level}_fx-g") in letters
         },

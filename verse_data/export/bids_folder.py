@@ -144,7 +144,7 @@ def _columns(names: Any, renamed: dict[str, str]) -> dict[str, Any]:
 def _dataset(release: Any) -> dict[str, Any]:
     """Return the contents of ``dataset_description.json``."""
     facts = release.provenance()
-    source = {"Version": f"{facts.version}, lock {facts.lock}, commit {facts.commit}"}
+    source = {"Version": facts.pin}
     if facts.doi:
         source |= {"DOI": f"doi:{facts.doi}", "URL": doi_url(facts.doi)}
     described = {

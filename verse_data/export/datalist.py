@@ -73,6 +73,8 @@ def monai(
     if folder.exists():
         raise folders.folder_exists_error(folder)
     own = labels != "verse"
+    if not own:
+        folders.refuse_relabelled(release, chosen, "a datalist with labels='verse'")
     plan = folders.planned(release, chosen, folder, written=("mask",) if own else ())
     if dry_run:
         return plan

@@ -93,6 +93,18 @@ def scans_with_ct_and_mask(release: Any) -> Chosen:
     return Chosen(development=development, test=test, left_out=lacking)
 
 
+def refuse_relabelled(release: Any, chosen: Chosen, what: str) -> None:
+    """Raise UsageError if an overlay relabels a chosen scan, whose mask is handed on as published."""
+    found = [name for name in chosen.scans if release.series[name].relabelled]
+    if found:
+        overlay = release.series[found[0]].relabelled
+        raise UsageError(
+            f"Overlay {overlay} relabels {counted(len(found), 'scan')}, such as {found[0]}, and {what} "
+            f"holds masks as they were published. Open the release without it, or write masks anew: "
+            f"export nnunet, or export monai with labels='consecutive'."
+        )
+
+
 def planned(release: Any, chosen: Chosen, path: Path, *, written: Collection[str]) -> Exported:
     """Return what an export that writes files of these roles takes, by the sizes in the lock."""
     files = [release.series[name].files for name in chosen.scans]
@@ -192,6 +204,7 @@ def export_folder(
 ) -> Exported:
     """Write the files that `add_scan` adds of a scan, and the texts that `describe` adds."""
     folder, chosen, plan = Path(out), scans_with_ct_and_mask(release), Plan(release)
+    refuse_relabelled(release, chosen, "this folder")
     if folder.exists():
         raise folder_exists_error(folder)
     for scan_id in chosen.scans:

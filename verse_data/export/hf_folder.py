@@ -131,7 +131,7 @@ tags:
 rows by `subject_id`: a patient may have several. In masks, T13 is 28; a missing grade means not
 assessed, never healthy.
 
-Release {release.name} {release.version}, lock {facts.lock}, commit {facts.commit}.
+Release {release.name} {facts.pin}.
 
 ```text
 {release.citation().rstrip()}

@@ -19,9 +19,12 @@ from verse_data.progress import Progress
 from verse_data.records.base import LIMIT_BYTES
 from verse_data.records.centroids import CentroidFile, parse_centroids
 from verse_data.spine.geometry import Affine, Array, Grid
+from verse_data.spine.levels import LEVEL_OF_LABEL
 from verse_data.tables.index import Content, ScanFiles, read_centroids, scan_file
+from verse_data.tables.overlays import relabelling_of
 from verse_data.volumes.mask_facts import mask_facts
 from verse_data.volumes.nifti import VolumeStream
+from verse_data.volumes.reader import relabelled
 
 _MASK_ENDINGS: Final = (".nii.gz", ".nii")
 _POINTS_ENDING: Final = ".json"
@@ -159,6 +162,7 @@ class _Reader:
     ) -> None:
         self.scan, self.prediction, self.content = scan, prediction, content
         self.derived, self.notes = derived, list[str]()
+        self.new = relabelling_of(scan, content, derived=derived)
 
     def score(self, hit: Hit, *, official_code: bool) -> ScanScores | None:
         """Return the scores, or None where the release has nothing to compare with."""
@@ -192,6 +196,7 @@ class _Reader:
             grid = Grid.of(mask_facts(file, derived=self.derived))
         else:
             true, grid = _read_mask(_stream(file.path, name=file.name, sha256=file.sha256))
+            true = relabelled(true[0], self.new), true[1]
             own, _ = _read_mask(_stream(path, name=str(path)), grid, self.scan.scan_id)
             masks = true, own
         points = self._true_points(grid), self._predicted_points(grid)
@@ -210,7 +215,8 @@ class _Reader:
             return None
         read = read_centroids(file)
         if read.fits(grid):
-            return _by_level(read)
+            known = {point.label: point.point for point in read.points}
+            return {LEVEL_OF_LABEL[self.new.get(label, label)]: at for label, at in known.items()}
         self.notes.append("the release's centroids are not on the grid of its mask: not compared")
         return None
 

@@ -21,6 +21,7 @@ from verse_data.records.names import (
     parse_path,
     split_of,
 )
+from verse_data.records.overlay import Layer, ScanCorrection
 from verse_data.records.source_file import SourceFile
 
 if TYPE_CHECKING:
@@ -47,6 +48,29 @@ class ScanFiles:
     files: dict[Role, LockedFile]
     spare: tuple[tuple[Role, LockedFile], ...] = ()
     """Further files of a role; the first by path is used."""
+    corrections: tuple[tuple[str, ScanCorrection], ...] = ()
+    """What overlays say of it, each after the overlay's name."""
+    published_subject: str = ""
+    """Its subject as published, where an overlay gives another."""
+
+    @property
+    def relabelled(self) -> str:
+        """Name of the overlay that gives its vertebrae other levels; empty if none does."""
+        return next((name for name, one in self.corrections if one.relabels), "")
+
+    @property
+    def own_subject(self) -> str:
+        """Its subject in files and tables of the release."""
+        return self.published_subject or self.subject_id
+
+
+@dataclass(frozen=True)
+class Withheld:
+    """One CT series that is not served: its files, a short reason as in ``excluded``, and why."""
+
+    scan: ScanFiles
+    reason: str
+    why: str
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,6 +87,15 @@ class Index:
     """``patients.csv``: age, sex, density and T-score of persons."""
     about: LockedFile | None = None
     """``about.toml`` at the root: title, licence and citations of a release that the catalog lacks."""
+    layers: tuple[Layer, ...] = ()
+    """Overlays that lie over it."""
+    withheld: tuple[Withheld, ...] = ()
+    """Scans of the lock that are left out of everything."""
+
+    @property
+    def listed(self) -> tuple[ScanFiles, ...]:
+        """All scans of the lock, those that are left out too."""
+        return (*self.scans, *(one.scan for one in self.withheld))
 
     @property
     def of_all(self) -> tuple[LockedFile, ...]:
@@ -72,7 +105,7 @@ class Index:
     @cached_property
     def shared_series(self) -> frozenset[str]:
         """Series ids of more than one scan; their names differ in ``ses-``, ``ce-`` or ``dir-``."""
-        series = grouped(self.scans, lambda scan: scan.series_id)
+        series = grouped(self.listed, lambda scan: scan.series_id)
         return frozenset(name for name, scans in series.items() if len(scans) > 1)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -79,7 +78,7 @@ class Tile:
 
 def draw_sheet(
     vertebrae: Sequence[Vertebra],
-    stores: Mapping[str, Path],
+    readers: Mapping[str, ScanReader],
     *,
     title: str,
     is_phantom: bool,
@@ -92,7 +91,7 @@ def draw_sheet(
         ThreadPoolExecutor(max(1, int(allowed_cores()))) as pool,
         progress("Drawing vertebrae", len(vertebrae), "items") as advance,
     ):
-        drawn = pool.map(lambda group: _tiles_of(stores.get(group[0]), group[1]), groups)
+        drawn = pool.map(lambda group: _tiles_of(readers.get(group[0]), group[1]), groups)
         for some in drawn:
             tiles += some
             advance(len(some))
@@ -106,9 +105,8 @@ def draw_sheet(
     return arrange(tiles, title, facts, [PHANTOM_NOTE] if is_phantom else [])
 
 
-def _tiles_of(store: Path | None, rows: Sequence[Vertebra]) -> list[Tile]:
+def _tiles_of(reader: ScanReader | None, rows: Sequence[Vertebra]) -> list[Tile]:
     """Draw the vertebrae of one scan."""
-    reader = ScanReader(store) if store else None
     found = places(reader) if reader else Places({}, frozenset())
     return [Tile(_crop(reader, found, row), _lines(row)) for row in rows]
 

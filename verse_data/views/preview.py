@@ -51,13 +51,13 @@ _WORTH_A_PROCESS: Final = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What a preview shows: a store, the release and version that it is of, and its marks.
+    """What a preview shows: a scan, the release and version that it is of, and its marks.
 
     `marks` maps a level to its grade, ``x`` or ``?``; levels that it lacks were not assessed. None
     means that no grades are here.
     """
 
-    store: Path
+    reader: ScanReader
     release: str
     version: str
     marks: Mapping[str, str] | None = None
@@ -79,7 +79,7 @@ def marks_of(rows: pd.DataFrame) -> list[str]:
 
 def draw_preview(subject: Subject) -> Image.Image:
     """Draw a scan: plain, then with outlines and names, then from the front; a caption below."""
-    reader = ScanReader(subject.store)
+    reader = subject.reader
     found = places(reader)
     sagittal, coronal = along_spine(reader, found)
     overlaid = bool(found.points)
