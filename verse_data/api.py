@@ -84,6 +84,7 @@ def load_split(
     version: str | None = ...,
     where: str | None = ...,
     overlays: Sequence[Given] | None = ...,
+    licence: str | Sequence[str] | None = ...,
     root: Root = ...,
     offline: bool | None = ...,
     **options: Unpack[serve.ScanOptions],
@@ -97,6 +98,7 @@ def load_split(
     version: str | None = ...,
     where: str | None = ...,
     overlays: Sequence[Given] | None = ...,
+    licence: str | Sequence[str] | None = ...,
     root: Root = ...,
     offline: bool | None = ...,
     **options: Unpack[serve.PatchOptions],
@@ -110,6 +112,7 @@ def load_split(
     version: str | None = ...,
     where: str | None = ...,
     overlays: Sequence[Given] | None = ...,
+    licence: str | Sequence[str] | None = ...,
     root: Root = ...,
     offline: bool | None = ...,
     **options: Unpack[serve.VertebraOptions],
@@ -124,6 +127,7 @@ def load_split(
     version: str | None = None,
     where: str | None = None,
     overlays: Sequence[Given] | None = None,
+    licence: str | Sequence[str] | None = None,
     root: Root = None,
     offline: bool | None = None,
     **options: Any,
@@ -150,6 +154,8 @@ def load_split(
         drawn around these vertebrae alone, other patches anywhere in these scans.
     overlays : sequence of str or path
         As in :func:`open_release`; each is laid over those of the releases that it is for.
+    licence : str or sequence of str, optional
+        As in :func:`open_release`; scans under other terms are in ``excluded``.
     root, offline : optional
         As in :func:`open_release`.
     **options
@@ -201,10 +207,8 @@ def load_split(
     for name in names:
         _known_dataset(name, settings)
     layers = read_overlays(overlays, names)
-    opened = [
-        _opened(name, settings, version=version, layers=layers[name], progress=show)
-        for name in names
-    ]
+    how: dict[str, Any] = {"version": version, "licence": licence, "progress": show}
+    opened = [_opened(name, settings, layers=layers[name], **how) for name in names]
     serve.check_splits({f"{member.name} {member.version}": member.series for member in opened})
     rows = serve.needs(unit, own)
     if rows["graded"]:
@@ -226,7 +230,8 @@ def load_split(
         for member, members in zip(opened, chosen, strict=True)
     ]
     lost = _not_served(opened, split, published=where is None)
-    selection = {"split": split, "where": where}
+    gate = {} if licence is None else {"licence": licence}
+    selection = {"split": split, "where": where, **gate}
     return serve.dataset(parts, unit=unit, selection=selection, lost=lost, **own)
 
 
@@ -695,6 +700,7 @@ def open_release(
     *,
     version: str | None = None,
     overlays: Sequence[Given] | None = None,
+    licence: str | Sequence[str] | None = None,
     root: Root = None,
     offline: bool | None = None,
     make: bool = True,
@@ -714,6 +720,8 @@ def open_release(
     overlays : sequence of str or path
         Corrections that are laid over the files: names of the catalog such as ``"veridah-2025"``, and
         files of your own; see ``docs/overlays.md``. Default: none, the release as published.
+    licence : str or sequence of str, optional
+        Only scans under one of these terms, such as ``"CC-BY-SA-4.0"``. Default: all scans.
     root : path, optional
         One root of everything; default ``VERSE_DATA_HOME``, else the platform's data folder for
         releases and its cache folder for stores.
@@ -750,7 +758,15 @@ def open_release(
     """
     settings = config.resolve(root=root, offline=offline)
     layers = read_overlays(overlays, [name])[name]
-    return _opened(name, settings, version=version, layers=layers, make=make, progress=progress)
+    return _opened(
+        name,
+        settings,
+        version=version,
+        layers=layers,
+        licence=licence,
+        make=make,
+        progress=progress,
+    )
 
 
 def _opened(
@@ -759,10 +775,16 @@ def _opened(
     *,
     version: str | None,
     layers: Sequence[Layer] = (),
+    licence: str | Sequence[str] | None = None,
     make: bool = True,
     progress: Progress | None,
 ) -> Release:
     """Open a release with `layers` over it; make it first if it is not here."""
+    licences = [licence] if isinstance(licence, str) else [*(licence or ())]
+    if licence is not None and not (licences and all(isinstance(one, str) for one in licences)):
+        raise UsageError(
+            f"licence={licence!r}: give an identifier such as 'CC-BY-SA-4.0', or some."
+        )
     if version is not None and not isinstance(version, str):
         raise UsageError(f"version={version!r}: give a text such as 'v1', or None for the newest.")
     dataset = _known_dataset(name, settings)
@@ -776,10 +798,11 @@ def _opened(
         config=settings,
         catalog=entry or _own_entry(dataset, resolved),
         layers=layers,
+        licences=licences,
         progress=progress,
     )
-    if layers:
-        _ = opened.index  # refuses overlays that do not fit the version
+    if layers or licences:
+        _ = opened.index  # refuses what does not fit the version
     return opened
 
 

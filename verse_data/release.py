@@ -83,6 +83,8 @@ class Release:
         Published facts about the release.
     layers : sequence of Layer
         Overlays that lie over its files, as :func:`verse_data.tables.overlays.read_overlays` returns.
+    licences : sequence of str
+        The only licences under which scans are served. Default: all.
     progress : Progress, optional
         Display of long steps. Default: bars on a terminal or in a notebook, else lines on stderr.
     """
@@ -95,13 +97,14 @@ class Release:
         config: Config,
         catalog: CatalogEntry | None,
         layers: Sequence[Layer] = (),
+        licences: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> None:
         self.files = dataset
         self.version = version
         self.config = config
         self.catalog = catalog
-        self._layers = tuple(layers)
+        self._layers, self._licences = tuple(layers), tuple(licences)
         self._given_progress = progress
         self._tables_of: tuple[dict[str, tuple[int, ...]], Tables] | None = None
         self._warned: set[str] = set()
@@ -168,7 +171,8 @@ class Release:
     def index(self) -> Index:
         """Scan and role of each locked file."""
         published = index_scans(self.lock, catalog=self.catalog)
-        return applied(published, self._layers, release=self.name)
+        index = applied(published, self._layers, release=self.name)
+        return index.licensed(self._licences) if self._licences else index
 
     @property
     def overlays(self) -> tuple[AppliedOverlay, ...]:
@@ -225,7 +229,29 @@ class Release:
         from verse_data.releases.provenance import describe
 
         found = describe(self.files, self.version, scan_id=scan_id, catalog=self.catalog)
-        return found.model_copy(update={"overlays": self.overlays})
+        own = {"licence": self.licence_of(scan_id)} if scan_id and found.licence else {}
+        return found.model_copy(update={"overlays": self.overlays, **own})
+
+    def licence_of(self, scan_id: str) -> str:
+        """Return the licence of one scan: its own terms, or those of the release.
+
+        Parameters
+        ----------
+        scan_id : str
+            Such as ``"verse004"``.
+
+        Returns
+        -------
+        str
+            An SPDX identifier, ``"unconfirmed"``, or ``"unknown"`` if the release states none.
+
+        Raises
+        ------
+        UsageError
+            If there is no such scan.
+        """
+        (name,) = self.known_scans([scan_id])
+        return self.index.licence_of(self.series[name])
 
     def citation(self, style: Style = "text") -> str:
         """Return the citation of this version: its publications, licence, attribution and lock.
@@ -1263,7 +1289,7 @@ class Release:
             subject_id=self.series[scan_id].subject_id,
             split=self.series[scan_id].split or "unknown",
             release=self.name,
-            licence=entry.licence if entry else "unknown",
+            licence=self.licence_of(scan_id),
             attribution=entry.attribution
             if entry
             else f"Release {self.name!r}, locked by its user.",
@@ -1430,6 +1456,9 @@ class Release:
         facts = whole.model_copy(update={"files": files}).model_dump(
             mode="json", exclude={**without, "files": {"__all__": {"here", "fetched"}}}
         )
+        if self.catalog:
+            own = dict.fromkeys(self.licence_of(name) for name in self.series if name in scan_ids)
+            facts["licence"] = " + ".join(own) or self.catalog.licence
         facts["recipe"] = recipe.model_dump(mode="json")
         packages = provenance.of_stores([file.path for file in files], facts["recipe"])
         if with_rows:  # they decided what is served

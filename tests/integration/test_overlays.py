@@ -436,3 +436,68 @@ def test_the_command_line_lists_shows_checks_and_applies(lab: Path, overlay: Wri
     assert query.stdout.count("\n") == 2
     told = verse_data("diff", "lab", "v1", "v1", "--overlay", str(file)).stdout
     assert told.startswith("p1: labels T12 -> L1, L1 -> T12, by overlay mine 1")
+
+
+# --- terms of single scans ------------------------------------------------------------------------
+
+ABOUT = """
+title = "Scans of ours"
+licence = "CC-BY-4.0"
+attribution = "our lab"
+terms = { p2 = "LicenseRef-in-house" }
+"""
+
+
+def test_scans_under_other_terms_are_left_out_of_tables_and_exports(
+    built: Path, tmp_path: Path
+) -> None:
+    """All are there by default, with their terms; licence= keeps those under the terms that it names."""
+    tree = Path(shutil.copytree(built.parent / "tree", tmp_path / "tree"))
+    (tree / "about.toml").write_text(ABOUT)
+    lock_tree("lab", tree)
+    whole, open_ones = vd.open_release("lab"), vd.open_release("lab", licence="CC-BY-4.0")
+
+    assert [whole.licence_of(name) for name in whole.series] == [
+        "CC-BY-4.0", "LicenseRef-in-house", "CC-BY-4.0",
+    ]  # fmt: skip
+    assert whole.provenance("p2").licence == "LicenseRef-in-house"
+    assert set(open_ones.scans["scan_id"]) == {"p1", "p3"}
+    assert open_ones.gaps == whole.gaps
+    with pytest.raises(UsageError, match=r"its licence is LicenseRef-in-house, not CC-BY-4\.0"):
+        open_ones.path("p2", "mask")
+    done = vd.export.nnunet(open_ones, tmp_path / "raw")
+    assert done.left_out == {"p2": "its licence is LicenseRef-in-house, not CC-BY-4.0"}
+    assert "p2: its licence is LicenseRef-in-house" in str(done)
+    facts = json.loads((done.path / "dataset.json").read_text())
+    assert facts["licences"] == {"p1": "CC-BY-4.0", "p3": "CC-BY-4.0"}
+    vd.export.bids(whole, tmp_path / "bids")
+    (table,) = (tmp_path / "bids" / "sub-p2").rglob("*_scans.tsv")
+    assert table.read_text().splitlines()[1].endswith("\tLicenseRef-in-house")
+    printed = verse_data("export", "hf", "lab", str(tmp_path / "hf"), "--licence", "CC-BY-4.0")
+    assert (printed.returncode, "p2: its licence is" in printed.stderr) == (0, True)
+
+
+def test_terms_of_a_scan_that_there_is_not_are_refused_by_the_gate(
+    built: Path, tmp_path: Path
+) -> None:
+    """A slip in an id must not let the scan through that was meant."""
+    tree = Path(shutil.copytree(built.parent / "tree", tmp_path / "tree"))
+    (tree / "about.toml").write_text(ABOUT.replace("p2", "p02"))
+    lock_tree("lab", tree)
+
+    with pytest.raises(UsageError, match=r"about.toml gives terms of 'p02', and there is no such"):
+        vd.open_release("lab", licence="CC-BY-4.0")
+
+
+@pytest.mark.parametrize(
+    ("licence", "text"),
+    [
+        ("CC-BY-SA-4.0", "no scan is left; those here are under unknown"),
+        ([], "give an identifier such as"),
+        ([3], "give an identifier such as"),
+    ],
+)
+def test_a_licence_that_no_scan_has_is_refused(lab: Path, licence: Any, text: str) -> None:
+    """An empty release would be a silent mistake; the licences that there are are named."""
+    with pytest.raises(UsageError, match=text):
+        vd.open_release("lab", licence=licence)

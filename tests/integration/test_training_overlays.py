@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,4 +148,22 @@ def test_in_a_union_an_overlay_lies_over_the_releases_that_it_is_for(
     assert [len(part) for part in laid] == [1, 0]
     with pytest.raises(UsageError, match="is for lab, not for other"):
         vd.load_split("training", release="other", overlays=[file])
-    shutil.rmtree(lab / "other")
+
+
+def test_a_scan_under_other_terms_is_left_out_and_named(lab: Path) -> None:
+    """The gate leaves it out, counts it and says why; without the gate its terms are told."""
+    (lab / "tree" / "about.toml").write_text(
+        'title = "t"\nlicence = "CC-BY-4.0"\nattribution = "a"\nterms = { p2 = "unconfirmed" }\n'
+    )
+    lock_tree("mixed", lab / "tree")
+    whole = vd.load_split("training", release="mixed")
+    gated = vd.load_split("training", release="mixed", licence="CC-BY-4.0")
+
+    assert [sample["scan_id"] for sample in whole] == ["p1", "p2"]
+    assert whole.provenance["licence"] == "CC-BY-4.0 + unconfirmed"
+    assert [sample["scan_id"] for sample in gated] == ["p1"]
+    assert gated.excluded.values.tolist() == [["p2", "p2", "licence"]]
+    assert gated.counts()["excluded"] == 1
+    assert gated.provenance["licence"] == "CC-BY-4.0"
+    assert gated.provenance["selection"]["licence"] == "CC-BY-4.0"
+    assert gated.fingerprint != whole.fingerprint

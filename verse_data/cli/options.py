@@ -241,6 +241,10 @@ Overlays = Annotated[
         find=lambda _: _overlay_names(),
     ),
 ]
+Licences = Annotated[
+    list[Any] | None,
+    _several("LICENCE", "Only scans under these terms, such as CC-BY-SA-4.0"),
+]
 Out = Annotated[
     Path | None,
     typer.Option("--out", "-o", metavar="FILE", help="File to write. Default: stdout."),

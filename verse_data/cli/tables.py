@@ -94,8 +94,7 @@ def query(
         check_condition(where, table)
     opened = vd.open_release(release, overlays=overlay, version=version, root=root, offline=offline)
     opened.require_grades(where)
-    whole: pd.DataFrame = getattr(opened, table)
-    rows = select(whole, where)
+    rows = select(whole := getattr(opened, table), where)
     if where is not None or not (as_json or as_csv or out):
         note(f"{len(rows):,} of {len(whole):,} {table}")
     if not (as_json or as_csv or out):
@@ -256,10 +255,9 @@ def folds(
     """Divide a release's scans into folds, each patient in one, and print the balance."""
     from verse_data.tables.folds import STRATIFY, make_folds
 
-    if check is not None and out is not None:
-        raise UsageError("--check reads folds and --out writes them; give one of the two.")
-    if check is not None and workbook is not None:
-        raise UsageError("--check reads folds and --workbook makes them; give one of the two.")
+    other = "--out writes" if out is not None else workbook and "--workbook makes"
+    if check is not None and other:
+        raise UsageError(f"--check reads folds and {other} them; give one of the two.")
     if workbook is not None:
         tables = _tables_of(workbook, split)
         made = make_folds(*tables, k=k, seed=seed, stratify=stratify or STRATIFY, release=release)

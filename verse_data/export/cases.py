@@ -98,7 +98,8 @@ def choose(release: Any, *, k: int | None, seed: int, split: str | None) -> Chos
     """Return which scans an export holds: by the published split, or those to divide into `k`."""
     scans_with_ct_and_mask(release)
     _check(release, k, seed, split)
-    development, test, left_out = [], [], {}
+    development, test = [], []
+    left_out = {one.scan.scan_id: one.why for one in release.index.withheld}
     for scan_id, scan in release.series.items():
         developed = (
             scan.split in {"training", "validation"} if k is None else split in {None, scan.split}
@@ -188,6 +189,7 @@ def facts(release: Any, labels: LabelMap, chosen: Chosen) -> dict[str, Any]:
         "description": f"{found.title}. Version {release.version}, lock {lock}.",
         "reference": doi_url(found.doi) if found.doi else "",
         "licence": found.licence or "unknown",
+        "licences": {scan_id: release.licence_of(scan_id) for scan_id in chosen.scans},
         "attribution": found.attribution or "",
         # A string: readers take any list for a list of scans.
         "citation": "; ".join(f"{c.text} {doi_url(c.doi)}" for c in found.citations),

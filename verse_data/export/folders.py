@@ -85,6 +85,7 @@ def scans_with_ct_and_mask(release: Any) -> Chosen:
         for scan_id, scan in release.series.items()
         if (roles := [role for role in ("ct", "mask") if role not in scan.files])
     }
+    lacking |= {one.scan.scan_id: one.why for one in release.index.withheld}
     held = {name: scan.split for name, scan in release.series.items() if name not in lacking}
     if not held:
         raise UsageError(f"{release.name} {release.version} has no scan with both CT and mask.")

@@ -76,6 +76,7 @@ def _describe(plan: Plan, chosen: tuple[str, ...]) -> None:
         paths = {role: _path(release, scan_id, role).partition("/") for role in _ROLES}
         row = {"image_file_name": paths["ct"][2], "mask_file_name": paths["mask"][2]}
         row |= {name: _plain(scans.loc[scan_id, name]) for name in _OF_SCAN}
+        row["licence"] = release.licence_of(scan_id)
         own = groups.get(scan_id, vertebrae.iloc[:0])[[*_OF_VERTEBRA]].to_dict("records")
         vertebra_rows = [{name: _plain(value) for name, value in one.items()} for one in own]
         rows.setdefault(paths["ct"][0], []).append({**row, "vertebrae": vertebra_rows})

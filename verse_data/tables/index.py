@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from verse_data.errors import ValidationFailed
+from verse_data.errors import UsageError, ValidationFailed, did_you_mean
 from verse_data.records.base import LIMIT_BYTES
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
@@ -52,6 +52,8 @@ class ScanFiles:
     """What overlays say of it, each after the overlay's name."""
     published_subject: str = ""
     """Its subject as published, where an overlay gives another."""
+    terms: str | None = None
+    """Its licence, where that is not the release's."""
 
     @property
     def relabelled(self) -> str:
@@ -96,6 +98,35 @@ class Index:
     def listed(self) -> tuple[ScanFiles, ...]:
         """All scans of the lock, those that are left out too."""
         return (*self.scans, *(one.scan for one in self.withheld))
+
+    def licence_of(self, scan: ScanFiles) -> str:
+        """Return the licence of a scan: its own terms, else the release's."""
+        return scan.terms or (self.catalog.licence if self.catalog else "unknown")
+
+    def licensed(self, allowed: Collection[str]) -> Index:
+        """Return the index with only scans under one of these licences; the others are withheld."""
+        listed_ids = {scan.scan_id for scan in self.listed}
+        for name in self.catalog.terms if self.catalog else ():
+            if name not in listed_ids:
+                raise UsageError(
+                    f"{ABOUT} gives terms of {name!r}, and there is no such scan."
+                    f"{did_you_mean(name, listed_ids)} Correct it, and lock the release again."
+                )
+        under = {scan.scan_id: self.licence_of(scan) for scan in self.scans}
+        listed = ", ".join(allowed)
+        out = tuple(
+            Withheld(scan, "licence", f"its licence is {under[scan.scan_id]}, not {listed}")
+            for scan in self.scans
+            if under[scan.scan_id] not in allowed
+        )
+        if len(out) == len(self.scans):
+            known = dict.fromkeys(under.values())
+            raise UsageError(
+                f"licence={listed}: no scan is left; those here are under {', '.join(known)}."
+                f"{did_you_mean(listed, known)}"
+            )
+        kept = tuple(scan for scan in self.scans if under[scan.scan_id] in allowed)
+        return replace(self, scans=kept, withheld=(*self.withheld, *out))
 
     @property
     def of_all(self) -> tuple[LockedFile, ...]:
@@ -217,7 +248,10 @@ def _scan(group: _Group, catalog: CatalogEntry | None) -> ScanFiles:
     # MICCAI snapshots come in pairs; of everything else a scan has one.
     rest = ((own.role, file) for own, file in group if files[own.role] is not file)
     spare = tuple((role, file) for role, file in rest if role != "snapshot")
-    return ScanFiles(name.scan_id, subject, name.series_label, name.series_id, split, files, spare)
+    stated = catalog.terms if catalog else {}
+    terms = known.terms if known else stated.get(name.scan_id)
+    ids = (name.scan_id, subject, name.series_label, name.series_id)
+    return ScanFiles(*ids, split, files, spare, terms=terms)
 
 
 def assert_one_split_each(subjects: Iterable[tuple[str, str]]) -> None:

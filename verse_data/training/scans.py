@@ -58,7 +58,7 @@ class LeftOut:
         ``not_in_lock`` if it was published and the lock lists no file of it; ``no_ct``; ``no_mask``
         if the mask is needed; ``no_vertebra`` if vertebrae are served and none is known;
         ``same_series`` if it is served under another id, from another release; ``overlay`` if an
-        overlay excludes it.
+        overlay excludes it; ``licence`` if its terms are none of those that were asked for.
     """
 
     scan_id: str
