@@ -20,11 +20,9 @@ from verse_data.errors import ContentMissing, UsageError, ValidationFailed
 from verse_data.explorer import cuts
 from verse_data.explorer.facts import page_facts
 from verse_data.explorer.prepare import describe
-from verse_data.phantom.paint import paint_ct
 from verse_data.release import Release
 from verse_data.spine.levels import LABEL_OF_LEVEL
 from verse_data.tables.overlays import names, read_overlay
-from verse_data.volumes.nifti import read_mask, write_nifti
 
 pytestmark = [
     pytest.mark.usefixtures("one_core"),
@@ -35,8 +33,6 @@ GRADES = (
     "scan_id,level,grade,fracture_type\np1,T11,0,none\np1,T12,2,wedge\np1,L1,0,none\np1,L2,x,\n"
 )
 SWAP = 'relabel = { T12 = "L1", L1 = "T12" }'
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 Write = Callable[..., Path]
 
@@ -57,21 +53,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lab(built: Path, home: Path) -> Path:
     """The release on the machine of the test."""
     return Path(shutil.copytree(built, home, symlinks=True))
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache root with the two real scans in it, and a CT painted around each mask."""
-    if not SHARED.is_dir():
-        pytest.skip(f"the real VerSe files are not at {SHARED}: this test needs them")
-    root = tmp_path_factory.mktemp("real")
-    tree = Path(shutil.copytree(SHARED / "verse19", root / "tree"))
-    for path in tree.rglob("*_seg-vert_msk.nii.gz"):
-        mask, name = read_mask(path, name=path.name), path.parent.name
-        image = paint_ct(mask.array, mask.affine, seed=4)
-        write_nifti(path.parents[2] / "rawdata" / name / f"{name}_ct.nii.gz", image, mask.affine)
-    lock_tree("real", tree, root=root, check=False)
-    return root
 
 
 @pytest.fixture
@@ -145,33 +126,6 @@ def test_each_way_to_relabel_gives_these_levels(
 
     assert list(rows(release).index) == levels
     assert list(release.reader("p1", store).labels) == [LABEL_OF_LEVEL[level] for level in levels]
-
-
-@pytest.mark.parametrize("scan_id", ["verse004", "verse010"])
-def test_real_masks_follow_and_their_stores_stay(real: Path, overlay: Write, scan_id: str) -> None:
-    """Of a real scan, two swapped levels: mask, points and table follow; no file and no store changes."""
-    plain = vd.open_release("real", root=real)
-    file = overlay({scan_id: 'relabel = { L1 = "L2", L2 = "L1" }'}, releases="real")
-    release = vd.open_release("real", root=real, overlays=[file])
-
-    store = plain.build_cache([scan_id])
-    before, after = (one.open_scan(scan_id) for one in (plain, release))
-    voxels = [np.asarray(one["label"].values) for one in (before, after)]
-
-    assert release.build_cache([scan_id]) == store
-    assert release.lock.digest == plain.lock.digest
-    assert ((voxels[0] == 20) == (voxels[1] == 21)).all()
-    assert ((voxels[0] == 21) == (voxels[1] == 20)).all()
-    assert ((voxels[0] > 0) == (voxels[1] > 0)).all()
-    assert (voxels[0] == 20).any()
-    points = [json.loads(one.attrs["centroids"]) for one in (before, after)]
-    assert points[0]["20"] == points[1]["21"]
-    assert "mine 1 sha256:" in after.attrs["overlays"]
-    was, now = rows(plain, scan_id), rows(release, scan_id)
-    moved = ["grade", "fracture_type", "voxels", "centroid_x", "centroid_i"]
-    assert was.loc["L1", moved].equals(now.loc["L2", moved].rename("L1"))
-    assert was.drop(["L1", "L2"]).equals(now.drop(["L1", "L2"]))
-    assert release.relabelling(scan_id) == {20: 21, 21: 20}
 
 
 def test_predictions_are_scored_against_corrected_labels(
@@ -360,7 +314,8 @@ def test_what_does_not_fit_a_scan_is_refused(
         (f'{SWAP}\nlevels = ["L1"]', "relabel and levels say the same thing"),
         (f"exclude = true\n{SWAP}", "has no other correction"),
         ("exlude = true", "exlude: is not a known field"),
-        ("grades = { L1 = { grade = 4 } }", "grade"),
+        ("grades = { L1 = { grade = 4 } }", "grades.L1.grade: must be 0, 1, 2, 3 or 'x'"),
+        ("grades = { L1 = { grade = true } }", "grades.L1.grade"),
         ('grades = { L1 = { grade = 0, fracture_type = "wedge" } }', "grade 0 goes with shape 0"),
         ("grades = {", "not TOML in UTF-8"),
     ],
@@ -379,6 +334,8 @@ def test_overlays_that_cannot_be_used_are_refused(lab: Path, overlay: Write) -> 
     file = overlay({"p1": SWAP})
     other = overlay({"p1": 'relabel = { L2 = "L3" }'}, name="other")
     absent = overlay({"p9": SWAP}, name="absent")
+    same = '[[aliases]]\nsubjects = ["p1", "p7"]\nwhy = "one person"'
+    stranger = overlay({}, same, name="stranger")
     digest = read_overlay(file).digest
 
     assert opened(f"{file}@{digest}").overlays[0].digest == digest
@@ -391,6 +348,7 @@ def test_overlays_that_cannot_be_used_are_refused(lab: Path, overlay: Write) -> 
         ([file, file], "Two overlays are called mine"),
         ([file, other], "mine and other both correct labels of p1"),
         ([absent], "names 'p9', and lab has no such scan"),
+        ([stranger], "names 'p7', and lab has no such subject"),
         ([3], "give a name such as 'veridah-2025'"),
         ("mine.toml", "give a list"),
     ):

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import verse_data as vd
-from tests.support.releases import write_scan
+from tests.support.releases import real_release, write_scan
 from verse_data.api import lock_tree
 from verse_data.errors import UsageError, ValidationFailed
+from verse_data.spine.levels import LABEL_OF_LEVEL
 from verse_data.tables.overlays import read_overlay
 
 pytestmark = [
@@ -26,6 +28,8 @@ GRADES = "scan_id,level,grade,fracture_type\n" + "".join(
 SWAP = {"relabel": {"T12": "L1", "L1": "T12"}}
 CROPS: dict[str, Any] = {"unit": "vertebra", "crop_size_mm": 8.0, "voxel_mm": None}
 
+SHARED = Path(__file__).parents[3] / "shared"
+
 Write = Callable[..., Path]
 
 
@@ -37,6 +41,16 @@ def lab(tmp_path: Path) -> Path:
     (tmp_path / "tree" / "grades.csv").write_text(GRADES)
     lock_tree("lab", tmp_path / "tree")
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache root with the two real scans of VerSe'19 in it."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"the real VerSe files are not at {SHARED}: this test needs them")
+    root = tmp_path_factory.mktemp("real")
+    lock_tree("verse19", real_release(SHARED, root / "tree"), root=root, check=False)
+    return root
 
 
 @pytest.fixture
@@ -84,6 +98,50 @@ def test_crops_follow_and_the_digest_names_the_overlay(lab: Path, overlay: Write
     assert "mine 1" in repr(served)
     again = vd.load_split("training", release="lab", overlays=[file], **CROPS)
     assert again.fingerprint == served.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("split", "scan_id", "levels"),
+    [("training", "verse004", ("L1", "L2")), ("validation", "verse010", ("L1", "L2"))],
+)
+def test_real_masks_follow_and_their_stores_stay(
+    real: Path, overlay: Write, split: str, scan_id: str, levels: tuple[str, str]
+) -> None:
+    """Of a real scan, two swapped levels: mask, points, table, crop and provenance; no store changes."""
+    one, other = levels
+    file = overlay({scan_id: {"relabel": {one: other, other: one}}}, releases='["verse19"]')
+    plain, release = (vd.open_release(root=real, overlays=layers) for layers in ([], [file]))
+    crops: Any = {"unit": "vertebra", "crop_size_mm": 40.0, "voxel_mm": None, "root": real}
+    crops |= {"include": ("graded", "not_assessed", "foreign_material")}
+    before = vd.load_split(split, **crops)
+    after = vd.load_split(split, overlays=[file], **crops)
+
+    masks = [np.asarray(opened.open_scan(scan_id)["label"]) for opened in (plain, release)]
+    labels = [LABEL_OF_LEVEL[level] for level in levels]
+    assert (masks[0] == labels[0]).any()
+    assert ((masks[0] == labels[0]) == (masks[1] == labels[1])).all()
+    assert ((masks[0] == labels[1]) == (masks[1] == labels[0])).all()
+    assert (np.isin(masks[0], labels) | (masks[0] == masks[1])).all()
+    rows = [
+        table[table["scan_id"] == scan_id].set_index("level").astype(object)
+        for table in (plain.vertebrae, release.vertebrae)
+    ]
+    moved = ["grade", "fracture_type", "voxels", "volume_mm3", "centroid_i", "centroid_x"]
+    for old, new in (levels, levels[::-1]):
+        assert (
+            rows[0].loc[old, moved].fillna("").tolist()
+            == rows[1].loc[new, moved].fillna("").tolist()
+        )
+    assert rows[0].drop([*levels]).equals(rows[1].drop([*levels]))
+    samples = [{sample["level"]: sample for sample in served} for served in (before, after)]
+    for old, new in (levels, levels[::-1]):
+        for key in ("image", "label", "affine", "grade"):
+            assert np.array_equal(samples[0][old][key], samples[1][new][key]), (old, key)
+    assert after.provenance["stores"] == before.provenance["stores"]
+    assert after.fingerprint != before.fingerprint
+    assert vd.load_split(split, **crops).fingerprint == before.fingerprint
+    assert release.provenance(scan_id).overlays == release.overlays
+    assert release.provenance(scan_id).lock == plain.provenance(scan_id).lock
 
 
 @pytest.mark.parametrize("unit", ["scan", "patch"])

@@ -23,6 +23,13 @@ class AddedGrade(Record):
     grade: Literal[0, 1, 2, 3, "x"] = _field("Genant grade, or x for foreign material")
     fracture_type: FractureType | None = _field("Genant shape, where it is known", default=None)
 
+    @field_validator("grade", mode="before")
+    @classmethod
+    def _is_no_truth(cls, grade: object) -> object:
+        if isinstance(grade, bool):  # which equals 0 or 1
+            raise ValueError("must be 0, 1, 2, 3 or 'x'")  # noqa: TRY004 - Pydantic's rule
+        return grade
+
     @model_validator(mode="after")
     def _fits(self) -> AddedGrade:
         if self.fracture_type and (rule := pair_rule(self.grade, self.shape)):
@@ -168,6 +175,8 @@ class Overlay(Record):
     def _says_something(self) -> Overlay:
         if not self.scans and not self.aliases:
             raise ValueError("it corrects nothing: give scans or aliases")
+        if any(len({*alias.subjects}) < len(alias.subjects) for alias in self.aliases):
+            raise ValueError("aliases: a subject stands twice in one")
         return self
 
 

@@ -181,22 +181,24 @@ def _found(index: Index, layer: Layer) -> tuple[dict[str, ScanCorrection], list[
 
 def _check_known(layer: Layer, absent: Iterable[str], index: Index, release: str) -> None:
     """Raise UsageError for a name that no release of the overlay has, where all of them are known."""
-    held = {scan.scan_id for scan in index.listed} | {scan.own_subject for scan in index.listed}
-    subjects = [name for alias in layer.overlay.aliases for name in alias.subjects]
-    expected = [
-        catalog.load_catalog(name).expected if name in catalog.names() else ()
+    expected = {
+        name: catalog.load_catalog(name).expected if name in catalog.names() else ()
         for name in layer.overlay.releases
-    ]
-    others = zip(layer.overlay.releases, expected, strict=True)
-    if any(not series and name != release for name, series in others):
+    }
+    if any(not series and name != release for name, series in expected.items()):
         return  # a release that is known nowhere may have it
-    known = held | {n for some in expected for one in some for n in (one.scan_id, one.subject_id)}
-    for name in (*absent, *subjects):
-        if name not in known:
-            raise UsageError(
-                f"Overlay {layer.overlay.name} names {name!r}, and {release} has no such scan or "
-                f"subject.{did_you_mean(name, known)} List the scans: verse-data table {release} scans"
-            )
+    series = [one for some in expected.values() for one in some]
+    scans = {name for one in series for name in (one.scan_id, one.series_id)}
+    scans |= {scan.scan_id for scan in index.listed}
+    subjects = {one.subject_id for one in series} | {scan.own_subject for scan in index.listed}
+    patients = [name for alias in layer.overlay.aliases for name in alias.subjects]
+    for what, names_given, known in (("scan", absent, scans), ("subject", patients, subjects)):
+        for name in names_given:
+            if name not in known:
+                raise UsageError(
+                    f"Overlay {layer.overlay.name} names {name!r}, and {release} has no such {what}."
+                    f"{did_you_mean(name, known)} List them: verse-data table {release} {what}s"
+                )
 
 
 def _check_conflicts(scan_id: str, corrections: Sequence[tuple[str, ScanCorrection]]) -> None:
@@ -360,6 +362,8 @@ def overlay_findings(index: Index) -> Iterator[Finding]:
                 message = f"is of patient {scan.subject_id}, not {scan.own_subject}, {by}"
                 about = {"scan_id": scan.scan_id, "subject_id": scan.subject_id}
                 yield Finding(rule="overlay", severity=severity, message=message, **about)
+        subjects = {scan.own_subject for scan in index.listed}
+        absent += [n for one in layer.overlay.aliases for n in one.subjects if n not in subjects]
         if absent:
-            message = f"{len(absent)} of its scans are not in this version, {by}"
+            message = f"{len(absent)} of its scans and subjects are not in this version, {by}"
             yield Finding(rule="overlay-unused", severity="note", message=message)

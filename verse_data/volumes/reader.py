@@ -93,9 +93,10 @@ def relabelled(voxels: Array, new: Mapping[int, int]) -> Array:
     """Return the voxels of a mask with the `new` label of each that changes."""
     if not new:
         return voxels
-    table = np.arange(256, dtype=np.uint8)
-    table[list(new)] = list(new.values())
-    return table[voxels.astype(np.uint8, copy=False)].astype(voxels.dtype, copy=False)
+    # Faster than indexing a table by the voxels, which makes indices of eight bytes.
+    table = bytes(new.get(label, label) for label in range(256))
+    found = voxels.astype(np.uint8, copy=False).tobytes().translate(table)
+    return np.frombuffer(found, np.uint8).reshape(voxels.shape).astype(voxels.dtype)
 
 
 def _in_spine_order(label: int) -> tuple[int, int]:
