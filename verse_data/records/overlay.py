@@ -85,6 +85,11 @@ class ScanCorrection(Record):
         """Whether vertebrae get other levels."""
         return bool(self.relabel or self.renumber or self.levels)
 
+    @property
+    def is_remark(self) -> bool:
+        """Whether it changes nothing."""
+        return not any(self._parts())
+
     def mapping(self, labels: Collection[int], points: Collection[int]) -> dict[int, int]:
         """Return the new label of each that changes, of a scan with these in mask and centroid file.
 

@@ -353,7 +353,7 @@ def overlay_findings(index: Index) -> Iterator[Finding]:
         severity: Any = "note" if layer.overlay.confirmed else "warning"
         found, absent = _found(index, layer)
         for scan_id, one in found.items():
-            what = "overlay" if str(one) != "remark" else "overlay-remark"
+            what = "overlay-remark" if one.is_remark else "overlay"
             about: Any = {"scan_id": scan_id, "subject_id": held[scan_id].subject_id}
             yield Finding(rule=what, severity=severity, message=f"{one}, {by}: {one.why}", **about)
         for scan in index.listed:
