@@ -28,9 +28,7 @@ app.add_typer(overlays)
 
 Given = Annotated[
     str,
-    typer.Argument(
-        metavar="OVERLAY", help="A name, or a file that ends in .toml; @sha256:… pins it."
-    ),
+    typer.Argument(metavar="OVERLAY", help="A name, or a file that ends in .toml."),
 ]
 
 

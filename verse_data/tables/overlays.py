@@ -93,7 +93,7 @@ def _parse(data: bytes, name: str) -> Overlay:
         # Via JSON, whose lists a strict record accepts for its tuples.
         text = json.dumps(tomllib.loads(data.decode("utf-8-sig")), default=str)
         return Overlay.model_validate_json(text)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         why = f"not TOML in UTF-8: {error}"
     except ValidationError as error:
         why = rules_of(error)
