@@ -27,6 +27,7 @@ from verse_data.progress import Progress, default
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock, is_release_name
 from verse_data.records.names import SPLITS, Split
+from verse_data.records.overlay import Layer
 from verse_data.release import Release, write_phantom
 from verse_data.releases import catalog
 from verse_data.releases.catalog import PHANTOM
@@ -38,6 +39,7 @@ from verse_data.releases.siblings import clone
 from verse_data.releases.tree import check_series
 from verse_data.releases.tree import lock_tree as hash_tree
 from verse_data.tables.index import ABOUT
+from verse_data.tables.overlays import Given, read_overlays
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,6 +90,8 @@ def load_split(
     release: str | Sequence[str] = ...,
     version: str | None = ...,
     where: str | None = ...,
+    overlays: Sequence[Given] | None = ...,
+    licence: str | Sequence[str] | None = ...,
     root: Root = ...,
     offline: bool | None = ...,
     **options: Unpack[serve.ScanOptions],
@@ -100,6 +104,8 @@ def load_split(
     release: str | Sequence[str] = ...,
     version: str | None = ...,
     where: str | None = ...,
+    overlays: Sequence[Given] | None = ...,
+    licence: str | Sequence[str] | None = ...,
     root: Root = ...,
     offline: bool | None = ...,
     **options: Unpack[serve.PatchOptions],
@@ -112,6 +118,8 @@ def load_split(
     release: str | Sequence[str] = ...,
     version: str | None = ...,
     where: str | None = ...,
+    overlays: Sequence[Given] | None = ...,
+    licence: str | Sequence[str] | None = ...,
     root: Root = ...,
     offline: bool | None = ...,
     **options: Unpack[serve.VertebraOptions],
@@ -149,6 +157,8 @@ def load_split(
     release: str | Sequence[str] = "verse19",
     version: str | None = None,
     where: str | None = None,
+    overlays: Sequence[Given] | None = None,
+    licence: str | Sequence[str] | None = None,
     root: Root = None,
     offline: bool | None = None,
     **options: Any,
@@ -174,6 +184,10 @@ def load_split(
         Serve the vertebrae for which this is true, such as ``"grade >= 2 and level >= 'T11'"``;
         with the other units, the scans that have such a vertebra. Patches drawn by level or grade are
         drawn around these vertebrae alone, other patches anywhere in these scans.
+    overlays : sequence of str or path
+        As in :func:`open_release`; each is laid over those of the releases that it is for.
+    licence : str or sequence of str, optional
+        As in :func:`open_release`; scans under other terms are in ``excluded``.
     root, offline : optional
         As in :func:`open_release`.
     **options
@@ -223,10 +237,9 @@ def load_split(
     settings, show = config.resolve(root=root, offline=offline), options.get("progress")
     for name in names:
         _known_dataset(name, settings)
-    opened = [
-        open_release(name, version=version, root=root, offline=offline, progress=show)
-        for name in names
-    ]
+    layers = read_overlays(overlays, names)
+    how: dict[str, Any] = {"version": version, "licence": licence, "progress": show}
+    opened = [_opened(name, settings, layers=layers[name], **how) for name in names]
     serve.check_splits({f"{member.name} {member.version}": member.series for member in opened})
     rows = serve.needs(unit, own)
     if rows["graded"]:
@@ -247,8 +260,9 @@ def load_split(
         member.contribution(members, **rows, **preparing)
         for member, members in zip(opened, chosen, strict=True)
     ]
-    lost = _lost_upstream(opened, split) if where is None else []
-    selection = {"split": split, "where": where}
+    lost = _not_served(opened, split, published=where is None)
+    gate = {} if licence is None else {"licence": licence}
+    selection = {"split": split, "where": where, **gate}
     return serve.dataset(parts, unit=unit, selection=selection, lost=lost, **own)
 
 
@@ -275,15 +289,22 @@ def _scans_of(release: Release, split: Split) -> list[str]:
     return ids
 
 
-def _lost_upstream(releases: Sequence[Release], split: Split) -> list[LeftOut]:
-    """Return the published series of a split of which no lock lists a file."""
+def _not_served(releases: Sequence[Release], split: Split, *, published: bool) -> list[LeftOut]:
+    """Return the scans of a split that are withheld and, if `published`, those that no lock lists."""
     from verse_data.training import LeftOut
 
-    listed = {scan.series_id for release in releases for scan in release.series.values()}
-    return [
+    served = {scan.series_id for release in releases for scan in release.series.values()}
+    listed = {scan.series_id for release in releases for scan in release.index.listed}
+    found = {
+        one.scan.series_id: LeftOut(one.scan.scan_id, one.scan.subject_id, one.reason)
+        for release in releases
+        for one in release.index.withheld
+        if one.scan.split == split and one.scan.series_id not in served
+    }
+    return [*found.values()] + [
         LeftOut(series.scan_id, series.subject_id, "not_in_lock")
         for release in releases
-        for series in (release.catalog.expected if release.catalog else ())
+        for series in (release.catalog.expected if release.catalog and published else ())
         if series.split == split and series.series_id not in listed
     ]
 
@@ -294,6 +315,7 @@ def load_table(
     release: str = "verse19",
     version: str | None = None,
     where: str | None = None,
+    overlays: Sequence[Given] | None = None,
     root: Root = None,
     offline: bool | None = None,
 ) -> pd.DataFrame:
@@ -312,6 +334,8 @@ def load_table(
         As in :func:`open_release`.
     where : str, optional
         Such as ``"grade >= 2"``. Default: all rows.
+    overlays : sequence of str or path
+        As in :func:`open_release`.
     root : path, optional
         As in :func:`open_release`.
     offline : bool, optional
@@ -343,7 +367,7 @@ def load_table(
     one_of("table", table, ("scans", "vertebrae", "subjects", "findings"))
     if where is not None and table != "findings":
         check_condition(where, table)
-    opened = open_release(release, version=version, root=root, offline=offline)
+    opened = open_release(release, version=version, overlays=overlays, root=root, offline=offline)
     if not opened.config.offline:
         opened.fetch_tables(where=where)
     opened.require_grades(where)
@@ -561,6 +585,8 @@ def open_release(
     name: str = "verse19",
     *,
     version: str | None = None,
+    overlays: Sequence[Given] | None = None,
+    licence: str | Sequence[str] | None = None,
     root: Root = None,
     offline: bool | None = None,
     make: bool = True,
@@ -577,6 +603,11 @@ def open_release(
         Such as ``"verse19"`` or ``"phantom"``.
     version : str, optional
         ``"v1"``, or ``"sha256:…"`` with at least 12 digits of a lock's digest. Default: the newest.
+    overlays : sequence of str or path
+        Corrections that are laid over the files: names of the catalog such as ``"veridah-2025"``, and
+        files of your own; see ``docs/overlays.md``. Default: none, the release as published.
+    licence : str or sequence of str, optional
+        Only scans under one of these terms, such as ``"CC-BY-SA-4.0"``. Default: all scans.
     root : path, optional
         One root of everything; default ``VERSE_DATA_HOME``, else the platform's data folder for
         releases and its cache folder for stores.
@@ -595,7 +626,10 @@ def open_release(
     Raises
     ------
     UsageError
-        If there is no such release or version.
+        If there is no such release, version or overlay; if an overlay is of another release or
+        digest, names a scan that there is not, or conflicts with another.
+    ValidationFailed
+        If an overlay breaks a rule of its schema.
     Offline
         If the release is not here and the network is forbidden.
     SourceChanged, NetworkError, IntegrityError
@@ -605,8 +639,38 @@ def open_release(
     -----
     TrustOnFirstUse
         If it was locked now: no published digests exist to compare its files with.
+    UserWarning
+        If an overlay is not confirmed.
     """
     settings = config.resolve(root=root, offline=offline)
+    layers = read_overlays(overlays, [name])[name]
+    return _opened(
+        name,
+        settings,
+        version=version,
+        layers=layers,
+        licence=licence,
+        make=make,
+        progress=progress,
+    )
+
+
+def _opened(
+    name: str,
+    settings: config.Config,
+    *,
+    version: str | None,
+    layers: Sequence[Layer] = (),
+    licence: str | Sequence[str] | None = None,
+    make: bool = True,
+    progress: Progress | None,
+) -> Release:
+    """Open a release with `layers` over it; make it first if it is not here."""
+    licences = [licence] if isinstance(licence, str) else [*(licence or ())]
+    if licence is not None and not (licences and all(isinstance(one, str) for one in licences)):
+        raise UsageError(
+            f"licence={licence!r}: give an identifier such as 'CC-BY-SA-4.0', or some."
+        )
     if version is not None and not isinstance(version, str):
         raise UsageError(f"version={version!r}: give a text such as 'v1', or None for the newest.")
     dataset = _known_dataset(name, settings)
@@ -614,13 +678,18 @@ def open_release(
     if not dataset.exists() and (make or name == PHANTOM):
         _make_release(dataset, entry, version, progress or default())
     resolved = dataset.resolve(version)
-    return Release(
+    opened = Release(
         dataset,
         version=resolved,
         config=settings,
         catalog=entry or _own_entry(dataset, resolved),
+        layers=layers,
+        licences=licences,
         progress=progress,
     )
+    if layers or licences:
+        _ = opened.index  # refuses what does not fit the version
+    return opened
 
 
 def _own_entry(dataset: Repository, version: str) -> CatalogEntry | None:

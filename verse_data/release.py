@@ -29,7 +29,8 @@ from verse_data.problems import raise_faults, shown
 from verse_data.progress import Progress, default
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
-from verse_data.records.names import SPLITS, Role
+from verse_data.records.names import SPLITS, Role, scan_of
+from verse_data.records.overlay import AppliedOverlay, Layer
 from verse_data.records.source_file import SourceFile
 from verse_data.releases.catalog import PHANTOM
 from verse_data.releases.fetch import FetchReport
@@ -38,6 +39,7 @@ from verse_data.releases.repository import Repository
 from verse_data.releases.tree import lock_tree
 from verse_data.stores import VOLUME_ROLES, Stores, make_recipe, no_shared_store
 from verse_data.tables.index import Index, ScanFiles, index_scans
+from verse_data.tables.overlays import applied, overlay_findings, relabelling_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from verse_data.training.base import ServedDataset
     from verse_data.views.preview import Subject
     from verse_data.views.report import Report
+    from verse_data.volumes.reader import ScanReader
     from verse_data.volumes.recipe import Recipe, ScanSource
 
 _TABLE_ROLES: Final[tuple[Role, ...]] = ("grading", "centroids", "ct_json", "mask")
@@ -80,6 +83,10 @@ class Release:
         Where stores go, and whether the network may be used.
     catalog : CatalogEntry or None
         Published facts about the release.
+    layers : sequence of Layer
+        Overlays that lie over its files, as :func:`verse_data.tables.overlays.read_overlays` returns.
+    licences : sequence of str
+        The only licences under which scans are served. Default: all.
     progress : Progress, optional
         Display of long steps. Default: bars on a terminal or in a notebook, else lines on stderr.
     """
@@ -91,12 +98,15 @@ class Release:
         version: str,
         config: Config,
         catalog: CatalogEntry | None,
+        layers: Sequence[Layer] = (),
+        licences: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> None:
         self.files = dataset
         self.version = version
         self.config = config
         self.catalog = catalog
+        self._layers, self._licences = tuple(layers), tuple(licences)
         self._given_progress = progress
         self._tables_of: tuple[dict[str, tuple[int, ...]], Tables] | None = None
         self._warned: set[str] = set()
@@ -104,7 +114,8 @@ class Release:
     def __repr__(self) -> str:
         return (
             f"<Release {self.name} {self.version}: {len(self.series)} scans, "
-            f"lock {self.lock.digest[:12]}, commit {self.commit[:12]}>"
+            f"lock {self.lock.digest[:12]}, commit {self.commit[:12]}"
+            f"{''.join(f', overlay {one}' for one in self.overlays)}>"
         )
 
     def _repr_html_(self) -> str:
@@ -126,6 +137,7 @@ class Release:
                 "lacks": f"{self.gaps:,} files or scans: see .findings" if self.gaps else "",
                 "lock": self.lock.pin,
                 "commit": self.commit,
+                "overlays": ", ".join(map(str, self.overlays)),
                 "licence": self.catalog and self.catalog.licence,
             },
         )
@@ -160,7 +172,25 @@ class Release:
     @cached_property
     def index(self) -> Index:
         """Scan and role of each locked file."""
-        return index_scans(self.lock, catalog=self.catalog)
+        published = index_scans(self.lock, catalog=self.catalog)
+        index = applied(published, self._layers, release=self.name)
+        return index.licensed(self._licences) if self._licences else index
+
+    @property
+    def overlays(self) -> tuple[AppliedOverlay, ...]:
+        """Name, version and digest of each overlay that lies over its files."""
+        return tuple(layer.applied for layer in self._layers)
+
+    @property
+    def _laid(self) -> dict[str, str]:
+        """What results say of overlays; nothing if there are none."""
+        named = ", ".join(f"{one.name} {one.version} {one.digest}" for one in self.overlays)
+        return {"overlays": named} if named else {}
+
+    @property
+    def _shown(self) -> str:
+        """The version as pictures name it, with overlays."""
+        return " + ".join([self.version, *(one.name for one in self.overlays)])
 
     @cached_property
     def series(self) -> dict[str, ScanFiles]:
@@ -200,7 +230,30 @@ class Release:
         """
         from verse_data.releases.provenance import describe
 
-        return describe(self.files, self.version, scan_id=scan_id, catalog=self.catalog)
+        found = describe(self.files, self.version, scan_id=scan_id, catalog=self.catalog)
+        own = {"licence": self.licence_of(scan_id)} if scan_id and found.licence else {}
+        return found.model_copy(update={"overlays": self.overlays, **own})
+
+    def licence_of(self, scan_id: str) -> str:
+        """Return the licence of one scan: its own terms, or those of the release.
+
+        Parameters
+        ----------
+        scan_id : str
+            Such as ``"verse004"``.
+
+        Returns
+        -------
+        str
+            An SPDX identifier, ``"unconfirmed"``, or ``"unknown"`` if the release states none.
+
+        Raises
+        ------
+        UsageError
+            If there is no such scan.
+        """
+        (name,) = self.known_scans([scan_id])
+        return self.index.licence_of(self.series[name])
 
     def citation(self, style: Style = "text") -> str:
         """Return the citation of this version: its publications, licence, attribution and lock.
@@ -229,7 +282,8 @@ class Release:
         """Return what changed from the version `other` to this one.
 
         Files are always compared; labels of masks, cells of the grading workbook and points of
-        centroid files are compared if both versions of the file are on this machine.
+        centroid files are compared if both versions of the file are on this machine. The other
+        version has no overlays: what those of this one correct is listed.
 
         Parameters
         ----------
@@ -244,7 +298,9 @@ class Release:
         from verse_data.tables.changes import compare
 
         old = self.files.resolve(other)
-        return compare(self.files, old, self.version, derived=self.config.derived)
+        found = compare(self.files, old, self.version, derived=self.config.derived)
+        laid = tuple(f"{one.scan_id}: {one.message}" for one in overlay_findings(self.index))
+        return replace(found, overlays=laid)
 
     def _command(self, verb: str, *words: str) -> str:
         """Return a command line for this version."""
@@ -500,6 +556,9 @@ class Release:
         if ids is None:
             raise UsageError(f"{scan_ids!r} is no list of scan ids such as ['verse004'].")
         unknown = [name for name in ids if name not in self.series]
+        for one in self.index.withheld:
+            if one.scan.scan_id in unknown:
+                raise UsageError(f"{one.scan.scan_id} is left out of {self.name}: {one.why}")
         published = {series.scan_id for series in self.catalog.expected} if self.catalog else set()
         if lost := [name for name in unknown if name in published]:
             raise UsageError(
@@ -557,7 +616,10 @@ class Release:
         return self._read_tables().findings.copy()
 
     def graded_vertebrae(self) -> pd.DataFrame | None:
-        """Return the rows of :attr:`vertebrae` that the grading workbook makes; no mask is read.
+        """Return the rows of :attr:`vertebrae` that the grading workbook makes.
+
+        Masks are read only of scans that an overlay relabels: where their grades stand follows from
+        their labels.
 
         Returns
         -------
@@ -571,14 +633,22 @@ class Release:
         """
         from verse_data.tables.assemble import build_tables
 
+        relabelled = {name for name, scan in self.series.items() if scan.relabelled}
+
+        def content(file: LockedFile) -> SourceFile | None:
+            wanted = file in self.index.grading or scan_of(file.path) in relabelled
+            return self._content(file) if wanted else None
+
         tables = build_tables(
             self.lock,
-            lambda file: self._content(file) if file in self.index.grading else None,
+            content,
             catalog=self.catalog,
-            derived=None,
+            derived=self.config.derived,
+            index=self.index,
         )
         for file in tables.broken:
-            self._warn_once(f"Without grades: {file.error}")
+            of = f" of {file.scan_id}" if file.scan_id else ""
+            self._warn_once(f"Without grades{of}: {file.error}")
         return tables.vertebrae if tables.grading else None
 
     def summary(self) -> Summary:
@@ -626,6 +696,7 @@ class Release:
 
         about = {"release": self.name, "version": self.version}
         about |= {"lock": self.lock.pin, "commit": self.commit}
+        about |= self._laid
         if self.name == PHANTOM:
             about["made_up"] = "Made-up data: no patient is in this release."
         known = read_patients(Path(patients)) if patients is not None else ()
@@ -959,6 +1030,7 @@ class Release:
                 self._content,
                 catalog=self.catalog,
                 derived=self.config.derived,
+                index=self.index,
                 progress=self.progress,
             )
             self._tables_of = state, tables
@@ -969,7 +1041,7 @@ class Release:
     @property
     def _identity(self) -> dict[str, str]:
         """What scores are of."""
-        return {"release": self.name, "version": self.version, "lock": self.lock.pin}
+        return {"release": self.name, "version": self.version, "lock": self.lock.pin, **self._laid}
 
     def evaluate(
         self,
@@ -1339,15 +1411,59 @@ class Release:
         from verse_data.volumes.view import open_xarray
 
         store, entry = self.build_cache([scan_id], recipe=recipe)[scan_id], self.catalog
-        return open_xarray(store, orientation=orientation).assign_attrs(
+        relabel = self.reader(scan_id, store).relabel
+        return open_xarray(store, orientation=orientation, relabel=relabel).assign_attrs(
             subject_id=self.series[scan_id].subject_id,
             split=self.series[scan_id].split or "unknown",
             release=self.name,
-            licence=entry.licence if entry else "unknown",
+            licence=self.licence_of(scan_id),
             attribution=entry.attribution
             if entry
             else f"Release {self.name!r}, locked by its user.",
+            **self._laid,
         )
+
+    def reader(self, scan_id: str, store: Path) -> ScanReader:
+        """Return the reader of a scan's store, with the labels that overlays give.
+
+        Parameters
+        ----------
+        scan_id : str
+            Such as ``"verse004"``.
+        store : Path
+            As from :meth:`build_cache`.
+
+        Returns
+        -------
+        ScanReader
+            It reads boxes of image and label.
+        """
+        return self._stores.reader(self.series[scan_id], store)
+
+    def relabelling(self, scan_id: str) -> dict[int, int]:
+        """Return the new label of each label of a scan's mask and centroid file that overlays change.
+
+        For those who read the files at :meth:`path` themselves, which stay as they are published.
+
+        Parameters
+        ----------
+        scan_id : str
+            Such as ``"verse004"``.
+
+        Returns
+        -------
+        dict of int to int
+            Label in the files, and the label that it is; empty without such an overlay.
+
+        Raises
+        ------
+        ContentMissing
+            If its mask or centroid file is not on this machine.
+        ValidationFailed
+            If an overlay names labels that the scan does not have.
+        """
+        (name,) = self.known_scans([scan_id])
+        return relabelling_of(self.series[name], self._source_of, derived=self.config.derived)
 
     def contribution(
         self,
@@ -1408,7 +1524,13 @@ class Release:
         scans = [self.series[name] for name in ids]
         return serve.Contribution(
             scans=tuple(
-                ServedScan(scan.scan_id, scan.subject_id, scan.split or "", stores[scan.scan_id])
+                ServedScan(
+                    scan.scan_id,
+                    scan.subject_id,
+                    scan.split or "",
+                    stores[scan.scan_id],
+                    relabel=self._relabel_text(scan, stores[scan.scan_id]),
+                )
                 for scan in scans
                 if scan.scan_id in stores
             ),
@@ -1421,6 +1543,11 @@ class Release:
             facts=self._facts(stores, recipe, with_rows=with_rows),
             series=self.series,
         )
+
+    def _relabel_text(self, scan: ScanFiles, store: Path) -> str:
+        """Return what overlays change of the labels of a store, as `ServedScan` says it."""
+        changed = self._stores.reader(scan, store).relabel.items() if scan.relabelled else ()
+        return " ".join(f"{old}:{new}" for old, new in sorted(changed))
 
     def _convert(
         self,
@@ -1456,6 +1583,9 @@ class Release:
         facts = whole.model_copy(update={"files": files}).model_dump(
             mode="json", exclude={**without, "files": {"__all__": {"here", "fetched"}}}
         )
+        if self.catalog:
+            own = dict.fromkeys(self.licence_of(name) for name in self.series if name in scan_ids)
+            facts["licence"] = " + ".join(own) or self.catalog.licence
         facts["recipe"] = recipe.model_dump(mode="json")
         packages = provenance.of_stores([file.path for file in files], facts["recipe"])
         if with_rows:  # they decided what is served
@@ -1632,7 +1762,7 @@ class Release:
 
         require_ipyniivue()
         [store] = self.fetch_and_build([scan_id]).values()
-        return widget(store, level, height=height)
+        return widget(self.reader(scan_id, store), level, height=height)
 
     def _fetch_tables_online(self) -> None:
         """Fetch what the tables are made from, if the network may be used."""
@@ -1790,7 +1920,7 @@ class Release:
         picture, faults = draw_sheet(
             chosen,
             self._drawable(ids, workers=workers, progress=progress),
-            title=f"{self.name} {self.version}  ·  {where}",
+            title=f"{self.name} {self._shown}  ·  {where}",
             is_phantom=self.name == PHANTOM,
             progress=progress or self.progress,
         )
@@ -1813,7 +1943,7 @@ class Release:
         from verse_data.views.preview import Subject, marks_of
 
         ids = self.known_scans(scan_ids)
-        stores = self._drawable(ids, workers=workers, progress=progress)
+        sources = self._drawable(ids, workers=workers, progress=progress)
         book, marks = self.workbook, dict[str, dict[str, str]]()
         if not book.is_here and book.can_be_fetched and not self.config.offline:
             self.fetch_files(book.listed)
@@ -1825,9 +1955,9 @@ class Release:
                 marks.setdefault(name, {})[level] = mark
         return {
             name: Subject(
-                store=stores[name],
+                source=sources[name],
                 release=self.name,
-                version=self.version,
+                version=self._shown,
                 is_phantom=self.name == PHANTOM,
                 marks=None if rows is None else marks.get(name, {}),
                 fill=fill,
@@ -1837,14 +1967,15 @@ class Release:
 
     def _drawable(
         self, scan_ids: Sequence[str], *, workers: int | None, progress: Progress | None
-    ) -> Mapping[str, Path | VerseDataError]:
+    ) -> Mapping[str, ScanReader | VerseDataError]:
         """Return the stores of scans on their own grid, or why a damaged one has none.
 
         A finished store needs no files.
         """
         options: Any = {"workers": workers, "progress": progress}
         try:
-            return self.fetch_and_build(scan_ids, **options)
+            stores = self.fetch_and_build(scan_ids, **options)
+            return {name: self.reader(name, store) for name, store in stores.items()}
         except ContentMissing:
             raise
         except FILE_FAULTS as error:

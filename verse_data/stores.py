@@ -31,9 +31,11 @@ from verse_data.records.names import Role
 from verse_data.releases.history import command, unless_newest
 from verse_data.releases.repository import Repository
 from verse_data.tables.index import ScanFiles, read_centroids, scan_file
+from verse_data.tables.overlays import relabelling
 
 if TYPE_CHECKING:
     from verse_data.spine.geometry import Grid
+    from verse_data.volumes.reader import ScanReader
     from verse_data.volumes.recipe import Recipe, ScanSource, StoreKeys
     from verse_data.volumes.remote import RemoteStores
 
@@ -79,6 +81,16 @@ class Stores:
             centroid_file=marked,
             licence=self.licence,
         )
+
+    def reader(self, scan: ScanFiles, store: Path) -> ScanReader:
+        """Return the reader of a scan's store, whose labels are those that overlays give."""
+        from verse_data.volumes.reader import ScanReader
+
+        reader = ScanReader(store)
+        if not scan.relabelled:
+            return reader
+        new = relabelling(scan, reader.labels, reader.centroids)
+        return ScanReader(store, relabel=new)
 
     def grid(self, scan: ScanFiles) -> Grid:
         """Return the grid of a scan in its file's own axes: of its CT, else its store or mask."""

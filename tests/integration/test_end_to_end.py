@@ -13,14 +13,14 @@ import pytest
 import torch
 
 import verse_data as vd
+from tests.support.releases import real_release
 from verse_data.api import list_stores, lock_tree, prune_stores
 from verse_data.errors import UsageError, VerseDataError
-from verse_data.phantom import CASES, paint_ct
+from verse_data.phantom import CASES
 from verse_data.phantom import write as write_phantom
 from verse_data.release import Release
 from verse_data.releases.environment import tool_environment
 from verse_data.spine.geometry import apply_affine
-from verse_data.volumes.nifti import write_nifti
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -165,20 +165,6 @@ def real_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("real")
     lock_tree("verse19", real_release(SHARED, root / "tree"), root=root)
     return root
-
-
-def real_release(shared: Path, folder: Path) -> Path:
-    """Lay out the real scans in `folder`."""
-    shutil.copytree(shared / "data" / "verse19", folder)
-    for mask_path in sorted(folder.rglob("*_seg-vert_msk.nii.gz")):
-        mask = nib.load(mask_path)
-        labels = np.rint(np.asarray(mask.dataobj)).astype(np.uint8)
-        image = paint_ct(labels, mask.affine, seed=4)
-        subject = mask_path.parent.name
-        write_nifti(
-            mask_path.parents[2] / "rawdata" / subject / f"{subject}_ct.nii.gz", image, mask.affine
-        )
-    return folder
 
 
 def test_real_files_of_verse19_are_served(real_root: Path) -> None:

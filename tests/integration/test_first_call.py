@@ -93,6 +93,45 @@ def test_one_line_does_everything(osf: OsfStandin, tree: Path) -> None:
     assert osf.seen == []
 
 
+OVERLAY = """
+name = "mine"
+title = "ours"
+version = "1"
+releases = ["verse19"]
+source = "a test"
+licence = "CC0-1.0"
+[scans.verse901]
+why = "each is the other"
+relabel = { T12 = "L1", L1 = "T12" }
+"""
+
+
+def test_one_line_lays_an_overlay_over_it(osf: OsfStandin, tmp_path: Path) -> None:
+    """Locked, fetched and corrected in one call; without the overlay the same stores are as published."""
+    (tmp_path / "mine.toml").write_text(OVERLAY)
+    overlays = [tmp_path / "mine.toml"]
+    with pytest.warns(TrustOnFirstUse):
+        served = vd.load_split("training", overlays=overlays)
+    osf.seen.clear()
+    plain = vd.load_split("training")
+
+    (old, new) = (
+        next(sample["label"] for sample in one if sample["scan_id"] == "verse901")
+        for one in (plain, served)
+    )
+    assert osf.seen == []
+    assert (old == 19).any()
+    assert ((old == 19) == (new == 20)).all()
+    assert served.provenance["stores"] == plain.provenance["stores"]
+    assert served.fingerprint != plain.fingerprint
+    release = vd.open_release(overlays=overlays)
+    assert release.lock.digest == vd.open_release().lock.digest
+    assert [line.partition(", by")[0] for line in release.diff("v1").lines()] == [
+        "verse901: labels T12 -> L1, L1 -> T12"
+    ]
+    assert vd.open_release().diff("v1").lines() == []
+
+
 @pytest.mark.usefixtures("osf")
 def test_the_commands_do_the_same_in_steps(tree: Path) -> None:
     """``get`` alone locks, says so with the digest, and brings the split."""

@@ -13,6 +13,7 @@ from PIL import Image
 from tests.support.scans import PIR, source_file
 from verse_data.views.preview import Subject
 from verse_data.volumes.nifti import write_nifti
+from verse_data.volumes.reader import ScanReader
 from verse_data.volumes.recipe import CentroidPoint, Recipe, ScanSource
 from verse_data.volumes.store import ensure_store
 
@@ -45,7 +46,8 @@ def store(
 
 def subject(path: Path, **options: Any) -> Subject:
     """Return what a preview of a store shows; by default of a release that is no phantom."""
-    return Subject(**{"store": path, "release": "verse19", "version": "v1", "marks": {}, **options})
+    shown = {"reader": ScanReader(path), "release": "verse19", "version": "v1", "marks": {}}
+    return Subject(**shown | options)
 
 
 def colours(picture: Image.Image) -> set[Colour]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 
+from verse_data.phantom.paint import paint_ct
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.source_file import SourceFile
@@ -88,3 +91,16 @@ def source_of(root: Path, file: LockedFile) -> SourceFile:
 def locked(root: Path) -> ReleaseLock:
     """Return the lock of the tree at `root`."""
     return lock_tree(root, release="verse19")
+
+
+def real_release(shared: Path, folder: Path) -> Path:
+    """Lay out the real scans of VerSe'19 in `folder`, with a CT painted around each mask."""
+    shutil.copytree(shared / "data" / "verse19", folder)
+    for mask_path in sorted(folder.rglob("*_seg-vert_msk.nii.gz")):
+        mask = nib.load(mask_path)
+        labels = np.rint(np.asarray(mask.dataobj)).astype(np.uint8)
+        image = paint_ct(labels, mask.affine, seed=4)
+        subject = mask_path.parent.name
+        raw = mask_path.parents[2] / "rawdata" / subject
+        write_nifti(raw / f"{subject}_ct.nii.gz", image, mask.affine)
+    return folder

@@ -118,6 +118,7 @@ def evaluate(
             "are fetched and converted if needed.",
         ),
     ] = None,
+    overlay: opt.Overlays = None,
     version: opt.Version = None,
     root: opt.Root = None,
     as_json: opt.Json = False,
@@ -133,7 +134,9 @@ def evaluate(
     _refuse_options(context, predictions, is_csv=is_csv)
     if _is_given(context, "table") and not as_csv and out is None:
         raise UsageError("--table says which table --csv or --out writes. Give one of these too.")
-    opened = vd.open_release(release, version=version, root=root, make=release == "phantom")
+    opened = vd.open_release(
+        release, overlays=overlay, version=version, root=root, make=release == "phantom"
+    )
     if is_csv:
         scores = opened.evaluate_grades(predictions, thresholds=threshold or (0.5,), seed=seed)
         _deliver(scores, "figures", out, _print_figures, as_json=as_json, as_csv=as_csv)

@@ -53,6 +53,7 @@ def explore(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="With --out: only say how large it would be.")
     ] = False,
+    overlay: opt.Overlays = None,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
@@ -60,6 +61,7 @@ def explore(
 ) -> None:
     """Look at tables, filters and scans side by side in the browser; Ctrl-C ends it."""
     common: dict[str, Any] = {"version": version, "root": root, "offline": offline}
+    common["overlays"] = overlay
     chosen: dict[str, Any] = {"where": where, "split": split, "scan_ids": scan, "spacing": spacing}
     if out is None:
         given = [*filter(chosen.get, chosen), *["single_file"] * single_file]

@@ -42,6 +42,12 @@ Split = Annotated[
         **opt.one_of(*opt.SPLITS),
     ),
 ]
+Number = Annotated[
+    Any,
+    typer.Option(
+        "--id", metavar="N", parser=opt.number(int, 1, 999), help="Number of the dataset."
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say how many bytes would be written, and write nothing.")
 ]
@@ -59,12 +65,7 @@ def nnunet(
     release: opt.Release,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder nnUNet_raw.")],
     *,
-    number: Annotated[
-        Any,
-        typer.Option(
-            "--id", metavar="N", parser=opt.number(int, 1, 999), help="Number of the dataset."
-        ),
-    ] = 400,
+    number: Number = 400,
     name: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Rest of the dataset's name. Default: the release's."),
@@ -93,6 +94,8 @@ def nnunet(
         ),
     ] = None,
     dry_run: DryRun = False,
+    overlay: opt.Overlays = None,
+    licence: opt.Licences = None,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
@@ -100,7 +103,8 @@ def nnunet(
     """Write a raw dataset of nnU-Net v2: masks, patient-grouped splits, and CTs by reference."""
     if copy and link:
         raise UsageError("--copy and --link put the CTs into imagesTr in two ways; give one.")
-    opened = vd.open_release(release, version=version, root=root, offline=offline)
+    where: Any = {"version": version, "root": root, "offline": offline}
+    opened = vd.open_release(release, overlays=overlay, licence=licence, **where)
     done = vd.export.nnunet(
         opened,
         out,
@@ -135,12 +139,15 @@ def monai(
     seed: Seed = 0,
     split: Split = None,
     dry_run: DryRun = False,
+    overlay: opt.Overlays = None,
+    licence: opt.Licences = None,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
 ) -> None:
     """Write a datalist of MONAI (datalist.json) with folds, masks, and CTs by reference."""
-    opened = vd.open_release(release, version=version, root=root, offline=offline)
+    where: Any = {"version": version, "root": root, "offline": offline}
+    opened = vd.open_release(release, overlays=overlay, licence=licence, **where)
     done = vd.export.monai(opened, out, labels=labels, k=k, seed=seed, split=split, dry_run=dry_run)
     note(str(done))
 
@@ -187,11 +194,14 @@ def export_folder(
     *,
     copy: Copy = False,
     dry_run: DryRun = False,
+    overlay: opt.Overlays = None,
+    licence: opt.Licences = None,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
 ) -> None:
     """Write a release as a folder, in the format named by the command."""
-    opened = vd.open_release(release, version=version, root=root, offline=offline)
+    where: Any = {"version": version, "root": root, "offline": offline}
+    opened = vd.open_release(release, overlays=overlay, licence=licence, **where)
     write = vd.export.bids if context.info_name == "bids" else vd.export.hf
     note(str(write(opened, out, copy=copy, dry_run=dry_run)))

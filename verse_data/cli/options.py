@@ -61,6 +61,12 @@ def _scans(typed: dict[str, Any]) -> dict[str, Any]:
         return {series.scan_id: series for series in load_catalog(name).expected}
 
 
+def _overlay_names() -> Iterable[str]:
+    from verse_data.tables.overlays import names
+
+    return names()
+
+
 def _columns(typed: dict[str, Any]) -> Iterable[str]:
     from verse_data.records import tables
     from verse_data.records.base import Record
@@ -233,6 +239,18 @@ Where = Annotated[
         help="Only what has a vertebra for which this is true, such as 'grade >= 2'.",
         autocompletion=complete_condition,
     ),
+]
+Overlays = Annotated[
+    list[Any] | None,
+    _several(
+        "OVERLAY",
+        "Lay corrections over the files: a name, or a .toml file; see verse-data overlays",
+        find=lambda _: _overlay_names(),
+    ),
+]
+Licences = Annotated[
+    list[Any] | None,
+    _several("LICENCE", "Only scans under these terms, such as CC-BY-SA-4.0"),
 ]
 Out = Annotated[
     Path | None,

@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 GROUPS: Final = {
     "Get the data": ("releases", "lock", "get", "adopt", "status", "verify", "diff", "drop"),
-    "Ask the tables": ("query", "table", "columns", "findings", "summary", "report"),
+    "Ask the tables": ("query", "table", "columns", "findings", "summary", "report", "overlays"),
     "Divide the patients": ("folds", "leaks"),
     "Convert, look, train": ("cache", "preview", "explore", "demo"),
     "Predictions": ("predictions", "evaluate"),

@@ -58,6 +58,7 @@ def preview(
     kind: _Format = None,
     fill: Annotated[bool, typer.Option("--fill", help="Fill vertebrae with their colour.")] = False,
     workers: opt.Workers = None,
+    overlay: opt.Overlays = None,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
@@ -69,7 +70,7 @@ def preview(
         from verse_data.tables.query import check_condition
 
         check_condition(where)  # before a release is opened, and perhaps listed
-    opened = vd.open_release(release, version=version, root=root, offline=offline)
+    opened = vd.open_release(release, overlays=overlay, version=version, root=root, offline=offline)
     facts: dict[str, Any] = {"release": release, "version": opened.version}
     chosen = chosen_scans(opened, split, subject, scan_ids)
     if sheet is not None and where is not None:

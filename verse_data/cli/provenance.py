@@ -36,15 +36,18 @@ def diff(
     old: opt.VersionArgument,
     new: opt.VersionArgument,
     *,
+    overlay: opt.Overlays = None,
     root: opt.Root = None,
     as_json: opt.Json = False,
 ) -> None:
     """Print what changed between two versions: files, and the contents of those that are here.
 
     Labels of masks, cells of the grading workbook and points of centroid files are compared where
-    both versions of the file are on this machine; the others are named.
+    both versions of the file are on this machine; the others are named. With --overlay, NEW has the
+    overlay and OLD has not: diff RELEASE v1 v1 --overlay NAME says what it corrects.
     """
-    found = vd.open_release(release, version=new, root=root, make=False).diff(old)
+    opened = vd.open_release(release, version=new, overlays=overlay, root=root, make=False)
+    found = opened.diff(old)
     if not as_json:
         sys.stdout.write(f"{found}\n")
         return
@@ -58,7 +61,8 @@ def diff(
     ]
     labels = [str(change) for change in found.labels]
     others = {name: getattr(found, name) for name in ("cells", "points", "not_compared")}
-    print_json({"files": files, "labels": labels, **others})
+    laid = {"overlays": found.overlays} if overlay else {}
+    print_json({"files": files, "labels": labels, **others, **laid})
 
 
 @app.command()
@@ -66,12 +70,13 @@ def provenance(
     release: opt.Release,
     scan: opt.ScanOrAll = None,
     *,
+    overlay: opt.Overlays = None,
     version: opt.Version = None,
     root: opt.Root = None,
     as_json: opt.Json = False,
 ) -> None:
     """Print exactly what a release, or one scan of it, is: lock, commit, files, keys, origins."""
-    opened = vd.open_release(release, version=version, root=root, make=False)
+    opened = vd.open_release(release, overlays=overlay, version=version, root=root, make=False)
     found = opened.provenance(scan)
     if as_json:
         print_json(found)
@@ -82,6 +87,7 @@ def provenance(
             "release": f"{found.release} {found.version}",
             "lock": found.lock,
             "commit": found.commit,
+            **({"overlays": ", ".join(map(str, found.overlays))} if found.overlays else {}),
             "source": f"{found.source.kind} {found.source.node or ''}",
             "licence": found.licence or "unknown",
             "files": f"{len(found.files):,}, {here:,} of them here",

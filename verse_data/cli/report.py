@@ -24,6 +24,7 @@ app = typer.Typer()
 def summary(
     release: opt.Release,
     *,
+    overlay: opt.Overlays = None,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
@@ -33,7 +34,9 @@ def summary(
 
     By published split; a vertebra counts once in each series that shows it. With --json, levels too.
     """
-    found = vd.open_release(release, version=version, root=root, offline=offline).summary()
+    found = vd.open_release(
+        release, overlays=overlay, version=version, root=root, offline=offline
+    ).summary()
     if as_json:
         print_json(found.as_json())
     else:

@@ -71,6 +71,7 @@ def query(
     ] = "vertebrae",
     columns: opt.Columns = None,
     out: opt.TableFile = None,
+    overlay: opt.Overlays = None,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
@@ -91,10 +92,9 @@ def query(
     _check_columns(columns or (), table)
     if where is not None and table != "findings":
         check_condition(where, table)
-    opened = vd.open_release(release, version=version, root=root, offline=offline)
+    opened = vd.open_release(release, overlays=overlay, version=version, root=root, offline=offline)
     opened.require_grades(where)
-    whole: pd.DataFrame = getattr(opened, table)
-    rows = select(whole, where)
+    rows = select(whole := getattr(opened, table), where)
     if where is not None or not (as_json or as_csv or out):
         note(f"{len(rows):,} of {len(whole):,} {table}")
     if not (as_json or as_csv or out):
@@ -119,6 +119,7 @@ def table(
     *,
     out: opt.TableFile = None,
     where: opt.Where = None,
+    overlay: opt.Overlays = None,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
@@ -126,6 +127,7 @@ def table(
 ) -> None:
     """Export a whole table: to a Parquet or CSV file, or as CSV or JSON to stdout."""
     where_is: dict[str, Any] = {"version": version, "root": root, "offline": offline}
+    where_is["overlay"] = overlay
     as_csv = not as_json and out is None
     query(release, where, table=name, out=out, as_json=as_json, as_csv=as_csv, **where_is)
 
@@ -151,6 +153,8 @@ def _save(opened: Release, rows: pd.DataFrame, out: Path, *, table: str, where: 
 
     about = {"release": opened.name, "version": opened.version, "where": where}
     about["lock"] = opened.lock.digest
+    if opened.overlays:
+        about["overlays"] = ", ".join(map(str, opened.overlays))
     if entry := opened.catalog:
         about |= {"licence": entry.licence, "attribution": entry.attribution}
     write_table(rows, out, name=table, attributes=about)
@@ -191,6 +195,7 @@ def columns(name: opt.TableOrAll = None, *, as_json: opt.Json = False) -> None:
 def findings(
     release: opt.Release,
     *,
+    overlay: opt.Overlays = None,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
@@ -200,7 +205,7 @@ def findings(
 
     To write them to a file: verse-data table RELEASE findings --out FILE.
     """
-    opened = vd.open_release(release, version=version, root=root, offline=offline)
+    opened = vd.open_release(release, overlays=overlay, version=version, root=root, offline=offline)
     found = opened.findings
     note(counted(len(found), "finding"))
     if as_json:
@@ -241,6 +246,7 @@ def folds(
         typer.Option(metavar="FILE", help="Check these folds, or those of this name."),
     ] = None,
     workbook: Workbook = None,
+    overlay: opt.Overlays = None,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
@@ -249,15 +255,16 @@ def folds(
     """Divide a release's scans into folds, each patient in one, and print the balance."""
     from verse_data.tables.folds import STRATIFY, make_folds
 
-    if check is not None and out is not None:
-        raise UsageError("--check reads folds and --out writes them; give one of the two.")
-    if check is not None and workbook is not None:
-        raise UsageError("--check reads folds and --workbook makes them; give one of the two.")
+    other = "--out writes" if out is not None else workbook and "--workbook makes"
+    if check is not None and other:
+        raise UsageError(f"--check reads folds and {other} them; give one of the two.")
     if workbook is not None:
         tables = _tables_of(workbook, split)
         made = make_folds(*tables, k=k, seed=seed, stratify=stratify or STRATIFY, release=release)
     else:
-        opened = vd.open_release(release, version=version, root=root, offline=offline)
+        opened = vd.open_release(
+            release, overlays=overlay, version=version, root=root, offline=offline
+        )
         if check is not None:
             made = opened.read_folds(check, split=split)
             note(f"{check}: digest {made.digest[:12]} is right, and the folds fit {release}.")

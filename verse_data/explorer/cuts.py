@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -43,13 +42,13 @@ def box_around(shape: Shape, affine: Affine, centre: Point) -> Box:
     return Box.around(inside, (i, j, k)).clipped(shape)
 
 
-def cut(store: Path, name: ArrayName, centre: Point | None) -> tuple[Array, Affine]:
+def cut(reader: ScanReader, name: ArrayName, centre: Point | None) -> tuple[Array, Affine]:
     """Return voxels (x, y, z) and affine of the box around a point, or of the whole scan without one."""
-    reader = ScanReader(store)
     if centre is None:
         factor = factor_of(reader.shape)
         if factor > 1:
-            return read_level(store, name, factor)
+            voxels, affine = read_level(reader.path, name, factor)
+            return reader.relabelled(voxels) if name == "label" else voxels, affine
         box = Box.whole(reader.shape)
     else:
         box = box_around(reader.shape, reader.affine, centre)
@@ -57,14 +56,13 @@ def cut(store: Path, name: ArrayName, centre: Point | None) -> tuple[Array, Affi
     return image if name == "image" else label, box.affine(reader.affine)
 
 
-def cut_nifti(store: Path, name: ArrayName, centre: Point | None) -> bytes:
+def cut_nifti(reader: ScanReader, name: ArrayName, centre: Point | None) -> bytes:
     """Return a cut as a NIfTI file, not compressed: it stays on this machine."""
-    return nifti_bytes(*cut(store, name, centre))
+    return nifti_bytes(*cut(reader, name, centre))
 
 
-def voxel_at(store: Path, point: Point) -> dict[str, Any]:
+def voxel_at(reader: ScanReader, point: Point) -> dict[str, Any]:
     """Return index, HU and label of the voxel at a point in world mm; None outside the scan."""
-    reader = ScanReader(store)
     i, j, k = apply_affine(np.linalg.inv(reader.affine), point).round().astype(int).tolist()
     box = Box((i, j, k), (i + 1, j + 1, k + 1))
     if box.clipped(reader.shape) != box:
@@ -74,11 +72,10 @@ def voxel_at(store: Path, point: Point) -> dict[str, Any]:
     return {"voxel": [i, j, k], "hu": int(image[0, 0, 0]), "label": value}
 
 
-def etag(fingerprint: str, name: ArrayName, centre: Point | None) -> str:
-    """Return the digest of a cut: of its store, which never changes, and of the view's parameters."""
-    return sha256_of_json(
-        [__version__, fingerprint, name, centre, BOX_MM, WHOLE_VOXELS, BOX_VOXELS]
-    )
+def etag(reader: ScanReader, name: ArrayName, centre: Point | None) -> str:
+    """Return the digest of a cut: of its store, which never changes, labels, and the view's parameters."""
+    served = [reader.path.name, sorted(reader.relabel.items())]
+    return sha256_of_json([__version__, served, name, centre, BOX_MM, WHOLE_VOXELS, BOX_VOXELS])
 
 
 def etag_of(content: bytes) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -10,6 +10,7 @@ from verse_data.config import Config, __version__
 from verse_data.progress import Progress
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import ReleaseLock
+from verse_data.records.overlay import AppliedOverlay
 from verse_data.releases.catalog import PHANTOM
 from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS, region
 from verse_data.tables.columns import TableName, columns
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from verse_data.tables.assemble import Tables
+    from verse_data.volumes.reader import ScanReader
     from verse_data.volumes.recipe import Recipe
 
 TABLES: Final[tuple[TableName, ...]] = ("vertebrae", "scans", "subjects")
@@ -39,6 +41,8 @@ class Explored(Protocol):
     @property
     def lock(self) -> ReleaseLock: ...  # noqa: D102
     @property
+    def overlays(self) -> Sequence[AppliedOverlay]: ...  # noqa: D102
+    @property
     def commit(self) -> str: ...  # noqa: D102
     @property
     def series(self) -> Mapping[str, ScanFiles]: ...  # noqa: D102
@@ -47,6 +51,7 @@ class Explored(Protocol):
     @property
     def readable_tables(self) -> Tables: ...  # noqa: D102
     def citation(self) -> str: ...  # noqa: D102
+    def reader(self, scan_id: str, store: Path) -> ScanReader: ...  # noqa: D102
     def require_grades(self, where: str | None) -> None: ...  # noqa: D102
     def preview(self, scan_id: str) -> Image: ...  # noqa: D102
     def fetch_and_build(  # noqa: D102
@@ -75,7 +80,7 @@ def page_facts(release: Explored, scan_ids: Collection[str] | None = None) -> di
         ],
         "tables": {name: _table(name, chosen_rows(tables, name, scan_ids)) for name in TABLES},
         "findings": _findings(tables, scan_ids),
-        "workbook": _workbook(tables),
+        "workbook": _workbook(release, tables),
         "scans": [
             name
             for name, scan in release.series.items()
@@ -98,6 +103,8 @@ def chosen_rows(tables: Tables, name: TableName, scan_ids: Collection[str] | Non
 def _identity(release: Explored) -> dict[str, Any]:
     """Return name, digest, licence and citation, which stand on every page."""
     entry = release.catalog
+    notes = [PHANTOM_NOTE] if release.name == PHANTOM else []
+    notes += [f"Corrected by overlay {one}." for one in release.overlays]
     return {
         "name": release.name,
         "version": release.version,
@@ -107,7 +114,7 @@ def _identity(release: Explored) -> dict[str, Any]:
         "licence": entry.licence if entry else "unknown",
         "attribution": entry.attribution if entry else "",
         "citation": release.citation(),
-        "note": PHANTOM_NOTE if release.name == PHANTOM else "",
+        "note": " ".join(notes),
         "package": __version__,
     }
 
@@ -149,16 +156,24 @@ def _findings(tables: Tables, scan_ids: Collection[str] | None) -> list[dict[str
     return list(rows)
 
 
-def _workbook(tables: Tables) -> dict[str, Any] | None:
-    """Return where the grades stand: file, row of each series, and column of each level's grade."""
+def _workbook(release: Explored, tables: Tables) -> dict[str, Any] | None:
+    """Return where the grades stand: file, row of each series, and column of each level's grade.
+
+    Of a series that an overlay relabels, the cell of a level is that of another vertebra.
+    """
     grading = tables.grading
     if grading is None:
         return None
     letters = grading.sheet.letters
+    moved = {scan.series_id for scan in release.series.values() if scan.relabelled}
     return {
         "file": grading.sheet.file,
         "sheet": grading.sheet.sheet,
-        "rows": {graded.row.series_id: graded.number for graded in grading.rows},
+        "rows": {
+            graded.row.series_id: graded.number
+            for graded in grading.rows
+            if graded.row.series_id not in moved
+        },
         "columns": {
             level: letters[heading] for level in LEVELS if (heading := f"{level}_fx-g") in letters
         },

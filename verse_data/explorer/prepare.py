@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from verse_data.errors import VerseDataError
@@ -25,14 +24,14 @@ _log = logging.getLogger("verse_data.explorer")
 
 @dataclass
 class Preparation:
-    """One scan on its way into the cache: the stage that it is in, then its store or its error."""
+    """One scan on its way into the cache: the stage that it is in, then its reader or its error."""
 
     stage: str = "Waiting"
     done: int = 0
     total: int = 0
     unit: str = "items"
     started: float = 0.0
-    store: Path | None = None
+    reader: ScanReader | None = None
     error: str = ""
 
     @contextmanager
@@ -67,10 +66,10 @@ class Scans:
         self._known: dict[str, Preparation] = {}
         self._lock, self._turns = threading.Lock(), threading.Semaphore(_AT_ONCE)
 
-    def store(self, scan_id: str) -> Path | None:
-        """Return the store of a scan, if it is ready."""
+    def reader(self, scan_id: str) -> ScanReader | None:
+        """Return the reader of a scan, if it is ready."""
         known = self._known.get(scan_id)
-        return known.store if known else None
+        return known.reader if known else None
 
     def state(self, scan_id: str, *, again: bool = False) -> dict[str, Any]:
         """Return whether a scan is ready, and what is known of it; prepare it if nobody has yet."""
@@ -80,12 +79,12 @@ class Scans:
                 known = self._known[scan_id] = Preparation(started=time.monotonic())
                 worker = threading.Thread(target=self._prepare, args=(scan_id, known), daemon=True)
                 worker.start()
-        if not known.store:
+        if not known.reader:
             return known.state()
         try:
-            return describe(known.store)
+            return describe(known.reader)
         except VerseDataError as error:
-            known.store, known.error = None, str(error)
+            known.reader, known.error = None, str(error)
             return known.state()
 
     def _prepare(self, scan_id: str, known: Preparation) -> None:
@@ -96,8 +95,9 @@ class Scans:
                 [store] = self._release.fetch_and_build(
                     [scan_id], workers=1, progress=known.show
                 ).values()
-                ScanReader(store).shape  # noqa: B018 - opens the store, which checks its manifest
-            known.store = store
+                reader = self._release.reader(scan_id, store)
+                reader.shape  # noqa: B018 - opens the store, which checks its manifest
+            known.reader = reader
         except VerseDataError as error:
             known.error = str(error)
         except Exception as error:  # noqa: BLE001 - a thread's error must reach the page
@@ -105,9 +105,8 @@ class Scans:
             known.error = f"Scan {scan_id} cannot be shown: {type(error).__name__}: {error}"
 
 
-def describe(store: Path) -> dict[str, Any]:
-    """Return grid, labels and centroids (world mm, RAS+) of a store, as values for JSON."""
-    reader = ScanReader(store)
+def describe(reader: ScanReader) -> dict[str, Any]:
+    """Return grid, labels and centroids (world mm, RAS+) of a scan, as values for JSON."""
     points = {
         str(label): apply_affine(reader.affine, point).round(2).tolist()
         for label, point in reader.centroids.items()

@@ -152,14 +152,14 @@ def _scans(
     stores = release.fetch_and_build(ids, recipe=recipe)
     with release.progress("Writing the page", len(ids), "items") as advance:
         for name in ids:
-            made = _volumes(stores[name]) if has_volumes else _preview(release, name, stores[name])
+            reader = release.reader(name, stores[name])
+            made = _volumes(reader) if has_volumes else _preview(release, name, reader)
             yield name, _call("verseScan", name, made)
             advance(1)
 
 
-def _volumes(store: Path) -> dict[str, Any]:
+def _volumes(reader: ScanReader) -> dict[str, Any]:
     """Return what is known of a scan, and its volumes as base64 of gzipped NIfTI."""
-    reader = ScanReader(store)
     image, label = reader.read(Box.whole(reader.shape), label=reader.has_label)
     arrays = {"image": image, "label": label}
     packed = {
@@ -169,15 +169,15 @@ def _volumes(store: Path) -> dict[str, Any]:
         for name, array in arrays.items()
         if array is not None
     }
-    return {"about": {**describe(store), "factor": 1}, **packed}
+    return {"about": {**describe(reader), "factor": 1}, **packed}
 
 
-def _preview(release: Explored, scan_id: str, store: Path) -> dict[str, Any]:
+def _preview(release: Explored, scan_id: str, reader: ScanReader) -> dict[str, Any]:
     """Return what is known of a scan, and its preview as the address of a PNG."""
     stream = io.BytesIO()
     release.preview(scan_id).save(stream, "PNG")
     picture = base64.b64encode(stream.getvalue()).decode()
-    return {"about": {**describe(store), "preview": f"data:image/png;base64,{picture}"}}
+    return {"about": {**describe(reader), "preview": f"data:image/png;base64,{picture}"}}
 
 
 def _call(function: str, *values: Any) -> bytes:

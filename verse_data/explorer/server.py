@@ -180,18 +180,20 @@ class Server(ThreadingHTTPServer):
         return cuts.voxel_at(self._ready(query.get("scan", "")), point)
 
     def _volume(self, scan_id: str, name: str, query: dict[str, str]) -> Answer:
-        store, centre = self._ready(scan_id), _point(query)
+        reader, centre = self._ready(scan_id), _point(query)
         array: Any = name
-        if array == "label" and not ScanReader(store).has_label:
+        if array == "label" and not reader.has_label:
             raise _Refused(HTTPStatus.NOT_FOUND, f"Scan {scan_id} has no mask.")
-        tag = cuts.etag(store.name, array, centre)
-        return Answer("application/octet-stream", tag, lambda: cuts.cut_nifti(store, array, centre))
+        tag = cuts.etag(reader, array, centre)
+        return Answer(
+            "application/octet-stream", tag, lambda: cuts.cut_nifti(reader, array, centre)
+        )
 
-    def _ready(self, scan_id: str) -> Path:
-        store = self.scans.store(self._known(scan_id))
-        if store is None:
+    def _ready(self, scan_id: str) -> ScanReader:
+        reader = self.scans.reader(self._known(scan_id))
+        if reader is None:
             raise _Refused(HTTPStatus.CONFLICT, f"Scan {scan_id} is not ready; ask for it first.")
-        return store
+        return reader
 
 
 def _point(query: dict[str, str]) -> cuts.Point | None:

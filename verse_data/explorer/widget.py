@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from verse_data.errors import ToolMissing, UsageError, did_you_mean
@@ -30,11 +29,10 @@ def require_ipyniivue() -> None:
         )
 
 
-def widget(store: Path, level: str | None, *, height: int) -> NiiVue:
+def widget(reader: ScanReader, level: str | None, *, height: int) -> NiiVue:
     """Return a widget with CT and mask of a store, whole or in full resolution around a level."""
     from ipyniivue import Mesh, MultiplanarType, NiiVue, ShowRender, Volume
 
-    reader = ScanReader(store)
     points = _centroids(reader)
     if level is not None and level not in points:
         raise UsageError(
@@ -60,7 +58,7 @@ def widget(store: Path, level: str | None, *, height: int) -> NiiVue:
     low, high = WINDOW
     volumes = [
         Volume(
-            data=cut_nifti(store, "image", centre),
+            data=cut_nifti(reader, "image", centre),
             name=f"{reader.scan_id}.nii",
             colormap="gray",
             cal_min=low,
@@ -69,7 +67,7 @@ def widget(store: Path, level: str | None, *, height: int) -> NiiVue:
     ]
     if reader.has_label:
         mask = Volume(
-            data=cut_nifti(store, "label", centre),
+            data=cut_nifti(reader, "label", centre),
             name=f"{reader.scan_id}-vertebrae.nii",
             opacity=_OPACITY,
         )

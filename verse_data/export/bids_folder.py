@@ -59,7 +59,7 @@ def bids(
     Offline, NetworkError, ContentMissing
         If files are not here and cannot be fetched.
     """
-    listed: dict[str, list[tuple[str, str, str]]] = {}
+    listed: dict[str, list[tuple[str, ...]]] = {}
     return export_folder(
         release,
         out,
@@ -72,7 +72,7 @@ def bids(
     )
 
 
-def _add_scan(plan: Plan, scan_id: str, *, listed: dict[str, list[tuple[str, str, str]]]) -> None:
+def _add_scan(plan: Plan, scan_id: str, *, listed: dict[str, list[tuple[str, ...]]]) -> None:
     """Add the files of a scan to `plan`, and its mask to the list that stands in ``scans.tsv``."""
     scan = plan.release.series[scan_id]
     parts = [part.partition("-") for part in scan_id.split("_")[1:]]
@@ -95,11 +95,12 @@ def _add_scan(plan: Plan, scan_id: str, *, listed: dict[str, list[tuple[str, str
     }
     plan.add_text(f"{above}/{mask.partition('.')[0]}.json", sidecar)
     table = f"{above}/{'_'.join(filter(None, names[:2]))}_scans.tsv"
-    listed.setdefault(table, []).append((mask, scan_id, scan.split or "n/a"))
+    licence = plan.release.licence_of(scan_id)
+    listed.setdefault(table, []).append((mask, scan_id, scan.split or "n/a", licence))
 
 
 def _describe(
-    plan: Plan, chosen: tuple[str, ...], *, listed: dict[str, list[tuple[str, str, str]]]
+    plan: Plan, chosen: tuple[str, ...], *, listed: dict[str, list[tuple[str, ...]]]
 ) -> None:
     """Add what BIDS wants to know of the dataset, its patients, scans, labels and grades."""
     release = plan.release
@@ -120,9 +121,12 @@ def _describe(
     plan.add_text("scans.json", {
         "scan_id": {"Description": "Id of the CT series in the release"},
         "split": {"Description": "Published split: training, validation or test"},
+        "licence": {"Description": "Licence of the scan, an SPDX identifier"},
     })  # fmt: skip
     for path, rows in listed.items():
-        lines = ["\t".join(row) for row in [("filename", "scan_id", "split"), *sorted(rows)]]
+        lines = [
+            "\t".join(row) for row in [("filename", "scan_id", "split", "licence"), *sorted(rows)]
+        ]
         plan.add_text(path, "\n".join(lines) + "\n")
     labels = [("index", "name", "abbreviation", "color")]
     labels += [(str(LABEL_OF_LEVEL[x]), f"vertebra {x}", x, _COLOURS[region(x)]) for x in LEVELS]
@@ -151,7 +155,7 @@ def _columns(names: Any, renamed: dict[str, str]) -> dict[str, Any]:
 def _dataset(release: Any) -> dict[str, Any]:
     """Return the contents of ``dataset_description.json``."""
     facts = release.provenance()
-    source = {"Version": f"{facts.version}, lock {facts.lock}, commit {facts.commit}"}
+    source = {"Version": facts.pin}
     if facts.doi:
         source |= {"DOI": f"doi:{facts.doi}", "URL": doi_url(facts.doi)}
     described = {

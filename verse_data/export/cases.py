@@ -28,6 +28,7 @@ from verse_data.spine.levels import LEVEL_OF_LABEL, LEVELS, region
 from verse_data.tables.index import assert_one_split_each
 from verse_data.volumes.mask_file import write_mask_like
 from verse_data.volumes.nifti import VolumeStream, check_pair
+from verse_data.volumes.reader import relabelled
 from verse_data.volumes.recipe import ScanSource
 
 Labels = Literal["consecutive", "binary", "regions", "verse"]
@@ -95,7 +96,8 @@ def choose(release: Any, *, k: int | None, seed: int, split: str | None) -> Chos
     """Return which scans an export holds: by the published split, or those to divide into `k`."""
     scans_with_ct_and_mask(release)
     _check(release, k, seed, split)
-    development, test, left_out = [], [], {}
+    development, test = [], []
+    left_out = {one.scan.scan_id: one.why for one in release.index.withheld}
     for scan_id, scan in release.series.items():
         developed = (
             scan.split in {"training", "validation"} if k is None else split in {None, scan.split}
@@ -177,12 +179,14 @@ def divide(
 def facts(release: Any, labels: LabelMap, chosen: Chosen) -> dict[str, Any]:
     """Return what ``dataset.json`` and a datalist say of where the data come from."""
     found = release.provenance()
+    laid = {"overlays": [one.model_dump() for one in found.overlays]} if found.overlays else {}
     lock = release.lock.pin
     return {
         "name": release.name,
         "description": f"{found.title}. Version {release.version}, lock {lock}.",
         "reference": doi_url(found.doi) if found.doi else "",
         "licence": found.licence or "unknown",
+        "licences": {scan_id: release.licence_of(scan_id) for scan_id in chosen.scans},
         "attribution": found.attribution or "",
         # A string: readers take any list for a list of scans.
         "citation": "; ".join(f"{c.text} {doi_url(c.doi)}" for c in found.citations),
@@ -193,6 +197,7 @@ def facts(release: Any, labels: LabelMap, chosen: Chosen) -> dict[str, Any]:
             "lock": lock,
             "labels": labels.kind,
             "inverse": {str(number): label for number, label in labels.inverse.items()},
+            **laid,
         },
         "left_out": dict(chosen.left_out),
     }
@@ -207,7 +212,8 @@ def write_masks(release: Any, masks: Mapping[str, Path | None], labels: LabelMap
 
     def write(scan_id: str) -> None:
         try:
-            _write_mask(release.source(scan_id), masks[scan_id], labels)
+            new = release.relabelling(scan_id)
+            _write_mask(release.source(scan_id), masks[scan_id], labels, new)
         except FILE_FAULTS as error:
             faults.append(error)
 
@@ -221,8 +227,10 @@ def write_masks(release: Any, masks: Mapping[str, Path | None], labels: LabelMap
     raise_faults(faults, head=f"{counted(len(faults), 'scan')} cannot be exported:")
 
 
-def _write_mask(source: ScanSource, path: Path | None, labels: LabelMap) -> None:
-    """Check the CT and mask of a scan, and write the mask if it has a path."""
+def _write_mask(
+    source: ScanSource, path: Path | None, labels: LabelMap, new: Mapping[int, int]
+) -> None:
+    """Check the CT and mask of a scan, and write the mask, with its `new` labels, if it has a path."""
     ct, msk = source.image, source.mask
     ct.check()
     if msk is None:
@@ -231,6 +239,6 @@ def _write_mask(source: ScanSource, path: Path | None, labels: LabelMap) -> None
     mask = VolumeStream(msk.path, kind="mask", name=msk.name, sha256=msk.sha256)
     with msk.checked(), image, mask:
         check_pair(image.header, mask.header, name=source.scan_id)
-        written = labels.applied(mask.read_rest(), name=msk.name)
+        written = labels.applied(relabelled(mask.read_rest(), new), name=msk.name)
         if path is not None:
             write_mask_like(path, written, image=image)

@@ -74,6 +74,8 @@ def monai(
     if folder.exists():
         raise folders.folder_exists_error(folder)
     own = labels != "verse"
+    if not own:
+        folders.refuse_relabelled(release, chosen, "a datalist with labels='verse'")
     written = ("mask",) if own else ()
     plan = folders.planned(release, chosen, folder, written=written, texts=DATALIST)
     if dry_run:

@@ -90,12 +90,25 @@ def scans_with_ct_and_mask(release: Any) -> Chosen:
         for scan_id, scan in release.series.items()
         if (roles := [role for role in ("ct", "mask") if role not in scan.files])
     }
+    lacking |= {one.scan.scan_id: one.why for one in release.index.withheld}
     held = {name: scan.split for name, scan in release.series.items() if name not in lacking}
     if not held:
         raise UsageError(f"{release.name} {release.version} has no scan with both CT and mask.")
     test = tuple(name for name, split in held.items() if split == "test")
     development = tuple(name for name in held if name not in test)
     return Chosen(development=development, test=test, left_out=lacking)
+
+
+def refuse_relabelled(release: Any, chosen: Chosen, what: str) -> None:
+    """Raise UsageError if an overlay relabels a chosen scan, whose mask is handed on as published."""
+    found = [name for name in chosen.scans if release.series[name].relabelled]
+    if found:
+        overlay = release.series[found[0]].relabelled
+        raise UsageError(
+            f"Overlay {overlay} relabels {counted(len(found), 'scan')}, such as {found[0]}, and {what} "
+            f"holds masks as they were published. Open the release without it, or write masks anew: "
+            f"export nnunet, or export monai with labels='consecutive'."
+        )
 
 
 def planned(
@@ -235,6 +248,7 @@ def export_folder(
 ) -> Exported:
     """Write the files that `add_scan` adds of a scan, and the texts that `describe` adds."""
     folder, chosen, plan = Path(out), scans_with_ct_and_mask(release), Plan(release, copied)
+    refuse_relabelled(release, chosen, "this folder")
     if folder.exists():
         raise folder_exists_error(folder)
     for scan_id in chosen.scans:

@@ -87,6 +87,7 @@ def _describe(plan: Plan, chosen: tuple[str, ...]) -> None:
         paths = {role: _path(release, scan_id, role).partition("/") for role in _ROLES}
         row = {"image_file_name": paths["ct"][2], "mask_file_name": paths["mask"][2]}
         row |= of_scan[scan_id] | {"vertebrae": vertebrae.get(scan_id, [])}
+        row["licence"] = release.licence_of(scan_id)
         rows.setdefault(paths["ct"][0], []).append(row)
     for name, listed in rows.items():
         plan.add_text(f"{name}/metadata.parquet", _parquet(listed))
@@ -132,7 +133,7 @@ tags:
 rows by `subject_id`: a patient may have several. In masks, T13 is 28; a missing grade means not
 assessed, never healthy.
 
-Release {release.name} {release.version}, lock {facts.lock}, commit {facts.commit}.
+Release {release.name} {facts.pin}.
 
 ```text
 {release.citation().rstrip()}

@@ -19,9 +19,12 @@ from verse_data.progress import Progress
 from verse_data.records.base import LIMIT_BYTES
 from verse_data.records.centroids import CentroidFile, parse_centroids
 from verse_data.spine.geometry import Array, Grid
+from verse_data.spine.levels import LEVEL_OF_LABEL
 from verse_data.tables.index import Content, ScanFiles, read_centroids, scan_file
+from verse_data.tables.overlays import relabelling_of
 from verse_data.volumes.mask_facts import mask_facts
 from verse_data.volumes.nifti import VolumeStream
+from verse_data.volumes.reader import relabelled
 
 _MASK_ENDINGS: Final = (".nii.gz", ".nii")
 _POINTS_ENDING: Final = ".json"
@@ -165,15 +168,17 @@ def _score(
     file, path = scan_file(scan, "mask", content), prediction.mask
     if file is None:
         return None, ["the release has no mask of it, so that it was not scored"]
+    new = relabelling_of(scan, content, derived=derived)
     masks: Any = (None, False), (None, False)
     if path is None:
         grid = Grid.of(mask_facts(file, derived=derived))
     else:
         locked = VolumeStream(file.path, kind="mask", name=file.name, sha256=file.sha256)
         true, grid = _read_mask(locked)
+        true = relabelled(true[0], new), true[1]
         own, _ = _read_mask(VolumeStream(path, kind="mask", name=str(path)), grid, scan.scan_id)
         masks = true, own
-    true_points, notes = _true_points(scan, content, grid)
+    true_points, notes = _true_points(scan, content, grid, new)
     points = true_points, predicted_points(prediction.points, grid)
     if path is None and true_points is None:
         return None, [*notes, "the release has no centroids of it, so that it was not scored"]
@@ -196,14 +201,16 @@ def _score(
     return found, notes
 
 
-def _true_points(scan: ScanFiles, content: Content, grid: Grid) -> tuple[Points | None, list[str]]:
+def _true_points(
+    scan: ScanFiles, content: Content, grid: Grid, new: Mapping[int, int]
+) -> tuple[Points | None, list[str]]:
     """Return the release's points, or None and why they cannot be compared."""
     file = scan_file(scan, "centroids", content)
     if file is None:
         return None, []
     read = read_centroids(file)
     if read.fits(grid):
-        return _by_level(read), []
+        return _by_level(read, new), []
     return None, ["the release's centroids are not on the grid of its mask: not compared"]
 
 
@@ -233,8 +240,10 @@ def predicted_mask(path: Path, grid: Grid) -> Array:
     return mask
 
 
-def _by_level(file: CentroidFile) -> Points:
-    return {point.level: point.point for point in file.points}
+def _by_level(file: CentroidFile, new: Mapping[int, int] | None = None) -> Points:
+    """Return the points by level; `new` has labels that overlays change."""
+    labels = new or {}
+    return {LEVEL_OF_LABEL[labels.get(one.label, one.label)]: one.point for one in file.points}
 
 
 def _read_mask(

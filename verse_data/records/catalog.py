@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from functools import cached_property, partial
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
 
 from verse_data.records.base import Record, described
 from verse_data.records.names import Role, Split
@@ -13,6 +15,8 @@ _field: Final = partial(described, source="catalog")
 _DOI: Final = r"^10\.[0-9]{4,9}/\S+$"
 _HEX64: Final = r"^[0-9a-f]{64}$"
 _HEX32: Final = r"^[0-9a-f]{32}$"
+
+_Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$")]
 
 OTHERS: Final = "others"
 """Last entry of a list that names only the first authors."""
@@ -29,6 +33,12 @@ class ExpectedSeries(Record):
     series_label: str | None = _field("Value of the split- entity")
     split: Split = _field("Published split")
     series: str = _field("'k of n'", pattern="^[0-9] of [0-9]$")
+    terms: str | None = _field(
+        "Terms of its imaging where these are not the release's licence: an SPDX identifier, or "
+        "'unconfirmed'",
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$",
+    )
 
     @property
     def series_id(self) -> str:
@@ -121,6 +131,9 @@ class About(Record):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$",
     )
     attribution: str = _field("Line that copies must carry", min_length=1)
+    terms: dict[str, _Identifier] = _field(
+        "Licence of single scans, by scan id, where it is another", default={}
+    )
     creators: tuple[str, ...] = _field(
         "Who made the data, written like the authors of a citation", default=()
     )
@@ -143,6 +156,7 @@ class CatalogEntry(Record):
     )
     citations: tuple[Citation, ...] = _field("Publications to cite", default=())
     roots: dict[Split, tuple[str, ...]] = _field("Folder names known for each split")
+    terms: dict[str, _Identifier] = _field("Licence of scans that have another", default={})
     expected: tuple[ExpectedSeries, ...] = _field("The series of the release", default=())
     supplements: tuple[Supplement, ...] = _field("Files from elsewhere", default=())
     known_gaps: tuple[KnownGap, ...] = _field("Files that the source lacks", default=())

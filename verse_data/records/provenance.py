@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from verse_data import markup
 from verse_data.records.base import Record
 from verse_data.records.lock import LockSource
 from verse_data.records.names import Role
+from verse_data.records.overlay import AppliedOverlay
 
 SCHEMA_VERSION: Final = "1.0.0"
 
@@ -125,6 +128,8 @@ class Provenance(Record):
         Stores made from these files, where the caller knows of any.
     packages : dict
         Versions of this package, and of those that make tables and stores of these files.
+    overlays : tuple of AppliedOverlay
+        Corrections that lie over the files; without any, JSON does not hold the field.
     """
 
     schema_version: Literal["1.0.0"] = SCHEMA_VERSION
@@ -143,6 +148,21 @@ class Provenance(Record):
     files: tuple[FileProvenance, ...]
     stores: tuple[StoreProvenance, ...] = ()
     packages: dict[str, str]
+    overlays: tuple[AppliedOverlay, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out overlays where there are none, as before there were overlays."""
+        written: dict[str, Any] = serialise(self)
+        if not self.overlays:
+            written.pop("overlays", None)
+        return written
+
+    @property
+    def pin(self) -> str:
+        """Version, lock, commit and overlays in one line: all that decides what was served."""
+        laid = "".join(f", overlay {one.name} {one.version} {one.digest}" for one in self.overlays)
+        return f"{self.version}, lock {self.lock}, commit {self.commit}{laid}"
 
     def __repr__(self) -> str:
         scan = f" {self.scan_id}" if self.scan_id else ""
@@ -163,6 +183,7 @@ class Provenance(Record):
                 "files": f"{len(self.files):,}, {here:,} here",
                 "lock": self.lock,
                 "commit": self.commit,
+                "overlays": ", ".join(map(str, self.overlays)),
                 "source": f"{self.source.kind} {self.source.node or ''}".strip(),
                 "licence": self.licence,
                 "attribution": self.attribution,

@@ -35,6 +35,7 @@ from verse_data.tables.join import (
     subject_records,
     vertebra_records,
 )
+from verse_data.tables.overlays import corrected, overlay_findings
 from verse_data.tables.patients import patient_findings, read_own_patients
 from verse_data.tables.workbook import choose_sheet, sort_tables
 
@@ -106,14 +107,15 @@ def build_tables(
     *,
     catalog: CatalogEntry | None,
     derived: Path | None,
+    index: Index | None = None,
     progress: Progress = silent,
 ) -> Tables:
-    """Read, check and join the metadata of a release.
+    """Read, check and join the metadata of a release; `index` has overlays laid over it.
 
     Files that are not on this machine leave their columns missing; nothing is fetched. So do files
     that cannot be read, each of which is a finding; see :meth:`Tables.sound`.
     """
-    index = index_scans(lock, catalog=catalog)
+    index = index or index_scans(lock, catalog=catalog)
     # The workbook's own process runs while the other files are read.
     with ThreadPoolExecutor(1) as executor:
         here = [file for file in map(content, index.grading) if file]
@@ -124,7 +126,9 @@ def build_tables(
     fitting, others = sorting.result()
     try:
         if sheet := choose_sheet(fitting):
-            grading = check_sheet(sheet, index.scans, without_t12=may_lack_t12(sources))
+            unread = {one.scan.series_id for one in index.withheld}
+            without = may_lack_t12(sources) | unread
+            grading = check_sheet(sheet, index.listed, without_t12=without)
     except FILE_FAULTS as error:
         broken.append(BrokenFile("", "", min(fitting), error))
     rows = grading.by_scan(index) if grading else {}
@@ -132,9 +136,9 @@ def build_tables(
     for series in index.shared_series:
         expected.pop(series, None)
     patients = _patients(index, content, broken)
-    sources = [replace(scan, patient=patients.get(scan.scan.subject_id)) for scan in sources]
-    joined = [(scan, rows.get(scan.scan.scan_id)) for scan in sources]
-    findings = [*map(broken_finding, broken), *index_findings(index)]
+    sources = [replace(scan, patient=patients.get(scan.scan.own_subject)) for scan in sources]
+    joined = [_corrected(scan, rows.get(scan.scan.scan_id), broken) for scan in sources]
+    findings = [*map(broken_finding, broken), *index_findings(index), *overlay_findings(index)]
     for path, why in others.items():
         message = f"is not the grading workbook, and left alone: {why}"
         findings.append(Finding(rule="unknown-file", severity="note", file=path, message=message))
@@ -146,6 +150,18 @@ def build_tables(
         findings.append(_no_workbook([f.path for f in index.grading if content(f) is None]))
     made = _tables(joined, grading, findings, expected, patients)
     return replace(made, broken=tuple(broken))
+
+
+def _corrected(
+    sources: ScanSources, row: GradingRow | None, broken: list[BrokenFile]
+) -> tuple[ScanSources, GradingRow | None]:
+    """Return a scan as overlays correct it; empty, and added to `broken`, if one does not fit."""
+    scan = sources.scan
+    try:
+        return corrected(sources, row)
+    except FILE_FAULTS as error:  # no rows rather than rows of the wrong levels
+        broken.append(BrokenFile(scan.scan_id, scan.subject_id, "", error))
+        return ScanSources(scan), None
 
 
 def tables_of_workbook(workbook: Path) -> Tables:
@@ -186,7 +202,7 @@ def _patients(index: Index, content: Content, broken: list[BrokenFile]) -> dict[
     if file is None:
         return {}
     try:
-        return {row.subject_id: row for row in read_own_patients(file, index.scans)}
+        return {row.subject_id: row for row in read_own_patients(file, index.listed)}
     except FILE_FAULTS as error:
         broken.append(BrokenFile("", "", file.name, error))
         return {}

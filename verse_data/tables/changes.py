@@ -177,6 +177,8 @@ class VersionDiff:
         A line for each file whose bytes changed, but not its labels, points or cells.
     not_compared : tuple of NotCompared
         Masks, centroid files and workbooks that changed and could not be compared.
+    overlays : tuple of str
+        What overlays over the newer one correct, a line each.
     """
 
     old: str
@@ -187,10 +189,11 @@ class VersionDiff:
     points: tuple[PointChange, ...]
     same: tuple[str, ...]
     not_compared: tuple[NotCompared, ...]
+    overlays: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Return a line for each change, and then for what was not compared."""
-        changes = (*self.files, *self.labels, *self.cells, *self.points, *self.same)
+        changes = (*self.files, *self.labels, *self.cells, *self.points, *self.same, *self.overlays)
         return [*map(str, changes), *self._gaps()]
 
     def _gaps(self) -> Iterator[str]:

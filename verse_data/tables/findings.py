@@ -126,9 +126,9 @@ def _name_findings(scan: ScanFiles, index: Index) -> Iterator[Finding]:
         message = f"a second {role} of this scan; {scan.files[role].path} is used"
         yield _of(scan, "second-file", message, file=file.path)
     named = scan.scan_id.partition("_")[0]
-    if named != scan.subject_id:
+    if named != scan.own_subject:
         message = (
-            f"the name says {named}; it was published as a series of {scan.subject_id}, and is "
+            f"the name says {named}; it was published as a series of {scan.own_subject}, and is "
             f"grouped so"
         )
         yield _of(scan, "subject-differs", message)
@@ -161,7 +161,7 @@ def _subject_findings(index: Index) -> Iterator[Finding]:
 
 def _gaps(index: Index) -> Iterator[Finding]:
     """Yield each file that a scan lacks, and each expected series that the lock lacks."""
-    catalog, by_series = index.catalog, grouped(index.scans, lambda scan: scan.series_id)
+    catalog, by_series = index.catalog, grouped(index.listed, lambda scan: scan.series_id)
     known = catalog.known_gaps if catalog else ()
     notes = {(gap.scan_id, role): f" (known: {gap.note})" for gap in known for role in gap.roles}
     for scan in index.scans:
@@ -191,7 +191,7 @@ def _gaps(index: Index) -> Iterator[Finding]:
 
 def grading_findings(grading: Grading, index: Index) -> Iterator[Finding]:
     """Yield workbook values that the paper excludes, rows without scan, and scans without row."""
-    sheet, series = grading.sheet, {scan.series_id for scan in index.scans}
+    sheet, series = grading.sheet, {scan.series_id for scan in index.listed}
     if sheet.is_list:
         yield from _list_findings(grading, index)
         return
@@ -224,7 +224,7 @@ def grading_findings(grading: Grading, index: Index) -> Iterator[Finding]:
 
 def _list_findings(grading: Grading, index: Index) -> Iterator[Finding]:
     """Yield scans of a list of grades without a file, and scans of the release that it lacks."""
-    scans = {scan.scan_id: scan for scan in index.scans}
+    scans = {scan.scan_id: scan for scan in index.listed}
     rows, file = {graded.scan_id: graded for graded in grading.rows}, grading.sheet.file
     for name, graded in rows.items():
         if name not in scans:
@@ -232,8 +232,8 @@ def _list_findings(grading: Grading, index: Index) -> Iterator[Finding]:
             at: Any = {"scan_id": name, "subject_id": graded.row.subject_id, "file": file}
             place = f"row {graded.number}"
             yield Finding(rule="grading-without-scan", message=message, place=place, **at)
-    for name, scan in scans.items():
-        if name not in rows:
+    for scan in index.scans:
+        if scan.scan_id not in rows:
             message = "the list of grades has no line of this scan"
             yield _of(scan, "scan-without-grading", message, file=file)
 
@@ -428,7 +428,7 @@ def _skipped_levels(sources: ScanSources) -> _Seen:
 
 def _row_rules(sources: ScanSources, row: GradingRow) -> _Seen:
     scan, centroids, sidecar = sources.scan, sources.centroids, sources.sidecar
-    if scan.subject_id != row.subject_id:
+    if scan.own_subject != row.subject_id:
         yield "subject-differs", None, "", f"the workbook says subject {row.subject_id}"
     if scan.split and row.split and scan.split != row.split:
         message = f"lies in {scan.split}, and the workbook says {row.split}"

@@ -318,7 +318,7 @@ def _listed_marks(cells: Mapping[str, Any], faults: dict[str, str]) -> tuple[Any
 def labels(scans: Sequence[ScanFiles]) -> _Known:
     """Return the labels of series and persons that a cell may mean."""
     known = defaultdict[Any, set[str]](set)
-    for label in {label for scan in scans for label in (scan.series_id, scan.subject_id)}:
+    for label in {label for scan in scans for label in (scan.series_id, scan.own_subject)}:
         known[label].add(label)
         if match := re.fullmatch("(?:verse)?([0-9]+)", label):
             known[int(match[1])].add(label)

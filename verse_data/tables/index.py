@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from verse_data.errors import ValidationFailed
+from verse_data.errors import UsageError, ValidationFailed, did_you_mean
 from verse_data.records.base import LIMIT_BYTES
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
@@ -21,6 +21,7 @@ from verse_data.records.names import (
     parse_path,
     split_of,
 )
+from verse_data.records.overlay import Layer, ScanCorrection
 from verse_data.records.source_file import SourceFile
 
 if TYPE_CHECKING:
@@ -47,6 +48,31 @@ class ScanFiles:
     files: dict[Role, LockedFile]
     spare: tuple[tuple[Role, LockedFile], ...] = ()
     """Further files of a role; the first by path is used."""
+    corrections: tuple[tuple[str, ScanCorrection], ...] = ()
+    """What overlays say of it, each after the overlay's name."""
+    published_subject: str = ""
+    """Its subject as published, where an overlay gives another."""
+    terms: str | None = None
+    """Its licence, where that is not the release's."""
+
+    @property
+    def relabelled(self) -> str:
+        """Name of the overlay that gives its vertebrae other levels; empty if none does."""
+        return next((name for name, one in self.corrections if one.relabels), "")
+
+    @property
+    def own_subject(self) -> str:
+        """Its subject in files and tables of the release."""
+        return self.published_subject or self.subject_id
+
+
+@dataclass(frozen=True)
+class Withheld:
+    """One CT series that is not served: its files, a short reason as in ``excluded``, and why."""
+
+    scan: ScanFiles
+    reason: str
+    why: str
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,6 +89,44 @@ class Index:
     """``patients.csv``: age, sex, density and T-score of persons."""
     about: LockedFile | None = None
     """``about.toml`` at the root: title, licence and citations of a release that the catalog lacks."""
+    layers: tuple[Layer, ...] = ()
+    """Overlays that lie over it."""
+    withheld: tuple[Withheld, ...] = ()
+    """Scans of the lock that are left out of everything."""
+
+    @property
+    def listed(self) -> tuple[ScanFiles, ...]:
+        """All scans of the lock, those that are left out too."""
+        return (*self.scans, *(one.scan for one in self.withheld))
+
+    def licence_of(self, scan: ScanFiles) -> str:
+        """Return the licence of a scan: its own terms, else the release's."""
+        return scan.terms or (self.catalog.licence if self.catalog else "unknown")
+
+    def licensed(self, allowed: Collection[str]) -> Index:
+        """Return the index with only scans under one of these licences; the others are withheld."""
+        listed_ids = {scan.scan_id for scan in self.listed}
+        for name in self.catalog.terms if self.catalog else ():
+            if name not in listed_ids:
+                raise UsageError(
+                    f"{ABOUT} gives terms of {name!r}, and there is no such scan."
+                    f"{did_you_mean(name, listed_ids)} Correct it, and lock the release again."
+                )
+        under = {scan.scan_id: self.licence_of(scan) for scan in self.scans}
+        listed = ", ".join(allowed)
+        out = tuple(
+            Withheld(scan, "licence", f"its licence is {under[scan.scan_id]}, not {listed}")
+            for scan in self.scans
+            if under[scan.scan_id] not in allowed
+        )
+        if len(out) == len(self.scans):
+            known = dict.fromkeys(under.values())
+            raise UsageError(
+                f"licence={listed}: no scan is left; those here are under {', '.join(known)}."
+                f"{did_you_mean(listed, known)}"
+            )
+        kept = tuple(scan for scan in self.scans if under[scan.scan_id] in allowed)
+        return replace(self, scans=kept, withheld=(*self.withheld, *out))
 
     @property
     def of_all(self) -> tuple[LockedFile, ...]:
@@ -72,7 +136,7 @@ class Index:
     @cached_property
     def shared_series(self) -> frozenset[str]:
         """Series ids of more than one scan; their names differ in ``ses-``, ``ce-`` or ``dir-``."""
-        series = grouped(self.scans, lambda scan: scan.series_id)
+        series = grouped(self.listed, lambda scan: scan.series_id)
         return frozenset(name for name, scans in series.items() if len(scans) > 1)
 
 
@@ -184,7 +248,10 @@ def _scan(group: _Group, catalog: CatalogEntry | None) -> ScanFiles:
     # MICCAI snapshots come in pairs; of everything else a scan has one.
     rest = ((own.role, file) for own, file in group if files[own.role] is not file)
     spare = tuple((role, file) for role, file in rest if role != "snapshot")
-    return ScanFiles(name.scan_id, subject, name.series_label, name.series_id, split, files, spare)
+    stated = catalog.terms if catalog else {}
+    terms = known.terms if known else stated.get(name.scan_id)
+    ids = (name.scan_id, subject, name.series_label, name.series_id)
+    return ScanFiles(*ids, split, files, spare, terms=terms)
 
 
 def assert_one_split_each(subjects: Iterable[tuple[str, str]]) -> None:

@@ -85,7 +85,7 @@ def read_own_patients(file: SourceFile, scans: Iterable[ScanFiles]) -> tuple[Pat
 
 def patient_findings(patients: Mapping[str, PatientRow], index: Index) -> Iterator[Finding]:
     """Yield the rows of ``patients.csv`` whose subject the release does not have."""
-    known = {scan.subject_id for scan in index.scans}
+    known = {scan.own_subject for scan in index.listed}
     for subject in patients.keys() - known if index.patients else ():
         yield Finding(
             rule="patient-without-scan",

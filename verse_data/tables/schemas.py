@@ -39,6 +39,7 @@ MODELS: Final[dict[str, tuple[str, str]]] = {
     "recipe": ("volumes.recipe.Recipe", "argument of the caller"),
     "provenance": ("records.provenance.Provenance", "lock, dataset, catalog, fetch log"),
     "folds": ("tables.folds.Folds", "folds.json"),
+    "overlay": ("records.overlay.Overlay", "overlay"),
 }
 
 

@@ -142,11 +142,19 @@ class ServedDataset(EpochDataset):
         """
         content = {
             "unit": self.unit,
-            "scans": [[s.scan_id, s.store.name] for s in self.scans],
+            "scans": [[s.scan_id, s.store.name, *filter(None, [s.relabel])] for s in self.scans],
             "options": self.options,
             "rows": None if self.rows is None else digest(self.rows),
         }
-        return sha256_of_json(content)
+        # Not there without any, so that digests of earlier versions still hold.
+        overlays = sorted({f"{one['name']} {one['digest']}" for one in self._overlays})
+        return sha256_of_json(content | ({"overlays": overlays} if overlays else {}))
+
+    @property
+    def _overlays(self) -> list[dict[str, Any]]:
+        """The overlays that lie over the releases which samples come from."""
+        releases = json.loads(self._given).get("releases", ())
+        return [one for part in releases for one in part.get("overlays", ())]
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -172,11 +180,13 @@ class ServedDataset(EpochDataset):
     def _facts(self) -> dict[str, str]:
         """Return the lines of the representation, by heading."""
         counts, given = self.counts(), json.loads(self._given)
+        overlays = [f"{one['name']} {one['version']}" for one in self._overlays]
         left_out = self.excluded["reason"].value_counts()
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         options = ", ".join(f"{key}={value!r}" for key, value in self.options.items())
         return {
             **{key: str(given[key]) for key in ("release", "version", "licence") if key in given},
+            **({"overlays": ", ".join(dict.fromkeys(overlays))} if overlays else {}),
             "samples": f"{counts['samples']:,}",
             "scans": f"{counts['scans']:,} of {counts['subjects']:,} subjects",
             "excluded": f"{counts['excluded']:,}" + (f" ({reasons})" if reasons else ""),
@@ -234,7 +244,8 @@ class ServedDataset(EpochDataset):
 
     def _open(self, number: int) -> OrientedScan:
         """Return scan `number`, open in this process."""
-        return open_scan(str(self.scans.store[number]), self.orientation)
+        scans = self.scans
+        return open_scan(str(scans.store[number]), self.orientation, str(scans.relabel[number]))
 
     def _served(self, empty: Empty) -> Empty:
         """Return what allocates volumes as `empty` does, in the dtype that is served."""

@@ -31,12 +31,15 @@ class ServedScan:
         Published membership: ``"training"``, ``"validation"`` or ``"test"``.
     store : Path
         Folder of the scan's Zarr store; its name is the store's fingerprint.
+    relabel : str
+        The labels that an overlay changes, old and new: ``"19:20 20:19"``. Default: none.
     """
 
     scan_id: str
     subject_id: str
     split: str
     store: Path
+    relabel: str = ""
 
     @property
     def has_label(self) -> bool:
@@ -54,7 +57,8 @@ class LeftOut:
     reason : str
         ``not_in_lock`` if it was published and the lock lists no file of it; ``no_ct``; ``no_mask``
         if the mask is needed; ``no_vertebra`` if vertebrae are served and none is known;
-        ``same_series`` if it is served under another id, from another release.
+        ``same_series`` if it is served under another id, from another release; ``overlay`` if an
+        overlay excludes it; ``licence`` if its terms are none of those that were asked for.
     """
 
     scan_id: str
@@ -75,9 +79,11 @@ class ScanColumns:
     """
 
     def __init__(self, scans: Sequence[ServedScan]) -> None:
-        rows = [(s.scan_id, s.subject_id, s.split, os.fspath(s.store)) for s in scans]
+        rows = [(s.scan_id, s.subject_id, s.split, os.fspath(s.store), s.relabel) for s in scans]
         columns = [np.array(column, dtype=np.str_) for column in zip(*rows, strict=True)]
-        self.scan_id, self.subject_id, self.split, self.store = columns or [np.zeros(0, "<U1")] * 4
+        self.scan_id, self.subject_id, self.split, self.store, self.relabel = (
+            columns or [np.zeros(0, "<U1")] * 5
+        )
         twice = _repeated(self.scan_id)
         if twice:
             raise UsageError(
@@ -99,7 +105,11 @@ class ScanColumns:
 
     def __getitem__(self, index: int) -> ServedScan:
         """Return scan number `index`."""
-        return ServedScan(**self.names(index), store=Path(str(self.store[index])))
+        return ServedScan(
+            **self.names(index),
+            store=Path(str(self.store[index])),
+            relabel=str(self.relabel[index]),
+        )
 
     def names(self, index: int) -> dict[str, str]:
         """Return ``scan_id``, ``subject_id`` and ``split`` of scan number `index`.
@@ -157,9 +167,10 @@ class OrientedScan:
 
 
 @lru_cache(maxsize=256)
-def open_scan(store: str, orientation: str) -> OrientedScan:
+def open_scan(store: str, orientation: str, relabel: str = "") -> OrientedScan:
     """Return the scan of the store at a path; it holds no handle, so a fork may inherit it."""
-    reader = ScanReader(Path(store))
+    pairs = (pair.split(":") for pair in relabel.split())
+    reader = ScanReader(Path(store), relabel={int(old): int(new) for old, new in pairs})
     found, missing = reader.centroids, (np.nan,) * 3
     voxels = [found.get(LABEL_OF_LEVEL[level], missing) for level in LEVELS]
     return OrientedScan(

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -82,7 +81,7 @@ class Tile:
 
 def draw_sheet(
     vertebrae: Sequence[Vertebra],
-    stores: Mapping[str, Path | VerseDataError],
+    sources: Mapping[str, ScanReader | VerseDataError],
     *,
     title: str,
     is_phantom: bool,
@@ -100,7 +99,7 @@ def draw_sheet(
         progress("Drawing vertebrae", len(vertebrae), "items") as advance,
     ):
         for some, error in pool.map(
-            lambda group: _tiles_of(stores.get(group[0]), group[1]), groups
+            lambda group: _tiles_of(sources.get(group[0]), group[1]), groups
         ):
             tiles += some
             faults += [error] if error else []
@@ -116,17 +115,16 @@ def draw_sheet(
 
 
 def _tiles_of(
-    store: Path | VerseDataError | None, rows: Sequence[Vertebra]
+    source: ScanReader | VerseDataError | None, rows: Sequence[Vertebra]
 ) -> tuple[list[Tile], VerseDataError | None]:
     """Draw the vertebrae of one scan; return the error if it is damaged."""
-    if store is None:
+    if source is None:
         return [Tile(_blank("no CT"), _lines(row)) for row in rows], None
     try:
-        if isinstance(store, VerseDataError):
-            raise store
-        reader = ScanReader(store)
-        found = places(reader)
-        return [Tile(_crop(reader, found, row), _lines(row)) for row in rows], None
+        if isinstance(source, VerseDataError):
+            raise source
+        found = places(source)
+        return [Tile(_crop(source, found, row), _lines(row)) for row in rows], None
     except FILE_FAULTS as error:
         lost = type(error)(f"{rows[0].scan_id} is not on the sheet: {error}")
         return [Tile(_blank("damaged"), _lines(row)) for row in rows], lost

@@ -54,13 +54,13 @@ _WORTH_A_PROCESS: Final = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What a preview shows: a store, the release and version that it is of, and its marks.
+    """What a preview shows: a scan, the release and version that it is of, and its marks.
 
     `marks` maps a level to its grade, ``x`` or ``?``; levels that it lacks were not assessed. None
     means that no grades are here.
     """
 
-    store: Path | VerseDataError  # why there is none
+    source: ScanReader | VerseDataError  # why there is none
     release: str
     version: str
     marks: Mapping[str, str] | None = None
@@ -68,10 +68,10 @@ class Subject:
     is_phantom: bool = False
 
     def reader(self) -> ScanReader:
-        """Return a reader of the store, or raise why there is none."""
-        if isinstance(self.store, VerseDataError):
-            raise self.store
-        return ScanReader(self.store)
+        """Return the reader of the store, or raise why there is none."""
+        if isinstance(self.source, VerseDataError):
+            raise self.source
+        return self.source
 
     def mark(self, label: int) -> str:
         """Return what is written beside a level."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 from verse_data.errors import StoreCorrupt, UsageError
 from verse_data.records.manifest import REPAIR
 from verse_data.spine.geometry import Affine, Array, AxisMap, Box, Shape
+from verse_data.spine.levels import LEVEL_OF_LABEL
 from verse_data.volumes.layout import ATTRIBUTES, DTYPE, GROUP_KEY, ArrayName
 from verse_data.volumes.shard import Shard
 from verse_data.volumes.store import load_manifest, read_metadata
@@ -88,19 +89,37 @@ def open_scan(store: Path, *, verify: bool = True) -> OpenScan:
     )
 
 
+def relabelled(voxels: Array, new: Mapping[int, int]) -> Array:
+    """Return the voxels of a mask with the `new` label of each that changes."""
+    if not new:
+        return voxels
+    # Faster than indexing a table by the voxels, which makes indices of eight bytes.
+    table = bytes(new.get(label, label) for label in range(256))
+    found = voxels.astype(np.uint8, copy=False).tobytes().translate(table)
+    return np.frombuffer(found, np.uint8).reshape(voxels.shape).astype(voxels.dtype)
+
+
+def _in_spine_order(label: int) -> tuple[int, int]:
+    order = list(LEVEL_OF_LABEL)
+    return (order.index(label) if label in order else len(order), label)
+
+
 class ScanReader:
     """Reads one scan's store.
 
     A reader is only a path: it opens the store when it is first used, holds no handle of its own,
     and may be pickled, forked and used by several threads. Open stores are kept per process; each
     chunk is checked against the manifest when a process first reads it. `verify` turns these checks
-    off, only to measure their cost.
+    off, only to measure their cost. `relabel` has the new label of each that an overlay changes;
+    all labels that are read follow it, except those in `attributes`.
     """
 
-    __slots__ = ("path", "verify")
+    __slots__ = ("path", "relabel", "verify")
 
-    def __init__(self, path: Path, *, verify: bool = True) -> None:
-        self.path, self.verify = Path(path), verify
+    def __init__(
+        self, path: Path, *, verify: bool = True, relabel: Mapping[int, int] | None = None
+    ) -> None:
+        self.path, self.verify, self.relabel = Path(path), verify, dict(relabel or {})
 
     def __repr__(self) -> str:
         return f"ScanReader({str(self.path)!r})"
@@ -118,19 +137,29 @@ class ScanReader:
     @property
     def labels(self) -> tuple[int, ...]:
         """Labels that occur in the mask, in spine order; none where there is no mask."""
-        return tuple(self.attributes["labels"] or ())
+        labels = self.attributes["labels"] or ()
+        return tuple(
+            sorted(map(self._new, labels), key=_in_spine_order) if self.relabel else labels
+        )
 
     @property
     def label_boxes(self) -> dict[int, Box]:
         """Box of each label of the mask in the stored grid (x, y, z); none without a mask."""
         boxes = self.attributes["label_boxes"].items()
-        return {int(label): Box(tuple(start), tuple(stop)) for label, (start, stop) in boxes}
+        return {self._new(label): Box(tuple(start), tuple(stop)) for label, (start, stop) in boxes}
 
     @property
     def centroids(self) -> dict[int, tuple[float, float, float]]:
         """Centroid of each label as voxel index (x, y, z) of the stored grid."""
         points = self.attributes["centroids"].items()
-        return {int(label): (float(x), float(y), float(z)) for label, (x, y, z) in points}
+        return {self._new(label): (float(x), float(y), float(z)) for label, (x, y, z) in points}
+
+    def _new(self, label: str | int) -> int:
+        return self.relabel.get(int(label), int(label))
+
+    def relabelled(self, voxels: Array) -> Array:
+        """Return labels of the store as they are served."""
+        return relabelled(voxels, self.relabel)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -204,6 +233,8 @@ class ScanReader:
                 steps = tuple(slice(None, None, -1 if flip else 1) for flip in axes.flips)
                 turned = target[steps].transpose(np.argsort(axes.axes))
                 scan.shards[name].gather(turned, start, stop, prefilled=prefilled)
+                if name == "label" and self.relabel:
+                    target[...] = self.relabelled(target)
             return out
 
         return (

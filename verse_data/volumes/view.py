@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -72,8 +72,10 @@ def _read_world(row: Array, shape: Shape, key: Key) -> Array:
     return total
 
 
-def open_xarray(path: Path, *, orientation: str = "RAS") -> xr.Dataset:
-    """Open the store at `path`; voxels are read and checked on access.
+def open_xarray(
+    path: Path, *, orientation: str = "RAS", relabel: Mapping[int, int] | None = None
+) -> xr.Dataset:
+    """Open the store at `path`; voxels are read and checked on access, with labels by `relabel`.
 
     ``image`` (int16 HU) and, where there is a mask, ``label`` (uint8) have one dimension per
     anatomical axis, in the order of `orientation`: ``x`` runs right-left, ``y``
@@ -83,7 +85,7 @@ def open_xarray(path: Path, *, orientation: str = "RAS") -> xr.Dataset:
     attributes ``affine`` and ``centroids`` (label to voxel index) are of this grid, and JSON text.
     """
     codes = check_axcodes(orientation)
-    reader = ScanReader(path)
+    reader = ScanReader(path, relabel=relabel)
     axes = AxisMap.between(reader.affine, codes)
     shape, affine = reader.grid(codes)
     dims = tuple(_DIM_OF_CODE[code] for code in codes)
