@@ -198,7 +198,13 @@ class Release:
         """
         from verse_data.releases.provenance import describe
 
-        return describe(self.files, self.version, scan_id=scan_id, catalog=self.catalog)
+        return describe(
+            self.files,
+            self.version,
+            scan_id=scan_id,
+            catalog=self.catalog,
+            scan_ids=self.index.scan_ids,
+        )
 
     def citation(self, style: Style = "text") -> str:
         """Return the citation of this version: its publications, licence, attribution and lock.

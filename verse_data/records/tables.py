@@ -242,6 +242,15 @@ TScore = Annotated[
 PublishedSplit = Annotated[
     Split | None, described("Published split", source="folder name", dtype="category")
 ]
+Edition = Annotated[
+    str | None,
+    described(
+        "Editions of VerSe with the series; verse19+verse20 is in both",
+        source="catalog",
+        dtype="category",
+        words=("verse19", "verse19+verse20", "verse20"),
+    ),
+]
 
 
 class ScanRecord(Record):
@@ -259,6 +268,7 @@ class ScanRecord(Record):
     split: Split | None = described(
         "Published split", "folder name; else workbook, catalog", dtype="category"
     )
+    edition: Edition
     age_years: Age
     ct_device: Device
     ct_manufacturer: str | None = described("Maker of the CT device", _CT_JSON)
@@ -302,6 +312,7 @@ class VertebraRecord(Record):
     scan_id: str = described("CT series", _NAME)
     subject_id: SubjectId
     split: PublishedSplit
+    edition: Edition
     level: Level = described(
         "Level, ordered from C1 down to L6; T13 lies between T12 and L1", _LABELS, dtype="level"
     )

@@ -128,9 +128,12 @@ def build_tables(
     except FILE_FAULTS as error:
         broken.append(BrokenFile("", "", min(fitting), error))
     rows = grading.by_scan(index) if grading else {}
-    expected = {series.series_id: series for series in catalog.expected} if catalog else {}
-    for series in index.shared_series:
-        expected.pop(series, None)
+    shared = index.shared_series
+    expected = {
+        scan.scan_id: scan.published
+        for scan in index.scans
+        if scan.published and scan.series_id not in shared
+    }
     patients = _patients(index, content, broken)
     sources = [replace(scan, patient=patients.get(scan.scan.subject_id)) for scan in sources]
     joined = [(scan, rows.get(scan.scan.scan_id)) for scan in sources]
@@ -164,7 +167,7 @@ def _tables(
     patients: Mapping[str, PatientRow],
 ) -> Tables:
     """Return the tables of scans, each with its grades."""
-    scans = [scan_record(scan, row, expected.get(scan.scan.series_id)) for scan, row in joined]
+    scans = [scan_record(scan, row, expected.get(scan.scan.scan_id)) for scan, row in joined]
     vertebrae = [record for scan, row in joined for record in vertebra_records(scan, row)]
     return Tables(
         scans=to_frame("scans", scans),

@@ -169,6 +169,9 @@ def _gaps(index: Index) -> Iterator[Finding]:
             if role not in scan.files:
                 note = notes.get((scan.scan_id, role), "")
                 yield _of(scan, "missing-file", f"the release lists no {role} of this scan{note}")
+        if scan.published and scan.split != scan.published.split:
+            message = f"lies in {scan.split}, and was published in {scan.published.split}"
+            yield _of(scan, "split-differs", message)
     for series in catalog.expected if catalog else ():
         if series.series_id not in by_series:
             message = (
@@ -180,10 +183,6 @@ def _gaps(index: Index) -> Iterator[Finding]:
                 scan_id=series.scan_id,
                 subject_id=series.subject_id,
             )
-        for scan in by_series.get(series.series_id, ()):
-            if scan.split != series.split:
-                message = f"lies in {scan.split}, and was published in {series.split}"
-                yield _of(scan, "split-differs", message)
 
 
 # --- the workbook ---------------------------------------------------------------------------------

@@ -160,6 +160,10 @@ def _split(sources: ScanSources, row: GradingRow | None) -> Any:
     return sources.scan.split or (row.split if row else None)
 
 
+def _edition(sources: ScanSources) -> str | None:
+    return sources.scan.published.edition if sources.scan.published else None
+
+
 def vertebra_records(sources: ScanSources, row: GradingRow | None) -> list[VertebraRecord]:
     """Return one record for each level in mask, centroids or workbook, in spine order."""
     known = sources.levels | (row.grades.keys() if row else set())
@@ -171,7 +175,7 @@ def _vertebra(sources: ScanSources, row: GradingRow | None, level: str) -> Verte
     known: dict[str, Any] = dict.fromkeys(VertebraRecord.model_fields)
     known |= {"scan_id": scan.scan_id, "subject_id": scan.subject_id}
     known |= {"level": level, "label": LABEL_OF_LEVEL[level], "region": region(level)}
-    known["split"] = _split(sources, row)
+    known |= {"split": _split(sources, row), "edition": _edition(sources)}
     has_mask = None
     if sources.mask:
         facts = sources.mask.labels.get(known["label"])
@@ -232,6 +236,7 @@ def scan_record(
     known |= {name: getattr(scan, name) for name in known.keys() & vars(scan).keys()}
     known |= {f"has_{role}": role in scan.files for role in ("ct", "ct_json", "mask", "centroids")}
     known |= {"split": _split(sources, row), "has_grading": row is not None}
+    known["edition"] = _edition(sources)
     if expected:
         known["series"] = expected.series
     if sidecar:
