@@ -141,7 +141,8 @@ def build_tables(
     for path, why in others.items():
         message = f"is not the grading workbook, and left alone: {why}"
         findings.append(Finding(rule="unknown-file", severity="note", file=path, message=message))
-    findings += [finding for scan, row in joined for finding in scan_findings(scan, row)]
+    reports = catalog.reported if catalog else ()
+    findings += [found for scan, row in joined for found in scan_findings(scan, row, reports)]
     findings += patient_findings(patients, index)
     if grading:
         findings += grading_findings(grading, index)
