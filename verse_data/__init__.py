@@ -22,16 +22,19 @@ if TYPE_CHECKING:
         lock_sibling,
         lock_tree,
         open_release,
+        open_releases,
         save_explorer,
     )
     from verse_data.config import __version__
     from verse_data.errors import IncompleteTable, VerseDataError
     from verse_data.release import Release
+    from verse_data.united import UnitedReleases
 
 __all__ = [
     "IncompleteTable",
     "Release",
     "TrustOnFirstUse",
+    "UnitedReleases",
     "VerSeDataset",
     "VerseDataError",
     "__version__",
@@ -46,6 +49,7 @@ __all__ = [
     "lock_tree",
     "metrics",
     "open_release",
+    "open_releases",
     "phantom",
     "predictions",
     "save_explorer",
@@ -53,6 +57,7 @@ __all__ = [
 _MODULE_OF_NAME = {
     "IncompleteTable": "errors",
     "Release": "release",
+    "UnitedReleases": "united",
     "VerseDataError": "errors",
     "__version__": "config",
 }

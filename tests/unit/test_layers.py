@@ -26,7 +26,7 @@ LAYERS: tuple[set[str], ...] = (
     {"training", "metrics", "grades", "stores"},
     {"serve"},
     {"release", "doctor"},
-    {"explorer", "predictions"},
+    {"explorer", "predictions", "united"},
     {"api"},
     {"cli"},
     {"__main__"},

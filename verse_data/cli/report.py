@@ -22,7 +22,7 @@ app = typer.Typer()
 
 @app.command()
 def summary(
-    release: opt.Release,
+    release: opt.Releases,
     *,
     version: opt.Version = None,
     root: opt.Root = None,
@@ -33,7 +33,9 @@ def summary(
 
     By published split; a vertebra counts once in each series that shows it. With --json, levels too.
     """
-    found = vd.open_release(release, version=version, root=root, offline=offline).summary()
+    from verse_data.api import open_named
+
+    found = open_named(release, version=version, root=root, offline=offline).summary()
     if as_json:
         print_json(found.as_json())
     else:

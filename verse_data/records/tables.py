@@ -251,6 +251,15 @@ Edition = Annotated[
         words=("verse19", "verse19+verse20", "verse20"),
     ),
 ]
+Direction = Annotated[
+    str | None,
+    described(
+        "Plane of the reformation; VerSe'20 names it for most series",
+        source="dir- in the file name",
+        dtype="category",
+        words=("ax", "iso", "sag"),
+    ),
+]
 
 
 class ScanRecord(Record):
@@ -269,6 +278,7 @@ class ScanRecord(Record):
         "Published split", "folder name; else workbook, catalog", dtype="category"
     )
     edition: Edition
+    direction: Direction
     age_years: Age
     ct_device: Device
     ct_manufacturer: str | None = described("Maker of the CT device", _CT_JSON)
@@ -313,6 +323,7 @@ class VertebraRecord(Record):
     subject_id: SubjectId
     split: PublishedSplit
     edition: Edition
+    direction: Direction
     level: Level = described(
         "Level, ordered from C1 down to L6; T13 lies between T12 and L1", _LABELS, dtype="level"
     )
