@@ -28,6 +28,7 @@ from verse_data.records.lock import LockedFile, ReleaseLock, is_release_name
 from verse_data.records.names import SPLITS, Split
 from verse_data.release import PHANTOM, Release, write_phantom
 from verse_data.releases import catalog
+from verse_data.releases.editions import ReleaseDescription, describe
 from verse_data.releases.history import command
 from verse_data.releases.import_lock import require_place
 from verse_data.releases.osf import TRUST_ON_FIRST_USE, walk_node
@@ -56,6 +57,7 @@ __all__ = [
     "TrustOnFirstUse",
     "VerSeDataset",
     "cite",
+    "describe_release",
     "explore",
     "list_releases",
     "load_split",
@@ -630,6 +632,29 @@ def list_releases(*, root: Root = None) -> tuple[ReleaseInfo, ...]:
         ReleaseInfo(name, known.get(name, "locked on this machine"), here.get(name, ()))
         for name in sorted(known.keys() | here.keys())
     )
+
+
+def describe_release(name: str, *, root: Root = None) -> ReleaseDescription:
+    """Return what the catalog knows of a release: its series by split, and the numbers published of it.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``"verse20"``, whose edition lies in two releases.
+    root : path, optional
+        As in :func:`open_release`.
+
+    Returns
+    -------
+    ReleaseDescription
+        To print, or to read by its attributes.
+
+    Raises
+    ------
+    UsageError
+        If the catalog has no such release.
+    """
+    return describe(name, dataset_of(name, config.resolve(root=root)).versions())
 
 
 def list_stores(*, root: Root = None) -> list[StoreInfo]:

@@ -898,7 +898,8 @@ class Release:
         roles: tuple[Role, ...] = (*_TABLE_ROLES, "ct") if headers else _TABLE_ROLES
         if not (self.workbook.is_here or self.workbook.can_be_fetched):
             roles = tuple(role for role in roles if role != "grading")
-            self._warn_once(self.workbook.absence())
+            if self.workbook.was_published:
+                self._warn_once(self.workbook.absence())
         bare = [] if headers else [name for name in self.series if _needs_ct(self.series[name])]
         groups: list[tuple[list[str] | None, tuple[Role, ...]]] = [(None, roles), (bare, ("ct",))]
         for scan_ids, wanted in groups:

@@ -180,11 +180,13 @@ class UnitedReleases:
 
         Parameters
         ----------
-        k, seed, split : optional
+        k, seed : int
             As in :meth:`Release.folds`.
         stratify : sequence of str, optional
             Columns of :attr:`vertebrae`. Default: region and release; grade and foreign material, too,
             if a grading workbook is here.
+        split : str, optional
+            As in :meth:`Release.folds`.
 
         Returns
         -------
@@ -239,7 +241,9 @@ class UnitedReleases:
         ----------
         chosen : iterable of str, or DataFrame
             Scan ids, for example one side of a fold; or rows of :attr:`vertebrae` or :attr:`scans`.
-        unit, **options
+        unit : {"scan", "patch", "vertebra"}
+            What one sample is.
+        **options
             As in :func:`verse_data.load_split`.
 
         Returns
@@ -358,6 +362,13 @@ def selected(
         if has or not asked or not any(has_book):
             rows = one.fetch_and_select(where, scan_ids=own, graded=graded, progress=progress)
         else:
+            what = " and ".join(asked)
+            warn(
+                IncompleteTable(
+                    f"{one.name} {one.version} lists no grading workbook: no vertebra of it is chosen by "
+                    f"its {what}."
+                )
+            )
             one.fetch_tables(own, graded=False, progress=progress)
             rows = select(one.tables_of(split, graded=False)[1], where)
         found.append(rows)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import warnings
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,34 +14,17 @@ from osf_standin import Node, OsfStandin
 from typer.testing import CliRunner
 
 import verse_data as vd
+from tests.support import editions
 from tests.support.workbooks import row, write_xlsx
 from verse_data.api import lock_tree
 from verse_data.cli.main import app
 from verse_data.errors import ContentMissing, UsageError, ValidationFailed
-from verse_data.phantom import write as write_phantom
 from verse_data.tables.leaks import assert_no_leak
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
 BOTH = "verse19+verse20"
-ENDS = {"ct": "_ct.nii.gz", "mask": "_seg-vert_msk.nii.gz", "centroids": "_seg-subreg_ctd.json"}
 MICCAI = {"ct": ".nii.gz", "mask": "_seg.nii.gz", "centroids": "_iso-ctd.json"}
-ROOTS = {
-    "verse19": "dataset-verse19{}",
-    "verse20": {"training": "01_training", "validation": "02_validation", "test": "03_test"},
-}
-SCANS = {
-    "verse19": {
-        "training": ["verse004", "verse401_split-verse201", "verse401_split-verse253", "verse006"],
-        "validation": ["verse010"],
-        "test": ["verse012"],
-    },
-    "verse20": {
-        "training": ["gl003_dir-ax", "verse500_dir-ax"],
-        "validation": ["verse505"],
-        "test": ["verse502_dir-iso"],
-    },
-}
 EDITION = {
     "verse004": "verse19+verse20", "verse401_split-verse201": "verse19+verse20",
     "verse401_split-verse253": "verse19+verse20", "verse006": "verse19",
@@ -55,47 +36,15 @@ EDITION = {
 @pytest.fixture(scope="module")
 def contents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Files of one scan of a small phantom, by role."""
-    tree = write_phantom(
-        tmp_path_factory.mktemp("phantom") / "tree", n_subjects=4, shape=(32, 64, 24), seed=4
-    )
-    found = {role: min(tree.rglob(f"sub-verse901{end}")) for role, end in ENDS.items()}
-    return {role: path.read_bytes() for role, path in found.items()}
-
-
-def distinct(contents: dict[str, bytes], number: int) -> dict[str, bytes]:
-    """Return files with other bytes and the same content."""
-    return {
-        role: content + b"\n" * number
-        if role == "centroids"
-        else gzip.compress(gzip.decompress(content), 1, mtime=number)
-        for role, content in contents.items()
-    }
-
-
-def files_of(release: str, contents: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
-    """Yield path and content of each file of a release in its own layout."""
-    for split, scans in SCANS[release].items():
-        root: Any = ROOTS[release]
-        top = root.format(split) if isinstance(root, str) else root[split]
-        for scan in scans:
-            number = 1 + hash_of(scan)
-            subject = scan.split("_", maxsplit=1)[0]
-            for role, content in distinct(contents, number).items():
-                room = "rawdata" if role == "ct" else "derivatives"
-                yield f"{top}/{room}/sub-{subject}/sub-{scan}{ENDS[role]}", content
-
-
-def hash_of(scan: str) -> int:
-    """Return a small number of its own for each scan."""
-    return [one for of in SCANS.values() for scans in of.values() for one in scans].index(scan)
+    return editions.contents(tmp_path_factory.mktemp("phantom") / "tree")
 
 
 @pytest.fixture(scope="module")
 def nodes(contents: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> list[Node]:
     """The two nodes of OSF, with a grading workbook on the first alone."""
     made = [Node("jtfa5"), Node("4skx2")]
-    for node, release in zip(made, SCANS, strict=True):
-        for path, content in files_of(release, contents):
+    for node, release in zip(made, editions.SCANS, strict=True):
+        for path, content in editions.files_of(release, contents):
             node.upload(path, content)
     book = tmp_path_factory.mktemp("book") / "ryai190138_AppendixE1.xlsx"
     write_xlsx(book, [row(4), row(6)])
@@ -133,7 +82,6 @@ def both(root: Path) -> vd.UnitedReleases:
     return vd.open_releases(["verse19", "verse20"], root=root)
 
 
-@pytest.mark.filterwarnings("ignore::verse_data.IncompleteTable")
 def test_a_split_of_both_editions_is_served_as_one(root: Path) -> None:
     """The series of each, with what no lock lists among what is left out; a list or names with +."""
     data = vd.load_split("training", release=["verse19", "verse20"], root=root)
@@ -163,7 +111,6 @@ def test_conditions_choose_among_both(root: Path, where: str, scans: set[str]) -
     assert {scan.scan_id for scan in data.scans} == scans
 
 
-@pytest.mark.filterwarnings("ignore:verse20 v1 lists no grading:verse_data.IncompleteTable")
 def test_tables_say_edition_and_release(both: vd.UnitedReleases, root: Path) -> None:
     """Scans, vertebrae and patients of all, with documented types; load_table gives the same."""
     scans, rows, patients = both.scans, both.vertebrae, both.subjects
@@ -182,7 +129,6 @@ def test_tables_say_edition_and_release(both: vd.UnitedReleases, root: Path) -> 
     )
 
 
-@pytest.mark.filterwarnings("ignore:verse20 v1 lists no grading:verse_data.IncompleteTable")
 def test_folds_of_both_are_clean_saved_and_served(both: vd.UnitedReleases, tmp_path: Path) -> None:
     """Balanced by release, too; a file of them fits these locks alone, and a side is a dataset."""
     folds = both.folds(3, seed=1)
@@ -206,7 +152,6 @@ def test_folds_of_both_are_clean_saved_and_served(both: vd.UnitedReleases, tmp_p
     assert len(crops) + len(crops.excluded) == len(rows)
 
 
-@pytest.mark.filterwarnings("ignore:verse20 v1 lists no grading:verse_data.IncompleteTable")
 def test_the_command_line_takes_both(root: Path, tmp_path: Path) -> None:
     """Tables, conditions, folds, findings and the summary of ``verse19+verse20``."""
 
@@ -222,7 +167,7 @@ def test_the_command_line_takes_both(root: Path, tmp_path: Path) -> None:
     assert answer.exit_code == 0, answer.output
     assert len(pd.read_parquet(out)) == 10
     assert {one["scan_id"] for one in said("query", BOTH, "edition == 'verse20'")} == {
-        scan for scans in SCANS["verse20"].values() for scan in scans
+        scan for scans in editions.SCANS["verse20"].values() for scan in scans
     }
     assert len(said("folds", BOTH, "--k", "2", "--out", str(tmp_path / "two.json"))["folds"]) == 2
     assert said("folds", BOTH, "--check", str(tmp_path / "two.json"))["folds"]
@@ -256,15 +201,12 @@ def test_the_miccai_layout_of_the_second_edition_repeats_series(
     for number, stem in enumerate(names):
         folder = tmp_path / "tree" / "01_training" / stem.split("_")[0]
         folder.mkdir(parents=True)
-        for role, content in distinct(contents, 50 + number).items():
+        for role, content in editions.distinct(contents, 50 + number).items():
             (folder / f"{stem}{MICCAI[role]}").write_bytes(content)
     broken = tmp_path / "tree/01_training/GL124/GL124_CT-ax_iso-ctd.json"
     broken.rename(broken.with_name("GL124_CT_ax-iso-ctd.json"))
     lock_tree("verse20", tmp_path / "tree", root=tmp_path / "home", check=False)
-    for path, content in files_of("verse19", contents):
-        file = tmp_path / "first" / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
+    editions.write_edition(tmp_path / "first", "verse19", contents)
     lock_tree("verse19", tmp_path / "first", root=tmp_path / "home", check=False)
 
     release = vd.open_release("verse20", root=tmp_path / "home")

@@ -80,14 +80,10 @@ def query(
 ) -> None:
     """Print the rows of a release's table for which a condition is true."""
     from verse_data.api import open_named
-    from verse_data.records.lock import is_release_name
     from verse_data.tables.export import csv_text
     from verse_data.tables.query import check_condition, columns_used, select
 
-    if where is None and not all(map(is_release_name, release.split("+"))):
-        raise UsageError(
-            f"{release!r} is no release. Its name comes first: verse-data query RELEASE {release!r}"
-        )
+    _check_release(release, where)
     if as_json + as_csv + (out is not None) > 1:
         raise UsageError("--json, --csv and --out exclude each other. Give one of them.")
     _check_columns(columns or (), table)
@@ -130,6 +126,16 @@ def table(
     where_is: dict[str, Any] = {"version": version, "root": root, "offline": offline}
     as_csv = not as_json and out is None
     query(release, where, table=name, out=out, as_json=as_json, as_csv=as_csv, **where_is)
+
+
+def _check_release(release: str, where: str | None) -> None:
+    """Refuse a condition in the place of a release."""
+    from verse_data.records.lock import is_release_name
+
+    if where is None and not all(map(is_release_name, release.split("+"))):
+        raise UsageError(
+            f"{release!r} is no release. Its name comes first: verse-data query RELEASE {release!r}"
+        )
 
 
 def _check_columns(names: Collection[str], table: str) -> None:
