@@ -42,11 +42,9 @@ mass: $(VENV)/.runtime
 mutate: $(VENV)/.dev
 	$(BIN)/python tests/mutations/run.py
 
-# The folds of VerSe'19 in catalog/folds: make catalog-folds WORKBOOK=ryai190138_AppendixE1.xlsx
+# The folds in catalog/folds: make catalog-folds WORKBOOK=ryai190138_AppendixE1.xlsx
 catalog-folds: $(VENV)/.runtime
-	for k in 3 5; do for seed in 0 1 2 3 4; do \
-	$(BIN)/verse-data folds verse19 --workbook "$(WORKBOOK)" --k $$k --seed $$seed \
-	--out catalog/folds/verse19-k$$k-seed$$seed.json || exit 1; done; done
+	$(BIN)/python -m tests.house.catalog_folds "$(WORKBOOK)"
 
 setup: $(VENV)/.dev
 

@@ -24,25 +24,30 @@ if TYPE_CHECKING:
         TrustOnFirstUse,
         VerSeDataset,
         cite,
+        describe_release,
         list_releases,
         load_split,
         load_table,
         lock_sibling,
         lock_tree,
         open_release,
+        open_releases,
     )
     from verse_data.config import __version__
     from verse_data.errors import IncompleteTable, VerseDataError
     from verse_data.release import Release
+    from verse_data.united import UnitedReleases
 
 __all__ = [
     "IncompleteTable",
     "Release",
     "TrustOnFirstUse",
+    "UnitedReleases",
     "VerSeDataset",
     "VerseDataError",
     "__version__",
     "cite",
+    "describe_release",
     "errors",
     "export",
     "list_releases",
@@ -52,6 +57,7 @@ __all__ = [
     "lock_tree",
     "metrics",
     "open_release",
+    "open_releases",
     "phantom",
     "predictions",
 ]
@@ -59,6 +65,7 @@ _MODULE_OF_NAME = {
     **{name: name for name in ("errors", "export", "metrics", "phantom", "predictions")},
     "IncompleteTable": "errors",
     "Release": "release",
+    "UnitedReleases": "united",
     "VerseDataError": "errors",
     "__version__": "config",
 }

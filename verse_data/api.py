@@ -31,6 +31,7 @@ from verse_data.records.overlay import Layer
 from verse_data.release import Release, write_phantom
 from verse_data.releases import catalog
 from verse_data.releases.catalog import PHANTOM
+from verse_data.releases.editions import ReleaseDescription, describe
 from verse_data.releases.history import command
 from verse_data.releases.import_lock import require_place
 from verse_data.releases.osf import TRUST_ON_FIRST_USE, walk_node
@@ -40,6 +41,7 @@ from verse_data.releases.tree import check_series
 from verse_data.releases.tree import lock_tree as hash_tree
 from verse_data.tables.index import ABOUT
 from verse_data.tables.overlays import Given, read_overlays
+from verse_data.united import UnitedReleases, selected
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,12 +68,14 @@ __all__ = [
     "TrustOnFirstUse",
     "VerSeDataset",
     "cite",
+    "describe_release",
     "list_releases",
     "load_split",
     "load_table",
     "lock_sibling",
     "lock_tree",
     "open_release",
+    "open_releases",
 ]
 
 Root = str | os.PathLike[str] | None
@@ -176,8 +180,9 @@ def load_split(
         What one sample is: a CT series, a box of fixed size, one vertebra with its grade, or a slice or
         projection of a vertebra or, with ``through="spine"``, of a scan.
     release : str or sequence of str
-        Such as ``"verse19"``. Several are served as one; a series that two of them contain, by its
-        name or by the bytes of its CT, is served once, from the first that has a sample of it.
+        Such as ``"verse19"``. Several, as a list or as ``"verse19+verse20"``, are served as one; a
+        series that two of them contain, by its name or by the bytes of its CT, is served once, from
+        the first that has a sample of it.
     version : str, optional
         As in :func:`open_release`; only with one release.
     where : str, optional
@@ -230,10 +235,8 @@ def load_split(
 
         check_condition(where)
     names = _release_names(release)
-    if version is not None and len(names) > 1:
-        raise UsageError(
-            "version= goes with one release; open each with open_release and use Release.dataset."
-        )
+    if len(names) > 1:
+        _refuse_version(version)
     settings, show = config.resolve(root=root, offline=offline), options.get("progress")
     for name in names:
         _known_dataset(name, settings)
@@ -247,10 +250,7 @@ def load_split(
     ids = [_scans_of(member, split) for member in opened]
     chosen: list[Any] = ids
     if where is not None:
-        chosen = [
-            member.fetch_and_select(where, scan_ids=own_ids, graded=rows["graded"], progress=show)
-            for member, own_ids in zip(opened, ids, strict=True)
-        ]
+        chosen = selected(opened, where, split, ids, graded=rows["graded"], progress=show)
         if not any(map(len, chosen)):
             raise UsageError(
                 f"No vertebra of split {split!r} is one for which {where!r} is true, so there is "
@@ -268,7 +268,7 @@ def load_split(
 
 def _release_names(release: str | Sequence[str]) -> list[str]:
     """Return the names in `release=`, each once."""
-    names = [release] if isinstance(release, str) else release
+    names = release.split("+") if isinstance(release, str) else release
     if not isinstance(names, Sequence) or not names or not all(isinstance(n, str) for n in names):
         raise UsageError(f"release={release!r}: give a name such as 'verse19', or a list of names.")
     return list(dict.fromkeys(names))
@@ -312,7 +312,7 @@ def _not_served(releases: Sequence[Release], split: Split, *, published: bool) -
 def load_table(
     table: Literal["scans", "vertebrae", "subjects", "findings"] = "vertebrae",
     *,
-    release: str = "verse19",
+    release: str | Sequence[str] = "verse19",
     version: str | None = None,
     where: str | None = None,
     overlays: Sequence[Given] | None = None,
@@ -328,10 +328,10 @@ def load_table(
     ----------
     table : {"vertebrae", "scans", "subjects", "findings"}
         Which table.
-    release : str
-        Such as ``"verse19"``.
+    release : str or sequence of str
+        Such as ``"verse19"``; several as in :func:`open_releases`.
     version : str, optional
-        As in :func:`open_release`.
+        As in :func:`open_release`; only with one release.
     where : str, optional
         Such as ``"grade >= 2"``. Default: all rows.
     overlays : sequence of str or path
@@ -367,9 +367,10 @@ def load_table(
     one_of("table", table, ("scans", "vertebrae", "subjects", "findings"))
     if where is not None and table != "findings":
         check_condition(where, table)
-    opened = open_release(release, version=version, overlays=overlays, root=root, offline=offline)
-    if not opened.config.offline:
-        opened.fetch_tables(where=where)
+    opened = open_named(release, version=version, overlays=overlays, root=root, offline=offline)
+    for one in opened.members if isinstance(opened, UnitedReleases) else (opened,):
+        if not one.config.offline:
+            one.fetch_tables(where=where if one is opened else None)
     opened.require_grades(where)
     rows: pd.DataFrame = getattr(opened, table)
     return rows if where is None else select(rows, where)
@@ -546,6 +547,29 @@ def list_releases(*, root: Root = None) -> tuple[ReleaseInfo, ...]:
     )
 
 
+def describe_release(name: str, *, root: Root = None) -> ReleaseDescription:
+    """Return what the catalog knows of a release: its series by split, and the numbers published of it.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``"verse20"``, whose edition lies in two releases.
+    root : path, optional
+        As in :func:`open_release`.
+
+    Returns
+    -------
+    ReleaseDescription
+        To print, or to read by its attributes.
+
+    Raises
+    ------
+    UsageError
+        If the catalog has no such release.
+    """
+    return describe(name, dataset_of(name, config.resolve(root=root)).versions())
+
+
 def list_stores(*, root: Root = None) -> list[StoreInfo]:
     """List the stores on this machine; a store belongs to each release that lists its CT."""
     from verse_data.volumes import cache
@@ -690,6 +714,61 @@ def _opened(
     if layers or licences:
         _ = opened.index  # refuses what does not fit the version
     return opened
+
+
+def open_releases(
+    releases: str | Sequence[str],
+    *,
+    overlays: Sequence[Given] | None = None,
+    licence: str | Sequence[str] | None = None,
+    root: Root = None,
+    offline: bool | None = None,
+) -> UnitedReleases:
+    """Open several releases as one, each at its newest version; make those that are not here.
+
+    Parameters
+    ----------
+    releases : str or sequence of str
+        Such as ``["verse19", "verse20"]`` or ``"verse19+verse20"``, in order of preference.
+    overlays, licence, root, offline : optional
+        As in :func:`open_release`; each overlay lies over the release that it names.
+
+    Returns
+    -------
+    UnitedReleases
+        Tables, folds and datasets of all their series, each once.
+
+    Raises
+    ------
+    UsageError
+        If there is no such release or overlay.
+    ValidationFailed
+        If a patient is in two splits.
+    """
+    names, settings = _release_names(releases), config.resolve(root=root, offline=offline)
+    for name in names:
+        _known_dataset(name, settings)  # before one of them is listed
+    how: dict[str, Any] = {"version": None, "licence": licence, "progress": None}
+    layers = read_overlays(overlays, names)
+    return UnitedReleases([_opened(name, settings, layers=layers[name], **how) for name in names])
+
+
+def open_named(
+    release: str | Sequence[str], *, version: str | None = None, **where: Any
+) -> Release | UnitedReleases:
+    """Open one release, or several whose names are a list or joined with ``+``."""
+    names = _release_names(release)
+    if len(names) == 1:
+        return open_release(names[0], version=version, **where)
+    _refuse_version(version)
+    return open_releases(names, **where)
+
+
+def _refuse_version(version: str | None) -> None:
+    if version is not None:
+        raise UsageError(
+            "version= goes with one release; open each with open_release and use Release.dataset."
+        )
 
 
 def _own_entry(dataset: Repository, version: str) -> CatalogEntry | None:

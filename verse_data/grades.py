@@ -60,6 +60,12 @@ class Workbook:
         return bool(self.listed)
 
     @property
+    def was_published(self) -> bool:
+        """Whether there are grades to be had: of VerSe'20, nobody has published any."""
+        published = self.catalog is None or not self.catalog.expected or self.catalog.supplements
+        return bool(published) or self.is_listed
+
+    @property
     def is_here(self) -> bool:
         """Whether it is on this machine."""
         return any(map(self.files.has, self.listed))

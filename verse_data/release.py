@@ -230,7 +230,13 @@ class Release:
         """
         from verse_data.releases.provenance import describe
 
-        found = describe(self.files, self.version, scan_id=scan_id, catalog=self.catalog)
+        found = describe(
+            self.files,
+            self.version,
+            scan_id=scan_id,
+            catalog=self.catalog,
+            scan_ids=self.index.scan_ids,
+        )
         own = {"licence": self.licence_of(scan_id)} if scan_id and found.licence else {}
         return found.model_copy(update={"overlays": self.overlays, **own})
 
@@ -994,7 +1000,8 @@ class Release:
         roles: tuple[Role, ...] = (*_TABLE_ROLES, "ct") if headers else _TABLE_ROLES
         if not (self.workbook.is_here or self.workbook.can_be_fetched):
             roles = tuple(role for role in roles if role != "grading")
-            self._warn_once(self.workbook.absence())
+            if self.workbook.was_published:
+                self._warn_once(self.workbook.absence())
         bare = [] if headers else [name for name in self.series if _needs_ct(self.series[name])]
         groups: list[tuple[list[str] | None, tuple[Role, ...]]] = [(None, roles), (bare, ("ct",))]
         for scan_ids, wanted in groups:

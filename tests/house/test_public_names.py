@@ -128,7 +128,12 @@ def test_names_are_listed_once() -> None:
 def test_every_name_of_the_front_is_listed() -> None:
     """All of ``__all__`` is listed, and what its classes have for people to use."""
     there = {f"verse_data.{name}" for name in verse_data.__all__}
-    for owner in (verse_data.Release, verse_data.VerSeDataset, verse_data.VerseDataError):
+    for owner in (
+        verse_data.Release,
+        verse_data.UnitedReleases,
+        verse_data.VerSeDataset,
+        verse_data.VerseDataError,
+    ):
         there |= {f"verse_data.{owner.__name__}.{name}" for name in members(owner)}
     there |= {f"verse_data.phantom.{name}" for name in verse_data.phantom.__all__}
     there |= {

@@ -1,4 +1,4 @@
-"""The folds of VerSe'19 in the catalog: clean, balanced, and what their command makes."""
+"""The folds in the catalog, of each edition and of both: clean, balanced, and made anew as they are."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ import pytest
 from typer.testing import CliRunner
 
 import verse_data as vd
+from tests.house.catalog_folds import series_of
+from tests.house.catalog_folds import tables as catalog_tables
 from verse_data.cli.main import app
 from verse_data.errors import UsageError
 from verse_data.files import locate
 from verse_data.releases.catalog import load_catalog
 from verse_data.tables.assemble import Tables, tables_of_workbook
-from verse_data.tables.folds import Folds, make_folds
+from verse_data.tables.folds import Folds, make_folds, parse_folds
 from verse_data.tables.leaks import assert_no_leak
 
-NAMES = {f"verse19-k{k}-seed{seed}": (k, seed) for k in (3, 5) for seed in range(5)}
+OF = {"verse19": 141, "verse20": 214, "verse19+verse20": 355}
+"""Patients of each release, and of both as one."""
+NAMES = {f"{of}-k{k}-seed{seed}": (k, seed) for of in OF for k in (3, 5) for seed in range(5)}
 DOCS = Path(__file__).parents[2] / "docs" / "folds.md"
 WORKBOOK = "data/verse19/ryai190138_AppendixE1.xlsx"
 
@@ -27,10 +31,12 @@ WORKBOOK = "data/verse19/ryai190138_AppendixE1.xlsx"
 @pytest.fixture(scope="module")
 def expected() -> pd.DataFrame:
     """The 160 series that the catalog expects of VerSe'19."""
-    series = load_catalog("verse19").expected
-    return pd.DataFrame(
-        [(one.scan_id, one.subject_id) for one in series], columns=["scan_id", "subject_id"]
-    )
+    return series_of("verse19")
+
+
+def series(name: str) -> pd.DataFrame:
+    """Return the series that the catalog expects of a release, or of several."""
+    return pd.concat([series_of(one) for one in name.split("+")], ignore_index=True)
 
 
 @pytest.fixture
@@ -40,37 +46,38 @@ def graded(shared: Path) -> Tables:
 
 
 def test_the_catalog_has_these_folds_and_no_others() -> None:
-    """For three and five folds, and seeds 0 to 4."""
+    """For each edition and for both, three and five folds, and seeds 0 to 4."""
     assert {path.stem for path in locate("catalog").glob("folds/*")} == {*NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_folds_of_the_catalog_divide_all_patients_once(expected: pd.DataFrame, name: str) -> None:
+def test_folds_of_the_catalog_divide_all_patients_once(name: str) -> None:
     """Read by name: digest, release and numbers are right, and nobody is on two sides."""
-    folds = Folds.read(name, expected, release="verse19", lock="sha256:any")
+    release = name.split("-", maxsplit=1)[0]
+    folds = Folds.read(name, series(release), release=release, lock="sha256:any")
 
     assert (folds.k, folds.seed) == NAMES[name]
-    assert (folds.release, folds.lock) == ("verse19", None)
+    assert (folds.release, folds.lock) == (release, None)
     for number in range(folds.k):
         assert_no_leak(folds.split(number))
     sizes = [len(part.subjects) for part in folds.parts]
-    assert sum(sizes) == 141
-    assert max(sizes) - min(sizes) <= 1
+    assert sum(sizes) == OF[release]
+    assert max(sizes) - min(sizes) <= (3 if "+" in name else 1)
 
 
-def test_the_docs_name_the_digest_of_each(expected: pd.DataFrame) -> None:
+def test_the_docs_name_the_digest_of_each() -> None:
     """The table of docs/folds.md is that of the files."""
     listed = re.findall(
-        r"^\| `(verse19-k\d-seed\d)` \| `(\w+)` \|$", DOCS.read_text("utf-8"), re.MULTILINE
+        r"^\| `(verse[\d+a-z]*-k\d-seed\d)` \| `(\w+)` \|$", DOCS.read_text("utf-8"), re.MULTILINE
     )
 
-    assert dict(listed) == {name: Folds.read(name, expected).digest[:12] for name in NAMES}
+    assert dict(listed) == {name: parse_folds(Path(name)).digest[:12] for name in NAMES}
 
 
 def test_folds_of_the_catalog_are_made_of_the_published_workbook(graded: Tables, tmp_path) -> None:
     """Every file has the bytes that are made anew; counts of a value differ by 2 at most."""
     tables = graded.scans, graded.vertebrae
-    for name, (k, seed) in NAMES.items():
+    for name, (k, seed) in [one for one in NAMES.items() if one[0].startswith("verse19-")]:
         made = make_folds(*tables, k=k, seed=seed, release="verse19")
         made.write(tmp_path / name)
 
@@ -78,6 +85,21 @@ def test_folds_of_the_catalog_are_made_of_the_published_workbook(graded: Tables,
             locate("catalog") / f"folds/{name}.json"
         ).read_bytes()
         assert made.balance(*tables)["spread"].drop("joint", level="axis").max() <= 2
+
+
+@pytest.mark.parametrize(("name", "most"), [("verse20", 1), ("verse19+verse20", 4)])
+def test_folds_with_the_second_edition_are_made_of_what_is_published(
+    shared: Path, tmp_path: Path, name: str, most: int
+) -> None:
+    """Of the list of series, and of the workbook for VerSe'19; the file has the bytes made anew."""
+    scans, rows, columns = catalog_tables(name, shared / WORKBOOK)
+    made = make_folds(scans, rows, k=5, seed=0, stratify=columns, release=name)
+    made.write(tmp_path / "folds.json")
+
+    written = locate("catalog") / f"folds/{name}-k5-seed0.json"
+    assert (tmp_path / "folds.json").read_bytes() == written.read_bytes()
+    spread = made.balance(scans, rows)["spread"]
+    assert spread.drop("joint", level="axis").max() <= most
 
 
 def test_the_command_writes_the_same_file(shared: Path, tmp_path: Path) -> None:

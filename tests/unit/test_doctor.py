@@ -52,7 +52,7 @@ def test_a_sound_machine_has_no_problem_and_nothing_is_left_on_it(home: Path) ->
     assert "torch " in found["packages"].fact
     assert str(home) in found["releases folder"].fact
     assert "(VERSE_DATA_HOME)" in found["releases folder"].fact
-    assert found["releases"].fact == "none is here; the catalog knows phantom, verse19"
+    assert found["releases"].fact == "none is here; the catalog knows phantom, verse19, verse20"
     assert json.loads(json.dumps([asdict(check) for check in checks]))
     assert not home.exists()
     assert list(home.parent.iterdir()) == []

@@ -27,7 +27,7 @@ LAYERS: tuple[set[str], ...] = (
     {"training", "metrics", "grades", "stores"},
     {"serve", "explorer"},
     {"release", "doctor"},
-    {"predictions"},
+    {"predictions", "united"},
     {"api"},
     {"cli"},
     {"__main__"},

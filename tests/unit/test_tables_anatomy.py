@@ -11,7 +11,7 @@ import pytest
 from tests.support.releases import centre, tables, write_scan
 from verse_data import phantom
 from verse_data.spine.levels import LABEL_OF_LEVEL
-from verse_data.tables.findings import disorders
+from verse_data.tables.anatomy import disorders
 
 T10_TO_L4 = ("T10", "T11", "T12", "L1", "L2", "L3", "L4")
 

@@ -146,6 +146,10 @@ def test_the_order_of_entities_does_not_change_the_scan() -> None:
         ("GL090_CT-ax.nii.gz", "ct", "gl090_dir-ax"),
         ("GL017_CT_ax.nii.gz", "ct", "gl017_dir-ax"),
         ("GL124_CT_ax-iso-ctd.json", "centroids", "gl124_dir-ax"),
+        ("GL018-GL016.nii.gz", "ct", "gl016"),
+        ("GL018-GL017_seg.nii.gz", "mask", "gl017"),
+        ("GL018-GL017_iso-ctd.json", "centroids", "gl017"),
+        ("GL018-GL016-w.png", "snapshot", "gl016"),
         ("verse500.nii.gz", "ct", "verse500"),
     ],
 )

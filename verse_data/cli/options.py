@@ -173,6 +173,14 @@ Release = Annotated[
         autocompletion=complete_release,
     ),
 ]
+Releases = Annotated[
+    str,
+    typer.Argument(
+        help="Name of the release, such as verse19; several as one: verse19+verse20.",
+        metavar="RELEASE",
+        autocompletion=complete_release,
+    ),
+]
 _SCAN = typer.Argument(
     help="A scan id, such as verse004.", metavar="SCAN", autocompletion=_completer(_scans)
 )

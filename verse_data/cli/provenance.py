@@ -1,4 +1,4 @@
-"""``verse-data diff | provenance | cite | schemas``: describing a release to others."""
+"""``verse-data releases | diff | provenance | cite | schemas``: describing a release to others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 import verse_data as vd
 from verse_data.cli import options as opt
-from verse_data.cli.common import note, print_facts, print_json
+from verse_data.cli.common import note, print_facts, print_json, print_table
 from verse_data.cli.overview import Overview
 from verse_data.errors import ValidationFailed
 
@@ -25,9 +25,34 @@ schemas = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(schemas)
+group = typer.Typer(name="releases", cls=Overview, invoke_without_command=True)
+app.add_typer(group)
 
 
 # --- a release ------------------------------------------------------------------------------------
+
+
+@group.callback()
+def releases(ctx: typer.Context, *, root: opt.Root = None, as_json: opt.Json = False) -> None:
+    """List the releases that the catalog knows or that are on this machine."""
+    if ctx.invoked_subcommand:
+        return
+    known = vd.list_releases(root=root)
+    if as_json:
+        print_json(known)
+        return
+    rows = [[one.name, ", ".join(one.versions) or "none", one.title] for one in known]
+    print_table("release", "versions here", "title", rows=rows, prose=("title",))
+
+
+@group.command("show")
+def show_release(release: opt.Release, *, root: opt.Root = None, as_json: opt.Json = False) -> None:
+    """Print what the catalog knows of a release, and where the series of its edition lie."""
+    found = vd.describe_release(release, root=root)
+    if as_json:
+        print_json(found)
+    else:
+        sys.stdout.write(f"{found}\n")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""``verse-data releases | lock | get | adopt | status | verify | drop``: a release and its files."""
+"""``verse-data lock | get | adopt | status | verify | drop``: a release and its files."""
 
 from __future__ import annotations
 
@@ -33,18 +33,6 @@ if TYPE_CHECKING:
     from verse_data.releases.repository import Repository
 
 app = typer.Typer()
-
-
-@app.command()
-def releases(*, root: opt.Root = None, as_json: opt.Json = False) -> None:
-    """List the releases that the catalog knows or that are on this machine."""
-    known = vd.list_releases(root=root)
-    if as_json:
-        print_json(known)
-        return
-    rows = [[one.name, ", ".join(one.versions) or "none", one.title] for one in known]
-    print_table("release", "versions here", "title", rows=rows, prose=("title",))
-
 
 # --- the list of files ----------------------------------------------------------------------------
 

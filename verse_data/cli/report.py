@@ -22,7 +22,7 @@ app = typer.Typer()
 
 @app.command()
 def summary(
-    release: opt.Release,
+    release: opt.Releases,
     *,
     overlay: opt.Overlays = None,
     version: opt.Version = None,
@@ -34,8 +34,10 @@ def summary(
 
     By published split; a vertebra counts once in each series that shows it. With --json, levels too.
     """
-    found = vd.open_release(
-        release, overlays=overlay, version=version, root=root, offline=offline
+    from verse_data.api import open_named
+
+    found = open_named(
+        release, version=version, overlays=overlay, root=root, offline=offline
     ).summary()
     if as_json:
         print_json(found.as_json())

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from verse_data.release import Release
+    from verse_data.united import UnitedReleases
 
 _PRINTED: Final = {
     "vertebrae": ["scan_id", "level", "grade", "fracture_type", "foreign_material", "grade_status"],
@@ -50,7 +51,7 @@ app = typer.Typer()
 
 @app.command()
 def query(
-    release: opt.Release,
+    release: opt.Releases,
     where: Annotated[
         str | None,
         typer.Argument(
@@ -79,20 +80,17 @@ def query(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, all columns.")] = False,
 ) -> None:
     """Print the rows of a release's table for which a condition is true."""
-    from verse_data.records.lock import is_release_name
+    from verse_data.api import open_named
     from verse_data.tables.export import csv_text
     from verse_data.tables.query import check_condition, columns_used, select
 
-    if where is None and not is_release_name(release):
-        raise UsageError(
-            f"{release!r} is no release. Its name comes first: verse-data query RELEASE {release!r}"
-        )
+    _check_release(release, where)
     if as_json + as_csv + (out is not None) > 1:
         raise UsageError("--json, --csv and --out exclude each other. Give one of them.")
     _check_columns(columns or (), table)
     if where is not None and table != "findings":
         check_condition(where, table)
-    opened = vd.open_release(release, overlays=overlay, version=version, root=root, offline=offline)
+    opened = open_named(release, version=version, overlays=overlay, root=root, offline=offline)
     opened.require_grades(where)
     rows = select(whole := getattr(opened, table), where)
     if where is not None or not (as_json or as_csv or out):
@@ -114,7 +112,7 @@ def query(
 
 @app.command()
 def table(
-    release: opt.Release,
+    release: opt.Releases,
     name: opt.Table = "vertebrae",
     *,
     out: opt.TableFile = None,
@@ -132,6 +130,16 @@ def table(
     query(release, where, table=name, out=out, as_json=as_json, as_csv=as_csv, **where_is)
 
 
+def _check_release(release: str, where: str | None) -> None:
+    """Refuse a condition in the place of a release."""
+    from verse_data.records.lock import is_release_name
+
+    if where is None and not all(map(is_release_name, release.split("+"))):
+        raise UsageError(
+            f"{release!r} is no release. Its name comes first: verse-data query RELEASE {release!r}"
+        )
+
+
 def _check_columns(names: Collection[str], table: str) -> None:
     """Refuse columns that a table does not have, before any file is read."""
     from verse_data.tables.columns import columns
@@ -147,12 +155,19 @@ def _check_columns(names: Collection[str], table: str) -> None:
             )
 
 
-def _save(opened: Release, rows: pd.DataFrame, out: Path, *, table: str, where: str | None) -> None:
+def _save(
+    opened: Release | UnitedReleases,
+    rows: pd.DataFrame,
+    out: Path,
+    *,
+    table: str,
+    where: str | None,
+) -> None:
     """Write rows to a file, with release, lock and licence if its format has room for them."""
     from verse_data.tables.export import write_table
 
     about = {"release": opened.name, "version": opened.version, "where": where}
-    about["lock"] = opened.lock.digest
+    about["lock"] = opened.digest if isinstance(opened, vd.UnitedReleases) else opened.lock.digest
     if opened.overlays:
         about["overlays"] = ", ".join(map(str, opened.overlays))
     if entry := opened.catalog:
@@ -193,7 +208,7 @@ def columns(name: opt.TableOrAll = None, *, as_json: opt.Json = False) -> None:
 
 @app.command()
 def findings(
-    release: opt.Release,
+    release: opt.Releases,
     *,
     overlay: opt.Overlays = None,
     version: opt.Version = None,
@@ -205,7 +220,9 @@ def findings(
 
     To write them to a file: verse-data table RELEASE findings --out FILE.
     """
-    opened = vd.open_release(release, overlays=overlay, version=version, root=root, offline=offline)
+    from verse_data.api import open_named
+
+    opened = open_named(release, version=version, overlays=overlay, root=root, offline=offline)
     found = opened.findings
     note(counted(len(found), "finding"))
     if as_json:
@@ -220,7 +237,7 @@ def findings(
 
 @app.command()
 def folds(
-    release: opt.Release,
+    release: opt.Releases,
     *,
     k: Annotated[
         int, typer.Option(metavar="N", parser=opt.number(int, 2), help="Number of folds.")
@@ -253,6 +270,7 @@ def folds(
     as_json: opt.Json = False,
 ) -> None:
     """Divide a release's scans into folds, each patient in one, and print the balance."""
+    from verse_data.api import open_named
     from verse_data.tables.folds import STRATIFY, make_folds
 
     other = "--out writes" if out is not None else workbook and "--workbook makes"
@@ -262,9 +280,7 @@ def folds(
         tables = _tables_of(workbook, split)
         made = make_folds(*tables, k=k, seed=seed, stratify=stratify or STRATIFY, release=release)
     else:
-        opened = vd.open_release(
-            release, overlays=overlay, version=version, root=root, offline=offline
-        )
+        opened = open_named(release, version=version, overlays=overlay, root=root, offline=offline)
         if check is not None:
             made = opened.read_folds(check, split=split)
             note(f"{check}: digest {made.digest[:12]} is right, and the folds fit {release}.")

@@ -33,12 +33,20 @@ class ExpectedSeries(Record):
     series_label: str | None = _field("Value of the split- entity")
     split: Split = _field("Published split")
     series: str = _field("'k of n'", pattern="^[0-9] of [0-9]$")
+    edition: str | None = _field(
+        "Editions of the data set that it belongs to, such as verse19+verse20", default=None
+    )
     terms: str | None = _field(
         "Terms of its imaging where these are not the release's licence: an SPDX identifier, or "
         "'unconfirmed'",
         default=None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$",
     )
+
+    @property
+    def direction(self) -> str:
+        """The dir- entity, in which VerSe'20 names the plane of a reformation; empty without one."""
+        return self.scan_id.partition("_dir-")[2]
 
     @property
     def series_id(self) -> str:
@@ -63,6 +71,25 @@ class KnownGap(Record):
     scan_id: str = _field("CT series")
     roles: tuple[Role, ...] = _field("What is missing")
     note: str = _field("Evidence", default="")
+
+
+class Reported(Record):
+    """What others say is wrong or unusual in scans, and the findings that would show it."""
+
+    scan_ids: tuple[str, ...] = _field("CT series; empty where the source names none", default=())
+    says: str = _field("What they say")
+    rules: tuple[str, ...] = _field("Rules of findings that measure it", min_length=1)
+    source: str = _field("Who says it")
+
+
+class PublishedCount(Record):
+    """A published number of a whole edition, which may lie in several releases."""
+
+    edition: str = _field("Edition, or several joined with +")
+    what: str = _field("What was counted")
+    group: Literal["all", "training", "validation", "test"] = _field("Split")
+    number: int = _field("As published", ge=0)
+    source: str = _field("Where it was published")
 
 
 class ProseClaim(Record):
@@ -165,7 +192,15 @@ class CatalogEntry(Record):
         "What the publication's text says beside its numbers", default=()
     )
 
+    reported: tuple[Reported, ...] = _field("What others say of scans", default=())
+    counts: tuple[PublishedCount, ...] = _field("Published numbers of an edition", default=())
+
     @cached_property
+    def by_series(self) -> dict[str, ExpectedSeries]:
+        """The expected series by their own names, the same in both layouts."""
+        return {series.series_id: series for series in self.expected}
+
+    @property
     def subject_of_series(self) -> dict[str, str]:
         """Subject of each expected series, by the series' own name."""
-        return {series.series_id: series.subject_id for series in self.expected}
+        return {name: series.subject_id for name, series in self.by_series.items()}

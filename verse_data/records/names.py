@@ -2,6 +2,8 @@
 
 The subject-based layout writes ``sub-verse401_split-verse253_seg-vert_msk.nii.gz``, the MICCAI
 layout ``verse253_seg.nii.gz`` (VerSe'19) or ``verse400_verse090_CT-iso_seg.nii.gz`` (VerSe'20).
+Of the latter many names are irregular: ``GL003.nii.gz``, ``GL124_CT_ax-iso-ctd.json`` beside
+``GL124_CT-ax.nii.gz``, ``GL018-GL016_seg.nii.gz`` of the series gl016.
 In a file name, ``split-`` tells several series of one subject apart (``series_label`` here); it
 has nothing to do with training and test.
 Source: the 374 names of VerSe'19 and '20, and the wiki pages of their OSF nodes.
@@ -59,7 +61,7 @@ _SUBJECT_BASED: Final = re.compile(
     rf"(?:_(?P<marker>seg-[a-z]+))?_(?P<suffix>{_SUFFIXES})"
 )
 _MICCAI: Final = re.compile(
-    r"(?P<first>verse\d{3}|gl\d{3})(?:_(?P<second>verse\d{3}))?(?P<rest>[_-].*)?",
+    r"(?P<first>verse\d{3}|gl\d{3})(?:_(?P<second>verse\d{3})|-(?P<own>gl\d{3}))?(?P<rest>[_-].*)?",
     re.IGNORECASE | re.ASCII,
 )
 _MICCAI_DIRECTION: Final = re.compile(
@@ -156,7 +158,8 @@ def _miccai(name: str) -> FileName | None:
     match = _MICCAI.match(name)
     if match is None:
         return None
-    tail = name[match.end("second" if match["second"] else "first") :]
+    last = next(part for part in ("own", "second", "first") if match[part])
+    tail = name[match.end(last) :]
     roles = (
         role
         for role, end in _MICCAI_ROLES.items()
@@ -165,7 +168,8 @@ def _miccai(name: str) -> FileName | None:
     role = next(roles, None)
     if role is None:
         return None
-    first = match["first"].lower()
+    # The subject-based layout has gl016 and gl017, of the folder GL018, as two subjects.
+    first = (match["own"] or match["first"]).lower()
     series = match["second"].lower() if match["second"] else None
     if series is None and first in SUBJECT_OF_SERIES:
         first, series = SUBJECT_OF_SERIES[first], first

@@ -242,6 +242,24 @@ TScore = Annotated[
 PublishedSplit = Annotated[
     Split | None, described("Published split", source="folder name", dtype="category")
 ]
+Edition = Annotated[
+    str | None,
+    described(
+        "Editions of VerSe with the series; verse19+verse20 is in both",
+        source="catalog",
+        dtype="category",
+        words=("verse19", "verse19+verse20", "verse20"),
+    ),
+]
+Direction = Annotated[
+    str | None,
+    described(
+        "Plane of the reformation; VerSe'20 names it for most series",
+        source="dir- in the file name",
+        dtype="category",
+        words=("ax", "iso", "sag"),
+    ),
+]
 
 
 class ScanRecord(Record):
@@ -259,6 +277,8 @@ class ScanRecord(Record):
     split: Split | None = described(
         "Published split", "folder name; else workbook, catalog", dtype="category"
     )
+    edition: Edition
+    direction: Direction
     age_years: Age
     ct_device: Device
     ct_manufacturer: str | None = described("Maker of the CT device", _CT_JSON)
@@ -302,6 +322,8 @@ class VertebraRecord(Record):
     scan_id: str = described("CT series", _NAME)
     subject_id: SubjectId
     split: PublishedSplit
+    edition: Edition
+    direction: Direction
     level: Level = described(
         "Level, ordered from C1 down to L6; T13 lies between T12 and L1", _LABELS, dtype="level"
     )

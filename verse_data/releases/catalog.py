@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from verse_data.errors import UsageError, ValidationFailed
 from verse_data.files import locate
 from verse_data.records.base import rules_of
-from verse_data.records.catalog import About, CatalogEntry, PublishedResult
+from verse_data.records.catalog import About, CatalogEntry, ExpectedSeries, PublishedResult
 
 PHANTOM: Final = "phantom"
 """Name of the made-up release."""
@@ -42,7 +43,7 @@ def read_entry(folder: Path) -> CatalogEntry:
     """Read ``release.toml``, ``series.csv`` and ``figures.csv`` in `folder`; `ValidationFailed` if wrong."""
     value: dict[str, Any] = tomllib.loads((folder / "release.toml").read_text(encoding="utf-8"))
     value["expected"] = [
-        {**row, "series_label": row["series_label"] or None} for row in _rows(folder / "series.csv")
+        {name: cell or None for name, cell in row.items()} for row in _rows(folder / "series.csv")
     ]
     value["figures"] = _rows(folder / "figures.csv")
     try:
@@ -50,6 +51,22 @@ def read_entry(folder: Path) -> CatalogEntry:
         return CatalogEntry.model_validate_json(json.dumps(value))
     except ValidationError as error:
         raise ValidationFailed(f"{folder}: {rules_of(error)}.") from error
+
+
+def known_series(entry: CatalogEntry | None) -> Mapping[str, ExpectedSeries]:
+    """Return the series of `entry` by name, and of the releases that share an edition with it.
+
+    The MICCAI layout of VerSe'20 holds series whose subject-based files are those of VerSe'19.
+    """
+    if entry is None or not any(series.edition for series in entry.expected):
+        return entry.by_series if entry else {}
+    return _of_all_editions() | entry.by_series
+
+
+@cache
+def _of_all_editions() -> dict[str, ExpectedSeries]:
+    entries = map(load_catalog, names())
+    return {name: one for entry in entries for name, one in entry.by_series.items() if one.edition}
 
 
 @cache

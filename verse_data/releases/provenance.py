@@ -32,6 +32,7 @@ def describe(
     scan_id: str | None = None,
     catalog: CatalogEntry | None = None,
     stores: Sequence[StoreProvenance] = (),
+    scan_ids: Mapping[str, str] | None = None,
 ) -> Provenance:
     """Return the provenance of a version, or of one scan of it.
 
@@ -47,6 +48,8 @@ def describe(
         Title, licence, attribution and citations.
     stores : sequence of StoreProvenance, optional
         Stores made from these files.
+    scan_ids : mapping, optional
+        Scan of each file by path, where names alone do not tell it.
 
     Raises
     ------
@@ -55,7 +58,8 @@ def describe(
     """
     name = repository.resolve(version)
     lock = repository.lock(name)
-    scans = [scan for file in lock.files if (scan := scan_of(file.path))]
+    named = {file.path: scan_of(file.path) for file in lock.files} | dict(scan_ids or {})
+    scans = [scan for scan in named.values() if scan]
     if scan_id is not None and scan_id not in scans:
         raise UsageError(
             f"{repository.name} {name} has no scan {scan_id!r}.{did_you_mean(scan_id, scans)} "
@@ -63,9 +67,9 @@ def describe(
         )
     fetches = FetchLog(repository.path).last_fetches()
     files = tuple(
-        _describe_file(repository, file, fetches.get(file.annex_key))
+        _describe_file(repository, file, named[file.path], fetches.get(file.annex_key))
         for file in lock.files
-        if scan_id is None or _belongs(file, scan_id)
+        if scan_id in {None, named[file.path]} or _is_grading(file)
     )
     here = [file.path for file in files if file.here]
     shaping = of_tables(here) if here else set()
@@ -89,7 +93,7 @@ def describe(
 
 
 def _describe_file(
-    repository: Repository, file: LockedFile, fetch: dict[str, Any] | None
+    repository: Repository, file: LockedFile, scan_id: str | None, fetch: dict[str, Any] | None
 ) -> FileProvenance:
     parsed, here = parse_path(file.path), repository.has(file)
     return FileProvenance(
@@ -98,7 +102,7 @@ def _describe_file(
         size=file.size,
         sha256=file.sha256,
         urls=tuple(map(redacted, repository.addresses(file))),
-        scan_id=scan_of(file.path),
+        scan_id=scan_id,
         role=parsed.role if parsed else None,
         here=here,
         fetched=_read_fetch(fetch) if fetch and here else None,
@@ -115,9 +119,9 @@ def _read_fetch(line: dict[str, Any]) -> FetchedFrom | None:
         return None
 
 
-def _belongs(file: LockedFile, scan_id: str) -> bool:
+def _is_grading(file: LockedFile) -> bool:
     name = parse_path(file.path)
-    return name is not None and (name.role == "grading" or name.scan_id == scan_id)
+    return name is not None and name.role == "grading"
 
 
 def of_tables(paths: Iterable[str]) -> set[str]:

@@ -132,9 +132,12 @@ def build_tables(
     except FILE_FAULTS as error:
         broken.append(BrokenFile("", "", min(fitting), error))
     rows = grading.by_scan(index) if grading else {}
-    expected = {series.series_id: series for series in catalog.expected} if catalog else {}
-    for series in index.shared_series:
-        expected.pop(series, None)
+    shared = index.shared_series
+    expected = {
+        scan.scan_id: scan.published
+        for scan in index.scans
+        if scan.published and scan.series_id not in shared
+    }
     patients = _patients(index, content, broken)
     sources = [replace(scan, patient=patients.get(scan.scan.own_subject)) for scan in sources]
     joined = [_corrected(scan, rows.get(scan.scan.scan_id), broken) for scan in sources]
@@ -142,7 +145,8 @@ def build_tables(
     for path, why in others.items():
         message = f"is not the grading workbook, and left alone: {why}"
         findings.append(Finding(rule="unknown-file", severity="note", file=path, message=message))
-    findings += [finding for scan, row in joined for finding in scan_findings(scan, row)]
+    reports = catalog.reported if catalog else ()
+    findings += [found for scan, row in joined for found in scan_findings(scan, row, reports)]
     findings += patient_findings(patients, index)
     if grading:
         findings += grading_findings(grading, index)
@@ -180,7 +184,7 @@ def _tables(
     patients: Mapping[str, PatientRow],
 ) -> Tables:
     """Return the tables of scans, each with its grades."""
-    scans = [scan_record(scan, row, expected.get(scan.scan.series_id)) for scan, row in joined]
+    scans = [scan_record(scan, row, expected.get(scan.scan.scan_id)) for scan, row in joined]
     vertebrae = [record for scan, row in joined for record in vertebra_records(scan, row)]
     return Tables(
         scans=to_frame("scans", scans),

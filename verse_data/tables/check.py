@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,7 @@ from verse_data.errors import (
 from verse_data.problems import raise_faults, shown
 from verse_data.progress import Progress, silent
 from verse_data.records.lock import LockedFile, ReleaseLock
-from verse_data.records.names import Role, parse_path, scan_of
+from verse_data.records.names import Role, parse_path
 from verse_data.records.source_file import SourceFile
 from verse_data.releases.history import command, unless_newest
 from verse_data.releases.repository import Repository
@@ -209,7 +210,7 @@ def verify(
 
     def is_chosen(path: str) -> bool:
         by_role = _role(path) in roles if roles is not None else _role(path) is not None
-        return by_role and (scan_ids is None or scan_of(path) in scan_ids)
+        return by_role and (scan_ids is None or index.scan_ids.get(path) in scan_ids)
 
     def inspect(file: LockedFile) -> None:
         source = dataset.source(file, version=version_option)
@@ -226,7 +227,7 @@ def verify(
     verified = Verification(
         (
             *(audit(dataset, version) if whole else ()),
-            *found,
+            *(replace(one, scan_id=index.scan_ids.get(one.path, one.scan_id)) for one in found),
             *(gap for gap in upstream if scan_ids is None or gap.scan_id in scan_ids),
         )
     )

@@ -103,6 +103,15 @@ def to_frame(table: TableName, records: Sequence[Record]) -> pd.DataFrame:
     return pd.DataFrame(frame)
 
 
+def with_types(table: TableName, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of several tables with the documented types; other columns stay as they are."""
+    own = [column for column in columns(table) if column.name in frame]
+    values = {one.name: frame[one.name].astype(object) for one in own}
+    plain = {name: cells.where(cells.notna(), None) for name, cells in values.items()}
+    kinds = {one.name: _pandas_type(one, list(plain[one.name])) for one in own}
+    return frame.assign(**plain).astype(kinds)
+
+
 def _pandas_type(column: Column, values: Sequence[Any]) -> Any:
     if column.dtype != "category":
         return column.dtype

@@ -5,24 +5,28 @@ The rules of one scan are generators that yield rule name, role of the file, lev
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from verse_data.errors import counted
+from verse_data.records.catalog import Reported
 from verse_data.records.names import Role, parse_path
 from verse_data.records.tables import DEVICES, GradingRow
 from verse_data.spine.geometry import Grid, apply_affine
-from verse_data.spine.levels import GRADED_LEVELS, LABEL_OF_LEVEL, LEVEL_OF_LABEL, LEVELS, position
+from verse_data.spine.levels import GRADED_LEVELS, LEVEL_OF_LABEL, LEVELS
+from verse_data.tables.anatomy import Seen, disorders, level_rules
 from verse_data.tables.grading import Grading
 from verse_data.tables.index import Index, ScanFiles, base_name, folder_split, grouped
 from verse_data.tables.join import BrokenFile, ScanSources
 from verse_data.volumes.nifti_guard import range_doubt
+
+if TYPE_CHECKING:
+    from verse_data.volumes.mask_facts import VolumeFacts
 
 Severity = Literal["error", "warning", "note"]
 
@@ -31,6 +35,13 @@ YOUNGEST_YEARS: Final = 30
 
 RESOLUTIONS_MM: Final = (1.0, 2.0, 3.0)
 """Sagittal slice spacings that the paper names."""
+
+_LEAST_HU, _MOST_HU = -1500, 4095
+"""No scanner measures less; more than a 12-bit scale holds. Interpolation overshoots by far less."""
+_ITK_TOLERANCE: Final = 1e-4
+"""Of axes times their transpose: itkNiftiImageIO.cxx refuses an sform that is farther from identity."""
+_OF_MASK: Final = {"t13", "l6", "no-t12", "no-l5", "label-unknown"}
+"""Rules that a report names and the CT is not needed for."""
 
 _NEEDED: Final[tuple[Role, ...]] = ("ct", "mask", "centroids")
 """Files that every scan has; only VerSe'19 came with ``_ct.json``, and snapshots are extras."""
@@ -41,7 +52,9 @@ _EXPECTED_EXTRAS: Final = {
 }  # fmt: skip
 """Files beside the data that are no finding."""
 
-_NOTES: Final = {"t13", "no-t12", "mask-without-grade"}
+_NOTES: Final = {
+    "t13", "l6", "no-t12", "no-l5", "mask-without-grade", "ct-padding", "ct-metal", "reported", "terms",
+}  # fmt: skip
 """Rules whose findings are unusual but no disagreement."""
 
 
@@ -72,10 +85,6 @@ class Finding:
     level: str = ""
     file: str = ""
     place: str = ""
-
-
-_Seen = Iterator[tuple[str, Role | None, str, str]]
-"""Rule, role of the file, level, message."""
 
 
 def broken_finding(file: BrokenFile) -> Finding:
@@ -169,6 +178,12 @@ def _gaps(index: Index) -> Iterator[Finding]:
             if role not in scan.files:
                 note = notes.get((scan.scan_id, role), "")
                 yield _of(scan, "missing-file", f"the release lists no {role} of this scan{note}")
+        if scan.published and scan.split != scan.published.split:
+            message = f"lies in {scan.split}, and was published in {scan.published.split}"
+            yield _of(scan, "split-differs", message)
+        if scan.published and (terms := scan.published.terms):
+            message = f"the terms of this imaging are {terms}, whatever the licence of the release"
+            yield _of(scan, "terms", message)
     for series in catalog.expected if catalog else ():
         if series.series_id not in by_series:
             message = (
@@ -180,10 +195,6 @@ def _gaps(index: Index) -> Iterator[Finding]:
                 scan_id=series.scan_id,
                 subject_id=series.subject_id,
             )
-        for scan in by_series.get(series.series_id, ()):
-            if scan.split != series.split:
-                message = f"lies in {scan.split}, and was published in {series.split}"
-                yield _of(scan, "split-differs", message)
 
 
 # --- the workbook ---------------------------------------------------------------------------------
@@ -286,25 +297,27 @@ def _unusual_values(row: Any) -> list[tuple[str, str, str]]:
 # --- the files of one scan ------------------------------------------------------------------------
 
 
-def scan_findings(sources: ScanSources, row: GradingRow | None) -> Iterator[Finding]:
-    """Yield every disagreement between the files of one scan and its workbook row."""
-    seen = [*_grid_rules(sources), *_centroid_rules(sources), *_mask_rules(sources)]
-    seen += _skipped_levels(sources)
+def scan_findings(
+    sources: ScanSources, row: GradingRow | None, reports: Iterable[Reported] = ()
+) -> Iterator[Finding]:
+    """Yield every disagreement between the files of one scan, its workbook row, and what others report."""
+    seen = [*_grid_rules(sources), *_centroid_rules(sources), *level_rules(sources)]
     seen += _row_rules(sources, row) if row else ()
+    seen += _reported(sources, {rule for rule, *_ in seen}, reports)
     for rule, role, level, message in seen:
         file = sources.scan.files.get(role) if role else None
         yield _of(sources.scan, rule, message, level=level, file=file.path if file else "")
 
 
-def _grid_rules(sources: ScanSources) -> _Seen:
+def _grid_rules(sources: ScanSources) -> Seen:
     for note in sources.mask.notes if sources.mask else ():
         yield "mask-header", "mask", "", f"the header of the mask: {note}"
+    yield from _skew_rules(sources)
     if sources.header is None:
         return
     for note in sources.header.notes:
         yield "ct-header", "ct", "", f"the header of the CT: {note}"
-    if doubt := range_doubt(sources.header.low, sources.header.high):
-        yield "ct-range", "ct", "", doubt
+    yield from _range_rules(sources.header.low, sources.header.high)
     if sources.mask is None:
         return
     mask, ct = Grid.of(sources.mask), Grid.of(sources.header)
@@ -316,7 +329,52 @@ def _grid_rules(sources: ScanSources) -> _Seen:
         yield "mask-affine", "mask", "", message
 
 
-def _centroid_rules(sources: ScanSources) -> _Seen:
+def _skew_rules(sources: ScanSources) -> Seen:
+    volumes: tuple[tuple[Role, VolumeFacts | None], ...] = (
+        ("ct", sources.header),
+        ("mask", sources.mask),
+    )
+    for role, volume in volumes:
+        if volume and (angle := skew(np.array(volume.affine))):
+            message = (
+                f"its axes are not perpendicular (by {angle:.2g} degrees): ITK, and so SimpleITK and "
+                f"nnU-Net, refuse it unless it has a qform"
+            )
+            yield "not-orthonormal", role, "", message
+
+
+def _range_rules(low: int, high: int) -> Seen:
+    if doubt := range_doubt(low, high):
+        yield "ct-range", "ct", "", doubt
+    if low < _LEAST_HU:
+        message = f"values down to {low} HU: padding, as air is -1000; clip at -1024"
+        yield "ct-padding", "ct", "", message
+    if high > _MOST_HU:
+        message = f"values up to {high} HU: metal, beyond a 12-bit scale"
+        yield "ct-metal", "ct", "", message
+
+
+def skew(affine: npt.NDArray[np.float64]) -> float:
+    """Return by how many degrees axes are not perpendicular; 0 if ITK takes them for perpendicular."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    if np.abs(axes @ axes.T - np.eye(3)).max() <= _ITK_TOLERANCE:
+        return 0.0
+    return float(np.degrees(np.arcsin(np.abs(np.triu(axes.T @ axes, 1)).max())))
+
+
+def _reported(sources: ScanSources, found: set[str], reports: Iterable[Reported]) -> Seen:
+    """Yield what others say of this scan, and whether its files show it, once they are here."""
+    for report in reports:
+        needed = [sources.mask, *[sources.header] * (not _OF_MASK.issuperset(report.rules))]
+        if sources.scan.scan_id in report.scan_ids and None not in needed:
+            shown = [rule for rule in report.rules if rule in found]
+            verdict = f"its files show it ({', '.join(shown)})"
+            if not shown:
+                verdict = f"its files show nothing of the kind ({', '.join(report.rules)})"
+            yield "reported", None, "", f"others say: {report.says} [{report.source}]; {verdict}"
+
+
+def _centroid_rules(sources: ScanSources) -> Seen:
     file, grid = sources.centroids, sources.grid
     if file is None:
         return
@@ -344,7 +402,7 @@ def _centroid_rules(sources: ScanSources) -> _Seen:
             yield "levels-out-of-order", "centroids", level, message
 
 
-def _point_rules(sources: ScanSources, grid: Grid) -> _Seen:
+def _point_rules(sources: ScanSources, grid: Grid) -> Seen:
     for level, point in sources.points.items():
         if not grid.holds(point.point):
             message = f"{point.point} lies outside the image of shape {grid.shape}"
@@ -358,75 +416,7 @@ def _point_rules(sources: ScanSources, grid: Grid) -> _Seen:
                 yield "centroid-outside-mask", "centroids", level, message
 
 
-def disorders(positions: Mapping[str, npt.ArrayLike]) -> Iterator[tuple[str, str]]:
-    """Yield level and reason of each step from a level to the next that goes back along the spine.
-
-    Of two neighbouring steps at 90 degrees or more, the one that descends less goes back; bends of
-    real spines, such as kyphosis and scoliosis, stay far below 90 degrees. If no step goes back,
-    the sequence as a whole may still run upwards.
-    """
-    levels = _in_order(set(positions))
-    if len(levels) < 2:
-        return
-    points = np.array([positions[level] for level in levels], dtype=np.float64)
-    steps = np.diff(points, axis=0)
-    backward = {
-        place if steps[place, 2] >= steps[place + 1, 2] else place + 1
-        for place in range(len(steps) - 1)
-        if steps[place] @ steps[place + 1] <= 0
-    }
-
-    def at(place: int) -> str:
-        return f"{levels[place]} lies at ({', '.join(f'{x:.1f}' for x in points[place])}) mm"
-
-    for place in sorted(backward):
-        upper, lower = levels[place], levels[place + 1]
-        message = f"from {upper} to {lower} the labels go back along the spine"
-        yield lower, f"{at(place)} and {at(place + 1)}: {message}"
-    if not backward and points[-1, 2] >= points[0, 2]:
-        yield levels[-1], f"{at(0)} and {at(-1)}: the labels run from foot to head"
-
-
-def _in_order(levels: set[str]) -> list[str]:
-    return [level for level in LEVELS if level in levels]
-
-
-def _mask_rules(sources: ScanSources) -> _Seen:
-    if sources.mask is None:
-        return
-    if not sources.mask.labels:
-        yield "mask-empty", "mask", "", "all voxels of the mask are 0: no vertebra"
-    masked, pointed = sources.mask_levels, set(sources.points)
-    for label in sorted(set(sources.mask.labels) - set(LEVEL_OF_LABEL)):
-        yield "label-unknown", "mask", "", f"label {label} names no vertebra"
-    for level in _in_order(masked):
-        facts = sources.mask.labels[LABEL_OF_LEVEL[level]]
-        if facts.crumbs:
-            message = f"{facts.crumbs} of {facts.voxels:,} voxels lie apart from the vertebra"
-            yield "crumbs", "mask", level, message
-    if sources.centroids:
-        for level in _in_order(masked - pointed):
-            yield "mask-without-centroid", "mask", level, f"{level} has a mask and no centroid"
-        for level in _in_order(pointed - masked):
-            message = f"{level} has a centroid and no mask"
-            yield "centroid-without-mask", "centroids", level, message
-    if "T13" in masked:
-        yield "t13", "mask", "T13", "a thirteenth thoracic vertebra; its label is 28"
-
-
-def _skipped_levels(sources: ScanSources) -> _Seen:
-    """Yield each level that mask and centroids lack between others; T13 is rare, T12 may be absent."""
-    role: Role = "mask" if sources.mask else "centroids"
-    for upper, lower in pairwise(_in_order(sources.levels)):
-        rule, why = "level-skipped", "; it was left out, or the labels of others are wrong"
-        if (upper, lower) == ("T11", "L1"):
-            rule, why = "no-t12", ""
-        for level in LEVELS[position(upper) + 1 : position(lower)]:
-            if level != "T13":
-                yield rule, role, level, f"{lower} follows {upper}{why}"
-
-
-def _row_rules(sources: ScanSources, row: GradingRow) -> _Seen:
+def _row_rules(sources: ScanSources, row: GradingRow) -> Seen:
     scan, centroids, sidecar = sources.scan, sources.centroids, sources.sidecar
     if scan.own_subject != row.subject_id:
         yield "subject-differs", None, "", f"the workbook says subject {row.subject_id}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from verse_data.errors import UsageError, ValidationFailed, did_you_mean
 from verse_data.records.base import LIMIT_BYTES
-from verse_data.records.catalog import CatalogEntry
+from verse_data.records.catalog import CatalogEntry, ExpectedSeries
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.names import (
     FileName,
@@ -23,6 +23,7 @@ from verse_data.records.names import (
 )
 from verse_data.records.overlay import Layer, ScanCorrection
 from verse_data.records.source_file import SourceFile
+from verse_data.releases.catalog import known_series
 
 if TYPE_CHECKING:
     from verse_data.records.centroids import CentroidFile  # brings NumPy along
@@ -48,6 +49,8 @@ class ScanFiles:
     files: dict[Role, LockedFile]
     spare: tuple[tuple[Role, LockedFile], ...] = ()
     """Further files of a role; the first by path is used."""
+    published: ExpectedSeries | None = None
+    """What the catalog says of the series, in the release or in another with the same edition."""
     corrections: tuple[tuple[str, ScanCorrection], ...] = ()
     """What overlays say of it, each after the overlay's name."""
     published_subject: str = ""
@@ -89,6 +92,8 @@ class Index:
     """``patients.csv``: age, sex, density and T-score of persons."""
     about: LockedFile | None = None
     """``about.toml`` at the root: title, licence and citations of a release that the catalog lacks."""
+    scan_ids: Mapping[str, str] = field(default_factory=dict)
+    """Scan of each file by path; irregular MICCAI names are mapped to the published id."""
     layers: tuple[Layer, ...] = ()
     """Overlays that lie over it."""
     withheld: tuple[Withheld, ...] = ()
@@ -184,7 +189,10 @@ def index_scans(lock: ReleaseLock, *, catalog: CatalogEntry | None = None) -> In
         else:
             placed.append((name, file))
     grading.sort(key=lambda file: not is_called_grading(base_name(file.path)))
-    scans = [_scan(group, catalog) for group in _by_scan(placed)]
+    known = known_series(catalog)
+    groups = _by_scan(placed, known)
+    scans = [_scan(group, catalog, known) for group in groups]
+    owners = zip(groups, scans, strict=True)
     return Index(
         tuple(sorted(scans, key=lambda scan: scan.scan_id)),
         tuple(grading),
@@ -192,6 +200,7 @@ def index_scans(lock: ReleaseLock, *, catalog: CatalogEntry | None = None) -> In
         catalog,
         patients,
         about,
+        {file.path: scan.scan_id for group, scan in owners for _, file in group},
     )
 
 
@@ -218,14 +227,15 @@ def folder_split(path: str, catalog: CatalogEntry | None) -> Split | None:
 
 
 _Group = list[tuple[FileName, LockedFile]]
+_Known = Mapping[str, ExpectedSeries]
 
 
-def _by_scan(placed: _Group) -> list[_Group]:
+def _by_scan(placed: _Group, known: _Known) -> list[_Group]:
     """Return the files of each scan, subject-based names first."""
     groups: defaultdict[tuple[Layout, str], _Group] = defaultdict(list)
     # A MICCAI file beside subject-based ones belongs to the scan that they name.
     for name, file in sorted(placed, key=lambda item: item[0].layout == "miccai"):
-        place: tuple[Layout, str] = ("subject", name.scan_id)
+        place: tuple[Layout, str] = ("subject", _scan_id(name, known))
         if name.layout == "miccai" and place not in groups:
             # MICCAI names of one series may differ in their middle part; the series' own does not.
             place = ("miccai", name.series_id)
@@ -233,7 +243,13 @@ def _by_scan(placed: _Group) -> list[_Group]:
     return list(groups.values())
 
 
-def _scan(group: _Group, catalog: CatalogEntry | None) -> ScanFiles:
+def _scan_id(name: FileName, known: _Known) -> str:
+    """Return the id of a scan: of a MICCAI name, which may lack the direction, the published one."""
+    published = known.get(name.series_id) if name.layout == "miccai" else None
+    return published.scan_id if published else name.scan_id
+
+
+def _scan(group: _Group, catalog: CatalogEntry | None, known: _Known) -> ScanFiles:
     """Return one scan; where the catalog knows the series, its person is the published one."""
     name = group[0][0]
     files: dict[Role, LockedFile] = {}
@@ -241,17 +257,15 @@ def _scan(group: _Group, catalog: CatalogEntry | None) -> ScanFiles:
         files.setdefault(own.role, file)
     splits = (folder_split(file.path, catalog) for file in files.values())
     split, subject = next((split for split in splits if split), None), name.subject_id
-    expected = catalog.expected if catalog else ()
-    known = next((series for series in expected if series.series_id == name.series_id), None)
-    if known:
-        split, subject = split or known.split, known.subject_id
+    published = known.get(name.series_id)
+    if published:
+        split, subject = split or published.split, published.subject_id
     # MICCAI snapshots come in pairs; of everything else a scan has one.
     rest = ((own.role, file) for own, file in group if files[own.role] is not file)
     spare = tuple((role, file) for role, file in rest if role != "snapshot")
-    stated = catalog.terms if catalog else {}
-    terms = known.terms if known else stated.get(name.scan_id)
-    ids = (name.scan_id, subject, name.series_label, name.series_id)
-    return ScanFiles(*ids, split, files, spare, terms=terms)
+    terms = published.terms if published else (catalog.terms if catalog else {}).get(name.scan_id)
+    ids = _scan_id(name, known), subject, name.series_label, name.series_id
+    return ScanFiles(*ids, split, files, spare, published, terms=terms)
 
 
 def assert_one_split_each(subjects: Iterable[tuple[str, str]]) -> None:

@@ -6,6 +6,7 @@ Nothing here assumes that grades, mask and centroids agree; their disagreements 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -160,6 +161,15 @@ def _split(sources: ScanSources, row: GradingRow | None) -> Any:
     return sources.scan.split or (row.split if row else None)
 
 
+def _of_series(scan: ScanFiles) -> dict[str, Any]:
+    """Return the editions of a series, and its direction, which a MICCAI name may have otherwise."""
+    direction = re.search(r"_dir-([A-Za-z0-9]+)", scan.scan_id)
+    return {
+        "edition": scan.published.edition if scan.published else None,
+        "direction": direction[1] if direction else None,
+    }
+
+
 def vertebra_records(sources: ScanSources, row: GradingRow | None) -> list[VertebraRecord]:
     """Return one record for each level in mask, centroids or workbook, in spine order."""
     known = sources.levels | (row.grades.keys() if row else set())
@@ -171,7 +181,7 @@ def _vertebra(sources: ScanSources, row: GradingRow | None, level: str) -> Verte
     known: dict[str, Any] = dict.fromkeys(VertebraRecord.model_fields)
     known |= {"scan_id": scan.scan_id, "subject_id": scan.subject_id}
     known |= {"level": level, "label": LABEL_OF_LEVEL[level], "region": region(level)}
-    known["split"] = _split(sources, row)
+    known |= {"split": _split(sources, row), **_of_series(sources.scan)}
     has_mask = None
     if sources.mask:
         facts = sources.mask.labels.get(known["label"])
@@ -232,6 +242,7 @@ def scan_record(
     known |= {name: getattr(scan, name) for name in known.keys() & vars(scan).keys()}
     known |= {f"has_{role}": role in scan.files for role in ("ct", "ct_json", "mask", "centroids")}
     known |= {"split": _split(sources, row), "has_grading": row is not None}
+    known |= _of_series(scan)
     if expected:
         known["series"] = expected.series
     if sidecar:
