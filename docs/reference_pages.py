@@ -182,13 +182,11 @@ def _cli() -> Iterator[str]:
 def _command(name: str, command: Any) -> Iterator[str]:
     yield f"### verse-data {name}\n"
     yield f"{_prose(command.help)}\n"
-    if commands := getattr(command, "commands", None):
-        for inner, one in commands.items():
-            yield f"#### verse-data {name} {inner}\n"
-            yield f"{_prose(one.help)}\n"
-            yield from _options(one)
-    else:
-        yield from _options(command)
+    yield from _options(command)
+    for inner, one in getattr(command, "commands", {}).items():
+        yield f"#### verse-data {name} {inner}\n"
+        yield f"{_prose(one.help)}\n"
+        yield from _options(one)
 
 
 def _options(command: Any) -> Iterator[str]:
