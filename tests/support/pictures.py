@@ -46,7 +46,7 @@ def store(
 
 def subject(path: Path, **options: Any) -> Subject:
     """Return what a preview of a store shows; by default of a release that is no phantom."""
-    shown = {"reader": ScanReader(path), "release": "verse19", "version": "v1", "marks": {}}
+    shown = {"source": ScanReader(path), "release": "verse19", "version": "v1", "marks": {}}
     return Subject(**shown | options)
 
 
