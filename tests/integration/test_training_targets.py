@@ -321,9 +321,7 @@ def test_without_a_mask_the_box_is_made_of_centroids(known, tmp_path) -> None:
         size = np.ceil((high - low) / 4).astype(int)
         ct = tmp_path / f"{one.scan.scan_id}.nii"
         write_nifti(ct, np.zeros(size, np.int16), affine)
-        points = {
-            LABEL_OF_LEVEL[level]: (at - low) / 4 for level, at in one.centroids.items()
-        }
+        points = {LABEL_OF_LEVEL[level]: (at - low) / 4 for level, at in one.centroids.items()}
         scan = support.build_files(tmp_path, one.scan.scan_id, ct, None, points)
         sample = ScanDataset([scan], label=False, crop="spine", margin_mm=0)[0]
         index = to_index(sample, labelled)

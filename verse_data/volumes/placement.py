@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ from verse_data.spine.geometry import (
     apply_affine,
     corners,
 )
-from verse_data.volumes.nifti import Volume
+from verse_data.volumes.nifti import LAYOUT, Volume, VolumeStream, byte_order, write_volume
 
 OverlapRule = Literal["deepest", "labelled"]
 
@@ -37,6 +38,12 @@ _FINER: Final = 1.1
 _SLAB_VOXELS: Final = 1 << 20
 _TIE: Final = 1e-6
 _CORNERS: Final = np.array(list(itertools.product((0, 1), repeat=3)))
+_PLACE_FIELDS: Final = (
+    *("sizeof_hdr", "magic", "dim", "pixdim", "xyzt_units", "qform_code", "sform_code"),
+    *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("srow_x", "srow_y", "srow_z"),
+)
+"""Fields of a header that say where its voxels lie."""
 
 
 class _Part(NamedTuple):
@@ -95,6 +102,21 @@ def place(volumes: Sequence[Volume], scan: Grid, *, overlap: OverlapRule = "deep
             out[part.at][part.inside] = np.where(wins, part.labels, out[part.at][part.inside])
             known[part.inside] = np.where(wins, depth, known[part.inside])
     return out
+
+
+def write_mask_like(path: Path, labels: Array, *, image: VolumeStream) -> None:
+    """Write uint8 labels on the grid of an open CT; what places them in space are the CT's bytes.
+
+    The directions are not made orthonormal, as ITK would like: a reader that refuses the mask
+    refuses its CT too, and two headers that differ in the last bits are warned of and compared.
+    """
+    order = LAYOUT.newbyteorder(byte_order(image.head))
+    theirs = np.frombuffer(image.head, order, 1)[0]
+    header = np.zeros((), order)
+    for field in _PLACE_FIELDS:
+        header[field] = theirs[field]
+    header["datatype"], header["bitpix"], header["vox_offset"], header["scl_slope"] = 2, 8, 352, 1
+    write_volume(path, header.tobytes(), (labels[:, :, k] for k in range(labels.shape[2])))
 
 
 def labels_outside(volume: Volume, scan: Grid) -> int:
