@@ -197,6 +197,12 @@ def is_called_grading(name: str) -> bool:
     return re.search(_GRADING_WORDS, name, re.IGNORECASE) is not None
 
 
+def role_of(path: str) -> Role | None:
+    """Return the role that the file name of `path` says, or None if it fits none."""
+    name = parse_path(path)
+    return name.role if name else None
+
+
 def scan_of(path: str) -> str | None:
     """Return the scan id in the file name of `path`, or None if there is none."""
     name = parse_path(path)

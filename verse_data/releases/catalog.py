@@ -6,7 +6,7 @@ import csv
 import json
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from verse_data.errors import UsageError, ValidationFailed, counted
 from verse_data.files import locate
+from verse_data.problems import listed
 from verse_data.records.base import rules_of
 from verse_data.records.catalog import About, CatalogEntry, ExpectedSeries, PublishedResult
 from verse_data.records.names import SPLITS
@@ -165,7 +166,9 @@ class ReleaseDescription:
         lines += self.published
         for terms, scans in self.terms.items():
             what = counted(len(scans), "series", "series")
-            lines.append(f"Terms of the imaging of {what} are {terms}: {_few(scans)}.")
+            lines.append(
+                f"Terms of the imaging of {what} are {terms}: {listed(scans, most=_SHOWN)}."
+            )
         if self.reported:
             lines += [
                 "",
@@ -239,14 +242,9 @@ def _sentences(entry: CatalogEntry) -> Iterator[str]:
         yield f"{source} on {edition}: {', '.join(numbers)}."
 
 
-def _few(scans: Sequence[str]) -> str:
-    more = [f"and {len(scans) - _SHOWN} more"] if len(scans) > _SHOWN else []
-    return ", ".join([*scans[:_SHOWN], *more])
-
-
 def _reports(entry: CatalogEntry) -> Iterator[str]:
     for report in entry.reported:
-        scans = _few(report.scan_ids) or "scans without a name"
+        scans = listed(report.scan_ids, most=_SHOWN) or "scans without a name"
         yield f"{scans}: {report.says} [{report.source}] ({', '.join(report.rules)})"
 
 

@@ -161,11 +161,11 @@ def fitted_box(start: Iterable[float], size: Shape, shape: Shape) -> Box:
 
     Along an axis where the volume is smaller than the box, the volume is centred in the box.
     """
-    x, y, z = (
+    corner = [
         min(max(int(first), 0), room - part) if room >= part else -((part - room) // 2)
         for first, part, room in zip(start, size, shape, strict=True)
-    )
-    return Box((x, y, z), (x + size[0], y + size[1], z + size[2]))
+    ]
+    return Box.of(corner, np.add(corner, size))
 
 
 class Foreground:
@@ -203,11 +203,11 @@ class Foreground:
             )
         number = int(fraction * self._ends[-1])
         cell = int(np.searchsorted(self._ends, number, side="right"))
-        x, y, z = self._cells[cell].tolist()
-        label = self._labels(Box((x, y, z), (x + _CELL, y + _CELL, z + _CELL)))
+        first = self._cells[cell]
+        label = self._labels(Box.of(first, first + _CELL))
         before = int(self._ends[cell - 1]) if cell else 0
         place = np.flatnonzero(label)[number - before]
-        return np.add((x, y, z), np.unravel_index(place, label.shape))
+        return np.add(first, np.unravel_index(place, label.shape))
 
 
 @lru_cache(maxsize=256)

@@ -60,7 +60,7 @@ class _Part(NamedTuple):
 def overlap_box(volume: Grid, scan: Grid) -> Box | None:
     """Return the box of the scan's voxels that a volume may reach; None if there are none."""
     reached = apply_affine(_between(volume, scan), corners(volume.shape, 0.5))
-    box = _box(np.ceil(reached.min(axis=0)), np.floor(reached.max(axis=0)) + 1)
+    box = Box.of(np.ceil(reached.min(axis=0)), np.floor(reached.max(axis=0)) + 1)
     clipped = box.clipped(scan.shape)
     return clipped if min(clipped.shape) > 0 else None
 
@@ -78,7 +78,7 @@ def turn(volume: Grid, scan: Grid) -> tuple[AxisMap, Box] | None:
     i, j, k = steps.argmax(axis=1).tolist()
     flips = (whole[:3, :3].sum(axis=1) < 0).tolist()
     axes = AxisMap((i, j, k), (flips[0], flips[1], flips[2]))
-    return axes, _box(reached.min(axis=0), reached.max(axis=0) + 1)
+    return axes, Box.of(reached.min(axis=0), reached.max(axis=0) + 1)
 
 
 def place(volumes: Sequence[Volume], scan: Grid, *, overlap: OverlapRule = "deepest") -> Array:
@@ -135,11 +135,6 @@ def _between(source: Grid, target: Grid) -> Affine:
     return matrix
 
 
-def _box(start: Iterable[float], stop: Iterable[float]) -> Box:
-    (i, j, k), (i1, j1, k1) = (map(int, side) for side in (start, stop))
-    return Box((i, j, k), (i1, j1, k1))
-
-
 def _are_inside(points: Array, shape: Shape) -> Array:
     edge = 0.5 + _SAME_VOXEL
     beyond: Array = (points < -edge) | (points > np.array(shape) - 1 + edge)
@@ -158,7 +153,7 @@ def _trimmed(volume: Volume) -> Volume:
         found = np.flatnonzero(labelled.any(axis=tuple({0, 1, 2} - {axis})))
         if found.size:
             low[axis], high[axis] = max(found[0] - 1, 0), min(found[-1] + 2, size)
-    box = _box(low, high)
+    box = Box.of(low, high)
     return Volume(volume.array[_slices(box.start, box.stop)], box.affine(volume.affine))
 
 
