@@ -17,7 +17,7 @@ from verse_data.training.arguments import voxels, whole
 from verse_data.training.base import ServedDataset
 from verse_data.training.draw import DRAW, DrawPlan, plan_by_class, uniforms
 from verse_data.training.rows import read_rows
-from verse_data.training.samples import Sample, box_tensor
+from verse_data.training.samples import Sample
 from verse_data.training.scans import OrientedScan, ServedScan
 from verse_data.volumes.reader import Empty, ScanReader, fresh
 
@@ -130,13 +130,8 @@ class PatchDataset(ServedDataset):
 
     def _make(self, epoch: int, index: int, empty: Empty = fresh) -> Sample:
         number = self.scan_number(epoch, index)
-        scan = self._open(number)
-        box = self._box(scan, epoch, index)
-        image, label = scan.reader.read(
-            box, orientation=self.orientation, label=self.label, empty=self._served(empty)
-        )
-        sample = self._sample(number, image, label, box.affine(scan.affine))
-        sample["box"] = box_tensor(box)
+        box = self._box(self._open(number), epoch, index)
+        sample = self._boxed(number, box, empty, label=self.label)
         if self.rows is not None:
             row = self.rows[self._plan.item(epoch, index)]
             sample |= {"level": LEVELS[row["level"]], "grade": int(row["grade"])}
@@ -207,7 +202,7 @@ class Foreground:
         label = self._labels(Box.of(first, first + _CELL))
         before = int(self._ends[cell - 1]) if cell else 0
         place = np.flatnonzero(label)[number - before]
-        return np.add(first, np.unravel_index(place, label.shape))
+        return np.asarray(first + np.array(np.unravel_index(place, label.shape)))
 
 
 @lru_cache(maxsize=256)

@@ -91,7 +91,7 @@ class EpochDataset(Dataset[Any], ABC):
         """Return sample `number` of `epoch` before the transform; safe in any thread."""
 
     @abstractmethod
-    def finished(self, sample: Any, epoch: int, number: int) -> Any:
+    def transformed(self, sample: Any, epoch: int, number: int) -> Any:
         """Return what ``dataset[epoch, number]`` returns, from what :meth:`read` does."""
 
     def __getitem__(self, index: Index) -> Any:
@@ -103,7 +103,7 @@ class EpochDataset(Dataset[Any], ABC):
         number %= len(self)
         self.note_work(epoch, number)
         try:
-            return self.finished(self.read(epoch, number), epoch, number)
+            return self.transformed(self.read(epoch, number), epoch, number)
         finally:
             self.note_work(-1, -1)
 
