@@ -14,7 +14,6 @@ from verse_data.progress import Progress, silent
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
 from verse_data.records.names import role_of
-from verse_data.records.source_file import SourceFile
 from verse_data.records.tables import LIST_COLUMNS
 from verse_data.releases.adopt import AdoptReport, check_sources
 from verse_data.releases.history import command, unless_newest
@@ -243,11 +242,8 @@ def _check_cells(path: Path, dataset: Repository, lock: ReleaseLock) -> None:
     from verse_data.tables.check import check_workbook
     from verse_data.tables.workbook import read_sheet
 
-    def content(file: LockedFile) -> SourceFile | None:
-        return dataset.source(file) if dataset.has(file) else None
-
     scans, sheet = index_scans(lock).scans, read_sheet(path, name=str(path))
-    grading = check_workbook(sheet, scans, content, derived=dataset.config.derived)
+    grading = check_workbook(sheet, scans, dataset.local, derived=dataset.config.derived)
     series = {scan.series_id for scan in scans}
     if not series & {graded.row.series_id for graded in grading.rows}:
         raise UsageError(

@@ -54,7 +54,7 @@ _ROLES: Final[dict[tuple[str, str], Role]] = {
 _SUFFIXES: Final = "|".join(dict.fromkeys(re.escape(suffix) for _, suffix in _ROLES))
 # VerSe knows `split-` and `dir-`, never together; `ses-` and `ce-` occur in the same group's other
 # data. A scan's id names them in this order, whatever order a file name uses.
-_ORDER: Final = ("ses", "split", "dir", "ce")
+_RANK: Final = {key: rank for rank, key in enumerate(("ses", "split", "dir", "ce"))}
 
 _SUBJECT_BASED: Final = re.compile(
     r"(?P<sub>sub-)?(?P<subject>[A-Za-z0-9]+)(?P<entities>(?:_[A-Za-z0-9]+-[A-Za-z0-9]+)*?)"
@@ -109,17 +109,13 @@ class FileName:
     @property
     def scan_id(self) -> str:
         """Name of the CT series: ``verse004``, ``verse401_split-verse253``, ``verse509_dir-iso``."""
-        ranked = sorted(self.entities, key=lambda item: _rank(item[0]))
+        ranked = sorted(self.entities, key=lambda item: _RANK.get(item[0], len(_RANK)))
         return "_".join([self.subject_id, *(f"{key}-{value}" for key, value in ranked)])
 
     @property
     def series_id(self) -> str:
         """Name of the series alone, the key that is the same in both layouts and in the workbook."""
         return self.series_label or self.subject_id
-
-
-def _rank(key: str) -> int:
-    return _ORDER.index(key) if key in _ORDER else len(_ORDER)
 
 
 def parse_path(path: str) -> FileName | None:

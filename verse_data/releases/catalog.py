@@ -189,7 +189,10 @@ def describe(name: str, versions: tuple[str, ...] = ()) -> ReleaseDescription:
     parts = {release: [one for of, one in edition if of == release] for release in releases}
     if len(parts) > 1:
         parts["edition"] = [one for _, one in edition]
-    terms = {one.terms: () for one in entry.expected if one.terms}
+    terms: dict[str, list[str]] = {}
+    for one in entry.expected:
+        if one.terms:
+            terms.setdefault(one.terms, []).append(one.scan_id)
     return ReleaseDescription(
         name=name,
         title=entry.title,
@@ -201,10 +204,7 @@ def describe(name: str, versions: tuple[str, ...] = ()) -> ReleaseDescription:
         patients={part: _by_split(series, "subject_id") for part, series in parts.items()},
         shared=sum(one.edition not in {name, None} for one in entry.expected),
         published=tuple(_sentences(entry)),
-        terms={
-            kind: tuple(one.scan_id for one in entry.expected if one.terms == kind)
-            for kind in terms
-        },
+        terms={kind: tuple(scans) for kind, scans in terms.items()},
         reported=tuple(_reports(entry)),
     )
 

@@ -123,6 +123,10 @@ class Repository(History):
             repair=self.remedy(file, version, damaged=True),
         )
 
+    def local(self, file: LockedFile, *, version: str | None = None) -> SourceFile | None:
+        """Return the local copy of `file` as :meth:`source` does; None if it is not here."""
+        return self.source(file, version=version) if self.has(file) else None
+
     def remedy(
         self,
         file: LockedFile,

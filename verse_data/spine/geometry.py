@@ -102,9 +102,9 @@ class Grid:
         """Return the largest distance in mm between matching corners of grids of equal shape."""
         return float(np.linalg.norm(self.corners() - other.corners(), axis=1).max())
 
-    def corners(self, beyond: float = 0.0) -> npt.NDArray[np.float64]:
-        """Return the eight corners in world mm, shape (8, 3), so many voxels `beyond` the centres."""
-        return apply_affine(self.affine, corners(self.shape, beyond))
+    def corners(self) -> npt.NDArray[np.float64]:
+        """Return the centres of the eight voxels at the corners in world mm, shape (8, 3)."""
+        return apply_affine(self.affine, corners(self.shape))
 
     def matches(self, other: Grid) -> bool:
         """Return whether two grids are the same within :data:`SAME_GRID_MM`."""

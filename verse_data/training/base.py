@@ -227,7 +227,7 @@ class ServedDataset(EpochDataset):
             with ordinary_tensors():
                 return function(*given)
         except (Exception, SystemExit) as error:
-            raise named(self.place(epoch, number), error) from error
+            raise named(self.name_of(epoch, number), error) from error
 
     def _apply_transform(self, sample: Sample, epoch: int, number: int) -> Any:
         if self.transform is not None:
@@ -283,7 +283,7 @@ class ServedDataset(EpochDataset):
             **self.scans.names(number),
         }
 
-    def place(self, epoch: int, index: int) -> str:
+    def name_of(self, epoch: int, index: int) -> str:
         """Return the name of sample `index` of `epoch` in errors."""
         scan_id = self.scans.scan_id[self.scan_number(epoch, index)]
         return f"{scan_id}, {self.unit} sample {index} of epoch {epoch}"

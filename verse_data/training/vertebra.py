@@ -197,7 +197,7 @@ class VertebraDataset(ServedDataset):
         del epoch
         return int(self.rows["scan"][index])
 
-    def place(self, epoch: int, index: int) -> str:
+    def name_of(self, epoch: int, index: int) -> str:
         """Return the name of a sample in errors: scan and level."""
         row = self.rows[index]
         return (
