@@ -29,11 +29,7 @@ _THORACIC_LABELS: Final = (8, 18)
 
 
 def paint_ct(
-    mask: npt.NDArray[np.generic],
-    affine: npt.ArrayLike,
-    *,
-    seed: int,
-    trabecular_hu: float = 170.0,
+    mask: npt.NDArray[np.generic], affine: npt.ArrayLike, *, seed: int, trabecular_hu: float = 170.0
 ) -> npt.NDArray[np.int16]:
     """Paint a CT around a given vertebra mask, such as a released one without its CT.
 

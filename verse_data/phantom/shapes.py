@@ -93,10 +93,7 @@ class Vertebra:
 
 
 def place(
-    column: Sequence[str],
-    *,
-    fractures: Mapping[str, tuple[int, int]],
-    rng: np.random.Generator,
+    column: Sequence[str], *, fractures: Mapping[str, tuple[int, int]], rng: np.random.Generator
 ) -> list[Vertebra]:
     """Return the vertebrae of `column`, cranio-caudally; size and curve are drawn with `rng`."""
     size, curve, sway = (float(rng.uniform(*ends)) for ends in ((0.95, 1.05), (0.8, 1.1), (-3, 3)))

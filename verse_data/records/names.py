@@ -76,8 +76,7 @@ _MICCAI_ROLES: Final[dict[Role, str]] = {
 }
 _GRADING_WORDS: Final = "appendixe1|grading|grades|scores"
 _GRADING: Final = re.compile(
-    rf"(?![.~])(.*\.(xls[xmb]?|xlt[xm]|ods)|.*({_GRADING_WORDS}).*\.csv)",
-    re.IGNORECASE | re.ASCII,
+    rf"(?![.~])(.*\.(xls[xmb]?|xlt[xm]|ods)|.*({_GRADING_WORDS}).*\.csv)", re.IGNORECASE | re.ASCII
 )
 # `dataset-mylabtest` names a split, and these words do not, though they end like one.
 _WORDS_IN_TEST: Final = re.compile(r"(la|con|pro|pre|re|post|sub|fas|grea)test")
@@ -175,11 +174,7 @@ def _miccai(name: str) -> FileName | None:
     if direction and not series:
         entities = (("dir", direction[1].lower()),)
     return FileName(
-        role=role,
-        subject_id=first,
-        series_label=series,
-        entities=entities,
-        layout="miccai",
+        role=role, subject_id=first, series_label=series, entities=entities, layout="miccai"
     )
 
 

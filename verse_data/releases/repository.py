@@ -198,11 +198,7 @@ class Repository(History):
         return report
 
     def fetch(
-        self,
-        files: Sequence[LockedFile],
-        *,
-        jobs: int = 8,
-        progress: Progress = silent,
+        self, files: Sequence[LockedFile], *, jobs: int = 8, progress: Progress = silent
     ) -> FetchReport:
         """Fetch and verify files; those that are here already are skipped.
 

@@ -24,24 +24,11 @@ from verse_data.records.names import Role, role_of
 from verse_data.records.source_file import SourceFile
 from verse_data.releases.history import command, unless_newest
 from verse_data.releases.repository import Repository
-from verse_data.releases.verify import (
-    LEVELS,
-    FileFinding,
-    Level,
-    Verification,
-    audit,
-    verify_files,
-)
+from verse_data.releases.verify import LEVELS, FileFinding, Level, Verification, audit, verify_files
 from verse_data.spine.geometry import Grid
 from verse_data.tables.findings import index_findings
 from verse_data.tables.grading import Grading, check_sheet
-from verse_data.tables.index import (
-    Content,
-    Index,
-    ScanFiles,
-    index_scans,
-    read_centroids,
-)
+from verse_data.tables.index import Content, Index, ScanFiles, index_scans, read_centroids
 from verse_data.tables.join import may_lack_t12, read_sidecar, read_sources
 from verse_data.tables.patients import read_own_patients
 from verse_data.tables.workbook import Sheet, choose_sheet, sort_tables

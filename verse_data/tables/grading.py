@@ -389,11 +389,7 @@ FIELDS: Final[tuple[tuple[str, str, Parse | None], ...]] = (
     ("bmd_mg_cm3", "BMD", _by_model("bmd_mg_cm3")),
     ("t_score", "DXA T-value", _t_score),
     ("n_vertebrae", "N_vertebrae", _by_model("n_vertebrae")),
-    (
-        "foreign_material",
-        "foreign_material",
-        _by_model("foreign_material", may_be_empty=True),
-    ),
+    ("foreign_material", "foreign_material", _by_model("foreign_material", may_be_empty=True)),
     ("n_fractures", "N_Fx", _by_model("n_fractures", may_be_empty=True)),
 )
 """Field of the record, heading of the column, and parser of its cells; None parses an identifier."""

@@ -264,11 +264,7 @@ class ServedDataset(EpochDataset):
         return sample | {"box": box_tensor(box)}
 
     def _sample(
-        self,
-        number: int,
-        image: npt.NDArray[Any],
-        label: npt.NDArray[Any] | None,
-        affine: Affine,
+        self, number: int, image: npt.NDArray[Any], label: npt.NDArray[Any] | None, affine: Affine
     ) -> Sample:
         """Return a sample of scan `number` with the keys that all units have."""
         centroids = torch.from_numpy(self._open(number).centroids.copy())
@@ -276,12 +272,7 @@ class ServedDataset(EpochDataset):
         if self.window:
             low, high = self.window
             made["image"].clamp_(low, high).sub_(low).div_(high - low)
-        return {
-            **made,
-            **position(affine),
-            "centroids": centroids,
-            **self.scans.names(number),
-        }
+        return {**made, **position(affine), "centroids": centroids, **self.scans.names(number)}
 
     def name_of(self, epoch: int, index: int) -> str:
         """Return the name of sample `index` of `epoch` in errors."""

@@ -43,8 +43,7 @@ class Recipe(Record):
     """
 
     spacing: Annotated[
-        tuple[Millimetres, Millimetres, Millimetres] | None,
-        Field(json_schema_extra={"unit": "mm"}),
+        tuple[Millimetres, Millimetres, Millimetres] | None, Field(json_schema_extra={"unit": "mm"})
     ] = None
     interpolation: Literal["linear", "cubic"] = "linear"
     codec: Literal["lz4", "zstd", "none"] = "lz4"

@@ -42,13 +42,7 @@ from verse_data.volumes.layout import (
     metadata_key,
     shard_key,
 )
-from verse_data.volumes.store import (
-    fault,
-    load_manifest,
-    open_plain,
-    read_listed,
-    read_metadata,
-)
+from verse_data.volumes.store import fault, load_manifest, open_plain, read_listed, read_metadata
 
 _READABLE: Final = {"transpose", "bytes", "blosc", "crc32c"}
 _HEADER: Final = struct.Struct("<4x3I")

@@ -27,10 +27,7 @@ from verse_data.errors import (
 from verse_data.files import publish_folder, sha256_of_json, staging, storage_errors
 from verse_data.progress import Progress, silent
 from verse_data.records.manifest import MANIFEST_SCHEMA, REPAIR, STORE_FORMAT, StoreManifest
-from verse_data.volumes.layout import (
-    GROUP_KEY,
-    MANIFEST_KEY,
-)
+from verse_data.volumes.layout import GROUP_KEY, MANIFEST_KEY
 from verse_data.volumes.recipe import Recipe, ScanSource, fingerprint
 
 _log = logging.getLogger(__name__)
