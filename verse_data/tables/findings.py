@@ -212,7 +212,7 @@ def grading_findings(grading: Grading, index: Index) -> Iterator[Finding]:
     for graded in grading.rows:
         row, scan_id = graded.row, graded.scan_id
         seen = partial(Finding, scan_id=scan_id, subject_id=row.subject_id, file=sheet.file)
-        for heading, rule, message in _unusual_values(row):
+        for rule, heading, message in _unusual_values(row):
             place = f"{name}row {graded.number}, column {sheet.column(heading)}"
             yield seen(rule=rule, severity="note", place=place, message=message)
         if row.series_id not in series and scan_id not in missing:
@@ -250,26 +250,26 @@ def _list_findings(grading: Grading, index: Index) -> Iterator[Finding]:
 
 
 def _unusual_values(row: Any) -> Iterator[tuple[str, str, str]]:
-    """Yield heading, rule and message of values that the paper excludes or does not mention."""
+    """Yield rule, heading and message of values that the paper excludes or does not mention."""
     age, filled = row.age_years, len(row.grades)
     if age < YOUNGEST_YEARS:
         message = f"{age:g} years; the paper included patients older than {YOUNGEST_YEARS}"
-        yield "age_ct", "age-below-30", message
+        yield "age-below-30", "age_ct", message
     if row.bmd_mg_cm3 == 0:
         message = "a density of 0: measured, or a stand-in for missing; the source does not say"
-        yield "BMD", "bmd-zero", message
+        yield "bmd-zero", "BMD", message
     if row.resolution_mm not in RESOLUTIONS_MM:
         message = f"{row.resolution_mm:g} mm; the paper names 1, 2, 3 mm"
-        yield "Res", "resolution-unlisted", message
+        yield "resolution-unlisted", "Res", message
     if not filled:
-        yield "T1_fx-g", "no-graded-level", "no level of this series was graded"
+        yield "no-graded-level", "T1_fx-g", "no level of this series was graded"
     if row.n_vertebrae < filled:
         vertebrae = counted(row.n_vertebrae, "vertebra", "vertebrae")
         message = f"{vertebrae}, and {counted(filled, 'level')} with a grade or x"
-        yield "N_vertebrae", "fewer-vertebrae-than-grades", message
+        yield "fewer-vertebrae-than-grades", "N_vertebrae", message
     if "L4" in row.grades and "L5" not in row.grades:
         message = "L4 is graded and L5 is blank: not assessed, or not there"
-        yield "L5_fx-g", "ends-at-l4", message
+        yield "ends-at-l4", "L5_fx-g", message
 
 
 # --- the files of one scan ------------------------------------------------------------------------
