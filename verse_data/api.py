@@ -30,8 +30,7 @@ from verse_data.records.names import SPLITS, Split
 from verse_data.records.overlay import Layer
 from verse_data.release import Release, write_phantom
 from verse_data.releases import catalog
-from verse_data.releases.catalog import PHANTOM
-from verse_data.releases.editions import ReleaseDescription, describe
+from verse_data.releases.catalog import PHANTOM, ReleaseDescription, describe
 from verse_data.releases.history import command
 from verse_data.releases.import_lock import require_place
 from verse_data.releases.osf import TRUST_ON_FIRST_USE, walk_node

@@ -13,8 +13,7 @@ from verse_data.files import FileDigests, digest_file
 from verse_data.progress import Progress, silent
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
-from verse_data.records.names import parse_path
-from verse_data.records.source_file import SourceFile
+from verse_data.records.names import role_of
 from verse_data.records.tables import LIST_COLUMNS
 from verse_data.releases.adopt import AdoptReport, check_sources
 from verse_data.releases.history import command, unless_newest
@@ -187,7 +186,10 @@ def adopt(
                 f"only the newest version can take one in: leave --version out."
             )
         try:
-            resolved = dataset.publish(_with(dataset.lock(resolved), found), after=resolved)
+            lock = dataset.lock(resolved)
+            files = tuple(sorted((*lock.files, found), key=lambda held: held.path))
+            new = ReleaseLock(release=lock.release, source=lock.source, files=files)
+            resolved = dataset.publish(new, after=resolved)
             break
         except NotNewest:  # another process was first; its version may list another workbook
             resolved = dataset.resolve()
@@ -230,13 +232,9 @@ def _tables(sources: Sequence[Path | str]) -> Iterator[tuple[Path, bool]]:
     """Yield every file that may be a workbook, and whether it was named or found in a folder."""
     for source in map(Path, sources):
         for path in walk(source).files:
-            if _is_table(path) or (path == source and path.suffix.lower() == ".csv"):
+            is_called = role_of(path.name) == "grading"
+            if is_called or (path == source and path.suffix.lower() == ".csv"):
                 yield path, path == source
-
-
-def _is_table(path: Path) -> bool:
-    name = parse_path(path.name)
-    return name is not None and name.role == "grading"
 
 
 def _check_cells(path: Path, dataset: Repository, lock: ReleaseLock) -> None:
@@ -244,11 +242,8 @@ def _check_cells(path: Path, dataset: Repository, lock: ReleaseLock) -> None:
     from verse_data.tables.check import check_workbook
     from verse_data.tables.workbook import read_sheet
 
-    def content(file: LockedFile) -> SourceFile | None:
-        return dataset.source(file) if dataset.has(file) else None
-
     scans, sheet = index_scans(lock).scans, read_sheet(path, name=str(path))
-    grading = check_workbook(sheet, scans, content, derived=dataset.config.derived)
+    grading = check_workbook(sheet, scans, dataset.local, derived=dataset.config.derived)
     series = {scan.series_id for scan in scans}
     if not series & {graded.row.series_id for graded in grading.rows}:
         raise UsageError(
@@ -271,11 +266,6 @@ def _workbook_entry(
     taken = {old.path.casefold() for old in lock.files}
     # Its own name, or one that says that it is the workbook.
     for name in (path.name, f"grading{path.suffix.lower()}"):
-        if name.casefold() not in taken and _is_table(Path(name)):
+        if name.casefold() not in taken and role_of(name) == "grading":
             return LockedFile(path=name, **vars(measured))
     raise UsageError(f"{path}: {dataset.name} lists other files of this name. Rename it.")
-
-
-def _with(lock: ReleaseLock, file: LockedFile) -> ReleaseLock:
-    files = tuple(sorted((*lock.files, file), key=lambda held: held.path))
-    return ReleaseLock(release=lock.release, source=lock.source, files=files)

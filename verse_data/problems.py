@@ -37,12 +37,17 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def shown(things: Sequence[object], *, indent: str = "") -> list[str]:
-    """Return the first 20 of `things`, one per line, and how many more there are."""
-    lines = [f"{indent}{thing}" for thing in things[:SHOWN]]
-    if len(things) > SHOWN:
-        lines.append(f"{indent}and {len(things) - SHOWN:,} more")
+def shown(things: Sequence[object], *, indent: str = "", most: int = SHOWN) -> list[str]:
+    """Return the first of `things`, one per line, and how many more there are."""
+    lines = [f"{indent}{thing}" for thing in things[:most]]
+    if len(things) > most:
+        lines.append(f"{indent}and {len(things) - most:,} more")
     return lines
+
+
+def listed(things: Sequence[object], *, most: int = SHOWN) -> str:
+    """Return the first of `things` in one line, and how many more there are."""
+    return ", ".join(shown(things, most=most))
 
 
 def raise_problems(problems: Sequence[Problem], *, what: str, then: str) -> None:

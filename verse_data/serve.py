@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Required, TypedDict
 
@@ -388,6 +388,11 @@ def check_splits(releases: Mapping[str, Scans]) -> None:
     assert_one_split_each((subject[s.subject_id], s.split) for s in every if s.split)
 
 
+def rows_of(table: pd.DataFrame, release: int, kept: Container[Place]) -> pd.DataFrame:
+    """Return the rows of a table of a release, by its position, whose scans are `kept`."""
+    return table.loc[[(release, scan_id) in kept for scan_id in table["scan_id"]]]
+
+
 def united(parts: Sequence[Contribution], unit: str, options: Mapping[str, Any]) -> Contribution:
     """Return the parts of several releases as one, every series once.
 
@@ -431,7 +436,7 @@ def united(parts: Sequence[Contribution], unit: str, options: Mapping[str, Any])
         )
 
     rows = [
-        part.vertebrae.loc[[(number, scan_id) in kept for scan_id in part.vertebrae["scan_id"]]]
+        rows_of(part.vertebrae, number, kept)
         for number, part in enumerate(parts)
         if part.vertebrae is not None
     ]

@@ -59,7 +59,7 @@ class Stores:
 
     def source(self, scan: ScanFiles) -> ScanSource:
         """Return the sources of the store of `scan`; its files must be here."""
-        from verse_data.volumes.recipe import CentroidPoint, ScanSource
+        from verse_data.volumes.recipe import ScanSource
 
         if "ct" not in scan.files:
             raise ContentMissing(
@@ -70,15 +70,12 @@ class Stores:
         content = partial(self.files.source, version=version)
         files = {role: file for role in VOLUME_ROLES if (file := scan_file(scan, role, content))}
         file = files.get("centroids")
-        marked = read_centroids(file) if file else None
-        points = marked.points if marked else ()
         return ScanSource(
             scan_id=scan.scan_id,
             image=files["ct"],
             mask=files.get("mask"),
-            centroids=tuple(CentroidPoint(point.label, point.point) for point in points),
+            centroids=read_centroids(file) if file else None,
             centroids_key=file.key if file else None,
-            centroid_file=marked,
             licence=self.licence,
         )
 

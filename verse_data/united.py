@@ -289,10 +289,8 @@ class UnitedReleases:
                     f"{self.name} has no scan {scan_id!r}.{did_you_mean(scan_id, places)}"
                 )
         if table is not None:
-            return [
-                table[[(number, scan_id) in self._kept for scan_id in table["scan_id"]]]
-                for number in range(len(self.members))
-            ]
+            numbers = range(len(self.members))
+            return [serve.rows_of(table, number, self._kept) for number in numbers]
         wanted = {self._numbers[number, scan_id] for scan_id in ids for number in places[scan_id]}
         return [
             [
@@ -337,9 +335,7 @@ class UnitedReleases:
         from verse_data.tables.columns import with_types
 
         rows = [
-            frame[[(number, scan_id) in self._kept for scan_id in frame["scan_id"]]].assign(
-                release=self.members[number].name
-            )
+            serve.rows_of(frame, number, self._kept).assign(release=self.members[number].name)
             for number, frame in enumerate(frames)
         ]
         whole = pd.concat(rows, ignore_index=True)

@@ -65,4 +65,4 @@ def whole_spine(folder: Path) -> Path:
     ct, seg = folder / "ct.nii", folder / "msk.nii"
     write_nifti(ct, image, np.diag([0.4, 0.4, 0.6, 1]))
     write_nifti(seg, mask, np.diag([0.4, 0.4, 0.6, 1]))
-    return support.build_files(folder, "verse900", ct, seg, ()).store
+    return support.build_files(folder, "verse900", ct, seg, {}).store

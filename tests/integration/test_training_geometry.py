@@ -25,7 +25,7 @@ from verse_data.training import PatchDataset, ScanDataset, VertebraDataset
 from verse_data.training.base import ServedDataset
 from verse_data.training.transforms import CropOrPad, Orient
 from verse_data.volumes.nifti import read_mask, write_nifti
-from verse_data.volumes.recipe import CentroidPoint, Recipe
+from verse_data.volumes.recipe import Recipe
 
 EXACT_MM = 0.01
 CROP_MM = 1.0
@@ -88,7 +88,7 @@ def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = shared / "dataset-verse19training" / "derivatives" / "sub-verse004"
     seg = folder / "sub-verse004_seg-vert_msk.nii.gz"
     listed = json.loads((folder / "sub-verse004_seg-subreg_ctd.json").read_text())[1:]
-    points = tuple(CentroidPoint(c["label"], (c["X"], c["Y"], c["Z"])) for c in listed)
+    points = {c["label"]: (c["X"], c["Y"], c["Z"]) for c in listed}
     target = tmp_path_factory.mktemp("real")
     volume = read_mask(seg, name="verse004")
     ct = target / "verse004_ct.nii"
@@ -96,7 +96,7 @@ def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     scan = support.build_files(
         target, "verse004", ct, seg, points, recipe=Recipe(spacing=request.param)
     )
-    at = {LEVEL_OF_LABEL[p.label]: apply_affine(volume.affine, p.ijk) for p in points}
+    at = {LEVEL_OF_LABEL[n]: apply_affine(volume.affine, ijk) for n, ijk in points.items()}
     rows = [support.row("verse004", level, 0, point) for level, point in at.items()]
     made = support.Made([scan], support.typed(pd.DataFrame(rows)), ())
     return Case(

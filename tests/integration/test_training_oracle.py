@@ -65,12 +65,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
         nib.save(nib.Nifti1Image(image, spec.affine), ct)
         nib.save(nib.Nifti1Image(mask, spec.affine), seg)
         inverse = np.linalg.inv(spec.affine)
-        points = tuple(
-            support.CentroidPoint(
-                LABEL_OF_LEVEL[level], tuple(float(v) for v in apply_affine(inverse, at))
-            )
+        points = {
+            LABEL_OF_LEVEL[level]: apply_affine(inverse, at)
             for level, at in support.positions(spec).items()
-        )
+        }
         scans.append(support.build_files(folder, spec.scan_id, ct, seg, points))
     return Files(folder, scans, support.table(SPECS))
 

@@ -41,7 +41,7 @@ from verse_data.training import (
 )
 from verse_data.training.transforms import Compose, CropOrPad, Heatmaps, MapLabels, Orient, Window
 from verse_data.volumes.nifti import read_mask, write_nifti
-from verse_data.volumes.recipe import CentroidPoint, Recipe
+from verse_data.volumes.recipe import Recipe
 
 HALF_VOXEL = 0.5 + 1e-6
 COARSE = (1.5, 1.2, 2.0)
@@ -70,7 +70,7 @@ def source(folder: Path, points_file: Path, mask_file: Path, spacing: Any) -> So
     """Build the store of a scan out of its centroids and mask, and keep what these say."""
     name = points_file.parent.name
     listed = [one for one in json.loads(points_file.read_text()) if "label" in one]
-    points = tuple(CentroidPoint(c["label"], (c["X"], c["Y"], c["Z"])) for c in listed)
+    points = {c["label"]: (c["X"], c["Y"], c["Z"]) for c in listed}
     mask = read_mask(mask_file, name=name)
     ct = folder / f"{points_file.stem}_ct.nii"
     write_nifti(ct, mask.array.astype(np.int16) * 40, mask.affine)
@@ -88,7 +88,7 @@ def source(folder: Path, points_file: Path, mask_file: Path, spacing: Any) -> So
     }
     return Source(
         scan,
-        {LEVEL_OF_LABEL[p.label]: apply_affine(mask.affine, p.ijk) for p in points},
+        {LEVEL_OF_LABEL[n]: apply_affine(mask.affine, ijk) for n, ijk in points.items()},
         {level: apply_affine(affine, index) for level, index in voxels.items()},
     )
 
@@ -321,10 +321,7 @@ def test_without_a_mask_the_box_is_made_of_centroids(known, tmp_path) -> None:
         size = np.ceil((high - low) / 4).astype(int)
         ct = tmp_path / f"{one.scan.scan_id}.nii"
         write_nifti(ct, np.zeros(size, np.int16), affine)
-        points = tuple(
-            CentroidPoint(LABEL_OF_LEVEL[level], tuple(((at - low) / 4).tolist()))
-            for level, at in one.centroids.items()
-        )
+        points = {LABEL_OF_LEVEL[level]: (at - low) / 4 for level, at in one.centroids.items()}
         scan = support.build_files(tmp_path, one.scan.scan_id, ct, None, points)
         sample = ScanDataset([scan], label=False, crop="spine", margin_mm=0)[0]
         index = to_index(sample, labelled)

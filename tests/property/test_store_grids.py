@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tests.support.scans import source_file
+from tests.support.scans import centroid_file, source_file
 from verse_data.volumes.reader import ScanReader
-from verse_data.volumes.recipe import CentroidPoint, Recipe, ScanSource
+from verse_data.volumes.recipe import Recipe, ScanSource
 from verse_data.volumes.store import ensure_store
 from verse_data.volumes.view import open_xarray
 
@@ -63,7 +63,7 @@ def test_each_voxel_is_what_the_file_has_there(tmp_path, shape, spacing):
         scan_id="a",
         image=source_file(ct),
         mask=source_file(msk),
-        centroids=tuple(CentroidPoint(label, tuple(at.tolist())) for label, at in points.items()),
+        centroids=centroid_file(points, nib.load(ct).affine),
         centroids_key="SHA256E-s1--00.json",
     )
     store = ensure_store(source, Recipe(spacing=spacing), tmp_path / "stores")

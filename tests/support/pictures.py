@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tests.support.scans import PIR, source_file
+from tests.support.scans import PIR, centroid_file, source_file
 from verse_data.views.preview import Subject
 from verse_data.volumes.nifti import write_nifti
 from verse_data.volumes.reader import ScanReader
-from verse_data.volumes.recipe import CentroidPoint, Recipe, ScanSource
+from verse_data.volumes.recipe import Recipe, ScanSource
 from verse_data.volumes.store import ensure_store
 
 Colour = tuple[int, int, int]
@@ -37,7 +37,7 @@ def store(
         scan_id="verse901",
         image=source_file(ct),
         mask=None if label is None else source_file(mask),
-        centroids=tuple(CentroidPoint(key, point) for key, point in (points or {}).items()),
+        centroids=centroid_file(points or {}, affine),
         centroids_key="SHA256E-s1--00.json",
         licence="CC0-1.0",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from verse_data.files import digest_file
+from verse_data.records.centroids import Centroid, CentroidFile
 from verse_data.records.source_file import SourceFile
+from verse_data.spine.geometry import axcodes
 from verse_data.volumes.nifti import write_nifti
-from verse_data.volumes.recipe import CentroidPoint, ScanSource
+from verse_data.volumes.recipe import ScanSource
 
 PIR = np.array([[0, 0, 1.0, -30], [-1.0, 0, 0, 40], [0, -1.0, 0, 60], [0, 0, 0, 1]])
 LPS = np.array([[-0.5, 0, 0, 20], [0, -0.5, 0, 30], [0, 0, 1.25, -60], [0, 0, 0, 1]])
@@ -69,12 +72,19 @@ def make_scan(
         scan_id=scan_id,
         image=source_file(ct),
         mask=source_file(msk) if with_mask else None,
-        centroids=(CentroidPoint(20, (30.5, 25.0, 20.0)), CentroidPoint(28, (30.0, 20.0, 20.0))),
+        centroids=centroid_file({20: (30.5, 25.0, 20.0), 28: (30.0, 20.0, 20.0)}, affine),
         centroids_key="SHA256E-s1--00.json",
         licence="CC0-1.0",
     )
     stored = np.asarray(affine, dtype=np.float32).astype(np.float64)
     return MadeScan(source, image, mask if with_mask else None, stored)
+
+
+def centroid_file(points: Mapping[int, Sequence[float]], affine: npt.ArrayLike) -> CentroidFile:
+    """Return a centroid file with voxel indices of a grid, by label."""
+    axes = [dict(zip("XYZ", map(float, at), strict=True)) for at in points.values()]
+    made = [Centroid(label=label, **at) for label, at in zip(points, axes, strict=True)]
+    return CentroidFile(direction=axcodes(affine), points=tuple(made))
 
 
 def source_file(path: Path) -> SourceFile:

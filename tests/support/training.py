@@ -12,18 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
 
+from tests.support.scans import centroid_file
 from verse_data.files import digest_file
 from verse_data.records.source_file import SourceFile
 from verse_data.spine.geometry import apply_affine
 from verse_data.spine.levels import GRADED_LEVELS, LABEL_OF_LEVEL, LEVELS
 from verse_data.training import ServedScan
 from verse_data.volumes.nifti import write_nifti
-from verse_data.volumes.recipe import CentroidPoint, Recipe, ScanSource
+from verse_data.volumes.recipe import Recipe, ScanSource
 from verse_data.volumes.store import ensure_store
 
 PIR = np.array([[0, 0, -1.0, 30], [-1.0, 0, 0, 40], [0, -1.0, 0, 60], [0, 0, 0, 1]])
@@ -95,11 +97,11 @@ def build(folder: Path, spec: Spec, recipe: Recipe | None = None) -> ServedScan:
     write_nifti(ct, image, spec.affine)
     write_nifti(seg, mask, spec.affine)
     inverse = np.linalg.inv(spec.affine)
-    points = tuple(
-        CentroidPoint(LABEL_OF_LEVEL[level], tuple(float(v) for v in apply_affine(inverse, at)))
+    points = {
+        LABEL_OF_LEVEL[level]: apply_affine(inverse, at)
         for level, at in positions(spec).items()
         if level not in spec.without_centroid
-    )
+    }
     built = build_files(folder, spec.scan_id, ct, seg if spec.mask else None, points, recipe=recipe)
     return ServedScan(spec.scan_id, spec.subject, spec.split, built.store)
 
@@ -109,7 +111,7 @@ def build_files(
     scan_id: str,
     ct: Path,
     mask: Path | None,
-    points: tuple[CentroidPoint, ...],
+    points: Mapping[int, Sequence[float]],
     *,
     recipe: Recipe | None = None,
 ) -> ServedScan:
@@ -118,7 +120,7 @@ def build_files(
         scan_id=scan_id,
         image=_file(ct),
         mask=_file(mask) if mask else None,
-        centroids=points,
+        centroids=centroid_file(points, nib.load(ct).affine) if points else None,
         centroids_key=f"points-{points}" if points else None,
     )
     store = ensure_store(source, recipe or Recipe(), folder / "stores")

@@ -184,6 +184,6 @@ def test_what_a_store_says_of_itself(tmp_path):
     for number, box in reader.label_boxes.items():
         where = np.argwhere(label == number)
         assert box == Box(tuple(where.min(0).tolist()), tuple((where.max(0) + 1).tolist()))
-    for point in scan.source.centroids:
+    for point in scan.source.centroids.points:
         ours = apply_affine(reader.affine, reader.centroids[point.label])
-        assert np.allclose(ours, apply_affine(scan.affine, point.ijk), atol=1e-4)
+        assert np.allclose(ours, apply_affine(scan.affine, point.point), atol=1e-4)

@@ -12,11 +12,11 @@ from tests.support.opened import opened_below
 from tests.support.scans import LPS, PIR, TILTED, make_scan, source_file
 from verse_data.errors import ChunkCorrupt, ChunkMissing
 from verse_data.spine.geometry import Box, apply_affine
-from verse_data.volumes.coarse import read_level
 from verse_data.volumes.layout import ATTRIBUTES
 from verse_data.volumes.nifti import write_nifti
 from verse_data.volumes.reader import ScanReader, close_all
 from verse_data.volumes.recipe import Recipe
+from verse_data.volumes.shard import read_level
 from verse_data.volumes.store import (
     ensure_store,
     load_manifest,

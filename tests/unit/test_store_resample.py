@@ -111,8 +111,8 @@ def test_a_resampled_store(tmp_path, affine):
     reader = ScanReader(ensure_store(scan.source, recipe, tmp_path / "stores"))
 
     assert np.allclose(voxel_sizes(reader.affine), (1.0, 2.0, 1.5))
-    for point in scan.source.centroids:
-        world = apply_affine(scan.affine, point.ijk)
+    for point in scan.source.centroids.points:
+        world = apply_affine(scan.affine, point.point)
         assert (
             np.abs(apply_affine(reader.affine, reader.centroids[point.label]) - world).max() < 1e-6
         )

@@ -48,10 +48,10 @@ def test_every_orientation(scan, orientation):
     named = [float(found[f"world_{axis}"][index]) for axis in "xyz"]
     assert np.allclose(named, world)
     points = json.loads(found.attrs["centroids"])
-    assert set(points) == {str(p.label) for p in made.source.centroids}
-    for p in made.source.centroids:
+    assert set(points) == {str(p.label) for p in made.source.centroids.points}
+    for p in made.source.centroids.points:
         here = apply_affine(affine, points[str(p.label)])
-        assert np.allclose(here, apply_affine(made.affine, p.ijk))
+        assert np.allclose(here, apply_affine(made.affine, p.point))
 
 
 def test_dimensions_have_coordinates_where_that_is_true(scan):

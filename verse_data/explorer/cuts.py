@@ -10,10 +10,10 @@ import numpy as np
 from verse_data.config import __version__
 from verse_data.files import sha256_of_json
 from verse_data.spine.geometry import Affine, Array, Box, Shape, apply_affine, voxel_sizes
-from verse_data.volumes.coarse import read_level
 from verse_data.volumes.layout import FACTORS, ArrayName
 from verse_data.volumes.nifti import nifti_bytes
 from verse_data.volumes.reader import ScanReader
+from verse_data.volumes.shard import read_level
 
 WHOLE_VOXELS: Final = 5_000_000
 """Voxels of a whole scan that a browser gets at most, unless its coarsest level has more."""

@@ -26,8 +26,8 @@ from verse_data.records.names import SPLITS
 from verse_data.spine.geometry import Array
 from verse_data.spine.levels import LEVEL_OF_LABEL, LEVELS, region
 from verse_data.tables.index import assert_one_split_each
-from verse_data.volumes.mask_file import write_mask_like
 from verse_data.volumes.nifti import VolumeStream, check_pair
+from verse_data.volumes.placement import write_mask_like
 from verse_data.volumes.reader import relabelled
 from verse_data.volumes.recipe import ScanSource
 

@@ -32,7 +32,7 @@ DEFAULT_SHAPE: Final = (156, 320, 104)
 _MIN_SHAPE: Final = (24, 64, 16)  # keeps the voxels of the longest spine under 10 mm
 _THREADS: Final = 2  # the arrays of a series take some 150 MB
 # As in uint8 CTs of the group that released VerSe: HU = 16.955 * stored - 1125.4.
-_UINT8_SLOPE, _UINT8_INTER = 16.955, -1125.4
+_AS_UINT8: Final[dict[str, Any]] = {"on_disk_dtype": np.uint8, "slope": 16.955, "inter": -1125.4}
 _SNAPSHOT_HEIGHT: Final = 160
 _UNLABELLED: Final = 255
 _OBLIQUE_DEGREES: Final = 4.6
@@ -121,7 +121,8 @@ def _write_series(
     derived = top / "derivatives" / f"sub-{subject.subject_id}"
     stem = f"sub-{subject.scan_id(series)}"
     raw.mkdir(parents=True, exist_ok=True)
-    _write_ct(raw / f"{stem}_ct.nii.gz", drawn, uint8=series.uint8_ct)
+    stored = _AS_UINT8 if series.uint8_ct else {}
+    write_nifti(raw / f"{stem}_ct.nii.gz", drawn.ct, drawn.affine, **stored)
     _write_json(raw / f"{stem}_ct.json", _scanner(subject))
     if series.derivatives:
         derived.mkdir(parents=True, exist_ok=True)
@@ -130,15 +131,6 @@ def _write_series(
         _write_json(derived / f"{stem}_seg-subreg_ctd.json", list(_centroids(drawn)))
         (derived / f"{stem}_seg-vert_snp.png").write_bytes(_snapshot(drawn))
     return sheet.Row(subject=subject, series=series, resolution_mm=drawn.slice_mm)
-
-
-def _write_ct(path: Path, drawn: Rendered, *, uint8: bool) -> None:
-    if not uint8:
-        write_nifti(path, drawn.ct, drawn.affine)
-        return
-    write_nifti(
-        path, drawn.ct, drawn.affine, on_disk_dtype=np.uint8, slope=_UINT8_SLOPE, inter=_UINT8_INTER
-    )
 
 
 def _write_json(path: Path, value: Any) -> None:

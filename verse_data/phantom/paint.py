@@ -29,11 +29,7 @@ _THORACIC_LABELS: Final = (8, 18)
 
 
 def paint_ct(
-    mask: npt.NDArray[np.generic],
-    affine: npt.ArrayLike,
-    *,
-    seed: int,
-    trabecular_hu: float = 170.0,
+    mask: npt.NDArray[np.generic], affine: npt.ArrayLike, *, seed: int, trabecular_hu: float = 170.0
 ) -> npt.NDArray[np.int16]:
     """Paint a CT around a given vertebra mask, such as a released one without its CT.
 
@@ -106,14 +102,10 @@ def _skeleton(ct: Field, bone: Mask, sizes: Sizes, trabecular: Field) -> None:
     filled = ndimage.minimum_filter1d(wide, gap, axis=1, mode="nearest")
     np.copyto(ct, np.float32(_DISC_HU), where=filled.view(bool))
     np.copyto(ct, trabecular, where=bone)
-    shell = bone.copy()
+    core = bone
     for axis, size in enumerate(sizes):
-        inner = _eroded(bone, axis, max(1, round(_CORTEX_MM / size)))
-        if axis == 0:
-            core = inner
-        else:
-            core &= inner
-    shell &= ~core
+        core = core & _eroded(bone, axis, max(1, round(_CORTEX_MM / size)))
+    shell = bone & ~core
     # A voxel that is thicker than the cortex contains trabecular bone as well.
     part = min(1.0, round(_CORTEX_MM / float(np.cbrt(np.prod(sizes))), 6))
     cortical = part * _CORTICAL_HU + (1 - part) * trabecular

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Final
 
 import numpy as np
@@ -93,10 +94,7 @@ class Vertebra:
 
 
 def place(
-    column: Sequence[str],
-    *,
-    fractures: Mapping[str, tuple[int, int]],
-    rng: np.random.Generator,
+    column: Sequence[str], *, fractures: Mapping[str, tuple[int, int]], rng: np.random.Generator
 ) -> list[Vertebra]:
     """Return the vertebrae of `column`, cranio-caudally; size and curve are drawn with `rng`."""
     size, curve, sway = (float(rng.uniform(*ends)) for ends in ((0.95, 1.05), (0.8, 1.1), (-3, 3)))
@@ -286,10 +284,7 @@ def _atlas(v: Vertebra, at: Local) -> Field:
         ((rear + 5, 1.0, 11.0), (rear, 1.0, 0.0), 3.0),
         ((front - 9, 0.0, side), (front - 11, 0.0, side + v.transverse), 3.5),
     ]
-    solid = _capsule(at, *parts[0])
-    for part in parts[1:]:
-        solid = np.minimum(solid, _capsule(at, *part))
-    return solid
+    return reduce(np.minimum, (_capsule(at, *part) for part in parts))
 
 
 def _capsule(at: Local, start: Point, stop: Point, radius: float) -> Field:

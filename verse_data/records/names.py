@@ -54,7 +54,7 @@ _ROLES: Final[dict[tuple[str, str], Role]] = {
 _SUFFIXES: Final = "|".join(dict.fromkeys(re.escape(suffix) for _, suffix in _ROLES))
 # VerSe knows `split-` and `dir-`, never together; `ses-` and `ce-` occur in the same group's other
 # data. A scan's id names them in this order, whatever order a file name uses.
-_ORDER: Final = ("ses", "split", "dir", "ce")
+_RANK: Final = {key: rank for rank, key in enumerate(("ses", "split", "dir", "ce"))}
 
 _SUBJECT_BASED: Final = re.compile(
     r"(?P<sub>sub-)?(?P<subject>[A-Za-z0-9]+)(?P<entities>(?:_[A-Za-z0-9]+-[A-Za-z0-9]+)*?)"
@@ -76,8 +76,7 @@ _MICCAI_ROLES: Final[dict[Role, str]] = {
 }
 _GRADING_WORDS: Final = "appendixe1|grading|grades|scores"
 _GRADING: Final = re.compile(
-    rf"(?![.~])(.*\.(xls[xmb]?|xlt[xm]|ods)|.*({_GRADING_WORDS}).*\.csv)",
-    re.IGNORECASE | re.ASCII,
+    rf"(?![.~])(.*\.(xls[xmb]?|xlt[xm]|ods)|.*({_GRADING_WORDS}).*\.csv)", re.IGNORECASE | re.ASCII
 )
 # `dataset-mylabtest` names a split, and these words do not, though they end like one.
 _WORDS_IN_TEST: Final = re.compile(r"(la|con|pro|pre|re|post|sub|fas|grea)test")
@@ -109,17 +108,13 @@ class FileName:
     @property
     def scan_id(self) -> str:
         """Name of the CT series: ``verse004``, ``verse401_split-verse253``, ``verse509_dir-iso``."""
-        ranked = sorted(self.entities, key=lambda item: _rank(item[0]))
+        ranked = sorted(self.entities, key=lambda item: _RANK.get(item[0], len(_RANK)))
         return "_".join([self.subject_id, *(f"{key}-{value}" for key, value in ranked)])
 
     @property
     def series_id(self) -> str:
         """Name of the series alone, the key that is the same in both layouts and in the workbook."""
         return self.series_label or self.subject_id
-
-
-def _rank(key: str) -> int:
-    return _ORDER.index(key) if key in _ORDER else len(_ORDER)
 
 
 def parse_path(path: str) -> FileName | None:
@@ -179,11 +174,7 @@ def _miccai(name: str) -> FileName | None:
     if direction and not series:
         entities = (("dir", direction[1].lower()),)
     return FileName(
-        role=role,
-        subject_id=first,
-        series_label=series,
-        entities=entities,
-        layout="miccai",
+        role=role, subject_id=first, series_label=series, entities=entities, layout="miccai"
     )
 
 
@@ -195,6 +186,12 @@ def is_scan_id(name: str) -> bool:
 def is_called_grading(name: str) -> bool:
     """Whether a file is named as a grading workbook is, such as ``grades.csv``."""
     return re.search(_GRADING_WORDS, name, re.IGNORECASE) is not None
+
+
+def role_of(path: str) -> Role | None:
+    """Return the role that the file name of `path` says, or None if it fits none."""
+    name = parse_path(path)
+    return name.role if name else None
 
 
 def scan_of(path: str) -> str | None:

@@ -215,8 +215,7 @@ def _place(direction: str) -> Any:
 
 SubjectId = Annotated[str, described("Person; splits and folds group by it", source=_NAME)]
 Age = Annotated[
-    float | None,
-    described("Age at the scan", unit="year", source=f"{_E1}, age_ct{_OR_PATIENTS}"),
+    float | None, described("Age at the scan", unit="year", source=f"{_E1}, age_ct{_OR_PATIENTS}")
 ]
 Device = Annotated[
     str | None,

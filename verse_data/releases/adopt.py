@@ -7,6 +7,7 @@ inflated into a scratch file, hashed, and kept only if its digest is locked.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import io
 import logging
@@ -299,10 +300,8 @@ def _hash(stream: Any, advance: Advance, *, into: BinaryIO | None = None) -> tup
 
 def _is_cloned(reader: BinaryIO, writer: BinaryIO) -> bool:
     try:
-        import fcntl
-
         fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
-    except (ImportError, OSError):  # if the disk is at fault, copying will raise it
+    except OSError:  # if the disk is at fault, copying will raise it
         return False
     return True
 

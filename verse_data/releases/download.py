@@ -70,11 +70,7 @@ class Servers:
     """The sessions of one call, and each server's consecutive failures. Safe for threads."""
 
     def __init__(
-        self,
-        config: Config,
-        *,
-        clock: Clock | None = None,
-        backoff: Backoff | None = None,
+        self, config: Config, *, clock: Clock | None = None, backoff: Backoff | None = None
     ) -> None:
         self.config, self.clock = config, clock or Clock()
         self._failures: Counter[str] = Counter()

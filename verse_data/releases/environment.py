@@ -126,7 +126,7 @@ def tool_environment() -> dict[str, str]:
     return environment_with(_KEPT) | {"GIT_TERMINAL_PROMPT": "0"} | _IDENTITY
 
 
-def admit_datalad() -> None:
+def prepare_datalad() -> None:
     """Let DataLad, in this process, find git-annex, and work in no repository of a git hook."""
     check_annex()
     os.environ["PATH"] = search_path(os.environ)

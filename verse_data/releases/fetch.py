@@ -208,13 +208,7 @@ def fetch_files(
     with progress("Fetching files", _total(missing), "bytes") as advance:
         try:
             fetch_each(
-                store,
-                missing,
-                config=config,
-                jobs=jobs,
-                on_result=keep,
-                advance=advance,
-                near=near,
+                store, missing, config=config, jobs=jobs, on_result=keep, advance=advance, near=near
             )
         finally:
             with store.unrecorded() as keys:

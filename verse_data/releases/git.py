@@ -22,13 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from verse_data.errors import (
-    DiskFull,
-    IntegrityError,
-    PathRefused,
-    StorageError,
-    UnsafeInput,
-)
+from verse_data.errors import DiskFull, IntegrityError, PathRefused, StorageError, UnsafeInput
 from verse_data.files import storage_errors
 from verse_data.releases.environment import environment_with, tool_environment
 from verse_data.releases.urls import redacted_text

@@ -16,7 +16,7 @@ from typing import Final, Literal
 from verse_data import config as configuration
 from verse_data.errors import IntegrityError, UsageError
 from verse_data.records.lock import LockedFile, ReleaseLock
-from verse_data.records.names import Role, parse_path
+from verse_data.records.names import Role, role_of, scan_of
 from verse_data.releases import git
 
 LOCK_PATH: Final = ".verse/lock.json"
@@ -244,7 +244,5 @@ def diff_locks(old: ReleaseLock, new: ReleaseLock) -> tuple[Change, ...]:
 
 def _change(kind: Kind, old: LockedFile | None, new: LockedFile | None) -> Change:
     file = new or old
-    name = parse_path(file.path) if file else None
-    role = name.role if name else None
-    scan_id = name.scan_id if name and role != "grading" else ""
-    return Change(kind=kind, scan_id=scan_id, role=role, old=old, new=new)
+    path = file.path if file else ""
+    return Change(kind=kind, scan_id=scan_of(path) or "", role=role_of(path), old=old, new=new)

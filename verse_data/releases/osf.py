@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from operator import attrgetter, itemgetter
 from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, TypeVar
@@ -25,7 +25,6 @@ from pydantic import (
     ValidationError,
 )
 
-from verse_data import problems
 from verse_data.config import Config
 from verse_data.errors import (
     IntegrityError,
@@ -35,6 +34,7 @@ from verse_data.errors import (
     UsageError,
     ValidationFailed,
 )
+from verse_data.problems import listed
 from verse_data.progress import Advance, Progress, silent
 from verse_data.records.base import rule_of
 from verse_data.records.lock import ReleaseLock
@@ -352,18 +352,18 @@ def walk_node(
             second = list(_Walk(client, advance).node(node))
     if changed := {row.path for row in {*first} ^ {*second}}:
         raise SourceChanged(
-            f"OSF node {node} changed while it was listed: {_some(changed)}. No lock was made, for "
+            f"OSF node {node} changed while it was listed: {listed(sorted(changed))}. No lock was made, for "
             f"it would mix two states. Run the same command again when the upload is over."
         )
     return _make_lock(node, first, release)
 
 
-def _make_lock(node: str, listed: list[_Listed], release: str) -> ReleaseLock:
+def _make_lock(node: str, walked: list[_Listed], release: str) -> ReleaseLock:
     """Return the lock of the listed files and of the catalog's supplements of `release`."""
-    rows = [(path, owner, entry) for path, owner, entry in listed if entry and entry.kind == "file"]
+    rows = [(path, owner, entry) for path, owner, entry in walked if entry and entry.kind == "file"]
     if bare := [p for p, _, e in rows if None in (e.size, e.version, e.sha256)]:
         raise IntegrityError(
-            f"OSF node {node}: no SHA-256, size or version is known of {_some(bare)}. Without them "
+            f"OSF node {node}: no SHA-256, size or version is known of {listed(sorted(bare))}. Without them "
             f"no download could be checked. Download the release by hand and lock the folder: "
             f"verse-data lock {release} --from-tree FOLDER"
         )
@@ -390,7 +390,3 @@ def _make_lock(node: str, listed: list[_Listed], release: str) -> ReleaseLock:
         ]
         kind = PathRefused if found_wrong[0]["loc"][-1:] == ("path",) else ValidationFailed
         raise kind(f"OSF node {node}: {'; '.join(reasons)}. No lock was made.") from error
-
-
-def _some(names: Iterable[str]) -> str:
-    return ", ".join(problems.shown(sorted(names)))

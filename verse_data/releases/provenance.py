@@ -9,7 +9,7 @@ from typing import Any, Final
 from verse_data.errors import UsageError, did_you_mean
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile
-from verse_data.records.names import parse_path, scan_of
+from verse_data.records.names import role_of, scan_of
 from verse_data.records.provenance import (
     FetchedFrom,
     FileProvenance,
@@ -69,7 +69,7 @@ def describe(
     files = tuple(
         _describe_file(repository, file, named[file.path], fetches.get(file.annex_key))
         for file in lock.files
-        if scan_id in {None, named[file.path]} or _is_grading(file)
+        if scan_id in {None, named[file.path]} or role_of(file.path) == "grading"
     )
     here = [file.path for file in files if file.here]
     shaping = of_tables(here) if here else set()
@@ -95,7 +95,7 @@ def describe(
 def _describe_file(
     repository: Repository, file: LockedFile, scan_id: str | None, fetch: dict[str, Any] | None
 ) -> FileProvenance:
-    parsed, here = parse_path(file.path), repository.has(file)
+    here = repository.has(file)
     return FileProvenance(
         path=file.path,
         key=file.annex_key,
@@ -103,7 +103,7 @@ def _describe_file(
         sha256=file.sha256,
         urls=tuple(map(redacted, repository.addresses(file))),
         scan_id=scan_id,
-        role=parsed.role if parsed else None,
+        role=role_of(file.path),
         here=here,
         fetched=_read_fetch(fetch) if fetch and here else None,
     )
@@ -117,11 +117,6 @@ def _read_fetch(line: dict[str, Any]) -> FetchedFrom | None:
         return FetchedFrom(**{**known, "bytes": received})
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def _is_grading(file: LockedFile) -> bool:
-    name = parse_path(file.path)
-    return name is not None and name.role == "grading"
 
 
 def of_tables(paths: Iterable[str]) -> set[str]:

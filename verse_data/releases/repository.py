@@ -13,7 +13,7 @@ from verse_data.config import Config
 from verse_data.errors import ContentMissing
 from verse_data.progress import Progress, silent
 from verse_data.records.lock import LockedFile, ReleaseLock, is_release_name
-from verse_data.records.names import parse_path, split_of
+from verse_data.records.names import role_of, scan_of, split_of
 from verse_data.records.source_file import SourceFile
 from verse_data.releases import annex
 from verse_data.releases.adopt import AdoptReport, adopt_sources
@@ -114,15 +114,18 @@ class Repository(History):
                 f"{file.path} ({file.size:,} bytes) of {self.name} is locked, but not on this machine "
                 f"(looked in {self.path}). Bring it with: {remedy}"
             )
-        name = parse_path(file.path)
         return SourceFile(
             self.object_path(file),
             file.annex_key,
             name=file.path,
             release=self.name,
-            scan_id=name.scan_id if name and name.role != "grading" else "",
+            scan_id=scan_of(file.path) or "",
             repair=self.remedy(file, version, damaged=True),
         )
+
+    def local(self, file: LockedFile, *, version: str | None = None) -> SourceFile | None:
+        """Return the local copy of `file` as :meth:`source` does; None if it is not here."""
+        return self.source(file, version=version) if self.has(file) else None
 
     def remedy(
         self,
@@ -139,10 +142,9 @@ class Repository(History):
         file's scan and role.
         """
         # This is called for every file that is read, so it does not call git.
-        name, words = parse_path(file.path), list[str]()
-        if narrow and name:
-            words = ["--scan", name.scan_id] if name.role != "grading" else []
-            words += ["--role", name.role]
+        role, scan_id, words = role_of(file.path), scan_of(file.path), list[str]()
+        if narrow and role:
+            words = [*(["--scan", scan_id] if scan_id else []), "--role", role]
         line, note = command(self, "get", *words, version=version), "it has no address"
         if not self.addresses(file):
             places = ", ".join(sibling.name for sibling in siblings)
@@ -196,11 +198,7 @@ class Repository(History):
         return report
 
     def fetch(
-        self,
-        files: Sequence[LockedFile],
-        *,
-        jobs: int = 8,
-        progress: Progress = silent,
+        self, files: Sequence[LockedFile], *, jobs: int = 8, progress: Progress = silent
     ) -> FetchReport:
         """Fetch and verify files; those that are here already are skipped.
 
@@ -275,8 +273,7 @@ def status(repository: Repository, version: str | None = None) -> Status:
     counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     to_adopt = []
     for file in lock.files:
-        parsed = parse_path(file.path)
-        count = counts[split_of(file.path) or "", parsed.role if parsed else "other"]
+        count = counts[split_of(file.path) or "", role_of(file.path) or "other"]
         count.update(files=1, bytes=file.size)
         if repository.has(file):
             count.update(here=1, bytes_here=file.size)

@@ -22,7 +22,7 @@ from verse_data.errors import IntegrityError, UnsafeInput, UrlRefused, UsageErro
 from verse_data.files import digest_file
 from verse_data.records.lock import LockedFile
 from verse_data.releases import annex, git
-from verse_data.releases.environment import admit_datalad
+from verse_data.releases.environment import prepare_datalad
 from verse_data.releases.history import History
 from verse_data.releases.import_lock import datalad_config, finish, import_version, require_place
 from verse_data.releases.urls import redacted_text
@@ -183,7 +183,7 @@ def _git_url(url: str) -> str:
     """Return the address for git clone: that of the repository in a RIA store, or `url`."""
     if not url.startswith("ria+"):
         return str(Path(url).absolute()) if Path(url).exists() else url
-    admit_datalad()
+    prepare_datalad()
     from datalad.core.distributed.clone_utils import decode_source_spec
 
     try:
@@ -249,7 +249,7 @@ def _enable_special_remotes(repository: Path, store: str) -> None:
 
 def datalad_dataset(path: Path) -> Any:
     """Return the ``datalad.api.Dataset`` of a folder."""
-    admit_datalad()
+    prepare_datalad()
     from datalad.api import Dataset
 
     return Dataset(path)

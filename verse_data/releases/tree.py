@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +20,7 @@ from verse_data.errors import (
     warn,
 )
 from verse_data.files import FileDigests, digest_file, storage_errors
-from verse_data.problems import shown
+from verse_data.problems import listed, shown
 from verse_data.progress import Progress, silent
 from verse_data.records.lock import LockedFile, LockSource, ReleaseLock, by_folded_name, check_path
 from verse_data.records.names import is_clutter, is_scan_id, parse_path, scan_of
@@ -78,15 +78,10 @@ def check_series(folder: Path, release: str) -> None:
     found = sorted({name.series_id for name in parsed if name and name.role != "grading"})
     if not {series.series_id for series in expected} & set(found):
         raise UsageError(
-            f"{folder} holds no series of {release}. Found: {_listed(found) or 'no series at all'}. "
-            f"Expected: {_listed([series.series_id for series in expected])}. Give data of your own "
+            f"{folder} holds no series of {release}. Found: {listed(found, most=_SHOWN) or 'no series at all'}. "
+            f"Expected: {listed([one.series_id for one in expected], most=_SHOWN)}. Give data of your own "
             f"a name of their own, such as: verse-data lock mylab --from-tree FOLDER"
         )
-
-
-def _listed(series: Sequence[str]) -> str:
-    more = f" and {len(series) - _SHOWN} more" if len(series) > _SHOWN else ""
-    return ", ".join(series[:_SHOWN]) + more
 
 
 def _warn_of_people(paths: Iterable[str]) -> None:
@@ -96,7 +91,7 @@ def _warn_of_people(paths: Iterable[str]) -> None:
         warn(
             UserWarning(
                 f"{counted(len(personal), 'label')} may be a person's name or the date of a visit: "
-                f"{', '.join(shown(personal))}. Tables, exports and copies of a release hold its "
+                f"{listed(personal)}. Tables, exports and copies of a release hold its "
                 f"labels. If so, stop, rename folders and files, for example to sub-lab001 and "
                 f"ses-1, and lock them then. Nothing was written so far."
             )

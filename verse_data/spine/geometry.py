@@ -9,7 +9,7 @@ flipping axes and nothing else, so it is exact, for oblique affines too.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -102,9 +102,9 @@ class Grid:
         """Return the largest distance in mm between matching corners of grids of equal shape."""
         return float(np.linalg.norm(self.corners() - other.corners(), axis=1).max())
 
-    def corners(self, beyond: float = 0.0) -> npt.NDArray[np.float64]:
-        """Return the eight corners in world mm, shape (8, 3), so many voxels `beyond` the centres."""
-        return apply_affine(self.affine, corners(self.shape, beyond))
+    def corners(self) -> npt.NDArray[np.float64]:
+        """Return the centres of the eight voxels at the corners in world mm, shape (8, 3)."""
+        return apply_affine(self.affine, corners(self.shape))
 
     def matches(self, other: Grid) -> bool:
         """Return whether two grids are the same within :data:`SAME_GRID_MM`."""
@@ -197,18 +197,23 @@ class Box:
         return cls((0, 0, 0), shape)
 
     @classmethod
+    def of(cls, start: Iterable[Any], stop: Iterable[Any]) -> Box:
+        """Return the box between two corners, given as any whole numbers."""
+        (i, j, k), (i1, j1, k1) = (map(int, corner) for corner in (start, stop))
+        return cls((i, j, k), (i1, j1, k1))
+
+    @classmethod
     def around(cls, centre: npt.ArrayLike, shape: Shape) -> Box:
         """Return the box of `shape` whose middle lies nearest to `centre` (voxel index)."""
         size = np.asarray(shape)
-        first = np.rint(np.asarray(centre, dtype=np.float64) - (size - 1) / 2).astype(int)
-        start = (int(first[0]), int(first[1]), int(first[2]))
-        return cls(start, (start[0] + shape[0], start[1] + shape[1], start[2] + shape[2]))
+        first = np.rint(np.asarray(centre, dtype=np.float64) - (size - 1) / 2)
+        return cls.of(first, first + size)
 
     def clipped(self, shape: Shape) -> Box:
         """Return the part of the box that lies inside a volume of `shape`."""
         start = [min(max(a, 0), n) for a, n in zip(self.start, shape, strict=True)]
         stop = [min(max(b, a), n) for b, a, n in zip(self.stop, start, shape, strict=True)]
-        return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+        return Box.of(start, stop)
 
     def affine(self, affine: npt.ArrayLike) -> Affine:
         """Return the affine of the box as a volume of its own, cut from a grid of `affine`."""

@@ -16,7 +16,6 @@ from verse_data.problems import raise_faults, shown
 from verse_data.progress import silent
 from verse_data.records.lock import LockedFile
 from verse_data.records.names import Role
-from verse_data.records.source_file import SourceFile
 from verse_data.records.tables import FRACTURE_TYPES, GradingRow
 from verse_data.releases.history import ROLE_WORDS, Change, command, diff_locks, unless_newest
 from verse_data.releases.repository import Repository
@@ -257,10 +256,7 @@ def _contents(
     index = index_scans(lock)
     paths = {change.path for change in changed}
     scans = [s for s in index.scans if paths & {file.path for file in s.files.values()}]
-
-    def content(file: LockedFile) -> SourceFile | None:
-        return dataset.source(file, version=version_option) if dataset.has(file) else None
-
+    content = partial(dataset.local, version=version_option)
     contents: dict[str, Any] = {}
     faults: dict[str, VerseDataError] = {}
     for sources in read_sources(scans, content, derived=derived, progress=silent):

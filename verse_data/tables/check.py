@@ -17,31 +17,18 @@ from verse_data.errors import (
     counted,
     warn,
 )
-from verse_data.problems import raise_faults, shown
+from verse_data.problems import listed, raise_faults
 from verse_data.progress import Progress, silent
 from verse_data.records.lock import LockedFile, ReleaseLock
-from verse_data.records.names import Role, parse_path
+from verse_data.records.names import Role, role_of
 from verse_data.records.source_file import SourceFile
 from verse_data.releases.history import command, unless_newest
 from verse_data.releases.repository import Repository
-from verse_data.releases.verify import (
-    LEVELS,
-    FileFinding,
-    Level,
-    Verification,
-    audit,
-    verify_files,
-)
+from verse_data.releases.verify import LEVELS, FileFinding, Level, Verification, audit, verify_files
 from verse_data.spine.geometry import Grid
 from verse_data.tables.findings import index_findings
 from verse_data.tables.grading import Grading, check_sheet
-from verse_data.tables.index import (
-    Content,
-    Index,
-    ScanFiles,
-    index_scans,
-    read_centroids,
-)
+from verse_data.tables.index import Content, Index, ScanFiles, index_scans, read_centroids
 from verse_data.tables.join import may_lack_t12, read_sidecar, read_sources
 from verse_data.tables.patients import read_own_patients
 from verse_data.tables.workbook import Sheet, choose_sheet, sort_tables
@@ -84,30 +71,30 @@ def check_tree(lock: ReleaseLock, folder: Path, *, progress: Progress = silent) 
             if (
                 sheet.is_list
             ):  # the published workbook has rows of all series, also for a part of them
-                listed = {graded.scan_id for graded in grading.rows}
-                _warn_of_strangers(sheet.file, "scan", listed, {s.scan_id for s in index.scans})
+                named = {graded.scan_id for graded in grading.rows}
+                _warn_of_strangers(sheet.file, "scan", named, {s.scan_id for s in index.scans})
     except FILE_FAULTS as error:
         faults.append(error)
     if index.patients:
         try:
             rows = read_own_patients(content(index.patients), index.scans)
-            listed = {row.subject_id for row in rows}
+            named = {row.subject_id for row in rows}
             known = {scan.subject_id for scan in index.scans}
-            _warn_of_strangers(index.patients.path, "patient", listed, known)
+            _warn_of_strangers(index.patients.path, "patient", named, known)
         except FILE_FAULTS as error:
             faults.append(error)
     head = f"{len(faults)} problems in the tree; nothing was written:" if len(faults) > 1 else ""
     raise_faults(faults, head=head)
 
 
-def _warn_of_strangers(file: str, what: str, listed: set[str], known: set[str]) -> None:
+def _warn_of_strangers(file: str, what: str, named: set[str], known: set[str]) -> None:
     """Warn of rows of a lab's own table that fill nothing."""
-    if unknown := sorted(listed - known):
+    if unknown := sorted(named - known):
         warn(
             UserWarning(
                 f"{file} has {counted(len(unknown), what)} that the tree has not: "
-                f"{', '.join(shown(unknown))}. What it says of them is not used. The tree has "
-                f"{', '.join(shown(sorted(known)))}."
+                f"{listed(unknown)}. What it says of them is not used. The tree has "
+                f"{listed(sorted(known))}."
             )
         )
 
@@ -153,11 +140,6 @@ def check_workbook(
         return check_sheet(sheet, scans, without_t12=may_lack_t12(sources))
 
 
-def _role(path: str) -> Role | None:
-    name = parse_path(path)
-    return name.role if name else None
-
-
 def inspect_content(
     file: SourceFile, *, derived: Path | None = None, scans: Sequence[ScanFiles] = ()
 ) -> None:
@@ -165,7 +147,7 @@ def inspect_content(
 
     A series of `scans` may have a blank T12 between graded levels of the workbook.
     """
-    role = _role(file.name)
+    role = role_of(file.name)
     if role == "ct":
         from verse_data.volumes.nifti import read_image
 
@@ -209,7 +191,8 @@ def verify(
     whole, version_option = scan_ids is None and roles is None, unless_newest(dataset, version)
 
     def is_chosen(path: str) -> bool:
-        by_role = _role(path) in roles if roles is not None else _role(path) is not None
+        role = role_of(path)
+        by_role = role in roles if roles is not None else role is not None
         return by_role and (scan_ids is None or index.scan_ids.get(path) in scan_ids)
 
     def inspect(file: LockedFile) -> None:

@@ -14,10 +14,11 @@ from typing import Any, Final, Literal
 
 import pandas as pd
 
-from verse_data.problems import shown
+from verse_data.problems import listed
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.tables import FRACTURE_TYPES, GradingRow, PatientRow
 from verse_data.tables.grading import Grading
+from verse_data.tables.index import grouped
 
 Verdict = Literal["agrees", "differs", "needs", "found"]
 NEEDS_WORKBOOK: Final = "the grading workbook: --workbook FILE"
@@ -76,10 +77,7 @@ class FigureReport:
 
 def by_patient(rows: Iterable[GradingRow]) -> list[list[GradingRow]]:
     """Return the rows of each patient, by first appearance."""
-    persons: dict[str, list[GradingRow]] = {}
-    for row in rows:
-        persons.setdefault(row.subject_id, []).append(row)
-    return list(persons.values())
+    return list(grouped(rows, lambda row: row.subject_id).values())
 
 
 def values_of(rows: Iterable[GradingRow], field: str) -> list[float]:
@@ -215,7 +213,7 @@ def _unknown_patients(patients: Iterable[str], entry: CatalogEntry) -> Iterator[
     if unknown:
         yield (
             f"{len(unknown)} subjects of the patient table are not in {entry.name}, and are ignored"
-            f": {', '.join(shown(unknown))}"
+            f": {listed(unknown)}"
         )
 
 

@@ -212,7 +212,7 @@ def grading_findings(grading: Grading, index: Index) -> Iterator[Finding]:
     for graded in grading.rows:
         row, scan_id = graded.row, graded.scan_id
         seen = partial(Finding, scan_id=scan_id, subject_id=row.subject_id, file=sheet.file)
-        for heading, rule, message in _unusual_values(row):
+        for rule, heading, message in _unusual_values(row):
             place = f"{name}row {graded.number}, column {sheet.column(heading)}"
             yield seen(rule=rule, severity="note", place=place, message=message)
         if row.series_id not in series and scan_id not in missing:
@@ -249,49 +249,27 @@ def _list_findings(grading: Grading, index: Index) -> Iterator[Finding]:
             yield _of(scan, "scan-without-grading", message, file=file)
 
 
-def _unusual_values(row: Any) -> list[tuple[str, str, str]]:
-    """Return heading, rule and message of values that the paper excludes or does not mention."""
+def _unusual_values(row: Any) -> Iterator[tuple[str, str, str]]:
+    """Yield rule, heading and message of values that the paper excludes or does not mention."""
     age, filled = row.age_years, len(row.grades)
-    vertebrae = counted(row.n_vertebrae, "vertebra", "vertebrae")
-    rules = (
-        (
-            age < YOUNGEST_YEARS,
-            "age_ct",
-            "age-below-30",
-            f"{age:g} years; the paper included patients older than {YOUNGEST_YEARS}",
-        ),
-        (
-            row.bmd_mg_cm3 == 0,
-            "BMD",
-            "bmd-zero",
-            "a density of 0: measured, or a stand-in for missing; the source does not say",
-        ),
-        (
-            row.resolution_mm not in RESOLUTIONS_MM,
-            "Res",
-            "resolution-unlisted",
-            f"{row.resolution_mm:g} mm; the paper names 1, 2, 3 mm",
-        ),
-        (
-            not filled,
-            "T1_fx-g",
-            "no-graded-level",
-            "no level of this series was graded",
-        ),
-        (
-            row.n_vertebrae < filled,
-            "N_vertebrae",
-            "fewer-vertebrae-than-grades",
-            f"{vertebrae}, and {counted(filled, 'level')} with a grade or x",
-        ),
-        (
-            "L4" in row.grades and "L5" not in row.grades,
-            "L5_fx-g",
-            "ends-at-l4",
-            "L4 is graded and L5 is blank: not assessed, or not there",
-        ),
-    )
-    return [(heading, rule, message) for applies, heading, rule, message in rules if applies]
+    if age < YOUNGEST_YEARS:
+        message = f"{age:g} years; the paper included patients older than {YOUNGEST_YEARS}"
+        yield "age-below-30", "age_ct", message
+    if row.bmd_mg_cm3 == 0:
+        message = "a density of 0: measured, or a stand-in for missing; the source does not say"
+        yield "bmd-zero", "BMD", message
+    if row.resolution_mm not in RESOLUTIONS_MM:
+        message = f"{row.resolution_mm:g} mm; the paper names 1, 2, 3 mm"
+        yield "resolution-unlisted", "Res", message
+    if not filled:
+        yield "no-graded-level", "T1_fx-g", "no level of this series was graded"
+    if row.n_vertebrae < filled:
+        vertebrae = counted(row.n_vertebrae, "vertebra", "vertebrae")
+        message = f"{vertebrae}, and {counted(filled, 'level')} with a grade or x"
+        yield "fewer-vertebrae-than-grades", "N_vertebrae", message
+    if "L4" in row.grades and "L5" not in row.grades:
+        message = "L4 is graded and L5 is blank: not assessed, or not there"
+        yield "ends-at-l4", "L5_fx-g", message
 
 
 # --- the files of one scan ------------------------------------------------------------------------

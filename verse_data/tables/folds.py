@@ -22,7 +22,7 @@ from pydantic import ConfigDict, ValidationError, model_validator
 from verse_data import markup
 from verse_data.errors import IntegrityError, UsageError, ValidationFailed, counted, did_you_mean
 from verse_data.files import canonical_json, locate, sha256_of_json, storage_errors, write_file
-from verse_data.problems import shown
+from verse_data.problems import listed, shown
 from verse_data.records.base import Record, described, read_json, rules_of
 
 STRATIFY: Final = ("grade", "region", "foreign_material")
@@ -80,7 +80,7 @@ class Folds(Record):
         for what in ("subjects", "scans"):
             names = pd.Index([name for part in self.parts for name in getattr(part, what)])
             if twice := sorted({*names[names.duplicated()]}):
-                raise ValueError(f"{what} in two places: {_listed(twice)}")
+                raise ValueError(f"{what} in two places: {listed(twice)}")
         content = self.model_dump(mode="json", by_alias=True, exclude={"digest"})
         self.__dict__["digest"] = sha256_of_json(content)
         return self
@@ -154,7 +154,7 @@ class Folds(Record):
             },
             "subjects without a scan in the release": of_subject.keys() - set(owner.values()),
         }
-        lines = [f"{what}: {_listed(sorted(names))}" for what, names in problems.items() if names]
+        lines = [f"{what}: {listed(sorted(names))}" for what, names in problems.items() if names]
         if lines:
             raise ValidationFailed(
                 f"The folds do not fit the table of scans: {'; '.join(lines)}. "
@@ -313,10 +313,6 @@ def _whole_number(name: str, value: Any) -> int:
     return int(value)
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(shown(names))
-
-
 def _owners(scans: pd.DataFrame) -> dict[str, str]:
     """Return the subject of each scan of a table."""
     for column in ("scan_id", "subject_id"):
@@ -326,7 +322,7 @@ def _owners(scans: pd.DataFrame) -> dict[str, str]:
     faults = {"have no subject": people.isna(), "are listed twice": names.duplicated()}
     for what, wrong in faults.items():
         if wrong.any():
-            raise ValidationFailed(f"These scans {what}: {_listed(names[wrong].tolist())}.")
+            raise ValidationFailed(f"These scans {what}: {listed(names[wrong].tolist())}.")
     return dict(zip(names, people.astype(str), strict=True))
 
 

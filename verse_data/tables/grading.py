@@ -100,21 +100,18 @@ class Grading:
         }
 
 
-def read_grading(
-    path: Path, *, name: str | None = None, without_t12: Collection[str] = ()
-) -> Grading:
-    """Read and check the grading workbook at `path`: an .xlsx, or a CSV export of its sheet.
-
-    Errors call it `name`. Series in `without_t12` may have a blank T12 between graded levels, as
-    their mask or centroids show a spine without one.
-    """
-    return check_sheet(read_sheet(path, name=name), without_t12=without_t12)
+def read_grading(path: Path, *, name: str | None = None) -> Grading:
+    """Read and check the workbook at `path`, .xlsx or a CSV export; errors call it `name`."""
+    return check_sheet(read_sheet(path, name=name))
 
 
 def check_sheet(
     sheet: Sheet, scans: Sequence[ScanFiles] = (), *, without_t12: Collection[str] = ()
 ) -> Grading:
-    """Return the rows of a sheet of `scans`, or raise ValidationFailed for all broken rules at once."""
+    """Return the rows of a sheet of `scans`, or raise ValidationFailed for all broken rules at once.
+
+    Series in `without_t12` may have a blank T12 between graded levels.
+    """
     grading, problems = examine(sheet, scans, without_t12=without_t12)
     raise_problems(problems, what=sheet.file, then=_REMEDY)
     rows = (replace(g, row=type(g.row).model_validate(dict(g.row))) for g in grading.rows)
@@ -392,11 +389,7 @@ FIELDS: Final[tuple[tuple[str, str, Parse | None], ...]] = (
     ("bmd_mg_cm3", "BMD", _by_model("bmd_mg_cm3")),
     ("t_score", "DXA T-value", _t_score),
     ("n_vertebrae", "N_vertebrae", _by_model("n_vertebrae")),
-    (
-        "foreign_material",
-        "foreign_material",
-        _by_model("foreign_material", may_be_empty=True),
-    ),
+    ("foreign_material", "foreign_material", _by_model("foreign_material", may_be_empty=True)),
     ("n_fractures", "N_Fx", _by_model("n_fractures", may_be_empty=True)),
 )
 """Field of the record, heading of the column, and parser of its cells; None parses an identifier."""

@@ -28,14 +28,7 @@ from verse_data.records.tables import GradingRow, ListedGrades
 from verse_data.releases import catalog
 from verse_data.spine.levels import LEVEL_OF_LABEL, LEVELS
 from verse_data.tables.findings import Finding
-from verse_data.tables.index import (
-    Content,
-    Index,
-    ScanFiles,
-    Withheld,
-    read_centroids,
-    scan_file,
-)
+from verse_data.tables.index import Content, Index, ScanFiles, Withheld, read_centroids, scan_file
 from verse_data.tables.join import ScanSources
 
 if TYPE_CHECKING:

@@ -96,10 +96,7 @@ def patient_findings(patients: Mapping[str, PatientRow], index: Index) -> Iterat
 
 
 def _patients(
-    name: str,
-    columns: dict[str, str],
-    rows: list[tuple[int, dict[str, str]]],
-    identify: _Identify,
+    name: str, columns: dict[str, str], rows: list[tuple[int, dict[str, str]]], identify: _Identify
 ) -> tuple[PatientRow, ...]:
     """Return one row per subject, or raise for all that is wrong."""
     problems = list[Problem]()

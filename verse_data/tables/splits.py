@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from verse_data.errors import counted, one_of
-from verse_data.problems import shown
+from verse_data.problems import listed
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.names import SPLITS, SUBJECT_OF_SERIES, Split
 from verse_data.tables.index import ScanFiles, assert_one_split_each
@@ -65,8 +65,8 @@ def unsplit(scans: Iterable[ScanFiles]) -> Iterator[str]:
         folders = {file.path.split("/")[0] for scan in found for file in scan.files.values()}
         yield (
             f"{counted(len(found), 'scan')} in no split, as no folder inside the tree names one: "
-            f"{', '.join(shown([scan.scan_id for scan in found]))}, "
-            f"in {', '.join(shown(sorted(folders)))}. Serve them by folds, or call folders training, "
+            f"{listed([scan.scan_id for scan in found])}, "
+            f"in {listed(sorted(folders))}. Serve them by folds, or call folders training, "
             f"validation and test, or dataset-mylabtraining, and lock again."
         )
 

@@ -101,25 +101,18 @@ class _Other(Exception):
 
 def read_sheet(path: Path, *, name: str | None = None) -> Sheet:
     """Read the data sheet at `path`, an .xlsx or CSV export by content; `name` is for messages."""
-    return _or_raise(lambda: _read(path.stat().st_size, path.read_bytes, name or path.name))
+    return _only(path.stat().st_size, path.read_bytes, name or path.name)
 
 
 def read_locked_sheet(file: SourceFile) -> Sheet:
     """Read the data sheet of a locked workbook, after checking its bytes against the lock."""
-    return _or_raise(lambda: _read(file.size, file.read, file.name))
+    return _only(file.size, file.read, file.name)
 
 
-def parse_sheet(data: bytes, *, name: str) -> Sheet:
-    """Return the data sheet in the bytes of a workbook or CSV export.
-
-    Raises SheetRefused beyond a limit, and ValidationFailed if it is not such a table.
-    """
-    return _or_raise(lambda: _read(len(data), lambda: data, name))
-
-
-def _or_raise(read: Callable[[], Sheet]) -> Sheet:
+def _only(size: int, read: Callable[[], bytes], name: str) -> Sheet:
+    """Return the sheet of a table that was named, so that any other table is an error."""
     try:
-        return read()
+        return _read(size, read, name)
     except _Other as other:
         raise other.args[0] from None
 

@@ -11,6 +11,7 @@ import functools
 import io
 import json
 import re
+import resource
 import sys
 import warnings
 import zipfile
@@ -74,10 +75,6 @@ def main(folders: list[str]) -> None:
 
 
 def _limit() -> None:
-    try:
-        import resource
-    except ImportError:  # not on Windows; the parent's timer still holds
-        return
     for what, value in ((resource.RLIMIT_AS, _MEMORY), (resource.RLIMIT_CPU, _SECONDS)):
         try:
             resource.setrlimit(what, (value, value))

@@ -14,7 +14,7 @@ import torch
 from verse_data import markup
 from verse_data.errors import SampleError, UsageError, one_of
 from verse_data.files import sha256_of_json
-from verse_data.spine.geometry import Affine, Box, Shape, check_axcodes
+from verse_data.spine.geometry import Affine, Box, check_axcodes
 from verse_data.training.arguments import finite, window_of
 from verse_data.training.crops import spine_box
 from verse_data.training.draw import seeded_transform
@@ -212,23 +212,24 @@ class ServedDataset(EpochDataset):
 
     def read(self, epoch: int, number: int, empty: Empty = fresh) -> Sample:
         """Return sample `number` of `epoch` before the transform; safe in any thread."""
-        sample: Sample = self._named(epoch, number, self._make, epoch, number, empty)
+        sample: Sample = self._placed(epoch, number, self._make, epoch, number, empty)
         return sample
 
-    def finished(self, sample: Sample, epoch: int, number: int) -> Any:
+    def transformed(self, sample: Sample, epoch: int, number: int) -> Any:
         """Return what ``dataset[epoch, number]`` returns, from what :meth:`read` does."""
-        return self._named(epoch, number, self._transformed, sample, epoch, number)
+        return self._placed(epoch, number, self._apply_transform, sample, epoch, number)
 
-    def _named(self, epoch: int, number: int, function: Callable[..., Any], *given: Any) -> Any:
+    def _placed(self, epoch: int, number: int, function: Callable[..., Any], *given: Any) -> Any:
+        """Call a function; an error names the sample that it was making."""
         # Not a context manager: contextlib mistakes a RuntimeError raised from a StopIteration for
         # the interpreter's own, and lets the StopIteration escape.
         try:
             with ordinary_tensors():
                 return function(*given)
         except (Exception, SystemExit) as error:
-            raise named(self.place(epoch, number), error) from error
+            raise named(self.name_of(epoch, number), error) from error
 
-    def _transformed(self, sample: Sample, epoch: int, number: int) -> Any:
+    def _apply_transform(self, sample: Sample, epoch: int, number: int) -> Any:
         if self.transform is not None:
             sample = seeded_transform(self.transform, sample, self.seed, epoch, number)
             missing = (
@@ -247,20 +248,23 @@ class ServedDataset(EpochDataset):
         scans = self.scans
         return open_scan(str(scans.store[number]), self.orientation, str(scans.relabel[number]))
 
-    def _served(self, empty: Empty) -> Empty:
-        """Return what allocates volumes as `empty` does, in the dtype that is served."""
+    def _in_dtype(self, empty: Empty) -> Empty:
+        """Return what allocates volumes as `empty` does, the image in the dtype that is served."""
+        return lambda key, shape, dtype: empty(
+            key, shape, self.image_dtype if key == "image" else dtype
+        )
 
-        def allocate(key: str, shape: Shape, dtype: str) -> npt.NDArray[Any]:
-            return empty(key, shape, self.image_dtype if key == "image" else dtype)
-
-        return allocate
+    def _boxed(self, number: int, box: Box, empty: Empty, *, label: bool) -> Sample:
+        """Return a sample of the voxels of scan `number` in a box, with its ``box``."""
+        scan = self._open(number)
+        image, mask = scan.reader.read(
+            box, orientation=self.orientation, label=label, empty=self._in_dtype(empty)
+        )
+        sample = self._sample(number, image, mask, box.affine(scan.affine))
+        return sample | {"box": box_tensor(box)}
 
     def _sample(
-        self,
-        number: int,
-        image: npt.NDArray[Any],
-        label: npt.NDArray[Any] | None,
-        affine: Affine,
+        self, number: int, image: npt.NDArray[Any], label: npt.NDArray[Any] | None, affine: Affine
     ) -> Sample:
         """Return a sample of scan `number` with the keys that all units have."""
         centroids = torch.from_numpy(self._open(number).centroids.copy())
@@ -268,14 +272,9 @@ class ServedDataset(EpochDataset):
         if self.window:
             low, high = self.window
             made["image"].clamp_(low, high).sub_(low).div_(high - low)
-        return {
-            **made,
-            **position(affine),
-            "centroids": centroids,
-            **self.scans.names(number),
-        }
+        return {**made, **position(affine), "centroids": centroids, **self.scans.names(number)}
 
-    def place(self, epoch: int, index: int) -> str:
+    def name_of(self, epoch: int, index: int) -> str:
         """Return the name of sample `index` of `epoch` in errors."""
         scan_id = self.scans.scan_id[self.scan_number(epoch, index)]
         return f"{scan_id}, {self.unit} sample {index} of epoch {epoch}"
@@ -387,13 +386,10 @@ class ScanDataset(ServedDataset):
 
     def _make(self, epoch: int, index: int, empty: Empty = fresh) -> Sample:
         del epoch
-        scan = self._open(index)
-        box = self._box(scan)
-        image, label = scan.reader.read(
-            box, orientation=self.orientation, label=self.label, empty=self._served(empty)
-        )
-        sample = self._sample(index, image, label, box.affine(scan.affine))
-        return sample | ({"box": box_tensor(box)} if self.crop else {})
+        sample = self._boxed(index, self._box(self._open(index)), empty, label=self.label)
+        if not self.crop:
+            del sample["box"]
+        return sample
 
     def _box(self, scan: OrientedScan) -> Box:
         """Return the voxels of a scan that are served."""

@@ -86,7 +86,7 @@ class _Places:
         self._memory, self._count = memory, count
         self._volumes: dict[str, torch.Tensor] = {}
 
-    def of(self, number: int) -> Empty:
+    def allocator(self, number: int) -> Empty:
         """Return what allocates the volumes of sample `number` of the batch."""
 
         def empty(key: str, shape: Shape, dtype: str) -> Array:
@@ -143,7 +143,9 @@ class BatchMaker:
         """Read the samples of one batch, in any thread."""
         together = self.batched and self.in_threads
         places = _Places(self.memory, len(numbers) if together else None)
-        samples = [self.dataset.read(*each, places.of(at)) for at, each in enumerate(numbers)]
+        samples = [
+            self.dataset.read(*each, places.allocator(at)) for at, each in enumerate(numbers)
+        ]
         return self._batch(samples, numbers, places) if self.in_threads else samples
 
     def finish(self, made: Any, numbers: list[Number]) -> Any:
@@ -153,7 +155,7 @@ class BatchMaker:
         return pin_memory(batch) if self.memory.pinned else batch  # type: ignore[no-untyped-call]
 
     def _batch(self, raw: list[Sample], numbers: list[Number], places: _Places | None) -> Any:
-        samples = [self.dataset.finished(s, *n) for s, n in zip(raw, numbers, strict=True)]
+        samples = [self.dataset.transformed(s, *n) for s, n in zip(raw, numbers, strict=True)]
         if not self.batched:
             return self.collate(samples[0])
         return places.batch(samples, self.collate) if places else self.collate(samples)

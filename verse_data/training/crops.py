@@ -74,9 +74,9 @@ def spine_box(scan: OrientedScan, margin_mm: float) -> Box:
     # Along the normal of each face, which in a sheared grid is not the axis.
     margin = margin_mm * np.linalg.norm(np.linalg.inv(scan.affine[:3, :3]), axis=1)
     ends = ends.reshape(-1, 3)
-    x, y, z = np.floor(np.round(ends.min(axis=0) - margin, 6)).astype(int).tolist()
-    i, j, k = np.ceil(np.round(ends.max(axis=0) + margin, 6)).astype(int).tolist()
-    box = Box((x, y, z), (i + 1, j + 1, k + 1)).clipped(scan.shape)
+    low = np.floor(np.round(ends.min(axis=0) - margin, 6))
+    high = np.ceil(np.round(ends.max(axis=0) + margin, 6))
+    box = Box.of(low, high + 1).clipped(scan.shape)
     if min(box.shape) < 1:
         raise ValidationFailed(
             f"All centroids of {reader.scan_id} lie outside its image, so its spine has no box. Leave "
@@ -156,7 +156,7 @@ def read_region(
     extent = apply_affine(to_scan, corners(shape))
     low = np.floor(extent.min(axis=0)).astype(int) - 1
     high = np.ceil(extent.max(axis=0)).astype(int) + 2
-    box = Box((int(low[0]), int(low[1]), int(low[2])), (int(high[0]), int(high[1]), int(high[2])))
+    box = Box.of(low, high)
     image, mask = scan.reader.read(box, orientation=orientation, label=label)
     to_box: Any = {"matrix": to_scan[:3, :3], "offset": to_scan[:3, 3] - low, "output_shape": shape}
     from scipy import ndimage  # takes a third of a second, and only resampled crops need it

@@ -17,7 +17,7 @@ from verse_data.training.arguments import voxels, whole
 from verse_data.training.base import ServedDataset
 from verse_data.training.draw import DRAW, DrawPlan, plan_by_class, uniforms
 from verse_data.training.rows import read_rows
-from verse_data.training.samples import Sample, box_tensor
+from verse_data.training.samples import Sample
 from verse_data.training.scans import OrientedScan, ServedScan
 from verse_data.volumes.reader import Empty, ScanReader, fresh
 
@@ -130,13 +130,8 @@ class PatchDataset(ServedDataset):
 
     def _make(self, epoch: int, index: int, empty: Empty = fresh) -> Sample:
         number = self.scan_number(epoch, index)
-        scan = self._open(number)
-        box = self._box(scan, epoch, index)
-        image, label = scan.reader.read(
-            box, orientation=self.orientation, label=self.label, empty=self._served(empty)
-        )
-        sample = self._sample(number, image, label, box.affine(scan.affine))
-        sample["box"] = box_tensor(box)
+        box = self._box(self._open(number), epoch, index)
+        sample = self._boxed(number, box, empty, label=self.label)
         if self.rows is not None:
             row = self.rows[self._plan.item(epoch, index)]
             sample |= {"level": LEVELS[row["level"]], "grade": int(row["grade"])}
@@ -161,11 +156,11 @@ def fitted_box(start: Iterable[float], size: Shape, shape: Shape) -> Box:
 
     Along an axis where the volume is smaller than the box, the volume is centred in the box.
     """
-    x, y, z = (
+    corner = [
         min(max(int(first), 0), room - part) if room >= part else -((part - room) // 2)
         for first, part, room in zip(start, size, shape, strict=True)
-    )
-    return Box((x, y, z), (x + size[0], y + size[1], z + size[2]))
+    ]
+    return Box.of(corner, np.add(corner, size))
 
 
 class Foreground:
@@ -203,11 +198,11 @@ class Foreground:
             )
         number = int(fraction * self._ends[-1])
         cell = int(np.searchsorted(self._ends, number, side="right"))
-        x, y, z = self._cells[cell].tolist()
-        label = self._labels(Box((x, y, z), (x + _CELL, y + _CELL, z + _CELL)))
+        first = self._cells[cell]
+        label = self._labels(Box.of(first, first + _CELL))
         before = int(self._ends[cell - 1]) if cell else 0
         place = np.flatnonzero(label)[number - before]
-        return np.add((x, y, z), np.unravel_index(place, label.shape))
+        return np.asarray(first + np.array(np.unravel_index(place, label.shape)))
 
 
 @lru_cache(maxsize=256)

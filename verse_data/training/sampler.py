@@ -91,7 +91,7 @@ class EpochDataset(Dataset[Any], ABC):
         """Return sample `number` of `epoch` before the transform; safe in any thread."""
 
     @abstractmethod
-    def finished(self, sample: Any, epoch: int, number: int) -> Any:
+    def transformed(self, sample: Any, epoch: int, number: int) -> Any:
         """Return what ``dataset[epoch, number]`` returns, from what :meth:`read` does."""
 
     def __getitem__(self, index: Index) -> Any:
@@ -103,12 +103,12 @@ class EpochDataset(Dataset[Any], ABC):
         number %= len(self)
         self.note_work(epoch, number)
         try:
-            return self.finished(self.read(epoch, number), epoch, number)
+            return self.transformed(self.read(epoch, number), epoch, number)
         finally:
             self.note_work(-1, -1)
 
     @abstractmethod
-    def place(self, epoch: int, index: int) -> str:
+    def name_of(self, epoch: int, index: int) -> str:
         """Return the name of sample `index` of `epoch` in errors."""
 
     def note_work(self, epoch: int, number: int) -> None:
@@ -119,7 +119,7 @@ class EpochDataset(Dataset[Any], ABC):
 
     def in_work(self) -> list[str]:
         """Return the names of the samples that workers have begun and not finished."""
-        return [self.place(*row) for row in self._shared.rows[1:].tolist() if row[0] >= 0]
+        return [self.name_of(*row) for row in self._shared.rows[1:].tolist() if row[0] >= 0]
 
     def forget_work(self) -> None:
         """Clear the records of earlier workers."""

@@ -317,4 +317,4 @@ class SpineSliceDataset(ScanDataset):
         first = round(float(np.clip(at, start[axis], stop[axis] - 1)) - (max(voxels, 1) - 1) / 2)
         end = min(first + max(voxels, 1), stop[axis])
         start[axis], stop[axis] = max(first, start[axis]), end
-        return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+        return Box.of(start, stop)

@@ -197,7 +197,7 @@ class VertebraDataset(ServedDataset):
         del epoch
         return int(self.rows["scan"][index])
 
-    def place(self, epoch: int, index: int) -> str:
+    def name_of(self, epoch: int, index: int) -> str:
         """Return the name of a sample in errors: scan and level."""
         row = self.rows[index]
         return (
@@ -206,7 +206,7 @@ class VertebraDataset(ServedDataset):
 
     def _make(self, epoch: int, index: int, empty: Empty = fresh) -> Sample:
         number, row = self.scan_number(epoch, index), self.rows[index]
-        image, label, affine = self._crop(row, self._served(empty))
+        image, label, affine = self._crop(row, self._in_dtype(empty))
         if label is not None:
             self._choose(label, row)
         return self._sample(number, image, label, affine) | targets(row, self.fracture_threshold)

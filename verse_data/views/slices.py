@@ -128,7 +128,7 @@ def along_spine(
         stop[axis] = min(shape[axis], int(curve[axis].max()) + near + 1)
         # Only the slab that the curve runs through is read, not the volume.
         start[across], stop[across] = int(curve[across].min()), int(curve[across].max()) + 1
-        slab = Box((start[0], start[1], 0), (stop[0], stop[1], stop[2]))
+        slab = Box.of((start[0], start[1], 0), stop)
         image, label = _read(reader, slab)
         if shown is not None:
             label = shown.array[tuple(map(slice, slab.start, slab.stop))]

@@ -203,13 +203,13 @@ class Conversion:
 
     def _points(self) -> dict[str, list[float]]:
         """Return the centroids on the store's grid, or none if they are indices of another one."""
-        points, file = self.source.centroids, self.source.centroid_file
-        if not points or (file and not file.fits(self.header)):
+        file = self.source.centroids
+        if not file or not file.points or not file.fits(self.header):
             return {}
-        moved = self.axes.points([point.ijk for point in points], self.header.shape)
+        moved = self.axes.points([point.point for point in file.points], self.header.shape)
         if self.resampling:
             moved = self.resampling.points(moved)
-        labels = [str(point.label) for point in points]
+        labels = [str(point.label) for point in file.points]
         return dict(zip(labels, moved.tolist(), strict=True))
 
     def _attributes(self, boxes: dict[int, Box] | None) -> dict[str, Any]:

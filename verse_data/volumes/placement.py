@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ from verse_data.spine.geometry import (
     apply_affine,
     corners,
 )
-from verse_data.volumes.nifti import Volume
+from verse_data.volumes.nifti import LAYOUT, Volume, VolumeStream, byte_order, write_volume
 
 OverlapRule = Literal["deepest", "labelled"]
 
@@ -37,6 +38,12 @@ _FINER: Final = 1.1
 _SLAB_VOXELS: Final = 1 << 20
 _TIE: Final = 1e-6
 _CORNERS: Final = np.array(list(itertools.product((0, 1), repeat=3)))
+_PLACE_FIELDS: Final = (
+    *("sizeof_hdr", "magic", "dim", "pixdim", "xyzt_units", "qform_code", "sform_code"),
+    *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("srow_x", "srow_y", "srow_z"),
+)
+"""Fields of a header that say where its voxels lie."""
 
 
 class _Part(NamedTuple):
@@ -53,7 +60,7 @@ class _Part(NamedTuple):
 def overlap_box(volume: Grid, scan: Grid) -> Box | None:
     """Return the box of the scan's voxels that a volume may reach; None if there are none."""
     reached = apply_affine(_between(volume, scan), corners(volume.shape, 0.5))
-    box = _box(np.ceil(reached.min(axis=0)), np.floor(reached.max(axis=0)) + 1)
+    box = Box.of(np.ceil(reached.min(axis=0)), np.floor(reached.max(axis=0)) + 1)
     clipped = box.clipped(scan.shape)
     return clipped if min(clipped.shape) > 0 else None
 
@@ -71,7 +78,7 @@ def turn(volume: Grid, scan: Grid) -> tuple[AxisMap, Box] | None:
     i, j, k = steps.argmax(axis=1).tolist()
     flips = (whole[:3, :3].sum(axis=1) < 0).tolist()
     axes = AxisMap((i, j, k), (flips[0], flips[1], flips[2]))
-    return axes, _box(reached.min(axis=0), reached.max(axis=0) + 1)
+    return axes, Box.of(reached.min(axis=0), reached.max(axis=0) + 1)
 
 
 def place(volumes: Sequence[Volume], scan: Grid, *, overlap: OverlapRule = "deepest") -> Array:
@@ -97,6 +104,21 @@ def place(volumes: Sequence[Volume], scan: Grid, *, overlap: OverlapRule = "deep
     return out
 
 
+def write_mask_like(path: Path, labels: Array, *, image: VolumeStream) -> None:
+    """Write uint8 labels on the grid of an open CT; what places them in space are the CT's bytes.
+
+    The directions are not made orthonormal, as ITK would like: a reader that refuses the mask
+    refuses its CT too, and two headers that differ in the last bits are warned of and compared.
+    """
+    order = LAYOUT.newbyteorder(byte_order(image.head))
+    theirs = np.frombuffer(image.head, order, 1)[0]
+    header = np.zeros((), order)
+    for field in _PLACE_FIELDS:
+        header[field] = theirs[field]
+    header["datatype"], header["bitpix"], header["vox_offset"], header["scl_slope"] = 2, 8, 352, 1
+    write_volume(path, header.tobytes(), (labels[:, :, k] for k in range(labels.shape[2])))
+
+
 def labels_outside(volume: Volume, scan: Grid) -> int:
     """Return how many labelled voxels of a volume have their centre outside of the scan."""
     labelled = _trimmed(volume)
@@ -111,11 +133,6 @@ def _between(source: Grid, target: Grid) -> Affine:
     """Return the matrix from voxel indices of one grid to those of another."""
     matrix: Affine = np.linalg.inv(target.affine) @ source.affine
     return matrix
-
-
-def _box(start: Iterable[float], stop: Iterable[float]) -> Box:
-    (i, j, k), (i1, j1, k1) = (map(int, side) for side in (start, stop))
-    return Box((i, j, k), (i1, j1, k1))
 
 
 def _are_inside(points: Array, shape: Shape) -> Array:
@@ -136,7 +153,7 @@ def _trimmed(volume: Volume) -> Volume:
         found = np.flatnonzero(labelled.any(axis=tuple({0, 1, 2} - {axis})))
         if found.size:
             low[axis], high[axis] = max(found[0] - 1, 0), min(found[-1] + 2, size)
-    box = _box(low, high)
+    box = Box.of(low, high)
     return Volume(volume.array[_slices(box.start, box.stop)], box.affine(volume.affine))
 
 

@@ -146,7 +146,7 @@ class ScanReader:
     def label_boxes(self) -> dict[int, Box]:
         """Box of each label of the mask in the stored grid (x, y, z); none without a mask."""
         boxes = self.attributes["label_boxes"].items()
-        return {self._new(label): Box(tuple(start), tuple(stop)) for label, (start, stop) in boxes}
+        return {self._new(label): Box.of(*corners) for label, corners in boxes}
 
     @property
     def centroids(self) -> dict[int, tuple[float, float, float]]:

@@ -43,8 +43,7 @@ class Recipe(Record):
     """
 
     spacing: Annotated[
-        tuple[Millimetres, Millimetres, Millimetres] | None,
-        Field(json_schema_extra={"unit": "mm"}),
+        tuple[Millimetres, Millimetres, Millimetres] | None, Field(json_schema_extra={"unit": "mm"})
     ] = None
     interpolation: Literal["linear", "cubic"] = "linear"
     codec: Literal["lz4", "zstd", "none"] = "lz4"
@@ -88,14 +87,6 @@ def fingerprint(keys: StoreKeys, recipe: Recipe) -> str:
     return sha256_of_json(document | vars(keys))
 
 
-@dataclass(frozen=True)
-class CentroidPoint:
-    """Centre of one vertebral body: label and voxel index in the source grid."""
-
-    label: int
-    ijk: tuple[float, float, float]
-
-
 @dataclass(frozen=True, kw_only=True)
 class ScanSource:
     """The source of one store: the files of a CT series, pinned by key, and their licence."""
@@ -103,11 +94,10 @@ class ScanSource:
     scan_id: str
     image: SourceFile
     mask: SourceFile | None = None
-    centroids: tuple[CentroidPoint, ...] = ()
+    centroids: CentroidFile | None = None
+    """Its points are left out of a store of another grid than theirs."""
     centroids_key: str | None = None
-    """Key of the centroid file, also if none of its points is used; required with points."""
-    centroid_file: CentroidFile | None = None
-    """What the centroids were read from; they are left out of a store of another grid than its."""
+    """Key of the centroid file, also if none of its points is used."""
     licence: str = "unknown"
 
     def __post_init__(self) -> None:

@@ -1,5 +1,7 @@
 """One array of a store, mapped into memory: chunks are checked, decoded, and assembled to boxes.
 
+The coarser levels for viewers, which are small, are read whole.
+
 Blosc's C functions are called at the address of a chunk: numcodecs' Python function spends 4 µs per
 chunk on buffer objects, a fifth of the time of decoding 32³ voxels. The C library in numcodecs
 exports them; ``blosc_decompress_ctx`` and ``blosc_getitem`` have no global state, no lock and no
@@ -28,7 +30,7 @@ from numcodecs import blosc
 
 from verse_data.errors import ChunkMissing, ToolMissing
 from verse_data.records.manifest import StoreManifest
-from verse_data.spine.geometry import Array, Shape
+from verse_data.spine.geometry import Affine, Array, Shape
 from verse_data.volumes.layout import (
     ABSENT,
     CHECKSUM,
@@ -36,8 +38,11 @@ from verse_data.volumes.layout import (
     FILL,
     GROUP_KEY,
     ArrayName,
+    coarse_path,
+    metadata_key,
+    shard_key,
 )
-from verse_data.volumes.store import fault, open_plain, read_metadata
+from verse_data.volumes.store import fault, load_manifest, open_plain, read_listed, read_metadata
 
 _READABLE: Final = {"transpose", "bytes", "blosc", "crc32c"}
 _HEADER: Final = struct.Struct("<4x3I")
@@ -300,3 +305,26 @@ def _spans(start: int, stop: int, chunk: int) -> list[tuple[int, slice, slice]]:
 
 def _unpack(text: str, dtype: npt.DTypeLike, grid: Shape) -> Array:
     return np.frombuffer(base64.b64decode(text), dtype=dtype).reshape(grid)
+
+
+def read_level(store: Path, name: ArrayName, factor: int) -> tuple[Array, Affine]:
+    """Return a level (x, y, z), compared with its digest, and its affine (voxel to world mm, RAS+)."""
+    # Not by zarr-python: opening an array starts a thread, after which a process must not fork.
+    manifest, path = load_manifest(store), coarse_path(name, factor)
+    document = read_metadata(store, manifest, metadata_key(path))
+    content = memoryview(read_listed(store, manifest, shard_key(path), most=None))
+    shape = document["shape"]
+    chunk = document["codecs"][0]["configuration"]["chunk_shape"]
+    grid = [-(-size // edge) for size, edge in zip(shape, chunk, strict=True)]
+    index = np.frombuffer(content[-math.prod(grid) * 16 - CHECKSUM : -CHECKSUM], "<u8")
+    voxels = np.empty([n * edge for n, edge in zip(grid, chunk, strict=True)][::-1], DTYPE[name])
+    for place, (offset, length) in zip(np.ndindex(*grid), index.reshape(-1, 2), strict=True):
+        encoded = content[offset : offset + length - CHECKSUM]
+        plain = encoded if manifest.arrays[name].codec == "none" else blosc.decompress(encoded)
+        # A chunk is stored as (x, y, z), its place in the grid is (z, y, x).
+        part = tuple(
+            slice(at * edge, (at + 1) * edge) for at, edge in zip(place, chunk, strict=True)
+        )
+        voxels[part[::-1]] = np.frombuffer(plain, DTYPE[name]).reshape(chunk[::-1])
+    z, y, x = shape
+    return voxels[:x, :y, :z], np.array(document["attributes"]["affine"], dtype=np.float64)

@@ -27,10 +27,7 @@ from verse_data.errors import (
 from verse_data.files import publish_folder, sha256_of_json, staging, storage_errors
 from verse_data.progress import Progress, silent
 from verse_data.records.manifest import MANIFEST_SCHEMA, REPAIR, STORE_FORMAT, StoreManifest
-from verse_data.volumes.layout import (
-    GROUP_KEY,
-    MANIFEST_KEY,
-)
+from verse_data.volumes.layout import GROUP_KEY, MANIFEST_KEY
 from verse_data.volumes.recipe import Recipe, ScanSource, fingerprint
 
 _log = logging.getLogger(__name__)
@@ -164,14 +161,25 @@ def open_plain(path: Path, scan_id: str | None = None) -> int:
     return descriptor
 
 
-def _read(path: Path, scan_id: str | None = None) -> bytes:
-    """Read a metadata file, which is small."""
+def _read(path: Path, scan_id: str | None = None, *, most: int | None = _MAX_METADATA) -> bytes:
+    """Read a file whole; metadata is small."""
     descriptor = open_plain(path, scan_id)
     with storage_errors(path), os.fdopen(descriptor, "rb") as stream:
-        content = stream.read(_MAX_METADATA + 1)
-    if len(content) > _MAX_METADATA:
-        why = f"has more than {_MAX_METADATA:,} bytes, too many for metadata"
+        content = stream.read(-1 if most is None else most + 1)
+    if most is not None and len(content) > most:
+        why = f"has more than {most:,} bytes, too many for metadata"
         raise fault(path, why, scan_id=scan_id)
+    return content
+
+
+def read_listed(
+    store: Path, manifest: StoreManifest, key: str, *, most: int | None = _MAX_METADATA
+) -> bytes:
+    """Read a file of a store whole, and compare it with the digest in the manifest."""
+    content = _read(store / key, manifest.scan_id, most=most)
+    if hashlib.sha256(content).hexdigest() != manifest.keys[key].sha256:
+        why = "is not the one that was written: it has not the SHA-256 that the manifest lists"
+        raise fault(store / key, why, scan_id=manifest.scan_id)
     return content
 
 
@@ -224,11 +232,7 @@ def _refuse_other_format(content: bytes, where: Path) -> None:
 
 def read_metadata(store: Path, manifest: StoreManifest, key: str = GROUP_KEY) -> dict[str, Any]:
     """Return the metadata document `key` of a store, checked against the manifest."""
-    content = _read(store / key, manifest.scan_id)
-    if hashlib.sha256(content).hexdigest() != manifest.keys[key].sha256:
-        why = "is not the one that was written: it has not the SHA-256 that the manifest lists"
-        raise fault(store / key, why, scan_id=manifest.scan_id)
-    document: dict[str, Any] = json.loads(content)
+    document: dict[str, Any] = json.loads(read_listed(store, manifest, key))
     return document
 
 

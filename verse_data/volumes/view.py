@@ -48,10 +48,8 @@ def _read_voxels(reader: ScanReader, name: str, orientation: str, key: Key) -> A
         range(n)[part if isinstance(part, slice) else slice(part % n, part % n + 1)]
         for n, part in zip(shape, key, strict=True)
     ]
-    i, j, k = (min(run, default=0) for run in runs)
-    i1, j1, k1 = (max(run, default=-1) + 1 for run in runs)
     image, label = reader.read(
-        Box((i, j, k), (i1, j1, k1)),
+        Box.of((min(run, default=0) for run in runs), (max(run, default=-1) + 1 for run in runs)),
         orientation=orientation,
         image=name == "image",
         label=name == "label",

@@ -222,8 +222,7 @@ class _ShardWriter:
     def label_boxes(self) -> dict[int, Box]:
         """Return the boxes of labels, in (x, y, z)."""
         return {
-            label: Box(tuple(low[::-1].tolist()), tuple(high[::-1].tolist()))
-            for label, (low, high) in self._extents.items()
+            label: Box.of(low[::-1], high[::-1]) for label, (low, high) in self._extents.items()
         }
 
     def _add_chunk(self, block: Array, place: tuple[int, ...]) -> None:
