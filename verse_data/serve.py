@@ -359,8 +359,11 @@ def patients(releases: Sequence[Scans], numbers: Mapping[Place, int]) -> dict[st
         return subject
 
     for (release, scan_id), number in numbers.items():
-        subject = first(releases[release][scan_id].subject_id)
+        scan = releases[release][scan_id]
+        subject = first(scan.subject_id)
         names[subject] = first(owners.setdefault(number, subject))
+        # Another release, without the overlay, has the patient under the published id.
+        names[first(scan.own_subject)] = first(subject)
     return {subject: first(subject) for subject in list(names)}
 
 

@@ -109,13 +109,10 @@ class UnitedReleases:
         from verse_data.tables.columns import to_frame
         from verse_data.tables.join import subject_records
 
-        sexes = {
-            self._subjects[row["subject_id"]]: PatientRow(
-                subject_id=row["subject_id"], sex=row["sex"]
-            )
-            for one in self.members
-            for row in _plain(one.subjects)
-        }
+        sexes: dict[str, PatientRow] = {}
+        for row in (row for one in self.members for row in _plain(one.subjects) if row["sex"]):
+            one = PatientRow(subject_id=row["subject_id"], sex=row["sex"])
+            sexes.setdefault(self._subjects[row["subject_id"]], one)
         scans: Any = [SimpleNamespace(**row) for row in _plain(self.scans)]
         vertebrae: Any = [SimpleNamespace(**row) for row in _plain(self.vertebrae)]
         return to_frame("subjects", subject_records(scans, vertebrae, sexes))

@@ -31,6 +31,7 @@ pytestmark = [
 LEVELS = ("T11", "T12", "L1", "L2")
 GRADES = (
     "scan_id,level,grade,fracture_type\np1,T11,0,none\np1,T12,2,wedge\np1,L1,0,none\np1,L2,x,\n"
+    "p2,L1,0,none\np2,L2,1,wedge\n"
 )
 SWAP = 'relabel = { T12 = "L1", L1 = "T12" }'
 
@@ -97,6 +98,14 @@ def test_labels_points_and_grades_move_together(lab: Path, overlay: Write) -> No
         assert now["label"] == LABEL_OF_LEVEL[new]
     assert after.loc["L1", "grade"] == 2
     assert rows(opened(), "p2").equals(rows(opened(overlay({"p1": SWAP})), "p2"))
+
+
+def test_grades_below_the_mask_follow_a_renumbering(lab: Path, overlay: Write) -> None:
+    """Of a vertebra that the workbook alone has, the level shifts with those above it."""
+    found = rows(opened(overlay({"p2": 'renumber = { from = "L1", to = "T13" }'})), "p2")
+    assert [*found.index] == ["T11", "T12", "T13", "L1"]
+    assert found.loc[["T13", "L1"], "grade"].tolist() == [0, 1]
+    assert found.loc["L1", "grade_status"] == "no_mask"
 
 
 def test_grades_stay_where_the_overlay_says_so(lab: Path, overlay: Write) -> None:
@@ -231,6 +240,13 @@ def test_an_excluded_scan_is_nowhere_and_its_reason_is_told(lab: Path, overlay: 
 def test_aliases_make_one_patient(lab: Path, overlay: Write) -> None:
     """Two ids of a patient are one: in tables, in folds, and in the check of splits."""
     same = '[[aliases]]\nsubjects = ["p1", "p2"]\nwhy = "one person"'
+    tree = lab.parent / "again"
+    write_scan(tree, "p1", [18, 19])
+    write_scan(tree, "p2", [18, 19, 20])
+    (tree / "patients.csv").write_text("subject_id,sex\np2,M\n")
+    lock_tree("again", tree, check=False)
+    again = opened(overlay({}, same, releases="again"), release="again")
+    assert list(again.subjects["sex"]) == ["M"]
     release = opened(overlay({}, same))
 
     assert list(release.scans["subject_id"]) == ["p1", "p1", "p3"]

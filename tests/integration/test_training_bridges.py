@@ -240,6 +240,23 @@ def test_torchio_gets_subjects(made: support.Made) -> None:
         assert np.abs(found - expected).max() <= 0.51
 
 
+@pytest.mark.parametrize(
+    "name", ["RandomFlip", "RandomAffine", "RandomElasticDeformation", "RandomNoise"]
+)
+def test_torchio_knows_no_centroids_after_it_moved_voxels(made: support.Made, name: str) -> None:
+    """Its flips, affine and elastic transforms leave the affine: centroids by it would be wrong."""
+    tio = needs("torchio")
+    from verse_data.training.torchio import from_subject, to_subject
+
+    options = {"flip_probability": 1} if name == "RandomFlip" else {}
+    random = tio.OneOf([getattr(tio, name)(**options)])
+    sample = ScanDataset(made.scans, transform=Compose([to_subject, random, from_subject]))[0]
+    plain = ScanDataset(made.scans)[0]
+    assert sample["centroids"].isfinite().any() == (name == "RandomNoise")
+    assert sample["centroids"].shape == plain["centroids"].shape
+    assert sample["centroids"].dtype == plain["centroids"].dtype
+
+
 def test_torchio_samples_batch_and_are_reproducible(made: support.Made) -> None:
     """Random TorchIO transforms give the same for 0 and 2 workers, in torch's own batches."""
     tio = needs("torchio")

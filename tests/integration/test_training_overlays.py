@@ -208,6 +208,21 @@ def test_in_a_union_an_overlay_lies_over_the_releases_that_it_is_for(
         vd.load_split("training", release="other", overlays=[file])
 
 
+def test_an_alias_reaches_a_patient_of_another_release(lab: Path, overlay: Write) -> None:
+    """An overlay for one release renames p2 there; the other's p2, of another series, is that patient."""
+    write_scan(lab / "other", "p2_ses-2", [18, 19, 20, 21])
+    (lab / "other" / "patients.csv").write_text("subject_id,sex\np2,F\n")
+    lock_tree("other", lab / "other", check=False)
+    file = overlay({}, '[[aliases]]\nsubjects = ["p1", "p2"]\nwhy = "one person"')
+
+    for names in (["lab", "other"], ["other", "lab"]):
+        served = vd.load_split("training", release=names, overlays=[file])
+        assert {scan.subject_id for scan in served.scans} == {"p1"}
+        both = vd.open_releases(names, overlays=[file])
+        assert [*both.subjects["subject_id"]] == ["p1", "p3"]
+        assert [*both.subjects["sex"].astype(object).fillna("")] == ["F", ""]
+
+
 def test_a_scan_under_other_terms_is_left_out_and_named(lab: Path) -> None:
     """The gate leaves it out, counts it and says why; without the gate its terms are told."""
     (lab / "tree" / "about.toml").write_text(

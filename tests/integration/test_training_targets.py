@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 import verse_data as vd
 from tests.support import training as support
 from tests.support.damage import Shard, replaced
+from tests.support.releases import write_scan
 from verse_data import serve
 from verse_data.errors import ChunkCorrupt, UsageError, ValidationFailed
 from verse_data.phantom import write as write_phantom
@@ -601,6 +602,17 @@ def test_label_modes_and_missing_labels_of_slices(made) -> None:
     assert torch.equal(own, of_mode["vertebra"]["label"] == 1)
     assert not {"boxes", "label"} & set(of_mode["none"])
     assert "boxes" not in SpineSliceDataset(made.scans, label=False)[0]
+
+
+def test_the_sacrum_stays_in_slices_as_in_scans(one_core, tmp_path) -> None:
+    """Labels without a level are in the label, flat too, and have no box."""
+    write_scan(tmp_path / "tree", "p1", [18, 19, 20, 26, 27])
+    vd.lock_tree("lab", tmp_path / "tree", check=False)
+    for projection in (None, "max"):
+        how = {"unit": "slice", "through": "spine", "projection": projection}
+        sample = vd.load_split("training", release="lab", **how)[0]
+        assert sample["label"].unique().tolist() == [0, 18, 19, 20, 26, 27]
+        assert int((sample["boxes"][:, 0, 0] >= 0).sum()) == 3
 
 
 def test_orientation_chooses_rows_and_columns(made) -> None:

@@ -185,11 +185,13 @@ def _tables(
 ) -> Tables:
     """Return the tables of scans, each with its grades."""
     scans = [scan_record(scan, row, expected.get(scan.scan.scan_id)) for scan, row in joined]
+    own = ((s.scan.subject_id, patients.get(s.scan.own_subject)) for s, _ in reversed(joined))
+    people = {subject: patient for subject, patient in own if patient and patient.sex}
     vertebrae = [record for scan, row in joined for record in vertebra_records(scan, row)]
     return Tables(
         scans=to_frame("scans", scans),
         vertebrae=to_frame("vertebrae", vertebrae),
-        subjects=to_frame("subjects", subject_records(scans, vertebrae, patients)),
+        subjects=to_frame("subjects", subject_records(scans, vertebrae, people)),
         findings=_findings_frame(findings),
         grading=grading,
     )

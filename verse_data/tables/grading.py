@@ -268,7 +268,7 @@ def _listed_rows(
         subject, _, series = scan_id.partition("_split-")
         scan, found = known.get(scan_id), marks[scan_id]
         values: dict[str, Any] = dict.fromkeys(ListedGrades.model_fields)
-        values["subject_id"] = scan.subject_id if scan else subject.partition("_")[0]
+        values["subject_id"] = scan.own_subject if scan else subject.partition("_")[0]
         values["series_id"] = scan.series_id if scan else series or values["subject_id"]
         values["grades"] = {x: grade for x, (grade, _) in found.items() if grade is not None}
         values["shapes"] = {x: shape for x, (_, shape) in found.items() if shape is not None}

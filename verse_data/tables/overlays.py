@@ -26,7 +26,7 @@ from verse_data.records.names import parse_path
 from verse_data.records.overlay import AddedGrade, Layer, Overlay, ScanCorrection
 from verse_data.records.tables import GradingRow, ListedGrades
 from verse_data.releases import catalog
-from verse_data.spine.levels import LEVEL_OF_LABEL, LEVELS
+from verse_data.spine.levels import LABEL_OF_LEVEL, LEVEL_OF_LABEL, LEVELS
 from verse_data.tables.findings import Finding
 from verse_data.tables.index import Content, Index, ScanFiles, Withheld, read_centroids, scan_file
 from verse_data.tables.join import ScanSources
@@ -279,10 +279,14 @@ def corrected(
                 f"{scan.scan_id} --role mask"
             )
         labels = sources.mask.labels.keys() if sources.mask else ()
-        new = relabelling(scan, labels, _pointed(sources.centroids) if sources.centroids else ())
+        points = _pointed(sources.centroids) if sources.centroids else ()
+        new = relabelling(scan, labels, points)
         sources = _relabelled(sources, new)
-        moves = all(one.grades_move for _, one in scan.corrections if one.relabels)
-        row = _moved(scan, row, new) if row and moves else row
+        if row and all(one.grades_move for _, one in scan.corrections if one.relabels):
+            # A vertebra below that the workbook alone has moves with those that the files show.
+            below = any(one.renumber for _, one in scan.corrections)
+            graded = [LABEL_OF_LEVEL[level] for level in row.grades] if below else ()
+            row = _moved(scan, row, relabelling(scan, labels, (*points, *graded)) | new)
     added = {lv: grade for _, one in scan.corrections for lv, grade in one.grades.items()}
     if sources.mask and (lacking := [level for level in added if level not in sources.levels]):
         raise ValidationFailed(

@@ -34,7 +34,7 @@ import torch
 
 from verse_data.errors import UsageError, one_of
 from verse_data.spine.geometry import Affine, Array, Box, apply_affine, voxel_sizes
-from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS
+from verse_data.spine.levels import LEVEL_OF_LABEL, LEVELS
 from verse_data.training.arguments import finite
 from verse_data.training.base import ScanDataset
 from verse_data.training.crops import Region
@@ -114,15 +114,15 @@ def footprints(label: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], tor
     flat = np.zeros(label.shape[:2], dtype=np.uint8)
     most = np.zeros(label.shape[:2], dtype=np.int64)
     boxes = np.full((len(LEVELS), 2, 2), -1, dtype=np.int64)
-    found = dict(enumerate(ndimage.find_objects(label), start=1))
-    for number, level in enumerate(LEVELS):
-        value = LABEL_OF_LEVEL[level]
-        if (part := found.get(value)) is None:
+    for value, part in enumerate(ndimage.find_objects(label), start=1):
+        if part is None:
             continue
         count = np.count_nonzero(label[part] == value, axis=2)
         wins = count > most[part[:2]]
         flat[part[:2]][wins], most[part[:2]][wins] = value, count[wins]
-        boxes[number] = [[one.start for one in part[:2]], [one.stop for one in part[:2]]]
+        if value in LEVEL_OF_LABEL:  # the sacrum has no level
+            number = LEVELS.index(LEVEL_OF_LABEL[value])
+            boxes[number] = [[one.start for one in part[:2]], [one.stop for one in part[:2]]]
     return flat, torch.from_numpy(boxes)
 
 

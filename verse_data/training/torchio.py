@@ -9,6 +9,8 @@ import torchio
 
 from verse_data.training.samples import Sample, position
 
+_MOVING = {"Flip", "Affine", "ElasticDeformation", "AffineElasticDeformation"}
+"""Transforms that move voxels and leave the affine as it was."""
 _KINDS = {"image": torchio.ScalarImage, "label": torchio.LabelMap, "heatmaps": torchio.ScalarImage}
 _IN_IMAGES = ("affine", "spacing")
 
@@ -38,7 +40,11 @@ def from_subject(subject: Any) -> Sample:
     """Return a subject as a sample: a plain ``dict`` of tensors that torch can batch.
 
     The inverse of :func:`to_subject`, for use after TorchIO's transforms; ``affine`` and
-    ``spacing`` are those of the image.
+    ``spacing`` are those of the image. TorchIO's flips, affine and elastic transforms move voxels
+    and leave the affine, so that nothing tells where the centroids are now: after one of them
+    ``centroids`` are NaN. Make heatmaps before.
     """
-    plain = {key: subject[key].data for key in _KINDS if key in subject}
-    return {**subject, **plain, **position(subject["image"].affine)}
+    made: Sample = {**subject, **{key: subject[key].data for key in _KINDS if key in subject}}
+    if "centroids" in made and _MOVING & {name for name, _ in subject.applied_transforms}:
+        made["centroids"] = made["centroids"] * float("nan")
+    return made | position(subject["image"].affine)

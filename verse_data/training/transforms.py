@@ -173,7 +173,8 @@ class Heatmaps:
     ``heatmap_known``, bool (levels,), says which levels have one, in the image or beyond it.
     ``heatmap_levels`` is the text of the levels in the order of the channels, ``"T11 T12 L1"``.
 
-    Give it last: after MONAI's transforms it reads the affine that they have kept. `Orient` and
+    Give it last: after MONAI's transforms it reads the affine that they have kept. Give it before
+    elastic transforms, and before TorchIO's flips and affine ones, which leave the affine. `Orient` and
     `CropOrPad` carry heatmaps along, and MONAI's transforms do if ``"heatmaps"`` is one of their keys.
 
     Parameters
