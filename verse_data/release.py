@@ -84,7 +84,7 @@ class Release:
     catalog : CatalogEntry or None
         Published facts about the release.
     layers : sequence of Layer
-        Overlays that lie over its files, as :func:`verse_data.tables.overlays.read_overlays` returns.
+        Overlays that lie over its files, as `read_overlays` of `verse_data.tables.overlays` returns.
     licences : sequence of str
         The only licences under which scans are served. Default: all.
     progress : Progress, optional
