@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Unpack, get_args, overloa
 from verse_data import config, serve
 from verse_data.errors import (
     IntegrityError,
+    NetworkError,
     Offline,
     UsageError,
     counted,
@@ -666,6 +667,7 @@ def open_release(
         If an overlay is not confirmed.
     """
     settings = config.resolve(root=root, offline=offline)
+    dataset_of(name, settings)  # refuses what is no name
     layers = read_overlays(overlays, [name])[name]
     return _opened(
         name,
@@ -802,8 +804,11 @@ def _known_dataset(name: str, settings: config.Config) -> Repository:
 def dataset_of(name: str, settings: config.Config) -> Repository:
     """Return the dataset of a release, which need not exist yet."""
     if not isinstance(name, str) or not is_release_name(name):
+        several = not isinstance(name, str) or "+" in name
         raise UsageError(
             f"{name!r} is not a release name: small letters, digits, '-' and '_', such as verse19."
+            + " Here one is needed; open_releases, load_split, load_table and the commands query, table, "
+            "findings, folds and summary take several." * several
         )
     place = settings.release(name)
     if place.parent != settings.releases:
@@ -860,7 +865,11 @@ def _make_release(
 
 def _lock_node(dataset: Repository, node: str, pin: str | None, progress: Progress) -> None:
     """Lock what OSF lists, if its digest fits `pin`."""
-    lock = walk_node(node, config=dataset.config, release=dataset.name, progress=progress)
+    try:
+        lock = walk_node(node, config=dataset.config, release=dataset.name, progress=progress)
+    except NetworkError as error:
+        here = command(dataset, "lock", "--from-tree", "FOLDER")
+        raise type(error)(f"{error} A folder with the files needs no network: {here}") from error
     if pin and not lock.digest.startswith(pin.removeprefix("sha256:")):
         raise UsageError(
             f"OSF lists {dataset.name} as the lock {lock.pin} now, not {pin}. Nothing "

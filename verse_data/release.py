@@ -84,7 +84,7 @@ class Release:
     catalog : CatalogEntry or None
         Published facts about the release.
     layers : sequence of Layer
-        Overlays that lie over its files, as :func:`verse_data.tables.overlays.read_overlays` returns.
+        Overlays that lie over its files, as `read_overlays` of `verse_data.tables.overlays` returns.
     licences : sequence of str
         The only licences under which scans are served. Default: all.
     progress : Progress, optional
@@ -1107,7 +1107,7 @@ class Release:
         from verse_data.metrics.predicted import choose, find_predictions, score_predictions
 
         scores.check_conventions(hit, missing, additional, seed, draws)
-        found, others = find_predictions(Path(predictions), self.series)
+        found, others = find_predictions(Path(predictions), self.series, self.index.withheld)
         if scan_ids is not None:
             found = choose(found, self.known_scans(scan_ids), self.series, Path(predictions))
         scored = score_predictions(
@@ -1183,7 +1183,8 @@ class Release:
             raise UsageError(f"These scores are not of {self.name} {self.version}: evaluate anew.")
         page = check_page(Path(path))
         ids, folder = worst.worst_first(scores.scans)[:most], Path(predictions)
-        found = choose(find_predictions(folder, self.series)[0], ids, self.series, folder)
+        found, _ = find_predictions(folder, self.series, self.index.withheld)
+        found = choose(found, ids, self.series, folder)
         drawable = [name for name in ids if "ct" in self.series[name].files]
         pictures = {}
         with self.progress("Drawing scans", len(drawable), "items") as advance:

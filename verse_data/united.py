@@ -56,6 +56,14 @@ class UnitedReleases:
         held = ", ".join(f"{one.name} {one.version}: {len(one.series)}" for one in self.members)
         return f"<UnitedReleases {self.name}: {scans} scans ({held}; {copies} in two of them)>"
 
+    if not TYPE_CHECKING:  # a checker shall still find names that nothing has
+
+        def __getattr__(self, name: str) -> object:
+            """Say what to open for what one release alone has."""
+            one = hasattr(Release, name) and not hasattr(UnitedReleases, name)
+            first = f", but open_release({self.members[0].name!r}) does" if one else ""
+            raise AttributeError(f"'UnitedReleases' does not have {name!r}{first}")
+
     @property
     def name(self) -> str:
         """The names of the releases, joined with ``+``: ``"verse19+verse20"``."""
@@ -99,7 +107,7 @@ class UnitedReleases:
 
     @property
     def vertebrae(self) -> pd.DataFrame:
-        """One row per vertebra of each series, as in :attr:`Release.vertebrae`, with `release`."""
+        """One row per vertebra of each series, as in :attr:`verse_data.Release.vertebrae`, with `release`."""
         return self._joined([one.vertebrae for one in self.members], "vertebrae")
 
     @property

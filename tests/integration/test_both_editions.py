@@ -172,6 +172,10 @@ def test_the_command_line_takes_both(root: Path, tmp_path: Path) -> None:
     assert len(said("folds", BOTH, "--k", "2", "--out", str(tmp_path / "two.json"))["folds"]) == 2
     assert said("folds", BOTH, "--check", str(tmp_path / "two.json"))["folds"]
     assert {"verse19", "verse20"} == {one["release"] for one in said("findings", BOTH)}
+    assert {one["release"] for one in said("query", BOTH, "--columns", "release")} == {
+        "verse19",
+        "verse20",
+    }
     assert said("summary", BOTH)["release"] == BOTH
 
 
@@ -179,6 +183,13 @@ def test_what_does_not_go_with_several_is_refused(root: Path, both: vd.UnitedRel
     """A version, a release that is not there, a scan that none has."""
     with pytest.raises(UsageError, match="version= goes with one release"):
         vd.load_table("scans", release=BOTH, version="v1", root=root)
+    for given in (BOTH, ["verse19", "verse20"]):
+        with pytest.raises(UsageError, match="Here one is needed; open_releases"):
+            vd.open_release(given, root=root)
+    with pytest.raises(
+        AttributeError, match=r"not have 'preview', but open_release\('verse19'\) does"
+    ):
+        both.preview("verse004")
     with pytest.raises(UsageError, match="There is no release 'verse21'"):
         vd.open_releases("verse19+verse21", root=root)
     with pytest.raises(UsageError, match=r"verse19\+verse20 has no scan 'verse999'"):

@@ -30,6 +30,7 @@ from verse_data.errors import (
     ContentMissing,
     DiskFull,
     IncompleteTable,
+    NetworkError,
     Offline,
     UsageError,
 )
@@ -184,6 +185,16 @@ def test_without_the_network_what_is_missing_is_named(
         ):
             call()
     assert osf.seen == []
+
+
+def test_where_osf_cannot_be_reached_the_way_round_it_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody answers at the first call: files that somebody has already can be locked instead."""
+    monkeypatch.setenv("VERSE_DATA_OSF_API", "https://osf.invalid/v2/")
+
+    with pytest.raises(NetworkError, match="needs no network: verse-data lock verse19 --from-tree"):
+        vd.load_split("training")
 
 
 def test_a_class_that_may_download_does_the_same(osf: OsfStandin, tmp_path: Path) -> None:

@@ -155,6 +155,21 @@ def test_predictions_are_scored_against_corrected_labels(
     assert after.loc["L1", "grade"] == 2
 
 
+def test_a_prediction_of_an_excluded_scan_is_named_and_not_scored(
+    lab: Path, overlay: Write, tmp_path: Path
+) -> None:
+    """A folder with predictions of all scans serves for a release without some of them, too."""
+    release = opened(overlay({"p1": "exclude = true"}))
+    first, second = list(opened().series)[:2]
+    for scan_id in (first, second):
+        shutil.copy(opened().path(scan_id, "mask"), tmp_path / f"{scan_id}.nii.gz")
+
+    made = release.evaluate(tmp_path)
+
+    assert (first, list(made.scans["scan_id"])) == ("p1", [second])
+    assert any(note.startswith("not read: p1.nii.gz (overlay ") for note in made.notes)
+
+
 def test_exports_write_corrected_masks_or_refuse(lab: Path, overlay: Write, tmp_path: Path) -> None:
     """nnU-Net's masks have the new labels and name the overlay; folders of published masks are refused."""
     release = opened(overlay({"p1": SWAP}))

@@ -56,6 +56,18 @@ def test_the_chart_is_that_of_the_numbers(tmp_path: Path) -> None:
     assert (ROOT / "docs/images/loader-speed.svg").read_text() == drawn.read_text()
 
 
+def test_every_page_is_in_the_contents_of_the_site() -> None:
+    """No page of docs can be reached by its address alone: each is in a toctree."""
+    trees = [
+        tree
+        for page in [*ROOT.glob("docs/*.md"), ROOT / "docs/reference/index.md"]
+        for tree in re.findall(r"```\{toctree\}(.*?)```", page.read_text(), re.DOTALL)
+    ]
+    listed = {line.removeprefix("../") for tree in trees for line in tree.splitlines()}
+
+    assert {page.stem for page in ROOT.glob("docs/*.md")} - listed == {"index"}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files_that_are_here(page: Path) -> None:
     """A page can be read in the repository too: no link to what is only generated for the site."""

@@ -348,7 +348,7 @@ def test_the_crop_is_an_option_that_the_fingerprint_knows(made) -> None:
     )
     assert "crop" not in plain.options
     assert len({plain.fingerprint, some.fingerprint, more.fingerprint}) == 3
-    for wrong in ({"crop": "body"}, {"crop": "spine", "margin_mm": -1}):
+    for wrong in ({"crop": "body"}, {"crop": "spine", "margin_mm": -1}, {"margin_mm": 5}):
         with pytest.raises(UsageError):
             ScanDataset(made.scans, **wrong)
 

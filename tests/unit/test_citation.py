@@ -168,6 +168,7 @@ def test_own_data_are_cited_by_what_is_known(tmp_path: Path, home: Path) -> None
     assert text.startswith("Release my_lab, locked by its user\n")
     assert "licence      not known\n" in text
     assert "Ask whoever made them how to cite them." in text
+    assert "--about FILE" in text
     assert (
         f"Release my_lab v1 of verse-data {vd.__version__}, lock sha256:{dataset.lock().digest}"
         in text

@@ -87,7 +87,7 @@ def query(
     _check_release(release, where)
     if as_json + as_csv + (out is not None) > 1:
         raise UsageError("--json, --csv and --out exclude each other. Give one of them.")
-    _check_columns(columns or (), table)
+    _check_columns(columns or (), table, several="+" in release)
     if where is not None and table != "findings":
         check_condition(where, table)
     opened = open_named(release, version=version, overlays=overlay, root=root, offline=offline)
@@ -140,13 +140,13 @@ def _check_release(release: str, where: str | None) -> None:
         )
 
 
-def _check_columns(names: Collection[str], table: str) -> None:
+def _check_columns(names: Collection[str], table: str, *, several: bool) -> None:
     """Refuse columns that a table does not have, before any file is read."""
     from verse_data.tables.columns import columns
     from verse_data.tables.findings import Finding
 
     of_table = fields(Finding) if table == "findings" else columns(table)
-    known = [column.name for column in of_table]
+    known = [column.name for column in of_table] + ["release"] * (several and table != "subjects")
     for name in names:
         if name not in known:
             raise UsageError(

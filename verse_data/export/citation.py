@@ -47,7 +47,8 @@ _TEX: Final = str.maketrans(
 )
 _UNKNOWN: Final = (
     "Its user locked it here: the authors, the licence and the publications of these data are not known "
-    "to verse-data. Ask whoever made them how to cite them."
+    "to verse-data. Ask whoever made them how to cite them. A file that says it becomes part of the "
+    "release: verse-data lock NAME --from-tree FOLDER --about FILE (docs/own-data.md)."
 )
 
 

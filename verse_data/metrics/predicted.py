@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from verse_data.records.base import LIMIT_BYTES
 from verse_data.records.centroids import CentroidFile, parse_centroids
 from verse_data.spine.geometry import Array, Grid
 from verse_data.spine.levels import LEVEL_OF_LABEL
-from verse_data.tables.index import Content, ScanFiles, read_centroids, scan_file
+from verse_data.tables.index import Content, ScanFiles, Withheld, read_centroids, scan_file
 from verse_data.tables.overlays import relabelling_of
 from verse_data.volumes.mask_facts import mask_facts
 from verse_data.volumes.nifti import VolumeStream
@@ -51,12 +51,13 @@ class Scored:
 
 
 def find_predictions(
-    folder: Path, known: Mapping[str, ScanFiles]
+    folder: Path, known: Mapping[str, ScanFiles], withheld: Iterable[Withheld]
 ) -> tuple[dict[str, Prediction], list[str]]:
-    """Return the predictions in `folder` by scan id, and the names of its other JSON files.
+    """Return the predictions in `folder` by scan id, and which of its files are not read.
 
     A volume that is named after no scan is refused: it would be left out of the means unseen.
     """
+    why = {one.scan.scan_id: one.why for one in withheld}
     if not folder.is_dir():
         raise UsageError(
             f"There is no folder {folder}. Give one with a file SCAN.nii.gz (mask), or SCAN.json "
@@ -73,7 +74,9 @@ def find_predictions(
             continue
         scan_id = path.name[: -len(ending)]
         role = "points" if ending == _POINTS_ENDING else "mask"
-        if scan_id not in known:
+        if scan_id in why:
+            others.append(f"{path.name} ({why[scan_id]})")
+        elif scan_id not in known:
             (others if role == "points" else strangers).append(path.name)
         elif role in found.setdefault(scan_id, {}):
             raise UsageError(f"{folder} has two masks of {scan_id}, .nii and .nii.gz: remove one.")

@@ -341,8 +341,8 @@ class ScanDataset(ServedDataset):
         Serve the box of the spine and `margin_mm` on each side, as far as the scan reaches, in place of
         the whole scan. It is the box of the mask; in a scan without one, that of all centroids with
         the room that a large vertebra takes around each. Samples then have ``box`` as patches do.
-    margin_mm : float
-        With ``crop="spine"``.
+    margin_mm : float, optional
+        With ``crop="spine"``. Default: 20.
     **served
         ``orientation``, ``transform``, ``seed``, ``image_dtype``, ``provenance``, ``left_out``: see
         :class:`verse_data.training.base.ServedDataset`.
@@ -362,11 +362,13 @@ class ScanDataset(ServedDataset):
         *,
         label: bool = True,
         crop: Literal["spine"] | None = None,
-        margin_mm: float = 20.0,
+        margin_mm: float | None = None,
         **served: Any,
     ) -> None:
         self.crop = None if crop is None else one_of("crop", crop, ("spine",))
-        self.margin_mm = finite("margin_mm", margin_mm, least=0)
+        if margin_mm is not None and crop is None:
+            raise UsageError(f"margin_mm={margin_mm!r} goes with crop='spine', which is not given.")
+        self.margin_mm = finite("margin_mm", 20.0 if margin_mm is None else margin_mm, least=0)
         super().__init__(scans, needs_label=label, **served)
         self.label = label
 
