@@ -115,7 +115,7 @@ def footprints(label: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], tor
     most = np.zeros(label.shape[:2], dtype=np.int64)
     boxes = np.full((len(LEVELS), 2, 2), -1, dtype=np.int64)
     for value, part in enumerate(ndimage.find_objects(label), start=1):
-        if part is None:
+        if not part:  # None for a label that is not there
             continue
         count = np.count_nonzero(label[part] == value, axis=2)
         wins = count > most[part[:2]]
