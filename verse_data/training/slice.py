@@ -114,8 +114,9 @@ def footprints(label: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], tor
     flat = np.zeros(label.shape[:2], dtype=np.uint8)
     most = np.zeros(label.shape[:2], dtype=np.int64)
     boxes = np.full((len(LEVELS), 2, 2), -1, dtype=np.int64)
-    for value, part in enumerate(ndimage.find_objects(label), start=1):
-        if part is None:
+    found = dict(enumerate(ndimage.find_objects(label), start=1))
+    for value in found:
+        if (part := found.get(value)) is None:
             continue
         count = np.count_nonzero(label[part] == value, axis=2)
         wins = count > most[part[:2]]
