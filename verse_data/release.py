@@ -1550,6 +1550,7 @@ class Release:
             vertebrae=rows,
             facts=self._facts(stores, recipe, with_rows=with_rows),
             series=self.series,
+            graded=self.workbook.is_listed,
         )
 
     def _relabel_text(self, scan: ScanFiles, store: Path) -> str:

@@ -13,7 +13,7 @@ from verse_data.errors import UsageError, ValidationFailed, counted, did_you_mea
 from verse_data.progress import Progress
 from verse_data.releases.provenance import versions
 from verse_data.stores import make_recipe
-from verse_data.tables.index import ScanFiles, assert_one_split_each
+from verse_data.tables.index import ScanFiles, assert_one_split_each, preferred
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,8 +29,6 @@ _PUBLISHED: Final = re.compile(
     r"(?P<series>(?:verse|gl)\d{3}(?:_split-verse\d{3})?)(?P<direction>_dir-[a-z]+)?"
 )
 """Ids of VerSe, where each number is one series; MICCAI names may omit the direction."""
-
-_SHOWN: Final = 5
 
 
 class CommonOptions(TypedDict, total=False):
@@ -201,6 +199,8 @@ class Contribution:
         Its provenance; at least ``release``, ``version`` and ``licence``.
     series : mapping
         The files of all its scans by scan id, including those that were not asked for.
+    graded : bool
+        Whether it lists a grading workbook.
     """
 
     scans: tuple[ServedScan, ...]
@@ -208,6 +208,7 @@ class Contribution:
     vertebrae: pd.DataFrame | None
     facts: Mapping[str, Any]
     series: Scans
+    graded: bool
 
 
 def dataset(
@@ -218,7 +219,7 @@ def dataset(
     lost: Sequence[LeftOut] = (),
     **options: Any,
 ) -> ServedDataset:
-    """Serve the parts as one dataset; a series in several is taken from the first with a sample.
+    """Serve the parts as one dataset; a series in several is taken from one with a sample.
 
     `selection` is what chose the scans: split, condition, or fold. `lost` are published series that
     no lock lists; they are listed as left out.
@@ -383,12 +384,11 @@ def check_splits(releases: Mapping[str, Scans]) -> None:
     if leaking:
         raise ValidationFailed(
             f"{counted(len(leaking), 'CT lies', 'CTs lie')} in two splits, byte for byte, so that a "
-            f"patient would be trained on and tested: {'; '.join(leaking[:_SHOWN])}. Load the releases "
+            f"patient would be trained on and tested: {'; '.join(leaking[:5])}. Load the releases "
             f"apart, or move the scan to one split, and lock that release again."
         )
-    subject = patients(held, same_series(held))
-    every = (scan for scans in held for scan in scans.values())
-    assert_one_split_each((subject[s.subject_id], s.split) for s in every if s.split)
+    who = patients(held, same_series(held))
+    assert_one_split_each((who[s.subject_id], s.split) for r in held for s in r.values() if s.split)
 
 
 def rows_of(table: pd.DataFrame, release: int, kept: Container[Place]) -> pd.DataFrame:
@@ -399,8 +399,8 @@ def rows_of(table: pd.DataFrame, release: int, kept: Container[Place]) -> pd.Dat
 def united(parts: Sequence[Contribution], unit: str, options: Mapping[str, Any]) -> Contribution:
     """Return the parts of several releases as one, every series once.
 
-    A series is served from the first release that has a sample of it; if none has, the first
-    release's copy is kept, so that it is listed with its reason.
+    A series is served from a release that has a sample of it, of several from the one that tables
+    show; if none has, one copy is kept, so that it is listed with its reason.
     """
     import pandas as pd
 
@@ -419,7 +419,8 @@ def united(parts: Sequence[Contribution], unit: str, options: Mapping[str, Any])
         offered += [(number, scan.scan_id) for scan in part.scans]
         offered += [(number, scan.scan_id) for scan in part.left_out]
     source: dict[int, Place] = {}
-    for place in sorted(offered, key=lambda place: place not in ready):
+    shown = preferred(held, numbers, [part.graded for part in parts])
+    for place in sorted(offered, key=lambda place: (place not in ready, place not in shown)):
         source.setdefault(numbers[place], place)
     kept = set(source.values())
     subject = patients(held, numbers)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from verse_data import serve
 from verse_data.errors import IncompleteTable, UsageError, did_you_mean, warn
@@ -17,6 +17,7 @@ from verse_data.progress import Progress
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.overlay import AppliedOverlay
 from verse_data.release import Release
+from verse_data.tables.index import preferred
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from verse_data.tables.folds import Folds
     from verse_data.tables.summary import Summary
     from verse_data.training.base import ServedDataset
-
-_VOLUMES: Final = {"ct", "mask", "centroids"}
 
 
 class UnitedReleases:
@@ -319,17 +318,8 @@ class UnitedReleases:
     @cached_property
     def _kept(self) -> set[serve.Place]:
         """The copy of each series that the tables show."""
-        graded = [one.workbook.is_listed for one in self.members]
-
-        def rank(place: serve.Place) -> tuple[int, bool, int]:
-            number, scan_id = place
-            files = self.members[number].series[scan_id].files
-            return -len(_VOLUMES & files.keys()), not graded[number], number
-
-        best: dict[int, serve.Place] = {}
-        for place in sorted(self._numbers, key=rank):
-            best.setdefault(self._numbers[place], place)
-        return set(best.values())
+        held = [one.series for one in self.members]
+        return preferred(held, self._numbers, [one.workbook.is_listed for one in self.members])
 
     def _joined(
         self, frames: Sequence[pd.DataFrame], table: Literal["scans", "vertebrae"]

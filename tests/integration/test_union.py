@@ -132,6 +132,19 @@ def test_scans_that_a_release_tells_apart_stay_apart(lab: Lab) -> None:
     assert [scan_id for scan_id, _ in served(lab.load(["two", "one"]))] == ["a", "b_ses-2"]
 
 
+@pytest.mark.filterwarnings("ignore::verse_data.errors.IncompleteTable")
+def test_the_copy_that_tables_show_is_served(lab: Lab) -> None:
+    """That with most files, whatever the order, if it has a sample; by id and by row alike."""
+    lab.put("one", "verse500_dir-ax", roles=ROLES[:2])
+    lab.put("two", "verse500")
+    for names in (["one", "two"], ["two", "one"]):
+        assert served(lab.load(names)) == [("verse500", "verse500")]
+        both = vd.open_releases(names, root=lab.folder / "home")
+        for chosen in (both.scans, both.scans["scan_id"].tolist()):
+            data = both.dataset(chosen, workers=1)
+            assert [scan.scan_id for scan in data.scans] == ["verse500"]
+
+
 @pytest.mark.parametrize("lacking", ["ct", "mask", "centroids"])
 def test_an_incomplete_copy_hides_no_complete_one(lab: Lab, lacking: str) -> None:
     """A scan is served from the release that has a sample of it, in either order of the releases."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -266,6 +266,24 @@ def _scan(group: _Group, catalog: CatalogEntry | None, known: _Known) -> ScanFil
     terms = published.terms if published else (catalog.terms if catalog else {}).get(name.scan_id)
     ids = _scan_id(name, known), subject, name.series_label, name.series_id
     return ScanFiles(*ids, split, files, spare, published, terms=terms)
+
+
+def preferred(
+    releases: Sequence[Mapping[str, ScanFiles]],
+    numbers: Mapping[tuple[int, str], int],
+    graded: Sequence[bool],
+) -> set[tuple[int, str]]:
+    """Return one copy of each series: with most files, of a release that is `graded`, or the first."""
+
+    def rank(place: tuple[int, str]) -> tuple[int, bool, int]:
+        number, scan_id = place
+        files = releases[number][scan_id].files
+        return -len({"ct", "mask", "centroids"} & files.keys()), not graded[number], number
+
+    best: dict[int, tuple[int, str]] = {}
+    for place in sorted(numbers, key=rank):
+        best.setdefault(numbers[place], place)
+    return set(best.values())
 
 
 def assert_one_split_each(subjects: Iterable[tuple[str, str]]) -> None:
