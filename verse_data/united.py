@@ -46,7 +46,7 @@ class UnitedReleases:
     """
 
     def __init__(self, members: Sequence[Release]) -> None:
-        self.members = tuple(members)
+        self._members = tuple(members)
         serve.check_splits({f"{one.name} {one.version}": one.series for one in members})
 
     def __repr__(self) -> str:
@@ -54,6 +54,11 @@ class UnitedReleases:
         copies = len(self._numbers) - scans
         held = ", ".join(f"{one.name} {one.version}: {len(one.series)}" for one in self.members)
         return f"<UnitedReleases {self.name}: {scans} scans ({held}; {copies} in two of them)>"
+
+    @property
+    def members(self) -> tuple[Release, ...]:
+        """The releases, in order of preference."""
+        return self._members
 
     if not TYPE_CHECKING:  # a checker shall still find names that nothing has
 

@@ -133,6 +133,9 @@ def test_folds_are_those_of_the_release(release, tmp_path):
         assert fold["val"] == [s for s in sides["validation"] if s != "verse908"]
         assert find_leaks(fold, scans=release.scans).is_clean
     assert read(done.path / "dataset.json")["folds"]["digest"] == folds.digest
+    commands = (done.path / "README.md").read_text().splitlines()
+    (trained,) = [line.partition("#")[0] for line in commands if "nnUNetv2_train " in line]
+    assert trained.strip().endswith("$fold -tr nnUNetTrainerNoMirroring")
 
 
 @pytest.mark.parametrize("labels", ["binary", "regions"])

@@ -240,16 +240,20 @@ def _readme(
 ) -> str:
     """Return the README for whoever trains: what this is, which commands, and the way back."""
     kind, release = facts["verse_data"]["labels"], facts["verse_data"]["release"]
-    one = len(folds) == 1
+    one, number = len(folds) == 1, folder.name[7:10].lstrip("0")
+    every = " ".join(map(str, range(len(folds))))
+    train = (
+        f"nnUNetv2_train {number} 3d_fullres {0 if one else '$fold'} -tr nnUNetTrainerNoMirroring"
+    )
     setting = f"export {variable}=...   # the folder of release {release} on this machine\n"
     return _README.format(
         **facts,
         cite=f" Cite: {facts['citation']}" if facts["citation"] else "",
         folder=folder.name,
         raw=folder.parent.absolute(),
-        number=folder.name[7:10].lstrip("0"),
-        each="0" if one else f"0   # and 1 to {len(folds) - 1}",
-        every=" ".join(map(str, range(len(folds)))),
+        number=number,
+        train=train if one else f"for fold in {every}; do\n    {train}\ndone",
+        every=every,
         several="The only fold is 0" if one else f"Folds are 0 to {len(folds) - 1}",
         made=facts["folds"]["made_by"],
         setting=setting if variable else "",
@@ -293,7 +297,7 @@ Vertebrae cut by the field of view have no mask, so predicting them counts as an
 export nnUNet_raw="{raw}"
 export nnUNet_preprocessed=... nnUNet_results=...
 {setting}nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity
-nnUNetv2_train {number} 3d_fullres {each} -tr nnUNetTrainerNoMirroring
+{train}
 nnUNetv2_predict -i "{images}" -o predictions -d {number} -c 3d_fullres -f {every} \\
     -tr nnUNetTrainerNoMirroring
 ```
