@@ -15,6 +15,7 @@ from PIL import Image
 
 import verse_data as vd
 from tests.support.command import verse_data
+from tests.support.releases import write_scan
 from verse_data import phantom
 from verse_data.errors import UsageError, ValidationFailed
 from verse_data.predictions import import_predictions
@@ -224,6 +225,31 @@ def test_the_worst_scans_are_shown_as_truth_beside_prediction(release, root, tmp
     (tmp_path / "perfect" / f"{T13}.nii.gz").unlink()
     with pytest.raises(UsageError, match="no prediction"):
         release.write_worst(release.evaluate(tmp_path / "made"), tmp_path / "perfect", out)
+
+
+@pytest.mark.filterwarnings("ignore::verse_data.IncompleteTable")
+def test_a_scan_without_a_vertebra_is_last_and_has_no_empty_table(tmp_path, one_core):
+    """Its mask is empty, and so is the predicted one; the page says that nothing can be scored."""
+    for scan_id, labels in (("verse900", []), ("verse901", [20])):
+        write_scan(tmp_path / "tree", scan_id, labels)
+    vd.lock_tree("mylab", tmp_path / "tree", root=tmp_path)
+    lab = vd.open_release("mylab", root=tmp_path)
+    for scan_id in lab.series:
+        made = predict(lab, tmp_path / "made", scan_id)
+    page = lab.write_worst(lab.evaluate(made), made, tmp_path / "worst.html").read_text()
+    assert re.findall("<h2>(verse90.)|(No vertebra)", page)[-2:] == [
+        ("verse900", ""),
+        ("", "No vertebra"),
+    ]
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_scoring(release, root, tmp_path):
+    """Hours of scores would be lost: nothing is printed, and the error says what a page is called."""
+    predict(release, tmp_path / "made", T13)
+    words = ("evaluate", "phantom", str(tmp_path / "made"), "--root", str(root))
+    for name, said in (("worst.png", "ends in .html"), ("made", "ends in .html"), ("-", "stdout")):
+        done = verse_data(*words, "--html", name if name == "-" else str(tmp_path / name))
+        assert (done.returncode, done.stdout, said in done.stderr) == (2, "", True)
 
 
 def test_a_table_that_nothing_would_write_is_refused(root, tmp_path):

@@ -130,6 +130,15 @@ def test_what_is_not_listed_is_not_there(ask: Ask, path: str) -> None:
     assert ask(path)[0] == 404
 
 
+def test_a_stranger_s_broken_address_leaves_no_trace_on_the_terminal(
+    ask: Ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is refused as any other, before the cookie is asked for, and nothing is logged."""
+    assert ask("http://[::1", Host="127.0.0.1", Cookie="")[0] == 400
+    assert ask("http://[::1", Host="evil.example")[0] == 403
+    assert not caplog.records
+
+
 def test_the_page_may_load_only_its_own_files(ask: Ask) -> None:
     """Every answer forbids other hosts, frames and guesses of types."""
     for name in ("", *FILES):
@@ -339,14 +348,17 @@ def test_a_folder_is_written_with_the_selected_scans(explored: Path, tmp_path: P
         ({"scan_ids": ["verse901"], "split": ["validation", "test"]}, "nothing to write"),
         ({"where": "grad"}, "refused"),
         ({"single_file": True}, r"ends in \.html"),
+        ({"out": "page.html"}, "--single-file"),
     ],
 )
 def test_a_wrong_selection_writes_nothing(
     explored: Path, tmp_path: Path, options: dict[str, Any], said: str
 ) -> None:
     """The error says what is wrong, and no file is left behind."""
+    out = tmp_path / options.get("out", "page")
+    options = {name: value for name, value in options.items() if name != "out"}
     with pytest.raises(vd.VerseDataError, match=said):
-        vd.open_release("phantom", root=explored).save_explorer(tmp_path / "page", **options)
+        vd.open_release("phantom", root=explored).save_explorer(out, **options)
     assert list(tmp_path.iterdir()) == []
 
 

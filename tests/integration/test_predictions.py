@@ -504,12 +504,29 @@ def test_labels_of_another_tool_are_mapped_back(root: Path, folder: Path, tmp_pa
     assert (done.returncode, "1 prediction is in" in done.stderr) == (0, True)
     assert 28 in np.asarray(nib.load(tmp_path / "out" / f"{T13}.nii.gz").dataobj)
 
+    words[-1] = str(tmp_path / "without")
+    assert verse_data(*words, "--inverse", "26=0", VERSE_DATA_HOME=str(root)).returncode == 0
+    voxels = np.asarray(nib.load(tmp_path / "without" / f"{T13}.nii.gz").dataobj)
+    assert not {26, 28}.intersection(np.unique(voxels).tolist())
 
-@pytest.mark.parametrize("words", [["--inverse", "26=27"], ["--inverse", "T13=28"]])
-def test_an_inverse_of_no_label_is_refused(folder: Path, tmp_path: Path, words: list[str]) -> None:
-    """What is no pair of a value and a label of VerSe is an error of use."""
-    done = verse_data("predictions", "import", "folder", "phantom", str(folder), "out", *words)
-    assert (done.returncode, "VALUE=LABEL" in done.stderr) == (2, True)
+
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        (["26=27"], "VALUE=LABEL"),
+        (["T13=28"], "VALUE=LABEL"),
+        (["26=28", "26=25"], "gives 26 two labels, 28 and 25"),
+    ],
+)
+def test_an_inverse_of_no_label_is_refused(
+    root: Path, folder: Path, tmp_path: Path, pairs: list[str], said: str
+) -> None:
+    """What is no pair of a value and one label of VerSe is an error of use."""
+    words = [word for pair in pairs for word in ("--inverse", pair)]
+    out = str(tmp_path / "out")
+    command = ("predictions", "import", "folder", "phantom", str(folder), out, *words)
+    done = verse_data(*command, VERSE_DATA_HOME=str(root))
+    assert (done.returncode, said in done.stderr) == (2, True)
 
 
 # --- the command ------------------------------------------------------------------------------

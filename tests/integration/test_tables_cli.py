@@ -171,6 +171,17 @@ def test_a_report_without_published_figures_describes_what_is_there(tmp_path: Pa
         assert answer.stderr == f"The catalog holds no published figures of {name}.{near}\n"
 
 
+@pytest.mark.filterwarnings("ignore::verse_data.IncompleteTable")
+def test_a_report_of_masks_alone_prints_no_empty_table(tmp_path: Path) -> None:
+    """Without grades no number is found; the page still counts what is there."""
+    write_scan(tmp_path / "tree", "verse900", [20])
+    api.lock_tree("mylab", tmp_path / "tree", root=tmp_path)
+    page = tmp_path / "report.html"
+    answer = run("report", "mylab", "--root", str(tmp_path), "--html", str(page))
+    assert (answer.exit_code, answer.stdout) == (0, "")
+    assert "1 vertebra" in page.read_text(encoding="utf-8")
+
+
 def test_only_the_published_workbook_has_its_licence(tmp_path: Path) -> None:
     """That of another one is not stated; the publication is cited where its numbers are compared."""
     pages = {}

@@ -243,7 +243,8 @@ def test_options_are_refused_before_anything_is_fetched(tmp_path, monkeypatch):
 
     for export in (vd.export.nnunet, vd.export.monai):
         for options in ({"k": 50}, {}, {"dry_run": True}):
-            with pytest.raises(UsageError, match=r"number of patients, 4|validation\. Divide all"):
+            advice = r"patients, 4|validation\. .*: k=2, split='training' \(--k 2 --split training"
+            with pytest.raises(UsageError, match=advice):
                 export(release, tmp_path / "out", **options)
         assert called == []
         with pytest.raises(UsageError, match=r"mask in test\..* without split"):
@@ -341,7 +342,7 @@ def test_scans_in_no_split_need_folds(tmp_path):
     (tmp_path / "tree" / "dataset-verse19").rename(tmp_path / "tree" / "data")
     release = lab(tmp_path)
 
-    with pytest.raises(UsageError, match="--k 5"):
+    with pytest.raises(UsageError, match="--k 3"):
         vd.export.nnunet(release, tmp_path / "raw")
     with pytest.warns(vd.IncompleteTable):
         done = vd.export.nnunet(release, tmp_path / "raw", k=3)

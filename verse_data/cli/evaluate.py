@@ -114,6 +114,7 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FILE",
+            parser=opt.output,
             help="Also write a page of the worst scans with pictures, such as worst.html; their CTs "
             "are fetched and converted if needed.",
         ),
@@ -134,6 +135,10 @@ def evaluate(
     _refuse_options(context, predictions, is_csv=is_csv)
     if _is_given(context, "table") and not as_csv and out is None:
         raise UsageError("--table says which table --csv or --out writes. Give one of these too.")
+    if html is not None:
+        from verse_data.views.report import check_page
+
+        check_page(html)
     opened = vd.open_release(
         release, overlays=overlay, version=version, root=root, make=release == "phantom"
     )

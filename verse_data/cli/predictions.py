@@ -20,9 +20,20 @@ from verse_data.spine.levels import LEVEL_OF_LABEL
 def _parse_pair(text: str) -> tuple[int, int]:
     """Return the value and the label of ``26=28``."""
     value, _, label = text.partition("=")
-    if not value.isdecimal() or not label.isdecimal() or int(label) not in LEVEL_OF_LABEL:
-        raise UsageError(f"--inverse {text}: give VALUE=LABEL with a label of VerSe, as 26=28.")
+    if not value.isdecimal() or not label.isdecimal() or int(label) not in {0, *LEVEL_OF_LABEL}:
+        raise UsageError(
+            f"--inverse {text}: give VALUE=LABEL with a label of VerSe, as 26=28, or 0 for none."
+        )
     return int(value), int(label)
+
+
+def _as_map(pairs: list[tuple[int, int]] | None) -> dict[int, int] | None:
+    """Return the label of each value, which may have one only."""
+    labels = dict(pairs or ())
+    for value, label in pairs or ():
+        if labels[value] != label:
+            raise UsageError(f"--inverse gives {value} two labels, {label} and {labels[value]}.")
+    return labels or None
 
 
 DatasetJson = Annotated[
@@ -38,7 +49,7 @@ Inverse = Annotated[
         metavar="VALUE=LABEL",
         parser=_parse_pair,
         help="With folder: VerSe's label of a value that differs, such as 26=28 for T13 of the "
-        "export for MONAI; may be given several times.",
+        "export for MONAI, or 26=0 to leave out a sacrum; may be given several times.",
     ),
 ]
 
@@ -85,7 +96,7 @@ def import_(
         folder,
         out,
         dataset_json=dataset_json,
-        inverse=dict(inverse) if inverse else None,
+        inverse=_as_map(inverse),
         dry_run=dry_run,
     )
     for scan in found.scans:

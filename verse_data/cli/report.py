@@ -179,8 +179,9 @@ def _print_results(made: Report) -> None:
     from verse_data.views.report import SIGNS
 
     if not made.table.cells:
-        found = ((one.title, one.found or "", one.note) for one in made.results)
-        print_table(made.table.release, "found", "remarks", rows=found, prose=("remarks",))
+        found = [(one.title, one.found or "", one.note) for one in made.results]
+        if found:
+            print_table(made.table.release, "found", "remarks", rows=found, prose=("remarks",))
         return
     rows = (
         (one.title, one.expected or "", SIGNS[one.verdict], one.found or "", one.needs or one.note)

@@ -113,6 +113,11 @@ def _require_free(out: Path, *, single_file: bool) -> None:
     """Refuse a place that holds something else; a page of one file may be written again."""
     if single_file:
         check_page(out)
+    elif out.suffix.lower() in {".html", ".htm"}:
+        raise UsageError(
+            f"{out} would be a folder. For a page of one file give --single-file "
+            f"(single_file=True); for a folder, a name without {out.suffix}."
+        )
     elif check_output(out).exists() and any(out.iterdir()):
         raise UsageError(f"{out} exists and is not empty. Name a new folder, or remove it first.")
 

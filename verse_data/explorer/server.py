@@ -21,7 +21,7 @@ from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from verse_data.errors import VerseDataError
 from verse_data.explorer import cuts
@@ -196,6 +196,14 @@ class Server(ThreadingHTTPServer):
         return reader
 
 
+def _parts(target: str) -> SplitResult:
+    """Return the parts of a request's target, which a stranger may send in any form."""
+    try:
+        return urlsplit(target)
+    except ValueError as error:
+        raise _Refused(HTTPStatus.BAD_REQUEST, "This is no address.") from error
+
+
 def _point(query: dict[str, str]) -> cuts.Point | None:
     """Return the point in world mm of a request, or None if it has none."""
     given = [query[axis] for axis in "xyz" if axis in query]
@@ -221,10 +229,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer a request, or say why not."""
-        parts = urlsplit(self.path)
-        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         try:
             self._check_host()
+            parts = _parts(self.path)
+            query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
             if parts.path == "/" and "token" in query:
                 self._enter(query["token"])
                 return

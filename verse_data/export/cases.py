@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,12 +118,29 @@ def choose(release: Any, *, k: int | None, seed: int, split: str | None) -> Chos
     found = {release.series[scan_id].split for scan_id in development}
     lacking = [side for side in sides if side not in found]
     if lacking:
-        advice = "into folds: k=5 (--k 5 on the command line)" if k is None else "without split"
         raise UsageError(
             f"{release.name} {release.version} has no scan with CT and mask in "
-            f"{' or '.join(lacking)}. Divide all its scans {advice}."
+            f"{' or '.join(lacking)}. {_advice(release, found, k)}"
         )
     return Chosen(development=tuple(development), test=tuple(test), left_out=left_out)
+
+
+def _advice(release: Any, found: Collection[str | None], k: int | None) -> str:
+    """Return how to divide a release that lacks a published split, without its scans for testing."""
+    if k is not None:
+        return "Divide all its scans without split."
+    side = "training" if "training" in found else None
+    scans = (one for one in release.series.values() if side in {None, one.split})
+    patients = len({one.subject_id for one in scans if {"ct", "mask"} <= one.files.keys()})
+    if patients < 2:
+        return "Folds need two patients with CT and mask."
+    options, words = f"k={min(5, patients)}", f"--k {min(5, patients)}"
+    if side is None:
+        return f"Divide all its scans into folds: {options} ({words} on the command line)."
+    return (
+        f"Divide its training scans into folds: {options}, split='training' ({words} --split training "
+        f"on the command line); those for testing stay apart."
+    )
 
 
 def _check(release: Any, k: int | None, seed: int, split: str | None) -> None:

@@ -90,6 +90,8 @@ def _body(
 
 def _vertebrae(rows: pd.DataFrame) -> str:
     """Return the table of the vertebrae of one scan."""
+    if rows.empty:
+        return "<p>No vertebra to score.</p>"
     status = rows["mask_status"].fillna(rows["point_status"])
     marks = pd.Series(marks_of(rows), rows.index).mask(status == "additional", "")
     digits = {"dice": 3, "hd95_mm": 1, "distance_mm": 1}

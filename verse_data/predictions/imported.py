@@ -133,7 +133,7 @@ def import_predictions(
         The export's ``dataset.json``, or nnU-Net's copy. Default: in `folder`, or one or two above.
     inverse : mapping of int to int, optional
         With ``"folder"``, VerSe's label of each value that differs, such as ``{26: 28}`` for T13 of
-        the export for MONAI. With ``"nnunet"`` the export says it.
+        the export for MONAI, or 0 for what is no vertebra. With ``"nnunet"`` the export says it.
     dry_run : bool
         Only read names and headers, and write nothing.
 
@@ -161,7 +161,10 @@ def import_predictions(
         raise UsageError("The export says what nnU-Net's labels are: leave out the inverse.")
     _check_free(out)
     files = _nifti_files(folder)
-    remedy = "give the other values of a model as --inverse 26=28 (inverse={26: 28})."
+    remedy = (
+        "give the other values of a model as --inverse 26=28 (inverse={26: 28}); one of what is no "
+        "vertebra, as 26 of a sacrum, is 26=0."
+    )
     if form == "nnunet":
         export = _read_export(_find_export(folder, dataset_json), release)
         inverse, remedy = export.inverse, "so it was not predicted by a model of this export."

@@ -134,8 +134,10 @@ def _ages_and_densities(persons: Iterable[Sequence[GradingRow]]) -> Iterable[Cha
         if name == "age":
             most = max(made.totals)
             groups = zip(made.categories, made.totals, strict=True)
-            largest = " and ".join(f"{name} years" for name, number in groups if number == most)
-            caption = f"Largest group: {largest}, {most:,} of {len(values):,} patients."
+            *others, last = [name for name, number in groups if number == most]
+            largest = f"s: {', '.join(others)} and {last}" if others else f": {last}"
+            caption = f"Largest group{largest} years, {most:,} of {len(values):,} patients"
+            caption += " each." if others else "."
         else:
             low = sum(value < OSTEOPOROSIS_MG_CM3 for value, _ in values)
             limit = f"{OSTEOPOROSIS_MG_CM3} mg/cm\u00b3"
