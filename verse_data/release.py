@@ -71,7 +71,8 @@ _TABLE_ROLES: Final[tuple[Role, ...]] = ("grading", "centroids", "ct_json", "mas
 class Release:
     """One release at one version, as returned by :func:`verse_data.open_release`.
 
-    Opening it reads only the lock; tables, stores and downloads follow on demand.
+    Opening it reads only the lock; tables, stores and downloads follow on demand. A scan, role, split
+    or style that there is not is a `UsageError` everywhere.
 
     Parameters
     ----------
@@ -222,11 +223,6 @@ class Release:
         -------
         Provenance
             Lock, commit, files with their keys and addresses, and versions of packages.
-
-        Raises
-        ------
-        UsageError
-            If there is no such scan.
         """
         from verse_data.releases.provenance import describe
 
@@ -252,11 +248,6 @@ class Release:
         -------
         str
             An SPDX identifier, ``"unconfirmed"``, or ``"unknown"`` if the release states none.
-
-        Raises
-        ------
-        UsageError
-            If there is no such scan.
         """
         (name,) = self.known_scans([scan_id])
         return self.index.licence_of(self.series[name])
@@ -273,11 +264,6 @@ class Release:
         -------
         str
             Text, or entries in this style.
-
-        Raises
-        ------
-        UsageError
-            If there is no such style.
         """
         from verse_data.export.citation import Pinned, cite_release
 
@@ -332,20 +318,13 @@ class Release:
 
         Parameters
         ----------
-        scan_ids : iterable of str, optional
-            Scan ids such as ``"verse004"``. Default: all.
-        roles : sequence of str, optional
-            Such as ``("ct", "mask")``, as in :meth:`path`. Default: all.
+        scan_ids, roles : optional
+            As in :meth:`fetch`.
 
         Returns
         -------
         list of LockedFile
             Each with path, size and SHA-256.
-
-        Raises
-        ------
-        UsageError
-            If there is no such scan or role.
         """
         known = get_args(Role)
         if isinstance(roles, str) or not all(role in known for role in roles or ()):
@@ -411,10 +390,8 @@ class Release:
         ----------
         files : sequence of LockedFile
             As returned by :meth:`locked`.
-        jobs : int
-            How many files are fetched at once.
-        progress : Progress, optional
-            Display of the work. Default: the release's own.
+        jobs, progress : optional
+            As in :meth:`fetch`.
 
         Returns
         -------
@@ -441,12 +418,8 @@ class Release:
 
         Parameters
         ----------
-        files : iterable of LockedFile
-            As returned by :meth:`locked`.
-        scan_ids : iterable of str or None
-            Scans that were asked for; None means all.
-        roles : sequence of str or None
-            Roles that were asked for; None means all.
+        files, scan_ids, roles : optional
+            What :meth:`locked` returned, and what it was called with.
 
         Returns
         -------
@@ -480,8 +453,6 @@ class Release:
 
         Raises
         ------
-        UsageError
-            If there is no such scan or role.
         ContentMissing
             If this version lists no such file of the scan, or it is not here.
         ContentCorrupt
@@ -512,10 +483,8 @@ class Release:
         level : {"hash", "presence", "size", "content"}
             How much of each file is checked. Each level includes the ones before it: presence, size,
             SHA-256, and whether the file can be read and used.
-        scan_ids : iterable of str, optional
-            Scan ids such as ``"verse004"``. Default: all.
-        progress : Progress, optional
-            Display of the work. Default: the release's own.
+        scan_ids, progress : optional
+            As in :meth:`fetch`.
 
         Returns
         -------
@@ -664,11 +633,6 @@ class Release:
         -------
         Summary
             By published split; shown as text, and as a table in notebooks.
-
-        Raises
-        ------
-        ValidationFailed, IntegrityError, UnsafeInput
-            If a file that the tables are made from is broken.
         """
         from verse_data.tables.summary import summarize
 
@@ -792,16 +756,10 @@ class Release:
 
         Parameters
         ----------
-        where : str
+        where, scan_ids : optional
             As in :meth:`select`.
-        scan_ids : iterable of str, optional
-            Scan ids such as ``"verse004"``. Default: all.
-        graded : bool
-            Whether the rows are to have grades, if the workbook can be fetched.
-        jobs : int
-            How many files are fetched at once.
-        progress : Progress, optional
-            Display of the work. Default: the release's own.
+        graded, jobs, progress : optional
+            As in :meth:`fetch_tables`.
 
         Returns
         -------
@@ -844,11 +802,9 @@ class Release:
         where : str, optional
             A condition that the tables will be queried with.
         graded : bool
-            Whether the grading workbook is wanted in any case.
-        jobs : int
-            How many files are fetched at once.
-        progress : Progress, optional
-            Display of the work. Default: the release's own.
+            Whether the grading workbook is wanted in any case, if it can be fetched.
+        jobs, progress : optional
+            As in :meth:`fetch`.
 
         Raises
         ------
@@ -889,8 +845,6 @@ class Release:
 
         Raises
         ------
-        UsageError
-            If there is no such split.
         ValidationFailed, IntegrityError, UnsafeInput
             If a file of these scans is broken; broken files of other scans do not matter.
         """
@@ -1082,12 +1036,10 @@ class Release:
             Whether a predicted vertebra that the truth lacks is left out of Dice, or counts with 0.
         official_code : bool
             Also give what the challenge's published notebook gives, to compare with old numbers.
-        seed : int
-            The same seed gives the same intervals.
-        draws : int
-            How often all patients are drawn, with replacement.
+        seed, draws : int
+            Of the intervals: the same seed gives the same, from so many draws of all patients.
         progress : Progress, optional
-            Display of the work. Default: the release's own.
+            As in :meth:`fetch`.
 
         Returns
         -------
@@ -1208,12 +1160,8 @@ class Release:
         ----------
         scores : path
             CSV with ``scan_id``, ``level``, and ``score`` (higher is worse) or ``grade`` (0 to 3).
-        thresholds : sequence of float
-            A vertebra is called fractured from each of these scores on.
-        seed : int
-            The same seed gives the same intervals.
-        draws : int
-            How often all patients are drawn, with replacement.
+        thresholds, seed, draws : optional
+            As in :func:`verse_data.metrics.score_grades`.
 
         Returns
         -------
@@ -1290,8 +1238,6 @@ class Release:
 
         Raises
         ------
-        UsageError
-            If there is no such scan.
         ContentMissing
             If none of the three is on this machine.
         """
@@ -1330,7 +1276,7 @@ class Release:
         Raises
         ------
         UsageError
-            If there is no such scan, or `workers` is not a number of processes.
+            If `workers` is not a number of processes.
         ContentMissing
             If there is no store yet and files are not on this machine; fetch them first.
         ValidationFailed, VolumeCorrupt, NiftiRefused
@@ -1363,10 +1309,8 @@ class Release:
 
         Parameters
         ----------
-        scan_ids : iterable of str
-            Scan ids such as ``"verse004"``.
-        recipe, workers, progress : optional
-            As in :meth:`build_cache`.
+        scan_ids, recipe, workers, progress : optional
+            As in :meth:`build_cache`; scans are named.
 
         Returns
         -------
@@ -1375,8 +1319,6 @@ class Release:
 
         Raises
         ------
-        UsageError
-            If there is no such scan.
         ContentMissing
             If a CT is not in the lock, or cannot be fetched.
         DiskFull
@@ -1759,7 +1701,7 @@ class Release:
         Raises
         ------
         UsageError
-            If there is no such scan, or it has no centroid of this level.
+            If it has no centroid of this level.
         ToolMissing
             If ipyniivue is not installed.
         ContentMissing
@@ -1800,8 +1742,6 @@ class Release:
 
         Raises
         ------
-        UsageError
-            If there is no such scan.
         ContentMissing
             If its CT is not in the lock, or cannot be fetched.
         """
@@ -1825,10 +1765,8 @@ class Release:
             The file of each scan id. Its extension is the format: .png, .jpg, .webp or .pdf.
         fill : bool
             As in :meth:`preview`.
-        workers : int, optional
+        workers, progress : optional
             As in :meth:`build_cache`.
-        progress : Progress, optional
-            Display of the work. Default: the release's own.
 
         Returns
         -------
@@ -1881,10 +1819,8 @@ class Release:
             Only vertebrae of these scans. Default: all.
         path : path, optional
             Write the picture to this file, too: .png, .jpg, .webp or .pdf.
-        workers : int, optional
+        workers, progress : optional
             As in :meth:`build_cache`.
-        progress : Progress, optional
-            Display of the work. Default: the release's own.
 
         Returns
         -------

@@ -17,6 +17,7 @@ from verse_data.progress import Progress
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.overlay import AppliedOverlay
 from verse_data.release import Release
+from verse_data.tables.splits import Place, check_splits, patients, same_series
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +49,7 @@ class UnitedReleases:
 
     def __init__(self, members: Sequence[Release]) -> None:
         self.members = tuple(members)
-        serve.check_splits({f"{one.name} {one.version}": one.series for one in members})
+        check_splits({f"{one.name} {one.version}": one.series for one in members})
 
     def __repr__(self) -> str:
         scans = len(set(self._numbers.values()))
@@ -306,24 +307,24 @@ class UnitedReleases:
     # --- which scans are the same series ----------------------------------------------------------
 
     @cached_property
-    def _numbers(self) -> dict[serve.Place, int]:
-        return serve.same_series([one.series for one in self.members])
+    def _numbers(self) -> dict[Place, int]:
+        return same_series([one.series for one in self.members])
 
     @cached_property
     def _subjects(self) -> dict[str, str]:
-        return serve.patients([one.series for one in self.members], self._numbers)
+        return patients([one.series for one in self.members], self._numbers)
 
     @cached_property
-    def _kept(self) -> set[serve.Place]:
+    def _kept(self) -> set[Place]:
         """The copy of each series that the tables show."""
         graded = [one.workbook.is_listed for one in self.members]
 
-        def rank(place: serve.Place) -> tuple[int, bool, int]:
+        def rank(place: Place) -> tuple[int, bool, int]:
             number, scan_id = place
             files = self.members[number].series[scan_id].files
             return -len(_VOLUMES & files.keys()), not graded[number], number
 
-        best: dict[int, serve.Place] = {}
+        best: dict[int, Place] = {}
         for place in sorted(self._numbers, key=rank):
             best.setdefault(self._numbers[place], place)
         return set(best.values())

@@ -8,7 +8,7 @@ import pytest
 
 from verse_data import training
 from verse_data.errors import UsageError
-from verse_data.serve import _OF_UNIT, split_options
+from verse_data.serve import _OF_UNIT, own_fields, split_options
 from verse_data.training.base import ServedDataset
 
 UNITS = {
@@ -33,7 +33,7 @@ def test_an_unknown_unit_is_refused() -> None:
 @pytest.mark.parametrize("unit", UNITS)
 def test_every_documented_option_is_one_that_the_dataset_takes(unit: str) -> None:
     """The options of a unit are those of its class, and those of fetching and converting."""
-    preparing, own = split_options(unit, dict.fromkeys(_OF_UNIT[unit].__annotations__))
+    preparing, own = split_options(unit, dict.fromkeys(own_fields(_OF_UNIT[unit])))
     given = {"self", "scans", "vertebrae", "provenance", "left_out", "needs_label", "served"}
     taken = set(inspect.signature(UNITS[unit].__init__).parameters)
     taken |= set(inspect.signature(ServedDataset.__init__).parameters)

@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from verse_data.errors import IncompleteTable, warn
 from verse_data.export.folders import plain_rows
-from verse_data.export.rocrate import doi_url, licence_url, media_type
+from verse_data.export.prov import doi_url, licence_url, media_type
 from verse_data.files import locate
 from verse_data.records.base import Record
 from verse_data.records.names import split_of

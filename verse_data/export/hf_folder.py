@@ -32,26 +32,17 @@ def hf(
 
     Parameters
     ----------
-    release : Release
-        As opened by :func:`verse_data.open_release`.
-    out : path
-        Folder to make, complete or not at all.
+    release, out : Release, path
+        As in :func:`verse_data.export.bids`.
     copy : bool
         Copy CTs and masks, to hand the folder on. Default: symbolic links, which take no room.
     dry_run : bool
-        Write and fetch nothing, and return what would be.
+        As in :func:`verse_data.export.bids`, also of what is returned and raised.
 
     Returns
     -------
     Exported
         The folder, its scans, those that are left out, and bytes.
-
-    Raises
-    ------
-    UsageError
-        If the folder exists, or no scan has both CT and mask.
-    Offline, NetworkError, ContentMissing
-        If files are not here and cannot be fetched.
     """
     return export_folder(
         release,
