@@ -28,7 +28,7 @@ from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock, is_release_name
 from verse_data.records.names import SPLITS, Split
 from verse_data.records.overlay import Layer
-from verse_data.release import Release, write_phantom
+from verse_data.release import Release
 from verse_data.releases import catalog
 from verse_data.releases.catalog import PHANTOM
 from verse_data.releases.editions import ReleaseDescription, describe
@@ -803,7 +803,9 @@ def _make_release(
         if dataset.exists():
             return
         if dataset.name == PHANTOM:
-            write_phantom(dataset, progress)
+            from verse_data.phantom.folder import publish
+
+            publish(dataset, progress)
         elif entry and entry.osf_node:
             _lock_node(dataset, entry.osf_node, version if is_pinned else None, progress)
 
@@ -946,10 +948,8 @@ def lock_sibling(
     url : str
         A RIA store such as ``"ria+file:///data/store#~verse19"``, a clone in a folder, or one behind
         an SSH or HTTPS address.
-    root : path, optional
+    root, progress : optional
         As in :func:`open_release`.
-    progress : Progress, optional
-        Display of long steps.
 
     Returns
     -------

@@ -23,9 +23,9 @@ from verse_data.errors import (
     did_you_mean,
     warn,
 )
-from verse_data.files import staging, write_file
+from verse_data.files import write_file
 from verse_data.grades import Workbook, require_listed, workbook_columns_of
-from verse_data.problems import raise_faults, shown
+from verse_data.problems import raise_faults
 from verse_data.progress import Progress, default
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
@@ -36,7 +36,6 @@ from verse_data.releases.catalog import PHANTOM
 from verse_data.releases.fetch import FetchReport
 from verse_data.releases.history import command, unless_newest
 from verse_data.releases.repository import Repository
-from verse_data.releases.tree import lock_tree
 from verse_data.stores import VOLUME_ROLES, Stores, make_recipe, no_shared_store
 from verse_data.tables.index import Index, ScanFiles, index_scans
 from verse_data.tables.overlays import applied, overlay_findings, relabelling_of
@@ -405,7 +404,9 @@ class Release:
         """
         show = progress or self.progress
         if self.name == PHANTOM and not all(map(self.files.has, files)):
-            _restore_phantom(self.files, self.lock, show)
+            from verse_data.phantom.folder import restore
+
+            restore(self.files, self.lock, show)
         return self.files.fetch(files, jobs=jobs, progress=show)
 
     def needed(
@@ -671,17 +672,11 @@ class Release:
             about["made_up"] = "Made-up data: no patient is in this release."
         known = read_patients(Path(patients)) if patients is not None else ()
         tables = self.tables
-        given = {graded.row.scan_id for graded in tables.grading.rows} if tables.grading else set()
-        if given - self.series.keys():
-            here = len(given & self.series.keys())
-            about["numbers"] = (
-                f"Grades, ages and densities are those of {counted(len(given), 'series', 'series')} "
-                f"of the grading workbook, of which this release has {here}."
-            )
         return report.make(
             self.name,
             self.catalog,
             grading=tables.grading,
+            scans=self.series,
             vertebrae=tables.vertebrae,
             subjects=tables.subjects,
             patients=known,
@@ -1056,16 +1051,14 @@ class Release:
             If a mask or centroid file of these scans is not on this machine.
         """
         from verse_data.metrics import scores
-        from verse_data.metrics.predicted import choose, find_predictions, score_predictions
+        from verse_data.metrics.predicted import score_folder
 
         scores.check_conventions(hit, missing, additional, seed, draws)
-        found, others = find_predictions(Path(predictions), self.series)
-        if scan_ids is not None:
-            found = choose(found, self.known_scans(scan_ids), self.series, Path(predictions))
-        scored = score_predictions(
-            found,
+        scored = score_folder(
+            Path(predictions),
             self.series,
             self._source_of,
+            scan_ids=None if scan_ids is None else self.known_scans(scan_ids),
             hit=hit,
             official_code=official_code,
             derived=self.config.derived,
@@ -1073,7 +1066,7 @@ class Release:
         )
         if not self.workbook.is_here:
             self._warn_once(self.workbook.absence())
-        rows = self._tables_for(set(found)).vertebrae
+        rows = self._tables_for(scored.predicted).vertebrae
         made = scores.summarise(
             scores.with_grades(scored.vertebrae, rows),
             scored.scans,
@@ -1083,14 +1076,8 @@ class Release:
             draws=draws,
         )
         how = {"hit": hit, "missing": missing, "additional": additional}
-        notes = [*scored.notes, *([f"not read: {', '.join(shown(others))}"] if others else [])]
-        masks = sum("mask" in scan.files for scan in self.series.values())
-        if scan_ids is None and len(made.scans) < masks:
-            notes.append(
-                f"{len(made.scans)} of the release's {masks} scans with a mask were scored"
-            )
         about = {**self._identity, **how, "seed": seed, "draws": draws}
-        return replace(made, about=about, notes=tuple(notes))
+        return replace(made, about=about, notes=scored.notes)
 
     def write_worst(
         self,
@@ -1528,10 +1515,7 @@ class Release:
 
         whole = self.provenance()
         files = tuple(file for file in whole.files if file.scan_id in scan_ids)
-        without: Any = dict.fromkeys(("stores", "scan_id", "packages"), True)
-        facts = whole.model_copy(update={"files": files}).model_dump(
-            mode="json", exclude={**without, "files": {"__all__": {"here", "fetched"}}}
-        )
+        facts = provenance.of_content(whole.model_copy(update={"files": files}))
         if self.catalog:
             own = dict.fromkeys(self.licence_of(name) for name in self.series if name in scan_ids)
             facts["licence"] = " + ".join(own) or self.catalog.licence
@@ -1836,9 +1820,8 @@ class Release:
         IntegrityError, ValidationFailed, UnsafeInput
             If scans are damaged and there is a `path`; the sheet is written before.
         """
-        from verse_data.views.contact_sheet import MOST, Vertebra, draw_sheet
+        from verse_data.views.contact_sheet import MOST, draw_sheet, vertebrae_of
         from verse_data.views.drawing import check_picture, write_picture
-        from verse_data.views.preview import marks_of
 
         file = None if path is None else check_picture(Path(path))
         serve.check_processes(workers)
@@ -1850,18 +1833,8 @@ class Release:
                 f"to {MOST:,}. Change the condition, or choose scans."
             )
         ids = [name for name in rows["scan_id"].unique() if "ct" in self.series[name].files]
-        shapes = rows["fracture_type"].astype(object).where(rows["grade"] > 0, "").fillna("")
-        chosen = [
-            Vertebra(scan_id=name, level=level, mark=mark, shape=shape)
-            for (name, level), mark, shape in zip(
-                rows[["scan_id", "level"]].itertuples(index=False),
-                marks_of(rows),
-                shapes,
-                strict=True,
-            )
-        ]
         picture, faults = draw_sheet(
-            chosen,
+            vertebrae_of(rows),
             self._drawable(ids, workers=workers, progress=progress),
             title=f"{self.name} {self._shown}  ·  {where}",
             is_phantom=self.name == PHANTOM,
@@ -1883,26 +1856,22 @@ class Release:
         progress: Progress | None = None,
     ) -> dict[str, Subject]:
         """Return what is drawn of each scan: its store, fetched and converted if needed, and marks."""
-        from verse_data.views.preview import Subject, marks_of
+        from verse_data.views.preview import Subject, marks_by_scan
 
         ids = self.known_scans(scan_ids)
         sources = self._drawable(ids, workers=workers, progress=progress)
-        book, marks = self.workbook, dict[str, dict[str, str]]()
+        book = self.workbook
         if not book.is_here and book.can_be_fetched and not self.config.offline:
             self.fetch_files(book.listed)
         rows = self.graded_vertebrae()
-        if rows is not None:
-            for name, level, mark in zip(
-                rows["scan_id"], rows["level"], marks_of(rows), strict=True
-            ):
-                marks.setdefault(name, {})[level] = mark
+        marks = None if rows is None else marks_by_scan(rows)
         return {
             name: Subject(
                 source=sources[name],
                 release=self.name,
                 version=self._shown,
                 is_phantom=self.name == PHANTOM,
-                marks=None if rows is None else marks.get(name, {}),
+                marks=None if marks is None else marks.get(name, {}),
                 fill=fill,
             )
             for name in ids
@@ -1966,29 +1935,3 @@ def _identity(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
-
-
-def write_phantom(dataset: Repository, progress: Progress) -> None:
-    """Write the phantom's files, lock them if there is no lock, and adopt the missing ones."""
-    from verse_data import phantom
-
-    with staging(dataset.path.with_name("phantom-tree")) as tree:
-        phantom.write(tree, progress=progress)
-        if not dataset.exists():
-            dataset.publish(lock_tree(tree, release=PHANTOM, progress=progress))
-        # Another version of NumPy may write other bytes; files that are not locked are not adopted.
-        dataset.adopt([tree], progress=progress)
-
-
-def _restore_phantom(dataset: Repository, lock: ReleaseLock, progress: Progress) -> None:
-    """Write missing files of the phantom again, since they have no address to be fetched from."""
-    from verse_data.phantom.spec import DEFAULT_SUBJECTS, subjects
-
-    written = {
-        f"sub-{subject.scan_id(series)}_ct.nii.gz"
-        for subject in subjects(DEFAULT_SUBJECTS, seed=0)
-        for series in subject.series
-    }
-    locked = {path.rpartition("/")[2] for path in lock.by_path if path.endswith("_ct.nii.gz")}
-    if written == locked:  # else another tree was locked under this name
-        write_phantom(dataset, progress)

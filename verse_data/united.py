@@ -108,6 +108,7 @@ class UnitedReleases:
         """One row per patient, over the series of all releases."""
         from verse_data.records.tables import PatientRow
         from verse_data.tables.columns import to_frame
+        from verse_data.tables.export import plain_rows
         from verse_data.tables.join import subject_records
 
         sexes = {
@@ -115,10 +116,10 @@ class UnitedReleases:
                 subject_id=row["subject_id"], sex=row["sex"]
             )
             for one in self.members
-            for row in _plain(one.subjects)
+            for row in plain_rows(one.subjects)
         }
-        scans: Any = [SimpleNamespace(**row) for row in _plain(self.scans)]
-        vertebrae: Any = [SimpleNamespace(**row) for row in _plain(self.vertebrae)]
+        scans: Any = [SimpleNamespace(**row) for row in plain_rows(self.scans)]
+        vertebrae: Any = [SimpleNamespace(**row) for row in plain_rows(self.vertebrae)]
         return to_frame("subjects", subject_records(scans, vertebrae, sexes))
 
     @property
@@ -137,10 +138,8 @@ class UnitedReleases:
 
         Parameters
         ----------
-        split : str or None
-            Published split; None means all.
-        graded : bool
-            Whether a broken grading workbook matters.
+        split, graded : optional
+            As in :meth:`Release.tables_of`.
 
         Returns
         -------
@@ -382,10 +381,3 @@ def selected(
             rows = select(one.tables_of(split, graded=False)[1], where)
         found.append(rows)
     return found
-
-
-def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows as plain values; missing is None."""
-    cells: Any = frame.astype(object)
-    rows: list[dict[str, Any]] = cells.where(cells.notna(), None).to_dict(orient="records")
-    return rows

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import typing
 
 import pytest
 
-from verse_data import training
+from verse_data import api, training
 from verse_data.errors import UsageError
 from verse_data.serve import _OF_UNIT, own_fields, split_options
 from verse_data.training.base import ServedDataset
@@ -40,3 +41,12 @@ def test_every_documented_option_is_one_that_the_dataset_takes(unit: str) -> Non
 
     assert set(own) == taken - given
     assert set(preparing) == {"spacing", "interpolation", "codec", "workers", "progress"}
+
+
+def test_type_checkers_take_what_a_release_is_opened_by_with_every_unit() -> None:
+    """Overlays and licences too, which slices lacked; the call itself always took them."""
+    for one in typing.get_overloads(api.load_split):
+        options = eval(one.__annotations__["options"], vars(api)).__args__[0]
+        taken = {*inspect.signature(one).parameters, *options.__annotations__}
+        opened = {"release", "version", "where", "overlays", "licence", "root", "offline"}
+        assert opened - taken == set(), one.__annotations__["return"]

@@ -176,11 +176,7 @@ def prune(
     *,
     release: Annotated[
         str | None,
-        typer.Option(
-            metavar="RELEASE",
-            help="Only stores of CTs that this release lists.",
-            autocompletion=opt.complete_release,
-        ),
+        opt.a_release("Only stores of CTs that this release lists."),
     ] = None,
     older_than: Annotated[
         float | None,

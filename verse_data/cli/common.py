@@ -97,12 +97,9 @@ def _as_json(value: Any) -> Any:
 
 def plain_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a table as values for JSON; missing is None."""
-    from verse_data.tables.export import DECIMALS
+    from verse_data.tables import export
 
-    numbers = rows.select_dtypes("float").round(DECIMALS) + 0.0  # turns -0.0 into 0.0
-    cells = rows.assign(**numbers).astype(object)
-    found: Any = cells.where(cells.notna(), None).to_dict(orient="records")
-    return list(found)
+    return export.plain_rows(export.rounded(rows))
 
 
 def print_facts(facts: Mapping[str, object], *, indent: int = 0) -> None:

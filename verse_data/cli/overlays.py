@@ -83,10 +83,8 @@ def check(
     *,
     release: Annotated[
         str | None,
-        typer.Option(
-            metavar="RELEASE",
-            help="Also check that they fit this release, by the files that are on this machine.",
-            autocompletion=opt.complete_release,
+        opt.a_release(
+            "Also check that they fit this release, by the files that are on this machine."
         ),
     ] = None,
     version: opt.Version = None,

@@ -9,8 +9,9 @@ import io
 import os
 from typing import Any, Final
 
-from verse_data.export.folders import ROLES, Exported, Plan, ending, export_folder, plain_rows
+from verse_data.export.folders import ROLES, Exported, Plan, ending, export_folder
 from verse_data.records.names import Role
+from verse_data.tables.export import plain_rows
 
 _ROLES: Final[tuple[Role, ...]] = ("ct", "mask")
 _FOLDERS: Final = {"training": "train", "validation": "validation", "test": "test"}
@@ -69,9 +70,9 @@ def _describe(plan: Plan, chosen: tuple[str, ...]) -> None:
     """Add a table of metadata for each split, and the dataset card."""
     release = plan.release
     scans = release.scans.merge(release.subjects[["subject_id", "sex"]], on="subject_id")
-    of_scan = {row["scan_id"]: row for row in plain_rows(scans, _OF_SCAN)}
+    of_scan = {row["scan_id"]: row for row in plain_rows(scans[[*_OF_SCAN]])}
     vertebrae: dict[str, list[dict[str, Any]]] = {}
-    for one in plain_rows(release.vertebrae, ("scan_id", *_OF_VERTEBRA)):
+    for one in plain_rows(release.vertebrae[["scan_id", *_OF_VERTEBRA]]):
         vertebrae.setdefault(one.pop("scan_id"), []).append(one)
     rows: dict[str, list[dict[str, Any]]] = {}
     for scan_id in chosen:
