@@ -15,8 +15,8 @@ from typing import Any
 import typer
 
 from verse_data import config, errors, progress
+from verse_data.cli.common import EXIT_CODES, GROUPS
 from verse_data.cli.main import app
-from verse_data.cli.overview import EXIT_CODES, GROUPS
 from verse_data.tables.columns import describe
 from verse_data.tables.definitions import DEFINITIONS
 

@@ -29,7 +29,7 @@ from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock, is_release_name
 from verse_data.records.names import SPLITS, Split
 from verse_data.records.overlay import Layer
-from verse_data.release import Release, write_phantom
+from verse_data.release import Release
 from verse_data.releases import catalog
 from verse_data.releases.catalog import PHANTOM, ReleaseDescription, describe
 from verse_data.releases.history import command
@@ -41,6 +41,7 @@ from verse_data.releases.tree import check_series
 from verse_data.releases.tree import lock_tree as hash_tree
 from verse_data.tables.index import ABOUT
 from verse_data.tables.overlays import Given, read_overlays
+from verse_data.tables.splits import check_splits
 from verse_data.united import UnitedReleases, selected
 
 if TYPE_CHECKING:
@@ -88,69 +89,23 @@ _LISTING_SECONDS: Final = 6 * 3600.0
 
 @overload
 def load_split(
-    split: Split,
-    *,
-    unit: Literal["scan"] = "scan",
-    release: str | Sequence[str] = ...,
-    version: str | None = ...,
-    where: str | None = ...,
-    overlays: Sequence[Given] | None = ...,
-    licence: str | Sequence[str] | None = ...,
-    root: Root = ...,
-    offline: bool | None = ...,
-    **options: Unpack[serve.ScanOptions],
+    split: Split, *, unit: Literal["scan"] = "scan", **options: Unpack[serve.ScanOptions]
 ) -> ScanDataset: ...
 @overload
 def load_split(
-    split: Split,
-    *,
-    unit: Literal["patch"],
-    release: str | Sequence[str] = ...,
-    version: str | None = ...,
-    where: str | None = ...,
-    overlays: Sequence[Given] | None = ...,
-    licence: str | Sequence[str] | None = ...,
-    root: Root = ...,
-    offline: bool | None = ...,
-    **options: Unpack[serve.PatchOptions],
+    split: Split, *, unit: Literal["patch"], **options: Unpack[serve.PatchOptions]
 ) -> PatchDataset: ...
 @overload
 def load_split(
-    split: Split,
-    *,
-    unit: Literal["vertebra"],
-    release: str | Sequence[str] = ...,
-    version: str | None = ...,
-    where: str | None = ...,
-    overlays: Sequence[Given] | None = ...,
-    licence: str | Sequence[str] | None = ...,
-    root: Root = ...,
-    offline: bool | None = ...,
-    **options: Unpack[serve.VertebraOptions],
+    split: Split, *, unit: Literal["vertebra"], **options: Unpack[serve.VertebraOptions]
 ) -> VertebraDataset: ...
 @overload
 def load_split(
-    split: Split,
-    *,
-    unit: Literal["slice"],
-    release: str | Sequence[str] = ...,
-    version: str | None = ...,
-    where: str | None = ...,
-    root: Root = ...,
-    offline: bool | None = ...,
-    **options: Unpack[serve.VertebraSliceOptions],
+    split: Split, *, unit: Literal["slice"], **options: Unpack[serve.VertebraSliceOptions]
 ) -> VertebraSliceDataset: ...
 @overload
 def load_split(
-    split: Split,
-    *,
-    unit: Literal["slice"],
-    release: str | Sequence[str] = ...,
-    version: str | None = ...,
-    where: str | None = ...,
-    root: Root = ...,
-    offline: bool | None = ...,
-    **options: Unpack[serve.SpineSliceOptions],
+    split: Split, *, unit: Literal["slice"], **options: Unpack[serve.SpineSliceOptions]
 ) -> SpineSliceDataset: ...
 
 
@@ -243,7 +198,7 @@ def load_split(
     layers = read_overlays(overlays, names)
     how: dict[str, Any] = {"version": version, "licence": licence, "progress": show}
     opened = [_opened(name, settings, layers=layers[name], **how) for name in names]
-    serve.check_splits({f"{member.name} {member.version}": member.series for member in opened})
+    check_splits({f"{member.name} {member.version}": member.series for member in opened})
     rows = serve.needs(unit, own)
     if rows["graded"]:
         require_listed([member.workbook for member in opened], unit, own)
@@ -334,11 +289,7 @@ def load_table(
         As in :func:`open_release`; only with one release.
     where : str, optional
         Such as ``"grade >= 2"``. Default: all rows.
-    overlays : sequence of str or path
-        As in :func:`open_release`.
-    root : path, optional
-        As in :func:`open_release`.
-    offline : bool, optional
+    overlays, root, offline : optional
         As in :func:`open_release`.
 
     Returns
@@ -394,9 +345,7 @@ def cite(
         Such as ``"verse19"``.
     style : {"text", "bibtex", "ris", "json"}
         As in :meth:`Release.citation`.
-    version : str, optional
-        As in :func:`open_release`.
-    root : path, optional
+    version, root : optional
         As in :func:`open_release`.
 
     Returns
@@ -858,7 +807,9 @@ def _make_release(
         if dataset.exists():
             return
         if dataset.name == PHANTOM:
-            write_phantom(dataset, progress)
+            from verse_data.phantom.folder import publish
+
+            publish(dataset, progress)
         elif entry and entry.osf_node:
             _lock_node(dataset, entry.osf_node, version if is_pinned else None, progress)
 
@@ -1005,10 +956,8 @@ def lock_sibling(
     url : str
         A RIA store such as ``"ria+file:///data/store#~verse19"``, a clone in a folder, or one behind
         an SSH or HTTPS address.
-    root : path, optional
+    root, progress : optional
         As in :func:`open_release`.
-    progress : Progress, optional
-        Display of long steps.
 
     Returns
     -------

@@ -23,9 +23,9 @@ from verse_data.errors import (
     did_you_mean,
     warn,
 )
-from verse_data.files import staging, write_file
+from verse_data.files import write_file
 from verse_data.grades import Workbook, require_listed, workbook_columns_of
-from verse_data.problems import raise_faults, shown
+from verse_data.problems import raise_faults
 from verse_data.progress import Progress, default
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.lock import LockedFile, ReleaseLock
@@ -36,7 +36,6 @@ from verse_data.releases.catalog import PHANTOM
 from verse_data.releases.fetch import FetchReport
 from verse_data.releases.history import command, unless_newest
 from verse_data.releases.repository import Repository
-from verse_data.releases.tree import lock_tree
 from verse_data.stores import VOLUME_ROLES, Stores, make_recipe, no_shared_store
 from verse_data.tables.index import Index, ScanFiles, index_scans
 from verse_data.tables.overlays import applied, overlay_findings, relabelling_of
@@ -71,7 +70,8 @@ _TABLE_ROLES: Final[tuple[Role, ...]] = ("grading", "centroids", "ct_json", "mas
 class Release:
     """One release at one version, as returned by :func:`verse_data.open_release`.
 
-    Opening it reads only the lock; tables, stores and downloads follow on demand.
+    Opening it reads only the lock; tables, stores and downloads follow on demand. A scan, role, split
+    or style that there is not is a `UsageError` everywhere.
 
     Parameters
     ----------
@@ -222,11 +222,6 @@ class Release:
         -------
         Provenance
             Lock, commit, files with their keys and addresses, and versions of packages.
-
-        Raises
-        ------
-        UsageError
-            If there is no such scan.
         """
         from verse_data.releases.provenance import describe
 
@@ -252,11 +247,6 @@ class Release:
         -------
         str
             An SPDX identifier, ``"unconfirmed"``, or ``"unknown"`` if the release states none.
-
-        Raises
-        ------
-        UsageError
-            If there is no such scan.
         """
         (name,) = self.known_scans([scan_id])
         return self.index.licence_of(self.series[name])
@@ -273,11 +263,6 @@ class Release:
         -------
         str
             Text, or entries in this style.
-
-        Raises
-        ------
-        UsageError
-            If there is no such style.
         """
         from verse_data.export.citation import Pinned, cite_release
 
@@ -332,20 +317,13 @@ class Release:
 
         Parameters
         ----------
-        scan_ids : iterable of str, optional
-            Scan ids such as ``"verse004"``. Default: all.
-        roles : sequence of str, optional
-            Such as ``("ct", "mask")``, as in :meth:`path`. Default: all.
+        scan_ids, roles : optional
+            As in :meth:`fetch`.
 
         Returns
         -------
         list of LockedFile
             Each with path, size and SHA-256.
-
-        Raises
-        ------
-        UsageError
-            If there is no such scan or role.
         """
         known = get_args(Role)
         if isinstance(roles, str) or not all(role in known for role in roles or ()):
@@ -411,10 +389,8 @@ class Release:
         ----------
         files : sequence of LockedFile
             As returned by :meth:`locked`.
-        jobs : int
-            How many files are fetched at once.
-        progress : Progress, optional
-            Display of the work. Default: the release's own.
+        jobs, progress : optional
+            As in :meth:`fetch`.
 
         Returns
         -------
@@ -428,7 +404,9 @@ class Release:
         """
         show = progress or self.progress
         if self.name == PHANTOM and not all(map(self.files.has, files)):
-            _restore_phantom(self.files, self.lock, show)
+            from verse_data.phantom.folder import restore
+
+            restore(self.files, self.lock, show)
         return self.files.fetch(files, jobs=jobs, progress=show)
 
     def needed(
@@ -441,12 +419,8 @@ class Release:
 
         Parameters
         ----------
-        files : iterable of LockedFile
-            As returned by :meth:`locked`.
-        scan_ids : iterable of str or None
-            Scans that were asked for; None means all.
-        roles : sequence of str or None
-            Roles that were asked for; None means all.
+        files, scan_ids, roles : optional
+            What :meth:`locked` returned, and what it was called with.
 
         Returns
         -------
@@ -480,8 +454,6 @@ class Release:
 
         Raises
         ------
-        UsageError
-            If there is no such scan or role.
         ContentMissing
             If this version lists no such file of the scan, or it is not here.
         ContentCorrupt
@@ -512,10 +484,8 @@ class Release:
         level : {"hash", "presence", "size", "content"}
             How much of each file is checked. Each level includes the ones before it: presence, size,
             SHA-256, and whether the file can be read and used.
-        scan_ids : iterable of str, optional
-            Scan ids such as ``"verse004"``. Default: all.
-        progress : Progress, optional
-            Display of the work. Default: the release's own.
+        scan_ids, progress : optional
+            As in :meth:`fetch`.
 
         Returns
         -------
@@ -664,11 +634,6 @@ class Release:
         -------
         Summary
             By published split; shown as text, and as a table in notebooks.
-
-        Raises
-        ------
-        ValidationFailed, IntegrityError, UnsafeInput
-            If a file that the tables are made from is broken.
         """
         from verse_data.tables.summary import summarize
 
@@ -707,17 +672,11 @@ class Release:
             about["made_up"] = "Made-up data: no patient is in this release."
         known = read_patients(Path(patients)) if patients is not None else ()
         tables = self.tables
-        given = {graded.row.scan_id for graded in tables.grading.rows} if tables.grading else set()
-        if given - self.series.keys():
-            here = len(given & self.series.keys())
-            about["numbers"] = (
-                f"Grades, ages and densities are those of {counted(len(given), 'series', 'series')} "
-                f"of the grading workbook, of which this release has {here}."
-            )
         return report.make(
             self.name,
             self.catalog,
             grading=tables.grading,
+            scans=self.series,
             vertebrae=tables.vertebrae,
             subjects=tables.subjects,
             patients=known,
@@ -792,16 +751,10 @@ class Release:
 
         Parameters
         ----------
-        where : str
+        where, scan_ids : optional
             As in :meth:`select`.
-        scan_ids : iterable of str, optional
-            Scan ids such as ``"verse004"``. Default: all.
-        graded : bool
-            Whether the rows are to have grades, if the workbook can be fetched.
-        jobs : int
-            How many files are fetched at once.
-        progress : Progress, optional
-            Display of the work. Default: the release's own.
+        graded, jobs, progress : optional
+            As in :meth:`fetch_tables`.
 
         Returns
         -------
@@ -844,11 +797,9 @@ class Release:
         where : str, optional
             A condition that the tables will be queried with.
         graded : bool
-            Whether the grading workbook is wanted in any case.
-        jobs : int
-            How many files are fetched at once.
-        progress : Progress, optional
-            Display of the work. Default: the release's own.
+            Whether the grading workbook is wanted in any case, if it can be fetched.
+        jobs, progress : optional
+            As in :meth:`fetch`.
 
         Raises
         ------
@@ -889,8 +840,6 @@ class Release:
 
         Raises
         ------
-        UsageError
-            If there is no such split.
         ValidationFailed, IntegrityError, UnsafeInput
             If a file of these scans is broken; broken files of other scans do not matter.
         """
@@ -1082,12 +1031,10 @@ class Release:
             Whether a predicted vertebra that the truth lacks is left out of Dice, or counts with 0.
         official_code : bool
             Also give what the challenge's published notebook gives, to compare with old numbers.
-        seed : int
-            The same seed gives the same intervals.
-        draws : int
-            How often all patients are drawn, with replacement.
+        seed, draws : int
+            Of the intervals: the same seed gives the same, from so many draws of all patients.
         progress : Progress, optional
-            Display of the work. Default: the release's own.
+            As in :meth:`fetch`.
 
         Returns
         -------
@@ -1104,16 +1051,15 @@ class Release:
             If a mask or centroid file of these scans is not on this machine.
         """
         from verse_data.metrics import scores
-        from verse_data.metrics.predicted import choose, find_predictions, score_predictions
+        from verse_data.metrics.predicted import score_folder
 
         scores.check_conventions(hit, missing, additional, seed, draws)
-        found, others = find_predictions(Path(predictions), self.series, self.index.withheld)
-        if scan_ids is not None:
-            found = choose(found, self.known_scans(scan_ids), self.series, Path(predictions))
-        scored = score_predictions(
-            found,
+        scored = score_folder(
+            Path(predictions),
             self.series,
             self._source_of,
+            scan_ids=None if scan_ids is None else self.known_scans(scan_ids),
+            withheld=self.index.withheld,
             hit=hit,
             official_code=official_code,
             derived=self.config.derived,
@@ -1121,7 +1067,7 @@ class Release:
         )
         if not self.workbook.is_here:
             self._warn_once(self.workbook.absence())
-        rows = self._tables_for(set(found)).vertebrae
+        rows = self._tables_for(scored.predicted).vertebrae
         made = scores.summarise(
             scores.with_grades(scored.vertebrae, rows),
             scored.scans,
@@ -1131,14 +1077,8 @@ class Release:
             draws=draws,
         )
         how = {"hit": hit, "missing": missing, "additional": additional}
-        notes = [*scored.notes, *([f"not read: {', '.join(shown(others))}"] if others else [])]
-        masks = sum("mask" in scan.files for scan in self.series.values())
-        if scan_ids is None and len(made.scans) < masks:
-            notes.append(
-                f"{len(made.scans)} of the release's {masks} scans with a mask were scored"
-            )
         about = {**self._identity, **how, "seed": seed, "draws": draws}
-        return replace(made, about=about, notes=tuple(notes))
+        return replace(made, about=about, notes=scored.notes)
 
     def write_worst(
         self,
@@ -1209,12 +1149,8 @@ class Release:
         ----------
         scores : path
             CSV with ``scan_id``, ``level``, and ``score`` (higher is worse) or ``grade`` (0 to 3).
-        thresholds : sequence of float
-            A vertebra is called fractured from each of these scores on.
-        seed : int
-            The same seed gives the same intervals.
-        draws : int
-            How often all patients are drawn, with replacement.
+        thresholds, seed, draws : optional
+            As in :func:`verse_data.metrics.score_grades`.
 
         Returns
         -------
@@ -1291,8 +1227,6 @@ class Release:
 
         Raises
         ------
-        UsageError
-            If there is no such scan.
         ContentMissing
             If none of the three is on this machine.
         """
@@ -1331,7 +1265,7 @@ class Release:
         Raises
         ------
         UsageError
-            If there is no such scan, or `workers` is not a number of processes.
+            If `workers` is not a number of processes.
         ContentMissing
             If there is no store yet and files are not on this machine; fetch them first.
         ValidationFailed, VolumeCorrupt, NiftiRefused
@@ -1364,10 +1298,8 @@ class Release:
 
         Parameters
         ----------
-        scan_ids : iterable of str
-            Scan ids such as ``"verse004"``.
-        recipe, workers, progress : optional
-            As in :meth:`build_cache`.
+        scan_ids, recipe, workers, progress : optional
+            As in :meth:`build_cache`; scans are named.
 
         Returns
         -------
@@ -1376,8 +1308,6 @@ class Release:
 
         Raises
         ------
-        UsageError
-            If there is no such scan.
         ContentMissing
             If a CT is not in the lock, or cannot be fetched.
         DiskFull
@@ -1588,10 +1518,7 @@ class Release:
 
         whole = self.provenance()
         files = tuple(file for file in whole.files if file.scan_id in scan_ids)
-        without: Any = dict.fromkeys(("stores", "scan_id", "packages"), True)
-        facts = whole.model_copy(update={"files": files}).model_dump(
-            mode="json", exclude={**without, "files": {"__all__": {"here", "fetched"}}}
-        )
+        facts = provenance.of_content(whole.model_copy(update={"files": files}))
         if self.catalog:
             own = dict.fromkeys(self.licence_of(name) for name in self.series if name in scan_ids)
             facts["licence"] = " + ".join(own) or self.catalog.licence
@@ -1761,7 +1688,7 @@ class Release:
         Raises
         ------
         UsageError
-            If there is no such scan, or it has no centroid of this level.
+            If it has no centroid of this level.
         ToolMissing
             If ipyniivue is not installed.
         ContentMissing
@@ -1802,8 +1729,6 @@ class Release:
 
         Raises
         ------
-        UsageError
-            If there is no such scan.
         ContentMissing
             If its CT is not in the lock, or cannot be fetched.
         """
@@ -1827,10 +1752,8 @@ class Release:
             The file of each scan id. Its extension is the format: .png, .jpg, .webp or .pdf.
         fill : bool
             As in :meth:`preview`.
-        workers : int, optional
+        workers, progress : optional
             As in :meth:`build_cache`.
-        progress : Progress, optional
-            Display of the work. Default: the release's own.
 
         Returns
         -------
@@ -1883,10 +1806,8 @@ class Release:
             Only vertebrae of these scans. Default: all.
         path : path, optional
             Write the picture to this file, too: .png, .jpg, .webp or .pdf.
-        workers : int, optional
+        workers, progress : optional
             As in :meth:`build_cache`.
-        progress : Progress, optional
-            Display of the work. Default: the release's own.
 
         Returns
         -------
@@ -1902,9 +1823,8 @@ class Release:
         IntegrityError, ValidationFailed, UnsafeInput
             If scans are damaged and there is a `path`; the sheet is written before.
         """
-        from verse_data.views.contact_sheet import MOST, Vertebra, draw_sheet
+        from verse_data.views.contact_sheet import MOST, draw_sheet, vertebrae_of
         from verse_data.views.drawing import check_picture, write_picture
-        from verse_data.views.preview import marks_of
 
         file = None if path is None else check_picture(Path(path))
         serve.check_processes(workers)
@@ -1916,18 +1836,8 @@ class Release:
                 f"to {MOST:,}. Change the condition, or choose scans."
             )
         ids = [name for name in rows["scan_id"].unique() if "ct" in self.series[name].files]
-        shapes = rows["fracture_type"].astype(object).where(rows["grade"] > 0, "").fillna("")
-        chosen = [
-            Vertebra(scan_id=name, level=level, mark=mark, shape=shape)
-            for (name, level), mark, shape in zip(
-                rows[["scan_id", "level"]].itertuples(index=False),
-                marks_of(rows),
-                shapes,
-                strict=True,
-            )
-        ]
         picture, faults = draw_sheet(
-            chosen,
+            vertebrae_of(rows),
             self._drawable(ids, workers=workers, progress=progress),
             title=f"{self.name} {self._shown}  ·  {where}",
             is_phantom=self.name == PHANTOM,
@@ -1949,26 +1859,22 @@ class Release:
         progress: Progress | None = None,
     ) -> dict[str, Subject]:
         """Return what is drawn of each scan: its store, fetched and converted if needed, and marks."""
-        from verse_data.views.preview import Subject, marks_of
+        from verse_data.views.preview import Subject, marks_by_scan
 
         ids = self.known_scans(scan_ids)
         sources = self._drawable(ids, workers=workers, progress=progress)
-        book, marks = self.workbook, dict[str, dict[str, str]]()
+        book = self.workbook
         if not book.is_here and book.can_be_fetched and not self.config.offline:
             self.fetch_files(book.listed)
         rows = self.graded_vertebrae()
-        if rows is not None:
-            for name, level, mark in zip(
-                rows["scan_id"], rows["level"], marks_of(rows), strict=True
-            ):
-                marks.setdefault(name, {})[level] = mark
+        marks = None if rows is None else marks_by_scan(rows)
         return {
             name: Subject(
                 source=sources[name],
                 release=self.name,
                 version=self._shown,
                 is_phantom=self.name == PHANTOM,
-                marks=None if rows is None else marks.get(name, {}),
+                marks=None if marks is None else marks.get(name, {}),
                 fill=fill,
             )
             for name in ids
@@ -2032,29 +1938,3 @@ def _identity(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
-
-
-def write_phantom(dataset: Repository, progress: Progress) -> None:
-    """Write the phantom's files, lock them if there is no lock, and adopt the missing ones."""
-    from verse_data import phantom
-
-    with staging(dataset.path.with_name("phantom-tree")) as tree:
-        phantom.write(tree, progress=progress)
-        if not dataset.exists():
-            dataset.publish(lock_tree(tree, release=PHANTOM, progress=progress))
-        # Another version of NumPy may write other bytes; files that are not locked are not adopted.
-        dataset.adopt([tree], progress=progress)
-
-
-def _restore_phantom(dataset: Repository, lock: ReleaseLock, progress: Progress) -> None:
-    """Write missing files of the phantom again, since they have no address to be fetched from."""
-    from verse_data.phantom.spec import DEFAULT_SUBJECTS, subjects
-
-    written = {
-        f"sub-{subject.scan_id(series)}_ct.nii.gz"
-        for subject in subjects(DEFAULT_SUBJECTS, seed=0)
-        for series in subject.series
-    }
-    locked = {path.rpartition("/")[2] for path in lock.by_path if path.endswith("_ct.nii.gz")}
-    if written == locked:  # else another tree was locked under this name
-        write_phantom(dataset, progress)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
-from collections import defaultdict
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Required, TypedDict
 
-from verse_data.errors import UsageError, ValidationFailed, counted, did_you_mean, one_of, warn
+from verse_data.errors import UsageError, did_you_mean, one_of, warn
 from verse_data.progress import Progress
 from verse_data.releases.provenance import versions
 from verse_data.stores import make_recipe
-from verse_data.tables.index import ScanFiles, assert_one_split_each, preferred
+from verse_data.tables.index import ScanFiles, preferred
+from verse_data.tables.splits import Place, patients, same_series
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,17 +20,20 @@ if TYPE_CHECKING:
     from verse_data.training import LeftOut, ServedScan
     from verse_data.training.base import ServedDataset
 
-Scans = Mapping[str, ScanFiles]
-Place = tuple[int, str]
-"""Position of a release, and the id of a scan in it."""
 
-_PUBLISHED: Final = re.compile(
-    r"(?P<series>(?:verse|gl)\d{3}(?:_split-verse\d{3})?)(?P<direction>_dir-[a-z]+)?"
-)
-"""Ids of VerSe, where each number is one series; MICCAI names may omit the direction."""
+class ReleaseOptions(TypedDict, total=False):
+    """What :func:`verse_data.load_split` opens, for type checkers."""
+
+    release: str | Sequence[str]
+    version: str | None
+    where: str | None
+    overlays: Sequence[str | os.PathLike[str]] | None
+    licence: str | Sequence[str] | None
+    root: str | os.PathLike[str] | None
+    offline: bool | None
 
 
-class CommonOptions(TypedDict, total=False):
+class CommonOptions(ReleaseOptions, total=False):
     """Options of every unit; see :class:`verse_data.training.base.ServedDataset`."""
 
     orientation: str
@@ -109,11 +111,12 @@ def split_options(unit: str, options: Mapping[str, Any]) -> tuple[dict[str, Any]
     """Return the options for fetching and converting scans, and those of the dataset."""
     one_of("unit", unit, _OF_UNIT)
     notice_engine(options.get("engine"))
-    known, place = sorted(_OF_UNIT[unit].__annotations__), f"unit={unit!r}"
+    options_of, place = _OF_UNIT[unit], f"unit={unit!r}"
     if unit == "slice" and (through := options.get("through", "vertebra")) != "vertebra":
         if through != "spine":
             raise UsageError(f"through={through!r} is none of vertebra, spine.")
-        known, place = sorted(SpineSliceOptions.__annotations__), f"{place}, through='spine'"
+        options_of, place = SpineSliceOptions, f"{place}, through='spine'"
+    known = own_fields(options_of)
     for name in options:
         if name not in {*known, "engine"}:
             raise UsageError(
@@ -122,6 +125,11 @@ def split_options(unit: str, options: Mapping[str, Any]) -> tuple[dict[str, Any]
             )
     own = {name: value for name, value in options.items() if name not in {*_PREPARING, "engine"}}
     return {name: options[name] for name in options if name in _PREPARING}, own
+
+
+def own_fields(options_of: type) -> list[str]:
+    """Return the options of a unit, without those that say what is opened."""
+    return sorted(options_of.__annotations__.keys() - ReleaseOptions.__annotations__.keys())
 
 
 def notice_engine(engine: object) -> None:
@@ -207,7 +215,7 @@ class Contribution:
     left_out: tuple[LeftOut, ...]
     vertebrae: pd.DataFrame | None
     facts: Mapping[str, Any]
-    series: Scans
+    series: Mapping[str, ScanFiles]
     graded: bool
 
 
@@ -311,84 +319,7 @@ def _provenance(
     }
 
 
-# --- several releases as one: which of their scans are the same series -----------------------------
-
-
-def same_series(releases: Sequence[Scans]) -> dict[Place, int]:
-    """Return a series number for each scan; copies of a series in several releases share one.
-
-    Equal scan ids are one series. A scan with a new id is a series of an earlier release if its CT
-    has the same bytes, or if the two published names differ only by a direction that one omits; but
-    not if its own release already has that series under another id: two scans of one release are
-    never merged.
-    """
-    numbers: dict[Place, int] = {}
-    known: defaultdict[str, list[int]] = defaultdict(list)
-    for release, scans in enumerate(releases):
-        by_name = {scan_id: known[scan_id][0] for scan_id in scans if scan_id in known}
-        taken = set(by_name.values())
-        for scan_id, scan in scans.items():
-            others = (number for key in _keys(scan)[1] for number in known.get(key, ()))
-            number = by_name.get(scan_id, next((n for n in others if n not in taken), len(numbers)))
-            numbers[release, scan_id] = number
-            taken.add(number)
-        for scan_id, scan in scans.items():
-            for key in _keys(scan)[0]:
-                known[key].append(numbers[release, scan_id])
-    return numbers
-
-
-def _keys(scan: ScanFiles) -> tuple[list[str], list[str]]:
-    """Return the keys that `scan` is found by in later releases, and those it looks up in earlier."""
-    content = [scan.files["ct"].sha256] if "ct" in scan.files else []
-    kept, sought = [scan.scan_id, *content], content
-    if name := _PUBLISHED.fullmatch(scan.scan_id):
-        any_direction = f"{name['series']}_dir-*"
-        kept = [*kept, any_direction] if name["direction"] else kept
-        sought = [*sought, name["series"] if name["direction"] else any_direction]
-    return kept, sought
-
-
-def patients(releases: Sequence[Scans], numbers: Mapping[Place, int]) -> dict[str, str]:
-    """Return one id per subject; subjects that share a series get the id of the first release."""
-    names: dict[str, str] = {}
-    owners: dict[int, str] = {}
-
-    def first(subject: str) -> str:
-        while names.setdefault(subject, subject) != subject:
-            subject = names[subject]
-        return subject
-
-    for (release, scan_id), number in numbers.items():
-        scan = releases[release][scan_id]
-        subject = first(scan.subject_id)
-        names[subject] = first(owners.setdefault(number, subject))
-        # Another release, without the overlay, has the patient under the published id.
-        names[first(scan.own_subject)] = first(subject)
-    return {subject: first(subject) for subject in list(names)}
-
-
-def check_splits(releases: Mapping[str, Scans]) -> None:
-    """Raise `ValidationFailed` if a patient is in two splits, in one or across `releases` (by name)."""
-    held = list(releases.values())
-    copies: defaultdict[str, list[tuple[str, ScanFiles]]] = defaultdict(list)
-    for name, scans in releases.items():
-        for scan in scans.values():
-            if "ct" in scan.files and scan.split:
-                copies[scan.files["ct"].sha256].append((name, scan))
-    leaking = [
-        " is ".join(f"{scan.scan_id} of {name} in {scan.split}" for name, scan in found)
-        for found in copies.values()
-        if len({name for name, _ in found}) > 1 and len({scan.split for _, scan in found}) > 1
-    ]
-    if leaking:
-        raise ValidationFailed(
-            f"{counted(len(leaking), 'CT lies', 'CTs lie')} in two splits, byte for byte, so that a "
-            f"patient would be trained on and tested: {'; '.join(leaking[:5])}. Load the releases "
-            f"apart, or move the scan to one split, and lock that release again."
-        )
-    who = patients(held, same_series(held))
-    assert_one_split_each((who[s.subject_id], s.split) for r in held for s in r.values() if s.split)
+# --- several releases as one ---------------------------------------------------------------------
 
 
 def rows_of(table: pd.DataFrame, release: int, kept: Container[Place]) -> pd.DataFrame:

@@ -101,15 +101,13 @@ class Stores:
         content = partial(self.files.source, version=unless_newest(self.files, self.version))
         here = {role for role, file in scan.files.items() if self.files.has(file)}
         if "ct" in here and (ct := scan_file(scan, "ct", content)):
-            facts = image_facts(ct, derived=self.config.derived)
-            return Grid(facts.shape, np.array(facts.affine))
+            return Grid.of(image_facts(ct, derived=self.config.derived))
         if "ct" in scan.files and (found := self.find([scan], Recipe())[0]):
             source = ScanReader(found[scan.scan_id]).attributes["source"]
             i, j, k = source["shape"]
             return Grid((i, j, k), np.array(source["affine"]))
         if "mask" in here and (mask := scan_file(scan, "mask", content)):
-            facts = mask_facts(mask, derived=self.config.derived)
-            return Grid(facts.shape, np.array(facts.affine))
+            return Grid.of(mask_facts(mask, derived=self.config.derived))
         get = command(self.files, "get", "--scan", scan.scan_id, "--role", "ct")
         raise ContentMissing(
             f"{self.files.name}: the grid of {scan.scan_id} is not known, because its CT is not on this "

@@ -18,6 +18,7 @@ from verse_data.records.catalog import CatalogEntry
 from verse_data.records.overlay import AppliedOverlay
 from verse_data.release import Release
 from verse_data.tables.index import preferred
+from verse_data.tables.splits import Place, check_splits, patients, same_series
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +48,7 @@ class UnitedReleases:
 
     def __init__(self, members: Sequence[Release]) -> None:
         self._members = tuple(members)
-        serve.check_splits({f"{one.name} {one.version}": one.series for one in members})
+        check_splits({f"{one.name} {one.version}": one.series for one in members})
 
     def __repr__(self) -> str:
         scans = len(set(self._numbers.values()))
@@ -119,14 +120,15 @@ class UnitedReleases:
         """One row per patient, over the series of all releases."""
         from verse_data.records.tables import PatientRow
         from verse_data.tables.columns import to_frame
+        from verse_data.tables.export import plain_rows
         from verse_data.tables.join import subject_records
 
         sexes: dict[str, PatientRow] = {}
-        for row in (row for one in self.members for row in _plain(one.subjects) if row["sex"]):
+        for row in (row for one in self.members for row in plain_rows(one.subjects) if row["sex"]):
             one = PatientRow(subject_id=row["subject_id"], sex=row["sex"])
             sexes.setdefault(self._subjects[row["subject_id"]], one)
-        scans: Any = [SimpleNamespace(**row) for row in _plain(self.scans)]
-        vertebrae: Any = [SimpleNamespace(**row) for row in _plain(self.vertebrae)]
+        scans: Any = [SimpleNamespace(**row) for row in plain_rows(self.scans)]
+        vertebrae: Any = [SimpleNamespace(**row) for row in plain_rows(self.vertebrae)]
         return to_frame("subjects", subject_records(scans, vertebrae, sexes))
 
     @property
@@ -145,10 +147,8 @@ class UnitedReleases:
 
         Parameters
         ----------
-        split : str or None
-            Published split; None means all.
-        graded : bool
-            Whether a broken grading workbook matters.
+        split, graded : optional
+            As in :meth:`Release.tables_of`.
 
         Returns
         -------
@@ -313,15 +313,15 @@ class UnitedReleases:
     # --- which scans are the same series ----------------------------------------------------------
 
     @cached_property
-    def _numbers(self) -> dict[serve.Place, int]:
-        return serve.same_series([one.series for one in self.members])
+    def _numbers(self) -> dict[Place, int]:
+        return same_series([one.series for one in self.members])
 
     @cached_property
     def _subjects(self) -> dict[str, str]:
-        return serve.patients([one.series for one in self.members], self._numbers)
+        return patients([one.series for one in self.members], self._numbers)
 
     @cached_property
-    def _kept(self) -> set[serve.Place]:
+    def _kept(self) -> set[Place]:
         """The copy of each series that the tables show."""
         held = [one.series for one in self.members]
         return preferred(held, self._numbers, [one.workbook.is_listed for one in self.members])
@@ -377,10 +377,3 @@ def selected(
             rows = select(one.tables_of(split, graded=False)[1], where)
         found.append(rows)
     return found
-
-
-def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows as plain values; missing is None."""
-    cells: Any = frame.astype(object)
-    rows: list[dict[str, Any]] = cells.where(cells.notna(), None).to_dict(orient="records")
-    return rows

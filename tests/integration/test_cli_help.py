@@ -14,8 +14,8 @@ from typer.main import get_command
 
 from tests.support.command import verse_data as in_this_process
 from verse_data.api import lock_tree
+from verse_data.cli.common import EXIT_CODES, GROUPS
 from verse_data.cli.main import app
-from verse_data.cli.overview import EXIT_CODES, GROUPS
 from verse_data.errors import VerseDataError
 from verse_data.phantom import write as write_phantom
 

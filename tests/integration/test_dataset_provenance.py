@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 from verse_data.cli.main import app
 from verse_data.errors import UsageError
 from verse_data.export.croissant import ResponsibleAI, load_rai, to_croissant
-from verse_data.export.prov import to_prov
-from verse_data.export.rocrate import FILE_NAME, to_rocrate
+from verse_data.export.prov import FILE_NAME, to_prov, to_rocrate
 from verse_data.records.lock import ReleaseLock
 from verse_data.records.provenance import FetchedFrom, Provenance, StoreProvenance
 from verse_data.releases.catalog import load_catalog

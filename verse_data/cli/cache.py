@@ -11,8 +11,14 @@ import typer
 import verse_data as vd
 from verse_data import config, progress
 from verse_data.cli import options as opt
-from verse_data.cli.common import chosen_scans, note, print_answer, print_json, print_table
-from verse_data.cli.overview import Overview
+from verse_data.cli.common import (
+    Overview,
+    chosen_scans,
+    note,
+    print_answer,
+    print_json,
+    print_table,
+)
 from verse_data.errors import IntegrityError, StorageError, UsageError, counted, did_you_mean
 from verse_data.problems import shown
 
@@ -170,11 +176,7 @@ def prune(
     *,
     release: Annotated[
         str | None,
-        typer.Option(
-            metavar="RELEASE",
-            help="Only stores of CTs that this release lists.",
-            autocompletion=opt.complete_release,
-        ),
+        opt.a_release("Only stores of CTs that this release lists."),
     ] = None,
     older_than: Annotated[
         float | None,

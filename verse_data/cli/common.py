@@ -1,12 +1,15 @@
-"""Common parts of the commands: data to stdout, messages to stderr, and choosing scans and files."""
+"""Common parts of the commands: help, data to stdout, messages to stderr, choosing scans and files."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+from typer.core import TyperGroup
 
 from verse_data.errors import UsageError, did_you_mean
 
@@ -16,9 +19,61 @@ if TYPE_CHECKING:
     from verse_data.records.lock import LockedFile
     from verse_data.release import Release
 
+GROUPS: Final = {
+    "Get the data": ("releases", "lock", "get", "adopt", "status", "verify", "diff", "drop"),
+    "Ask the tables": ("query", "table", "columns", "findings", "summary", "report", "overlays"),
+    "Divide the patients": ("folds", "leaks"),
+    "Convert, look, train": ("cache", "preview", "explore", "demo"),
+    "Predictions": ("predictions", "evaluate"),
+    "Describe and cite": ("provenance", "export", "cite", "schemas"),
+    "This machine": ("doctor", "env"),
+}
+"""All commands, in the order of their use."""
+
+EXIT_CODES: Final = {
+    0: "done",
+    1: "a fault of verse-data, or a training sample could not be made",
+    2: "an argument, option, name or condition is wrong; nothing was done",
+    3: "metadata or a volume breaks a rule, or a split leaks",
+    4: "bytes are missing, or not those that were promised",
+    5: "the network or a server failed, or is forbidden (offline)",
+    6: "trouble on this machine: disk, permissions, locks, tools",
+    7: "an input was refused before use: hostile, or beyond a limit",
+    130: "stopped by Ctrl-C (143: by SIGTERM); run it again, and it goes on",
+}
+"""The codes of :mod:`verse_data.errors`, one line each."""
+
+_WIDEST: Final = 100
+_NARROWEST: Final = 30
 _PIPE_WIDTH: Final = 1000
 _PROSE_WIDTH: Final = 16
 """Fewest columns of a terminal in which prose is readable."""
+
+
+class Overview(TyperGroup):
+    """A group whose help has each command's full first sentence; that of the top level, exit codes."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands, section by section."""
+        sections = {"Commands": self.list_commands(ctx)} if ctx.parent else GROUPS
+        for title, names in sections.items():
+            shown = [(name, self.commands[name]) for name in names]
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name, one.get_short_help_str(limit=500)) for name, one in shown]
+                )
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the exit codes, at the top level only."""
+        if ctx.parent is None:
+            with formatter.section("Exit codes"):
+                formatter.write_dl([(str(code), text) for code, text in EXIT_CODES.items()])
+
+
+def help_width() -> int:
+    """Return the columns for help: those of the terminal, within limits."""
+    columns = shutil.get_terminal_size().columns - 1
+    return max(_NARROWEST, min(columns, _WIDEST))
 
 
 def note(*lines: str) -> None:
@@ -42,12 +97,9 @@ def _as_json(value: Any) -> Any:
 
 def plain_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a table as values for JSON; missing is None."""
-    from verse_data.tables.export import DECIMALS
+    from verse_data.tables import export
 
-    numbers = rows.select_dtypes("float").round(DECIMALS) + 0.0  # turns -0.0 into 0.0
-    cells = rows.assign(**numbers).astype(object)
-    found: Any = cells.where(cells.notna(), None).to_dict(orient="records")
-    return list(found)
+    return export.plain_rows(export.rounded(rows))
 
 
 def print_facts(facts: Mapping[str, object], *, indent: int = 0) -> None:
@@ -115,6 +167,23 @@ def chosen_scans(
             f"{release.name} {release.version} has no scan for {fits} as given. Leave one out, or change it."
         )
     return chosen
+
+
+def check_condition(where: str | None) -> None:
+    """Refuse a wrong condition before a release is opened, and perhaps listed."""
+    from verse_data.tables import query
+
+    if where is not None:
+        query.check_condition(where)
+
+
+def scans_where(
+    release: Release, where: str, scan_ids: list[str] | None, *, jobs: int = 8
+) -> list[str]:
+    """Return the scans with a vertebra for which `where` is true; what that needs is fetched."""
+    note("Fetching the files that --where needs: grades, centroids, masks.")
+    rows = release.fetch_and_select(where, scan_ids=scan_ids, jobs=jobs)
+    return list(dict.fromkeys(rows["scan_id"]))
 
 
 def chosen_files(

@@ -9,8 +9,7 @@ import typer
 
 import verse_data as vd
 from verse_data.cli import options as opt
-from verse_data.cli.common import note, print_json
-from verse_data.cli.overview import Overview
+from verse_data.cli.common import Overview, note, print_json
 from verse_data.errors import UsageError
 
 app = typer.Typer()
@@ -167,8 +166,7 @@ def export_(
     """Write the description of a release, or of one scan of it, in the format named by the command."""
     from verse_data.export.croissant import croissant
     from verse_data.export.folders import as_json
-    from verse_data.export.prov import to_prov
-    from verse_data.export.rocrate import to_rocrate
+    from verse_data.export.prov import to_prov, to_rocrate
     from verse_data.files import write_file
 
     opened = vd.open_release(release, version=version, root=root, make=False)

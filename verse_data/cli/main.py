@@ -20,18 +20,16 @@ from verse_data.cli import (
     demo,
     doctor,
     evaluate,
-    explore,
     export,
+    look,
     overlays,
     predictions,
-    preview,
     provenance,
     release,
     report,
     tables,
 )
-from verse_data.cli.common import note
-from verse_data.cli.overview import Overview, help_width
+from verse_data.cli.common import Overview, help_width, note
 from verse_data.config import __version__
 from verse_data.errors import IncompleteTable, StorageError, VerseDataError
 
@@ -52,8 +50,7 @@ for _part in (
     tables,
     report,
     cache,
-    preview,
-    explore,
+    look,
     demo,
     predictions,
     evaluate,

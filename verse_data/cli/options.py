@@ -173,6 +173,13 @@ Release = Annotated[
         autocompletion=complete_release,
     ),
 ]
+
+
+def a_release(text: str) -> Any:
+    """Return the option ``--release`` with this help."""
+    return typer.Option(metavar="RELEASE", help=text, autocompletion=complete_release)
+
+
 Releases = Annotated[
     str,
     typer.Argument(

@@ -9,8 +9,7 @@ import typer
 
 import verse_data as vd
 from verse_data.cli import options as opt
-from verse_data.cli.common import note, print_facts, print_json, print_table
-from verse_data.cli.overview import Overview
+from verse_data.cli.common import Overview, note, print_facts, print_json, print_table
 from verse_data.errors import ValidationFailed
 from verse_data.problems import shown
 
@@ -84,10 +83,8 @@ def check(
     *,
     release: Annotated[
         str | None,
-        typer.Option(
-            metavar="RELEASE",
-            help="Also check that they fit this release, by the files that are on this machine.",
-            autocompletion=opt.complete_release,
+        opt.a_release(
+            "Also check that they fit this release, by the files that are on this machine."
         ),
     ] = None,
     version: opt.Version = None,

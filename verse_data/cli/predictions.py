@@ -9,8 +9,7 @@ import typer
 
 import verse_data as vd
 from verse_data.cli import options as opt
-from verse_data.cli.common import note, print_json, print_table
-from verse_data.cli.overview import Overview
+from verse_data.cli.common import Overview, note, print_json, print_table
 from verse_data.errors import UsageError, counted
 from verse_data.problems import shown
 from verse_data.progress import spell_bytes

@@ -16,6 +16,7 @@ import verse_data as vd
 from verse_data import config, progress
 from verse_data.cli import options as opt
 from verse_data.cli.common import (
+    check_condition,
     chosen_files,
     chosen_scans,
     note,
@@ -23,6 +24,7 @@ from verse_data.cli.common import (
     print_facts,
     print_json,
     print_table,
+    scans_where,
 )
 from verse_data.errors import IntegrityError, UsageError, counted
 from verse_data.problems import shown
@@ -195,16 +197,11 @@ def get(
     as_json: opt.Json = False,
 ) -> None:
     """Fetch files of a release, and verify them; files that are here are not fetched again."""
-    if where is not None:
-        from verse_data.tables.query import check_condition
-
-        check_condition(where)  # before a release is opened, and perhaps listed
+    check_condition(where)
     opened = vd.open_release(release, version=version, root=root, offline=offline)
     scan_ids = chosen_scans(opened, split, subject, scan)
     if where is not None:
-        note("Fetching the files that --where needs: grades, centroids, masks.")
-        rows = opened.fetch_and_select(where, scan_ids=scan_ids, jobs=jobs)
-        scan_ids = list(dict.fromkeys(rows["scan_id"]))
+        scan_ids = scans_where(opened, where, scan_ids, jobs=jobs)
     files = chosen_files(opened, scan_ids, role)
     if dry_run:
         _print_plan(opened, files, as_json=as_json)

@@ -323,11 +323,7 @@ def leaks(
     *,
     release: Annotated[
         str | None,
-        typer.Option(
-            metavar="RELEASE",
-            help="Also name the entries that this release does not have.",
-            autocompletion=opt.complete_release,
-        ),
+        opt.a_release("Also name the entries that this release does not have."),
     ] = None,
     version: opt.Version = None,
     root: opt.Root = None,

@@ -14,7 +14,7 @@ from verse_data.records.overlay import AppliedOverlay
 from verse_data.releases.catalog import PHANTOM
 from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS, region
 from verse_data.tables.columns import TableName, columns
-from verse_data.tables.export import DECIMALS
+from verse_data.tables.export import rounded
 from verse_data.tables.index import ScanFiles
 from verse_data.views.drawing import PHANTOM_NOTE, level_colour
 
@@ -121,8 +121,7 @@ def _identity(release: Explored) -> dict[str, Any]:
 
 def _table(name: TableName, rows: pd.DataFrame) -> dict[str, Any]:
     """Return what the columns of a table mean, and its cells column by column; missing is None."""
-    numbers = rows.select_dtypes("float").round(DECIMALS) + 0.0  # turns -0.0 into 0.0
-    cells = rows.assign(**numbers).astype(object)
+    cells = rounded(rows).astype(object)
     cells = cells.where(cells.notna(), None)
     about = [
         {

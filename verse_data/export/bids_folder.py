@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from verse_data.config import __version__
 from verse_data.export.folders import ROLES, Exported, Plan, ending, export_folder
-from verse_data.export.rocrate import doi_url
+from verse_data.export.prov import doi_url
 from verse_data.spine.levels import LABEL_OF_LEVEL, LEVELS, region
 
 _BIDS: Final = "1.11.1"

@@ -19,7 +19,7 @@ from verse_data.errors import (
     one_of,
 )
 from verse_data.export.folders import Chosen, scans_with_ct_and_mask
-from verse_data.export.rocrate import doi_url
+from verse_data.export.prov import doi_url
 from verse_data.machine import allowed_cores
 from verse_data.problems import raise_faults
 from verse_data.records.names import SPLITS

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, get_args
 
 from verse_data.config import __version__
 from verse_data.errors import one_of
-from verse_data.export.rocrate import doi_url, licence_url
+from verse_data.export.prov import doi_url, licence_url
 from verse_data.records.catalog import OTHERS, CatalogEntry
 
 Style = Literal["text", "bibtex", "ris", "json"]

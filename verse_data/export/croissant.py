@@ -11,13 +11,13 @@ from pydantic import Field
 from pydantic.alias_generators import to_camel
 
 from verse_data.errors import IncompleteTable, warn
-from verse_data.export.folders import plain_rows
-from verse_data.export.rocrate import doi_url, licence_url, media_type
+from verse_data.export.prov import doi_url, licence_url, media_type
 from verse_data.files import locate
 from verse_data.records.base import Record
 from verse_data.records.names import split_of
 from verse_data.records.provenance import FileProvenance, Provenance
 from verse_data.tables.columns import columns
+from verse_data.tables.export import plain_rows
 
 _CONFORMS: Final = ("http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0")
 _TERMS: Final = """arrayShape citeAs column containedIn equivalentProperty extract field fileObject
@@ -92,7 +92,7 @@ def croissant(release: Any, scan_id: str | None = None) -> dict[str, Any]:
     rows = release.graded_vertebrae()
     if rows is None and release.workbook.is_listed and not release.workbook.is_here:
         warn(IncompleteTable(f"Without grades. {release.workbook.absence()}"))
-    grades = [] if rows is None else plain_rows(rows, _GRADES)
+    grades = [] if rows is None else plain_rows(rows[[*_GRADES]])
     if scan_id is not None:
         grades = [row for row in grades if row["scan_id"] == scan_id]
     return to_croissant(facts, date=date, rai=load_rai(release.name), grades=grades)

@@ -37,22 +37,16 @@ def monai(
 
     Parameters
     ----------
-    release : Release
-        As opened by :func:`verse_data.open_release`.
-    out : path
-        Folder to make, complete or not at all.
+    release, out : Release, path
+        As in :func:`verse_data.export.bids`.
     labels : {"consecutive", "binary", "verse"}
         VerSe's labels with T13 (28) as 26; one class; or VerSe's own: masks are referenced too.
     k : int, optional
         Divide the patients into so many folds, as :meth:`verse_data.Release.folds` does: the ``fold``
         of each item. Default: the published split, as lists ``training``, ``validation`` and
         ``testing``.
-    seed : int
-        Seed of the folds.
-    split : {"training", "validation", "test"}, optional
-        Divide only this published split into folds. Default: all scans, those for testing too.
-    dry_run : bool
-        Write and fetch nothing, and return what would be.
+    seed, split, dry_run : optional
+        As in :func:`verse_data.export.nnunet`.
 
     Returns
     -------
@@ -61,13 +55,8 @@ def monai(
 
     Raises
     ------
-    UsageError
-        If an option cannot be used, or the folder exists.
-    Offline, NetworkError, ContentMissing
-        If files are not here and cannot be fetched.
-    ValidationFailed, IntegrityError, UnsafeInput
-        If a CT or mask is broken, they are not on one grid, or a mask holds what is no vertebra;
-        all such scans are named, and nothing is left behind.
+    UsageError, Offline, NetworkError, ContentMissing, ValidationFailed, IntegrityError, UnsafeInput
+        As in :func:`verse_data.export.nnunet`.
     """
     numbers, folder = cases.label_map(labels, allowed=_LABELS), Path(out)
     chosen = cases.choose(release, k=k, seed=seed, split=split)

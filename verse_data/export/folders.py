@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -164,14 +164,6 @@ def folder_exists_error(folder: Path) -> UsageError:
 def as_json(value: Any) -> str:
     """Return JSON to read, in the order given: nnU-Net counts regions by it."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
-def plain_rows(rows: Any, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return these columns of a table as plain values; missing is None."""
-    import pandas as pd
-
-    listed = rows[[*names]].to_dict("records")
-    return [{n: None if pd.isna(v) else v for n, v in row.items()} for row in listed]
 
 
 def ending(file: LockedFile) -> str:

@@ -9,8 +9,9 @@ import io
 import os
 from typing import Any, Final
 
-from verse_data.export.folders import ROLES, Exported, Plan, ending, export_folder, plain_rows
+from verse_data.export.folders import ROLES, Exported, Plan, ending, export_folder
 from verse_data.records.names import Role
+from verse_data.tables.export import plain_rows
 
 _ROLES: Final[tuple[Role, ...]] = ("ct", "mask")
 _FOLDERS: Final = {"training": "train", "validation": "validation", "test": "test"}
@@ -32,26 +33,17 @@ def hf(
 
     Parameters
     ----------
-    release : Release
-        As opened by :func:`verse_data.open_release`.
-    out : path
-        Folder to make, complete or not at all.
+    release, out : Release, path
+        As in :func:`verse_data.export.bids`.
     copy : bool
         Copy CTs and masks, to hand the folder on. Default: symbolic links, which take no room.
     dry_run : bool
-        Write and fetch nothing, and return what would be.
+        As in :func:`verse_data.export.bids`, also of what is returned and raised.
 
     Returns
     -------
     Exported
         The folder, its scans, those that are left out, and bytes.
-
-    Raises
-    ------
-    UsageError
-        If the folder exists, or no scan has both CT and mask.
-    Offline, NetworkError, ContentMissing
-        If files are not here and cannot be fetched.
     """
     return export_folder(
         release,
@@ -78,9 +70,9 @@ def _describe(plan: Plan, chosen: tuple[str, ...]) -> None:
     """Add a table of metadata for each split, and the dataset card."""
     release = plan.release
     scans = release.scans.merge(release.subjects[["subject_id", "sex"]], on="subject_id")
-    of_scan = {row["scan_id"]: row for row in plain_rows(scans, _OF_SCAN)}
+    of_scan = {row["scan_id"]: row for row in plain_rows(scans[[*_OF_SCAN]])}
     vertebrae: dict[str, list[dict[str, Any]]] = {}
-    for one in plain_rows(release.vertebrae, ("scan_id", *_OF_VERTEBRA)):
+    for one in plain_rows(release.vertebrae[["scan_id", *_OF_VERTEBRA]]):
         vertebrae.setdefault(one.pop("scan_id"), []).append(one)
     rows: dict[str, list[dict[str, Any]]] = {}
     for scan_id in chosen:

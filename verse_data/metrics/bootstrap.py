@@ -67,10 +67,8 @@ def mean_interval(
         One figure per vertebra or scan; NaN is left out.
     patients : sequence of str, length N
         Patient of each.
-    seed : int
-        The same seed draws the same patients.
-    draws : int
-        How often all patients are drawn, with replacement.
+    seed, draws : int
+        As in :meth:`verse_data.Release.evaluate`.
 
     Returns
     -------

@@ -135,10 +135,8 @@ def score_grades(
         ``predicted`` (a grade from 0 to 3), or both, for each vertebra.
     thresholds : sequence of float
         A vertebra is called fractured from each of these scores on.
-    seed : int
-        The same seed gives the same intervals.
-    draws : int
-        How often all patients are drawn, with replacement.
+    seed, draws : int
+        As in :meth:`verse_data.Release.evaluate`.
 
     Returns
     -------

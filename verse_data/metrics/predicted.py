@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,6 +48,7 @@ class Scored:
     vertebrae: pd.DataFrame
     scans: pd.DataFrame
     notes: tuple[str, ...]
+    predicted: frozenset[str] = frozenset()
 
 
 def find_predictions(
@@ -114,6 +115,27 @@ def choose(
     if not chosen:
         raise UsageError("None of the chosen scans has a mask in the release and a prediction.")
     return chosen
+
+
+def score_folder(
+    folder: Path,
+    scans: Mapping[str, ScanFiles],
+    content: Content,
+    *,
+    scan_ids: Sequence[str] | None,
+    withheld: Iterable[Withheld],
+    **how: Any,
+) -> Scored:
+    """Score the predictions in `folder`, of `scan_ids` or of all scans, as `score_predictions` does."""
+    found, others = find_predictions(folder, scans, withheld)
+    if scan_ids is not None:
+        found = choose(found, scan_ids, scans, folder)
+    made = score_predictions(found, scans, content, **how)
+    notes = [*made.notes, *([f"not read: {', '.join(shown(others))}"] if others else [])]
+    masks = sum("mask" in scan.files for scan in scans.values())
+    if scan_ids is None and len(made.scans) < masks:
+        notes.append(f"{len(made.scans)} of the release's {masks} scans with a mask were scored")
+    return replace(made, notes=tuple(notes), predicted=frozenset(found))
 
 
 def score_predictions(

@@ -275,16 +275,9 @@ def summarise(
         Rows of :func:`score_scan` with ``scan_id``, ``subject_id`` and, where known, ``grade``.
     scans : pandas.DataFrame
         Figures of each scan, with ``scan_id`` and ``subject_id``.
-    missing : {"zero", "skip"}
-        Whether a vertebra that was not predicted counts with Dice 0, as in the challenge, or not.
-        Either way it has no Hausdorff distance, and is not identified.
-    additional : {"skip", "zero"}
-        Whether a vertebra that is not in the truth is left out, as in the challenge, or counts with
-        Dice 0.
-    seed : int
-        The same seed gives the same intervals.
-    draws : int
-        How often all patients are drawn, with replacement.
+    missing, additional, seed, draws : optional
+        As in :meth:`verse_data.Release.evaluate`. Defaults are the challenge's. A missing vertebra
+        has no Hausdorff distance, and is not identified.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Writes the phantom: renders each series and writes it in the real subject-based layout."""
+"""Writes the phantom: renders each series, in the real subject-based layout; and publishes it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ from verse_data.phantom import paint, sheet
 from verse_data.phantom.shapes import SACRUM, Grid, Vertebra, distance, local, place, screws
 from verse_data.phantom.spec import DEFAULT_SUBJECTS, SeriesSpec, SubjectSpec, subjects
 from verse_data.progress import Progress, silent
+from verse_data.records.lock import ReleaseLock
 from verse_data.records.tables import DEVICES
+from verse_data.releases.catalog import PHANTOM
+from verse_data.releases.repository import Repository
+from verse_data.releases.tree import lock_tree
 from verse_data.spine.geometry import AxisMap, axcodes, voxel_sizes
 from verse_data.spine.levels import LABEL_OF_LEVEL
 from verse_data.volumes.nifti import write_nifti
@@ -326,3 +330,28 @@ def _affine(grid: Grid, *, oblique: bool) -> npt.NDArray[np.float64]:
         turn[:2, :2] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
         affine = turn @ tilt @ affine
     return affine
+
+
+# --- the phantom as a release ---------------------------------------------------------------------
+
+
+def publish(dataset: Repository, progress: Progress) -> None:
+    """Write the phantom's files, lock them if there is no lock, and adopt the missing ones."""
+    with staging(dataset.path.with_name("phantom-tree")) as tree:
+        write(tree, progress=progress)
+        if not dataset.exists():
+            dataset.publish(lock_tree(tree, release=PHANTOM, progress=progress))
+        # Another version of NumPy may write other bytes; files that are not locked are not adopted.
+        dataset.adopt([tree], progress=progress)
+
+
+def restore(dataset: Repository, lock: ReleaseLock, progress: Progress) -> None:
+    """Write missing files of the phantom again, since they have no address to be fetched from."""
+    written = {
+        f"sub-{subject.scan_id(series)}_ct.nii.gz"
+        for subject in subjects(DEFAULT_SUBJECTS, seed=0)
+        for series in subject.series
+    }
+    locked = {path.rpartition("/")[2] for path in lock.by_path if path.endswith("_ct.nii.gz")}
+    if written == locked:  # else another tree was locked under this name
+        publish(dataset, progress)

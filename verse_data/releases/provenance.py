@@ -119,6 +119,13 @@ def _read_fetch(line: dict[str, Any]) -> FetchedFrom | None:
         return None
 
 
+def of_content(whole: Provenance) -> dict[str, Any]:
+    """Return what content a dataset has, as values for JSON: nothing of this machine, no packages."""
+    without: Any = dict.fromkeys(("stores", "scan_id", "packages"), True)
+    files = {"__all__": {"here", "fetched"}}
+    return whole.model_dump(mode="json", exclude={**without, "files": files})
+
+
 def of_tables(paths: Iterable[str]) -> set[str]:
     """Return the packages that make the tables of a release from the files at `paths`."""
     listed = list(paths)

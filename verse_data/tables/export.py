@@ -19,6 +19,18 @@ DECIMALS: Final = 6  # of a number that is written as text
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
+def rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose numbers are as precise as text gives them."""
+    return table.assign(**table.select_dtypes("float").round(DECIMALS) + 0.0)  # no -0.0
+
+
+def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows as plain values; missing is None."""
+    cells: Any = table.astype(object)
+    rows: list[dict[str, Any]] = cells.where(cells.notna(), None).to_dict(orient="records")
+    return rows
+
+
 def csv_text(table: pd.DataFrame) -> str:
     """Return `table` as CSV with a heading; missing cells are empty.
 

@@ -1,12 +1,14 @@
-"""The published splits, and which series belong to one person."""
+"""The published splits, and which series belong to one person, also across releases."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from verse_data.errors import counted, one_of
+from verse_data.errors import ValidationFailed, counted, one_of
 from verse_data.problems import listed
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.names import SPLITS, SUBJECT_OF_SERIES, Split
@@ -14,6 +16,16 @@ from verse_data.tables.index import ScanFiles, assert_one_split_each
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Scans = Mapping[str, ScanFiles]
+"""The scans of one release, by scan id."""
+Place = tuple[int, str]
+"""Position of a release, and the id of a scan in it."""
+_PUBLISHED: Final = re.compile(
+    r"(?P<series>(?:verse|gl)\d{3}(?:_split-verse\d{3})?)(?P<direction>_dir-[a-z]+)?"
+)
+"""Ids of VerSe, where each number is one series; MICCAI names may omit the direction."""
+_SHOWN: Final = 5
 
 
 @dataclass(frozen=True)
@@ -84,3 +96,84 @@ def subject_of_series(entry: CatalogEntry | None = None) -> dict[str, str]:
     """
     known = {**SUBJECT_OF_SERIES, **(entry.subject_of_series if entry else {})}
     return {series: subject for series, subject in known.items() if series != subject}
+
+
+# --- several releases: which of their scans are the same series ---------------------------------
+
+
+def same_series(releases: Sequence[Scans]) -> dict[Place, int]:
+    """Return a series number for each scan; copies of a series in several releases share one.
+
+    Equal scan ids are one series. A scan with a new id is a series of an earlier release if its CT
+    has the same bytes, or if the two published names differ only by a direction that one omits; but
+    not if its own release already has that series under another id: two scans of one release are
+    never merged.
+    """
+    numbers: dict[Place, int] = {}
+    known: defaultdict[str, list[int]] = defaultdict(list)
+    for release, scans in enumerate(releases):
+        by_name = {scan_id: known[scan_id][0] for scan_id in scans if scan_id in known}
+        taken = set(by_name.values())
+        for scan_id, scan in scans.items():
+            others = (number for key in _keys(scan)[1] for number in known.get(key, ()))
+            number = by_name.get(scan_id, next((n for n in others if n not in taken), len(numbers)))
+            numbers[release, scan_id] = number
+            taken.add(number)
+        for scan_id, scan in scans.items():
+            for key in _keys(scan)[0]:
+                known[key].append(numbers[release, scan_id])
+    return numbers
+
+
+def _keys(scan: ScanFiles) -> tuple[list[str], list[str]]:
+    """Return the keys that `scan` is found by in later releases, and those it looks up in earlier."""
+    content = [scan.files["ct"].sha256] if "ct" in scan.files else []
+    kept, sought = [scan.scan_id, *content], content
+    if name := _PUBLISHED.fullmatch(scan.scan_id):
+        any_direction = f"{name['series']}_dir-*"
+        kept = [*kept, any_direction] if name["direction"] else kept
+        sought = [*sought, name["series"] if name["direction"] else any_direction]
+    return kept, sought
+
+
+def patients(releases: Sequence[Scans], numbers: Mapping[Place, int]) -> dict[str, str]:
+    """Return one id per subject; subjects that share a series get the id of the first release."""
+    names: dict[str, str] = {}
+    owners: dict[int, str] = {}
+
+    def first(subject: str) -> str:
+        while names.setdefault(subject, subject) != subject:
+            subject = names[subject]
+        return subject
+
+    for (release, scan_id), number in numbers.items():
+        scan = releases[release][scan_id]
+        subject = first(scan.subject_id)
+        names[subject] = first(owners.setdefault(number, subject))
+        # Another release, without the overlay, has the patient under the published id.
+        names[first(scan.own_subject)] = first(subject)
+    return {subject: first(subject) for subject in list(names)}
+
+
+def check_splits(releases: Mapping[str, Scans]) -> None:
+    """Raise `ValidationFailed` if a patient is in two splits, in one or across `releases` (by name)."""
+    held = list(releases.values())
+    copies: defaultdict[str, list[tuple[str, ScanFiles]]] = defaultdict(list)
+    for name, scans in releases.items():
+        for scan in scans.values():
+            if "ct" in scan.files and scan.split:
+                copies[scan.files["ct"].sha256].append((name, scan))
+    leaking = [
+        " is ".join(f"{scan.scan_id} of {name} in {scan.split}" for name, scan in found)
+        for found in copies.values()
+        if len({name for name, _ in found}) > 1 and len({scan.split for _, scan in found}) > 1
+    ]
+    if leaking:
+        raise ValidationFailed(
+            f"{counted(len(leaking), 'CT lies', 'CTs lie')} in two splits, byte for byte, so that a "
+            f"patient would be trained on and tested: {'; '.join(leaking[:_SHOWN])}. Load the releases "
+            f"apart, or move the scan to one split, and lock that release again."
+        )
+    subject = patients(held, same_series(held))
+    every = (scan for scans in held for scan in scans.values())
+    assert_one_split_each((subject[s.subject_id], s.split) for s in every if s.split)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from PIL import Image, ImageDraw
 
 from verse_data.errors import FILE_FAULTS, VerseDataError, counted
@@ -36,6 +37,7 @@ from verse_data.views.drawing import (
     mark_edges,
     wrapped,
 )
+from verse_data.views.preview import marks_of
 from verse_data.views.slices import Places, middle_planes, places, through_level
 from verse_data.volumes.reader import ScanReader
 
@@ -61,6 +63,13 @@ class Vertebra:
     level: str
     mark: str = "?"
     shape: str = ""
+
+
+def vertebrae_of(rows: pd.DataFrame) -> list[Vertebra]:
+    """Return what is drawn of rows of vertebrae; only a fracture has a shape."""
+    shapes = rows["fracture_type"].astype(object).where(rows["grade"] > 0, "").fillna("")
+    cells = zip(rows["scan_id"], rows["level"], marks_of(rows), shapes, strict=True)
+    return [Vertebra(scan_id=a, level=b, mark=c, shape=d) for a, b, c, d in cells]
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,14 @@ def marks_of(rows: pd.DataFrame) -> list[str]:
     return ["x" if is_foreign else "?" if pd.isna(g) else str(g) for g, is_foreign in graded]
 
 
+def marks_by_scan(rows: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Return the mark of each level, by scan."""
+    marks: dict[str, dict[str, str]] = {}
+    for name, level, mark in zip(rows["scan_id"], rows["level"], marks_of(rows), strict=True):
+        marks.setdefault(name, {})[level] = mark
+    return marks
+
+
 def draw_preview(subject: Subject) -> Image.Image:
     """Draw a scan: plain, then with outlines and names, then from the front; a caption below."""
     reader = subject.reader()

@@ -6,7 +6,7 @@ As text, as plain values, as a table in notebooks, and as one page that needs no
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, Final
 import pandas as pd
 
 from verse_data import markup
+from verse_data.errors import counted
 from verse_data.files import check_output, write_file
 from verse_data.records.catalog import CatalogEntry
 from verse_data.records.tables import PatientRow
@@ -120,6 +121,7 @@ def make(
     entry: CatalogEntry | None,
     *,
     grading: Grading | None,
+    scans: Collection[str] | None = None,
     vertebrae: pd.DataFrame | None = None,
     subjects: pd.DataFrame | None = None,
     patients: Sequence[PatientRow] = (),
@@ -137,6 +139,12 @@ def make(
         table = figures.report(entry, grading=grading, vertebrae=vertebrae, patients=patients)
     published = load_results(name) if entry is not None else {}
     drawn = charts(grading, vertebrae)
+    given = {graded.row.scan_id for graded in grading.rows} if grading and scans else set()
+    if scans and not given.issubset(scans):
+        about = {**about, "numbers": (
+            f"Grades, ages and densities are those of {counted(len(given), 'series', 'series')} of the "
+            f"grading workbook, of which this release has {len(given.intersection(scans))}."
+        )}  # fmt: skip
     if not table.cells:  # only what was published has figures E1 to E4
         drawn = tuple(replace(chart, figure="") for chart in drawn)
     facts = {**about, **catalogued(entry), **about}

@@ -1,4 +1,4 @@
-"""``verse-data preview``: scans as pictures, or the vertebrae of a condition on one sheet."""
+"""``verse-data preview | explore``: scans and vertebrae as pictures, and in the browser."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ import typer
 
 import verse_data as vd
 from verse_data.cli import options as opt
-from verse_data.cli.common import chosen_scans, note, print_answer, print_json
+from verse_data.cli.common import (
+    check_condition,
+    chosen_scans,
+    note,
+    print_answer,
+    print_json,
+    scans_where,
+)
 from verse_data.errors import UsageError, counted
+from verse_data.progress import spell_bytes
 
 if TYPE_CHECKING:
     from verse_data.release import Release
@@ -66,10 +74,7 @@ def preview(
 ) -> None:
     """Draw scans along the spine, with outlines and grades; or all vertebrae of a condition."""
     _check_options(scan_ids or split or subject or where, out, sheet, kind, where, fill=fill)
-    if where is not None:
-        from verse_data.tables.query import check_condition
-
-        check_condition(where)  # before a release is opened, and perhaps listed
+    check_condition(where)
     opened = vd.open_release(release, overlays=overlay, version=version, root=root, offline=offline)
     facts: dict[str, Any] = {"release": release, "version": opened.version}
     chosen = chosen_scans(opened, split, subject, scan_ids)
@@ -132,9 +137,7 @@ def _with_ct(
 ) -> list[str]:
     """Return the scans to draw; those without a CT are left out unless they were named."""
     if where is not None:
-        note("Fetching the files that --where needs: grades, centroids, masks.")
-        rows = opened.fetch_and_select(where, scan_ids=chosen)
-        chosen = list(dict.fromkeys(rows["scan_id"]))
+        chosen = scans_where(opened, where, chosen)
     known = opened.known_scans(chosen)
     names = [name for name in known if "ct" in opened.series[name].files or name in (named or ())]
     if lost := len(known) - len(names):
@@ -151,3 +154,73 @@ def _files(names: list[str], out: Path | None, kind: str | None) -> dict[str, Pa
     if len(names) > 1:
         raise UsageError(f"--out {out} is one file, for {len(names)} scans. Name a folder.")
     return {names[0]: out}
+
+
+@app.command()
+def explore(
+    release: opt.Release = "verse19",
+    *,
+    browser: Annotated[
+        bool,
+        typer.Option("--browser/--no-browser", help="Open the browser, or only print the address."),
+    ] = True,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="PATH",
+            parser=opt.output,
+            help="Write the page to this new folder instead; it opens from disk, offline.",
+        ),
+    ] = None,
+    single_file: Annotated[
+        bool,
+        typer.Option("--single-file", help="With --out: one .html, with previews of many scans."),
+    ] = False,
+    where: opt.Where = None,
+    split: opt.Splits = None,
+    scan: opt.Scans = None,
+    spacing: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MM",
+            parser=opt.number(float, 0.2, 20, what="a voxel size in mm"),
+            help="With --out: voxel size of its volumes. Default: 2.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --out: only say how large it would be.")
+    ] = False,
+    overlay: opt.Overlays = None,
+    version: opt.Version = None,
+    root: opt.Root = None,
+    offline: opt.Offline = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Look at tables, filters and scans side by side in the browser; Ctrl-C ends it."""
+    where_is: dict[str, Any] = {"version": version, "root": root, "offline": offline}
+    chosen: dict[str, Any] = {"where": where, "split": split, "scan": scan, "spacing": spacing}
+    how = {"single-file": single_file, "dry-run": dry_run, "json": as_json}
+    if out is None:
+        for name, value in {**chosen, **how}.items():
+            if value:
+                raise UsageError(f"--{name} goes with --out PATH, which writes a page to disk.")
+    check_condition(where)
+    opened = vd.open_release(release, overlays=overlay, **where_is)
+    if out is None:
+        opened.explore(browser=browser, announce=_announce)
+        return
+    chosen["scan_ids"] = chosen.pop("scan")
+    page = opened.save_explorer(out, single_file=single_file, dry_run=dry_run, tell=note, **chosen)
+    if as_json:
+        print_json(page)
+    elif not dry_run:
+        sys.stdout.write(f"{page.path / 'index.html' if page.path.is_dir() else page.path}\n")
+        note(f"{spell_bytes(page.nbytes)} written; a double click opens it.")
+
+
+def _announce(address: str) -> None:
+    sys.stdout.write(f"{address}\n")
+    sys.stdout.flush()
+    note("The address works once, for one browser. Ctrl-C ends the explorer.")
