@@ -269,12 +269,12 @@ def race(folder: Path, flock: str) -> dict[str, Any]:
     root, log = folder / "stores", folder / "builds"
     build = stores_module._build
 
-    def logged(source: Any, recipe: Any, final: Path) -> None:
+    def logged(source: Any, recipe: Any, final: Path, *progress: Any) -> None:
         with log.open("a") as file:
             file.write(source.scan_id + "\n")
         while flock == "a no-op" and log.read_text().split().count(source.scan_id) < 2:
             time.sleep(0.01)
-        build(source, recipe, final)
+        build(source, recipe, final, *progress)
 
     stores_module._build = logged
     if flock != "sound":
