@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def test_a_table_is_exported(root: Path, tmp_path: Path) -> None:
     assert printed.stdout.splitlines()[0].startswith("scan_id,subject_id,")
     assert len(printed.stdout.splitlines()) == 3
     some = run("table", "lab", "--where", "grade == 2", "--root", str(root))
-    assert [line.split(",")[3] for line in some.stdout.splitlines()[1:]] == ["L1", "L1"]
+    assert [row["level"] for row in csv.DictReader(some.stdout.splitlines())] == ["L1", "L1"]
 
 
 def test_findings_are_listed(root: Path) -> None:
