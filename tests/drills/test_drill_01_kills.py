@@ -7,7 +7,7 @@ import pytest
 from tests.support.program import run
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.slow)])
 def test_kills_at_any_moment(fast_path, count):
     """Whatever moment a build is killed at, its final name holds the whole store or nothing."""
     found = run("kills", "kills", fast_path, count)

@@ -204,7 +204,7 @@ SPACINGS = [
     (None, 1.0),
     (1.0, 0.98),
     pytest.param(0.7, 0.98, marks=pytest.mark.slow),
-    (2.0, 0.92),
+    pytest.param(2.0, 0.92, marks=pytest.mark.slow),
 ]
 
 
