@@ -77,6 +77,7 @@ def test_auc_counts_pairs():
     assert auc(np.zeros(4, dtype=bool), np.arange(4.0)) is None
 
 
+@pytest.mark.slow
 def test_segmentation_learns_and_resumes_as_if_it_had_not_stopped(root, tmp_path):
     """A run that was stopped in an epoch ends with the losses and the Dice of one that was not."""
     main = example("segment_patches").main
