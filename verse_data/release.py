@@ -182,13 +182,13 @@ class Release:
         return tuple(layer.applied for layer in self._layers)
 
     @property
-    def _laid(self) -> dict[str, str]:
+    def _overlay_facts(self) -> dict[str, str]:
         """What results say of overlays; nothing if there are none."""
         named = ", ".join(f"{one.name} {one.version} {one.digest}" for one in self.overlays)
         return {"overlays": named} if named else {}
 
     @property
-    def _shown(self) -> str:
+    def _named_version(self) -> str:
         """The version as pictures name it, with overlays."""
         return " + ".join([self.version, *(one.name for one in self.overlays)])
 
@@ -290,8 +290,8 @@ class Release:
 
         old = self.files.resolve(other)
         found = compare(self.files, old, self.version, derived=self.config.derived)
-        laid = tuple(f"{one.scan_id}: {one.message}" for one in overlay_findings(self.index))
-        return replace(found, overlays=laid)
+        corrections = tuple(f"{one.scan_id}: {one.message}" for one in overlay_findings(self.index))
+        return replace(found, overlays=corrections)
 
     def _command(self, verb: str, *words: str) -> str:
         """Return a command line for this version."""
@@ -667,7 +667,7 @@ class Release:
 
         about = {"release": self.name, "version": self.version}
         about |= {"lock": self.lock.pin, "commit": self.commit}
-        about |= self._laid
+        about |= self._overlay_facts
         if self.name == PHANTOM:
             about["made_up"] = "Made-up data: no patient is in this release."
         known = read_patients(Path(patients)) if patients is not None else ()
@@ -997,7 +997,12 @@ class Release:
     @property
     def _identity(self) -> dict[str, str]:
         """What scores are of."""
-        return {"release": self.name, "version": self.version, "lock": self.lock.pin, **self._laid}
+        return {
+            "release": self.name,
+            "version": self.version,
+            "lock": self.lock.pin,
+            **self._overlay_facts,
+        }
 
     def evaluate(
         self,
@@ -1111,7 +1116,7 @@ class Release:
         Raises
         ------
         UsageError
-            If the scores are of another lock, or a prediction is not there any more.
+            If the scores are of another lock or other overlays, or a prediction is not there any more.
         ContentMissing
             If a CT cannot be fetched; a scan that has none in the lock is shown without a picture.
         """
@@ -1119,8 +1124,11 @@ class Release:
         from verse_data.metrics.predicted import choose, find_predictions
         from verse_data.views.report import catalogued, check_page
 
-        if scores.about.get("lock") != self._identity["lock"]:
-            raise UsageError(f"These scores are not of {self.name} {self.version}: evaluate anew.")
+        own = self._identity
+        if any(scores.about.get(name) != own.get(name) for name in ("lock", "overlays")):
+            raise UsageError(
+                f"These scores are not of {self.name} {self._named_version}: evaluate anew."
+            )
         page = check_page(Path(path))
         ids, folder = worst.worst_first(scores.scans)[:most], Path(predictions)
         found, _ = find_predictions(folder, self.series, self.index.withheld)
@@ -1358,7 +1366,7 @@ class Release:
             attribution=entry.attribution
             if entry
             else f"Release {self.name!r}, locked by its user.",
-            **self._laid,
+            **self._overlay_facts,
         )
 
     def reader(self, scan_id: str, store: Path) -> ScanReader:
@@ -1839,7 +1847,7 @@ class Release:
         picture, faults = draw_sheet(
             vertebrae_of(rows),
             self._drawable(ids, workers=workers, progress=progress),
-            title=f"{self.name} {self._shown}  ·  {where}",
+            title=f"{self.name} {self._named_version}  ·  {where}",
             is_phantom=self.name == PHANTOM,
             progress=progress or self.progress,
         )
@@ -1872,7 +1880,7 @@ class Release:
             name: Subject(
                 source=sources[name],
                 release=self.name,
-                version=self._shown,
+                version=self._named_version,
                 is_phantom=self.name == PHANTOM,
                 marks=None if marks is None else marks.get(name, {}),
                 fill=fill,

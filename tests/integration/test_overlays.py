@@ -145,14 +145,15 @@ def test_predictions_are_scored_against_corrected_labels(
     (tmp_path / "predicted").mkdir()
     shutil.copy(plain.path("p1", "mask"), tmp_path / "predicted" / "p1.nii.gz")
 
-    before, after = (
-        one.evaluate(tmp_path / "predicted").vertebrae.set_index("level")
-        for one in (plain, release)
-    )
+    published, corrected = (one.evaluate(tmp_path / "predicted") for one in (plain, release))
+    before, after = (one.vertebrae.set_index("level") for one in (published, corrected))
 
     assert set(before["dice"]) == {1.0}
     assert after["dice"].to_dict() == {"T11": 1.0, "T12": 0.0, "L1": 0.0, "L2": 1.0}
     assert after.loc["L1", "grade"] == 2
+    for scores, other in ((published, release), (corrected, plain)):
+        with pytest.raises(UsageError, match=r"not of lab v1.*evaluate anew"):
+            other.write_worst(scores, tmp_path / "predicted", tmp_path / "worst.html")
 
 
 def test_a_prediction_of_an_excluded_scan_is_named_and_not_scored(

@@ -85,8 +85,8 @@ def diff(
     ]
     labels = [str(change) for change in found.labels]
     others = {name: getattr(found, name) for name in ("cells", "points", "not_compared")}
-    laid = {"overlays": found.overlays} if overlay else {}
-    print_json({"files": files, "labels": labels, **others, **laid})
+    overlays = {"overlays": found.overlays} if overlay else {}
+    print_json({"files": files, "labels": labels, **others, **overlays})
 
 
 @app.command()

@@ -10,13 +10,13 @@ from verse_data.errors import ToolMissing, UsageError, did_you_mean
 from verse_data.explorer.cuts import cut_nifti
 from verse_data.spine.geometry import apply_affine
 from verse_data.spine.levels import LEVEL_OF_LABEL
+from verse_data.spine.windows import WINDOWS
 from verse_data.views.drawing import level_colour
 from verse_data.volumes.reader import ScanReader
 
 if TYPE_CHECKING:
     from ipyniivue import NiiVue
 
-WINDOW: Final = (-500.0, 1300.0)
 """HU from black to white: bone, as in the explorer."""
 _OPACITY: Final = 0.4
 
@@ -55,7 +55,7 @@ def widget(reader: ScanReader, level: str | None, *, height: int) -> NiiVue:
         crosshair_width_unit="mm",
         font_color=(1.0, 0.85, 0.4, 1.0),
     )
-    low, high = WINDOW
+    low, high = WINDOWS["bone"]
     volumes = [
         Volume(
             data=cut_nifti(reader, "image", centre),

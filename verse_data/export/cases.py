@@ -196,7 +196,7 @@ def divide(
 def facts(release: Any, labels: LabelMap, chosen: Chosen) -> dict[str, Any]:
     """Return what ``dataset.json`` and a datalist say of where the data come from."""
     found = release.provenance()
-    laid = {"overlays": [one.model_dump() for one in found.overlays]} if found.overlays else {}
+    overlays = {"overlays": [one.model_dump() for one in found.overlays]} if found.overlays else {}
     lock = release.lock.pin
     return {
         "name": release.name,
@@ -214,7 +214,7 @@ def facts(release: Any, labels: LabelMap, chosen: Chosen) -> dict[str, Any]:
             "lock": lock,
             "labels": labels.kind,
             "inverse": {str(number): label for number, label in labels.inverse.items()},
-            **laid,
+            **overlays,
         },
         "left_out": dict(chosen.left_out),
     }

@@ -161,8 +161,10 @@ class Provenance(Record):
     @property
     def pin(self) -> str:
         """Version, lock, commit and overlays in one line: all that decides what was served."""
-        laid = "".join(f", overlay {one.name} {one.version} {one.digest}" for one in self.overlays)
-        return f"{self.version}, lock {self.lock}, commit {self.commit}{laid}"
+        overlays = "".join(
+            f", overlay {one.name} {one.version} {one.digest}" for one in self.overlays
+        )
+        return f"{self.version}, lock {self.lock}, commit {self.commit}{overlays}"
 
     def __repr__(self) -> str:
         scan = f" {self.scan_id}" if self.scan_id else ""
