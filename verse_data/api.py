@@ -319,7 +319,7 @@ def load_table(
     if where is not None and table != "findings":
         check_condition(where, table)
     opened = open_named(release, version=version, overlays=overlays, root=root, offline=offline)
-    for one in opened.members if isinstance(opened, UnitedReleases) else (opened,):
+    for one in opened.members:
         if not one.config.offline:
             one.fetch_tables(where=where if one is opened else None)
     opened.require_grades(where)
@@ -673,6 +673,7 @@ def open_releases(
     licence: str | Sequence[str] | None = None,
     root: Root = None,
     offline: bool | None = None,
+    make: bool = True,
 ) -> UnitedReleases:
     """Open several releases as one, each at its newest version; make those that are not here.
 
@@ -680,13 +681,14 @@ def open_releases(
     ----------
     releases : str or sequence of str
         Such as ``["verse19", "verse20"]`` or ``"verse19+verse20"``, in order of preference.
-    overlays, licence, root, offline : optional
+    overlays, licence, root, offline, make : optional
         As in :func:`open_release`; each overlay lies over the release that it names.
 
     Returns
     -------
     UnitedReleases
-        Tables, folds and datasets of all their series, each once.
+        Tables, folds, datasets and exports of all their series, each once; predictions are scored
+        against them.
 
     Raises
     ------
@@ -698,7 +700,7 @@ def open_releases(
     names, settings = _release_names(releases), config.resolve(root=root, offline=offline)
     for name in names:
         _known_dataset(name, settings)  # before one of them is listed
-    how: dict[str, Any] = {"version": None, "licence": licence, "progress": None}
+    how: dict[str, Any] = {"version": None, "licence": licence, "make": make, "progress": None}
     layers = read_overlays(overlays, names)
     return UnitedReleases([_opened(name, settings, layers=layers[name], **how) for name in names])
 
@@ -757,7 +759,8 @@ def dataset_of(name: str, settings: config.Config) -> Repository:
         raise UsageError(
             f"{name!r} is not a release name: small letters, digits, '-' and '_', such as verse19."
             + " Here one is needed; open_releases, load_split, load_table and the commands query, table, "
-            "findings, folds and summary take several." * several
+            "findings, folds, summary, evaluate, predictions import, export nnunet and export monai take "
+            "several." * several
         )
     place = settings.release(name)
     if place.parent != settings.releases:

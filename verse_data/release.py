@@ -16,15 +16,14 @@ from verse_data.config import Config
 from verse_data.errors import (
     FILE_FAULTS,
     ContentMissing,
-    IncompleteTable,
     UsageError,
     VerseDataError,
     counted,
     did_you_mean,
     warn,
 )
-from verse_data.files import write_file
-from verse_data.grades import Workbook, require_listed, workbook_columns_of
+from verse_data.evaluated import EvaluatedScans
+from verse_data.grades import Workbook, workbook_columns_of
 from verse_data.problems import raise_faults
 from verse_data.progress import Progress, default
 from verse_data.records.catalog import CatalogEntry
@@ -38,7 +37,7 @@ from verse_data.releases.history import command, unless_newest
 from verse_data.releases.repository import Repository
 from verse_data.stores import VOLUME_ROLES, Stores, make_recipe, no_shared_store
 from verse_data.tables.index import Index, ScanFiles, index_scans
-from verse_data.tables.overlays import applied, overlay_findings, relabelling_of
+from verse_data.tables.overlays import applied, overlay_findings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,27 +46,20 @@ if TYPE_CHECKING:
 
     from verse_data.explorer.saved import SavedPage
     from verse_data.export.citation import Style
-    from verse_data.metrics.fractures import GradingScores
-    from verse_data.metrics.identification import Hit
-    from verse_data.metrics.scores import Evaluation, Unmatched
     from verse_data.records.provenance import Provenance
     from verse_data.releases.verify import Level, Verification
-    from verse_data.spine.geometry import Grid
     from verse_data.tables.assemble import Tables
     from verse_data.tables.changes import VersionDiff
-    from verse_data.tables.folds import Folds
-    from verse_data.tables.summary import Summary
-    from verse_data.training.base import ServedDataset
     from verse_data.views.preview import Subject
     from verse_data.views.report import Report
     from verse_data.volumes.reader import ScanReader
-    from verse_data.volumes.recipe import Recipe, ScanSource
+    from verse_data.volumes.recipe import Recipe
 
 _TABLE_ROLES: Final[tuple[Role, ...]] = ("grading", "centroids", "ct_json", "mask")
 """Files that the tables are made from; of a CT they need only the grid, which its mask has too."""
 
 
-class Release:
+class Release(EvaluatedScans):
     """One release at one version, as returned by :func:`verse_data.open_release`.
 
     Opening it reads only the lock; tables, stores and downloads follow on demand. A scan, role, split
@@ -102,6 +94,7 @@ class Release:
         licences: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> None:
+        super().__init__()
         self.files = dataset
         self.version = version
         self.config = config
@@ -109,7 +102,6 @@ class Release:
         self._layers, self._licences = tuple(layers), tuple(licences)
         self._given_progress = progress
         self._tables_of: tuple[dict[str, tuple[int, ...]], Tables] | None = None
-        self._warned: set[str] = set()
 
     def __repr__(self) -> str:
         return (
@@ -145,6 +137,11 @@ class Release:
     # --- what it is -------------------------------------------------------------------------------
 
     @property
+    def members(self) -> tuple[Release, ...]:
+        """Only the release itself."""
+        return (self,)
+
+    @property
     def name(self) -> str:
         """Name of the release, such as ``"verse19"``."""
         return self.files.name
@@ -153,6 +150,11 @@ class Release:
     def lock(self) -> ReleaseLock:
         """Every file of this version with size and SHA-256."""
         return self.files.lock(self.version)
+
+    @property
+    def pin(self) -> str:
+        """``sha256:`` and the digest of the lock."""
+        return self.lock.pin
 
     @cached_property
     def commit(self) -> str:
@@ -180,17 +182,6 @@ class Release:
     def overlays(self) -> tuple[AppliedOverlay, ...]:
         """Name, version and digest of each overlay that lies over its files."""
         return tuple(layer.applied for layer in self._layers)
-
-    @property
-    def _overlay_facts(self) -> dict[str, str]:
-        """What results say of overlays; nothing if there are none."""
-        named = ", ".join(f"{one.name} {one.version} {one.digest}" for one in self.overlays)
-        return {"overlays": named} if named else {}
-
-    @property
-    def _named_version(self) -> str:
-        """The version as pictures name it, with overlays."""
-        return " + ".join([self.version, *(one.name for one in self.overlays)])
 
     @cached_property
     def series(self) -> dict[str, ScanFiles]:
@@ -234,22 +225,6 @@ class Release:
         )
         own = {"licence": self.licence_of(scan_id)} if scan_id and found.licence else {}
         return found.model_copy(update={"overlays": self.overlays, **own})
-
-    def licence_of(self, scan_id: str) -> str:
-        """Return the licence of one scan: its own terms, or those of the release.
-
-        Parameters
-        ----------
-        scan_id : str
-            Such as ``"verse004"``.
-
-        Returns
-        -------
-        str
-            An SPDX identifier, ``"unconfirmed"``, or ``"unknown"`` if the release states none.
-        """
-        (name,) = self.known_scans([scan_id])
-        return self.index.licence_of(self.series[name])
 
     def citation(self, style: Style = "text") -> str:
         """Return the citation of this version: its publications, licence, attribution and lock.
@@ -298,13 +273,9 @@ class Release:
         version = unless_newest(self.files, self.version)
         return command(self.files, verb, *words, version=version)
 
-    def _source_of(self, file: LockedFile) -> SourceFile:
-        """Return the local copy of a file of this version."""
-        return self.files.source(file, version=unless_newest(self.files, self.version))
-
     def _content(self, file: LockedFile) -> SourceFile | None:
         """Return the local copy of a file of this version, if there is one."""
-        return self._source_of(file) if self.files.has(file) else None
+        return self.stores.source_file(file) if self.files.has(file) else None
 
     # --- files ------------------------------------------------------------------------------------
 
@@ -466,7 +437,7 @@ class Release:
                 f"{', '.join(self.series[scan_id].files)}. See what is missing upstream: "
                 f"{self._command('findings')}"
             )
-        source = self._source_of(files[0])
+        source = self.stores.source_file(files[0])
         source.check()
         return source.path
 
@@ -550,6 +521,27 @@ class Release:
             )
         return ids
 
+    def home(self, scan_id: str) -> Release:
+        """Return this release, if it has the scan.
+
+        Parameters
+        ----------
+        scan_id : str
+            Such as ``"verse004"``.
+
+        Returns
+        -------
+        Release
+            Itself.
+
+        Raises
+        ------
+        UsageError
+            If this version has no such scan.
+        """
+        self.known_scans([scan_id])
+        return self
+
     # --- tables -----------------------------------------------------------------------------------
 
     @property
@@ -626,19 +618,6 @@ class Release:
             of = f" of {file.scan_id}" if file.scan_id else ""
             self._warn_once(f"Without grades{of}: {file.error}")
         return tables.vertebrae if tables.grading else None
-
-    def summary(self) -> Summary:
-        """Count what this version holds: patients, series, and vertebrae by status, grade and level.
-
-        Returns
-        -------
-        Summary
-            By published split; shown as text, and as a table in notebooks.
-        """
-        from verse_data.tables.summary import summarize
-
-        tables = self.tables
-        return summarize(tables.scans, tables.vertebrae, release=self.name, version=self.version)
 
     def report(self, *, patients: str | os.PathLike[str] | None = None) -> Report:
         """Compare what was published about the release with the data here; describe it otherwise.
@@ -721,22 +700,6 @@ class Release:
                 self._warn_once(f"What the grading workbook says is missing here: {file.error}")
         rows = tables.vertebrae
         return select(rows if chosen is None else rows[rows["scan_id"].isin(chosen)], where)
-
-    def require_grades(self, where: str | None) -> None:
-        """Raise `ContentMissing` if `where` needs the grading workbook, and that is not here.
-
-        That is every condition on a column that only the workbook fills: ``grade``,
-        ``fracture_type``, ``foreign_material``, ``bmd_mg_cm3``, ``age_years`` and the like.
-
-        Parameters
-        ----------
-        where : str or None
-            A condition, as in :meth:`select`; None needs nothing.
-        """
-        from verse_data.tables.query import columns_used
-
-        if where is not None:
-            self.workbook.require(columns_used(where), asked=f"The condition {where!r}")
 
     def fetch_and_select(
         self,
@@ -850,97 +813,6 @@ class Release:
         vertebrae = self._tables_for(set(scans["scan_id"]), graded=graded).vertebrae
         return scans.copy(), vertebrae[vertebrae["scan_id"].isin(scans["scan_id"])].copy()
 
-    def folds(
-        self,
-        k: int,
-        *,
-        seed: int = 0,
-        stratify: Sequence[str] | None = None,
-        split: str | None = None,
-    ) -> Folds:
-        """Divide the patients of a split (default: of all) into `k` balanced folds.
-
-        See :func:`verse_data.tables.folds.make_folds`. If the grading workbook is not here, a warning
-        says so.
-
-        Parameters
-        ----------
-        k : int
-            Number of folds, from 2 to the number of subjects.
-        seed : int
-            Another seed gives other folds, about equally balanced.
-        stratify : sequence of str, optional
-            Columns of :attr:`vertebrae` whose values are spread evenly. Default: grade, region and
-            foreign material; only the region if the grading workbook is not here.
-        split : {"training", "validation", "test"}, optional
-            Published split that is divided. Default: all.
-
-        Returns
-        -------
-        Folds
-            Which scans are in which part, with the digest of the lock.
-
-        Raises
-        ------
-        ContentMissing
-            If `stratify` names a column of the grading workbook, and that is not here.
-        """
-        from verse_data.tables.folds import STRATIFY, column_names, make_folds
-
-        if stratify is None:
-            stratify = STRATIFY
-            if not self.workbook.is_here:
-                unknown = workbook_columns_of(STRATIFY)
-                stratify = [name for name in STRATIFY if name not in unknown]
-                absence = self.workbook.absence()
-                self._warn_once(
-                    f"Folds are balanced over {' and '.join(stratify)} alone, not over "
-                    f"{' and '.join(unknown)}. {absence}"
-                )
-                self._warned.add(absence)
-        self.workbook.require(column_names(stratify), asked=f"stratify={stratify!r}")
-        graded = bool(workbook_columns_of(column_names(stratify)))
-        scans, vertebrae = self.tables_of(split, graded=graded)
-        return make_folds(
-            scans,
-            vertebrae,
-            k=k,
-            seed=seed,
-            stratify=stratify,
-            release=self.name,
-            lock=self.lock.pin,
-        )
-
-    def read_folds(self, path: str | os.PathLike[str], *, split: str | None = None) -> Folds:
-        """Read folds that were written before, and check that they are of this version's scans.
-
-        See :meth:`verse_data.tables.folds.Folds.read`, which checks only the scans.
-
-        Parameters
-        ----------
-        path : path
-            A file that :meth:`verse_data.tables.folds.Folds.write` wrote, or the name of folds in the
-            catalog, such as ``"verse19-k5-seed0"``.
-        split : {"training", "validation", "test"}, optional
-            Published split that was divided. Default: all.
-
-        Returns
-        -------
-        Folds
-            As they were written.
-
-        Raises
-        ------
-        ValidationFailed
-            If the file names another release or another lock, or divides other scans.
-        IntegrityError
-            If it was changed since it was written.
-        """
-        from verse_data.tables.folds import Folds
-
-        scans, _ = self.tables_of(split, graded=False)
-        return Folds.read(Path(path), scans, release=self.name, lock=self.lock.pin)
-
     def _warn_of_absent_files(self, *, headers: bool = False) -> None:
         """Warn once about files that are not here and would fill rows or cells of the tables.
 
@@ -966,14 +838,24 @@ class Release:
                     f"what they say is missing: {get}"
                 )
 
-    def _warn_once(self, sentence: str) -> None:
-        if sentence not in self._warned:
-            self._warned.add(sentence)
-            warn(IncompleteTable(sentence))
-
     def _tables_for(self, scan_ids: Collection[str] | None, *, graded: bool = True) -> Tables:
         """Return the tables; an error if a file of `scan_ids`, or the workbook if `graded`, is broken."""
         return self._read_tables().sound(scan_ids, graded=graded, listing=self._command("findings"))
+
+    def vertebrae_of(self, scan_ids: Iterable[str]) -> pd.DataFrame:
+        """Return :attr:`vertebrae`; broken files of other scans than these do not matter.
+
+        Parameters
+        ----------
+        scan_ids : iterable of str
+            Such as ``["verse004"]``.
+
+        Returns
+        -------
+        DataFrame
+            The rows of all scans.
+        """
+        return self._tables_for(set(scan_ids)).vertebrae
 
     def _read_tables(self) -> Tables:
         """Return the tables of the files that are here; read again only if these have changed."""
@@ -992,254 +874,13 @@ class Release:
             self._tables_of = state, tables
         return self._tables_of[1]
 
-    # --- predictions ------------------------------------------------------------------------------
-
-    @property
-    def _identity(self) -> dict[str, str]:
-        """What scores are of."""
-        return {
-            "release": self.name,
-            "version": self.version,
-            "lock": self.lock.pin,
-            **self._overlay_facts,
-        }
-
-    def evaluate(
-        self,
-        predictions: str | os.PathLike[str],
-        *,
-        scan_ids: Iterable[str] | None = None,
-        hit: Hit = "lt20",
-        missing: Unmatched = "zero",
-        additional: Unmatched = "skip",
-        official_code: bool = False,
-        seed: int = 0,
-        draws: int = 2000,
-        progress: Progress | None = None,
-    ) -> Evaluation:
-        """Score predicted masks and centroids against those of this version.
-
-        See ``docs/metrics.md`` for each figure. Nothing is resampled and nothing is fetched.
-
-        Parameters
-        ----------
-        predictions : path
-            Folder with ``SCAN.nii.gz`` (labels of VerSe, on the scan's own grid), ``SCAN.json``
-            (centroids in VerSe's form), or both, for each scan.
-        scan_ids : iterable of str, optional
-            Scans that must all have a prediction. Default: those that have one.
-        hit : {"lt20", "le20"}
-            Whether a centroid at exactly 20 mm misses, or hits.
-        missing : {"zero", "skip"}
-            Whether a vertebra that was not predicted counts with Dice 0, or is left out of it.
-        additional : {"skip", "zero"}
-            Whether a predicted vertebra that the truth lacks is left out of Dice, or counts with 0.
-        official_code : bool
-            Also give what the challenge's published notebook gives, to compare with old numbers.
-        seed, draws : int
-            Of the intervals: the same seed gives the same, from so many draws of all patients.
-        progress : Progress, optional
-            As in :meth:`fetch`.
-
-        Returns
-        -------
-        Evaluation
-            Tables of vertebrae (with their grades), scans, means and groups.
-
-        Raises
-        ------
-        UsageError
-            If there is no prediction, one is named after no scan, or one of `scan_ids` has none.
-        ValidationFailed
-            If a prediction is on another grid, or breaks another rule of its format.
-        ContentMissing
-            If a mask or centroid file of these scans is not on this machine.
-        """
-        from verse_data.metrics import scores
-        from verse_data.metrics.predicted import score_folder
-
-        scores.check_conventions(hit, missing, additional, seed, draws)
-        scored = score_folder(
-            Path(predictions),
-            self.series,
-            self._source_of,
-            scan_ids=None if scan_ids is None else self.known_scans(scan_ids),
-            withheld=self.index.withheld,
-            hit=hit,
-            official_code=official_code,
-            derived=self.config.derived,
-            progress=progress or self.progress,
-        )
-        if not self.workbook.is_here:
-            self._warn_once(self.workbook.absence())
-        rows = self._tables_for(scored.predicted).vertebrae
-        made = scores.summarise(
-            scores.with_grades(scored.vertebrae, rows),
-            scored.scans,
-            missing=missing,
-            additional=additional,
-            seed=seed,
-            draws=draws,
-        )
-        how = {"hit": hit, "missing": missing, "additional": additional}
-        about = {**self._identity, **how, "seed": seed, "draws": draws}
-        return replace(made, about=about, notes=scored.notes)
-
-    def write_worst(
-        self,
-        scores: Evaluation,
-        predictions: str | os.PathLike[str],
-        path: str | os.PathLike[str],
-        *,
-        most: int = 10,
-    ) -> Path:
-        """Write a page of the worst scans of an evaluation: truth and prediction side by side.
-
-        By identification rate, then by Dice. Scans are fetched and converted if needed.
-
-        Parameters
-        ----------
-        scores : Evaluation
-            What :meth:`evaluate` returned.
-        predictions : path
-            The folder that was evaluated.
-        path : path
-            The page, such as ``worst.html``, which loads nothing; a file that is there is replaced.
-        most : int
-            How many scans are shown.
-
-        Returns
-        -------
-        Path
-            The page.
-
-        Raises
-        ------
-        UsageError
-            If the scores are of another lock or other overlays, or a prediction is not there any more.
-        ContentMissing
-            If a CT cannot be fetched; a scan that has none in the lock is shown without a picture.
-        """
-        from verse_data.metrics import worst
-        from verse_data.metrics.predicted import choose, find_predictions
-        from verse_data.views.report import catalogued, check_page
-
-        own = self._identity
-        if any(scores.about.get(name) != own.get(name) for name in ("lock", "overlays")):
-            raise UsageError(
-                f"These scores are not of {self.name} {self._named_version}: evaluate anew."
-            )
-        page = check_page(Path(path))
-        ids, folder = worst.worst_first(scores.scans)[:most], Path(predictions)
-        found, _ = find_predictions(folder, self.series, self.index.withheld)
-        found = choose(found, ids, self.series, folder)
-        drawable = [name for name in ids if "ct" in self.series[name].files]
-        pictures = {}
-        with self.progress("Drawing scans", len(drawable), "items") as advance:
-            for name, subject in self._subjects(drawable, fill=False).items():
-                pictures[name] = worst.picture(subject, found[name], self.grid(name))
-                advance(1)
-        about = catalogued(self.catalog)
-        write_file(page, worst.make(scores, pictures, ids, about).encode())
-        return page
-
-    def evaluate_grades(
-        self,
-        scores: str | os.PathLike[str],
-        *,
-        thresholds: Sequence[float] = (0.5,),
-        seed: int = 0,
-        draws: int = 2000,
-    ) -> GradingScores:
-        """Compare predicted fracture scores or grades with the Genant grades of this version.
-
-        Parameters
-        ----------
-        scores : path
-            CSV with ``scan_id``, ``level``, and ``score`` (higher is worse) or ``grade`` (0 to 3).
-        thresholds, seed, draws : optional
-            As in :func:`verse_data.metrics.score_grades`.
-
-        Returns
-        -------
-        GradingScores
-            AUC, sensitivity, specificity and kappa with intervals over patients.
-
-        Raises
-        ------
-        UsageError
-            If there is no such file, or none of its vertebrae has a grade.
-        ValidationFailed
-            If its rows are broken, double, or of vertebrae that this version lacks.
-        ContentMissing
-            If the grading workbook is not on this machine.
-        """
-        from verse_data.metrics import fractures
-
-        rows = fractures.read_scores(Path(scores))
-        self.workbook.require(["grade"], asked="Scoring fracture grades")
-        chosen = set(rows["scan_id"]) & self.series.keys()
-        table = self._tables_for(chosen).vertebrae
-        joined = fractures.join_grades(rows, table, name=str(scores))
-        made = fractures.score_grades(joined, thresholds=thresholds, seed=seed, draws=draws)
-        graded = int((table["scan_id"].isin(chosen) & table["grade"].notna()).sum())
-        unscored = graded - int(joined["grade"].notna().sum())
-        word = counted(unscored, "graded vertebra", "graded vertebrae")
-        notes = (*made.notes, *([f"not in the file: {word} of these scans"] if unscored else []))
-        about = {**self._identity, "seed": seed, "draws": draws}
-        return replace(made, about=about, notes=notes)
-
     # --- stores and datasets ----------------------------------------------------------------------
 
     @property
-    def _stores(self) -> Stores:
+    def stores(self) -> Stores:
         """The stores of this version's scans."""
         licence = self.catalog.licence if self.catalog else "unknown"
         return Stores(self.files, self.version, self.config, licence)
-
-    def source(self, scan_id: str) -> ScanSource:
-        """Return the source files that the store of a scan is made from.
-
-        Parameters
-        ----------
-        scan_id : str
-            Such as ``"verse004"``.
-
-        Returns
-        -------
-        ScanSource
-            The CT, and the mask and centroid file where it has them, with their digests.
-
-        Raises
-        ------
-        ContentMissing
-            If its CT, mask or centroid file is not on this machine.
-        ContentCorrupt
-            If its centroid file is not the locked one.
-        """
-        (name,) = self.known_scans([scan_id])
-        return self._stores.source(self.series[name])
-
-    def grid(self, scan_id: str) -> Grid:
-        """Return shape and affine of a scan in its file's own axes, without its voxels.
-
-        Parameters
-        ----------
-        scan_id : str
-            Such as ``"verse004"``.
-
-        Returns
-        -------
-        Grid
-            Of its CT; of its store or its mask, if the CT is not on this machine.
-
-        Raises
-        ------
-        ContentMissing
-            If none of the three is on this machine.
-        """
-        (name,) = self.known_scans([scan_id])
-        return self._stores.grid(self.series[name])
 
     def build_cache(
         self,
@@ -1286,7 +927,7 @@ class Release:
             raise UsageError(f"recipe={recipe!r} is no verse_data.volumes.recipe.Recipe.")
         with_image = [name for name, scan in self.series.items() if "ct" in scan.files]
         chosen = with_image if scan_ids is None else self.known_scans(scan_ids)
-        return self._stores.build(
+        return self.stores.build(
             [self.series[name] for name in chosen],
             recipe or Recipe(),
             workers=processes,
@@ -1326,10 +967,10 @@ class Release:
         scans = [self.series[name] for name in ids]
         for scan in scans:
             if "ct" not in scan.files:
-                self._stores.source(scan)  # says why there is none
-        stores, why_not = self._stores.find(scans, recipe)
+                self.stores.source(scan)  # says why there is none
+        stores, why_not = self.stores.find(scans, recipe)
         unbuilt = [name for name in ids if name not in stores]
-        self._stores.require_room([self.series[name] for name in unbuilt], recipe.codec)
+        self.stores.require_room([self.series[name] for name in unbuilt], recipe.codec)
         return stores | self._convert(unbuilt, why_not, recipe, workers=workers, progress=progress)
 
     def open_scan(
@@ -1384,32 +1025,7 @@ class Release:
         ScanReader
             It reads boxes of image and label.
         """
-        return self._stores.reader(self.series[scan_id], store)
-
-    def relabelling(self, scan_id: str) -> dict[int, int]:
-        """Return the new label of each label of a scan's mask and centroid file that overlays change.
-
-        For those who read the files at :meth:`path` themselves, which stay as they are published.
-
-        Parameters
-        ----------
-        scan_id : str
-            Such as ``"verse004"``.
-
-        Returns
-        -------
-        dict of int to int
-            Label in the files, and the label that it is; empty without such an overlay.
-
-        Raises
-        ------
-        ContentMissing
-            If its mask or centroid file is not on this machine.
-        ValidationFailed
-            If an overlay names labels that the scan does not have.
-        """
-        (name,) = self.known_scans([scan_id])
-        return relabelling_of(self.series[name], self._source_of, derived=self.config.derived)
+        return self.stores.reader(self.series[scan_id], store)
 
     def contribution(
         self,
@@ -1456,11 +1072,11 @@ class Release:
             self.workbook.require_obtainable()
         ids = [name for name in self.series if name in wanted]
         with_image = [name for name in ids if "ct" in self.series[name].files]
-        stores, why_not = self._stores.find([self.series[name] for name in with_image], recipe)
+        stores, why_not = self.stores.find([self.series[name] for name in with_image], recipe)
         unbuilt = [name for name in with_image if name not in stores]
         with_rows = with_rows or given is not None
         if unbuilt or with_rows:
-            self._stores.require_room([self.series[name] for name in unbuilt], codec)
+            self.stores.require_room([self.series[name] for name in unbuilt], codec)
         rows = None
         if with_rows:  # first, so that no volume is fetched for rows that are then refused
             self.fetch_tables(ids, graded=graded, progress=progress)
@@ -1493,7 +1109,7 @@ class Release:
 
     def _relabel_text(self, scan: ScanFiles, store: Path) -> str:
         """Return what overlays change of the labels of a store, as `ServedScan` says it."""
-        changed = self._stores.reader(scan, store).relabel.items() if scan.relabelled else ()
+        changed = self.stores.reader(scan, store).relabel.items() if scan.relabelled else ()
         return " ".join(f"{old}:{new}" for old, new in sorted(changed))
 
     def _convert(
@@ -1535,44 +1151,6 @@ class Release:
         if with_rows:  # they decided what is served
             packages |= provenance.of_tables([file.path for file in self.lock.files])
         return {**facts, "packages": provenance.versions(packages)}
-
-    def dataset(
-        self, chosen: Iterable[str] | pd.DataFrame, *, unit: str = "scan", **options: Any
-    ) -> ServedDataset:
-        """Serve scans, or rows of a table, to a training run.
-
-        Parameters
-        ----------
-        chosen : iterable of str, or DataFrame
-            Scan ids; or rows of :attr:`vertebrae` or :attr:`scans`, for example from
-            :meth:`select`, a fold, or a CSV file of them. Rows choose vertebrae by ``scan_id`` and
-            ``level``, each once; their values are served from this version. Other columns of the
-            table must agree with it; columns that the table does not have are ignored.
-        unit : {"scan", "patch", "vertebra", "slice"}
-            What one sample is.
-        **options
-            As in :func:`verse_data.load_split`.
-
-        Returns
-        -------
-        ScanDataset, PatchDataset, VertebraDataset, VertebraSliceDataset or SpineSliceDataset
-            As from :func:`verse_data.load_split` with this `unit`.
-
-        Raises
-        ------
-        UsageError
-            As in :func:`verse_data.load_split`; or if a row names a vertebra that this version
-            lacks, a vertebra is given twice, or a value is not that of this version.
-        """
-        preparing, own = serve.split_options(unit, options)
-        serve.check_options(unit, preparing, own)
-        rows = serve.needs(unit, own)
-        if rows["graded"]:
-            require_listed([self.workbook], unit, own)
-        part = self.contribution(chosen, **rows, **preparing)
-        # One side of a fold says so. A column of a table may be called fold, too.
-        fold = getattr(chosen, "fold", None) if isinstance(chosen, tuple) else None
-        return serve.dataset([part], unit=unit, selection={"fold": fold}, **own)
 
     # --- the explorer -----------------------------------------------------------------------------
 
@@ -1742,7 +1320,7 @@ class Release:
         """
         from verse_data.views.preview import draw_preview
 
-        return draw_preview(self._subjects([scan_id], fill=fill)[scan_id])
+        return draw_preview(self.to_draw([scan_id], fill=fill)[scan_id])
 
     def previews(
         self,
@@ -1787,7 +1365,7 @@ class Release:
                 f"{counted(twice, 'file')} would hold two pictures. Give each scan its own file."
             )
         processes = serve.check_processes(workers)
-        subjects = self._subjects(files, fill=fill, workers=workers, progress=progress)
+        subjects = self.to_draw(files, fill=fill, workers=workers, progress=progress)
         tasks = {files[name]: subject for name, subject in subjects.items()}
         write_previews(tasks, workers=processes, progress=progress or self.progress)
         return files
@@ -1858,7 +1436,7 @@ class Release:
             warn(UserWarning(str(error)))
         return picture
 
-    def _subjects(
+    def to_draw(
         self,
         scan_ids: Iterable[str],
         *,
@@ -1866,7 +1444,18 @@ class Release:
         workers: int | None = None,
         progress: Progress | None = None,
     ) -> dict[str, Subject]:
-        """Return what is drawn of each scan: its store, fetched and converted if needed, and marks."""
+        """Return what is drawn of each scan: its store, fetched and converted if needed, and marks.
+
+        Parameters
+        ----------
+        scan_ids, fill, workers, progress : optional
+            As in :meth:`previews`; scans are named.
+
+        Returns
+        -------
+        dict
+            A subject of pictures by scan id.
+        """
         from verse_data.views.preview import Subject, marks_by_scan
 
         ids = self.known_scans(scan_ids)
@@ -1906,6 +1495,9 @@ class Release:
                 return {scan_ids[0]: error}
         each = (self._drawable([name], **options).items() for name in scan_ids)
         return dict(chain.from_iterable(each))
+
+    def _shares(self, chosen: Iterable[str] | pd.DataFrame) -> list[Any]:
+        return [chosen]
 
     def _rows(self, chosen: Iterable[str] | pd.DataFrame) -> tuple[pd.DataFrame | None, set[str]]:
         """Return `chosen` if it has rows of vertebrae, and the ids of its scans."""

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -27,7 +26,9 @@ from verse_data.errors import (
 )
 from verse_data.files import nearest_existing
 from verse_data.progress import Progress
+from verse_data.records.lock import LockedFile
 from verse_data.records.names import Role
+from verse_data.records.source_file import SourceFile
 from verse_data.releases.history import command, unless_newest
 from verse_data.releases.repository import Repository
 from verse_data.tables.index import ScanFiles, read_centroids, scan_file
@@ -57,6 +58,10 @@ class Stores:
     config: Config
     licence: str
 
+    def source_file(self, file: LockedFile) -> SourceFile:
+        """Return the local copy of a file of this version."""
+        return self.files.source(file, version=unless_newest(self.files, self.version))
+
     def source(self, scan: ScanFiles) -> ScanSource:
         """Return the sources of the store of `scan`; its files must be here."""
         from verse_data.volumes.recipe import ScanSource
@@ -66,9 +71,8 @@ class Stores:
                 f"{self.files.name}: the lock lists no CT of scan {scan.scan_id}, so it cannot be served. "
                 f"See what is missing upstream: {command(self.files, 'findings')}"
             )
-        version = unless_newest(self.files, self.version)
-        content = partial(self.files.source, version=version)
-        files = {role: file for role in VOLUME_ROLES if (file := scan_file(scan, role, content))}
+        found = ((role, scan_file(scan, role, self.source_file)) for role in VOLUME_ROLES)
+        files = {role: file for role, file in found if file}
         file = files.get("centroids")
         return ScanSource(
             scan_id=scan.scan_id,
@@ -98,15 +102,14 @@ class Stores:
         from verse_data.volumes.reader import ScanReader
         from verse_data.volumes.recipe import Recipe
 
-        content = partial(self.files.source, version=unless_newest(self.files, self.version))
         here = {role for role, file in scan.files.items() if self.files.has(file)}
-        if "ct" in here and (ct := scan_file(scan, "ct", content)):
+        if "ct" in here and (ct := scan_file(scan, "ct", self.source_file)):
             return Grid.of(image_facts(ct, derived=self.config.derived))
         if "ct" in scan.files and (found := self.find([scan], Recipe())[0]):
             source = ScanReader(found[scan.scan_id]).attributes["source"]
             i, j, k = source["shape"]
             return Grid((i, j, k), np.array(source["affine"]))
-        if "mask" in here and (mask := scan_file(scan, "mask", content)):
+        if "mask" in here and (mask := scan_file(scan, "mask", self.source_file)):
             return Grid.of(mask_facts(mask, derived=self.config.derived))
         get = command(self.files, "get", "--scan", scan.scan_id, "--role", "ct")
         raise ContentMissing(

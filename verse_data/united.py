@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 from verse_data import serve
 from verse_data.errors import IncompleteTable, UsageError, did_you_mean, warn
+from verse_data.evaluated import EvaluatedScans
 from verse_data.files import sha256_of_json
-from verse_data.grades import require_listed, workbook_columns_of
+from verse_data.grades import workbook_columns_of
 from verse_data.progress import Progress
 from verse_data.records.catalog import CatalogEntry
+from verse_data.records.names import Role
 from verse_data.records.overlay import AppliedOverlay
 from verse_data.release import Release
-from verse_data.tables.index import preferred
+from verse_data.releases.fetch import FetchReport
+from verse_data.tables.index import ScanFiles, preferred
 from verse_data.tables.splits import Place, check_splits, patients, same_series
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from verse_data.tables.folds import Folds
-    from verse_data.tables.summary import Summary
-    from verse_data.training.base import ServedDataset
+    from verse_data.views.preview import Subject
 
 
-class UnitedReleases:
+class UnitedReleases(EvaluatedScans):
     """Several releases as one, as returned by :func:`verse_data.open_releases`.
 
     A series that several of them have, by its name or by the bytes of its CT, counts once: from the
@@ -40,6 +40,13 @@ class UnitedReleases:
     members : sequence of Release
         In order of preference.
 
+    Attributes
+    ----------
+    version : str
+        Their versions, joined with ``+``.
+    catalog : CatalogEntry or None
+        What the catalog says of the first, with the licences and citations of all.
+
     Raises
     ------
     ValidationFailed
@@ -47,7 +54,10 @@ class UnitedReleases:
     """
 
     def __init__(self, members: Sequence[Release]) -> None:
+        super().__init__()
         self._members = tuple(members)
+        self.version = "+".join(one.version for one in members)
+        self.catalog = _joined_entries([one.catalog for one in members if one.catalog])
         check_splits({f"{one.name} {one.version}": one.series for one in members})
 
     def __repr__(self) -> str:
@@ -75,33 +85,149 @@ class UnitedReleases:
         return "+".join(one.name for one in self.members)
 
     @property
-    def version(self) -> str:
-        """Their versions, joined with ``+``."""
-        return "+".join(one.version for one in self.members)
+    def digest(self) -> str:
+        """SHA-256 (hex) over the names and locks of the releases, in their order."""
+        return sha256_of_json([[one.name, one.lock.digest] for one in self.members])
 
     @property
-    def digest(self) -> str:
-        """SHA-256 (hex) over the names, locks and overlays of the releases, in their order."""
-        held = [[one.name, one.lock.digest] for one in self.members]
-        over = [one.digest for one in self.overlays]
-        return sha256_of_json([*held, *([over] if over else [])])
+    def pin(self) -> str:
+        """``sha256:`` and :attr:`digest`."""
+        return f"sha256:{self.digest}"
 
     @property
     def overlays(self) -> tuple[AppliedOverlay, ...]:
         """The overlays that lie over the releases."""
         return tuple(dict.fromkeys(one for member in self.members for one in member.overlays))
 
-    @property
-    def catalog(self) -> CatalogEntry | None:
-        """What the catalog says of the first release, with all licences and attributions."""
-        known = [one.catalog for one in self.members if one.catalog]
-        if not known:
-            return None
-        joined = {
-            name: " + ".join(dict.fromkeys(getattr(entry, name) for entry in known))
-            for name in ("name", "title", "licence", "attribution")
+    # --- scans ------------------------------------------------------------------------------------
+
+    @cached_property
+    def series(self) -> dict[str, ScanFiles]:
+        """The files of each CT series by role, by scan id: of the copy that counts."""
+        kept = {
+            scan_id: self.members[number].series[scan_id] for scan_id, number in self._homes.items()
         }
-        return known[0].model_copy(update=joined)
+        return {
+            scan_id: replace(scan, subject_id=self._subjects_of[scan.subject_id])
+            for scan_id, scan in kept.items()
+        }
+
+    def home(self, scan_id: str) -> Release:
+        """Return the release that a scan is served from.
+
+        Parameters
+        ----------
+        scan_id : str
+            Such as ``"verse004"``.
+
+        Returns
+        -------
+        Release
+            The one whose copy of the scan counts.
+
+        Raises
+        ------
+        UsageError
+            If no release has such a scan.
+        """
+        self.known_scans([scan_id])
+        return self.members[self._homes[scan_id]]
+
+    def known_scans(self, scan_ids: Iterable[str] | None) -> list[str]:
+        """Return scan ids as a list, each once, if a release has each of them.
+
+        Parameters
+        ----------
+        scan_ids : iterable of str or None
+            Such as ``["verse004"]``; None means all.
+
+        Returns
+        -------
+        list of str
+            The ids.
+
+        Raises
+        ------
+        UsageError
+            If no release has such a scan, or it is left out.
+        """
+        if scan_ids is None:
+            return list(self.series)
+        ids = list(dict.fromkeys(scan_ids))
+        left_out = {one.scan.scan_id: one.why for one in self.withheld}
+        for scan_id in ids:
+            if scan_id in left_out:
+                raise UsageError(f"{scan_id} is left out of {self.name}: {left_out[scan_id]}")
+            if scan_id not in self.series:
+                raise UsageError(
+                    f"{self.name} has no scan {scan_id!r}.{did_you_mean(scan_id, self.series)}"
+                )
+        return ids
+
+    def fetch(
+        self,
+        scan_ids: Iterable[str] | None = None,
+        *,
+        roles: Sequence[Role] | None = None,
+        jobs: int = 8,
+        progress: Progress | None = None,
+    ) -> list[FetchReport]:
+        """Fetch the files of scans, each from the release it is served from.
+
+        Parameters
+        ----------
+        scan_ids, roles, jobs, progress : optional
+            As in :meth:`Release.fetch`.
+
+        Returns
+        -------
+        list of FetchReport
+            One for each release that has some of the scans; raises as :meth:`Release.fetch` does.
+        """
+        how: Any = {"roles": roles, "jobs": jobs, "progress": progress}
+        return [one.fetch(ids, **how) for one, ids in self._by_home(scan_ids)]
+
+    def fetch_tables(self, scan_ids: Iterable[str] | None = None, **how: Any) -> None:
+        """Fetch the files that the tables of scans are made from.
+
+        Parameters
+        ----------
+        scan_ids : iterable of str, optional
+            As in :meth:`Release.fetch_tables`. Default: all of each release, copies too.
+        **how
+            Other options of :meth:`Release.fetch_tables`, which says what is raised.
+        """
+        for one, ids in self._by_home(scan_ids) if scan_ids is not None else ():
+            one.fetch_tables(ids, **how)
+        for one in self.members if scan_ids is None else ():
+            one.fetch_tables(**how)
+
+    def _by_home(self, scan_ids: Iterable[str] | None) -> list[tuple[Release, list[str]]]:
+        """Return the releases that serve some of the scans, each with the ids of these."""
+        ids = self.known_scans(scan_ids)
+        shares = [
+            (one, [scan_id for scan_id in ids if self._homes[scan_id] == number])
+            for number, one in enumerate(self.members)
+        ]
+        return [(one, own) for one, own in shares if own]
+
+    def to_draw(self, scan_ids: Iterable[str], *, fill: bool) -> dict[str, Subject]:
+        """Return what is drawn of each scan: its store, fetched and converted if needed, and marks.
+
+        Parameters
+        ----------
+        scan_ids : iterable of str
+            Such as ``["verse004"]``.
+        fill : bool
+            As in :meth:`Release.to_draw`.
+
+        Returns
+        -------
+        dict
+            A subject of pictures by scan id.
+        """
+        parts = [one.to_draw(ids, fill=fill) for one, ids in self._by_home(scan_ids)]
+        return {scan_id: subject for part in parts for scan_id, subject in part.items()}
 
     # --- tables -----------------------------------------------------------------------------------
 
@@ -126,7 +252,7 @@ class UnitedReleases:
         sexes: dict[str, PatientRow] = {}
         for row in (row for one in self.members for row in plain_rows(one.subjects) if row["sex"]):
             one = PatientRow(subject_id=row["subject_id"], sex=row["sex"])
-            sexes.setdefault(self._subjects[row["subject_id"]], one)
+            sexes.setdefault(self._subjects_of[row["subject_id"]], one)
         scans: Any = [SimpleNamespace(**row) for row in plain_rows(self.scans)]
         vertebrae: Any = [SimpleNamespace(**row) for row in plain_rows(self.vertebrae)]
         return to_frame("subjects", subject_records(scans, vertebrae, sexes))
@@ -159,131 +285,24 @@ class UnitedReleases:
         scans, vertebrae = zip(*pairs, strict=True)
         return self._joined(scans, "scans"), self._joined(vertebrae, "vertebrae")
 
-    def require_grades(self, where: str | None) -> None:
-        """Raise `ContentMissing` if `where` needs grades, and no release has its workbook here.
+    def vertebrae_of(self, scan_ids: Iterable[str]) -> pd.DataFrame:
+        """Return :attr:`vertebrae`; broken files of other scans than these do not matter.
 
         Parameters
         ----------
-        where : str or None
-            A condition, as in :meth:`Release.select`.
-        """
-        graded = [one for one in self.members if one.workbook.is_listed] or self.members[:1]
-        for one in graded:
-            one.require_grades(where)
-
-    def summary(self) -> Summary:
-        """Count patients, series, and vertebrae by status, grade and level.
+        scan_ids : iterable of str
+            As in :meth:`Release.vertebrae_of`.
 
         Returns
         -------
-        Summary
-            As :meth:`Release.summary` gives of one release.
+        DataFrame
+            The rows of all scans.
         """
-        from verse_data.tables.summary import summarize
+        own = dict(self._by_home(scan_ids))
+        frames = [one.vertebrae_of(own.get(one, ())) for one in self.members]
+        return self._joined(frames, "vertebrae")
 
-        return summarize(self.scans, self.vertebrae, release=self.name, version=self.version)
-
-    # --- folds and datasets -----------------------------------------------------------------------
-
-    def folds(
-        self,
-        k: int,
-        *,
-        seed: int = 0,
-        stratify: Sequence[str] | None = None,
-        split: str | None = None,
-    ) -> Folds:
-        """Divide the patients of a split (default: of all) into `k` balanced folds.
-
-        Parameters
-        ----------
-        k, seed : int
-            As in :meth:`Release.folds`.
-        stratify : sequence of str, optional
-            Columns of :attr:`vertebrae`. Default: region and release; grade and foreign material, too,
-            if a grading workbook is here.
-        split : str, optional
-            As in :meth:`Release.folds`.
-
-        Returns
-        -------
-        Folds
-            With the names of the releases, and a digest over their locks.
-
-        Raises
-        ------
-        ContentMissing
-            If `stratify` names a column of grading workbooks, and one that is listed is not here.
-        """
-        from verse_data.tables.folds import STRATIFY, column_names, make_folds
-
-        if stratify is None:
-            unknown = workbook_columns_of(STRATIFY)
-            absent = [one for one in self.members if one.workbook.is_listed > one.workbook.is_here]
-            here = any(one.workbook.is_here for one in self.members) and not absent
-            stratify = [*(name for name in STRATIFY if here or name not in unknown), "release"]
-            for one in absent:
-                warn(IncompleteTable(f"Folds are not balanced by grade. {one.workbook.absence()}"))
-        names = column_names(stratify)
-        for one in [one for one in self.members if one.workbook.is_listed] or self.members[:1]:
-            one.workbook.require(names, asked=f"stratify={stratify!r}")
-        tables = self.tables_of(split, graded=bool(workbook_columns_of(names)))
-        lock = f"sha256:{self.digest}"
-        return make_folds(*tables, k=k, seed=seed, stratify=names, release=self.name, lock=lock)
-
-    def read_folds(self, path: str | os.PathLike[str], *, split: str | None = None) -> Folds:
-        """Read folds of these releases, and check that they divide their scans.
-
-        Parameters
-        ----------
-        path, split : optional
-            As in :meth:`Release.read_folds`; the catalog has ``"verse19+verse20-k5-seed0"``.
-
-        Returns
-        -------
-        Folds
-            As they were written.
-        """
-        from verse_data.tables.folds import Folds
-
-        scans, _ = self.tables_of(split, graded=False)
-        return Folds.read(Path(path), scans, release=self.name, lock=f"sha256:{self.digest}")
-
-    def dataset(
-        self, chosen: Iterable[str] | pd.DataFrame, *, unit: str = "scan", **options: Any
-    ) -> ServedDataset:
-        """Serve scans of any of the releases, or rows of :attr:`vertebrae`, to a training run.
-
-        Parameters
-        ----------
-        chosen : iterable of str, or DataFrame
-            Scan ids, for example one side of a fold; or rows of :attr:`vertebrae` or :attr:`scans`.
-        unit : {"scan", "patch", "vertebra", "slice"}
-            What one sample is.
-        **options
-            As in :func:`verse_data.load_split`.
-
-        Returns
-        -------
-        ScanDataset, PatchDataset, VertebraDataset, VertebraSliceDataset or SpineSliceDataset
-            As from :func:`verse_data.load_split` with several releases.
-
-        Raises
-        ------
-        UsageError
-            If no release has such a scan; else as :meth:`Release.dataset` does.
-        """
-        preparing, own = serve.split_options(unit, options)
-        serve.check_options(unit, preparing, own)
-        rows = serve.needs(unit, own)
-        if rows["graded"]:
-            require_listed([one.workbook for one in self.members], unit, own)
-        fold = getattr(chosen, "fold", None) if isinstance(chosen, tuple) else None
-        parts = [
-            one.contribution(own_part, **rows, **preparing)
-            for one, own_part in zip(self.members, self._shares(chosen), strict=True)
-        ]
-        return serve.dataset(parts, unit=unit, selection={"fold": fold}, **own)
+    # --- which scans are the same series ----------------------------------------------------------
 
     def _shares(self, chosen: Iterable[str] | pd.DataFrame) -> list[Any]:
         """Return what each release contributes to a choice: copies of a scan too, or its rows."""
@@ -310,14 +329,13 @@ class UnitedReleases:
             for number in range(len(self.members))
         ]
 
-    # --- which scans are the same series ----------------------------------------------------------
-
     @cached_property
     def _numbers(self) -> dict[Place, int]:
         return same_series([one.series for one in self.members])
 
     @cached_property
-    def _subjects(self) -> dict[str, str]:
+    def _subjects_of(self) -> dict[str, str]:
+        """The one id that each subject has here."""
         return patients([one.series for one in self.members], self._numbers)
 
     @cached_property
@@ -325,6 +343,11 @@ class UnitedReleases:
         """The copy of each series that the tables show."""
         held = [one.series for one in self.members]
         return preferred(held, self._numbers, [one.workbook.is_listed for one in self.members])
+
+    @cached_property
+    def _homes(self) -> dict[str, int]:
+        """Position of the release that each scan is served from."""
+        return {scan_id: number for number, scan_id in sorted(self._kept)}
 
     def _joined(
         self, frames: Sequence[pd.DataFrame], table: Literal["scans", "vertebrae"]
@@ -339,8 +362,20 @@ class UnitedReleases:
             for number, frame in enumerate(frames)
         ]
         whole = pd.concat(rows, ignore_index=True)
-        subjects = whole["subject_id"].map(self._subjects)
+        subjects = whole["subject_id"].map(self._subjects_of)
         return with_types(table, whole.assign(subject_id=subjects).astype({"release": "string"}))
+
+
+def _joined_entries(known: Sequence[CatalogEntry]) -> CatalogEntry | None:
+    """Return the first entry with the names, licences, attributions and citations of all."""
+    if not known:
+        return None
+    joined: dict[str, Any] = {
+        name: " + ".join(dict.fromkeys(getattr(entry, name) for entry in known))
+        for name in ("name", "title", "licence", "attribution")
+    }
+    joined["citations"] = tuple(dict.fromkeys(c for entry in known for c in entry.citations))
+    return known[0].model_copy(update=joined)
 
 
 def selected(

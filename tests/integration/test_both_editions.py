@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +179,68 @@ def test_the_command_line_takes_both(root: Path, tmp_path: Path) -> None:
         "verse20",
     }
     assert said("summary", BOTH)["release"] == BOTH
+
+
+@pytest.mark.filterwarnings("ignore::verse_data.IncompleteTable")
+def test_both_leave_python_as_one_dataset_and_predictions_come_back(
+    both: vd.UnitedReleases, root: Path, tmp_path: Path
+) -> None:
+    """Each series is one case, no patient on two sides; predictions are scored against all at once."""
+    done = vd.export.nnunet(both, tmp_path, k=2, variable="VERSE")
+    facts = json.loads((done.path / "dataset.json").read_text())
+    folds = json.loads((done.path / "splits_final.json").read_text())
+
+    assert done.path.name == "Dataset400_verse19-verse20"
+    assert set(facts["dataset"]) == set(both.series) == set(facts["licences"])
+    assert set(facts["licences"].values()) == {"CC-BY-SA-4.0", "unconfirmed"}
+    assert facts["verse_data"]["lock"] == both.pin
+    assert "10.1148" in facts["citation"], "that of VerSe'19"
+    assert "10.1016/j.media" in facts["citation"], "that of VerSe'20"
+    for scan_id, case in facts["dataset"].items():
+        (path,) = case["images"]
+        home = both.home(scan_id)
+        assert path.startswith(f"$VERSE/{home.name}/")
+        assert (root / "releases" / path.removeprefix("$VERSE/")).samefile(home.path(scan_id, "ct"))
+    patient = {scan_id: scan.subject_id for scan_id, scan in both.series.items()}
+    for fold in folds:
+        assert not {patient[s] for s in fold["train"]} & {patient[s] for s in fold["val"]}
+
+    predicted = tmp_path / "predicted"
+    shutil.copytree(done.path / "labelsTr", predicted)
+    run = partial(CliRunner().invoke, app, env={"VERSE_DATA_HOME": str(root)})
+    words = ["predictions", "import", "nnunet", BOTH, predicted, tmp_path / "native"]
+    answer = run([*map(str, words), "--dataset-json", str(done.path / "dataset.json")])
+    assert answer.exit_code == 0, answer.output
+    page = tmp_path / "worst.html"
+    answer = run(["evaluate", BOTH, str(tmp_path / "native"), "--json", "--html", str(page)])
+    scores = json.loads(answer.stdout)
+    assert {one["scan_id"] for one in scores["scans"]} == set(both.series)
+    assert {one["dice"] for one in scores["scans"]} == {1.0}
+    assert {one["grade"] for one in scores["vertebrae"] if one["scan_id"] == "verse004"} >= {0, 2}
+    assert (scores["release"], scores["lock"]) == (BOTH, both.pin)
+    assert page.read_text().count("<img") == len(both.series)
+
+    with pytest.raises(ValidationFailed, match=r"Open those: verse19\+verse20"):
+        vd.predictions.import_predictions(
+            "nnunet",
+            both.members[0],
+            predicted,
+            tmp_path / "again",
+            dataset_json=done.path / "dataset.json",
+        )
+
+
+def test_a_datalist_of_both_has_the_folds_of_both(both: vd.UnitedReleases, tmp_path: Path) -> None:
+    """MONAI's items are those of nnU-Net; BIDS and Hugging Face describe one release each."""
+    vd.export.monai(both, tmp_path / "list", labels="verse", k=2)
+    items = json.loads((tmp_path / "list/datalist.json").read_text())["training"]
+
+    folds = both.folds(2)
+    held_out = {s: n for n in range(2) for s in folds.split(n)["validation"]}
+    assert {one["scan_id"].removeprefix("scan/"): one["fold"] for one in items} == held_out
+    for write in (vd.export.bids, vd.export.hf):
+        with pytest.raises(UsageError, match="describes one release"):
+            write(both, tmp_path / "one")
 
 
 def test_what_does_not_go_with_several_is_refused(root: Path, both: vd.UnitedReleases) -> None:

@@ -26,6 +26,8 @@ LAYERS: tuple[set[str], ...] = (
     {"export", "views"},
     {"training", "metrics", "grades", "stores"},
     {"serve", "explorer"},
+    {"collection"},
+    {"evaluated"},
     {"release", "doctor"},
     {"predictions", "united"},
     {"api"},

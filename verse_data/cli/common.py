@@ -16,6 +16,7 @@ from verse_data.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     import pandas as pd
 
+    from verse_data.collection import ScanCollection
     from verse_data.records.lock import LockedFile
     from verse_data.release import Release
 
@@ -142,7 +143,10 @@ def print_table(*heads: str, rows: Iterable[Iterable[object]], prose: Collection
 
 
 def chosen_scans(
-    release: Release, split: list[str] | None, subject: list[str] | None, scan: list[str] | None
+    release: ScanCollection,
+    split: list[str] | None,
+    subject: list[str] | None,
+    scan: list[str] | None,
 ) -> list[str] | None:
     """Return the ids of the scans that the options choose, or None without options."""
     if not (split or subject or scan):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-import verse_data as vd
 from verse_data.cli import options as opt
 from verse_data.cli.common import chosen_scans, note, plain_rows, print_json, print_table
 from verse_data.errors import UsageError, counted
@@ -97,7 +96,7 @@ app = typer.Typer()
 @app.command()
 def evaluate(
     context: typer.Context,
-    release: opt.Release,
+    release: opt.Releases,
     predictions: Predictions,
     *,
     split: opt.Splits = None,
@@ -129,6 +128,8 @@ def evaluate(
 
     Intervals are of 95 %, from a bootstrap over patients. Nothing is resampled.
     """
+    from verse_data.api import open_named
+
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other. Give one of them.")
     is_csv = predictions.suffix.lower() == ".csv"
@@ -139,7 +140,7 @@ def evaluate(
         from verse_data.views.report import check_page
 
         check_page(html)
-    opened = vd.open_release(
+    opened = open_named(
         release, overlays=overlay, version=version, root=root, make=release == "phantom"
     )
     if is_csv:

@@ -61,7 +61,7 @@ Copy = Annotated[
 
 @export.command()
 def nnunet(
-    release: opt.Release,
+    release: opt.Releases,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder nnUNet_raw.")],
     *,
     number: Number = 400,
@@ -100,10 +100,12 @@ def nnunet(
     offline: opt.Offline = None,
 ) -> None:
     """Write a raw dataset of nnU-Net v2: masks, patient-grouped splits, and CTs by reference."""
+    from verse_data.api import open_named
+
     if copy and link:
         raise UsageError("--copy and --link put the CTs into imagesTr in two ways; give one.")
     where: Any = {"version": version, "root": root, "offline": offline}
-    opened = vd.open_release(release, overlays=overlay, licence=licence, **where)
+    opened = open_named(release, overlays=overlay, licence=licence, **where)
     done = vd.export.nnunet(
         opened,
         out,
@@ -122,7 +124,7 @@ def nnunet(
 
 @export.command()
 def monai(
-    release: opt.Release,
+    release: opt.Releases,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
     *,
     labels: Annotated[
@@ -145,8 +147,10 @@ def monai(
     offline: opt.Offline = None,
 ) -> None:
     """Write a datalist of MONAI (datalist.json) with folds, masks, and CTs by reference."""
+    from verse_data.api import open_named
+
     where: Any = {"version": version, "root": root, "offline": offline}
-    opened = vd.open_release(release, overlays=overlay, licence=licence, **where)
+    opened = open_named(release, overlays=overlay, licence=licence, **where)
     done = vd.export.monai(opened, out, labels=labels, k=k, seed=seed, split=split, dry_run=dry_run)
     note(str(done))
 

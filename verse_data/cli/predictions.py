@@ -73,7 +73,7 @@ def import_(
             **opt.one_of("nnunet", "folder"),
         ),
     ],
-    release: opt.Release,
+    release: opt.Releases,
     folder: Annotated[Path, typer.Argument(help="The folder of predictions.", metavar="DIR")],
     out: Annotated[Path, typer.Argument(help="A new folder for the result.", metavar="OUT")],
     *,
@@ -88,7 +88,9 @@ def import_(
     as_json: opt.Json = False,
 ) -> None:
     """Write predictions as SCAN.nii.gz on the grid of each scan, for evaluation or a viewer."""
-    opened = vd.open_release(release, version=version, root=root, offline=offline)
+    from verse_data.api import open_named
+
+    opened = open_named(release, version=version, root=root, offline=offline)
     found = vd.predictions.import_predictions(
         form,  # type: ignore[arg-type]  # one of the two, as parsed
         opened,

@@ -18,8 +18,7 @@ from verse_data.errors import UsageError, ValidationFailed, counted, did_you_mea
 if TYPE_CHECKING:
     import pandas as pd
 
-    from verse_data.release import Release
-    from verse_data.united import UnitedReleases
+    from verse_data.collection import ScanCollection
 
 _PRINTED: Final = {
     "vertebrae": ["scan_id", "level", "grade", "fracture_type", "foreign_material", "grade_status"],
@@ -156,7 +155,7 @@ def _check_columns(names: Collection[str], table: str, *, several: bool) -> None
 
 
 def _save(
-    opened: Release | UnitedReleases,
+    opened: ScanCollection,
     rows: pd.DataFrame,
     out: Path,
     *,
@@ -167,7 +166,7 @@ def _save(
     from verse_data.tables.export import write_table
 
     about = {"release": opened.name, "version": opened.version, "where": where}
-    about["lock"] = opened.digest if isinstance(opened, vd.UnitedReleases) else opened.lock.digest
+    about["lock"] = opened.pin.removeprefix("sha256:")
     if opened.overlays:
         about["overlays"] = ", ".join(map(str, opened.overlays))
     if entry := opened.catalog:
@@ -354,7 +353,7 @@ def leaks(
         raise typer.Exit(ValidationFailed.exit_code)
 
 
-def _named_scans(release: Release) -> pd.DataFrame:
+def _named_scans(release: ScanCollection) -> pd.DataFrame:
     """Return the columns of the table of scans that follow from file names, without reading files."""
     import pandas as pd
 

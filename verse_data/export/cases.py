@@ -97,7 +97,7 @@ def choose(release: Any, *, k: int | None, seed: int, split: str | None) -> Chos
     scans_with_ct_and_mask(release)
     _check(release, k, seed, split)
     development, test = [], []
-    left_out = {one.scan.scan_id: one.why for one in release.index.withheld}
+    left_out = {one.scan.scan_id: one.why for one in release.withheld}
     for scan_id, scan in release.series.items():
         developed = (
             scan.split in {"training", "validation"} if k is None else split in {None, scan.split}
@@ -195,26 +195,30 @@ def divide(
 
 def facts(release: Any, labels: LabelMap, chosen: Chosen) -> dict[str, Any]:
     """Return what ``dataset.json`` and a datalist say of where the data come from."""
-    found = release.provenance()
-    overlays = {"overlays": [one.model_dump() for one in found.overlays]} if found.overlays else {}
-    lock = release.lock.pin
+    parts = [one.provenance() for one in release.members]
+
+    def joined(name: str, mark: str = " + ") -> str:
+        return mark.join(dict.fromkeys(filter(None, (getattr(one, name) for one in parts))))
+
+    cited = dict.fromkeys(f"{c.text} {doi_url(c.doi)}" for one in parts for c in one.citations)
+    overlays = {"overlays": [one.model_dump() for one in release.overlays]}
     return {
         "name": release.name,
-        "description": f"{found.title}. Version {release.version}, lock {lock}.",
-        "reference": doi_url(found.doi) if found.doi else "",
-        "licence": found.licence or "unknown",
+        "description": f"{joined('title')}. Version {release.version}, lock {release.pin}.",
+        "reference": ", ".join(doi_url(one.doi) for one in parts if one.doi),
+        "licence": joined("licence") or "unknown",
         "licences": {scan_id: release.licence_of(scan_id) for scan_id in chosen.scans},
-        "attribution": found.attribution or "",
+        "attribution": joined("attribution", " "),
         # A string: readers take any list for a list of scans.
-        "citation": "; ".join(f"{c.text} {doi_url(c.doi)}" for c in found.citations),
+        "citation": "; ".join(cited),
         "release": f"{release.name} {release.version}",
         "verse_data": {
             "release": release.name,
             "version": release.version,
-            "lock": lock,
+            "lock": release.pin,
             "labels": labels.kind,
             "inverse": {str(number): label for number, label in labels.inverse.items()},
-            **overlays,
+            **(overlays if release.overlays else {}),
         },
         "left_out": dict(chosen.left_out),
     }

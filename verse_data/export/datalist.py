@@ -37,8 +37,8 @@ def monai(
 
     Parameters
     ----------
-    release, out : Release, path
-        As in :func:`verse_data.export.bids`.
+    release, out : Release or UnitedReleases, path
+        As in :func:`verse_data.export.nnunet`; `out` is the folder to make.
     labels : {"consecutive", "binary", "verse"}
         VerSe's labels with T13 (28) as 26; one class; or VerSe's own: masks are referenced too.
     k : int, optional

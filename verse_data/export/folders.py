@@ -90,7 +90,7 @@ def scans_with_ct_and_mask(release: Any) -> Chosen:
         for scan_id, scan in release.series.items()
         if (roles := [role for role in ("ct", "mask") if role not in scan.files])
     }
-    lacking |= {one.scan.scan_id: one.why for one in release.index.withheld}
+    lacking |= {one.scan.scan_id: one.why for one in release.withheld}
     held = {name: scan.split for name, scan in release.series.items() if name not in lacking}
     if not held:
         raise UsageError(f"{release.name} {release.version} has no scan with both CT and mask.")
@@ -116,7 +116,12 @@ def planned(
 ) -> Exported:
     """Return what an export that writes files of these roles takes, by the sizes in the lock."""
     files = [release.series[name].files for name in chosen.scans]
-    needed = [file for one in files for role, file in one.items() if role in ROLES]
+    absent = [
+        file.size
+        for name, one in zip(chosen.scans, files, strict=True)
+        for role, file in one.items()
+        if role in ROLES and not release.home(name).files.has(file)
+    ]
     return Exported(
         path=path,
         development=chosen.development,
@@ -124,7 +129,7 @@ def planned(
         left_out=chosen.left_out,
         nbytes=sum(one[role].size for one in files for role in written if role in one),
         texts=texts,
-        to_fetch=sum(file.size for file in needed if not release.files.has(file)),
+        to_fetch=sum(absent),
         dry_run=True,
     )
 
@@ -240,6 +245,11 @@ def export_folder(
 ) -> Exported:
     """Write the files that `add_scan` adds of a scan, and the texts that `describe` adds."""
     folder, chosen, plan = Path(out), scans_with_ct_and_mask(release), Plan(release, copied)
+    if len(release.members) > 1:
+        raise UsageError(
+            f"This folder describes one release, and {release.name} is {len(release.members)}. Export "
+            f"each into a folder of its own; nnunet and monai take several as one."
+        )
     refuse_relabelled(release, chosen, "this folder")
     if folder.exists():
         raise folder_exists_error(folder)

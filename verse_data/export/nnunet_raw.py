@@ -48,14 +48,14 @@ def nnunet(
 
     Parameters
     ----------
-    release : Release
-        As opened by :func:`verse_data.open_release`.
+    release : Release or UnitedReleases
+        As opened by :func:`verse_data.open_release` or :func:`verse_data.open_releases`.
     out : path
         The folder ``nnUNet_raw``; ``DatasetXXX_NAME`` is made in it, complete or not at all.
     dataset_id : int
         Number of the dataset, from 1 to 999.
     name : str, optional
-        Rest of the dataset's name. Default: the release's.
+        Rest of the dataset's name. Default: the release's, of several joined with ``-``.
     labels : {"consecutive", "binary", "regions"}
         VerSe's labels with T13 (28) as 26; one class; or nnU-Net's overlapping regions (whole
         spine, cervical, thoracic, lumbar), whose masks are those of ``"consecutive"``.
@@ -71,7 +71,8 @@ def nnunet(
         or symbolic links. In ``imagesTs``, where nnU-Net wants files, references are links too.
     variable : str, optional
         Begin the paths of referenced CTs with this environment variable, which whoever trains sets to
-        the release's folder on that machine. Default: absolute paths of this machine.
+        the release's folder on that machine; of several, to the folder that holds theirs. Default:
+        absolute paths of this machine.
     dry_run : bool
         Write and fetch nothing, and return what would be.
 
@@ -94,7 +95,8 @@ def nnunet(
     _check_place(ct, variable)
     chosen = cases.choose(release, k=k, seed=seed, split=split)
     ending = _ending(release, chosen)
-    folder = _folder(Path(out), dataset_id, name or release.name)
+    own_name = name or "-".join(one.name for one in release.members)
+    folder = _folder(Path(out), dataset_id, own_name)
     written = ("mask", "ct") if ct == "copy" else ("mask",)
     plan = folders.planned(release, chosen, folder, written=written, texts=_TEXTS)
     if dry_run:
@@ -147,11 +149,13 @@ def _ending(release: Any, chosen: Chosen) -> str:
 
 
 def _reference(release: Any, scan_id: str, variable: str | None) -> str:
-    """Return the path of a CT: absolute, or below ``$VARIABLE``, which is the release's folder."""
+    """Return the path of a CT: absolute, or below ``$VARIABLE``, the folder of the release or releases."""
     path: Path = release.source(scan_id).image.path.absolute()
     if variable is None:
         return os.fspath(path)
-    return f"${variable}/{path.relative_to(release.files.path.absolute()).as_posix()}"
+    home = release.home(scan_id)
+    within = path.relative_to(home.files.path.absolute())
+    return f"${variable}/{(within if home is release else home.name / within).as_posix()}"
 
 
 def _folder(out: Path, dataset_id: int, name: str) -> Path:
@@ -245,7 +249,8 @@ def _readme(
     train = (
         f"nnUNetv2_train {number} 3d_fullres {0 if one else '$fold'} -tr nnUNetTrainerNoMirroring"
     )
-    setting = f"export {variable}=...   # the folder of release {release} on this machine\n"
+    place = f"that holds those of {release}" if "+" in release else f"of release {release}"
+    setting = f"export {variable}=...   # the folder {place} on this machine\n"
     return _README.format(
         **facts,
         cite=f" Cite: {facts['citation']}" if facts["citation"] else "",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -120,17 +120,20 @@ def choose(
 def score_folder(
     folder: Path,
     scans: Mapping[str, ScanFiles],
-    content: Content,
+    content_of: Callable[[str], Content],
     *,
     scan_ids: Sequence[str] | None,
     withheld: Iterable[Withheld],
     **how: Any,
 ) -> Scored:
-    """Score the predictions in `folder`, of `scan_ids` or of all scans, as `score_predictions` does."""
+    """Score the predictions in `folder`, of `scan_ids` or of all scans, as `score_predictions` does.
+
+    `content_of` returns what reads the locked files of a scan.
+    """
     found, others = find_predictions(folder, scans, withheld)
     if scan_ids is not None:
         found = choose(found, scan_ids, scans, folder)
-    made = score_predictions(found, scans, content, **how)
+    made = score_predictions(found, scans, content_of, **how)
     notes = [*made.notes, *([f"not read: {', '.join(shown(others))}"] if others else [])]
     masks = sum("mask" in scan.files for scan in scans.values())
     if scan_ids is None and len(made.scans) < masks:
@@ -141,7 +144,7 @@ def score_folder(
 def score_predictions(
     predictions: Mapping[str, Prediction],
     scans: Mapping[str, ScanFiles],
-    content: Content,
+    content_of: Callable[[str], Content],
     *,
     hit: Hit = "lt20",
     official_code: bool = False,
@@ -154,7 +157,12 @@ def score_predictions(
         for scan_id, prediction in predictions.items():
             scan = scans[scan_id]
             scored, lacking = _score(
-                scan, prediction, content, hit=hit, official_code=official_code, derived=derived
+                scan,
+                prediction,
+                content_of(scan_id),
+                hit=hit,
+                official_code=official_code,
+                derived=derived,
             )
             notes += [f"{scan_id}: {note}" for note in lacking]
             if scored is not None:

@@ -24,7 +24,7 @@ from verse_data.volumes.nifti import Volume, VolumeStream, read_mask
 from verse_data.volumes.placement import turn
 
 if TYPE_CHECKING:
-    from verse_data.release import Release
+    from verse_data.collection import ScanCollection
 
 Form = Literal["nnunet", "folder"]
 
@@ -104,7 +104,7 @@ class _Export(Record):
 
 def import_predictions(
     form: Form,
-    release: Release,
+    release: ScanCollection,
     folder: str | Path,
     out: str | Path,
     *,
@@ -123,8 +123,8 @@ def import_predictions(
         Predictions by nnU-Net, trained on what ``verse-data export nnunet`` wrote: files
         ``<case>.nii.gz`` with its labels. Or files ``<scan_id>*.nii[.gz]`` with VerSe's labels, on
         any grid.
-    release : Release
-        The release of the scans; with ``"nnunet"`` the one that was exported.
+    release : Release or UnitedReleases
+        That of the scans; with ``"nnunet"`` what was exported.
     folder : path
         With the predictions; its subfolders are not read.
     out : path
@@ -175,7 +175,7 @@ def import_predictions(
     facts: dict[str, Any] = {
         "release": release.name,
         "version": release.version,
-        "lock": release.lock.pin,
+        "lock": release.pin,
         "form": form,
         "missing": _missing(chosen, release),
     }
@@ -233,7 +233,7 @@ def _find_export(folder: Path, given: str | Path | None) -> Path:
     return found[0]
 
 
-def _read_export(path: Path, release: Release) -> _Export:
+def _read_export(path: Path, release: ScanCollection) -> _Export:
     """Return what an exported ``dataset.json`` says of itself, if it is of this release."""
     with storage_errors(path):
         document = read_json(path.read_bytes(), name=str(path))
@@ -247,12 +247,11 @@ def _read_export(path: Path, release: Release) -> _Export:
         ) from None
     except ValidationError as error:
         raise ValidationFailed(f"{path}, verse_data: {rules_of(error)}. Export it again.") from None
-    lock = release.lock.pin
+    lock = release.pin
     if (export.release, export.lock) != (release.name, lock):
         raise ValidationFailed(
             f"{path} was exported from {export.release} {export.version} ({export.lock[:19]}), and "
-            f"this is {release.name} {release.version} ({lock[:19]}). Open that one: "
-            f"{export.release} --version {export.lock}"
+            f"this is {release.name} {release.version} ({lock[:19]}). {_remedy(export, release)}"
         )
     if export.labels != "consecutive":
         raise UsageError(
@@ -260,6 +259,15 @@ def _read_export(path: Path, release: Release) -> _Export:
             f"levels. nnU-Net wrote them on the grid of each CT already: use them as they are."
         )
     return export
+
+
+def _remedy(export: _Export, release: ScanCollection) -> str:
+    """Return what to open for the predictions of an export."""
+    if "+" not in export.release:
+        return f"Open that one: {export.release} --version {export.lock}"
+    if export.release != release.name:
+        return f"Open those: {export.release}"
+    return "Several are opened at their newest versions: export those, and train on them."
 
 
 def _scan_in(stem: str, ids: Collection[str]) -> str:
@@ -275,7 +283,7 @@ def _scan_in(stem: str, ids: Collection[str]) -> str:
     return max(whole, key=len, default=stem)
 
 
-def _by_scan(named: Sequence[tuple[str, Path]], release: Release) -> dict[str, Path]:
+def _by_scan(named: Sequence[tuple[str, Path]], release: ScanCollection) -> dict[str, Path]:
     """Return the prediction of each scan, or raise one error for all names that do not fit."""
     chosen: dict[str, Path] = {}
     problems = []
@@ -294,7 +302,7 @@ def _by_scan(named: Sequence[tuple[str, Path]], release: Release) -> dict[str, P
     return dict(sorted(chosen.items()))
 
 
-def _missing(chosen: Collection[str], release: Release) -> tuple[str, ...]:
+def _missing(chosen: Collection[str], release: ScanCollection) -> tuple[str, ...]:
     """Return the scans with a CT that have no prediction, in the splits where others have one."""
     splits = {release.series[scan_id].split for scan_id in chosen}
     return tuple(
@@ -305,7 +313,10 @@ def _missing(chosen: Collection[str], release: Release) -> tuple[str, ...]:
 
 
 def _for_each_file(
-    chosen: Mapping[str, Path], release: Release, call: Callable[[str, Path], _T], then: str
+    chosen: Mapping[str, Path],
+    release: ScanCollection,
+    call: Callable[[str, Path], _T],
+    then: str,
 ) -> list[_T]:
     """Return what `call` gives for each prediction, or raise one error for all that are refused."""
     done, errors = [], []
@@ -320,7 +331,7 @@ def _for_each_file(
     return done
 
 
-def _plan(scan_id: str, path: Path, *, release: Release) -> tuple[ImportedScan, int]:
+def _plan(scan_id: str, path: Path, *, release: ScanCollection) -> tuple[ImportedScan, int]:
     """Return what would be done with a prediction, by its header, and the most bytes it makes."""
     grid = release.grid(scan_id)
     with VolumeStream(path, kind="mask", name=path.name) as stream:
@@ -330,7 +341,12 @@ def _plan(scan_id: str, path: Path, *, release: Release) -> tuple[ImportedScan, 
 
 
 def _import_one(
-    scan_id: str, path: Path, *, release: Release, labels: Callable[..., Array], folder: Path
+    scan_id: str,
+    path: Path,
+    *,
+    release: ScanCollection,
+    labels: Callable[..., Array],
+    folder: Path,
 ) -> ImportedScan:
     """Write one prediction into `folder`, on the grid of its scan."""
     grid = release.grid(scan_id)

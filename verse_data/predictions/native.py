@@ -21,7 +21,7 @@ from verse_data.volumes.nifti import Volume, write_nifti
 from verse_data.volumes.placement import OverlapRule, labels_outside, overlap_box, place, turn
 
 if TYPE_CHECKING:
-    from verse_data.release import Release
+    from verse_data.collection import ScanCollection
 
 _LABELS: Final = (0, *LEVEL_OF_LABEL)
 _INVERSE: Final = "give the other values of a model as inverse={26: 28}."
@@ -79,7 +79,7 @@ class NativePrediction:
 def to_native(
     prediction: Any,
     sample: Any,
-    release: Release,
+    release: ScanCollection,
     *,
     inverse: Mapping[int, int] | None = None,
     overlap: OverlapRule = "deepest",
@@ -99,8 +99,8 @@ def to_native(
         What it was predicted from, one for each prediction, all of one scan: a sample or a batch of
         a dataset, of which ``scan_id`` and ``affine`` are used (and the shape of ``image``, where
         it has one), or what :meth:`verse_data.Release.open_scan` returned.
-    release : Release
-        The release of the scan, which knows its grid.
+    release : Release or UnitedReleases
+        That of the scan, which knows its grid.
     inverse : mapping of int to int, optional
         VerSe's label of each of the model's values that differs, such as ``{26: 28}`` for T13.
     overlap : {"deepest", "labelled"}
