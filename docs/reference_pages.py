@@ -30,8 +30,8 @@ API = {
     ),
     "release": (
         "Release",
-        "One release at one version: its files, tables, checks and datasets.",
-        r"verse_data\.Release(\.\w+)?",
+        "One release at one version, or several as one: files, tables, checks, datasets and scores.",
+        r"verse_data\.(Release|UnitedReleases)(\.\w+)?",
         ("verse_data.views.report.Report.write",),
     ),
     "datasets": (

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from verse_data.collection import ScanCollection
     from verse_data.records.lock import LockedFile
     from verse_data.release import Release
+    from verse_data.united import UnitedReleases
 
 GROUPS: Final = {
     "Get the data": ("releases", "lock", "get", "adopt", "status", "verify", "diff", "drop"),
@@ -140,6 +141,13 @@ def print_table(*heads: str, rows: Iterable[Iterable[object]], prose: Collection
     with console.capture() as captured:
         console.print(table)
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def open_named(release: str, **how: Any) -> Release | UnitedReleases:
+    """Open one release, or several whose names are joined with ``+``."""
+    from verse_data import api
+
+    return api.open_named(release, **how)
 
 
 def chosen_scans(

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from verse_data.cli import options as opt
-from verse_data.cli.common import chosen_scans, note, plain_rows, print_json, print_table
+from verse_data.cli.common import (
+    chosen_scans,
+    note,
+    open_named,
+    plain_rows,
+    print_json,
+    print_table,
+)
 from verse_data.errors import UsageError, counted
 
 if TYPE_CHECKING:
@@ -128,8 +135,6 @@ def evaluate(
 
     Intervals are of 95 %, from a bootstrap over patients. Nothing is resampled.
     """
-    from verse_data.api import open_named
-
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other. Give one of them.")
     is_csv = predictions.suffix.lower() == ".csv"

@@ -9,7 +9,7 @@ import typer
 
 import verse_data as vd
 from verse_data.cli import options as opt
-from verse_data.cli.common import Overview, note, print_json
+from verse_data.cli.common import Overview, note, open_named, print_json
 from verse_data.errors import UsageError
 
 app = typer.Typer()
@@ -100,8 +100,6 @@ def nnunet(
     offline: opt.Offline = None,
 ) -> None:
     """Write a raw dataset of nnU-Net v2: masks, patient-grouped splits, and CTs by reference."""
-    from verse_data.api import open_named
-
     if copy and link:
         raise UsageError("--copy and --link put the CTs into imagesTr in two ways; give one.")
     where: Any = {"version": version, "root": root, "offline": offline}
@@ -147,8 +145,6 @@ def monai(
     offline: opt.Offline = None,
 ) -> None:
     """Write a datalist of MONAI (datalist.json) with folds, masks, and CTs by reference."""
-    from verse_data.api import open_named
-
     where: Any = {"version": version, "root": root, "offline": offline}
     opened = open_named(release, overlays=overlay, licence=licence, **where)
     done = vd.export.monai(opened, out, labels=labels, k=k, seed=seed, split=split, dry_run=dry_run)

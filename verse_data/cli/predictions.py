@@ -9,7 +9,7 @@ import typer
 
 import verse_data as vd
 from verse_data.cli import options as opt
-from verse_data.cli.common import Overview, note, print_json, print_table
+from verse_data.cli.common import Overview, note, open_named, print_json, print_table
 from verse_data.errors import UsageError, counted
 from verse_data.problems import shown
 from verse_data.progress import spell_bytes
@@ -88,8 +88,6 @@ def import_(
     as_json: opt.Json = False,
 ) -> None:
     """Write predictions as SCAN.nii.gz on the grid of each scan, for evaluation or a viewer."""
-    from verse_data.api import open_named
-
     opened = open_named(release, version=version, root=root, offline=offline)
     found = vd.predictions.import_predictions(
         form,  # type: ignore[arg-type]  # one of the two, as parsed
