@@ -381,7 +381,7 @@ class ScanCollection(ABC):
         ----------
         chosen : iterable of str, or DataFrame
             Scan ids; or rows of :attr:`vertebrae` or :attr:`scans`, for example from
-            :meth:`select`, a fold, or a CSV file of them. Rows choose vertebrae by ``scan_id`` and
+            :meth:`Release.select`, a fold, or a CSV file of them. Rows choose vertebrae by ``scan_id`` and
             ``level``, each once; their values are served from this version. Other columns of the
             table must agree with it; columns that the table does not have are ignored.
         unit : {"scan", "patch", "vertebra", "slice"}

@@ -63,7 +63,7 @@ class EvaluatedScans(ScanCollection):
         seed, draws : int
             Of the intervals: the same seed gives the same, from so many draws of all patients.
         progress : Progress, optional
-            As in :meth:`fetch`.
+            As in :meth:`Release.fetch`.
 
         Returns
         -------
