@@ -659,6 +659,8 @@ class Release:
 
         Raises
         ------
+        UsageError
+            If there is no such file of patients.
         ValidationFailed, IntegrityError, UnsafeInput
             If a file that the tables are made from, or the table of patients, is broken.
         """
