@@ -185,11 +185,11 @@ def load_split(
     one_of("split", split, SPLITS)
     preparing, own = serve.split_options(unit, options)
     serve.check_options(unit, preparing, own)
+    names = _release_names(release)
     if where is not None:
         from verse_data.tables.query import check_condition
 
-        check_condition(where)
-    names = _release_names(release)
+        check_condition(where, several=len(names) > 1)
     if len(names) > 1:
         _refuse_version(version)
     settings, show = config.resolve(root=root, offline=offline), options.get("progress")
@@ -317,7 +317,7 @@ def load_table(
 
     one_of("table", table, ("scans", "vertebrae", "subjects", "findings"))
     if where is not None and table != "findings":
-        check_condition(where, table)
+        check_condition(where, table, several=len(_release_names(release)) > 1)
     opened = open_named(release, version=version, overlays=overlays, root=root, offline=offline)
     for one in opened.members if isinstance(opened, UnitedReleases) else (opened,):
         if not one.config.offline:

@@ -722,7 +722,10 @@ class Release:
             if not file.scan_id:
                 self._warn_once(f"What the grading workbook says is missing here: {file.error}")
         rows = tables.vertebrae
-        return select(rows if chosen is None else rows[rows["scan_id"].isin(chosen)], where)
+        found = rows if chosen is None else rows[rows["scan_id"].isin(chosen)]
+        return select(found.assign(release=self.name), where)[
+            rows.columns
+        ]  # as in a union's tables
 
     def require_grades(self, where: str | None) -> None:
         """Raise `ContentMissing` if `where` needs the grading workbook, and that is not here.
@@ -773,7 +776,7 @@ class Release:
         """
         from verse_data.tables.query import check_condition
 
-        check_condition(where)
+        check_condition(where, several=True)
         chosen = self.known_scans(scan_ids)
         self.fetch_tables(chosen, where=where, graded=graded, jobs=jobs, progress=progress)
         return self.select(where, scan_ids=chosen)

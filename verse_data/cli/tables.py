@@ -89,7 +89,7 @@ def query(
         raise UsageError("--json, --csv and --out exclude each other. Give one of them.")
     _check_columns(columns or (), table, several="+" in release)
     if where is not None and table != "findings":
-        check_condition(where, table)
+        check_condition(where, table, several="+" in release)
     opened = open_named(release, version=version, overlays=overlay, root=root, offline=offline)
     opened.require_grades(where)
     rows = select(whole := getattr(opened, table), where)
