@@ -40,7 +40,7 @@ from verse_data.releases.siblings import clone
 from verse_data.releases.tree import check_series
 from verse_data.releases.tree import lock_tree as hash_tree
 from verse_data.tables.index import ABOUT
-from verse_data.tables.overlays import Given, read_overlays
+from verse_data.tables.overlays import Given, read_overlays, without_copies
 from verse_data.tables.splits import check_splits
 from verse_data.united import UnitedReleases, selected
 
@@ -193,11 +193,8 @@ def load_split(
     if len(names) > 1:
         _refuse_version(version)
     settings, show = config.resolve(root=root, offline=offline), options.get("progress")
-    for name in names:
-        _known_dataset(name, settings)
-    layers = read_overlays(overlays, names)
     how: dict[str, Any] = {"version": version, "licence": licence, "progress": show}
-    opened = [_opened(name, settings, layers=layers[name], **how) for name in names]
+    opened = _opened_together(names, settings, overlays, **how)
     check_splits({f"{member.name} {member.version}": member.series for member in opened})
     rows = serve.needs(unit, own)
     if rows["graded"]:
@@ -696,11 +693,22 @@ def open_releases(
         If a patient is in two splits.
     """
     names, settings = _release_names(releases), config.resolve(root=root, offline=offline)
+    how: dict[str, Any] = {"version": None, "licence": licence, "progress": None}
+    return UnitedReleases(_opened_together(names, settings, overlays, **how))
+
+
+def _opened_together(
+    names: Sequence[str], settings: config.Config, overlays: Sequence[Given] | None, **how: Any
+) -> list[Release]:
+    """Open releases; what overlays correct of a series in one holds for its copies in the others."""
     for name in names:
         _known_dataset(name, settings)  # before one of them is listed
-    how: dict[str, Any] = {"version": None, "licence": licence, "progress": None}
     layers = read_overlays(overlays, names)
-    return UnitedReleases([_opened(name, settings, layers=layers[name], **how) for name in names])
+    opened = [_opened(name, settings, layers=layers[name], **how) for name in names]
+    if any(layers.values()) and len(opened) > 1:
+        for one, index in zip(opened, without_copies([x.index for x in opened]), strict=True):
+            one.index = index
+    return opened
 
 
 def open_named(

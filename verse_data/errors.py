@@ -203,9 +203,9 @@ def needed(by: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        package = str(error.name).partition(".")[0]
+        name = str(error.name).partition(".")[0]
         raise ToolMissing(
-            f"{by} needs {package}, which is not installed: pip install {package}"
+            f"{by} needs {name}, which is not installed: pip install {name}"
         ) from None
 
 

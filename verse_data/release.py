@@ -722,10 +722,9 @@ class Release:
             if not file.scan_id:
                 self._warn_once(f"What the grading workbook says is missing here: {file.error}")
         rows = tables.vertebrae
-        found = rows if chosen is None else rows[rows["scan_id"].isin(chosen)]
-        return select(found.assign(release=self.name), where)[
-            rows.columns
-        ]  # as in a union's tables
+        rows = rows if chosen is None else rows[rows["scan_id"].isin(chosen)]
+        # Tables of several releases have this column, and a condition on them comes here.
+        return select(rows.assign(release=self.name), where).drop(columns="release")
 
     def require_grades(self, where: str | None) -> None:
         """Raise `ContentMissing` if `where` needs the grading workbook, and that is not here.

@@ -349,8 +349,7 @@ def leaks(
         try:
             reports[name] = find_leaks(sides, scans=scans)
         except UsageError as error:
-            of = f"{', '.join(split)}{name and f', {name}'}"
-            raise UsageError(f"{of}: {error}") from None
+            raise UsageError(f"{', '.join(filter(None, [*split, name]))}: {error}") from None
     if as_json:
         print_json({name or "split": report for name, report in reports.items()})
     else:
