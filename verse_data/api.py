@@ -40,7 +40,7 @@ from verse_data.releases.siblings import clone
 from verse_data.releases.tree import check_series
 from verse_data.releases.tree import lock_tree as hash_tree
 from verse_data.tables.index import ABOUT
-from verse_data.tables.overlays import Given, read_overlays
+from verse_data.tables.overlays import Given, read_overlays, without_copies
 from verse_data.tables.splits import check_splits
 from verse_data.united import UnitedReleases, selected
 
@@ -185,19 +185,16 @@ def load_split(
     one_of("split", split, SPLITS)
     preparing, own = serve.split_options(unit, options)
     serve.check_options(unit, preparing, own)
+    names = _release_names(release)
     if where is not None:
         from verse_data.tables.query import check_condition
 
-        check_condition(where)
-    names = _release_names(release)
+        check_condition(where, several=len(names) > 1)
     if len(names) > 1:
         _refuse_version(version)
     settings, show = config.resolve(root=root, offline=offline), options.get("progress")
-    for name in names:
-        _known_dataset(name, settings)
-    layers = read_overlays(overlays, names)
     how: dict[str, Any] = {"version": version, "licence": licence, "progress": show}
-    opened = [_opened(name, settings, layers=layers[name], **how) for name in names]
+    opened = _opened_together(names, settings, overlays, **how)
     check_splits({f"{member.name} {member.version}": member.series for member in opened})
     rows = serve.needs(unit, own)
     if rows["graded"]:
@@ -317,7 +314,7 @@ def load_table(
 
     one_of("table", table, ("scans", "vertebrae", "subjects", "findings"))
     if where is not None and table != "findings":
-        check_condition(where, table)
+        check_condition(where, table, several=len(_release_names(release)) > 1)
     opened = open_named(release, version=version, overlays=overlays, root=root, offline=offline)
     for one in opened.members:
         if not one.config.offline:
@@ -698,11 +695,22 @@ def open_releases(
         If a patient is in two splits.
     """
     names, settings = _release_names(releases), config.resolve(root=root, offline=offline)
+    how: dict[str, Any] = {"version": None, "licence": licence, "make": make, "progress": None}
+    return UnitedReleases(_opened_together(names, settings, overlays, **how))
+
+
+def _opened_together(
+    names: Sequence[str], settings: config.Config, overlays: Sequence[Given] | None, **how: Any
+) -> list[Release]:
+    """Open releases; what overlays correct of a series in one holds for its copies in the others."""
     for name in names:
         _known_dataset(name, settings)  # before one of them is listed
-    how: dict[str, Any] = {"version": None, "licence": licence, "make": make, "progress": None}
     layers = read_overlays(overlays, names)
-    return UnitedReleases([_opened(name, settings, layers=layers[name], **how) for name in names])
+    opened = [_opened(name, settings, layers=layers[name], **how) for name in names]
+    if any(layers.values()) and len(opened) > 1:
+        for one, index in zip(opened, without_copies([x.index for x in opened]), strict=True):
+            one.index = index
+    return opened
 
 
 def open_named(

@@ -28,7 +28,8 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -194,6 +195,18 @@ class LockTimeout(StorageError, TimeoutError):
 
 class ToolMissing(StorageError):
     """A tool, git or git-annex, is absent or too old."""
+
+
+@contextmanager
+def needed(by: str) -> Iterator[None]:
+    """Raise ToolMissing for a package that is imported within, and is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        name = str(error.name).partition(".")[0]
+        raise ToolMissing(
+            f"{by} needs {name}, which is not installed: pip install {name}"
+        ) from None
 
 
 class UnsafeInput(VerseDataError, ValueError):

@@ -90,6 +90,14 @@ def locate(name: str) -> Path:
     )
 
 
+def read_given(path: Path) -> bytes:
+    """Return the content of a file that the user named; UsageError if there is none."""
+    with storage_errors(path):
+        if not path.is_file():
+            raise UsageError(f"There is no file {path}.")
+        return path.read_bytes()
+
+
 @contextmanager
 def storage_errors(path: Path, *, needed: int | None = None) -> Iterator[None]:
     """Turn the operating system's errors on `path`, which takes `needed` bytes, into ours."""

@@ -638,6 +638,8 @@ class Release(EvaluatedScans):
 
         Raises
         ------
+        UsageError
+            If there is no such file of patients.
         ValidationFailed, IntegrityError, UnsafeInput
             If a file that the tables are made from, or the table of patients, is broken.
         """
@@ -699,7 +701,9 @@ class Release(EvaluatedScans):
             if not file.scan_id:
                 self._warn_once(f"What the grading workbook says is missing here: {file.error}")
         rows = tables.vertebrae
-        return select(rows if chosen is None else rows[rows["scan_id"].isin(chosen)], where)
+        rows = rows if chosen is None else rows[rows["scan_id"].isin(chosen)]
+        # Tables of several releases have this column, and a condition on them comes here.
+        return select(rows.assign(release=self.name), where).drop(columns="release")
 
     def fetch_and_select(
         self,
@@ -734,7 +738,7 @@ class Release(EvaluatedScans):
         """
         from verse_data.tables.query import check_condition
 
-        check_condition(where)
+        check_condition(where, several=True)
         chosen = self.known_scans(scan_ids)
         self.fetch_tables(chosen, where=where, graded=graded, jobs=jobs, progress=progress)
         return self.select(where, scan_ids=chosen)

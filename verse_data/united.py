@@ -409,6 +409,7 @@ def selected(
                 )
             )
             one.fetch_tables(own, graded=False, progress=progress)
-            rows = select(one.tables_of(split, graded=False)[1], where)
+            rows = one.tables_of(split, graded=False)[1].assign(release=one.name)
+            rows = select(rows, where).drop(columns="release")
         found.append(rows)
     return found

@@ -20,7 +20,7 @@ from tests.support import editions
 from tests.support.workbooks import row, write_xlsx
 from verse_data.api import lock_tree
 from verse_data.cli.main import app
-from verse_data.errors import ContentMissing, UsageError, ValidationFailed
+from verse_data.errors import ContentMissing, QueryRefused, UsageError, ValidationFailed
 from verse_data.tables.leaks import assert_no_leak
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -103,11 +103,13 @@ def test_a_split_of_both_editions_is_served_as_one(root: Path) -> None:
         ("edition in ['verse19+verse20', 'verse20']", set(EDITION) - {"verse006"}),
         ("grade >= 0", {"verse004", "verse006"}),
         ("direction == 'ax'", {"gl003_dir-ax", "verse500_dir-ax"}),
+        ("release == 'verse20' or split == 'test'", {"gl003_dir-ax", "verse500_dir-ax"}),
+        ("release == 'verse19' and grade >= 0", {"verse004", "verse006"}),
     ],
 )
 @pytest.mark.filterwarnings("ignore:verse20 v1 lists no grading:verse_data.IncompleteTable")
 def test_conditions_choose_among_both(root: Path, where: str, scans: set[str]) -> None:
-    """By edition and direction, and by grades, which VerSe'20 does not have."""
+    """By edition, release and direction, and by grades, which VerSe'20 does not have."""
     data = vd.load_split("training", release=BOTH, where=where, root=root)
 
     assert {scan.scan_id for scan in data.scans} == scans
@@ -174,6 +176,9 @@ def test_the_command_line_takes_both(root: Path, tmp_path: Path) -> None:
     assert len(said("folds", BOTH, "--k", "2", "--out", str(tmp_path / "two.json"))["folds"]) == 2
     assert said("folds", BOTH, "--check", str(tmp_path / "two.json"))["folds"]
     assert {"verse19", "verse20"} == {one["release"] for one in said("findings", BOTH)}
+    assert {one["release"] for one in said("query", BOTH, "release == 'verse20'")} == {"verse20"}
+    with pytest.raises(QueryRefused, match="no column release"):
+        vd.load_table("vertebrae", release="verse19", where="release == 'verse19'", root=root)
     assert {one["release"] for one in said("query", BOTH, "--columns", "release")} == {
         "verse19",
         "verse20",

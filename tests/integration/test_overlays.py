@@ -186,6 +186,9 @@ def test_exports_write_corrected_masks_or_refuse(lab: Path, overlay: Write, tmp_
             export(release, tmp_path / "folder")
     with pytest.raises(UsageError, match="mine relabels 1 scan"):
         vd.export.monai(release, tmp_path / "folder", labels="verse")
+    same = '[[aliases]]\nsubjects = ["p1", "p2"]\nwhy = "one person"'
+    with pytest.raises(UsageError, match="Export without the overlay that makes them one patient"):
+        vd.export.bids(opened(overlay({}, same)), tmp_path / "folder")
     vd.export.hf(opened(overlay({"p2": "exclude = true"})), tmp_path / "folder")
     assert "overlay mine 1 sha256:" in (tmp_path / "folder" / "README.md").read_text()
 
@@ -324,8 +327,9 @@ def test_an_unconfirmed_overlay_warns_and_is_a_warning(lab: Path, overlay: Write
 def test_what_does_not_fit_a_scan_is_refused(
     lab: Path, overlay: Write, scans: dict[str, str], lines: list[str], text: str
 ) -> None:
-    """One sentence names overlay, scan and level; a store is refused as tables are."""
-    release = opened(overlay(scans, *lines))
+    """One sentence names overlay, scan and level, and no other overlay; a store is refused as tables are."""
+    other = overlay({"p1": "grades = { T11 = { grade = 0 } }"}, name="another")
+    release = opened(other, overlay(scans, *lines))
 
     with pytest.raises(ValidationFailed, match=f"Overlay mine does not fit p1: {text}"):
         _ = release.vertebrae
@@ -368,6 +372,7 @@ def test_overlays_that_cannot_be_used_are_refused(lab: Path, overlay: Write) -> 
     absent = overlay({"p9": SWAP}, name="absent")
     same = '[[aliases]]\nsubjects = ["p1", "p7"]\nwhy = "one person"'
     stranger = overlay({}, same, name="stranger")
+    session = overlay({"p1_ses-2": SWAP}, name="session")
     digest = read_overlay(file).digest
 
     assert opened(f"{file}@{digest}").overlays[0].digest == digest
@@ -380,6 +385,7 @@ def test_overlays_that_cannot_be_used_are_refused(lab: Path, overlay: Write) -> 
         ([file, file], "Two overlays are called mine"),
         ([file, other], "mine and other both correct labels of p1"),
         ([absent], "names 'p9', and lab has no such scan"),
+        ([session], "names 'p1_ses-2', and lab has no such scan"),
         ([stranger], "names 'p7', and lab has no such subject"),
         ([3], "give a name such as 'veridah-2025'"),
         ("mine.toml", "give a list"),
@@ -417,7 +423,11 @@ def test_the_command_line_lists_shows_checks_and_applies(lab: Path, overlay: Wri
     assert "T13" in verse_data("overlays", "show", "veridah-2025").stdout
     whole = json.loads(verse_data("overlays", "show", str(file), "--json").stdout)
     assert whole["scans"]["p1"]["relabel"] == {"T12": "L1", "L1": "T12"}
-    assert verse_data("overlays", "check", str(file), "--release", "lab").returncode == 0
+    said = verse_data("overlays", "check", str(file), "--release", "lab")
+    assert (said.returncode, said.stderr.splitlines()[-1]) == (
+        0,
+        "It fits lab v1, and corrects 1 of its scans.",
+    )
     refused = verse_data("overlays", "check", str(bad), "--release", "lab")
     assert (refused.returncode, "it names L4" in refused.stderr) == (3, True)
     query = verse_data(

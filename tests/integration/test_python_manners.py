@@ -63,6 +63,13 @@ def test_a_path_that_is_not_there_says_what_is(
         release.path(scan_id, role)
 
 
+def test_a_given_file_that_is_not_there_is_named(release: Release) -> None:
+    """Folds or patients: an error of ours, as on the command line."""
+    for read in (release.read_folds, lambda path: release.report(patients=path)):
+        with pytest.raises(UsageError, match=r"[Nn]o .*absent\.csv"):
+            read("absent.csv")
+
+
 def test_a_damaged_content_has_no_path(tmp_path: Path) -> None:
     """Changed bytes are an error with the line that replaces them, and dropped ones another."""
     release = lock_tree("lab", write(tmp_path / "lab", n_subjects=4, shape=(48, 96, 36)))

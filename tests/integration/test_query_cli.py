@@ -182,6 +182,24 @@ def test_folds_of_another_lock_exit_with_three(verse_data: Run, root: Path, tmp_
         release.read_folds(path)
 
 
+def test_the_file_and_fold_with_an_empty_side_are_named(verse_data: Run, tmp_path: Path) -> None:
+    """Of several folds in one file, and of a file for each side."""
+    folds, blank, full = (tmp_path / name for name in ("folds.json", "blank.txt", "full.txt"))
+    folds.write_text(
+        json.dumps(
+            [{"train": ["verse901"], "val": ["verse903"]}, {"train": ["verse901"], "val": []}]
+        )
+    )
+    blank.write_text("")
+    full.write_text("verse901\n")
+    for words, named in (
+        ([str(folds)], f"{folds}, fold 1: Fewer than two sides"),
+        ([f"train={full}", f"val={blank}"], f"train={full}, val={blank}: Fewer than two sides"),
+    ):
+        code, _, said = verse_data("leaks", *words)
+        assert (code, named in said) == (2, True), said
+
+
 def test_leaking_split_exits_with_three(verse_data: Run, tmp_path: Path) -> None:
     """Two series of one phantom patient on two sides are named, in words and as JSON."""
     (tmp_path / "train.txt").write_text("verse951\nverse901\n")
@@ -203,3 +221,7 @@ def test_leaking_split_exits_with_three(verse_data: Run, tmp_path: Path) -> None
     code, out, said = verse_data(*words)
     assert (code, out) == (2, "")  # bad input is no leak
     assert "val.txt: none of its headings" in said
+    (tmp_path / "val.txt").write_text("verse901\nnobody\n")
+    (tmp_path / "train.txt").write_text("verse951\n")
+    code, out, _ = verse_data(*words)
+    assert (code, "1 entry could not be placed" in out) == (3, True)  # it may leak

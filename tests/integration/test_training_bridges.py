@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 
 from tests.support import training as support
-from verse_data.errors import UsageError
+from verse_data.errors import ToolMissing, UsageError
 from verse_data.spine.geometry import apply_affine
 from verse_data.spine.levels import LABEL_OF_LEVEL
 from verse_data.training import (
@@ -36,6 +38,20 @@ def needs(name: str) -> Any:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> support.Made:
     return support.make(tmp_path_factory.mktemp("scans"))
+
+
+@pytest.mark.parametrize("name", ["monai", "torchio", "lightning"])
+def test_without_the_library_a_bridge_says_what_to_install(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is imported, as it is of no use then."""
+    for module in [one for one in sys.modules if one.partition(".")[0] == name]:
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, f"verse_data.training.{name}", raising=False)
+
+    with pytest.raises(ToolMissing, match=f"training.{name} needs {name}.*: pip install {name}$"):
+        importlib.import_module(f"verse_data.training.{name}")
 
 
 def assert_centroids_on_labels(sample: dict[str, Any]) -> None:

@@ -147,7 +147,7 @@ def test_crops_are_boxes_of_the_files(files: Files, codes: str, around: Any) -> 
         orientation=codes,
         around=around,
         crop_size_mm=size.tolist(),
-        margin_mm=margin,
+        margin_mm=margin if around == "mask" else None,
         voxel_mm=None,
         label_mode="all",
         include=("graded", "foreign_material"),
@@ -182,7 +182,7 @@ def test_resampled_crops_are_the_files_resampled(
         around=around,
         axes=axes,
         crop_size_mm=36,
-        margin_mm=4,
+        margin_mm=4 if around == "mask" else None,
         voxel_mm=voxel,
     ):
         image, affine = files.read(sample["scan_id"], "ct", codes)

@@ -208,6 +208,31 @@ def test_in_a_union_an_overlay_lies_over_the_releases_that_it_is_for(
         vd.load_split("training", release="other", overlays=[file])
 
 
+@pytest.mark.parametrize("copy", ["p1", "z9"])
+@pytest.mark.parametrize("said", [{"exclude": True}, SWAP])
+def test_in_a_union_a_correction_of_one_copy_leaves_out_the_others(
+    tmp_path: Path, overlay: Write, said: dict[str, Any], copy: str
+) -> None:
+    """By name or by bytes: an excluded series is served from no release, a corrected one as corrected."""
+    trees = {"lab": {"p1": 0, "p2": 1}, "other": {copy: 0, "q1": 2}}
+    for name, scans in trees.items():
+        for scan, more in scans.items():
+            write_scan(tmp_path / name, scan, [18, 19, 20, 21, 22][: 3 + more])
+        lock_tree(name, tmp_path / name)
+    file = overlay({"p1": said})
+    kept = {"p2": "", "q1": ""} | ({"p1": "19:20 20:19"} if said is SWAP else {})
+
+    for names in (["lab", "other"], ["other", "lab"]):
+        served = vd.load_split("training", release=names, overlays=[file])
+        assert {scan.scan_id: scan.relabel for scan in served.scans} == kept
+        assert set(served.excluded["scan_id"]) == {"p1", copy} - set(kept)
+        both = vd.open_releases(names, overlays=[file])
+        assert set(both.scans["scan_id"]) == set(kept)
+        (copies,) = (one for one in both.members if one.name == "other")
+        with pytest.raises(UsageError, match=rf"{copy} is left out of other: overlay mine"):
+            copies.fetch([copy])
+
+
 def test_an_alias_reaches_a_patient_of_another_release(lab: Path, overlay: Write) -> None:
     """An overlay for one release renames p2 there; the other's p2, of another series, is that patient."""
     write_scan(lab / "other", "p2_ses-2", [18, 19, 20, 21])

@@ -510,6 +510,28 @@ def test_own_grades_join_by_the_label_of_file_names(
     assert not found(made.findings, "subject-differs")
 
 
+@pytest.mark.parametrize(
+    ("stem", "cell", "joined"),
+    [
+        ("gl003_dir-ax", "gl003", True),
+        ("gl003", "gl003_dir-ax", True),
+        ("gl003_dir-ax", "gl003_dir-sag", False),
+        ("verse401_split-verse253", "verse253", True),
+        ("p1_ses-1", "p1_ses-2", False),
+    ],
+)
+def test_a_list_of_grades_joins_by_series_and_without_the_direction(
+    stem: str, cell: str, *, joined: bool, tmp_path: Path
+) -> None:
+    """MICCAI names omit the direction; another direction or session is another scan."""
+    write_scan(tmp_path / "tree", stem, TEN_TO_FOUR)
+    (tmp_path / "tree" / "grades.csv").write_text(f"scan_id,level,grade\nsub-{cell},L1,2\n")
+    made = tables(tmp_path / "tree").sound()
+
+    assert made.scans["has_grading"].tolist() == [joined]
+    assert len(found(made.findings, "grading-without-scan")) == (not joined)
+
+
 @pytest.mark.parametrize("cell", ["patient-07", "patient 07", "sub-", "0043", 0, 1000, True, 7])
 def test_a_cell_that_can_be_no_label_is_refused_with_its_row(
     cell: str | int, tmp_path: Path

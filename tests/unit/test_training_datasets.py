@@ -230,7 +230,8 @@ def test_options_without_sense_are_refused(
         ({"include": "good"}, "include='good'"),
         ({"crop_size_mm": "abc"}, "crop_size_mm='abc'"),
         ({"voxel_mm": (1, 2)}, "voxel_mm="),
-        ({"margin_mm": "a"}, "margin_mm='a'"),
+        ({"margin_mm": "a", "around": "mask"}, "margin_mm='a' is not a finite number"),
+        ({"margin_mm": 5}, "margin_mm=5 goes with around='mask'"),
     ],
 )
 def test_options_of_vertebrae_without_sense_are_refused(

@@ -36,7 +36,7 @@ EXIT_CODES: Final = {
     0: "done",
     1: "a fault of verse-data, or a training sample could not be made",
     2: "an argument, option, name or condition is wrong; nothing was done",
-    3: "metadata or a volume breaks a rule, or a split leaks",
+    3: "metadata or a volume breaks a rule, a split leaks, or an entry of it cannot be placed",
     4: "bytes are missing, or not those that were promised",
     5: "the network or a server failed, or is forbidden (offline)",
     6: "trouble on this machine: disk, permissions, locks, tools",

@@ -104,4 +104,5 @@ def check(
     if len(wrong):
         raise ValidationFailed("\n".join(shown(wrong["message"].tolist())))
     fitting = (found["rule"] == "overlay").sum()
-    note(f"They fit {opened.name} {opened.version}, and correct {fitting} of its scans.")
+    fit, correct = ("It fits", "corrects") if len(overlay) == 1 else ("They fit", "correct")
+    note(f"{fit} {opened.name} {opened.version}, and {correct} {fitting} of its scans.")

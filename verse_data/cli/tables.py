@@ -88,7 +88,7 @@ def query(
         raise UsageError("--json, --csv and --out exclude each other. Give one of them.")
     _check_columns(columns or (), table, several="+" in release)
     if where is not None and table != "findings":
-        check_condition(where, table)
+        check_condition(where, table, several="+" in release)
     opened = open_named(release, version=version, overlays=overlay, root=root, offline=offline)
     opened.require_grades(where)
     rows = select(whole := getattr(opened, table), where)
@@ -329,21 +329,26 @@ def leaks(
     offline: opt.Offline = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Name each patient that is on two sides of a split; exit with 3 if there is one.
+    """Name each patient that is on two sides of a split.
 
-    Entries may be ids or paths, padded or not, of series or subjects, in either layout.
+    Entries may be ids or paths, padded or not, of series or subjects, in either layout. The exit
+    code is 3 if a patient is on two sides, or an entry could not be placed.
     """
     from verse_data.tables.leaks import find_leaks
     from verse_data.tables.split_files import read_splits
 
     try:
         splits = read_splits(split)
-    except ValidationFailed as error:  # 3 is the exit code of a leak
+    except ValidationFailed as error:  # 3 is the exit code of a split that was read
         raise UsageError(str(error)) from None
-    scans = None
+    scans, reports = None, {}
     if release is not None:
         scans = _named_scans(vd.open_release(release, version=version, root=root, offline=offline))
-    reports = {name: find_leaks(sides, scans=scans) for name, sides in splits.items()}
+    for name, sides in splits.items():
+        try:
+            reports[name] = find_leaks(sides, scans=scans)
+        except UsageError as error:
+            raise UsageError(f"{', '.join(filter(None, [*split, name]))}: {error}") from None
     if as_json:
         print_json({name or "split": report for name, report in reports.items()})
     else:

@@ -202,8 +202,11 @@ class Plan:
     def add_file(self, path: str, scan_id: str, role: Role) -> None:
         """Put a file of a scan at `path`."""
         if path in self.files:
+            other = self.files[path][0]
+            aliases = [self.release.series[name].published_subject for name in (scan_id, other)]
+            way = "Export without the overlay that makes them one patient, or name" * any(aliases)
             raise UsageError(
-                f"{scan_id} and {self.files[path][0]} would both be {path}. Name the files of one "
+                f"{scan_id} and {other} would both be {path}. {way or 'Name'} the files of one "
                 f"otherwise, and lock the release again."
             )
         self.files[path] = (scan_id, role)

@@ -28,7 +28,7 @@ from verse_data.records.tables import (
     pair_rule,
 )
 from verse_data.spine.levels import GRADED_LEVELS, LEVELS
-from verse_data.tables.index import Index, ScanFiles
+from verse_data.tables.index import Index, ScanFiles, finder_of
 from verse_data.tables.workbook import Sheet, SheetRow, read_sheet
 
 _REMEDY: Final = (
@@ -244,13 +244,13 @@ def _listed_rows(
     sheet: Sheet, scans: Sequence[ScanFiles], problems: list[Problem]
 ) -> Iterator[GradedRow]:
     """Yield a row for each scan of a list of grades, and add each invalid cell to `problems`."""
-    known = {scan.scan_id: scan for scan in scans}
+    find = finder_of(scans)
     first: dict[tuple[str, str], int] = {}
     marks = defaultdict[str, dict[str, tuple[Any, Any]]](dict)
     sources: dict[str, SheetRow] = {}
     for line in sheet.rows:
         faults: dict[str, str] = {}
-        scan_id, level = _listed_scan(known, line.cells.get("scan_id")), line.cells.get("level")
+        scan_id, level = _listed_scan(find, line.cells.get("scan_id")), line.cells.get("level")
         if scan_id is None:
             faults["scan_id"] = "is not the id of a scan, such as lab001 or lab002_split-lab102"
         if level not in LEVELS:
@@ -266,7 +266,7 @@ def _listed_rows(
             marks[str(scan_id)][str(level)] = grade, shape
     for scan_id, source in sources.items():
         subject, _, series = scan_id.partition("_split-")
-        scan, found = known.get(scan_id), marks[scan_id]
+        scan, found = find(scan_id), marks[scan_id]
         values: dict[str, Any] = dict.fromkeys(ListedGrades.model_fields)
         values["subject_id"] = scan.own_subject if scan else subject.partition("_")[0]
         values["series_id"] = scan.series_id if scan else series or values["subject_id"]
@@ -275,13 +275,12 @@ def _listed_rows(
         yield GradedRow(ListedGrades.model_construct(**values), source, listed_scan=scan_id)
 
 
-def _listed_scan(known: Mapping[str, ScanFiles], value: Any) -> str | None:
-    """Return the scan id in a cell; a number is the one scan whose id is that number."""
-    if type(value) is int:
-        fits = [name for name in known if name.isdecimal() and int(name) == value]
-        value = fits[0] if len(fits) == 1 else str(value)
+def _listed_scan(find: Callable[[str], ScanFiles | None], value: Any) -> str | None:
+    """Return the scan id in a cell, or None if it cannot be one."""
     name = str(value).removeprefix("sub-")
-    return name if name in known or (is_scan_id(name) and _SCAN.fullmatch(name)) else None
+    if scan := find(name):
+        return scan.scan_id
+    return name if is_scan_id(name) and _SCAN.fullmatch(name) else None
 
 
 def _listed_marks(cells: Mapping[str, Any], faults: dict[str, str]) -> tuple[Any, Any]:

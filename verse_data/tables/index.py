@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,7 @@ Content = Callable[[LockedFile], SourceFile | None]
 
 ABOUT: Final = "about.toml"
 PATIENTS: Final = "patients.csv"
+_DIRECTION: Final = re.compile(r"_dir-[A-Za-z0-9]+")
 
 _T = TypeVar("_T")
 
@@ -119,18 +121,23 @@ class Index:
                 )
         under = {scan.scan_id: self.licence_of(scan) for scan in self.scans}
         listed = ", ".join(allowed)
-        out = tuple(
-            Withheld(scan, "licence", f"its licence is {under[scan.scan_id]}, not {listed}")
-            for scan in self.scans
-            if under[scan.scan_id] not in allowed
-        )
+        out = {
+            scan_id: f"its licence is {terms}, not {listed}"
+            for scan_id, terms in under.items()
+            if terms not in allowed
+        }
         if len(out) == len(self.scans):
             known = dict.fromkeys(under.values())
             raise UsageError(
                 f"licence={listed}: no scan is left; those here are under {', '.join(known)}."
                 f"{did_you_mean(listed, known)}"
             )
-        kept = tuple(scan for scan in self.scans if under[scan.scan_id] in allowed)
+        return self.without(out, "licence")
+
+    def without(self, why: Mapping[str, str], reason: str) -> Index:
+        """Return the index with some scans withheld: `why`, by id, and a short reason."""
+        out = (Withheld(one, reason, why[one.scan_id]) for one in self.scans if one.scan_id in why)
+        kept = tuple(scan for scan in self.scans if scan.scan_id not in why)
         return replace(self, scans=kept, withheld=(*self.withheld, *out))
 
     @property
@@ -143,6 +150,20 @@ class Index:
         """Series ids of more than one scan; their names differ in ``ses-``, ``ce-`` or ``dir-``."""
         series = grouped(self.listed, lambda scan: scan.series_id)
         return frozenset(name for name, scans in series.items() if len(scans) > 1)
+
+
+def finder_of(scans: Iterable[ScanFiles]) -> Callable[[str], ScanFiles | None]:
+    """Return what finds a scan by its id, with or without the direction, which MICCAI names omit.
+
+    Where one scan fits, its series is enough, and so is the number 1 for 001.
+    """
+    known = {scan.scan_id: scan for scan in scans}
+    short: dict[str, ScanFiles | None] = {}
+    for scan in known.values():
+        number = str(int(scan.scan_id)) if scan.scan_id.isdecimal() else scan.series_id
+        for name in {scan.series_id, _DIRECTION.sub("", scan.scan_id), number}:
+            short[name] = None if name in short else scan
+    return lambda name: known.get(name) or short.get(name) or known.get(_DIRECTION.sub("", name))
 
 
 def scan_file(scan: ScanFiles, role: Role, content: Content) -> SourceFile | None:

@@ -22,20 +22,19 @@ from pydantic import ValidationError
 from verse_data.errors import ContentMissing, UsageError, ValidationFailed, did_you_mean, warn
 from verse_data.files import locate, storage_errors
 from verse_data.records.base import LIMIT_BYTES, rules_of
-from verse_data.records.names import parse_path
 from verse_data.records.overlay import AddedGrade, Layer, Overlay, ScanCorrection
 from verse_data.records.tables import GradingRow, ListedGrades
 from verse_data.releases import catalog
 from verse_data.spine.levels import LABEL_OF_LEVEL, LEVEL_OF_LABEL, LEVELS
 from verse_data.tables.findings import Finding
-from verse_data.tables.index import Content, Index, ScanFiles, Withheld, read_centroids, scan_file
+from verse_data.tables.index import Content, Index, ScanFiles, finder_of, read_centroids, scan_file
 from verse_data.tables.join import ScanSources
+from verse_data.tables.splits import Place, same_series
 
 if TYPE_CHECKING:
     from verse_data.records.centroids import CentroidFile
 
-EXCLUDED: Final = "overlay"
-"""Reason, in ``excluded``, of a scan that an overlay leaves out."""
+_REASON: Final = "overlay"  # in ``excluded``, for a scan that one leaves out
 _PIN: Final = re.compile(r"(.+)@(sha256:[0-9a-f]{12,64})")
 _SHORT: Final = 19  # of a digest: sha256: and 12 digits
 
@@ -135,40 +134,51 @@ def applied(index: Index, layers: Sequence[Layer], *, release: str) -> Index:
     for scan_id, corrections in said.items():
         _check_conflicts(scan_id, corrections)
     patient = _patients(layers)
-    scans, withheld = [], list(index.withheld)
+    scans, out = [], dict[str, str]()
     for scan in index.scans:
         own = tuple(said.get(scan.scan_id, ()))
         made, subject = replace(scan, corrections=own), patient.get(scan.subject_id)
         if subject and subject != scan.subject_id:
             made = replace(made, subject_id=subject, published_subject=scan.subject_id)
-        out = [f"overlay {name}: {one.why}" for name, one in own if one.exclude]
-        if out:
-            withheld.append(Withheld(made, EXCLUDED, out[0]))
-        else:
-            scans.append(made)
-    return replace(index, scans=tuple(scans), withheld=tuple(withheld), layers=tuple(layers))
+        if why := [f"overlay {name}: {one.why}" for name, one in own if one.exclude]:
+            out[scan.scan_id] = why[0]
+        scans.append(made)
+    return replace(index, scans=tuple(scans), layers=tuple(layers)).without(out, _REASON)
+
+
+def without_copies(indexes: Sequence[Index]) -> list[Index]:
+    """Return the indexes of releases without copies of scans that overlays correct in another.
+
+    The labels of a copy may be others. So an excluded series is served from no release, and a corrected
+    one only from those where an overlay corrects it.
+    """
+    held = [{scan.scan_id: scan for scan in index.listed} for index in indexes]
+    numbers = same_series(held)
+    excluded, fit, why = set[int](), set[Place](), dict[int, str]()
+    for (release, scan_id), number in numbers.items():
+        for name, one in held[release][scan_id].corrections:
+            if not one.is_remark:
+                why[number] = f"overlay {name}, of its copy {scan_id}: {one.why}"
+                fit.add((release, scan_id))
+            if one.exclude:
+                excluded.add(number)
+    out: list[dict[str, str]] = [{} for _ in indexes]
+    for (release, scan_id), number in numbers.items():
+        if number in why and (number in excluded or (release, scan_id) not in fit):
+            out[release][scan_id] = why[number]
+    return [one.without(own, _REASON) for one, own in zip(indexes, out, strict=True)]
 
 
 def _found(index: Index, layer: Layer) -> tuple[dict[str, ScanCorrection], list[str]]:
     """Return the corrections of scans of the release by their ids, and the ids that it lacks."""
-    known = {scan.scan_id: scan.scan_id for scan in index.listed}
-    # MICCAI names leave out patient and direction; the series is the same.
-    series = {
-        scan.series_id: scan.scan_id
-        for scan in index.listed
-        if scan.series_id not in index.shared_series
-    }
+    find, absent = finder_of(index.listed), []
     found: dict[str, ScanCorrection] = {}
-    absent = []
     for name, correction in layer.overlay.scans.items():
-        parsed = parse_path(f"sub-{name}_ct.nii.gz")
-        scan_id = known.get(name) or (series.get(parsed.series_id) if parsed else None)
-        if scan_id is None:
+        if (scan := find(name)) is None:
             absent.append(name)
-        elif scan_id in found:
-            raise UsageError(f"Overlay {layer.overlay.name} names {scan_id} twice. Leave one out.")
-        else:
-            found[scan_id] = correction
+        elif found.setdefault(scan.scan_id, correction) is not correction:
+            overlay = layer.overlay.name
+            raise UsageError(f"Overlay {overlay} names {scan.scan_id} twice. Leave one out.")
     return found, absent
 
 
@@ -288,12 +298,12 @@ def corrected(
             graded = [LABEL_OF_LEVEL[level] for level in row.grades] if below else ()
             row = _moved(scan, row, relabelling(scan, labels, (*points, *graded)) | new)
     added = {lv: grade for _, one in scan.corrections for lv, grade in one.grades.items()}
-    if sources.mask and (lacking := [level for level in added if level not in sources.levels]):
-        raise ValidationFailed(
-            f"Overlay {scan.corrections[0][0]} does not fit {scan.scan_id}: it grades {lacking[0]}, "
-            f"and the scan has {', '.join(sorted(sources.levels, key=LEVELS.index))}. Correct it, or "
-            f"leave it out."
-        )
+    for name, level in ((name, lv) for name, one in scan.corrections for lv in one.grades):
+        if sources.mask and level not in sources.levels:
+            raise ValidationFailed(
+                f"Overlay {name} does not fit {scan.scan_id}: it grades {level}, and the scan has "
+                f"{', '.join(sorted(sources.levels, key=LEVELS.index))}. Correct it, or leave it out."
+            )
     return sources, _graded(scan, row, added) if added else row
 
 

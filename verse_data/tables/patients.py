@@ -30,6 +30,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from verse_data.errors import ValidationFailed
+from verse_data.files import read_given
 from verse_data.problems import Problem, raise_problems
 from verse_data.records.base import read_csv, rule_of
 from verse_data.records.source_file import SourceFile
@@ -66,7 +67,7 @@ _Identify = Callable[[str], str]
 
 def read_patients(path: Path) -> tuple[PatientRow, ...]:
     """Read the patients of a published release; one row per subject, by first appearance."""
-    columns, rows = _rows(path.read_bytes(), str(path), _PUBLISHED_FIELDS)
+    columns, rows = _rows(read_given(path), str(path), _PUBLISHED_FIELDS)
     return _patients(str(path), columns, rows, _published_subject)
 
 

@@ -164,9 +164,10 @@ def select(table: pd.DataFrame, where: str | None) -> pd.DataFrame:
     return table.copy() if where is None else table.loc[matches(table, where)].copy()
 
 
-def check_condition(where: str, table: TableName = "vertebrae") -> None:
-    """Raise `QueryRefused` if `where` is not a valid condition on a table; needs no rows."""
-    select(to_frame(table, []), where)
+def check_condition(where: str, table: TableName = "vertebrae", *, several: bool = False) -> None:
+    """Raise `QueryRefused` for a bad condition on a table, of `several` releases; needs no rows."""
+    release = {"release": ""} if several and table != "subjects" else {}
+    select(to_frame(table, []).assign(**release), where)
 
 
 @lru_cache(maxsize=256)
@@ -331,9 +332,8 @@ class _Query:
         if not isinstance(values, ast.List | ast.Tuple) or not values.elts:
             self._refuse("a list of values is expected after in, such as ['T12', 'L1'].", values)
         column = self._column(left)
-        held = pd.Index(column.data).isin(
-            [self._value(v, column, ordered=False) for v in values.elts]
-        )
+        wanted = [self._value(v, column, ordered=False) for v in values.elts]
+        held = pd.Index(column.data).isin(wanted)
         return _truth(held ^ invert, column.known)
 
     def _definition(self, node: ast.Attribute) -> ast.expr:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from verse_data.errors import UsageError, ValidationFailed
-from verse_data.files import storage_errors
+from verse_data.files import read_given, storage_errors
 from verse_data.records.base import read_json
 from verse_data.tables.folds import KIND, parse_folds
 
@@ -62,13 +62,6 @@ def read_splits(specs: Sequence[str]) -> dict[str, Sides]:
     return _read_json(path)
 
 
-def _bytes(path: str) -> bytes:
-    if not Path(path).is_file():
-        raise UsageError(f"There is no file {path}.")
-    with storage_errors(Path(path)):
-        return Path(path).read_bytes()
-
-
 # --- JSON -----------------------------------------------------------------------------------------
 
 
@@ -78,7 +71,7 @@ def _read_json(path: str) -> dict[str, Sides]:
             f"{path}: a pickle can run programs when it is read, so it is not. If you trust it, load "
             f"it in Python and write it with json.dump; nnU-Net v2 has it as splits_final.json."
         )
-    value = read_json(_bytes(path), name=path)
+    value = read_json(read_given(Path(path)), name=path)
     if isinstance(value, dict) and value.get("kind") == KIND:
         parts = parse_folds(Path(path)).parts
         return {"": {f"fold {number}": list(part.scans) for number, part in enumerate(parts)}}
@@ -193,7 +186,7 @@ def _rows(path: str) -> list[list[str]]:
     Comma, semicolon or tab divide columns.
     """
     try:
-        lines = _bytes(path).decode("utf-8-sig").splitlines()
+        lines = read_given(Path(path)).decode("utf-8-sig").splitlines()
         lines = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
         delimiter = next((mark for mark in "\t;" if lines and mark in lines[0]), ",")
         rows = list(csv.reader(lines, delimiter=delimiter, strict=False))

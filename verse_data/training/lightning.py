@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from lightning.pytorch import LightningDataModule
 
-from verse_data.errors import UsageError
+from verse_data.errors import UsageError, needed
 from verse_data.training.base import ServedDataset
 from verse_data.training.loader import EpochLoader
 from verse_data.training.sampler import EpochSampler
+
+with needed(by=__name__):
+    from lightning.pytorch import LightningDataModule
 
 
 class VerSeDataModule(LightningDataModule):  # type: ignore[misc]

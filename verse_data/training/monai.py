@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data import MetaTensor, list_data_collate
-from monai.data.utils import collate_meta_tensor_fn
-from monai.utils import MetaKeys, SpaceKeys
 from torch.utils.data import default_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
+
+from verse_data.errors import needed
+
+with needed(by=__name__):
+    from monai.data import MetaTensor, list_data_collate
+    from monai.data.utils import collate_meta_tensor_fn
+    from monai.utils import MetaKeys, SpaceKeys
 
 Sample = dict[str, Any]
 """As in :mod:`verse_data.training.samples`, which imports this module if MONAI is in use."""

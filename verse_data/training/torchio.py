@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torchio
 
+from verse_data.errors import needed
 from verse_data.training.samples import Sample, position
+
+with needed(by=__name__):
+    import torchio
 
 _MOVING = {"Flip", "Affine", "ElasticDeformation", "AffineElasticDeformation"}
 """Transforms that move voxels and leave the affine as it was."""

@@ -53,8 +53,8 @@ class VertebraDataset(ServedDataset):
         ``collate_fn=verse_data.training.pad_collate``.
     crop_size_mm : float or (x, y, z)
         Along the axes of `orientation`.
-    margin_mm : float
-        With ``around="mask"``.
+    margin_mm : float, optional
+        With ``around="mask"``, where the default is 10; refused without.
     voxel_mm : float or (x, y, z), or None
         Voxel size of the crop. Scans that have it, to within 0.1 %, are cropped; others are
         resampled (image linear, label nearest). ``None`` never resamples; then crops of scans with
@@ -88,7 +88,7 @@ class VertebraDataset(ServedDataset):
         *,
         around: Literal["centroid", "mask"] = "centroid",
         crop_size_mm: Millimetres = 80.0,
-        margin_mm: float = 10.0,
+        margin_mm: float | None = None,
         voxel_mm: Millimetres | None = 1.0,
         axes: Literal["scan", "spine"] = "scan",
         label_mode: Literal["vertebra", "all", "binary", "none"] = "vertebra",
@@ -101,7 +101,11 @@ class VertebraDataset(ServedDataset):
         modes = ("vertebra", "all", "binary", "none")
         self.label_mode = one_of("label_mode", label_mode, modes)
         self._crop_size = lengths("crop_size_mm", crop_size_mm)
-        self.margin_mm = finite("margin_mm", margin_mm, least=0)
+        if margin_mm is not None and around == "centroid":
+            raise UsageError(
+                f"margin_mm={margin_mm!r} goes with around='mask', which is not given."
+            )
+        self.margin_mm = finite("margin_mm", 10.0 if margin_mm is None else margin_mm, least=0)
         self._voxel = None if voxel_mm is None else lengths("voxel_mm", voxel_mm)
         self.uneven = around == "mask" or voxel_mm is None
         if not isinstance(include, Collection):
