@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -52,14 +54,24 @@ def _pattern(expected: str) -> str:
     return ".*".join(re.escape(part) for part in _tidy(expected).split(_WILDCARD))
 
 
-def set_up(namespace: dict[str, Any]) -> None:
-    """Lock a phantom in a cache root of the document's own, and work in an empty folder."""
-    from verse_data.api import lock_tree
+@functools.cache
+def phantom_home() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder with the phantom's files and a home with it, locked and converted; made once."""
+    from verse_data.api import lock_tree, open_release
     from verse_data.phantom import write
 
     kept = tempfile.TemporaryDirectory(prefix="verse-docs-")
     folder = Path(kept.name)
     lock_tree("phantom", write(folder / "tree", shape=(48, 96, 36)), root=folder / "home")
+    open_release("phantom", root=folder / "home").build_cache(workers=1)
+    return kept
+
+
+def set_up(namespace: dict[str, Any]) -> None:
+    """Give a page a folder of its own with the phantom, and its home to the library and commands."""
+    kept = tempfile.TemporaryDirectory(prefix="verse-docs-")
+    folder = Path(kept.name)
+    shutil.copytree(phantom_home().name, folder, symlinks=True, dirs_exist_ok=True)
     programs = str(Path(sys.executable).parent)
     patch = pytest.MonkeyPatch()
     patch.setenv("VERSE_DATA_HOME", str(folder / "home"))

@@ -77,3 +77,17 @@ def test_links_lead_to_files_that_are_here(page: Path) -> None:
     assert [
         link for link in local if "generated" in link or not (page.parent / link).exists()
     ] == []
+
+
+def test_every_page_with_blocks_is_run_with_the_suite() -> None:
+    """Nothing keeps pytest from the pages of docs, as a plugin of DataLad once did without a word."""
+    asked = [sys.executable, "-m", "pytest", "-n0", "--collect-only", "-qq", "docs"]
+    found = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    blocks = {
+        f"docs/{page.name}"
+        for page in ROOT.glob("docs/*.md")
+        if re.search(r"^```(python|console)$", page.read_text(), re.MULTILINE)
+    }
+
+    assert len(blocks) > 20
+    assert {line.partition(":")[0] for line in found.splitlines() if line} >= blocks
