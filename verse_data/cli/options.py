@@ -126,6 +126,11 @@ def one_of(*known: str) -> dict[str, Any]:
     }
 
 
+def choice(metavar: str, known: Sequence[str], text: str, *flags: str) -> Any:
+    """Return an option whose value is one of these words."""
+    return typer.Option(*flags, metavar=metavar, help=text, **one_of(*known))
+
+
 def _several(metavar: str, text: str, *known: str, find: Find | None = None) -> Any:
     """Return an option whose value is one list, from commas or from repeating the option."""
 
@@ -156,6 +161,11 @@ def output(text: str) -> Path:
     return Path(text)
 
 
+def written(metavar: str, text: str, *flags: str) -> Any:
+    """Return an option that names the file or folder of a picture or page."""
+    return typer.Option(*flags, metavar=metavar, help=text, parser=output)
+
+
 def _table_file(text: str) -> Path:
     path = Path(text)
     if path.suffix.lower() not in {".parquet", ".csv"}:
@@ -164,6 +174,8 @@ def _table_file(text: str) -> Path:
 
 
 # --- the arguments and options ------------------------------------------------------------------------
+
+OUT: Final = ("--out", "-o")
 
 Release = Annotated[
     str,
@@ -267,15 +279,18 @@ Licences = Annotated[
     list[Any] | None,
     _several("LICENCE", "Only scans under these terms, such as CC-BY-SA-4.0"),
 ]
+Workbook = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The grading workbook; no release is opened then."),
+]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", metavar="FILE", help="File to write. Default: stdout."),
+    typer.Option(*OUT, metavar="FILE", help="File to write. Default: stdout."),
 ]
 TableFile = Annotated[
     Path | None,
     typer.Option(
-        "--out",
-        "-o",
+        *OUT,
         metavar="FILE",
         help="File to write, .parquet or .csv. Default: stdout.",
         parser=_table_file,

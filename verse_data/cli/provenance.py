@@ -148,12 +148,7 @@ def cite(
     *,
     style: Annotated[
         Any,
-        typer.Option(
-            "--format",
-            help="text, bibtex or ris.",
-            metavar="FORMAT",
-            **opt.one_of("text", "bibtex", "ris"),
-        ),
+        opt.choice("FORMAT", ("text", "bibtex", "ris"), "text, bibtex or ris.", "--format"),
     ] = "text",
     version: opt.Version = None,
     root: opt.Root = None,

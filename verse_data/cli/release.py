@@ -83,7 +83,8 @@ def lock(
     from verse_data.tables.splits import unsplit
 
     _check_sources(from_tree, from_lock, from_sibling, node, pinned=digest is not None)
-    _check_about(about, from_tree)
+    if about is not None and from_tree is None:
+        raise UsageError("--about describes the files of a folder: it goes with --from-tree.")
     dataset = dataset_of(release, config.resolve(root=root))
     before, version = dataset.versions(), None
     if from_tree is not None:
@@ -111,11 +112,6 @@ def lock(
     if from_tree is not None:
         note(*unsplit(made.series.values()))
     _note_gaps(made)
-
-
-def _check_about(about: Path | None, from_tree: Path | None) -> None:
-    if about is not None and from_tree is None:
-        raise UsageError("--about describes the files of a folder: it goes with --from-tree.")
 
 
 def _check_sources(*sources: object, pinned: bool) -> None:
@@ -339,10 +335,10 @@ def verify(
     *,
     level: Annotated[
         Any,
-        typer.Option(
-            help="presence, size, hash or content: how closely to look.",
-            metavar="LEVEL",
-            **opt.one_of("presence", "size", "hash", "content"),
+        opt.choice(
+            "LEVEL",
+            ("presence", "size", "hash", "content"),
+            "presence, size, hash or content: how closely to look.",
         ),
     ] = "hash",
     split: opt.Splits = None,

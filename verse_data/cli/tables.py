@@ -29,11 +29,6 @@ _PRINTED: Final = {
 }
 """Columns that are printed by default, besides those in the condition."""
 
-Workbook = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="The grading workbook; no release is opened then."),
-]
-
 Stratify = Annotated[
     list[str] | None,
     typer.Option(
@@ -64,10 +59,10 @@ def query(
     *,
     table: Annotated[
         Any,
-        typer.Option(
-            metavar="TABLE",
-            help="Which table to ask: vertebrae, scans, subjects or findings.",
-            **opt.one_of(*opt.ALL_TABLES),
+        opt.choice(
+            "TABLE",
+            opt.ALL_TABLES,
+            "Which table to ask: vertebrae, scans, subjects or findings.",
         ),
     ] = "vertebrae",
     columns: opt.Columns = None,
@@ -251,18 +246,14 @@ def folds(
     stratify: Stratify = None,
     split: Annotated[
         str | None,
-        typer.Option(
-            metavar="SPLIT",
-            help="Only the scans of one published split.",
-            **opt.one_of(*opt.SPLITS),
-        ),
+        opt.choice("SPLIT", opt.SPLITS, "Only the scans of one published split."),
     ] = None,
     out: opt.Out = None,
     check: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Check these folds, or those of this name."),
     ] = None,
-    workbook: Workbook = None,
+    workbook: opt.Workbook = None,
     overlay: opt.Overlays = None,
     version: opt.Version = None,
     root: opt.Root = None,
