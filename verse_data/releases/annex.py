@@ -134,13 +134,7 @@ def is_whole(path: Path, file: LockedFile) -> bool:
 
 
 class ObjectStore:
-    """The contents of one repository.
-
-    Parameters
-    ----------
-    path : Path
-        Folder of the repository.
-    """
+    """The contents of the repository in a folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

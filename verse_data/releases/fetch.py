@@ -65,22 +65,12 @@ class FetchResult:
 
 @dataclass(frozen=True, kw_only=True)
 class FetchReport:
-    """The result of one call of ``fetch``.
+    """The result of one call of ``fetch``."""
 
-    Attributes
-    ----------
-    present : tuple of LockedFile
-        Files that were here before, or that another process fetched meanwhile.
-    fetched, failed : tuple of FetchResult
-        Files that were fetched now, and files that could not be.
-    to_adopt : tuple of FetchResult
-        Files without an address that no sibling has: they can only be adopted by hand.
-    """
-
-    present: tuple[LockedFile, ...]
+    present: tuple[LockedFile, ...]  # here before, or fetched by another process meanwhile
     fetched: tuple[FetchResult, ...]
     failed: tuple[FetchResult, ...]
-    to_adopt: tuple[FetchResult, ...] = ()
+    to_adopt: tuple[FetchResult, ...] = ()  # with no address, and at no sibling
 
     @property
     def bytes(self) -> int:

@@ -36,18 +36,11 @@ _SERVER: Final = re.compile(r"(https?|ssh|git)://.*|\w[\w.@-]*:(?!//).*")
 
 @dataclass(frozen=True)
 class Sibling:
-    """Another place with contents of a release.
+    """Another place with contents of a release."""
 
-    Attributes
-    ----------
-    name : str
-        The remote's name.
-    git_folder : Path or None
-        Its ``.git``; the folder itself if the sibling is bare, as in a RIA store; None for a server.
-    """
-
-    name: str
+    name: str  # of the remote
     git_folder: Path | None
+    """Its ``.git``; the folder itself if the sibling is bare, as in a RIA store; None for a server."""
 
     def find(self, file: LockedFile) -> Path | None:
         """Return a path that can be read, with the key and size of `file`; None if there is none."""

@@ -196,19 +196,11 @@ def _finding(rule: str, message: str, path: str, command: str) -> FileFinding:
 
 @dataclass(frozen=True)
 class DropReport:
-    """The result of one call of ``drop``.
-
-    Attributes
-    ----------
-    dropped : tuple of LockedFile
-        Files whose contents were removed.
-    shared, kept : tuple of (LockedFile, str)
-        Files whose contents stay, and why: other files have the same; no other copy was found.
-    """
+    """The result of one call of ``drop``: files whose contents were removed, or stay, and why."""
 
     dropped: tuple[LockedFile, ...]
-    shared: tuple[tuple[LockedFile, str], ...] = ()
-    kept: tuple[tuple[LockedFile, str], ...] = ()
+    shared: tuple[tuple[LockedFile, str], ...] = ()  # other files have the same content
+    kept: tuple[tuple[LockedFile, str], ...] = ()  # no other copy was found
 
     @property
     def bytes(self) -> int:
