@@ -155,14 +155,6 @@ class Repository(History):
             f"{command(self, 'drop', '--corrupt', version=version)} && {line}" if damaged else line
         )
 
-    def content(self, file: LockedFile) -> Path:
-        """Return the path of the content of `file`, which is hashed first.
-
-        `ContentMissing` if it is not here, `ContentCorrupt` if it is not the locked one.
-        """
-        self.source(file).check()
-        return self.object_path(file)
-
     def record_presence(self) -> None:
         """Record with git-annex everything that was ingested since the last record."""
         with self.store.unrecorded() as keys:
