@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -20,9 +20,6 @@ from verse_data.cli.common import (
 )
 from verse_data.errors import UsageError, counted
 from verse_data.progress import spell_bytes
-
-if TYPE_CHECKING:
-    from verse_data.release import Release
 
 app = typer.Typer()
 
@@ -124,7 +121,7 @@ def _is_folder(out: Path) -> bool:
 
 
 def _with_ct(
-    opened: Release, chosen: list[str] | None, where: str | None, named: list[str] | None
+    opened: vd.Release, chosen: list[str] | None, where: str | None, named: list[str] | None
 ) -> list[str]:
     """Return the scans to draw; those without a CT are left out unless they were named."""
     if where is not None:

@@ -31,7 +31,6 @@ from verse_data.problems import shown
 
 if TYPE_CHECKING:
     from verse_data.records.lock import LockedFile, ReleaseLock
-    from verse_data.release import Release
     from verse_data.releases.repository import Repository
 
 app = typer.Typer()
@@ -123,14 +122,14 @@ def _check_sources(*sources: object, pinned: bool) -> None:
         )
 
 
-def _note_gaps(made: Release) -> None:
+def _note_gaps(made: vd.Release) -> None:
     if made.gaps:
         what = counted(made.gaps, "file or scan", "files or scans")
         which = _command(made, "verify", "--level", "presence")
         note(f"{made.name} {made.version} lacks {what}. See which: {which}")
 
 
-def _note_no_grades(made: Release, before: Release) -> None:
+def _note_no_grades(made: vd.Release, before: vd.Release) -> None:
     """Say that a version lists no workbook, what gives it one, and which tables are none."""
     note(*shown([f"not the grading workbook: {why}" for why in made.workbook.others.values()]))
     lost = before.workbook.listed
@@ -144,7 +143,7 @@ def _note_no_grades(made: Release, before: Release) -> None:
         note(made.workbook.absence())
 
 
-def _command(opened: Release, *words: str) -> str:
+def _command(opened: vd.Release, *words: str) -> str:
     """Return what to type next about a release."""
     from verse_data.releases.history import command, unless_newest
 
@@ -223,7 +222,7 @@ def get(
     report.raise_for_failures(needed=needed)
 
 
-def _print_plan(opened: Release, files: list[LockedFile], *, as_json: bool) -> None:
+def _print_plan(opened: vd.Release, files: list[LockedFile], *, as_json: bool) -> None:
     """Print which of `files` would be fetched, and which have no source."""
     held, near, offline = opened.files, opened.files.siblings(), opened.config.offline
     lacking = [file for file in files if not held.has(file)]
@@ -240,7 +239,7 @@ def _print_plan(opened: Release, files: list[LockedFile], *, as_json: bool) -> N
     _note_to_adopt(opened, to_adopt)
 
 
-def _note_to_adopt(opened: Release, paths: Sequence[str]) -> None:
+def _note_to_adopt(opened: vd.Release, paths: Sequence[str]) -> None:
     """Print which files have no address, and the command to adopt them."""
     if paths:
         listed, way = ", ".join(shown(paths)), _command(opened, "adopt", "PATH")

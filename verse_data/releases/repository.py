@@ -195,14 +195,9 @@ class Repository(History):
         """Fetch and verify files; those that are here already are skipped.
 
         `files` may be of any version. Each comes from a sibling in a folder, else over HTTP, at most
-        `jobs` at a time, else from a sibling on a server. Failures are in the report, not raised.
-
-        Raises
-        ------
-        Offline
-            If files are missing, which are listed, and the network is forbidden.
-        UnsafeInput
-            If the dataset's git configuration is not as this package writes it; nothing was fetched.
+        `jobs` at a time, else from a sibling on a server. Failures are in the report; raised
+        is `Offline`, which lists them, if the network is forbidden, and `UnsafeInput` if the dataset's
+        git configuration is not as this package writes it.
         """
         report = fetch_files(self.store, files, jobs=jobs, config=self.config, progress=progress)
         waiting = (*report.failed, *report.to_adopt)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -228,10 +228,15 @@ def drop_files(
     annex.require_usable(dataset.path)
     shared = {} if damaged else _needed_by_others(dataset, files, version)
     gone = {key: file for key, file in here.items() if key not in shared}
-    held: dict[str, Sibling] = {}
+    held: dict[str, Sibling] = {}  # folders that have the content too
     kept: dict[str, str] = {}
     if not (unchecked or damaged):
-        held = _held_by_siblings(dataset, gone)
+        held = {
+            key: sibling
+            for sibling in dataset.siblings()
+            for key, file in gone.items()
+            if sibling.has(file, excluding=dataset.object_path(file))
+        }
         kept = _not_served(dataset, [file for key, file in gone.items() if key not in held])
         gone = {key: file for key, file in gone.items() if key not in kept}
     # First, so that git-annex never believes a removed content to be here, also if interrupted.
@@ -270,16 +275,6 @@ def _needed_by_others(
         key: f"it is also the content of {first}, which was not named"
         + (f", and of {len(more)} more" if more else "")
         for key, (first, *more) in others.items()
-    }
-
-
-def _held_by_siblings(dataset: Repository, files: Mapping[str, LockedFile]) -> dict[str, Sibling]:
-    """Return by key a sibling in a folder that has the content too."""
-    return {
-        key: sibling
-        for sibling in dataset.siblings()
-        for key, file in files.items()
-        if sibling.has(file, excluding=dataset.object_path(file))
     }
 
 

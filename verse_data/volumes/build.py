@@ -65,13 +65,11 @@ def build_stores(
         raise UsageError(f"workers={workers}: give the number of processes, 1 or more.")
     root = remote.cache if remote else stores
     sweep_stores(root)
-    ensure = remote.ensure if remote else partial(ensure_store, stores=stores)
-    attempt = partial(_attempt, partial(ensure, recipe=recipe))
     serial = workers == 1 and client is None
-    if serial and len(sources) == 1 and not remote:  # somebody waits for this one
-        attempt = partial(
-            _attempt, partial(ensure_store, stores=stores, recipe=recipe, progress=progress)
-        )
+    # Somebody waits for a single one.
+    told: Any = {"progress": progress} if serial and len(sources) == 1 else {}
+    ensure = remote.ensure if remote else partial(ensure_store, stores=stores, **told)
+    attempt = partial(_attempt, partial(ensure, recipe=recipe))
     built: dict[str, Path | VerseDataError] = dict.fromkeys((s.scan_id for s in sources), root)
     waiting = []
     with progress("Building the cache", len(sources), "items") as advance:
