@@ -177,39 +177,25 @@ def _table_file(text: str) -> Path:
 
 OUT: Final = ("--out", "-o")
 
-Release = Annotated[
-    str,
-    typer.Argument(
-        help="Name of the release, such as verse19.",
-        metavar="RELEASE",
-        autocompletion=complete_release,
-    ),
-]
+
+def a_release(text: str, kind: Callable[..., Any] = typer.Option) -> Any:
+    """Return the option ``--release``, or an argument, with this help."""
+    return kind(metavar="RELEASE", help=text, autocompletion=complete_release)
 
 
-def a_release(text: str) -> Any:
-    """Return the option ``--release`` with this help."""
-    return typer.Option(metavar="RELEASE", help=text, autocompletion=complete_release)
+def _named(metavar: str, text: str) -> Any:
+    return typer.Argument(metavar=metavar, help=text, autocompletion=_completer(_scans))
 
 
+Release = Annotated[str, a_release("Name of the release, such as verse19.", typer.Argument)]
 Releases = Annotated[
     str,
-    typer.Argument(
-        help="Name of the release, such as verse19; several as one: verse19+verse20.",
-        metavar="RELEASE",
-        autocompletion=complete_release,
+    a_release(
+        "Name of the release, such as verse19; several as one: verse19+verse20.", typer.Argument
     ),
 ]
-_SCAN = typer.Argument(
-    help="A scan id, such as verse004.", metavar="SCAN", autocompletion=_completer(_scans)
-)
-SeveralScans = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="Scan ids, such as verse004.", metavar="SCAN...", autocompletion=_completer(_scans)
-    ),
-]
-ScanOrAll = Annotated[str | None, _SCAN]
+SeveralScans = Annotated[list[str] | None, _named("SCAN...", "Scan ids, such as verse004.")]
+ScanOrAll = Annotated[str | None, _named("SCAN", "A scan id, such as verse004.")]
 Table = Annotated[
     str, typer.Argument(help=f"{', '.join(ALL_TABLES)}.", metavar="TABLE", **one_of(*ALL_TABLES))
 ]

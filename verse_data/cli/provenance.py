@@ -139,10 +139,9 @@ def _origin(found: FetchedFrom) -> str:
 def cite(
     release: Annotated[
         str | None,
-        typer.Argument(
-            help="Name of the release, such as verse19. Without one, the software is cited.",
-            metavar="RELEASE",
-            autocompletion=opt.complete_release,
+        opt.a_release(
+            "Name of the release, such as verse19. Without one, the software is cited.",
+            typer.Argument,
         ),
     ] = None,
     *,

@@ -6,7 +6,6 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -310,8 +309,7 @@ def status(
     opened = vd.open_release(release, version=version, root=root, make=False)
     found = status_of(opened.files, opened.version)
     if as_json:
-        totals = {"files": found.files, "here": found.here, "bytes_missing": found.bytes_missing}
-        print_json({**asdict(found), **totals})
+        print_json(found)
         return
     sys.stdout.write(f"{found.release} {found.version} (versions: {', '.join(found.versions)})\n")
     print_facts({"commit": found.commit, "lock": found.lock, "at": found.path})
