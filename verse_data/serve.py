@@ -312,11 +312,9 @@ def rows_of(table: pd.DataFrame, release: int, kept: Container[Place]) -> pd.Dat
 
 
 def united(parts: Sequence[Contribution], unit: str, options: Mapping[str, Any]) -> Contribution:
-    """Return the parts of several releases as one, every series once.
-
-    A series is served from a release that has a sample of it, of several from the one that tables
-    show; if none has, one copy is kept, so that it is listed with its reason.
-    """
+    """Return the parts of several releases as one, every series once."""
+    # A series is served from a release that has a sample of it, of several from the one that tables
+    # show; if none has, one copy is kept, so that it is listed with its reason.
     import pandas as pd
 
     from verse_data.training import LeftOut

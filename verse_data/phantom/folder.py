@@ -191,11 +191,9 @@ def render(
     rng: np.random.Generator,
     trabecular_hu: float,
 ) -> Rendered:
-    """Build the series of `spec`, at most `shape` voxels along P, I and R.
-
-    `patient` generates the spine, so that two series of a patient show the same one; `rng`
-    generates the noise of this series.
-    """
+    """Build the series of `spec`, at most `shape` voxels along P, I and R."""
+    # `patient` generates the spine, so that two series of a patient show the same one; `rng`
+    # generates the noise of this series.
     spine = place(_visible(spec), fractures=spec.fractures, rng=patient)
     grid = _field_of_view(spine, spec, shape)
     bones, metal = _voxelise(spine, spec, grid)

@@ -260,10 +260,8 @@ def _is_zip(path: Path) -> bool:
 
 
 def copy_and_hash(source: Path, target: Path, advance: Advance) -> tuple[int, str]:
-    """Copy a file, sharing its blocks where the file system can; return size and SHA-256.
-
-    The digest is of the bytes in `target`, so that a source that changes meanwhile does no harm.
-    """
+    """Copy a file, sharing its blocks where the file system can; return size and SHA-256."""
+    # The digest is of the bytes in `target`, so that a source that changes meanwhile does no harm.
     with storage_errors(source):
         opened = source.open("rb")
     with opened as reader, target.open("w+b") as writer:

@@ -61,10 +61,8 @@ def read_entry(folder: Path) -> CatalogEntry:
 
 
 def known_series(entry: CatalogEntry | None) -> Mapping[str, ExpectedSeries]:
-    """Return the series of `entry` by name, and of the releases that share an edition with it.
-
-    The MICCAI layout of VerSe'20 holds series whose subject-based files are those of VerSe'19.
-    """
+    """Return the series of `entry` by name, and of the releases that share an edition with it."""
+    # The MICCAI layout of VerSe'20 holds series whose subject-based files are those of VerSe'19.
     if entry is None or not any(series.edition for series in entry.expected):
         return entry.by_series if entry else {}
     return _of_all_editions() | entry.by_series

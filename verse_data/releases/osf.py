@@ -150,10 +150,8 @@ class OsfClient:
         return sorted(children, key=lambda child: check_node(child.node))
 
     def storage_root(self, node: str) -> str | None:
-        """Return the WaterButler address of a node's storage, or None if it is empty.
-
-        The host depends on the region of the node, so it is read from the API's own links.
-        """
+        """Return the WaterButler address of a node's storage, or None if it is empty."""
+        # The host depends on the region of the node, so it is read from the API's own links.
         if node in self._roots:
             return self._roots[node]
         url, part = self._api_url(node, ""), f"/resources/{node}/providers/osfstorage/"

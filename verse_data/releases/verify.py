@@ -169,10 +169,8 @@ def _difference(path: Path, file: LockedFile, level: Level) -> tuple[str, str] |
 
 
 def audit(dataset: Repository, version: str | None = None) -> tuple[FileFinding, ...]:
-    """Check that a version's git tree has the files of its lock, under keys that pin them.
-
-    Every key must be SHA256E with size; a URL, VURL or WORM key would accept any content.
-    """
+    """Check that a version's git tree has the files of its lock, under keys that pin them."""
+    # Every key must be SHA256E with size; a URL, VURL or WORM key would accept any content.
     tree = dataset.tree_keys(version)
     locked = {file.path: file.annex_key for file in dataset.lock(version).files}
     rebuild = f"verse-data lock {dataset.name} --from-lock FILE --root ANOTHER_FOLDER"

@@ -107,11 +107,9 @@ class ScanColumns:
         )
 
     def names(self, index: int) -> dict[str, str]:
-        """Return ``scan_id``, ``subject_id`` and ``split`` of scan number `index`.
-
-        For samples: a `ServedScan` has a `Path`, whose parts Python interns, and interning writes
-        to memory that forked workers share with their parent.
-        """
+        """Return ``scan_id``, ``subject_id`` and ``split`` of scan number `index`."""
+        # For samples: a `ServedScan` has a `Path`, whose parts Python interns, and interning writes
+        # to memory that forked workers share with their parent.
         return {
             "scan_id": str(self.scan_id[index]),
             "subject_id": str(self.subject_id[index]),

@@ -46,10 +46,8 @@ class Compose:
         return sample
 
     def set_random_state(self, seed: int) -> None:
-        """Seed the steps with a generator of their own, such as MONAI's, each with another seed.
-
-        With one seed for all, two random steps would draw the same numbers.
-        """
+        """Seed the steps with a generator of their own, such as MONAI's, each with another seed."""
+        # With one seed for all, two random steps would draw the same numbers.
         for number, step in enumerate(self.steps):
             reseed = getattr(step, "set_random_state", None)
             if callable(reseed):

@@ -122,11 +122,9 @@ def _all_or_error(built: dict[str, Path | VerseDataError]) -> dict[str, Path]:
 def in_processes(
     function: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int
 ) -> Iterator[tuple[Task, Result]]:
-    """Yield each task with its result, as they finish, from at most `workers` processes.
-
-    They are spawned: a fork would inherit the locks of threads that torch and others have started.
-    Ctrl-C reaches only the caller, which lets running tasks finish and starts no others.
-    """
+    """Yield each task with its result, as they finish, from at most `workers` processes."""
+    # They are spawned: a fork would inherit the locks of threads that torch and others have
+    # started. Ctrl-C reaches only the caller, which lets running tasks finish and starts no others.
     context = multiprocessing.get_context("spawn")
     options: Any = {"initializer": _end_with, "initargs": (os.getpid(),)}
     try:
@@ -204,11 +202,10 @@ def connect(address: str) -> Any:
 def on_cluster(
     client: Any, function: Callable[[Task], Result], tasks: Sequence[Task]
 ) -> Iterator[tuple[Task, Result]]:
-    """Yield each task with its result, as they finish, on the workers of a Dask cluster.
-
-    A task is idempotent: if it runs twice, or again after its worker was killed, it makes the same
-    bytes, and publishing by rename makes the second run harmless. An error cancels pending tasks.
-    """
+    """Yield each task with its result, as they finish, on the workers of a Dask cluster."""
+    # A task is idempotent: if it runs twice, or again after its worker was killed, it makes the
+    # same bytes, and publishing by rename makes the second run harmless. An error cancels pending
+    # tasks.
     distributed = _distributed()
     if not isinstance(client, distributed.Client):
         raise UsageError(f"client= takes a distributed.Client, not {type(client).__name__}.")

@@ -104,11 +104,9 @@ class Resampling(Grid):
         return moved
 
     def apply(self, volume: Array, interpolation: Interpolation) -> Array:
-        """Return a volume on the new grid, in its own dtype.
-
-        ``nearest`` is for labels, and takes the upper voxel of two at equal distance; the others
-        are for HU, and round to the nearest integer.
-        """
+        """Return a volume on the new grid, in its own dtype."""
+        # ``nearest`` is for labels, and takes the upper voxel of two at equal distance; the others
+        # are for HU, and round to the nearest integer.
         methods = {"nearest": self._nearest, "linear": self._linear, "cubic": self._cubic}
         return methods[interpolation](volume)
 
@@ -161,10 +159,8 @@ class Resampling(Grid):
 
 @contextmanager
 def open_conversion(source: ScanSource, recipe: Recipe) -> Iterator[Conversion]:
-    """Open the volumes of a scan and check their headers, so that a mismatched pair fails at once.
-
-    Voxels are then read from the same open files: replacing a file meanwhile does no harm.
-    """
+    """Open the volumes of a scan and check their headers, so that a mismatched pair fails at once."""
+    # Voxels are then read from the same open files: replacing a file meanwhile does no harm.
     parts: tuple[tuple[ArrayName, Kind, str, SourceFile | None], ...] = (
         ("image", "image", "CT", source.image),
         ("label", "mask", "mask", source.mask),
@@ -284,10 +280,8 @@ class Conversion:
         yield from slabs_of(voxels.transpose(2, 1, 0), codec)
 
     def _native(self, volume: VolumeStream, thick: int) -> Iterator[Slab]:
-        """Read slices in the file's order, as many at a time as one row of chunks is thick.
-
-        Two buffers alternate: one is encoded while the other is filled.
-        """
+        """Read slices in the file's order, as many at a time as one row of chunks is thick."""
+        # Two buffers alternate: one is encoded while the other is filled.
         i, j, k = volume.header.shape
         target = self.axes.axes.index(2)
         places = list(range(-(-k // thick)))
