@@ -203,7 +203,11 @@ def describe(name: str, versions: tuple[str, ...] = ()) -> ReleaseDescription:
         shared=sum(one.edition not in {name, None} for one in entry.expected),
         published=tuple(_sentences(entry)),
         terms={kind: tuple(scans) for kind, scans in terms.items()},
-        reported=tuple(_reports(entry)),
+        reported=tuple(
+            f"{listed(one.scan_ids, most=_SHOWN) or 'scans without a name'}: {one.says} "
+            f"[{one.source}] ({', '.join(one.rules)})"
+            for one in entry.reported
+        ),
     )
 
 
@@ -238,12 +242,6 @@ def _sentences(entry: CatalogEntry) -> Iterator[str]:
             yield f"The paper says {words} of {count.edition}: {where}."
     for (edition, source), numbers in listed.items():
         yield f"{source} on {edition}: {', '.join(numbers)}."
-
-
-def _reports(entry: CatalogEntry) -> Iterator[str]:
-    for report in entry.reported:
-        scans = listed(report.scan_ids, most=_SHOWN) or "scans without a name"
-        yield f"{scans}: {report.says} [{report.source}] ({', '.join(report.rules)})"
 
 
 def _table(series: Mapping[str, Any], patients: Mapping[str, Any]) -> Iterator[str]:

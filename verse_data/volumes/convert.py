@@ -93,11 +93,6 @@ class Resampling(Grid):
         shape, *along = (tuple(part.tolist()) for part in (size, steps, start))
         return cls(shape, old.affine @ scaled, *along)
 
-    @property
-    def trivial(self) -> bool:
-        """Whether the new grid is the old one."""
-        return self.steps == (1.0, 1.0, 1.0)
-
     def points(self, points: npt.ArrayLike) -> Array:
         """Map voxel indices, shape (..., 3), from the old grid to the new one."""
         moved: Array = (np.asarray(points, np.float64) - self.start) / self.steps
@@ -198,7 +193,7 @@ class Conversion:
         self.resampling: Resampling | None = None
         if recipe.spacing is not None:
             new = Resampling.plan(self.grid, recipe.spacing)
-            if not new.trivial:
+            if new.steps != (1.0, 1.0, 1.0):  # else the scan has these voxels
                 voxels = math.prod(new.shape)
                 if max(new.shape) > _MAX_EXTENT or voxels > MAX_VOXELS:
                     raise UsageError(
