@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +18,10 @@ from verse_data.records.source_file import SourceFile
 from verse_data.releases import annex
 from verse_data.releases.adopt import AdoptReport, adopt_sources
 from verse_data.releases.annex import ObjectStore
-from verse_data.releases.fetch import FetchLog, FetchReport, FetchResult, fetch_files, file_urls
+from verse_data.releases.fetch import FetchLog, FetchReport, fetch_files, file_urls
 from verse_data.releases.history import History, command
 from verse_data.releases.import_lock import publish
-from verse_data.releases.siblings import Sibling, datalad_dataset, get_from_servers, siblings
+from verse_data.releases.siblings import Sibling, datalad_dataset, siblings
 
 
 def repositories(settings: Config) -> list[Repository]:
@@ -199,23 +199,7 @@ class Repository(History):
         is `Offline`, which lists them, if the network is forbidden, and `UnsafeInput` if the dataset's
         git configuration is not as this package writes it.
         """
-        report = fetch_files(self.store, files, jobs=jobs, config=self.config, progress=progress)
-        waiting = (*report.failed, *report.to_adopt)
-        got = get_from_servers(self.path, [result.file for result in waiting]) if waiting else {}
-
-        def left(results: Sequence[FetchResult]) -> tuple[FetchResult, ...]:
-            return tuple(result for result in results if result.file.annex_key not in got)
-
-        from_servers = [
-            FetchResult(file=file, ok=True, sibling_bytes=file.size, source=got[file.annex_key])
-            for file in (result.file for result in waiting if result.file.annex_key in got)
-        ]
-        for result in from_servers:
-            FetchLog(self.path).append(result)
-        fetched = (*report.fetched, *from_servers)
-        return replace(
-            report, fetched=fetched, failed=left(report.failed), to_adopt=left(report.to_adopt)
-        )
+        return fetch_files(self.store, files, jobs=jobs, config=self.config, progress=progress)
 
 
 # --- what is here -----------------------------------------------------------------------------------
