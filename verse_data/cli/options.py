@@ -131,6 +131,11 @@ def choice(metavar: str, known: Sequence[str], text: str, *flags: str) -> Any:
     return typer.Option(*flags, metavar=metavar, help=text, **one_of(*known))
 
 
+def whole(text: str, least: int, most: float = math.inf, flags: Sequence[str] = ()) -> Any:
+    """Return an option whose value is a whole number from `least` to `most`."""
+    return typer.Option(*flags, metavar="N", parser=number(int, least, most), help=text)
+
+
 def _several(metavar: str, text: str, *known: str, find: Find | None = None) -> Any:
     """Return an option whose value is one list, from commas or from repeating the option."""
 
@@ -228,10 +233,7 @@ Offline = Annotated[
         "--offline/--online", help="Forbid or allow the network. Default: VERSE_DATA_OFFLINE."
     ),
 ]
-Workers = Annotated[
-    int | None,
-    typer.Option(metavar="N", parser=number(int, 1), help="Processes. Default: one a core."),
-]
+Workers = Annotated[int | None, whole("Processes. Default: one a core.", 1)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing but JSON, to stdout.")]
 Splits = Annotated[list[Any] | None, _several("SPLIT", "training, validation or test", *SPLITS)]
 Subjects = Annotated[

@@ -178,12 +178,7 @@ def get(
     scan: opt.Scans = None,
     where: opt.Where = None,
     role: opt.Roles = None,
-    jobs: Annotated[
-        int,
-        typer.Option(
-            "--jobs", "-j", metavar="N", parser=opt.number(int, 1, 32), help="Files at a time."
-        ),
-    ] = 8,
+    jobs: Annotated[int, opt.whole("Files at a time.", 1, 32, ("--jobs", "-j"))] = 8,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,

@@ -231,15 +231,8 @@ def findings(
 def folds(
     release: opt.Releases,
     *,
-    k: Annotated[
-        int, typer.Option(metavar="N", parser=opt.number(int, 2), help="Number of folds.")
-    ] = 5,
-    seed: Annotated[
-        int,
-        typer.Option(
-            metavar="N", parser=opt.number(int, 0), help="Another seed gives other folds."
-        ),
-    ] = 0,
+    k: Annotated[int, opt.whole("Number of folds.", 2)] = 5,
+    seed: Annotated[int, opt.whole("Another seed gives other folds.", 0)] = 0,
     stratify: Stratify = None,
     split: Annotated[
         str | None,
