@@ -18,6 +18,9 @@ from verse_data.errors import UsageError, ValidationFailed, counted, did_you_mea
 if TYPE_CHECKING:
     import pandas as pd
 
+    from verse_data.release import Release
+    from verse_data.united import UnitedReleases
+
 _PRINTED: Final = {
     "vertebrae": ["scan_id", "level", "grade", "fracture_type", "foreign_material", "grade_status"],
     "scans": ["scan_id", "subject_id", "split", "age_years", "bmd_mg_cm3", "n_graded"],
@@ -148,7 +151,7 @@ def _check_columns(names: Collection[str], table: str, *, several: bool) -> None
 
 
 def _save(
-    opened: vd.Release | vd.UnitedReleases,
+    opened: Release | UnitedReleases,
     rows: pd.DataFrame,
     out: Path,
     *,
@@ -335,7 +338,7 @@ def leaks(
         raise typer.Exit(ValidationFailed.exit_code)
 
 
-def _named_scans(release: vd.Release) -> pd.DataFrame:
+def _named_scans(release: Release) -> pd.DataFrame:
     """Return the columns of the table of scans that follow from file names, without reading files."""
     import pandas as pd
 
