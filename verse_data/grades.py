@@ -107,10 +107,8 @@ class Workbook:
         return f"{what}. {origin}, then: {adopt}"
 
     def require(self, columns: Iterable[str], *, asked: str) -> None:
-        """Raise `ContentMissing` if one of `columns` comes from the workbook, and that is not here.
-
-        Without it these columns are empty, and so would be the answer to what is `asked`.
-        """
+        """Raise `ContentMissing` if one of `columns` comes from the workbook, and that is not here."""
+        # Without it these columns are empty, and so would be the answer to what is `asked`.
         filled = FILLED if self.index.patients else ()
         needed = [name for name in workbook_columns_of(columns) if name not in filled]
         if needed and not self.is_here:

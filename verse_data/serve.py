@@ -193,30 +193,14 @@ def check_processes(workers: int | None) -> int:
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one release contributes to a dataset.
+    """What one release contributes to a dataset."""
 
-    Attributes
-    ----------
-    scans : tuple of ServedScan
-        Scans whose stores are ready to be read.
-    left_out : tuple of LeftOut
-        Scans that were asked for and have no CT.
-    vertebrae : DataFrame or None
-        Rows of its vertebrae table that may be served; None where no sample needs them.
-    facts : mapping
-        Its provenance; at least ``release``, ``version`` and ``licence``.
-    series : mapping
-        The files of all its scans by scan id, including those that were not asked for.
-    graded : bool
-        Whether it lists a grading workbook.
-    """
-
-    scans: tuple[ServedScan, ...]
-    left_out: tuple[LeftOut, ...]
-    vertebrae: pd.DataFrame | None
-    facts: Mapping[str, Any]
-    series: Mapping[str, ScanFiles]
-    graded: bool
+    scans: tuple[ServedScan, ...]  # whose stores are ready to be read
+    left_out: tuple[LeftOut, ...]  # asked for, and without a CT
+    vertebrae: pd.DataFrame | None  # rows that may be served; None where no sample needs them
+    facts: Mapping[str, Any]  # its provenance; at least release, version and licence
+    series: Mapping[str, ScanFiles]  # of all its scans by id, asked for or not
+    graded: bool  # whether it lists a grading workbook
 
 
 def dataset(
@@ -328,11 +312,9 @@ def rows_of(table: pd.DataFrame, release: int, kept: Container[Place]) -> pd.Dat
 
 
 def united(parts: Sequence[Contribution], unit: str, options: Mapping[str, Any]) -> Contribution:
-    """Return the parts of several releases as one, every series once.
-
-    A series is served from a release that has a sample of it, of several from the one that tables
-    show; if none has, one copy is kept, so that it is listed with its reason.
-    """
+    """Return the parts of several releases as one, every series once."""
+    # A series is served from a release that has a sample of it, of several from the one that tables
+    # show; if none has, one copy is kept, so that it is listed with its reason.
     import pandas as pd
 
     from verse_data.training import LeftOut

@@ -158,7 +158,7 @@ def test_killed_gets_leave_nothing_wrong(place: tuple[OsfStandin, Repository]) -
         here = [file for file in files if dataset.has(file)]
         partly += 0 < len(here) < FILES
         for file in here:
-            assert hashlib.sha256(dataset.content(file).read_bytes()).hexdigest() == file.sha256
+            assert hashlib.sha256(dataset.source(file).read()).hexdigest() == file.sha256
         if len(here) == FILES:  # begin again, so that each kill has something to hit
             assert dataset.has(files[0])
             call(dataset.path, "git-annex", "drop", "--force", "--quiet", ".")
@@ -171,7 +171,7 @@ def test_killed_gets_leave_nothing_wrong(place: tuple[OsfStandin, Repository]) -
     assert partly
     assert "fail" not in call(dataset.path, "git-annex", "fsck", "--quiet")
     for file in files:
-        assert hashlib.sha256(dataset.content(file).read_bytes()).hexdigest() == file.sha256
+        assert hashlib.sha256(dataset.source(file).read()).hexdigest() == file.sha256
 
 
 def test_our_own_get_goes_on_after_a_kill_of_it_alone(
@@ -190,7 +190,7 @@ def test_our_own_get_goes_on_after_a_kill_of_it_alone(
         assert dataset.fetch(files).failed == ()
         assert osf.sent_bytes - before <= 1.5 * FILES * SIZE
         for file in files:
-            assert hashlib.sha256(dataset.content(file).read_bytes()).hexdigest() == file.sha256
+            assert hashlib.sha256(dataset.source(file).read()).hexdigest() == file.sha256
         drop_files(dataset, files, unchecked=True)
 
 

@@ -112,7 +112,7 @@ def steps(evil: Repository, tree: Path) -> list[Callable[[], object]]:
         evil.tree_keys,
         lambda: [evil.has(file) for file in lock.files],
         lambda: evil.adopt([tree]),
-        lambda: evil.content(lock.files[0]),
+        lambda: evil.source(lock.files[0]).read(),
         lambda: verify(evil, "v1", release.index, level="hash"),
         lambda: status(evil),
         lambda: describe(evil),

@@ -73,7 +73,7 @@ def test_adopting_leaves_the_source_as_it_was(tmp_path: Path, tree: Path) -> Non
 
     assert snapshot(tree) == before
     assert (len(report.new), report.missing) == (15, [])
-    path = dataset.content(report.new[0])
+    path = dataset.object_path(report.new[0])
     assert path.stat().st_mode & 0o777 == 0o444
     assert path.stat().st_nlink == 1
     assert path.parent.stat().st_mode & 0o777 == 0o555
@@ -175,7 +175,7 @@ def test_a_second_version_moves_the_work_tree_and_keeps_the_first(dataset: Repos
     assert dataset.versions() == ("v1", "v2")
     assert not (dataset.path / lost.path).is_symlink()
     assert call(dataset.path, "git", "status", "--porcelain") == ""
-    assert dataset.content(dataset.lock("v1").by_path[lost.path]).is_file()
+    assert dataset.source(dataset.lock("v1").by_path[lost.path]).read()
     assert "unused" not in call(dataset.path, "git-annex", "unused", "--quiet")
 
 
@@ -211,7 +211,7 @@ def test_missing_content_is_named_with_the_command(dataset: Repository) -> None:
         ContentMissing,
         match=r"a/b_ct\.nii\.gz \(1,234,567 bytes\).*verse-data adopt phantom PATH --root",
     ):
-        dataset.content(ghost)
+        dataset.source(ghost)
 
 
 def test_unknown_versions_are_usage_errors(dataset: Repository, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_a_tree_of_another_user_can_be_read(dataset: Repository) -> None:
             os.chown(Path(folder) / name, 65534, 65534, follow_symlinks=False)
     fresh = Repository(dataset.path)
 
-    assert fresh.content(fresh.lock().files[0]).is_file()
+    assert fresh.source(fresh.lock().files[0]).read()
     control = subprocess.run(
         ["git", "-C", str(dataset.path), "tag"], capture_output=True, text=True, check=False
     )

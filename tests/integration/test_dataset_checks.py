@@ -150,7 +150,7 @@ def test_versions_are_compared_down_to_the_labels(
 def test_a_flipped_bit_in_a_volume_is_found(release: Release) -> None:
     """One bit of a stored mask: the hash level finds it, and says how it is mended."""
     path = first(release, "_seg-vert_msk.nii.gz")
-    data = bytearray(release.files.content(release.lock.by_path[path]).read_bytes())
+    data = bytearray(release.files.source(release.lock.by_path[path]).read())
     data[len(data) // 2] ^= 4
     spoil(release, path, bytes(data))
 

@@ -48,7 +48,7 @@ def clone(origin: Repository, root: Path, *options: str) -> Repository:
 def right(dataset: Repository) -> bool:
     """Whether all contents are here, and are the locked ones."""
     return all(
-        hashlib.sha256(dataset.content(file).read_bytes()).hexdigest() == file.sha256
+        hashlib.sha256(dataset.source(file).read()).hexdigest() == file.sha256
         for file in dataset.lock().files
     )
 

@@ -70,8 +70,8 @@ def test_a_sample_is_what_lies_in_the_files(phantom_home: Path, release: Release
     for split in ("training", "validation", "test"):
         for sample in vd.load_split(split, release="phantom", root=phantom_home):
             files = release.series[sample["scan_id"]].files
-            image = nib.as_closest_canonical(nib.load(release.files.content(files["ct"])))
-            mask = nib.as_closest_canonical(nib.load(release.files.content(files["mask"])))
+            image = nib.as_closest_canonical(nib.load(release.files.object_path(files["ct"])))
+            mask = nib.as_closest_canonical(nib.load(release.files.object_path(files["mask"])))
 
             np.testing.assert_allclose(sample["affine"].numpy(), image.affine, atol=1e-6)
             np.testing.assert_allclose(sample["image"][0].numpy(), image.get_fdata(), atol=0.51)

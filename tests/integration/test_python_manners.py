@@ -44,7 +44,7 @@ def test_the_path_of_a_content_is_given_once_it_was_hashed(release: Release) -> 
         assert path.is_file()
         assert path.name.endswith(ending)
     (locked,) = release.locked(["verse901"], roles=["ct"])
-    assert release.path("verse901", "ct") == release.files.content(locked)
+    assert release.path("verse901", "ct") == release.files.object_path(locked)
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from verse_data.volumes.reader import open_scan
+from verse_data.volumes.reader import opened
 
 
 class HoldsHandles(Dataset[Any]):
     """Opens its stores when it is made and keeps the handles."""
 
     def __init__(self, stores: list[Any]) -> None:
-        self.opened = [open_scan(store) for store in stores]
+        self.opened = [opened(store) for store in stores]
 
     def __len__(self) -> int:
         return len(self.opened)

@@ -33,13 +33,9 @@ def unchecked_in(package: Path) -> dict[str, set[str]]:
 
 def _ways(call: ast.Call) -> Iterator[str]:
     match call.func:
-        # The path of an object; and the public path of one, which is for other programs.
+        # The path of an object.
         case ast.Attribute(attr="object_path") | ast.Name(id="object_path"):
             yield "object_path"
-        case ast.Attribute(value=ast.Attribute(attr="files" | "dataset"), attr="content"):
-            yield "content"
-        case ast.Attribute(value=ast.Name(id="files" | "dataset"), attr="content"):
-            yield "content"
         case ast.Attribute(value=ast.Attribute(value=owner, attr="path"), attr=way) if (
             way in READING and not (isinstance(owner, ast.Name) and owner.id == "self")
         ):

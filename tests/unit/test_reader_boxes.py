@@ -83,19 +83,6 @@ def test_boxes_that_reach_outside_are_padded(written, orientation):
         assert all(np.array_equal(a, b[where]) for a, b in zip(found, padded, strict=True))
 
 
-def test_padding_is_what_was_asked_for(written):
-    """pad_image and pad_label fill what lies outside, and nothing inside."""
-    reader, image, label = written
-    box = Box((-5, 60, 0), (35, 110, 45))
-
-    found, mask = reader.read(box, pad_image=7, pad_label=77)
-
-    assert (found[:5] == 7).all()
-    assert (mask[:, 40:] == 77).all()
-    assert np.array_equal(found[5:, :40], image[:35, 60:])
-    assert np.array_equal(mask[5:, :40], label[:35, 60:])
-
-
 def test_one_of_the_two(written):
     """What is not asked for is not read, and None stands in its place."""
     reader, image, label = written

@@ -99,8 +99,6 @@ def test_contents_are_parsed_only_after_their_digest() -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "parse_centroids(dataset.content(locked).read_bytes(), name='x')",
-        "self.files.content(file)",
         "store.object_path(file).open('rb')",
         "parse_centroids(file.path.read_bytes(), name='x')",
         "release.source(scan).image.path.open('rb')",

@@ -8,9 +8,9 @@ from scipy import ndimage
 
 from tests.support.scans import LPS, PIR, TILTED, make_scan
 from verse_data.spine.geometry import AxisMap, Box, Grid, apply_affine, voxel_sizes
+from verse_data.volumes.convert import Resampling
 from verse_data.volumes.reader import ScanReader
 from verse_data.volumes.recipe import Recipe
-from verse_data.volumes.resample import Resampling
 from verse_data.volumes.store import ensure_store
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.7, 1.3, 2.0), (2.5, 0.5, 0.9)]

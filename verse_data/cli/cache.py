@@ -65,18 +65,14 @@ def build(
     spacing: Spacing = None,
     interpolation: Annotated[
         str,
-        typer.Option(
-            metavar="NAME",
-            help="Of the CT, if it is resampled: linear or cubic.",
-            **opt.one_of("linear", "cubic"),
-        ),
+        opt.choice("NAME", ("linear", "cubic"), "Of the CT, if it is resampled: linear or cubic."),
     ] = "linear",
     codec: Annotated[
         str,
-        typer.Option(
-            metavar="NAME",
-            help="lz4, zstd (smaller, slower), or none (fastest, largest).",
-            **opt.one_of("lz4", "zstd", "none"),
+        opt.choice(
+            "NAME",
+            ("lz4", "zstd", "none"),
+            "lz4, zstd (smaller, slower), or none (fastest, largest).",
         ),
     ] = "lz4",
     workers: opt.Workers = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -21,19 +21,6 @@ from verse_data.cli.common import (
 from verse_data.errors import UsageError, counted
 from verse_data.progress import spell_bytes
 
-if TYPE_CHECKING:
-    from verse_data.release import Release
-
-_Format = Annotated[
-    Any,
-    typer.Option(
-        "--format",
-        metavar="FORMAT",
-        help="png, jpg, webp or pdf, of pictures in a folder. Default: png.",
-        **opt.one_of("png", "jpg", "webp", "pdf"),
-    ),
-]
-
 app = typer.Typer()
 
 
@@ -43,12 +30,10 @@ def preview(
     scan_ids: opt.SeveralScans = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE|FOLDER",
-            parser=opt.output,
-            help="The picture of one scan, or a folder. Default: SCAN.png here.",
+        opt.written(
+            "FILE|FOLDER",
+            "The picture of one scan, or a folder. Default: SCAN.png here.",
+            *opt.OUT,
         ),
     ] = None,
     *,
@@ -56,14 +41,17 @@ def preview(
     subject: opt.Subjects = None,
     where: opt.Where = None,
     sheet: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            parser=opt.output,
-            help="Draw the vertebrae of --where on one picture instead.",
+        Path | None, opt.written("FILE", "Draw the vertebrae of --where on one picture instead.")
+    ] = None,
+    kind: Annotated[
+        Any,
+        opt.choice(
+            "FORMAT",
+            ("png", "jpg", "webp", "pdf"),
+            "png, jpg, webp or pdf, of pictures in a folder. Default: png.",
+            "--format",
         ),
     ] = None,
-    kind: _Format = None,
     fill: Annotated[bool, typer.Option("--fill", help="Fill vertebrae with their colour.")] = False,
     workers: opt.Workers = None,
     overlay: opt.Overlays = None,
@@ -133,7 +121,7 @@ def _is_folder(out: Path) -> bool:
 
 
 def _with_ct(
-    opened: Release, chosen: list[str] | None, where: str | None, named: list[str] | None
+    opened: vd.Release, chosen: list[str] | None, where: str | None, named: list[str] | None
 ) -> list[str]:
     """Return the scans to draw; those without a CT are left out unless they were named."""
     if where is not None:
@@ -166,12 +154,10 @@ def explore(
     ] = True,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="PATH",
-            parser=opt.output,
-            help="Write the page to this new folder instead; it opens from disk, offline.",
+        opt.written(
+            "PATH",
+            "Write the page to this new folder instead; it opens from disk, offline.",
+            *opt.OUT,
         ),
     ] = None,
     single_file: Annotated[

@@ -126,6 +126,16 @@ def one_of(*known: str) -> dict[str, Any]:
     }
 
 
+def choice(metavar: str, known: Sequence[str], text: str, *flags: str) -> Any:
+    """Return an option whose value is one of these words."""
+    return typer.Option(*flags, metavar=metavar, help=text, **one_of(*known))
+
+
+def whole(text: str, least: int, most: float = math.inf, flags: Sequence[str] = ()) -> Any:
+    """Return an option whose value is a whole number from `least` to `most`."""
+    return typer.Option(*flags, metavar="N", parser=number(int, least, most), help=text)
+
+
 def _several(metavar: str, text: str, *known: str, find: Find | None = None) -> Any:
     """Return an option whose value is one list, from commas or from repeating the option."""
 
@@ -156,6 +166,11 @@ def output(text: str) -> Path:
     return Path(text)
 
 
+def written(metavar: str, text: str, *flags: str) -> Any:
+    """Return an option that names the file or folder of a picture or page."""
+    return typer.Option(*flags, metavar=metavar, help=text, parser=output)
+
+
 def _table_file(text: str) -> Path:
     path = Path(text)
     if path.suffix.lower() not in {".parquet", ".csv"}:
@@ -165,39 +180,27 @@ def _table_file(text: str) -> Path:
 
 # --- the arguments and options ------------------------------------------------------------------------
 
-Release = Annotated[
-    str,
-    typer.Argument(
-        help="Name of the release, such as verse19.",
-        metavar="RELEASE",
-        autocompletion=complete_release,
-    ),
-]
+OUT: Final = ("--out", "-o")
 
 
-def a_release(text: str) -> Any:
-    """Return the option ``--release`` with this help."""
-    return typer.Option(metavar="RELEASE", help=text, autocompletion=complete_release)
+def a_release(text: str, kind: Callable[..., Any] = typer.Option) -> Any:
+    """Return the option ``--release``, or an argument, with this help."""
+    return kind(metavar="RELEASE", help=text, autocompletion=complete_release)
 
 
+def _named(metavar: str, text: str) -> Any:
+    return typer.Argument(metavar=metavar, help=text, autocompletion=_completer(_scans))
+
+
+Release = Annotated[str, a_release("Name of the release, such as verse19.", typer.Argument)]
 Releases = Annotated[
     str,
-    typer.Argument(
-        help="Name of the release, such as verse19; several as one: verse19+verse20.",
-        metavar="RELEASE",
-        autocompletion=complete_release,
+    a_release(
+        "Name of the release, such as verse19; several as one: verse19+verse20.", typer.Argument
     ),
 ]
-_SCAN = typer.Argument(
-    help="A scan id, such as verse004.", metavar="SCAN", autocompletion=_completer(_scans)
-)
-SeveralScans = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="Scan ids, such as verse004.", metavar="SCAN...", autocompletion=_completer(_scans)
-    ),
-]
-ScanOrAll = Annotated[str | None, _SCAN]
+SeveralScans = Annotated[list[str] | None, _named("SCAN...", "Scan ids, such as verse004.")]
+ScanOrAll = Annotated[str | None, _named("SCAN", "A scan id, such as verse004.")]
 Table = Annotated[
     str, typer.Argument(help=f"{', '.join(ALL_TABLES)}.", metavar="TABLE", **one_of(*ALL_TABLES))
 ]
@@ -230,10 +233,7 @@ Offline = Annotated[
         "--offline/--online", help="Forbid or allow the network. Default: VERSE_DATA_OFFLINE."
     ),
 ]
-Workers = Annotated[
-    int | None,
-    typer.Option(metavar="N", parser=number(int, 1), help="Processes. Default: one a core."),
-]
+Workers = Annotated[int | None, whole("Processes. Default: one a core.", 1)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing but JSON, to stdout.")]
 Splits = Annotated[list[Any] | None, _several("SPLIT", "training, validation or test", *SPLITS)]
 Subjects = Annotated[
@@ -267,15 +267,18 @@ Licences = Annotated[
     list[Any] | None,
     _several("LICENCE", "Only scans under these terms, such as CC-BY-SA-4.0"),
 ]
+Workbook = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The grading workbook; no release is opened then."),
+]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", metavar="FILE", help="File to write. Default: stdout."),
+    typer.Option(*OUT, metavar="FILE", help="File to write. Default: stdout."),
 ]
 TableFile = Annotated[
     Path | None,
     typer.Option(
-        "--out",
-        "-o",
+        *OUT,
         metavar="FILE",
         help="File to write, .parquet or .csv. Default: stdout.",
         parser=_table_file,

@@ -139,21 +139,15 @@ def _origin(found: FetchedFrom) -> str:
 def cite(
     release: Annotated[
         str | None,
-        typer.Argument(
-            help="Name of the release, such as verse19. Without one, the software is cited.",
-            metavar="RELEASE",
-            autocompletion=opt.complete_release,
+        opt.a_release(
+            "Name of the release, such as verse19. Without one, the software is cited.",
+            typer.Argument,
         ),
     ] = None,
     *,
     style: Annotated[
         Any,
-        typer.Option(
-            "--format",
-            help="text, bibtex or ris.",
-            metavar="FORMAT",
-            **opt.one_of("text", "bibtex", "ris"),
-        ),
+        opt.choice("FORMAT", ("text", "bibtex", "ris"), "text, bibtex or ris.", "--format"),
     ] = "text",
     version: opt.Version = None,
     root: opt.Root = None,

@@ -6,7 +6,6 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +30,6 @@ from verse_data.problems import shown
 
 if TYPE_CHECKING:
     from verse_data.records.lock import LockedFile, ReleaseLock
-    from verse_data.release import Release
     from verse_data.releases.repository import Repository
 
 app = typer.Typer()
@@ -83,7 +81,8 @@ def lock(
     from verse_data.tables.splits import unsplit
 
     _check_sources(from_tree, from_lock, from_sibling, node, pinned=digest is not None)
-    _check_about(about, from_tree)
+    if about is not None and from_tree is None:
+        raise UsageError("--about describes the files of a folder: it goes with --from-tree.")
     dataset = dataset_of(release, config.resolve(root=root))
     before, version = dataset.versions(), None
     if from_tree is not None:
@@ -113,11 +112,6 @@ def lock(
     _note_gaps(made)
 
 
-def _check_about(about: Path | None, from_tree: Path | None) -> None:
-    if about is not None and from_tree is None:
-        raise UsageError("--about describes the files of a folder: it goes with --from-tree.")
-
-
 def _check_sources(*sources: object, pinned: bool) -> None:
     """Refuse two sources of a version, and a digest without the second of them, a lock."""
     if sum(source is not None for source in sources) > 1 or (pinned and not sources[1]):
@@ -127,14 +121,14 @@ def _check_sources(*sources: object, pinned: bool) -> None:
         )
 
 
-def _note_gaps(made: Release) -> None:
+def _note_gaps(made: vd.Release) -> None:
     if made.gaps:
         what = counted(made.gaps, "file or scan", "files or scans")
         which = _command(made, "verify", "--level", "presence")
         note(f"{made.name} {made.version} lacks {what}. See which: {which}")
 
 
-def _note_no_grades(made: Release, before: Release) -> None:
+def _note_no_grades(made: vd.Release, before: vd.Release) -> None:
     """Say that a version lists no workbook, what gives it one, and which tables are none."""
     note(*shown([f"not the grading workbook: {why}" for why in made.workbook.others.values()]))
     lost = before.workbook.listed
@@ -148,7 +142,7 @@ def _note_no_grades(made: Release, before: Release) -> None:
         note(made.workbook.absence())
 
 
-def _command(opened: Release, *words: str) -> str:
+def _command(opened: vd.Release, *words: str) -> str:
     """Return what to type next about a release."""
     from verse_data.releases.history import command, unless_newest
 
@@ -184,12 +178,7 @@ def get(
     scan: opt.Scans = None,
     where: opt.Where = None,
     role: opt.Roles = None,
-    jobs: Annotated[
-        int,
-        typer.Option(
-            "--jobs", "-j", metavar="N", parser=opt.number(int, 1, 32), help="Files at a time."
-        ),
-    ] = 8,
+    jobs: Annotated[int, opt.whole("Files at a time.", 1, 32, ("--jobs", "-j"))] = 8,
     version: opt.Version = None,
     root: opt.Root = None,
     offline: opt.Offline = None,
@@ -227,7 +216,7 @@ def get(
     report.raise_for_failures(needed=needed)
 
 
-def _print_plan(opened: Release, files: list[LockedFile], *, as_json: bool) -> None:
+def _print_plan(opened: vd.Release, files: list[LockedFile], *, as_json: bool) -> None:
     """Print which of `files` would be fetched, and which have no source."""
     held, near, offline = opened.files, opened.files.siblings(), opened.config.offline
     lacking = [file for file in files if not held.has(file)]
@@ -244,7 +233,7 @@ def _print_plan(opened: Release, files: list[LockedFile], *, as_json: bool) -> N
     _note_to_adopt(opened, to_adopt)
 
 
-def _note_to_adopt(opened: Release, paths: Sequence[str]) -> None:
+def _note_to_adopt(opened: vd.Release, paths: Sequence[str]) -> None:
     """Print which files have no address, and the command to adopt them."""
     if paths:
         listed, way = ", ".join(shown(paths)), _command(opened, "adopt", "PATH")
@@ -315,8 +304,7 @@ def status(
     opened = vd.open_release(release, version=version, root=root, make=False)
     found = status_of(opened.files, opened.version)
     if as_json:
-        totals = {"files": found.files, "here": found.here, "bytes_missing": found.bytes_missing}
-        print_json({**asdict(found), **totals})
+        print_json(found)
         return
     sys.stdout.write(f"{found.release} {found.version} (versions: {', '.join(found.versions)})\n")
     print_facts({"commit": found.commit, "lock": found.lock, "at": found.path})
@@ -339,10 +327,10 @@ def verify(
     *,
     level: Annotated[
         Any,
-        typer.Option(
-            help="presence, size, hash or content: how closely to look.",
-            metavar="LEVEL",
-            **opt.one_of("presence", "size", "hash", "content"),
+        opt.choice(
+            "LEVEL",
+            ("presence", "size", "hash", "content"),
+            "presence, size, hash or content: how closely to look.",
         ),
     ] = "hash",
     split: opt.Splits = None,

@@ -49,21 +49,14 @@ def summary(
 def report(
     release: opt.Release,
     *,
-    workbook: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The grading workbook; no release is opened then."),
-    ] = None,
+    workbook: opt.Workbook = None,
     patients: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="CSV with subject_id, sex (F, M) and contrast."),
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            parser=opt.output,
-            help="Also write a page with tables and figures, such as report.html.",
-        ),
+        opt.written("FILE", "Also write a page with tables and figures, such as report.html."),
     ] = None,
     version: opt.Version = None,
     root: opt.Root = None,

@@ -28,11 +28,6 @@ _PRINTED: Final = {
 }
 """Columns that are printed by default, besides those in the condition."""
 
-Workbook = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="The grading workbook; no release is opened then."),
-]
-
 Stratify = Annotated[
     list[str] | None,
     typer.Option(
@@ -63,10 +58,10 @@ def query(
     *,
     table: Annotated[
         Any,
-        typer.Option(
-            metavar="TABLE",
-            help="Which table to ask: vertebrae, scans, subjects or findings.",
-            **opt.one_of(*opt.ALL_TABLES),
+        opt.choice(
+            "TABLE",
+            opt.ALL_TABLES,
+            "Which table to ask: vertebrae, scans, subjects or findings.",
         ),
     ] = "vertebrae",
     columns: opt.Columns = None,
@@ -238,30 +233,19 @@ def findings(
 def folds(
     release: opt.Releases,
     *,
-    k: Annotated[
-        int, typer.Option(metavar="N", parser=opt.number(int, 2), help="Number of folds.")
-    ] = 5,
-    seed: Annotated[
-        int,
-        typer.Option(
-            metavar="N", parser=opt.number(int, 0), help="Another seed gives other folds."
-        ),
-    ] = 0,
+    k: Annotated[int, opt.whole("Number of folds.", 2)] = 5,
+    seed: Annotated[int, opt.whole("Another seed gives other folds.", 0)] = 0,
     stratify: Stratify = None,
     split: Annotated[
         str | None,
-        typer.Option(
-            metavar="SPLIT",
-            help="Only the scans of one published split.",
-            **opt.one_of(*opt.SPLITS),
-        ),
+        opt.choice("SPLIT", opt.SPLITS, "Only the scans of one published split."),
     ] = None,
     out: opt.Out = None,
     check: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Check these folds, or those of this name."),
     ] = None,
-    workbook: Workbook = None,
+    workbook: opt.Workbook = None,
     overlay: opt.Overlays = None,
     version: opt.Version = None,
     root: opt.Root = None,

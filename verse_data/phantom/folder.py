@@ -173,27 +173,14 @@ def _snapshot(drawn: Rendered) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Rendered:
-    """One series, in its own grid.
+    """One series, in its own grid (I, J, K)."""
 
-    Attributes
-    ----------
-    ct : (I, J, K) int16 array
-        HU.
-    mask : (I, J, K) uint8 array
-        VerSe labels.
-    affine : (4, 4) array
-        Voxel index to world mm, RAS+.
-    centroids : mapping of label to voxel index
-        Middle of the body; for C1, which has none, the mask's centre of mass.
-    slice_mm : float
-        The largest voxel size; ``Res`` in the workbook.
-    """
-
-    ct: npt.NDArray[np.int16]
-    mask: npt.NDArray[np.uint8]
-    affine: npt.NDArray[np.float64]
+    ct: npt.NDArray[np.int16]  # HU
+    mask: npt.NDArray[np.uint8]  # VerSe labels
+    affine: npt.NDArray[np.float64]  # (4, 4), voxel index to world mm, RAS+
     centroids: Mapping[int, npt.NDArray[np.float64]]
-    slice_mm: float
+    """Voxel index by label: middle of the body; of C1, which has none, the mask's centre of mass."""
+    slice_mm: float  # the largest voxel size; Res in the workbook
 
 
 def render(
@@ -204,11 +191,9 @@ def render(
     rng: np.random.Generator,
     trabecular_hu: float,
 ) -> Rendered:
-    """Build the series of `spec`, at most `shape` voxels along P, I and R.
-
-    `patient` generates the spine, so that two series of a patient show the same one; `rng`
-    generates the noise of this series.
-    """
+    """Build the series of `spec`, at most `shape` voxels along P, I and R."""
+    # `patient` generates the spine, so that two series of a patient show the same one; `rng`
+    # generates the noise of this series.
     spine = place(_visible(spec), fractures=spec.fractures, rng=patient)
     grid = _field_of_view(spine, spec, shape)
     bones, metal = _voxelise(spine, spec, grid)

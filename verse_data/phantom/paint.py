@@ -104,19 +104,17 @@ def _skeleton(ct: Field, bone: Mask, sizes: Sizes, trabecular: Field) -> None:
     np.copyto(ct, trabecular, where=bone)
     core = bone
     for axis, size in enumerate(sizes):
-        core = core & _eroded(bone, axis, max(1, round(_CORTEX_MM / size)))
+        # What has bone up to `steps` away on both sides along the axis.
+        steps = max(1, round(_CORTEX_MM / size))
+        low = ndimage.minimum_filter1d(
+            bone.view(np.uint8), 2 * steps + 1, axis=axis, mode="nearest"
+        )
+        core = core & low.view(bool)
     shell = bone & ~core
     # A voxel that is thicker than the cortex contains trabecular bone as well.
     part = min(1.0, round(_CORTEX_MM / float(np.cbrt(np.prod(sizes))), 6))
     cortical = part * _CORTICAL_HU + (1 - part) * trabecular
     np.copyto(ct, cortical.astype(np.float32), where=shell)
-
-
-def _eroded(bone: Mask, axis: int, steps: int) -> Mask:
-    """Keep the voxels that have bone up to `steps` away on both sides along `axis`."""
-    size = 2 * steps + 1
-    low = ndimage.minimum_filter1d(bone.view(np.uint8), size, axis=axis, mode="nearest")
-    return np.asarray(low.view(bool))
 
 
 def _surroundings(ct: Field, bone: Mask, bones: npt.NDArray[np.uint8], sizes: Sizes) -> Mask:

@@ -47,37 +47,20 @@ _SHAPE_NAMES: Final = {1: "wedge", 2: "biconcave", 3: "crush"}
 
 @dataclass(frozen=True, kw_only=True)
 class Vertebra:
-    """One vertebra: its position, size and fracture.
-
-    Attributes
-    ----------
-    centre : (float, float, float)
-        Middle of the vertebral body (a, u, r), mm.
-    tilt : float
-        Radians by which the body's cranial axis leans forward.
-    height, depth, width : float
-        Of the intact body, mm.
-    spinous, spinous_drop, transverse, pedicle : float
-        Length (mm) and downward angle (radians) of the spinous process, length of the transverse
-        process beyond the body and half-thickness of the pedicle, mm.
-    fracture_type : str
-        ``"none"``, ``"wedge"``, ``"biconcave"`` or ``"crush"``.
-    loss : float
-        Fraction of the body's height that is lost, by Genant's definition for this shape.
-    """
+    """One vertebra: its position, size and fracture; lengths in mm, angles in radians."""
 
     level: str
-    centre: tuple[float, float, float]
-    tilt: float
-    height: float
+    centre: Point  # middle of the vertebral body (a, u, r)
+    tilt: float  # by which the body's cranial axis leans forward
+    height: float  # of the intact body, as are depth and width
     depth: float
     width: float
-    spinous: float
-    spinous_drop: float
-    transverse: float
-    pedicle: float
-    fracture_type: str = "none"
-    loss: float = 0.0
+    spinous: float  # length of the spinous process
+    spinous_drop: float  # its angle, downwards
+    transverse: float  # length of the transverse process beyond the body
+    pedicle: float  # half its thickness
+    fracture_type: str = "none"  # or wedge, biconcave, crush
+    loss: float = 0.0  # fraction of the body's height, by Genant's definition for this shape
 
     @property
     def rear(self) -> float:

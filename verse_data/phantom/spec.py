@@ -30,27 +30,16 @@ class _Spec(BaseModel):
 
 
 class SeriesSpec(_Spec):
-    """One CT series: its levels, its findings, and how it is stored.
+    """One CT series: its levels, its findings, and how it is stored."""
 
-    Attributes
-    ----------
-    levels, graded : (str, str)
-        First and last level with a mask label, and with a grade in the workbook.
-    plus, minus : str or None
-        An extra level of this patient, and a missing one.
-    fractures : mapping of level to (grade, shape)
-        Genant grade 1-3 and shape 1 wedge, 2 biconcave, 3 crush.
-    foreign : tuple of str
-        Levels with metal: ``x`` in the workbook; the metal is not part of the mask.
-    """
-
-    levels: tuple[str, str]
-    graded: tuple[str, str] | None = None
-    plus: str | None = None
-    minus: str | None = None
+    levels: tuple[str, str]  # first and last with a mask label
+    graded: tuple[str, str] | None = None  # first and last with a grade in the workbook
+    plus: str | None = None  # an extra level of this patient
+    minus: str | None = None  # a missing one
     series_label: str | None = None
     fractures: dict[str, tuple[int, int]] = {}
-    foreign: tuple[str, ...] = ()
+    """By level, Genant grade 1-3 and shape 1 wedge, 2 biconcave, 3 crush."""
+    foreign: tuple[str, ...] = ()  # with metal, x in the workbook, which is not part of the mask
     axcodes: str = "PIR"
     slice_mm: float = 1.0
     oblique: bool = False

@@ -206,11 +206,9 @@ def is_clutter(name: str) -> bool:
 
 
 def split_of(path: str) -> Split | None:
-    """Return the split that a folder of `path` names, or None.
-
-    The folder has the split as a whole word, as in ``01_training``, or ends with it, as in
-    ``dataset-verse19training``.
-    """
+    """Return the split that a folder of `path` names, or None."""
+    # The folder has the split as a whole word, as in ``01_training``, or ends with it, as in
+    # ``dataset-verse19training``.
     # The innermost folder counts, since unpacking a zip may nest it in a second one.
     for folder in reversed(path.split("/")[:-1]):
         if folder.lower().startswith(("sub-", "ses-")):

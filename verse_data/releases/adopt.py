@@ -70,27 +70,13 @@ class Difference:
 
 @dataclass
 class AdoptReport:
-    """What was found in the sources of one call of ``adopt``.
-
-    Attributes
-    ----------
-    new : list of LockedFile
-        Files that were copied into the dataset.
-    known : list of LockedFile
-        Files that were in the dataset already.
-    different : list of Difference
-        Files whose name is locked with another content; they were not adopted.
-    unknown : list of str
-        Files whose name and content are not in the lock; they were not adopted.
-    missing : list of LockedFile
-        Files of the version that are still not in the dataset.
-    """
+    """What was found in the sources of one call of ``adopt``; only what is `new` was copied."""
 
     new: list[LockedFile] = field(default_factory=list)
-    known: list[LockedFile] = field(default_factory=list)
-    different: list[Difference] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
-    missing: list[LockedFile] = field(default_factory=list)
+    known: list[LockedFile] = field(default_factory=list)  # in the dataset already
+    different: list[Difference] = field(default_factory=list)  # locked with another content
+    unknown: list[str] = field(default_factory=list)  # neither name nor content is in the lock
+    missing: list[LockedFile] = field(default_factory=list)  # of the version, and not here even now
 
     def __repr__(self) -> str:
         counts = (f"{len(found):,} {name}" for name, found in vars(self).items())
@@ -274,10 +260,8 @@ def _is_zip(path: Path) -> bool:
 
 
 def copy_and_hash(source: Path, target: Path, advance: Advance) -> tuple[int, str]:
-    """Copy a file, sharing its blocks where the file system can; return size and SHA-256.
-
-    The digest is of the bytes in `target`, so that a source that changes meanwhile does no harm.
-    """
+    """Copy a file, sharing its blocks where the file system can; return size and SHA-256."""
+    # The digest is of the bytes in `target`, so that a source that changes meanwhile does no harm.
     with storage_errors(source):
         opened = source.open("rb")
     with opened as reader, target.open("w+b") as writer:

@@ -49,10 +49,8 @@ def require_usable(repository: Path) -> None:
 
 
 def initialise(repository: Path, description: str, *, hooks: Path = Path("/dev/null")) -> None:
-    """Initialise git-annex in `repository`; it writes its hooks into the folder `hooks`.
-
-    Its automatic initialisation would start the special remotes that a clone's source enabled.
-    """
+    """Initialise git-annex in `repository`; it writes its hooks into the folder `hooks`."""
+    # Its automatic initialisation would start the special remotes that a clone's source enabled.
     options = ("--no-autoenable", "--quiet", description)
     call_annex(repository, "init", *options, settings=[f"core.hooksPath={hooks}"])
 
@@ -134,13 +132,7 @@ def is_whole(path: Path, file: LockedFile) -> bool:
 
 
 class ObjectStore:
-    """The contents of one repository.
-
-    Parameters
-    ----------
-    path : Path
-        Folder of the repository.
-    """
+    """The contents of the repository in a folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -180,12 +172,10 @@ class ObjectStore:
                 self._move(staged, file)
 
     def _move(self, staged: Path, file: LockedFile) -> None:
-        """Flush `staged` and move it into place with git-annex's modes: file 0444 in folder 0555.
-
-        git-annex keeps each content in a folder of its own. That folder is filled elsewhere and
-        renamed as a whole, so that threads and processes with the same content need no lock: the
-        first wins, and the others drop theirs.
-        """
+        """Flush `staged` and move it into place with git-annex's modes: file 0444 in folder 0555."""
+        # git-annex keeps each content in a folder of its own. That folder is filled elsewhere and
+        # renamed as a whole, so that threads and processes with the same content need no lock: the
+        # first wins, and the others drop theirs.
         target = self.object_path(file)
         home = target.parent
         home.parent.mkdir(parents=True, exist_ok=True)

@@ -61,10 +61,8 @@ def read_entry(folder: Path) -> CatalogEntry:
 
 
 def known_series(entry: CatalogEntry | None) -> Mapping[str, ExpectedSeries]:
-    """Return the series of `entry` by name, and of the releases that share an edition with it.
-
-    The MICCAI layout of VerSe'20 holds series whose subject-based files are those of VerSe'19.
-    """
+    """Return the series of `entry` by name, and of the releases that share an edition with it."""
+    # The MICCAI layout of VerSe'20 holds series whose subject-based files are those of VerSe'19.
     if entry is None or not any(series.edition for series in entry.expected):
         return entry.by_series if entry else {}
     return _of_all_editions() | entry.by_series
@@ -205,7 +203,11 @@ def describe(name: str, versions: tuple[str, ...] = ()) -> ReleaseDescription:
         shared=sum(one.edition not in {name, None} for one in entry.expected),
         published=tuple(_sentences(entry)),
         terms={kind: tuple(scans) for kind, scans in terms.items()},
-        reported=tuple(_reports(entry)),
+        reported=tuple(
+            f"{listed(one.scan_ids, most=_SHOWN) or 'scans without a name'}: {one.says} "
+            f"[{one.source}] ({', '.join(one.rules)})"
+            for one in entry.reported
+        ),
     )
 
 
@@ -240,12 +242,6 @@ def _sentences(entry: CatalogEntry) -> Iterator[str]:
             yield f"The paper says {words} of {count.edition}: {where}."
     for (edition, source), numbers in listed.items():
         yield f"{source} on {edition}: {', '.join(numbers)}."
-
-
-def _reports(entry: CatalogEntry) -> Iterator[str]:
-    for report in entry.reported:
-        scans = listed(report.scan_ids, most=_SHOWN) or "scans without a name"
-        yield f"{scans}: {report.says} [{report.source}] ({', '.join(report.rules)})"
 
 
 def _table(series: Mapping[str, Any], patients: Mapping[str, Any]) -> Iterator[str]:

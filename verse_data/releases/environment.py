@@ -51,11 +51,9 @@ class Tool(NamedTuple):
 
 
 def tool_folders() -> tuple[str, ...]:
-    """Return the folders of git-annex and of this environment's programs.
-
-    A Python that is called without activating its environment has neither on PATH. The folder of
-    the ``git_annex`` package holds the program itself, which starts 30 ms sooner than its shim.
-    """
+    """Return the folders of git-annex and of this environment's programs."""
+    # A Python that is called without activating its environment has neither on PATH. The folder of
+    # the ``git_annex`` package holds the program itself, which starts 30 ms sooner than its shim.
     spec = importlib.util.find_spec("git_annex")
     origin = [str(Path(spec.origin).parent)] if spec and spec.origin else []
     return (*origin, sysconfig.get_path("scripts"))

@@ -37,7 +37,7 @@ from verse_data.releases.annex import ObjectStore
 from verse_data.releases.download import Download, Servers, prepare
 from verse_data.releases.history import History, command
 from verse_data.releases.http import Backoff, Clock
-from verse_data.releases.siblings import Sibling, siblings
+from verse_data.releases.siblings import Sibling, get_from_servers, siblings
 from verse_data.releases.urls import download_url, redacted
 
 _log = logging.getLogger(__name__)
@@ -65,22 +65,12 @@ class FetchResult:
 
 @dataclass(frozen=True, kw_only=True)
 class FetchReport:
-    """The result of one call of ``fetch``.
+    """The result of one call of ``fetch``."""
 
-    Attributes
-    ----------
-    present : tuple of LockedFile
-        Files that were here before, or that another process fetched meanwhile.
-    fetched, failed : tuple of FetchResult
-        Files that were fetched now, and files that could not be.
-    to_adopt : tuple of FetchResult
-        Files without an address that no sibling has: they can only be adopted by hand.
-    """
-
-    present: tuple[LockedFile, ...]
+    present: tuple[LockedFile, ...]  # here before, or fetched by another process meanwhile
     fetched: tuple[FetchResult, ...]
     failed: tuple[FetchResult, ...]
-    to_adopt: tuple[FetchResult, ...] = ()
+    to_adopt: tuple[FetchResult, ...] = ()  # with no address, and at no sibling
 
     @property
     def bytes(self) -> int:
@@ -214,6 +204,12 @@ def fetch_files(
             with store.unrecorded() as keys:
                 annex.record_presence(store.path, dict.fromkeys(keys, True))
     failed = _explained(store.path, [result for result in results if not result.ok])
+    # What neither a folder nor an address gave, git-annex may get from a sibling on a server.
+    got = get_from_servers(store.path, [result.file for result in failed]) if failed else {}
+    for file in [result.file for result in failed if result.file.annex_key in got]:
+        source = got[file.annex_key]
+        keep(FetchResult(file=file, ok=True, sibling_bytes=file.size, source=source))
+    failed = [result for result in failed if result.file.annex_key not in got]
     came = [result for result in results if result.ok]
     size = spell_bytes(_total(result.file for result in came))
     conclude(progress, f"{size} in {counted(len(came), 'file')} at {store.path}")

@@ -31,13 +31,7 @@ def dataset_id(release: str) -> str:
 
 
 class History:
-    """The versions of the release in one folder.
-
-    Parameters
-    ----------
-    path : Path
-        Folder of the dataset; it need not exist yet.
-    """
+    """The versions of the release in one folder, which need not exist yet."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -185,23 +179,11 @@ ROLE_WORDS: Final[dict[Role, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One file that differs between two versions.
+    """One file that differs between two versions."""
 
-    Attributes
-    ----------
-    kind : {"appeared", "changed", "moved", "disappeared"}
-        ``"moved"`` is the same content under another path.
-    scan_id : str
-        The scan by the file's name; empty for files of no scan.
-    role : str or None
-        The role by the file's name; None if it fits none.
-    old, new : LockedFile or None
-        The file in either version.
-    """
-
-    kind: Kind
-    scan_id: str
-    role: Role | None
+    kind: Kind  # "moved" is the same content under another path
+    scan_id: str  # by the file's name; empty for files of no scan
+    role: Role | None  # by the file's name; None if it fits none
     old: LockedFile | None
     new: LockedFile | None
 

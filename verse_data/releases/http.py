@@ -145,12 +145,10 @@ def _date(text: str) -> float | None:
 
 
 def _watched(read: Callable[[Any], int | None], limits: Limits, deadline: float) -> Any:
-    """Return `read` of a socket's file, with a TimeoutError if bytes arrive too slowly or too late.
-
-    A socket's timeout limits single waits, so a server that sends a byte every few seconds could hold
-    its client for ever: in a body, headers, interim responses, chunk lines or trailers. So everything
-    that is read of a response is counted, from its first byte on.
-    """
+    """Return `read` of a socket's file, with a TimeoutError if bytes arrive too slowly or too late."""
+    # A socket's timeout limits single waits, so a server that sends a byte every few seconds could
+    # hold its client for ever: in a body, headers, interim responses, chunk lines or trailers. So
+    # everything that is read of a response is counted, from its first byte on.
     begun, waited, received = False, 0.0, 0
 
     def readinto(buffer: Any) -> int | None:

@@ -179,10 +179,8 @@ def _import_beside(
 
 
 def _move_work_tree(path: Path, commit: str) -> None:
-    """Move ``main`` and the work tree to `commit`, unless the user has commits of their own there.
-
-    The version is published already, and reading it needs no work tree, so a failure is ignored.
-    """
+    """Move ``main`` and the work tree to `commit`, unless the user has commits of their own there."""
+    # The version is published already, and reading it needs no work tree, so a failure is ignored.
     with suppress(StorageError):
         head = git.git(path, "symbolic-ref", "--quiet", "HEAD")
         if head.strip() == b"refs/heads/main":
@@ -249,10 +247,9 @@ def _main_commit(
 
 
 def _annex_commit(lock: ReleaseLock, addresses: Addresses, *, branch: str) -> Iterator[bytes]:
-    """Yield the commit that tells git-annex the web addresses of each file.
-
-    Its time stamps are the oldest possible, so that anything that git-annex records itself is newer.
-    """
+    """Yield the commit that tells git-annex the web addresses of each file."""
+    # Its time stamps are the oldest possible, so that anything that git-annex records itself is
+    # newer.
     urls_of: dict[str, dict[str, None]] = {}
     for file in lock.files:
         urls_of.setdefault(file.annex_key, {}).update(dict.fromkeys(addresses(file)))

@@ -150,14 +150,12 @@ class OsfClient:
         return sorted(children, key=lambda child: check_node(child.node))
 
     def storage_root(self, node: str) -> str | None:
-        """Return the WaterButler address of a node's storage, or None if it is empty.
-
-        The host depends on the region of the node, so it is read from the API's own links.
-        """
+        """Return the WaterButler address of a node's storage, or None if it is empty."""
+        # The host depends on the region of the node, so it is read from the API's own links.
         if node in self._roots:
             return self._roots[node]
         url, part = self._api_url(node, ""), f"/resources/{node}/providers/osfstorage/"
-        rows = self._page(Page[_Linked], self._listing, url, node, 1).data
+        rows = self._ask(Page[_Linked], self._listing, _numbered(url, 1), node).data
         for row in rows:
             host, found, _ = str(row.storage).partition(part)
             if found:
@@ -188,12 +186,12 @@ class OsfClient:
         self, model: type[Page[Row]], http: Http, url: str, node: str, folder: str = ""
     ) -> list[Row]:
         """Return the rows of all pages; a total that changes between pages is an error."""
-        page = self._page(model, http, url, node, 1, known=bool(folder))
+        page = self._ask(model, http, _numbered(url, 1), node, known=bool(folder))
         total, rows = page.total, list(page.data)
         for number in range(2, _MAX_PAGES):
             if page.next is None or page.total != total:
                 break
-            page = self._page(model, http, url, node, number, known=True)
+            page = self._ask(model, http, _numbered(url, number), node, known=True)
             rows += page.data
         if page.next is None and page.total == total and total in {None, len(rows)}:
             return rows
@@ -202,23 +200,8 @@ class OsfClient:
             f"lock was made. Run the same command again."
         )
 
-    def _page(
-        self,
-        model: type[Page[Row]],
-        http: Http,
-        url: str,
-        node: str,
-        number: int,
-        *,
-        known: bool = False,
-    ) -> Page[Row]:
-        # The address is built here and not taken from `links.next`, so that the token goes nowhere
-        # else, and a mirror need not rewrite its pages.
-        query = urlencode({"page[size]": _PAGE_SIZE, "page": number})
-        return self._ask(model, http, f"{url}?{query}", node, known=known)
-
     def _ask(
-        self, model: type[Page[Row]], http: Http, url: str, node: str, *, known: bool
+        self, model: type[Page[Row]], http: Http, url: str, node: str, *, known: bool = False
     ) -> Page[Row]:
         """Return the listing at an address; `known` if an earlier response led to it."""
         try:
@@ -240,6 +223,13 @@ class OsfClient:
                 f"{redacted(url)}: not a listing of OSF: {where} {rule_of(first)}. Check the endpoint "
                 f"({urlsplit(url).netloc}), or try again later."
             ) from error
+
+
+def _numbered(url: str, number: int) -> str:
+    """Return the address of a page of a listing of the API."""
+    # Not taken from `links.next`, so that the token goes nowhere else, and a mirror need not rewrite
+    # its pages.
+    return f"{url}?{urlencode({'page[size]': _PAGE_SIZE, 'page': number})}"
 
 
 def _entries(entries: list[Entry], url: str) -> list[Entry]:

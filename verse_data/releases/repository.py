@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +18,10 @@ from verse_data.records.source_file import SourceFile
 from verse_data.releases import annex
 from verse_data.releases.adopt import AdoptReport, adopt_sources
 from verse_data.releases.annex import ObjectStore
-from verse_data.releases.fetch import FetchLog, FetchReport, FetchResult, fetch_files, file_urls
+from verse_data.releases.fetch import FetchLog, FetchReport, fetch_files, file_urls
 from verse_data.releases.history import History, command
 from verse_data.releases.import_lock import publish
-from verse_data.releases.siblings import Sibling, datalad_dataset, get_from_servers, siblings
+from verse_data.releases.siblings import Sibling, datalad_dataset, siblings
 
 
 def repositories(settings: Config) -> list[Repository]:
@@ -155,14 +155,6 @@ class Repository(History):
             f"{command(self, 'drop', '--corrupt', version=version)} && {line}" if damaged else line
         )
 
-    def content(self, file: LockedFile) -> Path:
-        """Return the path of the content of `file`, which is hashed first.
-
-        `ContentMissing` if it is not here, `ContentCorrupt` if it is not the locked one.
-        """
-        self.source(file).check()
-        return self.object_path(file)
-
     def record_presence(self) -> None:
         """Record with git-annex everything that was ingested since the last record."""
         with self.store.unrecorded() as keys:
@@ -203,32 +195,11 @@ class Repository(History):
         """Fetch and verify files; those that are here already are skipped.
 
         `files` may be of any version. Each comes from a sibling in a folder, else over HTTP, at most
-        `jobs` at a time, else from a sibling on a server. Failures are in the report, not raised.
-
-        Raises
-        ------
-        Offline
-            If files are missing, which are listed, and the network is forbidden.
-        UnsafeInput
-            If the dataset's git configuration is not as this package writes it; nothing was fetched.
+        `jobs` at a time, else from a sibling on a server. Failures are in the report; raised
+        is `Offline`, which lists them, if the network is forbidden, and `UnsafeInput` if the dataset's
+        git configuration is not as this package writes it.
         """
-        report = fetch_files(self.store, files, jobs=jobs, config=self.config, progress=progress)
-        waiting = (*report.failed, *report.to_adopt)
-        got = get_from_servers(self.path, [result.file for result in waiting]) if waiting else {}
-
-        def left(results: Sequence[FetchResult]) -> tuple[FetchResult, ...]:
-            return tuple(result for result in results if result.file.annex_key not in got)
-
-        from_servers = [
-            FetchResult(file=file, ok=True, sibling_bytes=file.size, source=got[file.annex_key])
-            for file in (result.file for result in waiting if result.file.annex_key in got)
-        ]
-        for result in from_servers:
-            FetchLog(self.path).append(result)
-        fetched = (*report.fetched, *from_servers)
-        return replace(
-            report, fetched=fetched, failed=left(report.failed), to_adopt=left(report.to_adopt)
-        )
+        return fetch_files(self.store, files, jobs=jobs, config=self.config, progress=progress)
 
 
 # --- what is here -----------------------------------------------------------------------------------

@@ -36,18 +36,11 @@ _SERVER: Final = re.compile(r"(https?|ssh|git)://.*|\w[\w.@-]*:(?!//).*")
 
 @dataclass(frozen=True)
 class Sibling:
-    """Another place with contents of a release.
+    """Another place with contents of a release."""
 
-    Attributes
-    ----------
-    name : str
-        The remote's name.
-    git_folder : Path or None
-        Its ``.git``; the folder itself if the sibling is bare, as in a RIA store; None for a server.
-    """
-
-    name: str
+    name: str  # of the remote
     git_folder: Path | None
+    """Its ``.git``; the folder itself if the sibling is bare, as in a RIA store; None for a server."""
 
     def find(self, file: LockedFile) -> Path | None:
         """Return a path that can be read, with the key and size of `file`; None if there is none."""
@@ -66,11 +59,9 @@ class Sibling:
 
 
 def siblings(repository: Path) -> tuple[Sibling, ...]:
-    """Return the siblings that may have contents, by name; none of them is contacted or opened.
-
-    A remote with ``annex-ignore`` is left out, except the git side of a RIA store: DataLad sets it
-    there because the contents, in the same folder, belong to another remote.
-    """
+    """Return the siblings that may have contents, by name; none of them is contacted or opened."""
+    # A remote with ``annex-ignore`` is left out, except the git side of a RIA store: DataLad sets
+    # it there because the contents, in the same folder, belong to another remote.
     settings = dict(git.read_config(repository))
     found = []
     for key, value in sorted(settings.items()):
@@ -141,11 +132,9 @@ def _refuse_foreign_datalad(repository: Path) -> None:
 
 
 def clone(url: str, path: Path) -> None:
-    """Make a release from a lab's sibling: a RIA store, a clone in a folder, or one on a server.
-
-    Every version is compared with our own import of its lock. No special remote is enabled except
-    that of the RIA store in `url`.
-    """
+    """Make a release from a lab's sibling: a RIA store, a clone in a folder, or one on a server."""
+    # Every version is compared with our own import of its lock. No special remote is enabled except
+    # that of the RIA store in `url`.
     shown = redacted_text(url)
     if not git.LOCATION.fullmatch(url):
         raise UrlRefused(

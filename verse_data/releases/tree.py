@@ -67,10 +67,8 @@ def lock_tree(folder: Path, *, release: str, progress: Progress = silent) -> Rel
 
 
 def check_series(folder: Path, release: str) -> None:
-    """Raise UsageError if `release` is published and `folder` contains none of its series.
-
-    Some of the series are enough: a part of a release can be locked, and the rest are findings.
-    """
+    """Raise UsageError if `release` is published and `folder` contains none of its series."""
+    # Some of the series are enough: a part of a release can be locked, and the rest are findings.
     expected = catalog.load_catalog(release).expected if release in catalog.names() else ()
     if not expected:
         return
@@ -150,11 +148,9 @@ class Walked(NamedTuple):
 
 
 def walk(place: Path) -> Walked:
-    """Return everything at and under `place` but clutter.
-
-    Links to folders are followed, each folder once: one that leads back into what is walked anyway,
-    or to a folder above that, is a fault.
-    """
+    """Return everything at and under `place` but clutter."""
+    # Links to folders are followed, each folder once: one that leads back into what is walked
+    # anyway, or to a folder above that, is a fault.
     found, waiting = Walked([], [], []), [place]
     root = Path(os.path.realpath(place))
     walked, above = {root}, {root, *root.parents}

@@ -108,11 +108,9 @@ def _addresses(host: str, *, literal: bool = False) -> tuple[Any, ...]:
 
 
 def download_url(site: str, file_id: str, version: int) -> str:
-    """Return the address of exactly one version of a file on OSF.
-
-    It contains the id and not the guid, which only some files have. The address that it redirects to
-    expires after a minute and must never be stored.
-    """
+    """Return the address of exactly one version of a file on OSF."""
+    # It contains the id and not the guid, which only some files have. The address that it redirects
+    # to expires after a minute and must never be stored.
     return f"{site}/download/{file_id}/?version={version}"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -169,10 +169,8 @@ def _difference(path: Path, file: LockedFile, level: Level) -> tuple[str, str] |
 
 
 def audit(dataset: Repository, version: str | None = None) -> tuple[FileFinding, ...]:
-    """Check that a version's git tree has the files of its lock, under keys that pin them.
-
-    Every key must be SHA256E with size; a URL, VURL or WORM key would accept any content.
-    """
+    """Check that a version's git tree has the files of its lock, under keys that pin them."""
+    # Every key must be SHA256E with size; a URL, VURL or WORM key would accept any content.
     tree = dataset.tree_keys(version)
     locked = {file.path: file.annex_key for file in dataset.lock(version).files}
     rebuild = f"verse-data lock {dataset.name} --from-lock FILE --root ANOTHER_FOLDER"
@@ -196,19 +194,11 @@ def _finding(rule: str, message: str, path: str, command: str) -> FileFinding:
 
 @dataclass(frozen=True)
 class DropReport:
-    """The result of one call of ``drop``.
-
-    Attributes
-    ----------
-    dropped : tuple of LockedFile
-        Files whose contents were removed.
-    shared, kept : tuple of (LockedFile, str)
-        Files whose contents stay, and why: other files have the same; no other copy was found.
-    """
+    """The result of one call of ``drop``: files whose contents were removed, or stay, and why."""
 
     dropped: tuple[LockedFile, ...]
-    shared: tuple[tuple[LockedFile, str], ...] = ()
-    kept: tuple[tuple[LockedFile, str], ...] = ()
+    shared: tuple[tuple[LockedFile, str], ...] = ()  # other files have the same content
+    kept: tuple[tuple[LockedFile, str], ...] = ()  # no other copy was found
 
     @property
     def bytes(self) -> int:
@@ -236,10 +226,15 @@ def drop_files(
     annex.require_usable(dataset.path)
     shared = {} if damaged else _needed_by_others(dataset, files, version)
     gone = {key: file for key, file in here.items() if key not in shared}
-    held: dict[str, Sibling] = {}
+    held: dict[str, Sibling] = {}  # folders that have the content too
     kept: dict[str, str] = {}
     if not (unchecked or damaged):
-        held = _held_by_siblings(dataset, gone)
+        held = {
+            key: sibling
+            for sibling in dataset.siblings()
+            for key, file in gone.items()
+            if sibling.has(file, excluding=dataset.object_path(file))
+        }
         kept = _not_served(dataset, [file for key, file in gone.items() if key not in held])
         gone = {key: file for key, file in gone.items() if key not in kept}
     # First, so that git-annex never believes a removed content to be here, also if interrupted.
@@ -278,16 +273,6 @@ def _needed_by_others(
         key: f"it is also the content of {first}, which was not named"
         + (f", and of {len(more)} more" if more else "")
         for key, (first, *more) in others.items()
-    }
-
-
-def _held_by_siblings(dataset: Repository, files: Mapping[str, LockedFile]) -> dict[str, Sibling]:
-    """Return by key a sibling in a folder that has the content too."""
-    return {
-        key: sibling
-        for sibling in dataset.siblings()
-        for key, file in files.items()
-        if sibling.has(file, excluding=dataset.object_path(file))
     }
 
 

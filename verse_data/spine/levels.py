@@ -6,6 +6,7 @@ Source: the VerSe label map (Sekuboyina et al. 2021), which reserves 26 (sacrum)
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, Literal
 
 from verse_data.errors import UsageError
@@ -47,6 +48,11 @@ def position(level: str) -> int:
         raise UsageError(
             f"There is no vertebral level {level!r}; levels are {LEVELS[0]} to {LEVELS[-1]}."
         ) from None
+
+
+def in_spine_order(labels: Iterable[int]) -> list[int]:
+    """Sort labels cranio-caudally."""
+    return sorted(labels, key=[*LEVEL_OF_LABEL, *BELOW_LEVELS].index)
 
 
 def region(level: str) -> Region:

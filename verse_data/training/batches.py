@@ -118,26 +118,15 @@ class _Places:
 
 @dataclass(frozen=True)
 class BatchMaker:
-    """Makes batches of a dataset, in two steps: one for any thread, one for the caller's.
-
-    Attributes
-    ----------
-    dataset : EpochDataset
-    memory : BatchMemory
-    collate : callable
-        Makes a batch of a list of samples or, if not `batched`, of one sample.
-    batched : bool
-        Whether samples are batched.
-    in_threads : bool
-        Whether samples are also finished and batched by threads. A transform or a function of the
-        user's is not: it may draw from generators, which belong to the process.
-    """
+    """Makes batches of a dataset, in two steps: one for any thread, one for the caller's."""
 
     dataset: EpochDataset
     memory: BatchMemory
-    collate: Callable[[Any], Any]
+    collate: Callable[[Any], Any]  # of a list of samples or, if not `batched`, of one sample
     batched: bool
     in_threads: bool
+    """Whether samples are also finished and batched by threads. A transform or a function of the
+    user's is not: it may draw from generators, which belong to the process."""
 
     def read(self, numbers: list[Number]) -> Any:
         """Read the samples of one batch, in any thread."""
@@ -164,13 +153,7 @@ class BatchMaker:
 def made_by_threads(
     maker: BatchMaker, batches: Iterator[list[Number]], *, threads: int
 ) -> Iterator[Any]:
-    """Yield a batch for each of `batches`, in order; `threads` read ahead of the caller.
-
-    Raises
-    ------
-    UsageError
-        If the iterator is used in a forked child, which has none of its threads.
-    """
+    """Yield a batch for each of `batches`, in order; `threads` read ahead of the caller."""
     process = os.getpid()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="verse-data")
     _log.debug("%d threads read batches ahead", threads)

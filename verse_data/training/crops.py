@@ -30,21 +30,11 @@ front, below and above (at most 53, 69, 24, 42 and 31 mm in verse004 and verse01
 
 @dataclass(frozen=True)
 class Region:
-    """A box in space, in mm: its middle, and its size along three directions.
+    """A box in space, in mm: its middle, and its size along three directions."""
 
-    Attributes
-    ----------
-    centre : (3,) array
-        mm, RAS+.
-    size : (3,) array
-        mm along each direction.
-    directions : (3, 3) array
-        Unit vectors in RAS+, one column per axis of the crop.
-    """
-
-    centre: Vector
-    size: Vector
-    directions: Vector
+    centre: Vector  # (3,) mm, RAS+
+    size: Vector  # (3,) mm along each direction
+    directions: Vector  # (3, 3) unit vectors in RAS+, one column per axis of the crop
 
     def grid(self, voxel_mm: Vector) -> tuple[Shape, Affine]:
         """Return shape and affine of the crop in voxels of `voxel_mm`."""

@@ -45,11 +45,9 @@ def permutation(count: int, *key: int) -> npt.NDArray[np.int64]:
 def seeded_transform(
     transform: Callable[[Any], Any], sample: Any, seed: int, epoch: int, index: int
 ) -> Any:
-    """Call `transform` with all usual random generators seeded for this sample.
-
-    The generators' states are restored afterwards, so that the draws of the training run itself
-    (dropout, mixing) do not depend on which samples were made in its process.
-    """
+    """Call `transform` with all usual random generators seeded for this sample."""
+    # The generators' states are restored afterwards, so that the draws of the training run itself
+    # (dropout, mixing) do not depend on which samples were made in its process.
     turn = _TURN[0]
     if not turn.acquire(blocking=False):  # reentrant: a transform may read other samples
         raise UsageError(

@@ -268,11 +268,9 @@ def _threads(threads: int | None, num_workers: int) -> int:
 
 
 def guarded_collate(collate_fn: Callable[[Any], Any], samples: Any) -> Any:
-    """Return the batch; turn any exception into an error of ours that names the scans.
-
-    In a worker, an exception of a local class or a batch that cannot be pickled would otherwise
-    hang the loader until its timeout.
-    """
+    """Return the batch; turn any exception into an error of ours that names the scans."""
+    # In a worker, an exception of a local class or a batch that cannot be pickled would otherwise
+    # hang the loader until its timeout.
     try:
         with ordinary_tensors():
             batch = collate_fn(samples)
@@ -293,12 +291,10 @@ def guarded_start(start: Callable[[int], object], worker: int) -> None:
 
 
 def watch(batches: Any) -> None:
-    """Make torch's iterator check every second for dead workers while it waits for a batch.
-
-    With a timeout, torch checks only at its end, unless this process gets SIGCHLD, which it does
-    not for workers of a fork server. This uses a private method of torch's iterator; if a version
-    of torch lacks it, such a death is noticed at the timeout.
-    """
+    """Make torch's iterator check every second for dead workers while it waits for a batch."""
+    # With a timeout, torch checks only at its end, unless this process gets SIGCHLD, which it does
+    # not for workers of a fork server. This uses a private method of torch's iterator; if a version
+    # of torch lacks it, such a death is noticed at the timeout.
     if hasattr(batches, "_try_get_data"):
         # A weak reference: torch ends the workers with the iterator's last reference.
         batches._try_get_data = functools.partial(_get_data, weakref.ref(batches))  # noqa: SLF001

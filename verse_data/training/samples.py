@@ -245,11 +245,9 @@ def check_sendable(value: object) -> None:
 
 
 def collate(samples: list[Any]) -> Any:
-    """Batch samples as torch does, or as MONAI does if they hold its ``MetaTensor``.
-
-    torch keeps only the affine of the first sample; MONAI keeps each, and makes one batch of the
-    lists of samples that its random crops return.
-    """
+    """Batch samples as torch does, or as MONAI does if they hold its ``MetaTensor``."""
+    # torch keeps only the affine of the first sample; MONAI keeps each, and makes one batch of the
+    # lists of samples that its random crops return.
     # If MONAI is not imported in this process, no sample can hold a MetaTensor.
     if "monai.data.meta_tensor" not in sys.modules:
         return default_collate(samples)

@@ -71,11 +71,6 @@ class ScanColumns:
 
     A Python list of objects grows in every forked worker, because reading an object writes its
     reference count; an array of fixed-width strings does not.
-
-    Raises
-    ------
-    UsageError
-        If a scan occurs twice, or a subject is in two splits.
     """
 
     def __init__(self, scans: Sequence[ServedScan]) -> None:
@@ -112,11 +107,9 @@ class ScanColumns:
         )
 
     def names(self, index: int) -> dict[str, str]:
-        """Return ``scan_id``, ``subject_id`` and ``split`` of scan number `index`.
-
-        For samples: a `ServedScan` has a `Path`, whose parts Python interns, and interning writes
-        to memory that forked workers share with their parent.
-        """
+        """Return ``scan_id``, ``subject_id`` and ``split`` of scan number `index`."""
+        # For samples: a `ServedScan` has a `Path`, whose parts Python interns, and interning writes
+        # to memory that forked workers share with their parent.
         return {
             "scan_id": str(self.scan_id[index]),
             "subject_id": str(self.subject_id[index]),
@@ -130,27 +123,14 @@ def _repeated(names: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class OrientedScan:
-    """A scan whose store is open in this process, in the orientation that is served.
+    """A scan whose store is open in this process, in the orientation that is served."""
 
-    Attributes
-    ----------
-    reader : ScanReader
-        The store; its own grid is RAS.
-    shape : (X, Y, Z)
-        Of the scan in the served orientation.
-    affine : (4, 4) array
-        Voxel index of the served grid to mm, RAS+.
-    axes : AxisMap
-        From the store's grid to the served one.
-    centroids : (26, 3) array
-        In mm, RAS+, one row per level in spine order; NaN where the scan has none.
-    """
-
-    reader: ScanReader
+    reader: ScanReader  # of the store, whose own grid is RAS
     shape: Shape
-    affine: Affine
-    axes: AxisMap
+    affine: Affine  # voxel index of the served grid to mm, RAS+
+    axes: AxisMap  # from the store's grid to the served one
     centroids: npt.NDArray[np.float64]
+    """(26, 3) in mm, RAS+, one row per level in spine order; NaN where the scan has none."""
 
     @property
     def directions(self) -> npt.NDArray[np.float64]:

@@ -67,11 +67,9 @@ def untrained(*, seed: int = 0) -> TinyUNet:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Make torch compute in one thread.
-
-    In a network this small, threads mostly wait for one another: with another busy process on two
-    cores, two threads took seven times as long as one.
-    """
+    """Make torch compute in one thread."""
+    # In a network this small, threads mostly wait for one another: with another busy process on two
+    # cores, two threads took seven times as long as one.
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -12,17 +12,19 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from verse_data.errors import UsageError, ValidationFailed, one_of
-from verse_data.spine.geometry import AxisMap, Box, apply_affine, check_axcodes
-from verse_data.spine.heatmap import gaussian
+from verse_data.spine.geometry import Affine, AxisMap, Box, apply_affine, check_axcodes
 from verse_data.spine.levels import LABEL_OF_LEVEL, LEVEL_OF_LABEL, LEVELS
 from verse_data.spine.windows import window_range
 from verse_data.training.arguments import finite, voxels, whole
 from verse_data.training.samples import PAD_HU, VOLUMES, Sample, affine_of, cut, position
 
 _LABELS = 256
+_REACH = 6.0
+"""Standard deviations beyond which a Gaussian is 0: there it is less than float32 resolves at 1."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,8 @@ class Compose:
         return sample
 
     def set_random_state(self, seed: int) -> None:
-        """Seed the steps with a generator of their own, such as MONAI's, each with another seed.
-
-        With one seed for all, two random steps would draw the same numbers.
-        """
+        """Seed the steps with a generator of their own, such as MONAI's, each with another seed."""
+        # With one seed for all, two random steps would draw the same numbers.
         for number, step in enumerate(self.steps):
             reseed = getattr(step, "set_random_state", None)
             if callable(reseed):
@@ -210,13 +210,44 @@ class Heatmaps:
         rows = [LEVELS.index(level) for level in self.levels]
         points = np.asarray(sample["centroids"], dtype=np.float64)[rows]
         shape = tuple(sample["image"].shape[1:])
-        maps = gaussian(shape, affine_of(sample), points, self.sigma_mm)
+        maps = _gaussian(shape, affine_of(sample), points, self.sigma_mm)
         return {
             **sample,
             "heatmaps": torch.from_numpy(maps),
             "heatmap_known": torch.from_numpy(np.isfinite(points).all(axis=1)),
             "heatmap_levels": " ".join(self.levels),
         }
+
+
+def _gaussian(
+    shape: tuple[int, ...], affine: Affine, points: npt.NDArray[np.float64], sigma_mm: float
+) -> npt.NDArray[np.float32]:
+    """Return one Gaussian per point in world mm, (points, *shape); zeros for a point of NaN.
+
+    A `shape` of two axes is a slice, whose third voxel axis is its thickness: a point within it is at
+    no distance along that axis.
+    """
+    maps = np.zeros((len(points), *shape), dtype=np.float32)
+    to_mm, inverse = affine[:3, :3], np.linalg.inv(affine)
+    metric = to_mm.T @ to_mm / (2 * sigma_mm**2)
+    # How far the ellipsoid of one standard deviation reaches along each voxel axis.
+    reach = _REACH * sigma_mm * np.linalg.norm(inverse[:3, :3], axis=1)
+    sizes = np.array([*shape, 1][:3])
+    for target, centre in zip(maps, apply_affine(inverse, points), strict=True):
+        if not np.isfinite(centre).all():
+            continue
+        if len(shape) == 2:
+            centre[2] -= centre[2].clip(-0.5, 0.5)
+        start = np.ceil(centre - reach).clip(0, sizes).astype(int)
+        stop = (np.floor(centre + reach) + 1).clip(start, sizes).astype(int)
+        x, y, z = np.ix_(
+            *(np.arange(a, b) - c for a, b, c in zip(start, stop, centre, strict=True))
+        )
+        near = metric[0, 0] * x * x + metric[1, 1] * y * y + metric[2, 2] * z * z
+        near = near + 2 * (metric[0, 1] * x * y + metric[0, 2] * x * z + metric[1, 2] * y * z)
+        inside = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+        target.reshape(tuple(sizes))[inside] = np.exp(-near)
+    return maps
 
 
 @dataclass(frozen=True)

@@ -65,13 +65,11 @@ def build_stores(
         raise UsageError(f"workers={workers}: give the number of processes, 1 or more.")
     root = remote.cache if remote else stores
     sweep_stores(root)
-    ensure = remote.ensure if remote else partial(ensure_store, stores=stores)
-    attempt = partial(_attempt, partial(ensure, recipe=recipe))
     serial = workers == 1 and client is None
-    if serial and len(sources) == 1 and not remote:  # somebody waits for this one
-        attempt = partial(
-            _attempt, partial(ensure_store, stores=stores, recipe=recipe, progress=progress)
-        )
+    # Somebody waits for a single one.
+    told: Any = {"progress": progress} if serial and len(sources) == 1 else {}
+    ensure = remote.ensure if remote else partial(ensure_store, stores=stores, **told)
+    attempt = partial(_attempt, partial(ensure, recipe=recipe))
     built: dict[str, Path | VerseDataError] = dict.fromkeys((s.scan_id for s in sources), root)
     waiting = []
     with progress("Building the cache", len(sources), "items") as advance:
@@ -124,11 +122,9 @@ def _all_or_error(built: dict[str, Path | VerseDataError]) -> dict[str, Path]:
 def in_processes(
     function: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int
 ) -> Iterator[tuple[Task, Result]]:
-    """Yield each task with its result, as they finish, from at most `workers` processes.
-
-    They are spawned: a fork would inherit the locks of threads that torch and others have started.
-    Ctrl-C reaches only the caller, which lets running tasks finish and starts no others.
-    """
+    """Yield each task with its result, as they finish, from at most `workers` processes."""
+    # They are spawned: a fork would inherit the locks of threads that torch and others have
+    # started. Ctrl-C reaches only the caller, which lets running tasks finish and starts no others.
     context = multiprocessing.get_context("spawn")
     options: Any = {"initializer": _end_with, "initargs": (os.getpid(),)}
     try:
@@ -206,11 +202,10 @@ def connect(address: str) -> Any:
 def on_cluster(
     client: Any, function: Callable[[Task], Result], tasks: Sequence[Task]
 ) -> Iterator[tuple[Task, Result]]:
-    """Yield each task with its result, as they finish, on the workers of a Dask cluster.
-
-    A task is idempotent: if it runs twice, or again after its worker was killed, it makes the same
-    bytes, and publishing by rename makes the second run harmless. An error cancels pending tasks.
-    """
+    """Yield each task with its result, as they finish, on the workers of a Dask cluster."""
+    # A task is idempotent: if it runs twice, or again after its worker was killed, it makes the
+    # same bytes, and publishing by rename makes the second run harmless. An error cancels pending
+    # tasks.
     distributed = _distributed()
     if not isinstance(client, distributed.Client):
         raise UsageError(f"client= takes a distributed.Client, not {type(client).__name__}.")

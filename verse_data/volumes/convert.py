@@ -1,4 +1,4 @@
-"""Converts one scan into a store: its arrays on the store's grid, and its metadata."""
+"""Converts one scan into a store: its arrays on the store's grid, resampled at need; its metadata."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from verse_data.errors import UsageError
 from verse_data.files import canonical_json
 from verse_data.progress import Advance, ignore
 from verse_data.records.manifest import STORE_FORMAT, StoreManifest
 from verse_data.records.source_file import SourceFile
-from verse_data.spine.geometry import AxisMap, Box, Grid
-from verse_data.spine.levels import BELOW_LEVELS, LEVEL_OF_LABEL
+from verse_data.spine.geometry import Array, AxisMap, Box, Grid
+from verse_data.spine.levels import LEVEL_OF_LABEL, in_spine_order
 from verse_data.volumes.layout import (
     ATTRIBUTES,
     COARSE,
@@ -38,10 +40,14 @@ from verse_data.volumes.layout import (
 from verse_data.volumes.nifti import Kind, VolumeStream, check_pair
 from verse_data.volumes.nifti_guard import MAX_VOXELS, range_doubt
 from verse_data.volumes.recipe import RECIPE_VERSION, Recipe, ScanSource, fingerprint
-from verse_data.volumes.resample import Resampling
 from verse_data.volumes.write import Slab, slabs_of, stored_key, write_array
 
+Interpolation = Literal["linear", "cubic", "nearest"]
+Triple = tuple[float, float, float]
+
 _log = logging.getLogger(__name__)
+_SAME: Final = 1e-6
+"""Relative difference of voxel sizes that is none."""
 _MAX_EXTENT: Final = 32767
 """Largest number of voxels along an axis, in NIfTI and in a manifest."""
 _NOTICE: Final = (
@@ -57,12 +63,99 @@ _ARRAY_ATTRIBUTES: Final[dict[ArrayName, dict[str, Any]]] = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class Resampling(Grid):
+    """A new grid, and its position on the old one, along the same axes; exact in mm.
+
+    Along an axis that gets coarser, the first voxel keeps its position, and every new voxel centre
+    lies within the old ones. Along one that gets finer, the new voxels fill the extent of the old
+    ones evenly: if the first kept its position there, half of the new voxels of a 2:1 step would lie
+    half-way between two old ones, and labels would be shifted to one side. ``scipy.ndimage.zoom``
+    and ``torch.interpolate`` are off by a fraction of a voxel that grows along the axis.
+    """
+
+    steps: Triple
+    """Old voxels per new voxel along each axis."""
+    start: Triple
+    """Position of the first new voxel, as an index of the old grid."""
+
+    @classmethod
+    def plan(cls, old: Grid, spacing: Triple) -> Resampling:
+        """Return the resampling of a grid to voxels of `spacing` mm along its axes."""
+        steps = np.array(spacing) / np.array(old.spacing)
+        steps[np.abs(steps - 1) < _SAME] = 1.0
+        voxels, finer = np.array(old.shape), steps < 1
+        coarse = np.floor((voxels - 1) / steps + _SAME) + 1
+        size = np.where(finer, np.maximum(np.rint(voxels / steps), 1), coarse).astype(int)
+        start = np.where(finer, (voxels - 1 - (size - 1) * steps) / 2, 0.0)
+        scaled = np.diag([*steps, 1.0])
+        scaled[:3, 3] = start
+        shape, *along = (tuple(part.tolist()) for part in (size, steps, start))
+        return cls(shape, old.affine @ scaled, *along)
+
+    def points(self, points: npt.ArrayLike) -> Array:
+        """Map voxel indices, shape (..., 3), from the old grid to the new one."""
+        moved: Array = (np.asarray(points, np.float64) - self.start) / self.steps
+        return moved
+
+    def apply(self, volume: Array, interpolation: Interpolation) -> Array:
+        """Return a volume on the new grid, in its own dtype."""
+        # ``nearest`` is for labels, and takes the upper voxel of two at equal distance; the others
+        # are for HU, and round to the nearest integer.
+        methods = {"nearest": self._nearest, "linear": self._linear, "cubic": self._cubic}
+        return methods[interpolation](volume)
+
+    def _neighbours(self, axis: int, old: int) -> tuple[Array, ...]:
+        """Return, for new voxels along an axis, the old ones below and above, and the fraction."""
+        places = self.start[axis] + np.arange(self.shape[axis]) * self.steps[axis]
+        places = np.clip(places, 0, old - 1)
+        lower = np.floor(places).astype(np.intp)
+        return lower, np.minimum(lower + 1, old - 1), places - lower
+
+    def _nearest(self, volume: Array) -> Array:
+        for axis, old in enumerate(volume.shape):
+            lower, upper, weight = self._neighbours(axis, old)
+            volume = volume.take(np.where(weight < 0.5, lower, upper), axis=axis)
+        return volume
+
+    def _linear(self, volume: Array) -> Array:
+        """Interpolate one new slice at a time, so that only slices are held as float64."""
+        (i, i1, wi), (j, j1, wj), planes = (
+            self._neighbours(axis, old) for axis, old in enumerate(volume.shape)
+        )
+        wi = wi[:, None]
+        # Fortran order: slices of constant k are contiguous, as in the file.
+        out = np.empty(self.shape, np.int16, order="F")
+        for k, (low, high, weight) in enumerate(zip(*planes, strict=True)):
+            plane = volume[:, :, low].astype(np.float64)
+            if weight:
+                plane += weight * (volume[:, :, high] - plane)
+            plane = plane[:, j] * (1 - wj) + plane[:, j1] * wj
+            plane = plane[i] * (1 - wi) + plane[i1] * wi
+            out[:, :, k] = np.rint(plane)
+        return out
+
+    def _cubic(self, volume: Array) -> Array:
+        from scipy import ndimage
+
+        # float32 halves the memory; it holds every int16 exactly.
+        values = ndimage.affine_transform(
+            volume.astype(np.float32),
+            np.array(self.steps),
+            offset=self.start,
+            output_shape=self.shape,
+            output=np.float32,
+            order=3,
+            mode="mirror",
+        )
+        # A spline overshoots at edges; only metal beside air could leave int16.
+        return np.clip(np.rint(values), -32767, 32767).astype(np.int16)
+
+
 @contextmanager
 def open_conversion(source: ScanSource, recipe: Recipe) -> Iterator[Conversion]:
-    """Open the volumes of a scan and check their headers, so that a mismatched pair fails at once.
-
-    Voxels are then read from the same open files: replacing a file meanwhile does no harm.
-    """
+    """Open the volumes of a scan and check their headers, so that a mismatched pair fails at once."""
+    # Voxels are then read from the same open files: replacing a file meanwhile does no harm.
     parts: tuple[tuple[ArrayName, Kind, str, SourceFile | None], ...] = (
         ("image", "image", "CT", source.image),
         ("label", "mask", "mask", source.mask),
@@ -100,7 +193,7 @@ class Conversion:
         self.resampling: Resampling | None = None
         if recipe.spacing is not None:
             new = Resampling.plan(self.grid, recipe.spacing)
-            if not new.trivial:
+            if new.steps != (1.0, 1.0, 1.0):  # else the scan has these voxels
                 voxels = math.prod(new.shape)
                 if max(new.shape) > _MAX_EXTENT or voxels > MAX_VOXELS:
                     raise UsageError(
@@ -182,10 +275,8 @@ class Conversion:
         yield from slabs_of(voxels.transpose(2, 1, 0), codec)
 
     def _native(self, volume: VolumeStream, thick: int) -> Iterator[Slab]:
-        """Read slices in the file's order, as many at a time as one row of chunks is thick.
-
-        Two buffers alternate: one is encoded while the other is filled.
-        """
+        """Read slices in the file's order, as many at a time as one row of chunks is thick."""
+        # Two buffers alternate: one is encoded while the other is filled.
         i, j, k = volume.header.shape
         target = self.axes.axes.index(2)
         places = list(range(-(-k // thick)))
@@ -227,7 +318,7 @@ class Conversion:
             "fingerprint": fingerprint(keys, self.recipe),
             "shape": list(self.grid.shape),
             "affine": self.grid.affine.tolist(),
-            "labels": None if boxes is None else _in_spine_order(boxes),
+            "labels": None if boxes is None else in_spine_order(boxes),
             "label_boxes": {str(n): [box.start, box.stop] for n, box in (boxes or {}).items()},
             "centroids": self._points(),
             "source": {
@@ -254,9 +345,3 @@ def _link(folder: Path, key: str, link: str) -> str:
     except OSError:  # a file system without hard links
         shutil.copyfile(folder / key, folder / link)
     return link
-
-
-def _in_spine_order(labels: Iterable[int]) -> list[int]:
-    """Sort labels cranio-caudally."""
-    order = [*LEVEL_OF_LABEL, *BELOW_LEVELS]
-    return sorted(labels, key=order.index)

@@ -105,11 +105,9 @@ def place(volumes: Sequence[Volume], scan: Grid, *, overlap: OverlapRule = "deep
 
 
 def write_mask_like(path: Path, labels: Array, *, image: VolumeStream) -> None:
-    """Write uint8 labels on the grid of an open CT; what places them in space are the CT's bytes.
-
-    The directions are not made orthonormal, as ITK would like: a reader that refuses the mask
-    refuses its CT too, and two headers that differ in the last bits are warned of and compared.
-    """
+    """Write uint8 labels on the grid of an open CT; what places them in space are the CT's bytes."""
+    # The directions are not made orthonormal, as ITK would like: a reader that refuses the mask
+    # refuses its CT too, and two headers that differ in the last bits are warned of and compared.
     order = LAYOUT.newbyteorder(byte_order(image.head))
     theirs = np.frombuffer(image.head, order, 1)[0]
     header = np.zeros((), order)

@@ -14,7 +14,7 @@ import numpy as np
 from verse_data.errors import StoreCorrupt, UsageError
 from verse_data.records.manifest import REPAIR
 from verse_data.spine.geometry import Affine, Array, AxisMap, Box, Shape
-from verse_data.spine.levels import LEVEL_OF_LABEL
+from verse_data.spine.levels import in_spine_order
 from verse_data.volumes.layout import ATTRIBUTES, DTYPE, GROUP_KEY, ArrayName
 from verse_data.volumes.shard import Shard
 from verse_data.volumes.store import load_manifest, read_metadata
@@ -22,7 +22,7 @@ from verse_data.volumes.store import load_manifest, read_metadata
 CAPACITY: Final = 512
 """Scans that a process keeps open. Each takes its address space, no file descriptor, and about
 100 bytes per chunk (0.3 MB for 512 x 512 x 400 voxels)."""
-
+_OUTSIDE: Final[dict[str, int]] = {"image": -1024, "label": 0}
 
 Empty = Callable[[str, Shape, str], Array]
 """Allocates the array ``image`` or ``label`` of a shape and dtype, not initialised."""
@@ -61,17 +61,9 @@ def opened(store: Path, *, verify: bool = True) -> OpenScan:
 
 
 @lru_cache(CAPACITY)
-def _opened(store: str, verify: bool, _process: int) -> OpenScan:  # noqa: FBT001 - a cache's key
-    return open_scan(Path(store), verify=verify)
-
-
-def close_all() -> None:
-    """Close all stores of this process. Readers open them again when they are next used."""
-    _opened.cache_clear()
-
-
-def open_scan(store: Path, *, verify: bool = True) -> OpenScan:
-    """Open the store at `store`: check manifest, metadata and shard indexes, map the shards."""
+def _opened(path: str, verify: bool, _process: int) -> OpenScan:  # noqa: FBT001 - a cache's key
+    """Open the store at `path`: check manifest, metadata and shard indexes, map the shards."""
+    store = Path(path)
     manifest = load_manifest(store)
     attributes = read_metadata(store, manifest).get("attributes", {}).get(ATTRIBUTES)
     if not isinstance(attributes, dict):
@@ -89,6 +81,11 @@ def open_scan(store: Path, *, verify: bool = True) -> OpenScan:
     )
 
 
+def close_all() -> None:
+    """Close all stores of this process. Readers open them again when they are next used."""
+    _opened.cache_clear()
+
+
 def relabelled(voxels: Array, new: Mapping[int, int]) -> Array:
     """Return the voxels of a mask with the `new` label of each that changes."""
     if not new:
@@ -97,11 +94,6 @@ def relabelled(voxels: Array, new: Mapping[int, int]) -> Array:
     table = bytes(new.get(label, label) for label in range(256))
     found = voxels.astype(np.uint8, copy=False).tobytes().translate(table)
     return np.frombuffer(found, np.uint8).reshape(voxels.shape).astype(voxels.dtype)
-
-
-def _in_spine_order(label: int) -> tuple[int, int]:
-    order = list(LEVEL_OF_LABEL)
-    return (order.index(label) if label in order else len(order), label)
 
 
 class ScanReader:
@@ -137,10 +129,7 @@ class ScanReader:
     @property
     def labels(self) -> tuple[int, ...]:
         """Labels that occur in the mask, in spine order; none where there is no mask."""
-        labels = self.attributes["labels"] or ()
-        return tuple(
-            sorted(map(self._new, labels), key=_in_spine_order) if self.relabel else labels
-        )
+        return tuple(in_spine_order(map(self._new, self.attributes["labels"] or ())))
 
     @property
     def label_boxes(self) -> dict[int, Box]:
@@ -194,13 +183,12 @@ class ScanReader:
         orientation: str = "RAS",
         image: bool = True,
         label: bool = True,
-        pad_image: int = -1024,
-        pad_label: int = 0,
         empty: Empty = fresh,
     ) -> tuple[Any, Any]:
         """Return int16 HU and uint8 labels of `box`, each None if it was not requested.
 
-        `empty` allocates them, and may do so in a larger dtype, such as float32.
+        Outside the scan they are -1024 and 0. `empty` allocates them, and may do so in a larger
+        dtype, such as float32.
         """
         scan = self._scan()
         axes = scan.axes(orientation)
@@ -224,11 +212,11 @@ class ScanReader:
             for low, high, first in zip(inside.start, inside.stop, box.start, strict=True)
         )
 
-        def padded(name: ArrayName, pad: int) -> Array:
+        def padded(name: ArrayName) -> Array:
             out, prefilled = empty(name, box.shape, DTYPE[name].name), None
             if inside != box or name == "label":  # most chunks of a mask equal the padding
-                out.fill(pad)
-                prefilled = pad
+                prefilled = _OUTSIDE[name]
+                out.fill(prefilled)
             if (target := out[part]).size:
                 steps = tuple(slice(None, None, -1 if flip else 1) for flip in axes.flips)
                 turned = target[steps].transpose(np.argsort(axes.axes))
@@ -237,10 +225,7 @@ class ScanReader:
                     target[...] = self.relabelled(target)
             return out
 
-        return (
-            padded("image", pad_image) if image else None,
-            padded("label", pad_label) if label else None,
-        )
+        return padded("image") if image else None, padded("label") if label else None
 
     def _scan(self) -> OpenScan:
         return opened(self.path, verify=self.verify)

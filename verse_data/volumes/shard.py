@@ -192,11 +192,9 @@ class Shard:
         return decode
 
     def _prefetch(self, entries: list[list[int]]) -> None:
-        """Ask the kernel to read the chunks of these index entries at once, neighbours together.
-
-        By default it reads around each page fault, ten times what a patch needs, or one page at a
-        time (docs/benchmarks.md, cold reads).
-        """
+        """Ask the kernel to read the chunks of these index entries at once, neighbours together."""
+        # By default it reads around each page fault, ten times what a patch needs, or one page at a
+        # time (docs/benchmarks.md, cold reads).
         ordered = sorted(entries)
         begin = end = ordered[0][0] if ordered else 0
         for offset, length in ordered:
@@ -234,11 +232,9 @@ class _Eviction:
 
 
 def _pages_may_be_evicted() -> bool:
-    """Return whether a read should prefetch pages that were in memory before.
-
-    Prefetching pages that are in memory makes a read up to half as long again, not prefetching
-    evicted ones six times as long: so it is done while there were major page faults recently.
-    """
+    """Return whether a read should prefetch pages that were in memory before."""
+    # Prefetching pages that are in memory makes a read up to half as long again, not prefetching
+    # evicted ones six times as long: so it is done while there were major page faults recently.
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
     waited = faults - _Eviction.faults
     _Eviction.reads = _PREFETCHED_READS if waited > _FEW_FAULTS else max(0, _Eviction.reads - 1)

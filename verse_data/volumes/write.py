@@ -185,11 +185,9 @@ class _ShardWriter:
         self._turned = np.empty(self._chunk[::-1], DTYPE[self.name])
 
     def add(self, slab: Slab) -> None:
-        """Encode and append the chunks of a slab.
-
-        Chunks are cut from bars along the axis that is contiguous in memory: the rows of a single
-        chunk are single cache lines, far apart, and slow to read.
-        """
+        """Encode and append the chunks of a slab."""
+        # Chunks are cut from bars along the axis that is contiguous in memory: the rows of a single
+        # chunk are single cache lines, far apart, and slow to read.
         voxels = slab.voxels
         along = int(np.argmin(np.abs(voxels.strides)))
         grid, thick = chunk_grid(voxels.shape, self._chunk), self._chunk[along]
@@ -385,13 +383,12 @@ class _Splitting:
 
 @contextmanager
 def small_blocks() -> Iterator[None]:
-    """Make ``numcodecs.blosc.compress(..., blocksize=...)`` respect a small block size.
-
-    For LZ4, Blosc splits a block into one stream per byte of an item, and therefore makes blocks of
-    at least 64 KiB, a whole chunk. The switch is not in numcodecs' Python functions, and is set for
-    the process; what other threads encode meanwhile is valid too, and a little different in size.
-    If the C library cannot be loaded, blocks stay large, which every reader supports as well.
-    """
+    """Make ``numcodecs.blosc.compress(..., blocksize=...)`` respect a small block size."""
+    # For LZ4, Blosc splits a block into one stream per byte of an item, and therefore makes blocks
+    # of at least 64 KiB, a whole chunk. The switch is not in numcodecs' Python functions, and is
+    # set for the process; what other threads encode meanwhile is valid too, and a little different
+    # in size. If the C library cannot be loaded, blocks stay large, which every reader supports as
+    # well.
     try:
         switch = ctypes.CDLL(blosc.__file__).blosc_set_splitmode
     except (AttributeError, OSError):
