@@ -208,6 +208,18 @@ def test_the_picture_is_limited_in_size(tmp_path, shape):
     assert height <= 1040
 
 
+@pytest.mark.parametrize("shape", [(60, 90, 1), (1, 90, 30), (60, 1, 30), (1, 1, 1)])
+def test_a_slice_of_one_voxel_has_a_letter_on_each_side(tmp_path, shape):
+    """A and P, R and L stand beside each other, also where the slice has no room for them."""
+    part = store(tmp_path / "a", np.full(shape, -1000.0), affine=PIR)
+    picture = np.asarray(draw_preview(subject(part)).convert("L"))
+    high = max(8 * 90 * (shape[1] == 90), 48)  # of the panels: 8 pixels a millimetre
+    middle = 20 + high // 2
+    inked = (picture[middle - 6 : middle + 6] > 128).any(axis=0)
+    # The letters above and below the middle of a low panel are between those of its sides.
+    assert np.count_nonzero(np.diff(inked.astype(int)) == 1) == (4 if high > 48 else 6)
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("a.png", "PNG"), ("a.JPG", "JPEG"), ("a.jpeg", "JPEG"), ("a.webp", "WEBP"), ("a.pdf", None)],

@@ -30,6 +30,7 @@ OSTEOPOROSIS_MG_CM3: Final = 80
 
 _WIDTH, _HEIGHT = 760, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 8, 44, 46
+_LEGEND: Final = 22  # the height of the legend, which a chart of one kind has not
 _FILLS: Final = ("#4f8fc0", "#d98a1f", "#c2453a")
 _PATIENT_FILLS: Final = ("#7d5a9e", "#4f9d80", "#9aa3ad")
 _MOST_TICKS: Final = 6
@@ -184,8 +185,9 @@ def svg(chart: Chart) -> str:
     scale = (_HEIGHT - _TOP - _BOTTOM) / top
     slot = (_WIDTH - _LEFT - _RIGHT) / len(chart.categories)
     said = ", ".join(f"{c} {n}" for c, n in zip(chart.categories, chart.totals, strict=True))
+    above = 0 if len(chart.stacks) > 1 else _LEGEND
     head = (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" font-size="12" fill="currentColor" '
+        f'<svg viewBox="0 {above} {_WIDTH} {_HEIGHT - above}" role="img" font-size="12" fill="currentColor" '
         f'aria-label="{escape(f"{chart.title}: {said}")}">'
     )
     middle = _TOP + (_HEIGHT - _TOP - _BOTTOM) / 2

@@ -44,6 +44,7 @@ _MAX_WIDTH: Final = 1500  # of all panels
 _MAX_SCALE: Final = 8.0  # pixels a millimetre, for scans of a few voxels
 _MIN_WIDTH: Final = 600  # of the picture, for its caption
 _GAP: Final = 12
+_MIN_SIDE: Final = 48  # of a panel: room for the letters of two edges
 _NAMES: Final = 78  # the column of names and marks beside a panel
 _NAME: Final = 20  # the height of a name in that column
 _LINE: Final = 22
@@ -157,7 +158,8 @@ def _row(panels: Sequence[_Panel], *, fill: bool = False) -> tuple[Image.Image, 
     wide = sum(part.size_mm[0] for part, *_ in panels)
     scale = min(_MAX_HEIGHT / panels[0].part.size_mm[1], _MAX_WIDTH / wide, _MAX_SCALE)
     drawn = [
-        draw_slice(part, scale, overlay=None if mark else (), fill=fill) for part, mark, _ in panels
+        _with_room(draw_slice(part, scale, overlay=None if mark else (), fill=fill))
+        for part, mark, _ in panels
     ]
     width = max(sum(one.width for one in drawn) + gaps, _MIN_WIDTH)
     names = max((len(part.points or ()) for part, mark, _ in panels if mark), default=0)
@@ -167,12 +169,21 @@ def _row(panels: Sequence[_Panel], *, fill: bool = False) -> tuple[Image.Image, 
     for (part, mark, title), one in zip(panels, drawn, strict=True):
         left += _NAMES if mark else _GAP * (left > MARGIN)
         if mark:
-            _write_names(pen, part, scale, mark, right=left - 10, bottom=below)
+            top = MARGIN + (one.height - part.size_mm[1] * scale) / 2
+            _write_names(pen, part, scale, mark, right=left - 10, top=top, bottom=below)
         mark_edges(one, part)
         canvas.paste(one, (left, MARGIN))
         draw_text(pen, (left, 2), title, 14)
         left += one.width
     return canvas, scale
+
+
+def _with_room(picture: Image.Image) -> Image.Image:
+    """Centre a slice of a few pixels on paper with room for the letters of its edges."""
+    wide, high = (max(edge, _MIN_SIDE) for edge in picture.size)
+    roomy = Image.new("RGB", (wide, high), PAPER)
+    roomy.paste(picture, ((wide - picture.width) // 2, (high - picture.height) // 2))
+    return roomy
 
 
 def _caption(subject: Subject, reader: ScanReader, found: Places) -> tuple[list[str], list[str]]:
@@ -215,6 +226,7 @@ def _write_names(
     mark: Callable[[int], str],
     *,
     right: int,
+    top: float,
     bottom: int,
 ) -> None:
     """Write each level and its mark at the height of its centroid, in spine order at one height."""
@@ -225,7 +237,7 @@ def _write_names(
     rows = np.clip([points[label][1] + 0.5 for label in order], 0, len(part.grey))
     steps = _NAME * np.arange(len(order))
     lowest = bottom - _NAME / 2 - steps[::-1]
-    apart = np.maximum.accumulate(MARGIN + rows * part.pixel_mm[1] * scale - steps) + steps
+    apart = np.maximum.accumulate(top + rows * part.pixel_mm[1] * scale - steps) + steps
     for label, y in zip(order, np.minimum(apart, lowest).tolist(), strict=True):
         colour, sign = label_colour(label), mark(label)
         draw_text(pen, (right - 22, y), _NAME_OF[label], 19, fill=colour, anchor="rm")
