@@ -15,8 +15,8 @@ from verse_data.errors import UsageError
 from verse_data.spine.geometry import AxisMap
 from verse_data.spine.levels import LEVEL_OF_LABEL, LEVELS
 from verse_data.views.drawing import AMBER, level_colour, mark_colour, write_picture
-from verse_data.views.preview import draw_preview
-from verse_data.views.slices import along_spine, middle_planes, places
+from verse_data.views.preview import draw_comparison, draw_preview
+from verse_data.views.slices import Labels, along_spine, middle_planes, places
 from verse_data.volumes.nifti import read_mask
 from verse_data.volumes.reader import ScanReader
 
@@ -206,6 +206,13 @@ def test_the_picture_is_limited_in_size(tmp_path, shape):
     width, height = draw_preview(subject(part)).size
     assert 600 <= width <= 1800
     assert height <= 1040
+
+
+def test_names_of_a_comparison_can_be_read_on_a_page(tmp_path):
+    """Shrunk to 1,232 pixels, which a window of 1,280 leaves it, they are at least 15 high."""
+    reader = ScanReader(store(tmp_path / "a", np.zeros((200, 200, 100)), affine=PIR))
+    predicted = Labels.of(np.zeros(reader.shape, np.uint8), {})
+    assert draw_comparison(subject(reader.path), predicted).width * 15 <= 1232 * 19
 
 
 @pytest.mark.parametrize("shape", [(60, 90, 1), (1, 90, 30), (60, 1, 30), (1, 1, 1)])

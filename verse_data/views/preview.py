@@ -40,7 +40,8 @@ from verse_data.volumes.build import in_processes
 from verse_data.volumes.reader import ScanReader
 
 _MAX_HEIGHT: Final = 860
-_MAX_WIDTH: Final = 1500  # of all panels
+_MAX_WIDTH: Final = 1500  # of all panels; of a comparison, which a page shrinks to its own width:
+_COMPARED_WIDTH: Final = 1100
 _MAX_SCALE: Final = 8.0  # pixels a millimetre, for scans of a few voxels
 _MIN_WIDTH: Final = 600  # of the picture, for its caption
 _GAP: Final = 12
@@ -134,7 +135,7 @@ def draw_comparison(subject: Subject, predicted: Labels) -> Image.Image:
     ):
         panels.append(_Panel(true, subject.mark, "truth"))
         panels.append(_Panel(other, lambda _: "", "predicted"))
-    row, scale = _row(panels)
+    row, scale = _row(panels, widest=_COMPARED_WIDTH)
     canvas = Image.new("RGB", (row.width, row.height + 44), PAPER)
     canvas.paste(row)
     pen = ImageDraw.Draw(canvas)
@@ -152,11 +153,13 @@ class _Panel(NamedTuple):
     title: str = ""
 
 
-def _row(panels: Sequence[_Panel], *, fill: bool = False) -> tuple[Image.Image, float]:
+def _row(
+    panels: Sequence[_Panel], *, fill: bool = False, widest: int = _MAX_WIDTH
+) -> tuple[Image.Image, float]:
     """Draw panels side by side, and return their pixels a millimetre."""
     gaps = sum(_NAMES if mark else _GAP for _, mark, _ in panels) + 2 * MARGIN
     wide = sum(part.size_mm[0] for part, *_ in panels)
-    scale = min(_MAX_HEIGHT / panels[0].part.size_mm[1], _MAX_WIDTH / wide, _MAX_SCALE)
+    scale = min(_MAX_HEIGHT / panels[0].part.size_mm[1], widest / wide, _MAX_SCALE)
     drawn = [
         _with_room(draw_slice(part, scale, overlay=None if mark else (), fill=fill))
         for part, mark, _ in panels
@@ -173,7 +176,7 @@ def _row(panels: Sequence[_Panel], *, fill: bool = False) -> tuple[Image.Image, 
             _write_names(pen, part, scale, mark, right=left - 10, top=top, bottom=below)
         mark_edges(one, part)
         canvas.paste(one, (left, MARGIN))
-        draw_text(pen, (left, 2), title, 14)
+        draw_text(pen, (left, 0), title, 16)
         left += one.width
     return canvas, scale
 
