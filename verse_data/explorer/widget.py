@@ -17,7 +17,6 @@ from verse_data.volumes.reader import ScanReader
 if TYPE_CHECKING:
     from ipyniivue import NiiVue
 
-"""HU from black to white: bone, as in the explorer."""
 _OPACITY: Final = 0.4
 
 
