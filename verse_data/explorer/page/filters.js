@@ -32,6 +32,11 @@ verse.widths = {
 };
 verse.bins = { age_years: 10, bmd_mg_cm3: 40 };
 const MISSING = "missing";
+const LONGEST = 4000; // characters of a condition, and
+const MOST = 400; // columns and values in it, as in verse_data/tables/query.py
+
+/** A text of the query language, which has no escapes. */
+const quoted = (text) => (text.includes("'") ? `"${text}"` : `'${text}'`);
 
 verse.Filters = class {
   constructor(facts) {
@@ -66,7 +71,7 @@ verse.Filters = class {
     for (const facet of verse.layout[name].facets) {
       if (facet !== "findings") words[facet] = cells[facet].map((value) => [this.word(facet, value)]);
     }
-    return { name, cells, columns, size, own, found, words, order: {}, where: "", passing: null, facets: {} };
+    return { name, cells, columns, size, own, found, words, order: {}, where: "", passing: null, facets: {}, sort: { column: null, down: false } };
   }
 
   open(name) { this.table = this.kept[name]; }
@@ -158,16 +163,20 @@ verse.Filters = class {
     const width = verse.bins[column];
     if (width) return words.sort((a, b) => a - b).map((word) => `${word} <= ${column} < ${Number(word) + width}`);
     if (kind === "boolean") return words.map((word) => (word === "true" ? column : `not ${column}`));
-    const values = this.order(column).filter((word) => words.includes(word)).map((word) => (kind === "number" ? word : `'${word}'`));
+    const values = this.order(column).filter((word) => words.includes(word)).map((word) => (kind === "number" ? word : quoted(word)));
     return [values.length > 1 ? `${column} in [${values.join(", ")}]` : `${column} == ${values[0]}`];
   }
 
   /** The line of Python that gives the same rows. */
-  python() {
+  python(rows) {
     const { name, version } = this.facts.release;
     const condition = this.condition();
-    const where = condition ? `, where=${JSON.stringify(condition)}` : "";
-    return `vd.load_table("${this.table.name}", release="${name}", version="${version}"${where})`;
+    const table = (where) => `vd.load_table("${this.table.name}", release="${name}", version="${version}"${where})`;
+    if (condition.length > LONGEST || condition.match(/'[^']*'|"[^"]*"|[\w.]+/g)?.length > MOST) {
+      const { index } = this.facts.tables[this.table.name];
+      return `${table("")}.loc[[${rows.map((row) => index[row]).join(", ")}]]`;
+    }
+    return table(condition && `, where=${JSON.stringify(condition)}`);
   }
 
   /** The rows as CSV: missing is empty, and no text is a formula. */

@@ -14,7 +14,7 @@ verse.SliceViewer = class {
   constructor(canvas, marks, levels, onMove) {
     Object.assign(this, { canvas, marks, levels, onMove });
     this.mask = { opacity: 0.4, outline: false, hidden: new Set() };
-    this.named = { on: true, points: {}, level: null };
+    this.named = { on: true, points: {}, guessed: {}, level: null };
     this.window = "bone";
     this.tiles = [];
   }
@@ -25,7 +25,7 @@ verse.SliceViewer = class {
     this.canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
   }
 
-  clear() { this.image = this.label = null; this.named.points = {}; this.draw(); }
+  clear() { this.image = this.label = null; this.setNames({ points: {}, guessed: {} }); }
 
   async show(image, label, mm, window) {
     this.image = verse.readNifti(image);

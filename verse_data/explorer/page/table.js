@@ -2,13 +2,11 @@
 "use strict";
 
 verse.Table = class {
-  /** @param {HTMLElement} place @param {(row: number) => void} onChoose called with a row's number */
-  constructor(place, onChoose) {
-    this.height = 25;
-    this.onChoose = onChoose;
+  /** `onChoose` is called with a row's number, `onSort` with the column and whether it runs down. */
+  constructor(place, onChoose, onSort) {
+    Object.assign(this, { onChoose, onSort, height: 25 });
     this.order = [];
     this.chosen = -1;
-    this.sort = { column: null, down: false };
     this.root = element("div", { class: "table", role: "grid", tabindex: "0", "aria-label": "Rows" });
     this.head = element("div", { class: "head", role: "rowgroup" });
     this.rows = element("div", { class: "rows", role: "rowgroup" });
@@ -24,7 +22,7 @@ verse.Table = class {
   }
 
   /** Show a table: `columns` have name, kind, title, width and a function `cell` from row to text or node. */
-  setTable(columns, name) {
+  setTable(columns, name, sort) {
     this.columns = columns;
     this.root.setAttribute("aria-label", name);
     this.grid = columns.map((column) => `minmax(${column.width}px, ${column.width}fr)`).join(" ");
@@ -40,7 +38,7 @@ verse.Table = class {
       row.append(cell);
     }
     this.head.replaceChildren(row);
-    this.sort = { column: null, down: false };
+    this.sort = sort;
     this.root.scrollTop = 0;
   }
 
@@ -51,6 +49,7 @@ verse.Table = class {
     const same = this.sort.column === name;
     this.sort = same && this.sort.down ? { column: null, down: false } : { column: name, down: same };
     this.setRows(this.given, this.current);
+    this.onSort(this.sort);
   }
 
   /** Show these rows, by their number, in the chosen order; keep the chosen row if it is among them. */
@@ -113,12 +112,18 @@ verse.Table = class {
     if (!this.order.length) return;
     this.chosen = Math.max(0, Math.min(this.order.length - 1, at));
     this.current = this.order[this.chosen];
+    this.show();
+    this.onChoose(this.current);
+  }
+
+  /** Bring the chosen row into sight. */
+  show() {
+    if (this.chosen < 0) return;
     const top = this.chosen * this.height;
     if (top < this.root.scrollTop) this.root.scrollTop = top;
     const bottom = top + this.height - this.shownHeight;
     if (bottom > this.root.scrollTop) this.root.scrollTop = bottom;
     this.draw(true);
-    this.onChoose(this.current);
   }
 
   move(steps) { this.choose(this.chosen < 0 ? 0 : this.chosen + steps); }

@@ -19,7 +19,7 @@ verse.Viewer = class {
   constructor(canvas, marks, levels, onMove) {
     Object.assign(this, { canvas, marks, levels, onMove });
     this.mask = { opacity: 0.4, outline: false, hidden: new Set() };
-    this.named = { on: true, points: {}, level: null };
+    this.named = { on: true, points: {}, guessed: {}, level: null };
     this.mm = null;
   }
 
@@ -51,7 +51,7 @@ verse.Viewer = class {
   clear() {
     this.nv.volumes = [];
     this.nv.overlays = [];
-    this.named.points = {};
+    this.setNames({ points: {}, guessed: {} });
     this.mm = null;
     this.marks.getContext("2d").clearRect(0, 0, this.marks.width, this.marks.height);
   }
@@ -176,11 +176,12 @@ verse.Viewer = class {
   }
 };
 
-/** Draw a dot and the name of each level at its centroid; `place` gives the pixel, or null. */
+/** Draw the name of each level and a dot at its centroid, or the name alone where the mask lies; `place` gives the pixel, or null. */
 verse.drawNames = (pen, levels, named, hidden, place, scale) => {
   pen.textBaseline = "middle";
   for (const { label, level, colour } of levels) {
-    const point = named.points[label] && !hidden.has(level) ? place(named.points[label]) : null;
+    const mm = named.points[label] || named.guessed[label];
+    const point = mm && !hidden.has(level) ? place(mm) : null;
     if (!point) continue;
     const chosen = level === named.level;
     pen.font = `${chosen ? "bold " : ""}${(chosen ? 15 : 13) * scale}px system-ui, "DejaVu Sans", sans-serif`;
@@ -188,7 +189,7 @@ verse.drawNames = (pen, levels, named, hidden, place, scale) => {
     pen.strokeStyle = "#000";
     pen.lineWidth = 3 * scale;
     pen.beginPath();
-    pen.arc(point[0], point[1], 3 * scale, 0, 7);
+    if (named.points[label]) pen.arc(point[0], point[1], 3 * scale, 0, 7);
     pen.stroke();
     pen.fill();
     pen.strokeText(level, point[0] + 8 * scale, point[1]);
