@@ -455,6 +455,8 @@ def test_a_page_on_disk_needs_nothing_else(
     centroid = rows.set_index("level").loc["T12", ["centroid_x", "centroid_y", "centroid_z"]]
     assert tab.mm == pytest.approx(centroid.tolist(), abs=1.1)
     assert tab.page.inner_text("#level-here") == "T12"
+    tab.page.click("#tab-subjects")
+    assert tab.page.inner_text("#python-line").endswith('version="v1").loc[[0]]')
     assert {url.split(":")[0] for url in tab.asked} <= {"file", "data", "blob"}
     assert tab.said == []
     offline.close()

@@ -284,9 +284,8 @@ def test_a_mask_without_centroids_still_leads_to_its_vertebrae(tmp_path: Path) -
     label[10:30, :, 5:20], label[10:30, :, 30:45] = 21, 20
     part = write_store(tmp_path / "a", 100.0 * label, label, {20: (20, 20, 37)}, np.eye(4))
     about = describe(ScanReader(part))
-    assert list(about["centroids"]) == ["20"]
-    assert list(about["guessed"]) == ["21"]
-    assert label[tuple(np.rint(about["guessed"]["21"]).astype(int))] == 21
+    assert (list(about["centroids"]), list(about["guessed"])) == ([20], [21])
+    assert label[tuple(np.rint(about["guessed"][21]).astype(int))] == 21
 
 
 def test_offline_a_scan_that_is_not_here_says_how_to_get_it(tmp_path: Path) -> None:

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from verse_data.errors import VerseDataError
-from verse_data.explorer.cuts import factor_of
+from verse_data.explorer.cuts import factor_of, levels_at
 from verse_data.explorer.facts import Explored
 from verse_data.progress import Advance, Unit
-from verse_data.spine.geometry import apply_affine, voxel_sizes
-from verse_data.views.slices import DISPLAY, places
+from verse_data.spine.geometry import voxel_sizes
 from verse_data.volumes.reader import ScanReader, close_all
 
 _AT_ONCE: Final = 2
@@ -109,10 +108,7 @@ class Scans:
 
 def describe(reader: ScanReader) -> dict[str, Any]:
     """Return grid, labels, and centroids or places in the mask (world mm, RAS+), for JSON."""
-    found, affine = places(reader), reader.grid(DISPLAY)[1]
-    points: dict[bool, dict[str, list[float]]] = {True: {}, False: {}}
-    for label, point in found.points.items():
-        points[label in found.marked][str(label)] = apply_affine(affine, point).round(2).tolist()
+    centroids, guessed = levels_at(reader)
     return {
         "state": "ready",
         "fingerprint": reader.fingerprint,
@@ -120,7 +116,7 @@ def describe(reader: ScanReader) -> dict[str, Any]:
         "spacing": [round(size, 3) for size in voxel_sizes(reader.affine)],
         "factor": factor_of(reader.shape),
         "labels": list(reader.labels),
-        "centroids": points[True],
-        "guessed": points[False],
+        "centroids": centroids,
+        "guessed": guessed,
         "has_label": reader.has_label,
     }

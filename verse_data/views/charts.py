@@ -237,10 +237,8 @@ def _bars(chart: Chart, slot: float, scale: float) -> Iterable[str]:
 
 def _legend(chart: Chart) -> Iterable[str]:
     """Yield the kinds with their colours, if there are several."""
-    x = float(_LEFT)
-    for fill, name in zip(
-        _fills(chart), chart.stacks if len(chart.stacks) > 1 else (), strict=False
-    ):
+    x, names = float(_LEFT), chart.stacks if len(chart.stacks) > 1 else ()
+    for fill, name in zip(_fills(chart), names, strict=False):
         yield f'<rect x="{x:.1f}" y="6" width="12" height="12" fill="{fill}"/>'
         yield _text(x + 18, 16, name, "start")
         x += 40 + 7 * len(name)

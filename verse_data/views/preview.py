@@ -183,10 +183,8 @@ def _row(
 
 def _with_room(picture: Image.Image) -> Image.Image:
     """Centre a slice of a few pixels on paper with room for the letters of its edges."""
-    wide, high = (max(edge, _MIN_SIDE) for edge in picture.size)
-    roomy = Image.new("RGB", (wide, high), PAPER)
-    roomy.paste(picture, ((wide - picture.width) // 2, (high - picture.height) // 2))
-    return roomy
+    x, y = (max(0, _MIN_SIDE + 1 - edge) // 2 for edge in picture.size)
+    return picture.crop((-x, -y, picture.width + x, picture.height + y))  # black outside
 
 
 def _caption(subject: Subject, reader: ScanReader, found: Places) -> tuple[list[str], list[str]]:

@@ -94,33 +94,33 @@ verse.App = class {
 
   /** Choose what the address says; return what it names that is not here. */
   readAddress() {
-    const kept = new URLSearchParams(location.hash.slice(1));
+    const address = new URLSearchParams(location.hash.slice(1));
     const lost = [];
     const known = (what, value, there) => { if (value && !there) lost.push(`${what} ${value}`); return there ? value : null; };
-    const one = (key, choices, usual) => (Object.hasOwn(choices, kept.get(key)) ? kept.get(key) : usual);
+    const one = (key, choices, usual) => (Object.hasOwn(choices, address.get(key)) ? address.get(key) : usual);
     this.filters.open(one("table", verse.layout, "vertebrae"));
     const { table } = this.filters;
-    if (!this.facts.kept) Object.assign(table, { where: kept.get("where") || "", passing: null });
+    if (!this.facts.kept) Object.assign(table, { where: address.get("where") || "", passing: null });
     table.facets = {};
-    for (const part of kept.getAll("only")) {
+    for (const part of address.getAll("only")) {
       const [column, ...words] = part.split("~");
       const there = Object.hasOwn(table.words, column) ? this.filters.order(column) : [];
       const chosen = words.filter((word) => known(there.length ? verse.labels[column] : column, word, there.includes(word)));
       if (chosen.length) table.facets[column] = new Set(chosen);
     }
-    const [, down, column] = (kept.get("sort") || "").match(/^(-?)(.*)$/);
+    const [, down, column] = (address.get("sort") || "").match(/^(-?)(.*)$/);
     table.sort = { column: verse.layout[table.name].columns.includes(column) ? column : null, down: !!down };
-    const scan = known("scan", kept.get("scan"), this.facts.scans.includes(kept.get("scan")));
-    const level = scan && known("level", kept.get("level"), this.vertebra(scan, kept.get("level")) >= 0);
-    const mm = (kept.get("mm") || "").split(",").map(Number);
-    const opacity = Number(kept.get("opacity") ?? USUAL.opacity);
+    const scan = known("scan", address.get("scan"), this.facts.scans.includes(address.get("scan")));
+    const level = scan && known("level", address.get("level"), this.vertebra(scan, address.get("level")) >= 0);
+    const mm = (address.get("mm") || "").split(",").map(Number);
+    const opacity = Number(address.get("opacity") ?? USUAL.opacity);
     Object.assign(this.state, {
       scan, level, mm: mm.length === 3 && mm.every(Number.isFinite) ? mm : null,
       window: one("window", verse.windows, USUAL.window), view: one("view", verse.views, USUAL.view),
-      extent: kept.get("extent") === "whole" ? "whole" : USUAL.extent,
+      extent: address.get("extent") === "whole" ? "whole" : USUAL.extent,
       opacity: opacity >= 0 && opacity <= 1 ? opacity : USUAL.opacity,
-      outline: kept.get("outline") === "true", names: kept.get("names") !== "false",
-      hidden: new Set((kept.get("hidden") || "").split(",").filter((name) => this.labelOf.has(name))),
+      outline: address.get("outline") === "true", names: address.get("names") !== "false",
+      hidden: new Set((address.get("hidden") || "").split(",").filter((name) => this.labelOf.has(name))),
     });
     return lost;
   }
@@ -131,18 +131,18 @@ verse.App = class {
     this.writing = setTimeout(() => {
       const { scan, level, mm, hidden } = this.state;
       const { name, where, facets, sort } = this.filters.table;
-      const kept = new URLSearchParams();
-      const set = (key, value, usual) => { if (value !== null && value !== usual) kept.set(key, value); };
+      const address = new URLSearchParams();
+      const set = (key, value, usual) => { if (value !== null && value !== usual) address.set(key, value); };
       set("table", name, "vertebrae");
       set("where", this.facts.kept ? "" : where, "");
-      for (const [column, words] of Object.entries(facets)) kept.append("only", [column, ...words].join("~"));
+      for (const [column, words] of Object.entries(facets)) address.append("only", [column, ...words].join("~"));
       set("sort", sort.column && (sort.down ? "-" : "") + sort.column);
       set("scan", scan);
       set("level", level);
       set("mm", scan && mm && mm.map((value) => value.toFixed(1)).join(","));
       for (const [key, usual] of Object.entries(USUAL)) set(key, this.state[key], usual);
       set("hidden", [...hidden].join(","), "");
-      this.address = `#${kept}`;
+      this.address = `#${address}`;
       history.replaceState(null, "", this.address);
     }, 80);
   }
@@ -247,18 +247,18 @@ verse.App = class {
 
   /** The row of a vertebra; -1 if a scan has none of this level. */
   vertebra(scan, level) {
-    const { cells } = this.filters.kept.vertebrae;
+    const { cells } = this.filters.tables.vertebrae;
     return cells.scan_id.findIndex((id, row) => id === scan && cells.level[row] === level);
   }
 
   subjectOf(scan) {
-    const { cells } = this.filters.kept.scans;
+    const { cells } = this.filters.tables.scans;
     return cells.subject_id[cells.scan_id.indexOf(scan)];
   }
 
   chooseRow(row) {
     const { name, cells } = this.filters.table;
-    const own = this.filters.kept.scans.cells;
+    const own = this.filters.tables.scans.cells;
     const has = (id, at) => own.subject_id[at] === cells.subject_id[row] && this.facts.scans.includes(id);
     const scan = name === "subjects" ? own.scan_id.find(has) || own.scan_id[own.subject_id.indexOf(cells.subject_id[row])] : cells.scan_id[row];
     const level = name === "vertebrae" ? cells.level[row] : null;
@@ -311,8 +311,8 @@ verse.App = class {
   /** Show the chosen scan: wait until it is ready, then the whole of it, then what is looked at. */
   async look(again) {
     const { scan, level } = this.state;
-    const turn = this.turn = (this.turn || 0) + 1;
-    const stale = () => turn !== this.turn;
+    const look = this.looks = (this.looks || 0) + 1;
+    const stale = () => look !== this.looks;
     const start = performance.now();
     by("stage").setAttribute("aria-busy", "true");
     this.writeAddress();
@@ -478,7 +478,7 @@ verse.App = class {
 
   card() {
     const { scan, level } = this.state;
-    const table = this.filters.kept[level ? "vertebrae" : "scans"];
+    const table = this.filters.tables[level ? "vertebrae" : "scans"];
     const row = level ? this.vertebra(scan, level) : table.cells.scan_id.indexOf(scan);
     if (row < 0) return by("card").replaceChildren();
     const names = level
@@ -505,7 +505,7 @@ verse.App = class {
   /** The cell of the workbook that holds the grade of a vertebra. */
   cellOf(scan, level) {
     const { workbook } = this.facts;
-    const { cells } = this.filters.kept.scans;
+    const { cells } = this.filters.tables.scans;
     const row = workbook && workbook.rows[cells.series_id[cells.scan_id.indexOf(scan)]];
     const column = workbook && workbook.columns[level];
     if (!row || !column) return [];

@@ -42,13 +42,13 @@ verse.Filters = class {
   constructor(facts) {
     this.facts = facts;
     this.levels = facts.levels.map((one) => one.level);
-    this.kept = {};
-    for (const name of Object.keys(verse.layout)) this.kept[name] = this.read(name);
+    this.tables = {};
+    for (const name of Object.keys(verse.layout)) this.tables[name] = this.read(name);
     const { kept } = facts;
     if (kept && kept.rows) {
-      const { own } = this.kept.vertebrae;
+      const { own } = this.tables.vertebrae;
       const passing = new Set(kept.rows.map((number) => own.get(number)).filter((row) => row !== undefined));
-      Object.assign(this.kept.vertebrae, { where: kept.where, passing });
+      Object.assign(this.tables.vertebrae, { where: kept.where, passing });
     }
     this.open("vertebrae");
   }
@@ -71,10 +71,10 @@ verse.Filters = class {
     for (const facet of verse.layout[name].facets) {
       if (facet !== "findings") words[facet] = cells[facet].map((value) => [this.word(facet, value)]);
     }
-    return { name, cells, columns, size, own, found, words, order: {}, where: "", passing: null, facets: {}, sort: { column: null, down: false } };
+    return { name, key, cells, columns, size, own, found, words, order: {}, where: "", passing: null, facets: {}, sort: { column: null, down: false } };
   }
 
-  open(name) { this.table = this.kept[name]; }
+  open(name) { this.table = this.tables[name]; }
 
   word(column, value) {
     if (value === null) return MISSING;
@@ -106,13 +106,13 @@ verse.Filters = class {
     for (let row = 0; row < size; row++) {
       if (passing && !passing.has(row)) continue;
       let failed = 0;
-      let by = null;
+      let only = null; // the one filter that it fails
       for (const [column, chosen] of active) {
-        if (!words[column][row].some((word) => chosen.has(word))) { failed += 1; by = column; if (failed > 1) break; }
+        if (!words[column][row].some((word) => chosen.has(word))) { failed += 1; only = column; if (failed > 1) break; }
       }
       if (failed > 1) continue;
       if (!failed) rows.push(row);
-      for (const column of failed ? [by] : Object.keys(words)) {
+      for (const column of failed ? [only] : Object.keys(words)) {
         others[column].push(row);
         for (const word of words[column][row]) counts[column].set(word, (counts[column].get(word) || 0) + 1);
       }
@@ -134,13 +134,12 @@ verse.Filters = class {
 
   /** The condition of the query language that gives the same rows; empty for all of them. */
   condition() {
-    const { facets, where, name, cells, found } = this.table;
+    const { facets, where, name, key, cells, found } = this.table;
     const parts = where ? [Object.keys(facets).length || this.facts.kept ? `(${where})` : where] : [];
     const { kept } = this.facts;
     if (kept && kept.condition && name !== "subjects") parts.unshift(kept.condition);
     for (const [column, chosen] of Object.entries(facets)) {
       if (column === "findings") {
-        const key = name === "subjects" ? "subject_id" : "scan_id";
         const rows = found.flatMap((rules, row) => (rules.length ? rules.some((rule) => chosen.has(rule)) : chosen.has("none")) ? [row] : []);
         const pairs = new Map();
         for (const row of rows) pairs.set(cells[key][row], [...(pairs.get(cells[key][row]) || []), row]);
@@ -172,7 +171,8 @@ verse.Filters = class {
     const { name, version } = this.facts.release;
     const condition = this.condition();
     const table = (where) => `vd.load_table("${this.table.name}", release="${name}", version="${version}"${where})`;
-    if (condition.length > LONGEST || condition.match(/'[^']*'|"[^"]*"|[\w.]+/g)?.length > MOST) {
+    const untold = this.facts.kept?.condition && this.table.name === "subjects"; // it is about scans
+    if (untold || condition.length > LONGEST || condition.match(/'[^']*'|"[^"]*"|[\w.]+/g)?.length > MOST) {
       const { index } = this.facts.tables[this.table.name];
       return `${table("")}.loc[[${rows.map((row) => index[row]).join(", ")}]]`;
     }

@@ -70,8 +70,6 @@ verse.Table = class {
     [...this.head.querySelectorAll("[role=columnheader]")].forEach((cell, at) => {
       const here = this.columns[at].name === this.sort.column;
       cell.setAttribute("aria-sort", here ? (this.sort.down ? "descending" : "ascending") : "none");
-      const arrow = here ? (this.sort.down ? " ▾" : " ▴") : "";
-      cell.firstChild.textContent = this.columns[at].label + arrow;
     });
     this.chosen = this.order.indexOf(current);
     // Read before anything is written, as each reading after that lays the whole page out.
