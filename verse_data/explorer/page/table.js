@@ -5,8 +5,7 @@ verse.Table = class {
   /** `onChoose` is called with a row's number, `onSort` with the column and whether it runs down. */
   constructor(place, onChoose, onSort) {
     Object.assign(this, { onChoose, onSort, height: 25 });
-    this.order = [];
-    this.chosen = -1;
+    Object.assign(this, { order: [], drawn: [], chosen: -1 });
     this.root = element("div", { class: "table", role: "grid", tabindex: "0", "aria-label": "Rows" });
     this.head = element("div", { class: "head", role: "rowgroup" });
     this.rows = element("div", { class: "rows", role: "rowgroup" });
@@ -38,6 +37,8 @@ verse.Table = class {
       row.append(cell);
     }
     this.head.replaceChildren(row);
+    this.rows.replaceChildren();
+    [this.order, this.drawn] = [[], []];
     this.sort = sort;
     this.root.scrollTop = 0;
   }
@@ -85,24 +86,30 @@ verse.Table = class {
     const last = Math.min(this.order.length, first + Math.ceil(height / this.height) + 8);
     if (!all && first === this.first && last === this.last) return;
     [this.first, this.last] = [first, last];
-    const shown = document.createDocumentFragment();
-    for (let at = first; at < last; at++) {
-      const row = element("div", {
-        class: "row", role: "row", id: `row-${at}`, "data-at": at, "aria-rowindex": at + 2,
-        "aria-selected": String(at === this.chosen),
-      });
-      row.style.gridTemplateColumns = this.grid;
-      row.style.top = `${at * this.height}px`;
-      for (const column of this.columns) {
-        const cell = column.cell(this.order[at]);
-        const kind = column.kind === "number" ? "number" : "";
-        row.append(element("div", { role: "gridcell", class: kind }, cell === null ? missing() : cell));
-      }
-      shown.append(row);
-    }
-    this.rows.replaceChildren(shown);
+    while (this.drawn.length < last - first) this.drawn.push(this.blank());
+    for (let at = first; at < last; at++) this.fill(this.drawn[at - first], at);
+    if (this.rows.childElementCount !== last - first) this.rows.replaceChildren(...this.drawn.slice(0, last - first));
     if (this.chosen >= first && this.chosen < last) this.root.setAttribute("aria-activedescendant", `row-${this.chosen}`);
     else this.root.removeAttribute("aria-activedescendant");
+  }
+
+  /** A row of empty cells; rows are filled again rather than made again, which takes several times as long. */
+  blank() {
+    const row = element("div", { class: "row", role: "row" });
+    row.style.gridTemplateColumns = this.grid;
+    for (const { kind } of this.columns) row.append(element("div", { role: "gridcell", class: kind === "number" ? "number" : "" }));
+    return row;
+  }
+
+  fill(row, at) {
+    Object.assign(row, { id: `row-${at}`, ariaRowIndex: at + 2, ariaSelected: at === this.chosen });
+    row.dataset.at = at;
+    row.style.top = `${at * this.height}px`;
+    this.columns.forEach((column, place) => {
+      const cell = column.cell(this.order[at]);
+      if (typeof cell === "string" && row.children[place].textContent === cell) return;
+      row.children[place].replaceChildren(cell === null ? missing() : cell);
+    });
   }
 
   /** Choose the row at a place of the order, and bring it into sight. */
