@@ -4,8 +4,7 @@
 verse.Table = class {
   /** `onChoose` is called with a row's number, `onSort` with the column and whether it runs down. */
   constructor(place, onChoose, onSort) {
-    Object.assign(this, { onChoose, onSort, height: 25 });
-    Object.assign(this, { order: [], drawn: [], chosen: -1 });
+    Object.assign(this, { onChoose, onSort, height: 25, order: [], drawn: [], chosen: -1 });
     this.root = element("div", { class: "table", role: "grid", tabindex: "0", "aria-label": "Rows" });
     this.head = element("div", { class: "head", role: "rowgroup" });
     this.rows = element("div", { class: "rows", role: "rowgroup" });
