@@ -28,6 +28,12 @@ pytestmark = pytest.mark.usefixtures("one_core")
 
 SHOWN = "document.getElementById('stage').ariaBusy === 'false' && !!document.getElementById('at') && !document.getElementById('status').textContent"
 DETAIL = f"{SHOWN} && !!verse.app.shown && verse.app.shown.detail"
+MARKS_OUTSIDE = """(() => {
+  const { marks, tiles } = verse.app.viewer;
+  const { data } = marks.getContext("2d").getImageData(0, 0, marks.width, marks.height);
+  const inside = (x, y) => tiles.some((one) => x > one.left - 2 && x < one.left + one.width + 2 && y > one.top - 2 && y < one.top + one.height + 2);
+  return data.some((value, at) => at % 4 === 3 && value && !inside((at >> 2) % marks.width, Math.floor((at >> 2) / marks.width)));
+})()"""
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +105,15 @@ def test_bars_and_boxes_filter(tab: Tab, explored: Path) -> None:
     assert tab.count == len(release.vertebrae)
 
 
+def test_what_is_not_known_has_no_bars(tab: Tab) -> None:
+    """A release without ages has no chart of ages."""
+    tab.ask("verse.facts.tables.vertebrae.cells.age_years.fill(null)")
+    tab.ask("verse.app.filters = new verse.Filters(verse.facts)")
+    tab.ask("verse.app.openTable('vertebrae')")
+    names = tab.ask("[...document.querySelectorAll('.chart')].map((one) => one.ariaLabel)")
+    assert names == ["Level and grade", "Type", "BMD"]
+
+
 def test_a_condition_filters_and_a_refused_one_shows_its_place(tab: Tab, explored: Path) -> None:
     """The caret of the package's message stands below the word that is wrong."""
     tab.page.fill("#where", "grade >= 2 and level >= 'T11'")
@@ -133,6 +148,19 @@ def test_a_click_on_a_row_leads_to_its_vertebra(tab: Tab, explored: Path) -> Non
         assert tab.page.inner_text("#level-here") == LEVEL_OF_LABEL[label.item()] == level
         assert f"{level} of verse901" in tab.page.inner_text("#card")
         tab.page.keyboard.press("j")
+
+
+def test_a_key_held_down_loads_what_it_ends_at(tab: Tab) -> None:
+    """Vertebrae that are passed by are not loaded, and the last one is shown."""
+    tab.row("T11").click()
+    tab.until(DETAIL)
+    before = len(tab.asked)
+    tab.ask(
+        "for (let n = 0; n < 5; n++) verse.app.key({ key: 'j', target: document.body, preventDefault() {} })"
+    )
+    tab.until(f"verse.app.state.level === 'L4' && {DETAIL}")
+    assert tab.page.inner_text("#level-here") == "L4"
+    assert sum("/image" in url for url in tab.asked[before:]) <= 2
 
 
 def test_keys_choose_windows_and_the_extent(tab: Tab) -> None:
@@ -423,8 +451,11 @@ def test_the_solid_view_shows_vertebrae_alone(tab: Tab, tmp_path: Path) -> None:
 def test_without_webgl_there_are_slices(context: Any, explorer: Server) -> None:
     """Three planes on a canvas, with the patient's right on the left, and the same crosshair."""
     tab = Tab(context, f"{explorer.url.split('?')[0]}?plain")
+    tab.row("L3").click()
+    tab.until(DETAIL)
+    assert not tab.ask(MARKS_OUTSIDE)  # of levels above the box, too
     tab.row("T12").click()
-    tab.until(SHOWN)
+    tab.until(f"verse.app.state.level === 'T12' && {DETAIL}")
     tab.page.keyboard.press("d")
     tab.until(f"{SHOWN} && !verse.app.shown.detail")
     assert tab.page.inner_text("#level-here") == "T12"

@@ -3,6 +3,7 @@
 
 const by = (id) => document.getElementById(id);
 const STATUS_EVERY = 300; // milliseconds between two questions whether a scan is ready
+const HURRIED = 200; // milliseconds after a choice within which another one waits, so that a key held down loads one scan
 /* How a scan is shown, unless the address says otherwise. */
 const USUAL = { window: "bone", extent: "detail", view: "all", opacity: 0.4, outline: false, names: true };
 
@@ -314,12 +315,16 @@ verse.App = class {
     const look = this.looks = (this.looks || 0) + 1;
     const stale = () => look !== this.looks;
     const start = performance.now();
+    const hurried = start - this.lookedAt < HURRIED;
+    this.lookedAt = start;
     by("stage").setAttribute("aria-busy", "true");
     this.writeAddress();
     if (this.shown && this.shown.scan !== scan) this.close();
     this.card();
     by("scan-name").textContent = scan;
     try {
+      if (hurried) await new Promise((done) => setTimeout(done, HURRIED));
+      if (stale()) return;
       const about = await this.ready(scan, again, stale);
       if (stale()) return;
       if (!about) return;

@@ -231,7 +231,8 @@ verse.Filters = class {
       ? [["level", "Level and grade", "vertebrae"], ["fracture_type", "Type", "vertebrae"], ["age_years", "Age", "patients"], ["bmd_mg_cm3", "BMD", "patients"]]
       : [["ct_device", "Device", this.table.name], ["max_grade", "Highest grade", this.table.name], ["age_years", "Age", "patients"], ["bmd_mg_cm3", "BMD", "patients"]];
     const focused = document.activeElement.id;
-    place.replaceChildren(...charts.map(([column, title, what]) => this.chart(column, title, what, others[column], onToggle)));
+    const known = charts.filter(([column]) => this.order(column).some((word) => word !== MISSING && word !== "none"));
+    place.replaceChildren(...known.map(([column, title, what]) => this.chart(column, title, what, others[column], onToggle)));
     if (focused && focused.startsWith("bar-")) document.getElementById(focused)?.focus();
   }
 

@@ -128,6 +128,10 @@ verse.SliceViewer = class {
       tile.top + (1 - (voxel[tile.up] + 0.5) / rows) * tile.height,
     ];
     const [x, y] = pixel(this.at);
+    pen.save();
+    pen.beginPath();
+    pen.rect(tile.left, tile.top, tile.width, tile.height);
+    pen.clip();
     pen.strokeStyle = "#5ad8ffcc";
     pen.strokeRect(x, tile.top, 0, tile.height);
     pen.strokeRect(tile.left, y, tile.width, 0);
@@ -136,9 +140,11 @@ verse.SliceViewer = class {
     const [left, top] = [["R", "A"], ["R", "S"], ["A", "S"]][tile.plane];
     pen.fillText(left, tile.left + 4, tile.top + tile.height / 2);
     pen.fillText(top, tile.left + tile.width / 2, tile.top + 16 * scale);
-    if (!this.named.on) return;
-    verse.drawNames(pen, this.levels, this.named, this.mask.hidden,
-      (mm) => (Math.abs(mm[tile.deep] - this.mm[tile.deep]) > 15 ? null : pixel(this.voxel(mm))), scale);
+    if (this.named.on) {
+      verse.drawNames(pen, this.levels, this.named, this.mask.hidden,
+        (mm) => (Math.abs(mm[tile.deep] - this.mm[tile.deep]) > 15 ? null : pixel(this.voxel(mm))), scale);
+    }
+    pen.restore();
   }
 
   tileAt(event) {

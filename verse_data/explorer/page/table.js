@@ -84,10 +84,11 @@ verse.Table = class {
     const first = Math.max(0, Math.floor(top / this.height) - 4);
     const last = Math.min(this.order.length, first + Math.ceil(height / this.height) + 8);
     if (!all && first === this.first && last === this.last) return;
+    if (first !== this.first) this.drawn = []; // a row that moves is no other row meanwhile
     [this.first, this.last] = [first, last];
     while (this.drawn.length < last - first) this.drawn.push(this.blank());
     for (let at = first; at < last; at++) this.fill(this.drawn[at - first], at);
-    if (this.rows.childElementCount !== last - first) this.rows.replaceChildren(...this.drawn.slice(0, last - first));
+    if (this.rows.firstChild !== this.drawn[0] || this.rows.childElementCount !== last - first) this.rows.replaceChildren(...this.drawn.slice(0, last - first));
     if (this.chosen >= first && this.chosen < last) this.root.setAttribute("aria-activedescendant", `row-${this.chosen}`);
     else this.root.removeAttribute("aria-activedescendant");
   }
