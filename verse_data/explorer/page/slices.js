@@ -12,9 +12,7 @@ verse.readNifti = (buffer) => {
 
 verse.SliceViewer = class {
   constructor(canvas, marks, levels, onMove) {
-    Object.assign(this, { canvas, marks, levels, onMove });
-    this.mask = { opacity: 0.4, outline: false, hidden: new Set() };
-    this.named = { on: true, points: {}, guessed: {}, level: null };
+    Object.assign(this, { canvas, marks, levels, onMove, mask: {}, named: { points: {}, guessed: {} } });
     this.window = "bone";
     this.tiles = [];
   }
@@ -65,7 +63,7 @@ verse.SliceViewer = class {
   }
 
   draw() {
-    const scale = window.devicePixelRatio || 1;
+    const scale = devicePixelRatio;
     for (const canvas of [this.canvas, this.marks]) {
       canvas.width = canvas.clientWidth * scale;
       canvas.height = canvas.clientHeight * scale;
@@ -122,7 +120,7 @@ verse.SliceViewer = class {
 
   drawMarks(tile, columns, rows) {
     const pen = this.marks.getContext("2d");
-    const scale = window.devicePixelRatio || 1;
+    const scale = devicePixelRatio;
     const pixel = (voxel) => [
       tile.left + (1 - (voxel[tile.across] + 0.5) / columns) * tile.width,
       tile.top + (1 - (voxel[tile.up] + 0.5) / rows) * tile.height,
@@ -142,13 +140,13 @@ verse.SliceViewer = class {
     pen.fillText(top, tile.left + tile.width / 2, tile.top + 16 * scale);
     if (this.named.on) {
       verse.drawNames(pen, this.levels, this.named, this.mask.hidden,
-        (mm) => (Math.abs(mm[tile.deep] - this.mm[tile.deep]) > 15 ? null : pixel(this.voxel(mm))), scale);
+        (mm) => (Math.abs(mm[tile.deep] - this.mm[tile.deep]) > verse.near ? null : pixel(this.voxel(mm))), scale);
     }
     pen.restore();
   }
 
   tileAt(event) {
-    const scale = window.devicePixelRatio || 1;
+    const scale = devicePixelRatio;
     const [x, y] = [event.offsetX * scale, event.offsetY * scale];
     const tile = this.tiles.find((one) => x >= one.left && x < one.left + one.width && y >= one.top && y < one.top + one.height);
     return [tile, x, y];

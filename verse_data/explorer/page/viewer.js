@@ -11,15 +11,16 @@ verse.windows = {
 /** What is shown of a scan; NiiVue counts them in this order. */
 verse.views = { axial: "Axial", coronal: "Coronal", sagittal: "Sagittal", all: "All four", solid: "3-D" };
 
+/** Millimetres from a slice within which a centroid is named on it. */
+verse.near = 15;
+
 /** World axes that run to the right and upwards in a slice, and that of its depth. */
 verse.planes = [[0, 1, 2], [0, 2, 1], [1, 2, 0]]; // axial, coronal, sagittal
 
 verse.Viewer = class {
   /** @param onMove called with the world mm of the crosshair, and HU and label of the volume shown */
   constructor(canvas, marks, levels, onMove) {
-    Object.assign(this, { canvas, marks, levels, onMove });
-    this.mask = { opacity: 0.4, outline: false, hidden: new Set() };
-    this.named = { on: true, points: {}, guessed: {}, level: null };
+    Object.assign(this, { canvas, marks, levels, onMove, mask: {}, named: { points: {}, guessed: {} } });
     this.mm = null;
   }
 
@@ -160,13 +161,13 @@ verse.Viewer = class {
     let [left, top, width, height] = slice.leftTopWidthHeight;
     const mirrored = width < 0;
     if (mirrored) [left, width] = [left + width, -width];
-    const scale = window.devicePixelRatio || 1;
+    const scale = devicePixelRatio;
     pen.save();
     pen.beginPath();
     pen.rect(left, top, width, height);
     pen.clip();
     verse.drawNames(pen, this.levels, this.named, this.mask.hidden, (mm) => {
-      if (Math.abs(mm[deep] - this.mm[deep]) > 15) return null;
+      if (Math.abs(mm[deep] - this.mm[deep]) > verse.near) return null;
       let x = (mm[across] - slice.leftTopMM[0]) / slice.fovMM[0];
       const y = (mm[up] - slice.leftTopMM[1]) / slice.fovMM[1];
       if (mirrored) x = 1 - x;
