@@ -28,6 +28,12 @@ pytestmark = pytest.mark.usefixtures("one_core")
 
 SHOWN = "document.getElementById('stage').ariaBusy === 'false' && !!document.getElementById('at') && !document.getElementById('status').textContent"
 DETAIL = f"{SHOWN} && !!verse.app.shown && verse.app.shown.detail"
+MARKS_OUTSIDE = """(() => {
+  const { marks, tiles } = verse.app.viewer;
+  const { data } = marks.getContext("2d").getImageData(0, 0, marks.width, marks.height);
+  const inside = (x, y) => tiles.some((one) => x > one.left - 2 && x < one.left + one.width + 2 && y > one.top - 2 && y < one.top + one.height + 2);
+  return data.some((value, at) => at % 4 === 3 && value && !inside((at >> 2) % marks.width, Math.floor((at >> 2) / marks.width)));
+})()"""
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +105,15 @@ def test_bars_and_boxes_filter(tab: Tab, explored: Path) -> None:
     assert tab.count == len(release.vertebrae)
 
 
+def test_what_is_not_known_has_no_bars(tab: Tab) -> None:
+    """A release without ages has no chart of ages."""
+    tab.ask("verse.facts.tables.vertebrae.cells.age_years.fill(null)")
+    tab.ask("verse.app.filters = new verse.Filters(verse.facts)")
+    tab.ask("verse.app.openTable('vertebrae')")
+    names = tab.ask("[...document.querySelectorAll('.chart')].map((one) => one.ariaLabel)")
+    assert names == ["Level and grade", "Type", "BMD"]
+
+
 def test_a_condition_filters_and_a_refused_one_shows_its_place(tab: Tab, explored: Path) -> None:
     """The caret of the package's message stands below the word that is wrong."""
     tab.page.fill("#where", "grade >= 2 and level >= 'T11'")
@@ -135,6 +150,19 @@ def test_a_click_on_a_row_leads_to_its_vertebra(tab: Tab, explored: Path) -> Non
         tab.page.keyboard.press("j")
 
 
+def test_a_key_held_down_loads_what_it_ends_at(tab: Tab) -> None:
+    """Vertebrae that are passed by are not loaded, and the last one is shown."""
+    tab.row("T11").click()
+    tab.until(DETAIL)
+    before = len(tab.asked)
+    tab.ask(
+        "for (let n = 0; n < 5; n++) verse.app.key({ key: 'j', target: document.body, preventDefault() {} })"
+    )
+    tab.until(f"verse.app.state.level === 'L4' && {DETAIL}")
+    assert tab.page.inner_text("#level-here") == "L4"
+    assert sum("/image" in url for url in tab.asked[before:]) <= 2
+
+
 def test_keys_choose_windows_and_the_extent(tab: Tab) -> None:
     """1, 2 and 3 are windows; d shows the whole scan; buttons show which is on."""
     tab.row("T12").click()
@@ -157,8 +185,16 @@ def test_the_address_keeps_what_is_chosen(tab: Tab, context: Any, explorer: Serv
     tab.page.click("[data-facet=grade][data-word='0']")
     tab.row("T11").click()
     tab.until(DETAIL)
-    tab.page.keyboard.press("2")
-    tab.until("location.hash.includes('window=soft') && location.hash.includes('mm=')")
+    for key in "2on":
+        tab.page.keyboard.press(key)
+    tab.page.fill("#opacity", "0.7")
+    for level in ("L1", "L3"):
+        tab.page.click(f"#levels button:has-text('{level}')")
+    for _ in range(2):
+        tab.page.click("[role=columnheader] button >> nth=1")
+    tab.until(
+        "['window=soft', 'mm=', 'hidden=', 'sort=-level'].every((one) => location.hash.includes(one))"
+    )
     other = Tab(context, tab.page.url)
     other.until(DETAIL)
 
@@ -166,10 +202,93 @@ def test_the_address_keeps_what_is_chosen(tab: Tab, context: Any, explorer: Serv
     assert other.page.input_value("#where") == "level >= 'T11'"
     assert other.mm == pytest.approx(tab.mm, abs=0.6)
     assert other.page.get_attribute("[data-window=soft]", "aria-pressed") == "true"
+    assert other.page.inner_text(".rows") == tab.page.inner_text(".rows")
+    assert other.page.get_attribute("[aria-sort=descending]", "role") == "columnheader"
+    shown = (
+        "[verse.app.viewer.mask.opacity, verse.app.viewer.mask.outline, verse.app.viewer.named.on]"
+    )
+    assert other.ask(shown) == [0.7, True, False]
+    hidden = other.page.locator("#levels [aria-pressed=false]").all_inner_texts()
+    assert hidden == ["L1", "L3"] == other.ask("[...verse.app.viewer.mask.hidden]")
     other.page.click("#clear")
     assert tab.count != other.count
     assert other.said == []
     other.page.close()
+
+
+def test_an_address_of_another_release_says_what_is_not_here(tab: Tab) -> None:
+    """Followed in an open page: what is here is chosen, the rest is named, and nothing else is left."""
+    tab.page.fill("#where", "grade == 3")
+    tab.page.press("#where", "Enter")
+    tab.until("verse.app.filters.table.where === 'grade == 3'")
+    parts = "only=grade~2~7&only=toString~x&sort=nothing&window=constructor&opacity=x&hidden=T99,L1"
+    tab.ask(f"location.hash = 'scan=verse904&level=L4&{parts}'")
+    tab.until(DETAIL)
+    assert tab.page.inner_text("#where-error").endswith("is not here: Grade 7, toString x.")
+    assert tab.page.input_value("#where") == ""
+    assert tab.count == tab.ask(
+        "verse.facts.tables.vertebrae.cells.grade.filter((one) => one === 2).length"
+    )
+    assert tab.page.get_attribute("[data-window=bone]", "aria-pressed") == "true"
+    tab.ask("location.hash = 'scan=verse999&level=L9'")
+    tab.until("document.getElementById('where-error').textContent.endsWith(': scan verse999.')")
+    assert tab.page.inner_text("#scan-name") == "No scan"
+    assert tab.page.inner_text("#card") == tab.page.inner_text("#readout") == ""
+
+
+def test_the_row_of_an_address_is_in_sight(tab: Tab, context: Any) -> None:
+    """Also where it is the last of many."""
+    other = Tab(context, f"{tab.page.url.split('#')[0]}#scan=verse904&level=L6")
+    assert other.page.locator(".rows [aria-selected=true]").bounding_box()["y"] < 700
+    assert other.said == []
+    other.page.close()
+
+
+@pytest.mark.parametrize("size", [(1024, 700), (640, 400)], ids=["small", "zoom of 200 %"])
+def test_a_small_window_shows_rows_and_pictures(tab: Tab, size: tuple[int, int]) -> None:
+    """Some rows and a picture of some size can be seen, if need be by scrolling; axe-core agrees."""
+    tab.row("T12").click()
+    tab.until(DETAIL)
+    tab.page.set_viewport_size({"width": size[0], "height": size[1]})
+    assert tab.ask("verse.app.table.shownHeight") > 8 * 25
+    assert tab.page.locator("#stage").bounding_box()["height"] > 200
+    assert tab.ask("document.documentElement.scrollWidth") == size[0]
+    assert browser.axe_violations(tab.page) == []
+
+
+def test_rows_that_no_condition_can_name_are_named_by_number(tab: Tab, explored: Path) -> None:
+    """A condition of more words than a query may have gives the same rows in Python, too."""
+    where = " or ".join(["grade >= 1"] * 199)
+    tab.page.fill("#where", where)
+    tab.page.press("#where", "Enter")
+    tab.until("verse.app.filters.table.passing !== null")
+    tab.page.click("[data-facet=grade][data-word='2']")
+    tab.page.click("[id='bar-level-T12']")
+    line = tab.page.inner_text("#python-line")
+    name, _, numbers = line.partition(".loc")
+    arguments = dict(re.findall(r'(\w+)="(\w+)"', name))
+    rows = vd.load_table("vertebrae", **arguments, root=explored).loc[json.loads(numbers)[0]]
+    expected = vd.open_release("phantom", root=explored).select("grade == 2 and level == 'T12'")
+    assert rows.equals(expected)
+
+
+def test_a_patient_s_row_shows_a_scan_that_has_a_ct(tab: Tab) -> None:
+    """The first of its scans may have none."""
+    tab.page.click("#tab-subjects")
+    tab.ask("verse.facts.scans = verse.facts.scans.filter((name) => !name.endsWith('951'))")
+    tab.page.click(".rows .row:has-text('verse902')")
+    assert tab.page.inner_text("#scan-name") == "verse902_split-verse952"
+    tab.until(SHOWN)
+
+
+def test_an_ended_explorer_says_so(context: Any, explorer: Server) -> None:
+    """And what to type, as nothing in a browser would."""
+    tab = Tab(context, explorer.url.split("?")[0])
+    tab.page.route("**/scan/**", lambda route: route.abort())
+    tab.row("T12").click()
+    tab.page.wait_for_selector("#status button")
+    assert "Start it again: verse-data explore" in tab.page.inner_text("#status")
+    tab.page.close()
 
 
 def test_the_keyboard_is_enough(tab: Tab) -> None:
@@ -309,7 +428,7 @@ def test_the_solid_view_shows_vertebrae_alone(tab: Tab, tmp_path: Path) -> None:
     tab.until(DETAIL)
     tab.page.keyboard.press("v")
     assert tab.page.input_value("#view") == "solid"
-    assert "view=solid" in tab.page.url
+    tab.until("location.hash.includes('view=solid')")
     seen = []
     for turn in (False, True):
         if turn:
@@ -332,8 +451,11 @@ def test_the_solid_view_shows_vertebrae_alone(tab: Tab, tmp_path: Path) -> None:
 def test_without_webgl_there_are_slices(context: Any, explorer: Server) -> None:
     """Three planes on a canvas, with the patient's right on the left, and the same crosshair."""
     tab = Tab(context, f"{explorer.url.split('?')[0]}?plain")
+    tab.row("L3").click()
+    tab.until(DETAIL)
+    assert not tab.ask(MARKS_OUTSIDE)  # of levels above the box, too
     tab.row("T12").click()
-    tab.until(SHOWN)
+    tab.until(f"verse.app.state.level === 'T12' && {DETAIL}")
     tab.page.keyboard.press("d")
     tab.until(f"{SHOWN} && !verse.app.shown.detail")
     assert tab.page.inner_text("#level-here") == "T12"
@@ -364,6 +486,8 @@ def test_a_page_on_disk_needs_nothing_else(
     centroid = rows.set_index("level").loc["T12", ["centroid_x", "centroid_y", "centroid_z"]]
     assert tab.mm == pytest.approx(centroid.tolist(), abs=1.1)
     assert tab.page.inner_text("#level-here") == "T12"
+    tab.page.click("#tab-subjects")
+    assert tab.page.inner_text("#python-line").endswith('version="v1").loc[[0]]')
     assert {url.split(":")[0] for url in tab.asked} <= {"file", "data", "blob"}
     assert tab.said == []
     offline.close()

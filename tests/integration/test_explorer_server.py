@@ -15,10 +15,12 @@ import pytest
 
 import verse_data as vd
 from tests.support.command import verse_data
+from tests.support.pictures import store as write_store
 from verse_data import phantom
 from verse_data.api import lock_tree
 from verse_data.errors import UsageError
 from verse_data.explorer import cuts
+from verse_data.explorer.prepare import describe
 from verse_data.explorer.server import FILES, PAGE, Server
 from verse_data.files import digest_file
 from verse_data.spine.geometry import voxel_sizes
@@ -258,6 +260,34 @@ def test_a_damaged_store_says_what_is_wrong_and_is_built_again(
     assert ready("verse904", "?again=1")["state"] == "ready"
 
 
+def test_a_damaged_voxel_is_mended_while_the_explorer_runs(
+    ask: Ask, ready: Callable[..., dict[str, Any]], explored: Path
+) -> None:
+    """A store that is open already is opened anew after the repair, when the page asks again."""
+    assert ready("verse901")["state"] == "ready"
+    [store] = vd.open_release("phantom", root=explored).build_cache(["verse901"]).values()
+    shard = store / "image/c/0/0/0"
+    content = shard.read_bytes()
+    shard.chmod(0o644)
+    shard.write_bytes(content.replace(content[1000:2000], bytes(1000)))
+    close_all()
+    status, _, content = ask("/scan/verse901/image")
+    assert (status, b"verse-data cache verify --repair" in content) == (422, True)
+    assert verse_data("cache", "verify", "--repair", "--root", str(explored)).returncode == 0
+    assert ready("verse901", "?again=1")["state"] == "ready"
+    assert ask("/scan/verse901/image")[0] == 200
+
+
+def test_a_mask_without_centroids_still_leads_to_its_vertebrae(tmp_path: Path) -> None:
+    """Their places are guessed from the mask, and said to be; a centroid is not guessed."""
+    label = np.zeros((40, 40, 60), np.uint8)
+    label[10:30, :, 5:20], label[10:30, :, 30:45] = 21, 20
+    part = write_store(tmp_path / "a", 100.0 * label, label, {20: (20, 20, 37)}, np.eye(4))
+    about = describe(ScanReader(part))
+    assert (list(about["centroids"]), list(about["guessed"])) == ([20], [21])
+    assert label[tuple(np.rint(about["guessed"][21]).astype(int))] == 21
+
+
 def test_offline_a_scan_that_is_not_here_says_how_to_get_it(tmp_path: Path) -> None:
     """The page shows the package's own text."""
     tree = phantom.write(tmp_path / "tree", n_subjects=4, shape=(32, 64, 24))
@@ -374,7 +404,7 @@ def test_one_file_of_many_scans_has_previews(
 
     assert not page.has_volumes
     assert "a preview each" in told[0]
-    assert page.path.read_text().count('"preview": "data:image/png;base64,') == len(page.scan_ids)
+    assert page.path.read_text().count('"preview": "data:image/webp;base64,') == len(page.scan_ids)
 
 
 def test_the_command_writes_a_page_and_prints_where(explored: Path, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from verse_data.errors import UsageError
 from verse_data.spine.geometry import AxisMap
 from verse_data.spine.levels import LEVEL_OF_LABEL, LEVELS
 from verse_data.views.drawing import AMBER, level_colour, mark_colour, write_picture
-from verse_data.views.preview import draw_preview
-from verse_data.views.slices import along_spine, middle_planes, places
+from verse_data.views.preview import draw_comparison, draw_preview
+from verse_data.views.slices import Labels, along_spine, middle_planes, places
 from verse_data.volumes.nifti import read_mask
 from verse_data.volumes.reader import ScanReader
 
@@ -206,6 +206,25 @@ def test_the_picture_is_limited_in_size(tmp_path, shape):
     width, height = draw_preview(subject(part)).size
     assert 600 <= width <= 1800
     assert height <= 1040
+
+
+def test_names_of_a_comparison_can_be_read_on_a_page(tmp_path):
+    """Shrunk to 1,232 pixels, which a window of 1,280 leaves it, they are at least 15 high."""
+    reader = ScanReader(store(tmp_path / "a", np.zeros((200, 200, 100)), affine=PIR))
+    predicted = Labels.of(np.zeros(reader.shape, np.uint8), {})
+    assert draw_comparison(subject(reader.path), predicted).width * 15 <= 1232 * 19
+
+
+@pytest.mark.parametrize("shape", [(60, 90, 1), (1, 90, 30), (60, 1, 30), (1, 1, 1)])
+def test_a_slice_of_one_voxel_has_a_letter_on_each_side(tmp_path, shape):
+    """A and P, R and L stand beside each other, also where the slice has no room for them."""
+    part = store(tmp_path / "a", np.full(shape, -1000.0), affine=PIR)
+    picture = np.asarray(draw_preview(subject(part)).convert("L"))
+    high = max(8 * 90 * (shape[1] == 90), 48)  # of the panels: 8 pixels a millimetre
+    middle = 20 + high // 2
+    inked = (picture[middle - 6 : middle + 6] > 128).any(axis=0)
+    # The letters above and below the middle of a low panel are between those of its sides.
+    assert np.count_nonzero(np.diff(inked.astype(int)) == 1) == (4 if high > 48 else 6)
 
 
 @pytest.mark.parametrize(

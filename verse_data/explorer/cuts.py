@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, Final
 
 import numpy as np
 
 from verse_data.config import __version__
 from verse_data.files import sha256_of_json
-from verse_data.spine.geometry import Affine, Array, Box, Shape, apply_affine, voxel_sizes
+from verse_data.spine.geometry import Affine, Box, Shape, apply_affine, voxel_sizes
+from verse_data.views.slices import DISPLAY, places
 from verse_data.volumes.layout import FACTORS, ArrayName
 from verse_data.volumes.nifti import nifti_bytes
 from verse_data.volumes.reader import ScanReader
@@ -42,23 +42,27 @@ def box_around(shape: Shape, affine: Affine, centre: Point) -> Box:
     return Box.around(inside, (i, j, k)).clipped(shape)
 
 
-def cut(reader: ScanReader, name: ArrayName, centre: Point | None) -> tuple[Array, Affine]:
-    """Return voxels (x, y, z) and affine of the box around a point, or of the whole scan without one."""
-    if centre is None:
-        factor = factor_of(reader.shape)
-        if factor > 1:
-            voxels, affine = read_level(reader.path, name, factor)
-            return reader.relabelled(voxels) if name == "label" else voxels, affine
-        box = Box.whole(reader.shape)
-    else:
-        box = box_around(reader.shape, reader.affine, centre)
-    image, label = reader.read(box, image=name == "image", label=name == "label")
-    return image if name == "image" else label, box.affine(reader.affine)
-
-
 def cut_nifti(reader: ScanReader, name: ArrayName, centre: Point | None) -> bytes:
-    """Return a cut as a NIfTI file, not compressed: it stays on this machine."""
-    return nifti_bytes(*cut(reader, name, centre))
+    """Return the box around a point, or the whole scan, as NIfTI; not compressed, as it stays here."""
+    factor = factor_of(reader.shape) if centre is None else 1
+    if factor > 1:
+        voxels, affine = read_level(reader.path, name, factor)
+        return nifti_bytes(reader.relabelled(voxels) if name == "label" else voxels, affine)
+    whole, affine = Box.whole(reader.shape), reader.affine
+    box = whole if centre is None else box_around(reader.shape, affine, centre)
+    image, label = reader.read(box, image=name == "image", label=name == "label")
+    return nifti_bytes(image if name == "image" else label, box.affine(affine))
+
+
+def levels_at(reader: ScanReader) -> tuple[dict[int, Point], dict[int, Point]]:
+    """Return the centroid of each label, and the place in the mask of each that has none."""
+    found, affine = places(reader), reader.grid(DISPLAY)[1]
+    marked: dict[int, Point] = {}
+    guessed: dict[int, Point] = {}
+    for label, point in found.points.items():
+        x, y, z = apply_affine(affine, point).round(2).tolist()
+        (marked if label in found.marked else guessed)[label] = (x, y, z)
+    return marked, guessed
 
 
 def voxel_at(reader: ScanReader, point: Point) -> dict[str, Any]:
@@ -76,8 +80,3 @@ def etag(reader: ScanReader, name: ArrayName, centre: Point | None) -> str:
     """Return the digest of a cut: of its store, which never changes, labels, and the view's parameters."""
     served = [reader.path.name, sorted(reader.relabel.items())]
     return sha256_of_json([__version__, served, name, centre, BOX_MM, WHOLE_VOXELS, BOX_VOXELS])
-
-
-def etag_of(content: bytes) -> str:
-    """Return the digest of an answer that is made in memory."""
-    return hashlib.sha256(content).hexdigest()

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from verse_data.errors import VerseDataError
-from verse_data.explorer.cuts import factor_of
+from verse_data.explorer.cuts import factor_of, levels_at
 from verse_data.explorer.facts import Explored
 from verse_data.progress import Advance, Unit
-from verse_data.spine.geometry import apply_affine, voxel_sizes
-from verse_data.volumes.reader import ScanReader
+from verse_data.spine.geometry import voxel_sizes
+from verse_data.volumes.reader import ScanReader, close_all
 
 _AT_ONCE: Final = 2
 """Scans that are converted at the same time; each needs memory of its own."""
@@ -75,7 +75,8 @@ class Scans:
         """Return whether a scan is ready, and what is known of it; prepare it if nobody has yet."""
         with self._lock:
             known = self._known.get(scan_id)
-            if known is None or (again and known.error):
+            if known is None or (again and (known.reader or known.error)):
+                close_all()  # what was repaired meanwhile is another file
                 known = self._known[scan_id] = Preparation(started=time.monotonic())
                 worker = threading.Thread(target=self._prepare, args=(scan_id, known), daemon=True)
                 worker.start()
@@ -106,11 +107,8 @@ class Scans:
 
 
 def describe(reader: ScanReader) -> dict[str, Any]:
-    """Return grid, labels and centroids (world mm, RAS+) of a scan, as values for JSON."""
-    points = {
-        str(label): apply_affine(reader.affine, point).round(2).tolist()
-        for label, point in reader.centroids.items()
-    }
+    """Return grid, labels, and centroids or places in the mask (world mm, RAS+), for JSON."""
+    centroids, guessed = levels_at(reader)
     return {
         "state": "ready",
         "fingerprint": reader.fingerprint,
@@ -118,6 +116,7 @@ def describe(reader: ScanReader) -> dict[str, Any]:
         "spacing": [round(size, 3) for size in voxel_sizes(reader.affine)],
         "factor": factor_of(reader.shape),
         "labels": list(reader.labels),
-        "centroids": points,
+        "centroids": centroids,
+        "guessed": guessed,
         "has_label": reader.has_label,
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import io
 import json
 import math
 import re
@@ -23,6 +22,7 @@ from verse_data.files import check_output, publish_folder, staging, write_file
 from verse_data.progress import spell_bytes
 from verse_data.spine.geometry import Box
 from verse_data.stores import make_recipe
+from verse_data.views.drawing import encoded
 from verse_data.views.report import check_page
 from verse_data.volumes.nifti import nifti_bytes
 from verse_data.volumes.reader import ScanReader
@@ -32,7 +32,7 @@ SPACING_MM: Final = 2.0
 SINGLE_FILE_BYTES: Final = 60_000_000
 """Size of the volumes from which one file holds previews instead."""
 _BYTES_A_VOXEL: Final = 1.5  # of a CT with noise: gzipped, then base64
-_PREVIEW_BYTES: Final = 250_000
+_PREVIEW_BYTES: Final = 160_000
 _SCRIPTS: Final = re.compile(r'<script src="([a-z./]+)"></script>')
 
 
@@ -178,11 +178,9 @@ def _volumes(reader: ScanReader) -> dict[str, Any]:
 
 
 def _preview(release: Explored, scan_id: str, reader: ScanReader) -> dict[str, Any]:
-    """Return what is known of a scan, and its preview as the address of a PNG."""
-    stream = io.BytesIO()
-    release.preview(scan_id).save(stream, "PNG")
-    picture = base64.b64encode(stream.getvalue()).decode()
-    return {"about": {**describe(reader), "preview": f"data:image/png;base64,{picture}"}}
+    """Return what is known of a scan, and its preview as the address of a picture."""
+    picture = base64.b64encode(encoded(release.preview(scan_id), ".webp")).decode()
+    return {"about": {**describe(reader), "preview": f"data:image/webp;base64,{picture}"}}
 
 
 def _call(function: str, *values: Any) -> bytes:

@@ -7,6 +7,7 @@ by its path: files of the page are an allow-list, and volumes are named by the r
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
 import logging
@@ -134,25 +135,18 @@ class Server(ThreadingHTTPServer):
         """Return the answer to a request that may be answered."""
         name = path.removeprefix("/") or "index.html"
         if name in FILES:
-            content = (PAGE / name).read_bytes()
-            return Answer(FILES[name], cuts.etag_of(content), lambda: content)
+            return _made(FILES[name], (PAGE / name).read_bytes())
         if path == "/facts":
-            return self._json_bytes(self.facts)
+            return _made(_JSON, self.facts)
         if path == "/select":
-            return self._json(self._select(query.get("table", ""), query.get("where", "")))
+            return _json(self._select(query.get("table", ""), query.get("where", "")))
         if path == "/value":
-            return self._json(self._value(query))
+            return _json(self._value(query))
         if found := _VOLUME.fullmatch(path):
             return self._volume(found[1], found[2], query)
         if found := _STATE.fullmatch(path):
-            return self._json(self.scans.state(self._known(found[1]), again="again" in query))
+            return _json(self.scans.state(self._known(found[1]), again="again" in query))
         raise _Refused(HTTPStatus.NOT_FOUND, "There is no such page.")
-
-    def _json(self, value: Any) -> Answer:
-        return self._json_bytes(json.dumps(value, allow_nan=False).encode())
-
-    def _json_bytes(self, content: bytes) -> Answer:
-        return Answer(_JSON, cuts.etag_of(content), lambda: content)
 
     def _known(self, scan_id: str) -> str:
         if scan_id not in self.release.series:
@@ -194,6 +188,15 @@ class Server(ThreadingHTTPServer):
         if reader is None:
             raise _Refused(HTTPStatus.CONFLICT, f"Scan {scan_id} is not ready; ask for it first.")
         return reader
+
+
+def _made(kind: str, content: bytes) -> Answer:
+    """Return an answer that is made already."""
+    return Answer(kind, hashlib.sha256(content).hexdigest(), lambda: content)
+
+
+def _json(value: Any) -> Answer:
+    return _made(_JSON, json.dumps(value, allow_nan=False).encode())
 
 
 def _parts(target: str) -> SplitResult:

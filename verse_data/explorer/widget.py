@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from verse_data.errors import ToolMissing, UsageError, did_you_mean
-from verse_data.explorer.cuts import cut_nifti
-from verse_data.spine.geometry import apply_affine
+from verse_data.explorer.cuts import cut_nifti, levels_at
 from verse_data.spine.levels import LEVEL_OF_LABEL
 from verse_data.spine.windows import WINDOWS
 from verse_data.views.drawing import level_colour
@@ -16,9 +15,6 @@ from verse_data.volumes.reader import ScanReader
 
 if TYPE_CHECKING:
     from ipyniivue import NiiVue
-
-"""HU from black to white: bone, as in the explorer."""
-_OPACITY: Final = 0.4
 
 
 def require_ipyniivue() -> None:
@@ -33,7 +29,7 @@ def widget(reader: ScanReader, level: str | None, *, height: int) -> NiiVue:
     """Return a widget with CT and mask of a store, whole or in full resolution around a level."""
     from ipyniivue import Mesh, MultiplanarType, NiiVue, ShowRender, Volume
 
-    points = _centroids(reader)
+    points = {LEVEL_OF_LABEL[label]: point for label, point in levels_at(reader)[0].items()}
     if level is not None and level not in points:
         raise UsageError(
             f"Scan {reader.scan_id} has no centroid of {level!r}; it has "
@@ -69,7 +65,7 @@ def widget(reader: ScanReader, level: str | None, *, height: int) -> NiiVue:
         mask = Volume(
             data=cut_nifti(reader, "label", centre),
             name=f"{reader.scan_id}-vertebrae.nii",
-            opacity=_OPACITY,
+            opacity=0.4,
         )
         mask.set_colormap_label(_colours())
         volumes.append(mask)
@@ -77,15 +73,6 @@ def widget(reader: ScanReader, level: str | None, *, height: int) -> NiiVue:
     if points:
         shown.load_meshes([Mesh(data=_points(points), name="centroids.jcon")])
     return shown
-
-
-def _centroids(reader: ScanReader) -> dict[str, tuple[float, float, float]]:
-    """Return the centroid of each level in world mm."""
-    points = {}
-    for label, point in reader.centroids.items():
-        x, y, z = apply_affine(reader.affine, point).tolist()
-        points[LEVEL_OF_LABEL[label]] = (x, y, z)
-    return points
 
 
 def _points(centroids: dict[str, tuple[float, float, float]]) -> bytes:

@@ -30,6 +30,7 @@ OSTEOPOROSIS_MG_CM3: Final = 80
 
 _WIDTH, _HEIGHT = 760, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 8, 44, 46
+_LEGEND: Final = 22  # the height of the legend, which a chart of one kind has not
 _FILLS: Final = ("#4f8fc0", "#d98a1f", "#c2453a")
 _PATIENT_FILLS: Final = ("#7d5a9e", "#4f9d80", "#9aa3ad")
 _MOST_TICKS: Final = 6
@@ -184,8 +185,9 @@ def svg(chart: Chart) -> str:
     scale = (_HEIGHT - _TOP - _BOTTOM) / top
     slot = (_WIDTH - _LEFT - _RIGHT) / len(chart.categories)
     said = ", ".join(f"{c} {n}" for c, n in zip(chart.categories, chart.totals, strict=True))
+    above = 0 if len(chart.stacks) > 1 else _LEGEND
     head = (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" font-size="12" fill="currentColor" '
+        f'<svg viewBox="0 {above} {_WIDTH} {_HEIGHT - above}" role="img" font-size="12" fill="currentColor" '
         f'aria-label="{escape(f"{chart.title}: {said}")}">'
     )
     middle = _TOP + (_HEIGHT - _TOP - _BOTTOM) / 2
@@ -235,10 +237,8 @@ def _bars(chart: Chart, slot: float, scale: float) -> Iterable[str]:
 
 def _legend(chart: Chart) -> Iterable[str]:
     """Yield the kinds with their colours, if there are several."""
-    x = float(_LEFT)
-    for fill, name in zip(
-        _fills(chart), chart.stacks if len(chart.stacks) > 1 else (), strict=False
-    ):
+    x, names = float(_LEFT), chart.stacks if len(chart.stacks) > 1 else ()
+    for fill, name in zip(_fills(chart), names, strict=False):
         yield f'<rect x="{x:.1f}" y="6" width="12" height="12" fill="{fill}"/>'
         yield _text(x + 18, 16, name, "start")
         x += 40 + 7 * len(name)

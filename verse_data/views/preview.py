@@ -40,10 +40,12 @@ from verse_data.volumes.build import in_processes
 from verse_data.volumes.reader import ScanReader
 
 _MAX_HEIGHT: Final = 860
-_MAX_WIDTH: Final = 1500  # of all panels
+_MAX_WIDTH: Final = 1500  # of all panels; of a comparison, which a page shrinks to its own width:
+_COMPARED_WIDTH: Final = 1100
 _MAX_SCALE: Final = 8.0  # pixels a millimetre, for scans of a few voxels
 _MIN_WIDTH: Final = 600  # of the picture, for its caption
 _GAP: Final = 12
+_MIN_SIDE: Final = 48  # of a panel: room for the letters of two edges
 _NAMES: Final = 78  # the column of names and marks beside a panel
 _NAME: Final = 20  # the height of a name in that column
 _LINE: Final = 22
@@ -133,7 +135,7 @@ def draw_comparison(subject: Subject, predicted: Labels) -> Image.Image:
     ):
         panels.append(_Panel(true, subject.mark, "truth"))
         panels.append(_Panel(other, lambda _: "", "predicted"))
-    row, scale = _row(panels)
+    row, scale = _row(panels, widest=_COMPARED_WIDTH)
     canvas = Image.new("RGB", (row.width, row.height + 44), PAPER)
     canvas.paste(row)
     pen = ImageDraw.Draw(canvas)
@@ -151,13 +153,16 @@ class _Panel(NamedTuple):
     title: str = ""
 
 
-def _row(panels: Sequence[_Panel], *, fill: bool = False) -> tuple[Image.Image, float]:
+def _row(
+    panels: Sequence[_Panel], *, fill: bool = False, widest: int = _MAX_WIDTH
+) -> tuple[Image.Image, float]:
     """Draw panels side by side, and return their pixels a millimetre."""
     gaps = sum(_NAMES if mark else _GAP for _, mark, _ in panels) + 2 * MARGIN
     wide = sum(part.size_mm[0] for part, *_ in panels)
-    scale = min(_MAX_HEIGHT / panels[0].part.size_mm[1], _MAX_WIDTH / wide, _MAX_SCALE)
+    scale = min(_MAX_HEIGHT / panels[0].part.size_mm[1], widest / wide, _MAX_SCALE)
     drawn = [
-        draw_slice(part, scale, overlay=None if mark else (), fill=fill) for part, mark, _ in panels
+        _with_room(draw_slice(part, scale, overlay=None if mark else (), fill=fill))
+        for part, mark, _ in panels
     ]
     width = max(sum(one.width for one in drawn) + gaps, _MIN_WIDTH)
     names = max((len(part.points or ()) for part, mark, _ in panels if mark), default=0)
@@ -167,12 +172,19 @@ def _row(panels: Sequence[_Panel], *, fill: bool = False) -> tuple[Image.Image, 
     for (part, mark, title), one in zip(panels, drawn, strict=True):
         left += _NAMES if mark else _GAP * (left > MARGIN)
         if mark:
-            _write_names(pen, part, scale, mark, right=left - 10, bottom=below)
+            top = MARGIN + (one.height - part.size_mm[1] * scale) / 2
+            _write_names(pen, part, scale, mark, right=left - 10, top=top, bottom=below)
         mark_edges(one, part)
         canvas.paste(one, (left, MARGIN))
-        draw_text(pen, (left, 2), title, 14)
+        draw_text(pen, (left, 0), title, 16)
         left += one.width
     return canvas, scale
+
+
+def _with_room(picture: Image.Image) -> Image.Image:
+    """Centre a slice of a few pixels on paper with room for the letters of its edges."""
+    x, y = (max(0, _MIN_SIDE + 1 - edge) // 2 for edge in picture.size)
+    return picture.crop((-x, -y, picture.width + x, picture.height + y))  # black outside
 
 
 def _caption(subject: Subject, reader: ScanReader, found: Places) -> tuple[list[str], list[str]]:
@@ -215,6 +227,7 @@ def _write_names(
     mark: Callable[[int], str],
     *,
     right: int,
+    top: float,
     bottom: int,
 ) -> None:
     """Write each level and its mark at the height of its centroid, in spine order at one height."""
@@ -225,7 +238,7 @@ def _write_names(
     rows = np.clip([points[label][1] + 0.5 for label in order], 0, len(part.grey))
     steps = _NAME * np.arange(len(order))
     lowest = bottom - _NAME / 2 - steps[::-1]
-    apart = np.maximum.accumulate(MARGIN + rows * part.pixel_mm[1] * scale - steps) + steps
+    apart = np.maximum.accumulate(top + rows * part.pixel_mm[1] * scale - steps) + steps
     for label, y in zip(order, np.minimum(apart, lowest).tolist(), strict=True):
         colour, sign = label_colour(label), mark(label)
         draw_text(pen, (right - 22, y), _NAME_OF[label], 19, fill=colour, anchor="rm")

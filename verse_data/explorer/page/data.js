@@ -11,7 +11,9 @@ verse.source = (() => {
   const onDisk = () => !!(verse.facts && verse.facts.kept);
 
   async function answer(address) {
-    const response = await fetch(address, { credentials: "same-origin" });
+    const response = await fetch(address, { credentials: "same-origin" }).catch(() => {
+      throw new Error("The explorer does not answer: it was ended. Start it again: verse-data explore");
+    });
     if (!response.ok) throw new Error(await response.text());
     return response;
   }

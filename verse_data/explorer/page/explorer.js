@@ -3,25 +3,24 @@
 
 const by = (id) => document.getElementById(id);
 const STATUS_EVERY = 300; // milliseconds between two questions whether a scan is ready
+const HURRIED = 200; // milliseconds after a choice within which another one waits, so that a key held down loads one scan
+/* How a scan is shown, unless the address says otherwise. */
+const USUAL = { window: "bone", extent: "detail", view: "all", opacity: 0.4, outline: false, names: true };
 
 verse.App = class {
   async start() {
     this.facts = await verse.source.facts();
-    this.state = { scan: null, level: null, window: "bone", extent: "detail", view: "all", opacity: 0.4, outline: false, names: true, mm: null };
-    this.hidden = new Set();
+    this.state = { scan: null, level: null, mm: null, hidden: new Set(), ...USUAL };
     this.labelOf = new Map(this.facts.levels.map((one) => [one.level, one.label]));
     this.levelOf = new Map(this.facts.levels.map((one) => [one.label, one.level]));
     this.filters = new verse.Filters(this.facts);
-    this.table = new verse.Table(by("grid"), (row) => this.chooseRow(row));
+    this.table = new verse.Table(by("grid"), (row) => this.chooseRow(row), (sort) => { this.filters.table.sort = sort; this.writeAddress(); });
     this.identify();
     this.controls();
-    this.readAddress();
     await this.openViewer();
-    await this.openTable(this.filters.table.name, true);
+    await this.followAddress();
     window.addEventListener("hashchange", () => { if (location.hash !== this.address) this.followAddress(); });
     document.addEventListener("keydown", (event) => this.key(event));
-    if (this.state.scan) this.look();
-    else this.status("Choose a row to see its scan.");
   }
 
   // --- who and what -----------------------------------------------------------------------------
@@ -94,52 +93,72 @@ verse.App = class {
 
   // --- the address keeps what is chosen -----------------------------------------------------------
 
+  /** Choose what the address says; return what it names that is not here. */
   readAddress() {
-    const kept = new URLSearchParams(location.hash.slice(1));
-    const name = kept.get("table");
-    if (name in verse.layout) this.filters.open(name);
-    const table = this.filters.table;
-    if (!this.facts.kept) table.where = kept.get("where") || "";
+    const address = new URLSearchParams(location.hash.slice(1));
+    const lost = [];
+    const known = (what, value, there) => { if (value && !there) lost.push(`${what} ${value}`); return there ? value : null; };
+    const one = (key, choices, usual) => (Object.hasOwn(choices, address.get(key)) ? address.get(key) : usual);
+    this.filters.open(one("table", verse.layout, "vertebrae"));
+    const { table } = this.filters;
+    if (!this.facts.kept) Object.assign(table, { where: address.get("where") || "", passing: null });
     table.facets = {};
-    for (const part of kept.getAll("only")) {
+    for (const part of address.getAll("only")) {
       const [column, ...words] = part.split("~");
-      if (table.words[column] && words.length) table.facets[column] = new Set(words);
+      const there = Object.hasOwn(table.words, column) ? this.filters.order(column) : [];
+      const chosen = words.filter((word) => known(there.length ? verse.labels[column] : column, word, there.includes(word)));
+      if (chosen.length) table.facets[column] = new Set(chosen);
     }
-    const { scans } = this.facts;
-    this.state.scan = scans.includes(kept.get("scan")) ? kept.get("scan") : null;
-    this.state.level = this.labelOf.has(kept.get("level")) ? kept.get("level") : null;
-    this.state.window = kept.get("window") in verse.windows ? kept.get("window") : "bone";
-    this.state.extent = kept.get("extent") === "whole" ? "whole" : "detail";
-    this.state.view = kept.get("view") in verse.views ? kept.get("view") : "all";
-    const mm = (kept.get("mm") || "").split(",").map(Number);
-    this.state.mm = mm.length === 3 && mm.every(Number.isFinite) ? mm : null;
+    const [, down, column] = (address.get("sort") || "").match(/^(-?)(.*)$/);
+    table.sort = { column: verse.layout[table.name].columns.includes(column) ? column : null, down: !!down };
+    const scan = known("scan", address.get("scan"), this.facts.scans.includes(address.get("scan")));
+    const level = scan && known("level", address.get("level"), this.vertebra(scan, address.get("level")) >= 0);
+    const mm = (address.get("mm") || "").split(",").map(Number);
+    const opacity = Number(address.get("opacity") ?? USUAL.opacity);
+    Object.assign(this.state, {
+      scan, level, mm: mm.length === 3 && mm.every(Number.isFinite) ? mm : null,
+      window: one("window", verse.windows, USUAL.window), view: one("view", verse.views, USUAL.view),
+      extent: address.get("extent") === "whole" ? "whole" : USUAL.extent,
+      opacity: opacity >= 0 && opacity <= 1 ? opacity : USUAL.opacity,
+      outline: address.get("outline") === "true", names: address.get("names") !== "false",
+      hidden: new Set((address.get("hidden") || "").split(",").filter((name) => this.labelOf.has(name))),
+    });
+    return lost;
   }
 
+  /** Keep what is chosen in the address, a moment later: it takes a browser long, and some refuse it if it is often. */
   writeAddress() {
-    const { scan, level, window: shown, extent, view, mm } = this.state;
-    const { name, where, facets } = this.filters.table;
-    const kept = new URLSearchParams();
-    const set = (key, value) => { if (value) kept.set(key, value); };
-    set("table", name === "vertebrae" ? "" : name);
-    if (!this.facts.kept) set("where", where);
-    for (const [column, words] of Object.entries(facets)) kept.append("only", [column, ...words].join("~"));
-    set("scan", scan);
-    set("level", level);
-    set("window", shown === "bone" ? "" : shown);
-    set("extent", extent === "whole" ? extent : "");
-    set("view", view === "all" ? "" : view);
-    set("mm", scan && mm ? mm.map((value) => value.toFixed(1)).join(",") : "");
-    this.address = `#${kept}`;
-    history.replaceState(null, "", this.address);
+    clearTimeout(this.writing);
+    this.writing = setTimeout(() => {
+      const { scan, level, mm, hidden } = this.state;
+      const { name, where, facets, sort } = this.filters.table;
+      const address = new URLSearchParams();
+      const set = (key, value, usual) => { if (value !== null && value !== usual) address.set(key, value); };
+      set("table", name, "vertebrae");
+      set("where", this.facts.kept ? "" : where, "");
+      for (const [column, words] of Object.entries(facets)) address.append("only", [column, ...words].join("~"));
+      set("sort", sort.column && (sort.down ? "-" : "") + sort.column);
+      set("scan", scan);
+      set("level", level);
+      set("mm", scan && mm && mm.map((value) => value.toFixed(1)).join(","));
+      for (const [key, usual] of Object.entries(USUAL)) set(key, this.state[key], usual);
+      set("hidden", [...hidden].join(","), "");
+      this.address = `#${address}`;
+      history.replaceState(null, "", this.address);
+    }, 80);
   }
 
   async followAddress() {
-    const before = this.state.scan;
-    this.readAddress();
+    const lost = this.readAddress();
     await this.openTable(this.filters.table.name, true);
+    this.table.show();
+    this.setMask({});
+    this.setNames(this.state.names);
     this.setWindow(this.state.window);
     this.setView(this.state.view);
-    if (this.state.scan && (this.state.scan !== before || this.state.mm)) this.look();
+    if (this.state.scan) this.look();
+    else { this.close(); this.status("Choose a row to see its scan."); }
+    if (lost.length) this.refused(`This address names what is not here: ${lost.join(", ")}.`);
   }
 
   // --- the tables -----------------------------------------------------------------------------------
@@ -154,7 +173,7 @@ verse.App = class {
     }
     by("body").setAttribute("aria-labelledby", `tab-${name}`);
     const columns = verse.layout[name].columns.map((column) => this.column(column));
-    this.table.setTable(columns, verse.layout[name].title);
+    this.table.setTable(columns, verse.layout[name].title, table.sort);
     by("where").value = table.where;
     this.refused("");
     if (fromAddress && table.where && !verse.source.onDisk()) await this.apply(table.where);
@@ -183,6 +202,7 @@ verse.App = class {
     this.refused("");
     if (where) {
       const found = await verse.source.select(table.name, where).catch((error) => ({ error: error.message }));
+      if (table.where !== where) return; // another one was given meanwhile
       if (found.error) {
         table.where = "";
         this.refused(found.error);
@@ -209,13 +229,12 @@ verse.App = class {
 
   filter() {
     const { rows, counts, others } = this.filters.run();
-    this.rows = rows;
     this.table.setRows(rows, this.currentRow());
     this.filters.drawFacets(by("facets"), counts, (column, word) => { this.filters.toggle(column, word); this.filter(); });
     this.filters.drawOverview(by("overview"), others, (column, word) => { this.filters.toggle(column, word); this.filter(); });
     const all = this.filters.table.size;
     by("count").textContent = `${rows.length.toLocaleString("en")} of ${all.toLocaleString("en")} ${verse.layout[this.filters.table.name].title.toLowerCase()}`;
-    by("python-line").textContent = this.filters.python();
+    by("python-line").textContent = this.filters.python(rows);
     this.writeAddress();
   }
 
@@ -224,18 +243,25 @@ verse.App = class {
     const { scan, level } = this.state;
     if (!scan) return -1;
     if (name === "subjects") return cells.subject_id.indexOf(this.subjectOf(scan));
-    return cells.scan_id.findIndex((id, row) => id === scan && (name === "scans" || cells.level[row] === level));
+    return name === "scans" ? cells.scan_id.indexOf(scan) : this.vertebra(scan, level);
+  }
+
+  /** The row of a vertebra; -1 if a scan has none of this level. */
+  vertebra(scan, level) {
+    const { cells } = this.filters.tables.vertebrae;
+    return cells.scan_id.findIndex((id, row) => id === scan && cells.level[row] === level);
   }
 
   subjectOf(scan) {
-    const { cells } = this.filters.kept.scans;
+    const { cells } = this.filters.tables.scans;
     return cells.subject_id[cells.scan_id.indexOf(scan)];
   }
 
   chooseRow(row) {
     const { name, cells } = this.filters.table;
-    const own = this.filters.kept.scans.cells;
-    const scan = name === "subjects" ? own.scan_id[own.subject_id.indexOf(cells.subject_id[row])] : cells.scan_id[row];
+    const own = this.filters.tables.scans.cells;
+    const has = (id, at) => own.subject_id[at] === cells.subject_id[row] && this.facts.scans.includes(id);
+    const scan = name === "subjects" ? own.scan_id.find(has) || own.scan_id[own.subject_id.indexOf(cells.subject_id[row])] : cells.scan_id[row];
     const level = name === "vertebrae" ? cells.level[row] : null;
     if (scan === this.state.scan && level === this.state.level && this.about) { if (level) this.goToLevel(level); return; }
     Object.assign(this.state, { scan, level, mm: null });
@@ -250,7 +276,7 @@ verse.App = class {
   }
 
   async copyPython() {
-    const text = `import verse_data as vd\n${this.filters.python()}`;
+    const text = `import verse_data as vd\n${by("python-line").textContent}`;
     try { await navigator.clipboard.writeText(text); by("python").textContent = "Copied"; } catch {
       getSelection().selectAllChildren(by("python-line"));
       by("python").textContent = "Selected";
@@ -264,10 +290,18 @@ verse.App = class {
     const Kind = verse.Viewer.works() && !new URLSearchParams(location.search).has("plain") ? verse.Viewer : verse.SliceViewer;
     this.viewer = new Kind(by("gl"), by("marks"), this.facts.levels, (mm, values) => this.moved(mm, values));
     await this.viewer.attach();
-    this.setMask({});
-    this.setNames(this.state.names);
-    this.setWindow(this.state.window);
-    this.setView(this.state.view);
+  }
+
+  /** Show no scan. */
+  close() {
+    clearTimeout(this.asking);
+    this.viewer.clear();
+    this.shown = this.about = null;
+    this.drawLevels();
+    this.card();
+    by("preview").hidden = true;
+    by("readout").replaceChildren();
+    by("scan-name").textContent = "No scan";
   }
 
   status(text, ...more) {
@@ -278,24 +312,28 @@ verse.App = class {
   /** Show the chosen scan: wait until it is ready, then the whole of it, then what is looked at. */
   async look(again) {
     const { scan, level } = this.state;
-    const turn = this.turn = (this.turn || 0) + 1;
-    const stale = () => turn !== this.turn;
+    const look = this.looks = (this.looks || 0) + 1;
+    const stale = () => look !== this.looks;
     const start = performance.now();
+    const hurried = start - this.lookedAt < HURRIED;
+    this.lookedAt = start;
     by("stage").setAttribute("aria-busy", "true");
     this.writeAddress();
+    if (this.shown && this.shown.scan !== scan) this.close();
     this.card();
     by("scan-name").textContent = scan;
-    if (this.shown && this.shown.scan !== scan) { this.viewer.clear(); this.shown = this.about = null; this.drawLevels(); by("readout").replaceChildren(); }
     try {
+      if (hurried) await new Promise((done) => setTimeout(done, HURRIED));
+      if (stale()) return;
       const about = await this.ready(scan, again, stale);
       if (stale()) return;
       if (!about) return;
       this.about = about;
       this.drawLevels();
       if (about.preview) return this.showPreview(about.preview);
-      by("preview").hidden = true;
       const mm = this.state.mm || (level && this.pointOf(level)) || null;
-      this.viewer.setNames({ points: about.centroids, level });
+      this.viewer.setNames({ points: about.centroids, guessed: about.guessed, level });
+      if (level && !this.pointOf(level)) by("scan-name").textContent = `${scan}: ${level} has neither centroid nor mask`;
       const detail = this.wantsDetail() && mm;
       if (!this.shown || this.shown.scan !== scan || (!detail && this.shown.detail)) {
         this.status("Opening…");
@@ -345,6 +383,7 @@ verse.App = class {
   }
 
   showPreview(address) {
+    by("right").className = "preview";
     by("preview").src = address;
     by("preview").alt = `Sagittal and coronal slice of ${this.state.scan}`;
     by("preview").hidden = false;
@@ -352,7 +391,10 @@ verse.App = class {
     this.status("");
   }
 
-  pointOf(level) { return this.about.centroids[this.labelOf.get(level)] || null; }
+  pointOf(level) {
+    const label = this.labelOf.get(level);
+    return this.about.centroids[label] || this.about.guessed[label] || null;
+  }
 
   goToLevel(level) {
     this.state.mm = null;
@@ -363,9 +405,9 @@ verse.App = class {
   moved(mm, values) {
     this.state.mm = mm;
     this.readout(mm, values, this.shown && !this.shown.detail && this.about && this.about.factor > 1);
+    this.writeAddress();
     clearTimeout(this.asking);
     this.asking = setTimeout(async () => {
-      this.writeAddress();
       const { scan } = this.state;
       const exact = await verse.source.value(scan, mm).catch(() => null);
       if (exact && this.state.mm === mm) this.readout(mm, exact, false);
@@ -393,11 +435,12 @@ verse.App = class {
     by("levels").replaceChildren(...shown.map(({ level, colour }) => {
       const dot = element("i");
       dot.style.background = `rgb(${colour.join(" ")})`;
-      const button = element("button", { type: "button", "aria-pressed": String(!this.hidden.has(level)), title: `Show or hide ${level}` }, dot, level);
+      const button = element("button", { type: "button", "aria-pressed": String(!this.state.hidden.has(level)), title: `Show or hide ${level}` }, dot, level);
       button.addEventListener("click", () => {
-        if (!this.hidden.delete(level)) this.hidden.add(level);
-        button.setAttribute("aria-pressed", String(!this.hidden.has(level)));
-        this.setMask({ hidden: this.hidden });
+        const { hidden } = this.state;
+        if (!hidden.delete(level)) hidden.add(level);
+        button.setAttribute("aria-pressed", String(!hidden.has(level)));
+        this.setMask({});
       });
       return button;
     }));
@@ -423,23 +466,25 @@ verse.App = class {
   }
 
   setMask(mask) {
-    const { opacity, outline } = Object.assign(this.state, mask);
+    const { opacity, outline, hidden } = Object.assign(this.state, mask);
     by("opacity").value = opacity;
     by("outline").checked = outline;
-    this.viewer.setMask({ opacity, outline, hidden: this.hidden });
+    this.viewer.setMask({ opacity, outline, hidden });
+    this.writeAddress();
   }
 
   setNames(on) {
     this.state.names = by("names").checked = on;
     this.viewer.setNames({ on });
+    this.writeAddress();
   }
 
   // --- the card ---------------------------------------------------------------------------------------
 
   card() {
     const { scan, level } = this.state;
-    const table = this.filters.kept[level ? "vertebrae" : "scans"];
-    const row = table.cells.scan_id.findIndex((id, at) => id === scan && (!level || table.cells.level[at] === level));
+    const table = this.filters.tables[level ? "vertebrae" : "scans"];
+    const row = level ? this.vertebra(scan, level) : table.cells.scan_id.indexOf(scan);
     if (row < 0) return by("card").replaceChildren();
     const names = level
       ? ["grade", "fracture_type", "grade_status", "foreign_material", "split", "subject_id", "age_years", "bmd_mg_cm3", "volume_mm3"]
@@ -465,7 +510,7 @@ verse.App = class {
   /** The cell of the workbook that holds the grade of a vertebra. */
   cellOf(scan, level) {
     const { workbook } = this.facts;
-    const { cells } = this.filters.kept.scans;
+    const { cells } = this.filters.tables.scans;
     const row = workbook && workbook.rows[cells.series_id[cells.scan_id.indexOf(scan)]];
     const column = workbook && workbook.columns[level];
     if (!row || !column) return [];

@@ -32,18 +32,23 @@ verse.widths = {
 };
 verse.bins = { age_years: 10, bmd_mg_cm3: 40 };
 const MISSING = "missing";
+const LONGEST = 4000; // characters of a condition, and
+const MOST = 400; // columns and values in it, as in verse_data/tables/query.py
+
+/** A text of the query language, which has no escapes. */
+const quoted = (text) => (text.includes("'") ? `"${text}"` : `'${text}'`);
 
 verse.Filters = class {
   constructor(facts) {
     this.facts = facts;
     this.levels = facts.levels.map((one) => one.level);
-    this.kept = {};
-    for (const name of Object.keys(verse.layout)) this.kept[name] = this.read(name);
+    this.tables = {};
+    for (const name of Object.keys(verse.layout)) this.tables[name] = this.read(name);
     const { kept } = facts;
     if (kept && kept.rows) {
-      const { own } = this.kept.vertebrae;
+      const { own } = this.tables.vertebrae;
       const passing = new Set(kept.rows.map((number) => own.get(number)).filter((row) => row !== undefined));
-      Object.assign(this.kept.vertebrae, { where: kept.where, passing });
+      Object.assign(this.tables.vertebrae, { where: kept.where, passing });
     }
     this.open("vertebrae");
   }
@@ -66,10 +71,10 @@ verse.Filters = class {
     for (const facet of verse.layout[name].facets) {
       if (facet !== "findings") words[facet] = cells[facet].map((value) => [this.word(facet, value)]);
     }
-    return { name, cells, columns, size, own, found, words, order: {}, where: "", passing: null, facets: {} };
+    return { name, key, cells, columns, size, own, found, words, order: {}, where: "", passing: null, facets: {}, sort: { column: null, down: false } };
   }
 
-  open(name) { this.table = this.kept[name]; }
+  open(name) { this.table = this.tables[name]; }
 
   word(column, value) {
     if (value === null) return MISSING;
@@ -101,13 +106,13 @@ verse.Filters = class {
     for (let row = 0; row < size; row++) {
       if (passing && !passing.has(row)) continue;
       let failed = 0;
-      let by = null;
+      let only = null; // the one filter that it fails
       for (const [column, chosen] of active) {
-        if (!words[column][row].some((word) => chosen.has(word))) { failed += 1; by = column; if (failed > 1) break; }
+        if (!words[column][row].some((word) => chosen.has(word))) { failed += 1; only = column; if (failed > 1) break; }
       }
       if (failed > 1) continue;
       if (!failed) rows.push(row);
-      for (const column of failed ? [by] : Object.keys(words)) {
+      for (const column of failed ? [only] : Object.keys(words)) {
         others[column].push(row);
         for (const word of words[column][row]) counts[column].set(word, (counts[column].get(word) || 0) + 1);
       }
@@ -129,13 +134,12 @@ verse.Filters = class {
 
   /** The condition of the query language that gives the same rows; empty for all of them. */
   condition() {
-    const { facets, where, name, cells, found } = this.table;
+    const { facets, where, name, key, cells, found } = this.table;
     const parts = where ? [Object.keys(facets).length || this.facts.kept ? `(${where})` : where] : [];
     const { kept } = this.facts;
     if (kept && kept.condition && name !== "subjects") parts.unshift(kept.condition);
     for (const [column, chosen] of Object.entries(facets)) {
       if (column === "findings") {
-        const key = name === "subjects" ? "subject_id" : "scan_id";
         const rows = found.flatMap((rules, row) => (rules.length ? rules.some((rule) => chosen.has(rule)) : chosen.has("none")) ? [row] : []);
         const pairs = new Map();
         for (const row of rows) pairs.set(cells[key][row], [...(pairs.get(cells[key][row]) || []), row]);
@@ -158,16 +162,21 @@ verse.Filters = class {
     const width = verse.bins[column];
     if (width) return words.sort((a, b) => a - b).map((word) => `${word} <= ${column} < ${Number(word) + width}`);
     if (kind === "boolean") return words.map((word) => (word === "true" ? column : `not ${column}`));
-    const values = this.order(column).filter((word) => words.includes(word)).map((word) => (kind === "number" ? word : `'${word}'`));
+    const values = this.order(column).filter((word) => words.includes(word)).map((word) => (kind === "number" ? word : quoted(word)));
     return [values.length > 1 ? `${column} in [${values.join(", ")}]` : `${column} == ${values[0]}`];
   }
 
   /** The line of Python that gives the same rows. */
-  python() {
+  python(rows) {
     const { name, version } = this.facts.release;
     const condition = this.condition();
-    const where = condition ? `, where=${JSON.stringify(condition)}` : "";
-    return `vd.load_table("${this.table.name}", release="${name}", version="${version}"${where})`;
+    const table = (where) => `vd.load_table("${this.table.name}", release="${name}", version="${version}"${where})`;
+    const untold = this.facts.kept?.condition && this.table.name === "subjects"; // it is about scans
+    if (untold || condition.length > LONGEST || condition.match(/'[^']*'|"[^"]*"|[\w.]+/g)?.length > MOST) {
+      const { index } = this.facts.tables[this.table.name];
+      return `${table("")}.loc[[${rows.map((row) => index[row]).join(", ")}]]`;
+    }
+    return table(condition && `, where=${JSON.stringify(condition)}`);
   }
 
   /** The rows as CSV: missing is empty, and no text is a formula. */
@@ -222,7 +231,8 @@ verse.Filters = class {
       ? [["level", "Level and grade", "vertebrae"], ["fracture_type", "Type", "vertebrae"], ["age_years", "Age", "patients"], ["bmd_mg_cm3", "BMD", "patients"]]
       : [["ct_device", "Device", this.table.name], ["max_grade", "Highest grade", this.table.name], ["age_years", "Age", "patients"], ["bmd_mg_cm3", "BMD", "patients"]];
     const focused = document.activeElement.id;
-    place.replaceChildren(...charts.map(([column, title, what]) => this.chart(column, title, what, others[column], onToggle)));
+    const known = charts.filter(([column]) => this.order(column).some((word) => word !== MISSING && word !== "none"));
+    place.replaceChildren(...known.map(([column, title, what]) => this.chart(column, title, what, others[column], onToggle)));
     if (focused && focused.startsWith("bar-")) document.getElementById(focused)?.focus();
   }
 

@@ -12,9 +12,7 @@ verse.readNifti = (buffer) => {
 
 verse.SliceViewer = class {
   constructor(canvas, marks, levels, onMove) {
-    Object.assign(this, { canvas, marks, levels, onMove });
-    this.mask = { opacity: 0.4, outline: false, hidden: new Set() };
-    this.named = { on: true, points: {}, level: null };
+    Object.assign(this, { canvas, marks, levels, onMove, mask: {}, named: { points: {}, guessed: {} } });
     this.window = "bone";
     this.tiles = [];
   }
@@ -25,7 +23,7 @@ verse.SliceViewer = class {
     this.canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
   }
 
-  clear() { this.image = this.label = null; this.named.points = {}; this.draw(); }
+  clear() { this.image = this.label = null; this.setNames({ points: {}, guessed: {} }); }
 
   async show(image, label, mm, window) {
     this.image = verse.readNifti(image);
@@ -65,7 +63,7 @@ verse.SliceViewer = class {
   }
 
   draw() {
-    const scale = window.devicePixelRatio || 1;
+    const scale = devicePixelRatio;
     for (const canvas of [this.canvas, this.marks]) {
       canvas.width = canvas.clientWidth * scale;
       canvas.height = canvas.clientHeight * scale;
@@ -122,12 +120,16 @@ verse.SliceViewer = class {
 
   drawMarks(tile, columns, rows) {
     const pen = this.marks.getContext("2d");
-    const scale = window.devicePixelRatio || 1;
+    const scale = devicePixelRatio;
     const pixel = (voxel) => [
       tile.left + (1 - (voxel[tile.across] + 0.5) / columns) * tile.width,
       tile.top + (1 - (voxel[tile.up] + 0.5) / rows) * tile.height,
     ];
     const [x, y] = pixel(this.at);
+    pen.save();
+    pen.beginPath();
+    pen.rect(tile.left, tile.top, tile.width, tile.height);
+    pen.clip();
     pen.strokeStyle = "#5ad8ffcc";
     pen.strokeRect(x, tile.top, 0, tile.height);
     pen.strokeRect(tile.left, y, tile.width, 0);
@@ -136,13 +138,15 @@ verse.SliceViewer = class {
     const [left, top] = [["R", "A"], ["R", "S"], ["A", "S"]][tile.plane];
     pen.fillText(left, tile.left + 4, tile.top + tile.height / 2);
     pen.fillText(top, tile.left + tile.width / 2, tile.top + 16 * scale);
-    if (!this.named.on) return;
-    verse.drawNames(pen, this.levels, this.named, this.mask.hidden,
-      (mm) => (Math.abs(mm[tile.deep] - this.mm[tile.deep]) > 15 ? null : pixel(this.voxel(mm))), scale);
+    if (this.named.on) {
+      verse.drawNames(pen, this.levels, this.named, this.mask.hidden,
+        (mm) => (Math.abs(mm[tile.deep] - this.mm[tile.deep]) > verse.near ? null : pixel(this.voxel(mm))), scale);
+    }
+    pen.restore();
   }
 
   tileAt(event) {
-    const scale = window.devicePixelRatio || 1;
+    const scale = devicePixelRatio;
     const [x, y] = [event.offsetX * scale, event.offsetY * scale];
     const tile = this.tiles.find((one) => x >= one.left && x < one.left + one.width && y >= one.top && y < one.top + one.height);
     return [tile, x, y];

@@ -2,13 +2,9 @@
 "use strict";
 
 verse.Table = class {
-  /** @param {HTMLElement} place @param {(row: number) => void} onChoose called with a row's number */
-  constructor(place, onChoose) {
-    this.height = 25;
-    this.onChoose = onChoose;
-    this.order = [];
-    this.chosen = -1;
-    this.sort = { column: null, down: false };
+  /** `onChoose` is called with a row's number, `onSort` with the column and whether it runs down. */
+  constructor(place, onChoose, onSort) {
+    Object.assign(this, { onChoose, onSort, height: 25, order: [], drawn: [], chosen: -1 });
     this.root = element("div", { class: "table", role: "grid", tabindex: "0", "aria-label": "Rows" });
     this.head = element("div", { class: "head", role: "rowgroup" });
     this.rows = element("div", { class: "rows", role: "rowgroup" });
@@ -24,7 +20,7 @@ verse.Table = class {
   }
 
   /** Show a table: `columns` have name, kind, title, width and a function `cell` from row to text or node. */
-  setTable(columns, name) {
+  setTable(columns, name, sort) {
     this.columns = columns;
     this.root.setAttribute("aria-label", name);
     this.grid = columns.map((column) => `minmax(${column.width}px, ${column.width}fr)`).join(" ");
@@ -40,7 +36,9 @@ verse.Table = class {
       row.append(cell);
     }
     this.head.replaceChildren(row);
-    this.sort = { column: null, down: false };
+    this.rows.replaceChildren();
+    [this.order, this.drawn] = [[], []];
+    this.sort = sort;
     this.root.scrollTop = 0;
   }
 
@@ -51,6 +49,7 @@ verse.Table = class {
     const same = this.sort.column === name;
     this.sort = same && this.sort.down ? { column: null, down: false } : { column: name, down: same };
     this.setRows(this.given, this.current);
+    this.onSort(this.sort);
   }
 
   /** Show these rows, by their number, in the chosen order; keep the chosen row if it is among them. */
@@ -71,8 +70,6 @@ verse.Table = class {
     [...this.head.querySelectorAll("[role=columnheader]")].forEach((cell, at) => {
       const here = this.columns[at].name === this.sort.column;
       cell.setAttribute("aria-sort", here ? (this.sort.down ? "descending" : "ascending") : "none");
-      const arrow = here ? (this.sort.down ? " ▾" : " ▴") : "";
-      cell.firstChild.textContent = this.columns[at].label + arrow;
     });
     this.chosen = this.order.indexOf(current);
     // Read before anything is written, as each reading after that lays the whole page out.
@@ -87,25 +84,32 @@ verse.Table = class {
     const first = Math.max(0, Math.floor(top / this.height) - 4);
     const last = Math.min(this.order.length, first + Math.ceil(height / this.height) + 8);
     if (!all && first === this.first && last === this.last) return;
+    if (first !== this.first) this.drawn = []; // a row that moves is no other row meanwhile
     [this.first, this.last] = [first, last];
-    const shown = document.createDocumentFragment();
-    for (let at = first; at < last; at++) {
-      const row = element("div", {
-        class: "row", role: "row", id: `row-${at}`, "data-at": at, "aria-rowindex": at + 2,
-        "aria-selected": String(at === this.chosen),
-      });
-      row.style.gridTemplateColumns = this.grid;
-      row.style.top = `${at * this.height}px`;
-      for (const column of this.columns) {
-        const cell = column.cell(this.order[at]);
-        const kind = column.kind === "number" ? "number" : "";
-        row.append(element("div", { role: "gridcell", class: kind }, cell === null ? missing() : cell));
-      }
-      shown.append(row);
-    }
-    this.rows.replaceChildren(shown);
+    while (this.drawn.length < last - first) this.drawn.push(this.blank());
+    for (let at = first; at < last; at++) this.fill(this.drawn[at - first], at);
+    if (this.rows.firstChild !== this.drawn[0] || this.rows.childElementCount !== last - first) this.rows.replaceChildren(...this.drawn.slice(0, last - first));
     if (this.chosen >= first && this.chosen < last) this.root.setAttribute("aria-activedescendant", `row-${this.chosen}`);
     else this.root.removeAttribute("aria-activedescendant");
+  }
+
+  /** A row of empty cells; rows are filled again rather than made again, which takes several times as long. */
+  blank() {
+    const row = element("div", { class: "row", role: "row" });
+    row.style.gridTemplateColumns = this.grid;
+    for (const { kind } of this.columns) row.append(element("div", { role: "gridcell", class: kind === "number" ? "number" : "" }));
+    return row;
+  }
+
+  fill(row, at) {
+    Object.assign(row, { id: `row-${at}`, ariaRowIndex: at + 2, ariaSelected: at === this.chosen });
+    row.dataset.at = at;
+    row.style.top = `${at * this.height}px`;
+    this.columns.forEach((column, place) => {
+      const cell = column.cell(this.order[at]);
+      if (typeof cell === "string" && row.children[place].textContent === cell) return;
+      row.children[place].replaceChildren(cell === null ? missing() : cell);
+    });
   }
 
   /** Choose the row at a place of the order, and bring it into sight. */
@@ -113,12 +117,18 @@ verse.Table = class {
     if (!this.order.length) return;
     this.chosen = Math.max(0, Math.min(this.order.length - 1, at));
     this.current = this.order[this.chosen];
+    this.show();
+    this.onChoose(this.current);
+  }
+
+  /** Bring the chosen row into sight. */
+  show() {
+    if (this.chosen < 0) return;
     const top = this.chosen * this.height;
     if (top < this.root.scrollTop) this.root.scrollTop = top;
     const bottom = top + this.height - this.shownHeight;
     if (bottom > this.root.scrollTop) this.root.scrollTop = bottom;
     this.draw(true);
-    this.onChoose(this.current);
   }
 
   move(steps) { this.choose(this.chosen < 0 ? 0 : this.chosen + steps); }

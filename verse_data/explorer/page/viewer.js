@@ -11,15 +11,16 @@ verse.windows = {
 /** What is shown of a scan; NiiVue counts them in this order. */
 verse.views = { axial: "Axial", coronal: "Coronal", sagittal: "Sagittal", all: "All four", solid: "3-D" };
 
+/** Millimetres from a slice within which a centroid is named on it. */
+verse.near = 15;
+
 /** World axes that run to the right and upwards in a slice, and that of its depth. */
 verse.planes = [[0, 1, 2], [0, 2, 1], [1, 2, 0]]; // axial, coronal, sagittal
 
 verse.Viewer = class {
   /** @param onMove called with the world mm of the crosshair, and HU and label of the volume shown */
   constructor(canvas, marks, levels, onMove) {
-    Object.assign(this, { canvas, marks, levels, onMove });
-    this.mask = { opacity: 0.4, outline: false, hidden: new Set() };
-    this.named = { on: true, points: {}, level: null };
+    Object.assign(this, { canvas, marks, levels, onMove, mask: {}, named: { points: {}, guessed: {} } });
     this.mm = null;
   }
 
@@ -51,7 +52,7 @@ verse.Viewer = class {
   clear() {
     this.nv.volumes = [];
     this.nv.overlays = [];
-    this.named.points = {};
+    this.setNames({ points: {}, guessed: {} });
     this.mm = null;
     this.marks.getContext("2d").clearRect(0, 0, this.marks.width, this.marks.height);
   }
@@ -160,13 +161,13 @@ verse.Viewer = class {
     let [left, top, width, height] = slice.leftTopWidthHeight;
     const mirrored = width < 0;
     if (mirrored) [left, width] = [left + width, -width];
-    const scale = window.devicePixelRatio || 1;
+    const scale = devicePixelRatio;
     pen.save();
     pen.beginPath();
     pen.rect(left, top, width, height);
     pen.clip();
     verse.drawNames(pen, this.levels, this.named, this.mask.hidden, (mm) => {
-      if (Math.abs(mm[deep] - this.mm[deep]) > 15) return null;
+      if (Math.abs(mm[deep] - this.mm[deep]) > verse.near) return null;
       let x = (mm[across] - slice.leftTopMM[0]) / slice.fovMM[0];
       const y = (mm[up] - slice.leftTopMM[1]) / slice.fovMM[1];
       if (mirrored) x = 1 - x;
@@ -176,11 +177,12 @@ verse.Viewer = class {
   }
 };
 
-/** Draw a dot and the name of each level at its centroid; `place` gives the pixel, or null. */
+/** Draw the name of each level and a dot at its centroid, or the name alone where the mask lies; `place` gives the pixel, or null. */
 verse.drawNames = (pen, levels, named, hidden, place, scale) => {
   pen.textBaseline = "middle";
   for (const { label, level, colour } of levels) {
-    const point = named.points[label] && !hidden.has(level) ? place(named.points[label]) : null;
+    const mm = named.points[label] || named.guessed[label];
+    const point = mm && !hidden.has(level) ? place(mm) : null;
     if (!point) continue;
     const chosen = level === named.level;
     pen.font = `${chosen ? "bold " : ""}${(chosen ? 15 : 13) * scale}px system-ui, "DejaVu Sans", sans-serif`;
@@ -188,7 +190,7 @@ verse.drawNames = (pen, levels, named, hidden, place, scale) => {
     pen.strokeStyle = "#000";
     pen.lineWidth = 3 * scale;
     pen.beginPath();
-    pen.arc(point[0], point[1], 3 * scale, 0, 7);
+    if (named.points[label]) pen.arc(point[0], point[1], 3 * scale, 0, 7);
     pen.stroke();
     pen.fill();
     pen.strokeText(level, point[0] + 8 * scale, point[1]);
