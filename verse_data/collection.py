@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from verse_data import serve
-from verse_data.errors import IncompleteTable, warn
+from verse_data.errors import IncompleteTable, UsageError, warn
 from verse_data.grades import require_listed, workbook_columns_of
 from verse_data.progress import Progress
 from verse_data.records.catalog import CatalogEntry
@@ -115,9 +115,43 @@ class ScanCollection(ABC):
             If there is no such scan.
         """
 
-    @abstractmethod
     def known_scans(self, scan_ids: Iterable[str] | None) -> list[str]:
-        """Return scan ids as a list, each once, if there are all of them; None means all."""
+        """Return scan ids as a list, each once, if there are all of them.
+
+        Parameters
+        ----------
+        scan_ids : iterable of str or None
+            Such as ``["verse004"]``; None means all.
+
+        Returns
+        -------
+        list of str
+            The ids.
+
+        Raises
+        ------
+        UsageError
+            If there is no such scan, it is left out, or its files were lost before they were listed.
+        """
+        if scan_ids is None:
+            return list(self.series)
+        try:
+            ids = None if isinstance(scan_ids, str) else list(dict.fromkeys(scan_ids))
+        except TypeError:  # not iterable, or its items are not strings
+            ids = None
+        if ids is None:
+            raise UsageError(f"{scan_ids!r} is no list of scan ids such as ['verse004'].")
+        unknown = [name for name in ids if name not in self.series]
+        for one in self.withheld:
+            if one.scan.scan_id in unknown:
+                raise UsageError(f"{one.scan.scan_id} is left out of {self.name}: {one.why}")
+        if unknown:
+            raise UsageError(self._absence(unknown))
+        return ids
+
+    @abstractmethod
+    def _absence(self, unknown: Sequence[str]) -> str:
+        """Return why there is no scan of these ids, of which none is left out."""
 
     @abstractmethod
     def to_draw(self, scan_ids: Iterable[str], *, fill: bool) -> dict[str, Subject]:

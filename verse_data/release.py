@@ -475,51 +475,20 @@ class Release(EvaluatedScans):
             progress=progress or self.progress,
         )
 
-    def known_scans(self, scan_ids: Iterable[str] | None) -> list[str]:
-        """Return scan ids as a list, each once, if this version has all of them.
-
-        Parameters
-        ----------
-        scan_ids : iterable of str or None
-            Such as ``["verse004"]``; None means all.
-
-        Returns
-        -------
-        list of str
-            The ids.
-
-        Raises
-        ------
-        UsageError
-            If this version has no such scan, or it was published but is not in the lock.
-        """
-        known = list(self.series)
-        if scan_ids is None:
-            return known
-        try:
-            ids = None if isinstance(scan_ids, str) else list(dict.fromkeys(scan_ids))
-        except TypeError:  # not iterable, or its items are not strings
-            ids = None
-        if ids is None:
-            raise UsageError(f"{scan_ids!r} is no list of scan ids such as ['verse004'].")
-        unknown = [name for name in ids if name not in self.series]
-        for one in self.index.withheld:
-            if one.scan.scan_id in unknown:
-                raise UsageError(f"{one.scan.scan_id} is left out of {self.name}: {one.why}")
+    def _absence(self, unknown: Sequence[str]) -> str:
+        """Return that scans were published and lost, or that there are none of these names."""
         published = {series.scan_id for series in self.catalog.expected} if self.catalog else set()
         if lost := [name for name in unknown if name in published]:
-            raise UsageError(
+            return (
                 f"{lost[0]} was published in {self.name}, and the lock here lists no file of it: OSF had "
                 f"lost it when the list was made. See all that is missing: "
                 f"{command(self.files, 'findings')}"
             )
-        if unknown:
-            raise UsageError(
-                f"Release {self.name} has no scan {unknown[0]!r} "
-                f"({counted(len(unknown), 'unknown id')}).{did_you_mean(unknown[0], known)} Ids look "
-                f"like {[*known, 'verse004'][0]!r}; list them: {command(self.files, 'table', 'scans')}"
-            )
-        return ids
+        return (
+            f"Release {self.name} has no scan {unknown[0]!r} "
+            f"({counted(len(unknown), 'unknown id')}).{did_you_mean(unknown[0], self.series)} Ids look "
+            f"like {[*self.series, 'verse004'][0]!r}; list them: {command(self.files, 'table', 'scans')}"
+        )
 
     def home(self, scan_id: str) -> Release:
         """Return this release, if it has the scan.

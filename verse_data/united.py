@@ -49,13 +49,21 @@ class UnitedReleases(EvaluatedScans):
 
     Raises
     ------
+    UsageError
+        If these are no opened releases, or two of one name.
     ValidationFailed
         If a patient is in two splits, in one release or across them.
     """
 
     def __init__(self, members: Sequence[Release]) -> None:
         super().__init__()
-        self._members = tuple(members)
+        self._members = tuple(members) if isinstance(members, Sequence) else ()
+        names = [one.name for one in self._members if isinstance(one, Release)]
+        if not names or len({*names}) < len(self._members):
+            raise UsageError(
+                f"{members!r}: give releases of different names, as open_release returns them; by name: "
+                f"open_releases(['verse19', 'verse20'])."
+            )
         self.version = "+".join(one.version for one in members)
         self.catalog = _joined_entries([one.catalog for one in members if one.catalog])
         check_splits({f"{one.name} {one.version}": one.series for one in members})
@@ -133,36 +141,17 @@ class UnitedReleases(EvaluatedScans):
         self.known_scans([scan_id])
         return self.members[self._homes[scan_id]]
 
-    def known_scans(self, scan_ids: Iterable[str] | None) -> list[str]:
-        """Return scan ids as a list, each once, if a release has each of them.
-
-        Parameters
-        ----------
-        scan_ids : iterable of str or None
-            Such as ``["verse004"]``; None means all.
-
-        Returns
-        -------
-        list of str
-            The ids.
-
-        Raises
-        ------
-        UsageError
-            If no release has such a scan, or it is left out.
-        """
-        if scan_ids is None:
-            return list(self.series)
-        ids = list(dict.fromkeys(scan_ids))
-        left_out = {one.scan.scan_id: one.why for one in self.withheld}
-        for scan_id in ids:
-            if scan_id in left_out:
-                raise UsageError(f"{scan_id} is left out of {self.name}: {left_out[scan_id]}")
-            if scan_id not in self.series:
-                raise UsageError(
-                    f"{self.name} has no scan {scan_id!r}.{did_you_mean(scan_id, self.series)}"
+    def _absence(self, unknown: Sequence[str]) -> str:
+        """Return which copy of a scan counts in its place, or that no release has one."""
+        name = unknown[0]
+        counting = {self._numbers[place]: place for place in self._kept}
+        for number, one in enumerate(self.members):
+            if name in one.series:
+                home, scan_id = counting[self._numbers[number, name]]
+                return (
+                    f"{name} of {one.name} counts as {scan_id} of {self.members[home].name} here."
                 )
-        return ids
+        return f"{self.name} has no scan {name!r}.{did_you_mean(name, self.series)}"
 
     def fetch(
         self,

@@ -241,12 +241,31 @@ def test_a_datalist_of_both_has_the_folds_of_both(both: vd.UnitedReleases, tmp_p
     for write in (vd.export.bids, vd.export.hf):
         with pytest.raises(UsageError, match="describes one release"):
             write(both, tmp_path / "one")
+    alone = vd.open_releases("verse19", root=both.members[0].config.home)
+    assert {*vd.export.hf(alone, tmp_path / "one").scans} == {*both.members[0].series}
+    done = vd.export.nnunet(alone, tmp_path, variable="VERSE")
+    assert "folder of release verse19 on" in (done.path / "README.md").read_text()
+    assert '"$VERSE/.git/' in (done.path / "dataset.json").read_text()
 
 
 def test_what_does_not_go_with_several_is_refused(root: Path, both: vd.UnitedReleases) -> None:
-    """A version, a release that is not there, a scan that none has."""
-    with pytest.raises(UsageError, match="version= goes with one release"):
+    """A version of one alone, a release that is not there, a scan that none has, what is not open."""
+    assert vd.open_releases(BOTH, version="v1+v1", root=root).pin == both.pin
+    with pytest.raises(UsageError, match=r"one for each of verse19, verse20.* such as v1\+v1\."):
         vd.load_table("scans", release=BOTH, version="v1", root=root)
+    for members in ([], ["verse19", "verse20"], both.members[0], both.members[:1] * 2, [both]):
+        with pytest.raises(UsageError, match=r"by name: open_releases\("):
+            vd.UnitedReleases(members)  # type: ignore[arg-type]
+    for given in (BOTH, list(both.members), None):
+        for use in (
+            vd.export.nnunet,
+            vd.export.bids,
+            partial(vd.predictions.import_predictions, "folder", folder=root),
+        ):
+            with pytest.raises(
+                UsageError, match=r"no open release.*open_releases\('verse19\+verse20'"
+            ):
+                use(given, out=root / "out")  # type: ignore[operator]
     for given in (BOTH, ["verse19", "verse20"]):
         with pytest.raises(UsageError, match="Here one is needed; open_releases"):
             vd.open_release(given, root=root)
@@ -301,3 +320,47 @@ def test_the_miccai_layout_of_the_second_edition_repeats_series(
     assert sorted(served) == sorted({*EDITION, "gl124_dir-ax"})
     files = [file for part in data.provenance["releases"] for file in part["files"]]
     assert {file["scan_id"] for file in files} >= {"gl003_dir-ax", "gl124_dir-ax"}
+
+
+@pytest.mark.filterwarnings("ignore::verse_data.IncompleteTable")
+def test_predictions_come_back_to_older_versions_and_by_the_id_that_counts(
+    contents: dict[str, bytes], tmp_path: Path
+) -> None:
+    """A new version of one asks for ``--version``; the id of a copy names the one that counts."""
+    where: Any = {"root": tmp_path / "home", "check": False}
+    vd.lock_tree(
+        "verse19", editions.write_edition(tmp_path / "first", "verse19", contents), **where
+    )
+    own = tmp_path / "own/training/rawdata/sub-p1/sub-p1_ct.nii.gz"
+    own.parent.mkdir(parents=True)
+    shutil.copy(next((tmp_path / "first").rglob("sub-verse004_ct.nii.gz")), own)
+    vd.lock_tree("lab-b", tmp_path / "own", **where)
+    both = vd.open_releases("verse19+lab-b", root=where["root"])
+    with pytest.raises(UsageError, match="p1 of lab-b counts as verse004 of verse19 here"):
+        both.grid("p1")
+
+    done = vd.export.nnunet(both, tmp_path, k=2)
+    predicted = done.path / "labelsTr"
+    shutil.copy(predicted / "verse004.nii.gz", own.with_name("sub-p2_ct.nii.gz"))
+    vd.lock_tree("lab-b", tmp_path / "own", **where)  # a new version
+    run = partial(CliRunner().invoke, app, env={"VERSE_DATA_HOME": str(where["root"])})
+    words = ["predictions", "import", "nnunet", "verse19+lab-b", str(predicted)]
+    said = run([*words, str(tmp_path / "native")])
+    assert str(said.exception).endswith("Open those: verse19+lab-b --version v1+v1")
+    said = run([*words, str(tmp_path / "native"), "--version", "v1+v1"])
+    assert said.exit_code == 0, said.output
+    said = run(["evaluate", "verse19+lab-b", str(tmp_path / "native"), "--version", "v1+v1"])
+    assert said.output.startswith("6 scans of 5 patients")
+
+    (predicted / "verse004.nii.gz").rename(predicted / "p1_pred.nii.gz")
+    (tmp_path / "out.toml").write_text(
+        'name = "out"\ntitle = "-"\nversion = "1"\nreleases = ["verse19"]\nsource = "-"\n'
+        'licence = "CC0-1.0"\n[scans.verse006]\nwhy = "motion"\nexclude = true\n'
+    )
+    both = vd.open_releases("verse19+lab-b", overlays=[tmp_path / "out.toml"], root=where["root"])
+    with pytest.raises(ValidationFailed, match="2 problems") as refused:
+        vd.predictions.import_predictions("folder", both, predicted, tmp_path / "again")
+    assert "verse006.nii.gz: verse006 is left out of verse19+lab-b: overlay out: motion" in str(
+        refused.value
+    )
+    assert "p1_pred.nii.gz: p1 of lab-b counts as verse004" in str(refused.value)

@@ -155,7 +155,7 @@ def _reference(release: Any, scan_id: str, variable: str | None) -> str:
         return os.fspath(path)
     home = release.home(scan_id)
     within = path.relative_to(home.files.path.absolute())
-    return f"${variable}/{(within if home is release else home.name / within).as_posix()}"
+    return f"${variable}/{(home.name / within if len(release.members) > 1 else within).as_posix()}"
 
 
 def _folder(out: Path, dataset_id: int, name: str) -> Path:
@@ -249,7 +249,8 @@ def _readme(
     train = (
         f"nnUNetv2_train {number} 3d_fullres {0 if one else '$fold'} -tr nnUNetTrainerNoMirroring"
     )
-    place = f"that holds those of {release}" if "+" in release else f"of release {release}"
+    names = " and ".join(release.split("+"))
+    place = f"that holds the folders {names}" if "+" in release else f"of release {release}"
     setting = f"export {variable}=...   # the folder {place} on this machine\n"
     return _README.format(
         **facts,
