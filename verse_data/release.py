@@ -176,7 +176,7 @@ class Release(EvaluatedScans):
         """Scan and role of each locked file."""
         published = index_scans(self.lock, catalog=self.catalog)
         index = applied(published, self._layers, release=self.name)
-        return index.licensed(self._licences) if self._licences else index
+        return index.licensed(self._licences, release=self.name) if self._licences else index
 
     @property
     def overlays(self) -> tuple[AppliedOverlay, ...]:

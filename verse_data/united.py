@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 from verse_data import serve
-from verse_data.errors import IncompleteTable, UsageError, did_you_mean, warn
+from verse_data.errors import IncompleteTable, UsageError, counted, did_you_mean, warn
 from verse_data.evaluated import EvaluatedScans
 from verse_data.files import sha256_of_json
 from verse_data.grades import workbook_columns_of
@@ -72,7 +72,7 @@ class UnitedReleases(EvaluatedScans):
         scans = len(set(self._numbers.values()))
         copies = len(self._numbers) - scans
         held = ", ".join(f"{one.name} {one.version}: {len(one.series)}" for one in self.members)
-        return f"<UnitedReleases {self.name}: {scans} scans ({held}; {copies} in two of them)>"
+        return f"<UnitedReleases {self.name}: {scans} scans ({held}; {counted(copies, 'copy', 'copies')})>"
 
     @property
     def members(self) -> tuple[Release, ...]:

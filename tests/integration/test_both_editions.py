@@ -127,7 +127,7 @@ def test_tables_say_edition_and_release(both: vd.UnitedReleases, root: Path) -> 
     assert dict(zip(patients["subject_id"], patients["n_scans"], strict=True))["verse401"] == 2
     pd.testing.assert_frame_equal(vd.load_table("scans", release=BOTH, root=root), scans)
     assert repr(both) == (
-        "<UnitedReleases verse19+verse20: 10 scans (verse19 v1: 6, verse20 v1: 4; 0 in two of them)>"
+        "<UnitedReleases verse19+verse20: 10 scans (verse19 v1: 6, verse20 v1: 4; 0 copies)>"
     )
 
 
@@ -193,6 +193,7 @@ def test_both_leave_python_as_one_dataset_and_predictions_come_back(
     assert done.path.name == "Dataset400_verse19-verse20"
     assert set(facts["dataset"]) == set(both.series) == set(facts["licences"])
     assert set(facts["licences"].values()) == {"CC-BY-SA-4.0", "unconfirmed"}
+    assert facts["licence"] == "CC-BY-SA-4.0 + unconfirmed", "which the README says, too"
     assert facts["verse_data"]["lock"] == both.pin
     assert "10.1148" in facts["citation"], "that of VerSe'19"
     assert "10.1016/j.media" in facts["citation"], "that of VerSe'20"

@@ -482,7 +482,7 @@ def test_terms_of_a_scan_that_there_is_not_are_refused_by_the_gate(
 @pytest.mark.parametrize(
     ("licence", "text"),
     [
-        ("CC-BY-SA-4.0", "no scan is left; those here are under unknown"),
+        ("CC-BY-SA-4.0", "no scan of .* is left; its scans are under unknown"),
         ([], "give an identifier such as"),
         ([3], "give an identifier such as"),
     ],
