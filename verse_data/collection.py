@@ -161,6 +161,18 @@ class ScanCollection(ABC):
     def _shares(self, chosen: Iterable[str] | pd.DataFrame) -> list[Any]:
         """Return what each of the releases contributes to a choice of scans or rows."""
 
+    def _given_rows(self, rows: Any) -> pd.DataFrame:
+        """Return rows that are to be served with the column `scan_id`, if there are all of their scans."""
+        from verse_data.tables.given_rows import with_scan_ids
+
+        if "scan_id" in rows.index.names and "scan_id" not in rows.columns:
+            rows = rows.reset_index()
+        if "scan_id" not in rows.columns:
+            raise UsageError("The rows that are to be served have no column scan_id.")
+        named = with_scan_ids(rows, self.series)
+        self.known_scans(named["scan_id"])
+        return named
+
     def grid(self, scan_id: str) -> Grid:
         """Return shape and affine of a scan in its file's own axes, without its voxels.
 

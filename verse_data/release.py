@@ -1472,15 +1472,10 @@ class Release(EvaluatedScans):
         """Return `chosen` if it has rows of vertebrae, and the ids of its scans."""
         if not hasattr(chosen, "columns"):
             return None, set(self.known_scans(chosen))
-        from verse_data.tables.given_rows import check_scans, with_scan_ids
+        from verse_data.tables.given_rows import check_scans
 
-        rows: Any = chosen
-        if "scan_id" in rows.index.names and "scan_id" not in rows.columns:
-            rows = rows.reset_index()
-        if "scan_id" not in rows.columns:
-            raise UsageError("The rows that are to be served have no column scan_id.")
-        rows = with_scan_ids(rows, self.series)
-        ids = set(self.known_scans(rows["scan_id"]))
+        rows = self._given_rows(chosen)
+        ids = set(rows["scan_id"])
         if "level" in rows.columns:
             return rows, ids
         check_scans(rows, self.series, version=f"{self.name} {self.version}")

@@ -295,20 +295,14 @@ class UnitedReleases(EvaluatedScans):
 
     def _shares(self, chosen: Iterable[str] | pd.DataFrame) -> list[Any]:
         """Return what each release contributes to a choice: copies of a scan too, or its rows."""
-        places: dict[str, list[int]] = {}
-        for number, scan_id in self._numbers:
-            places.setdefault(scan_id, []).append(number)
-        table: Any = chosen if hasattr(chosen, "columns") else None
-        ids = list(dict.fromkeys(chosen if table is None else table["scan_id"]))
-        for scan_id in ids:
-            if scan_id not in places:
-                raise UsageError(
-                    f"{self.name} has no scan {scan_id!r}.{did_you_mean(scan_id, places)}"
-                )
-        if table is not None:
-            numbers = range(len(self.members))
-            return [serve.rows_of(table, number, self._kept) for number in numbers]
-        wanted = {self._numbers[number, scan_id] for scan_id in ids for number in places[scan_id]}
+        if hasattr(chosen, "columns"):
+            rows = self._given_rows(chosen)
+            return [self._share_of_rows(rows, number) for number in range(len(self.members))]
+        if isinstance(chosen, str) or not isinstance(chosen, Iterable):
+            chosen = self.known_scans(chosen)  # all of them, or an error
+        ids, named = list(chosen), {scan_id for _, scan_id in self._numbers}
+        self.known_scans(scan_id for scan_id in ids if scan_id not in named)
+        wanted = {series for (_, scan_id), series in self._numbers.items() if scan_id in ids}
         return [
             [
                 scan_id
@@ -317,6 +311,18 @@ class UnitedReleases(EvaluatedScans):
             ]
             for number in range(len(self.members))
         ]
+
+    def _share_of_rows(self, rows: pd.DataFrame, number: int) -> pd.DataFrame:
+        """Return the rows of scans that a release serves, with the patients by their ids in it."""
+        share, held = serve.rows_of(rows, number, self._kept), self.members[number].series
+        if "subject_id" not in share:
+            return share
+        pairs = zip(share["scan_id"], share["subject_id"], strict=True)
+        own = [
+            held[scan_id].subject_id if given == self.series[scan_id].subject_id else given
+            for scan_id, given in pairs
+        ]
+        return share.assign(subject_id=own)
 
     @cached_property
     def _numbers(self) -> dict[Place, int]:

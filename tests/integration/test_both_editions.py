@@ -337,8 +337,11 @@ def test_predictions_come_back_to_older_versions_and_by_the_id_that_counts(
     shutil.copy(next((tmp_path / "first").rglob("sub-verse004_ct.nii.gz")), own)
     vd.lock_tree("lab-b", tmp_path / "own", **where)
     both = vd.open_releases("verse19+lab-b", root=where["root"])
-    with pytest.raises(UsageError, match="p1 of lab-b counts as verse004 of verse19 here"):
-        both.grid("p1")
+    rows = pd.DataFrame({"scan_id": ["verse006", "p1"]})
+    for use, given in ((both.grid, "p1"), (both.home, "p1"), (both.dataset, rows)):
+        with pytest.raises(UsageError, match="p1 of lab-b counts as verse004 of verse19 here"):
+            use(given)
+    assert [sample["scan_id"] for sample in both.dataset(["p1"])] == ["verse004"]
 
     done = vd.export.nnunet(both, tmp_path, k=2)
     predicted = done.path / "labelsTr"
@@ -365,3 +368,33 @@ def test_predictions_come_back_to_older_versions_and_by_the_id_that_counts(
         refused.value
     )
     assert "p1_pred.nii.gz: p1 of lab-b counts as verse004" in str(refused.value)
+
+
+@pytest.mark.filterwarnings("ignore::verse_data.IncompleteTable")
+def test_rows_of_the_tables_of_several_are_served(
+    contents: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Also where the release of the copy that counts has the patient by another id; none is dropped."""
+    for release, scan, roles in (("lab-a", "p1", ["ct"]), ("lab-b", "q1", list(contents))):
+        for role in roles:
+            room = "rawdata" if role == "ct" else "derivatives"
+            path = (
+                tmp_path / f"{release}/training/{room}/sub-{scan}/sub-{scan}{editions.ENDS[role]}"
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(contents[role])
+        lock_tree(release, tmp_path / release, root=tmp_path / "home")
+    both = vd.open_releases("lab-a+lab-b", root=tmp_path / "home")
+
+    assert dict(both.scans.set_index("scan_id")["subject_id"]) == {"q1": "p1"}
+    both.vertebrae.to_csv(tmp_path / "rows.csv", index=False)
+    for rows in (both.scans, both.scans.set_index("scan_id"), pd.read_csv(tmp_path / "rows.csv")):
+        assert len(both.dataset(rows)) == 1
+    for given, said in (
+        (both.scans.assign(subject_id="q2"), "subject_id is q2, not q1"),
+        (both.scans[["split"]], "no column scan_id"),
+        ("q1", "no list of scan ids"),
+        (both.scans.assign(scan_id="p1"), "p1 of lab-a counts as q1 of lab-b"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            both.dataset(given)
