@@ -217,10 +217,15 @@ def load_split(
 
 def _release_names(release: str | Sequence[str]) -> list[str]:
     """Return the names in `release=`, each once."""
-    names = release.split("+") if isinstance(release, str) else release
+    names = _apart(release) if isinstance(release, str) else release
     if not isinstance(names, Sequence) or not names or not all(isinstance(n, str) for n in names):
         raise UsageError(f"release={release!r}: give a name such as 'verse19', or a list of names.")
     return list(dict.fromkeys(names))
+
+
+def _apart(joined: str) -> list[str]:
+    """Return names or versions that are joined with ``+``, as in provenance with spaces around it."""
+    return [one.strip() for one in joined.split("+")]
 
 
 def _scans_of(release: Release, split: Split) -> list[str]:
@@ -708,7 +713,7 @@ def _all_opened(
     **how: Any,
 ) -> list[Release]:
     """Open releases, each at its own of the versions, which are joined with ``+``, or at the newest."""
-    versions = version.split("+") if isinstance(version, str) else [version] * len(names)
+    versions = _apart(version) if isinstance(version, str) else [version] * len(names)
     if len(versions) != len(names):
         raise UsageError(
             f"version={version!r}: give one for each of {', '.join(names)}, joined with +, such as "

@@ -97,23 +97,7 @@ class ScanCollection(ABC):
 
     @abstractmethod
     def home(self, scan_id: str) -> Any:
-        """Return the release that a scan is served from.
-
-        Parameters
-        ----------
-        scan_id : str
-            Such as ``"verse004"``.
-
-        Returns
-        -------
-        Release
-            The only one, or the one of several whose copy of the scan counts.
-
-        Raises
-        ------
-        UsageError
-            If there is no such scan.
-        """
+        """Return the release that a scan is served from; UsageError if there is no such scan."""
 
     def known_scans(self, scan_ids: Iterable[str] | None) -> list[str]:
         """Return scan ids as a list, each once, if there are all of them.

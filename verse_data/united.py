@@ -186,10 +186,9 @@ class UnitedReleases(EvaluatedScans):
         **how
             Other options of :meth:`Release.fetch_tables`, which says what is raised.
         """
-        for one, ids in self._by_home(scan_ids) if scan_ids is not None else ():
+        whole: list[Any] = [(one, None) for one in self.members]
+        for one, ids in whole if scan_ids is None else self._by_home(scan_ids):
             one.fetch_tables(ids, **how)
-        for one in self.members if scan_ids is None else ():
-            one.fetch_tables(**how)
 
     def _by_home(self, scan_ids: Iterable[str] | None) -> list[tuple[Release, list[str]]]:
         """Return the releases that serve some of the scans, each with the ids of these."""

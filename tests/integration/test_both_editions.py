@@ -91,7 +91,11 @@ def test_a_split_of_both_editions_is_served_as_one(root: Path) -> None:
 
     assert sorted(scan.scan_id for scan in data.scans) == sorted(EDITION)
     assert [sample["scan_id"] for sample in same] == [sample["scan_id"] for sample in data]
-    assert data.provenance["release"] == "verse19 + verse20"
+    about = data.provenance
+    assert (about["release"], about["version"]) == ("verse19 + verse20", "v1 + v1")
+    assert about["licence"] == "CC-BY-SA-4.0 + unconfirmed"
+    named = vd.open_releases(about["release"], version=about["version"], root=root)
+    assert named.version == "v1+v1"
     assert len(data) + len(data.excluded) == 141
     assert set(data.excluded["reason"]) == {"not_in_lock"}
 
