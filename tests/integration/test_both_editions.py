@@ -224,6 +224,7 @@ def test_both_leave_python_as_one_dataset_and_predictions_come_back(
     assert {one["grade"] for one in scores["vertebrae"] if one["scan_id"] == "verse004"} >= {0, 2}
     assert (scores["release"], scores["lock"]) == (BOTH, both.pin)
     assert page.read_text().count("<img") == len(both.series)
+    assert "unconfirmed + CC-BY-SA-4.0" in page.read_text()
 
     with pytest.raises(ValidationFailed, match=r"Open those: verse19\+verse20"):
         vd.predictions.import_predictions(

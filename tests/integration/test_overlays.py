@@ -181,6 +181,7 @@ def test_exports_write_corrected_masks_or_refuse(lab: Path, overlay: Write, tmp_
     assert (written == release.open_scan("p1", orientation="PIR")["label"].values).all()
     about = json.loads((done / "dataset.json").read_text())["verse_data"]
     assert about["overlays"][0]["name"] == "mine"
+    assert "verse-data evaluate lab native --overlay mine\n" in (done / "README.md").read_text()
     for export in (vd.export.hf, vd.export.bids):
         with pytest.raises(UsageError, match=r"mine relabels 1 scan, such as p1.*published"):
             export(release, tmp_path / "folder")

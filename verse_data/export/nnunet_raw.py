@@ -244,6 +244,9 @@ def _readme(
 ) -> str:
     """Return the README for whoever trains: what this is, which commands, and the way back."""
     kind, release = facts["verse_data"]["labels"], facts["verse_data"]["release"]
+    overlays = "".join(
+        f" --overlay {one['name']}" for one in facts["verse_data"].get("overlays", ())
+    )
     one, number = len(folds) == 1, folder.name[7:10].lstrip("0")
     every = " ".join(map(str, range(len(folds))))
     train = (
@@ -265,7 +268,7 @@ def _readme(
         setting=setting if variable else "",
         images=f"$nnUNet_raw/{folder.name}/imagesTs" if chosen.test else "FOLDER",
         meaning=_MEANING[kind],
-        back=_BACK.format(release_name=release) if kind == "consecutive" else "",
+        back=_BACK.format(release_name=release, overlays=overlays) if kind == "consecutive" else "",
     )
 
 
@@ -282,7 +285,7 @@ On a machine that has the release, with VerSe's labels (T13 as 28) and on the gr
 
 ```sh
 verse-data predictions import nnunet {release_name} predictions native
-verse-data evaluate {release_name} native
+verse-data evaluate {release_name} native{overlays}
 ```
 """
 _README: Final = """# {folder}
