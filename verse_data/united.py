@@ -395,13 +395,9 @@ def selected(
         if has or not asked or not any(has_book):
             rows = one.fetch_and_select(where, scan_ids=own, graded=graded, progress=progress)
         else:
-            what = " and ".join(asked)
-            warn(
-                IncompleteTable(
-                    f"{one.name} {one.version} lists no grading workbook: no vertebra of it is chosen by "
-                    f"its {what}."
-                )
-            )
+            absent = f"{one.name} {one.version} lists no grading workbook"
+            chosen_by = " and ".join(asked)
+            warn(IncompleteTable(f"{absent}: no vertebra of it is chosen by its {chosen_by}."))
             one.fetch_tables(own, graded=False, progress=progress)
             rows = select(one.tables_of(split, graded=False)[1], where)
         found.append(rows)

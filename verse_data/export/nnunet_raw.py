@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -107,7 +106,13 @@ def nnunet(
     images = _image_paths(chosen, ending, referenced=ct == "reference")
     facts = _dataset_json(release, chosen, numbers, ending) | {"folds": made}
     if ct == "reference":
-        facts |= {"dataset": _dataset(release, chosen, masks, variable)}
+        facts["dataset"] = {
+            scan_id: {
+                "images": [_reference(release, scan_id, variable)],
+                "label": str(masks[scan_id]),
+            }
+            for scan_id in chosen.development
+        }
     texts = {
         "dataset.json": folders.as_json(facts),
         "splits_final.json": folders.as_json(folds),
@@ -216,22 +221,6 @@ def _dataset_json(release: Any, chosen: Chosen, labels: LabelMap, ending: str) -
         # nnU-Net does not reorient by itself, and VerSe's scans have many orientations.
         "overwrite_image_reader_writer": "NibabelIOWithReorient",
         **cases.facts(release, labels, chosen),
-    }
-
-
-def _dataset(
-    release: Any,
-    chosen: Chosen,
-    masks: Mapping[str, Path | None],
-    variable: str | None,
-) -> dict[str, Any]:
-    """Return the list of cases, with the path of each CT."""
-    return {
-        scan_id: {
-            "images": [_reference(release, scan_id, variable)],
-            "label": str(masks[scan_id]),
-        }
-        for scan_id in chosen.development
     }
 
 
