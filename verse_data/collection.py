@@ -90,7 +90,8 @@ class ScanCollection(ABC):
     def _warn_once(self, sentence: str, *, covers: str = "") -> None:
         """Warn that tables are incomplete, unless it was said; what it `covers` is said with it."""
         if sentence not in self._warned:
-            self._warned.update({sentence, covers})
+            for one in (self, *self.members):
+                one._warned.update({sentence, covers})  # noqa: SLF001 - they warn of the same files
             warn(IncompleteTable(sentence))
 
     # --- scans ------------------------------------------------------------------------------------

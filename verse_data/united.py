@@ -299,7 +299,7 @@ class UnitedReleases(EvaluatedScans):
             return [self._share_of_rows(rows, number) for number in range(len(self.members))]
         if isinstance(chosen, str) or not isinstance(chosen, Iterable):
             chosen = self.known_scans(chosen)  # all of them, or an error
-        ids, named = list(chosen), {scan_id for _, scan_id in self._numbers}
+        ids, named = dict.fromkeys(chosen), {scan_id for _, scan_id in self._numbers}
         self.known_scans(scan_id for scan_id in ids if scan_id not in named)
         wanted = {series for (_, scan_id), series in self._numbers.items() if scan_id in ids}
         return [

@@ -348,7 +348,12 @@ def test_predictions_come_back_to_older_versions_and_by_the_id_that_counts(
             use(given)
     assert [sample["scan_id"] for sample in both.dataset(["p1"])] == ["verse004"]
 
-    done = vd.export.nnunet(both, tmp_path, k=2)
+    with warnings.catch_warnings(record=True, action="always") as said:
+        done = vd.export.nnunet(both, tmp_path, k=2)
+    told = [str(one.message) for one in said]
+    assert not [one for one in told for other in told if one != other and one in other], (
+        "said twice"
+    )
     predicted = done.path / "labelsTr"
     shutil.copy(predicted / "verse004.nii.gz", own.with_name("sub-p2_ct.nii.gz"))
     vd.lock_tree("lab-b", tmp_path / "own", **where)  # a new version

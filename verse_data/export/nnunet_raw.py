@@ -241,8 +241,8 @@ def _readme(
     train = (
         f"nnUNetv2_train {number} 3d_fullres {0 if one else '$fold'} -tr nnUNetTrainerNoMirroring"
     )
-    names = " and ".join(release.split("+"))
-    place = f"that holds the folders {names}" if "+" in release else f"of release {release}"
+    folders_of = f"that holds the folders {release.replace('+', ' and ')}"
+    place = folders_of if "+" in release else f"of release {release}"
     setting = f"export {variable}=...   # the folder {place} on this machine\n"
     return _README.format(
         **facts,
