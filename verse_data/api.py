@@ -139,7 +139,7 @@ def load_split(
         series that two of them contain, by its name or by the bytes of its CT, is served once, from
         the first that has a sample of it.
     version : str, optional
-        As in :func:`open_release`; only with one release.
+        As in :func:`open_release`; of several releases as in :func:`open_releases`.
     where : str, optional
         Serve the vertebrae for which this is true, such as ``"grade >= 2 and level >= 'T11'"``;
         with the other units, the scans that have such a vertebra. Patches drawn by level or grade are
@@ -190,11 +190,9 @@ def load_split(
         from verse_data.tables.query import check_condition
 
         check_condition(where, several=len(names) > 1)
-    if len(names) > 1:
-        _refuse_version(version)
     settings, show = config.resolve(root=root, offline=offline), options.get("progress")
     how: dict[str, Any] = {"version": version, "licence": licence, "progress": show}
-    opened = _opened_together(names, settings, overlays, **how)
+    opened = _all_opened(names, settings, overlays=overlays, **how)
     check_splits({f"{member.name} {member.version}": member.series for member in opened})
     rows = serve.needs(unit, own)
     if rows["graded"]:
@@ -220,10 +218,15 @@ def load_split(
 
 def _release_names(release: str | Sequence[str]) -> list[str]:
     """Return the names in `release=`, each once."""
-    names = release.split("+") if isinstance(release, str) else release
+    names = _apart(release) if isinstance(release, str) else release
     if not isinstance(names, Sequence) or not names or not all(isinstance(n, str) for n in names):
         raise UsageError(f"release={release!r}: give a name such as 'verse19', or a list of names.")
     return list(dict.fromkeys(names))
+
+
+def _apart(joined: str) -> list[str]:
+    """Return names or versions that are joined with ``+``, as in provenance with spaces around it."""
+    return [one.strip() for one in joined.split("+")]
 
 
 def _scans_of(release: Release, split: Split) -> list[str]:
@@ -283,7 +286,7 @@ def load_table(
     release : str or sequence of str
         Such as ``"verse19"``; several as in :func:`open_releases`.
     version : str, optional
-        As in :func:`open_release`; only with one release.
+        As in :func:`open_release`; of several releases as in :func:`open_releases`.
     where : str, optional
         Such as ``"grade >= 2"``. Default: all rows.
     overlays, root, offline : optional
@@ -435,8 +438,8 @@ class VerSeDataset(_Served):
             **options,
         )
         if checksum:
-            for name in _release_names(release):
-                opened = open_release(name, version=options.get("version"), root=root, offline=True)
+            how = {"version": options.get("version"), "root": root, "offline": True}
+            for opened in open_named(release, **how).members:
                 _require_unchanged(opened, split, options.get("progress"))
         return served
 
@@ -666,18 +669,21 @@ def _opened(
 def open_releases(
     releases: str | Sequence[str],
     *,
+    version: str | None = None,
     overlays: Sequence[Given] | None = None,
     licence: str | Sequence[str] | None = None,
     root: Root = None,
     offline: bool | None = None,
     make: bool = True,
 ) -> UnitedReleases:
-    """Open several releases as one, each at its newest version; make those that are not here.
+    """Open several releases as one; make those that are not here.
 
     Parameters
     ----------
     releases : str or sequence of str
         Such as ``["verse19", "verse20"]`` or ``"verse19+verse20"``, in order of preference.
+    version : str, optional
+        One of each, joined: ``"v1+v2"``, as in :attr:`UnitedReleases.version`. Default: the newest.
     overlays, licence, root, offline, make : optional
         As in :func:`open_release`; each overlay lies over the release that it names.
 
@@ -690,45 +696,50 @@ def open_releases(
     Raises
     ------
     UsageError
-        If there is no such release or overlay.
+        If there is no such release, version or overlay.
     ValidationFailed
         If a patient is in two splits.
     """
     names, settings = _release_names(releases), config.resolve(root=root, offline=offline)
-    how: dict[str, Any] = {"version": None, "licence": licence, "make": make, "progress": None}
-    return UnitedReleases(_opened_together(names, settings, overlays, **how))
+    how: dict[str, Any] = {"version": version, "licence": licence, "make": make, "progress": None}
+    return UnitedReleases(_all_opened(names, settings, overlays=overlays, **how))
 
 
-def _opened_together(
-    names: Sequence[str], settings: config.Config, overlays: Sequence[Given] | None, **how: Any
+def _all_opened(
+    names: Sequence[str],
+    settings: config.Config,
+    *,
+    version: str | None,
+    overlays: Sequence[Given] | None,
+    **how: Any,
 ) -> list[Release]:
-    """Open releases; what overlays correct of a series in one holds for its copies in the others."""
+    """Open releases, each at its own of the versions, which are joined with ``+``, or at the newest.
+
+    What overlays correct of a series in one release holds for its copies in the others.
+    """
+    versions = _apart(version) if isinstance(version, str) else [version] * len(names)
+    if len(versions) != len(names):
+        raise UsageError(
+            f"version={version!r}: give one for each of {', '.join(names)}, joined with +, such as "
+            f"{'+'.join(['v1'] * len(names))}."
+        )
     for name in names:
         _known_dataset(name, settings)  # before one of them is listed
     layers = read_overlays(overlays, names)
-    opened = [_opened(name, settings, layers=layers[name], **how) for name in names]
+    opened = [
+        _opened(name, settings, version=own, layers=layers[name], **how)
+        for name, own in zip(names, versions, strict=True)
+    ]
     if any(layers.values()) and len(opened) > 1:
         for one, index in zip(opened, without_copies([x.index for x in opened]), strict=True):
             one.index = index
     return opened
 
 
-def open_named(
-    release: str | Sequence[str], *, version: str | None = None, **where: Any
-) -> Release | UnitedReleases:
+def open_named(release: str | Sequence[str], **how: Any) -> Release | UnitedReleases:
     """Open one release, or several whose names are a list or joined with ``+``."""
     names = _release_names(release)
-    if len(names) == 1:
-        return open_release(names[0], version=version, **where)
-    _refuse_version(version)
-    return open_releases(names, **where)
-
-
-def _refuse_version(version: str | None) -> None:
-    if version is not None:
-        raise UsageError(
-            "version= goes with one release; open each with open_release and use Release.dataset."
-        )
+    return open_release(names[0], **how) if len(names) == 1 else open_releases(names, **how)
 
 
 def _own_entry(dataset: Repository, version: str) -> CatalogEntry | None:

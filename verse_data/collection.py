@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from verse_data import serve
-from verse_data.errors import IncompleteTable, warn
+from verse_data.errors import IncompleteTable, UsageError, warn
 from verse_data.grades import require_listed, workbook_columns_of
 from verse_data.progress import Progress
 from verse_data.records.catalog import CatalogEntry
@@ -90,34 +90,53 @@ class ScanCollection(ABC):
     def _warn_once(self, sentence: str, *, covers: str = "") -> None:
         """Warn that tables are incomplete, unless it was said; what it `covers` is said with it."""
         if sentence not in self._warned:
-            self._warned.update({sentence, covers})
+            for one in (self, *self.members):
+                one._warned.update({sentence, covers})  # noqa: SLF001 - they warn of the same files
             warn(IncompleteTable(sentence))
 
     # --- scans ------------------------------------------------------------------------------------
 
     @abstractmethod
     def home(self, scan_id: str) -> Any:
-        """Return the release that a scan is served from.
+        """Return the release that a scan is served from; UsageError if there is no such scan."""
+
+    def known_scans(self, scan_ids: Iterable[str] | None) -> list[str]:
+        """Return scan ids as a list, each once, if there are all of them.
 
         Parameters
         ----------
-        scan_id : str
-            Such as ``"verse004"``.
+        scan_ids : iterable of str or None
+            Such as ``["verse004"]``; None means all.
 
         Returns
         -------
-        Release
-            The only one, or the one of several whose copy of the scan counts.
+        list of str
+            The ids.
 
         Raises
         ------
         UsageError
-            If there is no such scan.
+            If there is no such scan, it is left out, or its files were lost before they were listed.
         """
+        if scan_ids is None:
+            return list(self.series)
+        try:
+            ids = None if isinstance(scan_ids, str) else list(dict.fromkeys(scan_ids))
+        except TypeError:  # not iterable, or its items are not strings
+            ids = None
+        if ids is None:
+            raise UsageError(f"{scan_ids!r} is no list of scan ids such as ['verse004'].")
+        unknown = [name for name in ids if name not in self.series]
+        for one in self.withheld:
+            if one.scan.scan_id in unknown:
+                raise UsageError(f"{one.scan.scan_id} is left out of {self.name}: {one.why}")
+        if unknown:
+            raise UsageError(self._absence(unknown))
+        return ids
 
     @abstractmethod
-    def known_scans(self, scan_ids: Iterable[str] | None) -> list[str]:
-        """Return scan ids as a list, each once, if there are all of them; None means all."""
+    def _absence(self, unknown: Sequence[str]) -> str:
+        """Return why there is no scan of these ids, of which none is left out."""
 
     @abstractmethod
     def to_draw(self, scan_ids: Iterable[str], *, fill: bool) -> dict[str, Subject]:
@@ -126,6 +145,18 @@ class ScanCollection(ABC):
     @abstractmethod
     def _shares(self, chosen: Iterable[str] | pd.DataFrame) -> list[Any]:
         """Return what each of the releases contributes to a choice of scans or rows."""
+
+    def _given_rows(self, rows: Any) -> pd.DataFrame:
+        """Return rows that are to be served with the column `scan_id`, if there are all of their scans."""
+        from verse_data.tables.given_rows import with_scan_ids
+
+        if "scan_id" in rows.index.names and "scan_id" not in rows.columns:
+            rows = rows.reset_index()
+        if "scan_id" not in rows.columns:
+            raise UsageError("The rows that are to be served have no column scan_id.")
+        named = with_scan_ids(rows, self.series)
+        self.known_scans(named["scan_id"])
+        return named
 
     def grid(self, scan_id: str) -> Grid:
         """Return shape and affine of a scan in its file's own axes, without its voxels.

@@ -165,6 +165,8 @@ class EvaluatedScans(ScanCollection):
                 pictures[name] = worst.picture(subject, found[name], self.grid(name))
                 advance(1)
         about = catalogued(self.catalog)
+        if self.catalog:
+            about["licence"] = " + ".join(dict.fromkeys(map(self.licence_of, ids)))
         write_file(page, worst.make(scores, pictures, ids, about).encode())
         return page
 

@@ -176,7 +176,7 @@ class Release(EvaluatedScans):
         """Scan and role of each locked file."""
         published = index_scans(self.lock, catalog=self.catalog)
         index = applied(published, self._layers, release=self.name)
-        return index.licensed(self._licences) if self._licences else index
+        return index.licensed(self._licences, release=self.name) if self._licences else index
 
     @property
     def overlays(self) -> tuple[AppliedOverlay, ...]:
@@ -475,51 +475,20 @@ class Release(EvaluatedScans):
             progress=progress or self.progress,
         )
 
-    def known_scans(self, scan_ids: Iterable[str] | None) -> list[str]:
-        """Return scan ids as a list, each once, if this version has all of them.
-
-        Parameters
-        ----------
-        scan_ids : iterable of str or None
-            Such as ``["verse004"]``; None means all.
-
-        Returns
-        -------
-        list of str
-            The ids.
-
-        Raises
-        ------
-        UsageError
-            If this version has no such scan, or it was published but is not in the lock.
-        """
-        known = list(self.series)
-        if scan_ids is None:
-            return known
-        try:
-            ids = None if isinstance(scan_ids, str) else list(dict.fromkeys(scan_ids))
-        except TypeError:  # not iterable, or its items are not strings
-            ids = None
-        if ids is None:
-            raise UsageError(f"{scan_ids!r} is no list of scan ids such as ['verse004'].")
-        unknown = [name for name in ids if name not in self.series]
-        for one in self.index.withheld:
-            if one.scan.scan_id in unknown:
-                raise UsageError(f"{one.scan.scan_id} is left out of {self.name}: {one.why}")
+    def _absence(self, unknown: Sequence[str]) -> str:
+        """Return that scans were published and lost, or that there are none of these names."""
         published = {series.scan_id for series in self.catalog.expected} if self.catalog else set()
         if lost := [name for name in unknown if name in published]:
-            raise UsageError(
+            return (
                 f"{lost[0]} was published in {self.name}, and the lock here lists no file of it: OSF had "
                 f"lost it when the list was made. See all that is missing: "
                 f"{command(self.files, 'findings')}"
             )
-        if unknown:
-            raise UsageError(
-                f"Release {self.name} has no scan {unknown[0]!r} "
-                f"({counted(len(unknown), 'unknown id')}).{did_you_mean(unknown[0], known)} Ids look "
-                f"like {[*known, 'verse004'][0]!r}; list them: {command(self.files, 'table', 'scans')}"
-            )
-        return ids
+        return (
+            f"Release {self.name} has no scan {unknown[0]!r} "
+            f"({counted(len(unknown), 'unknown id')}).{did_you_mean(unknown[0], self.series)} Ids look "
+            f"like {[*self.series, 'verse004'][0]!r}; list them: {command(self.files, 'table', 'scans')}"
+        )
 
     def home(self, scan_id: str) -> Release:
         """Return this release, if it has the scan.
@@ -1507,15 +1476,10 @@ class Release(EvaluatedScans):
         """Return `chosen` if it has rows of vertebrae, and the ids of its scans."""
         if not hasattr(chosen, "columns"):
             return None, set(self.known_scans(chosen))
-        from verse_data.tables.given_rows import check_scans, with_scan_ids
+        from verse_data.tables.given_rows import check_scans
 
-        rows: Any = chosen
-        if "scan_id" in rows.index.names and "scan_id" not in rows.columns:
-            rows = rows.reset_index()
-        if "scan_id" not in rows.columns:
-            raise UsageError("The rows that are to be served have no column scan_id.")
-        rows = with_scan_ids(rows, self.series)
-        ids = set(self.known_scans(rows["scan_id"]))
+        rows = self._given_rows(chosen)
+        ids = set(rows["scan_id"])
         if "level" in rows.columns:
             return rows, ids
         check_scans(rows, self.series, version=f"{self.name} {self.version}")

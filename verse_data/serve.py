@@ -295,7 +295,9 @@ def _provenance(
     return {
         "release": " + ".join(str(fact["release"]) for fact in facts),
         "version": " + ".join(str(fact["version"]) for fact in facts),
-        "licence": " + ".join(dict.fromkeys(str(fact["licence"]) for fact in facts)),
+        "licence": " + ".join(
+            dict.fromkeys(one for fact in facts for one in str(fact["licence"]).split(" + "))
+        ),
         "releases": [
             {**fact, "packages": dict(sorted({**fact["packages"], **more}.items()))}
             for fact in facts

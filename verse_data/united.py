@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 from verse_data import serve
-from verse_data.errors import IncompleteTable, UsageError, did_you_mean, warn
+from verse_data.errors import IncompleteTable, UsageError, counted, did_you_mean, warn
 from verse_data.evaluated import EvaluatedScans
 from verse_data.files import sha256_of_json
 from verse_data.grades import workbook_columns_of
@@ -49,13 +49,21 @@ class UnitedReleases(EvaluatedScans):
 
     Raises
     ------
+    UsageError
+        If these are no opened releases, or two of one name.
     ValidationFailed
         If a patient is in two splits, in one release or across them.
     """
 
     def __init__(self, members: Sequence[Release]) -> None:
         super().__init__()
-        self._members = tuple(members)
+        self._members = tuple(members) if isinstance(members, Sequence) else ()
+        names = [one.name for one in self._members if isinstance(one, Release)]
+        if not names or len({*names}) < len(self._members):
+            raise UsageError(
+                f"{members!r}: give releases of different names, as open_release returns them; by name: "
+                f"open_releases(['verse19', 'verse20'])."
+            )
         self.version = "+".join(one.version for one in members)
         self.catalog = _joined_entries([one.catalog for one in members if one.catalog])
         check_splits({f"{one.name} {one.version}": one.series for one in members})
@@ -64,7 +72,7 @@ class UnitedReleases(EvaluatedScans):
         scans = len(set(self._numbers.values()))
         copies = len(self._numbers) - scans
         held = ", ".join(f"{one.name} {one.version}: {len(one.series)}" for one in self.members)
-        return f"<UnitedReleases {self.name}: {scans} scans ({held}; {copies} in two of them)>"
+        return f"<UnitedReleases {self.name}: {scans} scans ({held}; {counted(copies, 'copy', 'copies')})>"
 
     @property
     def members(self) -> tuple[Release, ...]:
@@ -133,36 +141,17 @@ class UnitedReleases(EvaluatedScans):
         self.known_scans([scan_id])
         return self.members[self._homes[scan_id]]
 
-    def known_scans(self, scan_ids: Iterable[str] | None) -> list[str]:
-        """Return scan ids as a list, each once, if a release has each of them.
-
-        Parameters
-        ----------
-        scan_ids : iterable of str or None
-            Such as ``["verse004"]``; None means all.
-
-        Returns
-        -------
-        list of str
-            The ids.
-
-        Raises
-        ------
-        UsageError
-            If no release has such a scan, or it is left out.
-        """
-        if scan_ids is None:
-            return list(self.series)
-        ids = list(dict.fromkeys(scan_ids))
-        left_out = {one.scan.scan_id: one.why for one in self.withheld}
-        for scan_id in ids:
-            if scan_id in left_out:
-                raise UsageError(f"{scan_id} is left out of {self.name}: {left_out[scan_id]}")
-            if scan_id not in self.series:
-                raise UsageError(
-                    f"{self.name} has no scan {scan_id!r}.{did_you_mean(scan_id, self.series)}"
+    def _absence(self, unknown: Sequence[str]) -> str:
+        """Return which copy of a scan counts in its place, or that no release has one."""
+        name = unknown[0]
+        counting = {self._numbers[place]: place for place in self._kept}
+        for number, one in enumerate(self.members):
+            if name in one.series:
+                home, scan_id = counting[self._numbers[number, name]]
+                return (
+                    f"{name} of {one.name} counts as {scan_id} of {self.members[home].name} here."
                 )
-        return ids
+        return f"{self.name} has no scan {name!r}.{did_you_mean(name, self.series)}"
 
     def fetch(
         self,
@@ -197,10 +186,9 @@ class UnitedReleases(EvaluatedScans):
         **how
             Other options of :meth:`Release.fetch_tables`, which says what is raised.
         """
-        for one, ids in self._by_home(scan_ids) if scan_ids is not None else ():
+        whole: list[Any] = [(one, None) for one in self.members]
+        for one, ids in whole if scan_ids is None else self._by_home(scan_ids):
             one.fetch_tables(ids, **how)
-        for one in self.members if scan_ids is None else ():
-            one.fetch_tables(**how)
 
     def _by_home(self, scan_ids: Iterable[str] | None) -> list[tuple[Release, list[str]]]:
         """Return the releases that serve some of the scans, each with the ids of these."""
@@ -306,20 +294,14 @@ class UnitedReleases(EvaluatedScans):
 
     def _shares(self, chosen: Iterable[str] | pd.DataFrame) -> list[Any]:
         """Return what each release contributes to a choice: copies of a scan too, or its rows."""
-        places: dict[str, list[int]] = {}
-        for number, scan_id in self._numbers:
-            places.setdefault(scan_id, []).append(number)
-        table: Any = chosen if hasattr(chosen, "columns") else None
-        ids = list(dict.fromkeys(chosen if table is None else table["scan_id"]))
-        for scan_id in ids:
-            if scan_id not in places:
-                raise UsageError(
-                    f"{self.name} has no scan {scan_id!r}.{did_you_mean(scan_id, places)}"
-                )
-        if table is not None:
-            numbers = range(len(self.members))
-            return [serve.rows_of(table, number, self._kept) for number in numbers]
-        wanted = {self._numbers[number, scan_id] for scan_id in ids for number in places[scan_id]}
+        if hasattr(chosen, "columns"):
+            rows = self._given_rows(chosen)
+            return [self._share_of_rows(rows, number) for number in range(len(self.members))]
+        if isinstance(chosen, str) or not isinstance(chosen, Iterable):
+            chosen = self.known_scans(chosen)  # all of them, or an error
+        ids, named = dict.fromkeys(chosen), {scan_id for _, scan_id in self._numbers}
+        self.known_scans(scan_id for scan_id in ids if scan_id not in named)
+        wanted = {series for (_, scan_id), series in self._numbers.items() if scan_id in ids}
         return [
             [
                 scan_id
@@ -328,6 +310,18 @@ class UnitedReleases(EvaluatedScans):
             ]
             for number in range(len(self.members))
         ]
+
+    def _share_of_rows(self, rows: pd.DataFrame, number: int) -> pd.DataFrame:
+        """Return the rows of scans that a release serves, with the patients by their ids in it."""
+        share, held = serve.rows_of(rows, number, self._kept), self.members[number].series
+        if "subject_id" not in share:
+            return share
+        pairs = zip(share["scan_id"], share["subject_id"], strict=True)
+        own = [
+            held[scan_id].subject_id if given == self.series[scan_id].subject_id else given
+            for scan_id, given in pairs
+        ]
+        return share.assign(subject_id=own)
 
     @cached_property
     def _numbers(self) -> dict[Place, int]:
@@ -401,13 +395,9 @@ def selected(
         if has or not asked or not any(has_book):
             rows = one.fetch_and_select(where, scan_ids=own, graded=graded, progress=progress)
         else:
-            what = " and ".join(asked)
-            warn(
-                IncompleteTable(
-                    f"{one.name} {one.version} lists no grading workbook: no vertebra of it is chosen by "
-                    f"its {what}."
-                )
-            )
+            absent = f"{one.name} {one.version} lists no grading workbook"
+            chosen_by = " and ".join(asked)
+            warn(IncompleteTable(f"{absent}: no vertebra of it is chosen by its {chosen_by}."))
             one.fetch_tables(own, graded=False, progress=progress)
             rows = one.tables_of(split, graded=False)[1].assign(release=one.name)
             rows = select(rows, where).drop(columns="release")

@@ -91,7 +91,11 @@ def test_a_split_of_both_editions_is_served_as_one(root: Path) -> None:
 
     assert sorted(scan.scan_id for scan in data.scans) == sorted(EDITION)
     assert [sample["scan_id"] for sample in same] == [sample["scan_id"] for sample in data]
-    assert data.provenance["release"] == "verse19 + verse20"
+    about = data.provenance
+    assert (about["release"], about["version"]) == ("verse19 + verse20", "v1 + v1")
+    assert about["licence"] == "CC-BY-SA-4.0 + unconfirmed"
+    named = vd.open_releases(about["release"], version=about["version"], root=root)
+    assert named.version == "v1+v1"
     assert len(data) + len(data.excluded) == 141
     assert set(data.excluded["reason"]) == {"not_in_lock"}
 
@@ -129,7 +133,7 @@ def test_tables_say_edition_and_release(both: vd.UnitedReleases, root: Path) -> 
     assert dict(zip(patients["subject_id"], patients["n_scans"], strict=True))["verse401"] == 2
     pd.testing.assert_frame_equal(vd.load_table("scans", release=BOTH, root=root), scans)
     assert repr(both) == (
-        "<UnitedReleases verse19+verse20: 10 scans (verse19 v1: 6, verse20 v1: 4; 0 in two of them)>"
+        "<UnitedReleases verse19+verse20: 10 scans (verse19 v1: 6, verse20 v1: 4; 0 copies)>"
     )
 
 
@@ -198,6 +202,7 @@ def test_both_leave_python_as_one_dataset_and_predictions_come_back(
     assert done.path.name == "Dataset400_verse19-verse20"
     assert set(facts["dataset"]) == set(both.series) == set(facts["licences"])
     assert set(facts["licences"].values()) == {"CC-BY-SA-4.0", "unconfirmed"}
+    assert facts["licence"] == "CC-BY-SA-4.0 + unconfirmed", "which the README says, too"
     assert facts["verse_data"]["lock"] == both.pin
     assert "10.1148" in facts["citation"], "that of VerSe'19"
     assert "10.1016/j.media" in facts["citation"], "that of VerSe'20"
@@ -224,6 +229,7 @@ def test_both_leave_python_as_one_dataset_and_predictions_come_back(
     assert {one["grade"] for one in scores["vertebrae"] if one["scan_id"] == "verse004"} >= {0, 2}
     assert (scores["release"], scores["lock"]) == (BOTH, both.pin)
     assert page.read_text().count("<img") == len(both.series)
+    assert "unconfirmed + CC-BY-SA-4.0" in page.read_text()
 
     with pytest.raises(ValidationFailed, match=r"Open those: verse19\+verse20"):
         vd.predictions.import_predictions(
@@ -246,12 +252,31 @@ def test_a_datalist_of_both_has_the_folds_of_both(both: vd.UnitedReleases, tmp_p
     for write in (vd.export.bids, vd.export.hf):
         with pytest.raises(UsageError, match="describes one release"):
             write(both, tmp_path / "one")
+    alone = vd.open_releases("verse19", root=both.members[0].config.home)
+    assert {*vd.export.hf(alone, tmp_path / "one").scans} == {*both.members[0].series}
+    done = vd.export.nnunet(alone, tmp_path, variable="VERSE")
+    assert "folder of release verse19 on" in (done.path / "README.md").read_text()
+    assert '"$VERSE/.git/' in (done.path / "dataset.json").read_text()
 
 
 def test_what_does_not_go_with_several_is_refused(root: Path, both: vd.UnitedReleases) -> None:
-    """A version, a release that is not there, a scan that none has."""
-    with pytest.raises(UsageError, match="version= goes with one release"):
+    """A version of one alone, a release that is not there, a scan that none has, what is not open."""
+    assert vd.open_releases(BOTH, version="v1+v1", root=root).pin == both.pin
+    with pytest.raises(UsageError, match=r"one for each of verse19, verse20.* such as v1\+v1\."):
         vd.load_table("scans", release=BOTH, version="v1", root=root)
+    for members in ([], ["verse19", "verse20"], both.members[0], both.members[:1] * 2, [both]):
+        with pytest.raises(UsageError, match=r"by name: open_releases\("):
+            vd.UnitedReleases(members)  # type: ignore[arg-type]
+    for given in (BOTH, list(both.members), None):
+        for use in (
+            vd.export.nnunet,
+            vd.export.bids,
+            partial(vd.predictions.import_predictions, "folder", folder=root),
+        ):
+            with pytest.raises(
+                UsageError, match=r"no open release.*open_releases\('verse19\+verse20'"
+            ):
+                use(given, out=root / "out")  # type: ignore[operator]
     for given in (BOTH, ["verse19", "verse20"]):
         with pytest.raises(UsageError, match="Here one is needed; open_releases"):
             vd.open_release(given, root=root)
@@ -306,3 +331,85 @@ def test_the_miccai_layout_of_the_second_edition_repeats_series(
     assert sorted(served) == sorted({*EDITION, "gl124_dir-ax"})
     files = [file for part in data.provenance["releases"] for file in part["files"]]
     assert {file["scan_id"] for file in files} >= {"gl003_dir-ax", "gl124_dir-ax"}
+
+
+@pytest.mark.filterwarnings("ignore::verse_data.IncompleteTable")
+def test_predictions_come_back_to_older_versions_and_by_the_id_that_counts(
+    contents: dict[str, bytes], tmp_path: Path
+) -> None:
+    """A new version of one asks for ``--version``; the id of a copy names the one that counts."""
+    where: Any = {"root": tmp_path / "home", "check": False}
+    vd.lock_tree(
+        "verse19", editions.write_edition(tmp_path / "first", "verse19", contents), **where
+    )
+    own = tmp_path / "own/training/rawdata/sub-p1/sub-p1_ct.nii.gz"
+    own.parent.mkdir(parents=True)
+    shutil.copy(next((tmp_path / "first").rglob("sub-verse004_ct.nii.gz")), own)
+    vd.lock_tree("lab-b", tmp_path / "own", **where)
+    both = vd.open_releases("verse19+lab-b", root=where["root"])
+    rows = pd.DataFrame({"scan_id": ["verse006", "p1"]})
+    for use, given in ((both.grid, "p1"), (both.home, "p1"), (both.dataset, rows)):
+        with pytest.raises(UsageError, match="p1 of lab-b counts as verse004 of verse19 here"):
+            use(given)
+    assert [sample["scan_id"] for sample in both.dataset(["p1"])] == ["verse004"]
+
+    with warnings.catch_warnings(record=True, action="always") as said:
+        done = vd.export.nnunet(both, tmp_path, k=2)
+    told = [str(one.message) for one in said]
+    assert not [one for one in told for other in told if one != other and one in other], (
+        "said twice"
+    )
+    predicted = done.path / "labelsTr"
+    shutil.copy(predicted / "verse004.nii.gz", own.with_name("sub-p2_ct.nii.gz"))
+    vd.lock_tree("lab-b", tmp_path / "own", **where)  # a new version
+    run = partial(CliRunner().invoke, app, env={"VERSE_DATA_HOME": str(where["root"])})
+    words = ["predictions", "import", "nnunet", "verse19+lab-b", str(predicted)]
+    said = run([*words, str(tmp_path / "native")])
+    assert str(said.exception).endswith("Open those: verse19+lab-b --version v1+v1")
+    said = run([*words, str(tmp_path / "native"), "--version", "v1+v1"])
+    assert said.exit_code == 0, said.output
+    said = run(["evaluate", "verse19+lab-b", str(tmp_path / "native"), "--version", "v1+v1"])
+    assert said.output.startswith("6 scans of 5 patients")
+
+    (predicted / "verse004.nii.gz").rename(predicted / "p1_pred.nii.gz")
+    (tmp_path / "out.toml").write_text(
+        'name = "out"\ntitle = "-"\nversion = "1"\nreleases = ["verse19"]\nsource = "-"\n'
+        'licence = "CC0-1.0"\n[scans.verse006]\nwhy = "motion"\nexclude = true\n'
+    )
+    both = vd.open_releases("verse19+lab-b", overlays=[tmp_path / "out.toml"], root=where["root"])
+    with pytest.raises(ValidationFailed, match="2 problems") as refused:
+        vd.predictions.import_predictions("folder", both, predicted, tmp_path / "again")
+    assert "verse006.nii.gz: verse006 is left out of verse19+lab-b: overlay out: motion" in str(
+        refused.value
+    )
+    assert "p1_pred.nii.gz: p1 of lab-b counts as verse004" in str(refused.value)
+
+
+@pytest.mark.filterwarnings("ignore::verse_data.IncompleteTable")
+def test_rows_of_the_tables_of_several_are_served(
+    contents: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Also where the release of the copy that counts has the patient by another id; none is dropped."""
+    for release, scan, roles in (("lab-a", "p1", ["ct"]), ("lab-b", "q1", list(contents))):
+        for role in roles:
+            room = "rawdata" if role == "ct" else "derivatives"
+            path = (
+                tmp_path / f"{release}/training/{room}/sub-{scan}/sub-{scan}{editions.ENDS[role]}"
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(contents[role])
+        lock_tree(release, tmp_path / release, root=tmp_path / "home")
+    both = vd.open_releases("lab-a+lab-b", root=tmp_path / "home")
+
+    assert dict(both.scans.set_index("scan_id")["subject_id"]) == {"q1": "p1"}
+    both.vertebrae.to_csv(tmp_path / "rows.csv", index=False)
+    for rows in (both.scans, both.scans.set_index("scan_id"), pd.read_csv(tmp_path / "rows.csv")):
+        assert len(both.dataset(rows)) == 1
+    for given, said in (
+        (both.scans.assign(subject_id="q2"), "subject_id is q2, not q1"),
+        (both.scans[["split"]], "no column scan_id"),
+        ("q1", "no list of scan ids"),
+        (both.scans.assign(scan_id="p1"), "p1 of lab-a counts as q1 of lab-b"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            both.dataset(given)

@@ -181,6 +181,7 @@ def test_exports_write_corrected_masks_or_refuse(lab: Path, overlay: Write, tmp_
     assert (written == release.open_scan("p1", orientation="PIR")["label"].values).all()
     about = json.loads((done / "dataset.json").read_text())["verse_data"]
     assert about["overlays"][0]["name"] == "mine"
+    assert "verse-data evaluate lab native --overlay mine\n" in (done / "README.md").read_text()
     for export in (vd.export.hf, vd.export.bids):
         with pytest.raises(UsageError, match=r"mine relabels 1 scan, such as p1.*published"):
             export(release, tmp_path / "folder")
@@ -492,7 +493,7 @@ def test_terms_of_a_scan_that_there_is_not_are_refused_by_the_gate(
 @pytest.mark.parametrize(
     ("licence", "text"),
     [
-        ("CC-BY-SA-4.0", "no scan is left; those here are under unknown"),
+        ("CC-BY-SA-4.0", "no scan of .* is left; its scans are under unknown"),
         ([], "give an identifier such as"),
         ([3], "give an identifier such as"),
     ],

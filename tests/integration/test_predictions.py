@@ -416,7 +416,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no dataset.json": (lambda f: (f / "dataset.json").unlink(), "There is no dataset.json"),
     "an unknown file": (
         lambda f: shutil.copy(f / f"{T13}.nii.gz", f / "verse9O3.nii.gz"),
-        r"verse9O3\.nii\.gz.*no such scan\. Did you mean 'verse90",
+        r"verse9O3\.nii\.gz.*has no scan .*Did you mean 'verse90",
     ),
     "two of a scan": (
         lambda f: shutil.copy(f / f"{T13}.nii.gz", f / f"{T13}.nii"),
@@ -490,7 +490,7 @@ def test_files_of_other_tools_are_known_by_their_scan(
     assert [scan.scan_id for scan in found.scans] == [OBLIQUE]
     for other in ("verse903_split-verse999", f"{OBLIQUE}_verse952"):
         path = path.rename(made / f"{other}.nii.gz")
-        with pytest.raises(ValidationFailed, match="no such scan"):
+        with pytest.raises(ValidationFailed, match="has no scan"):
             import_predictions("folder", release, made, tmp_path / "other")
 
 

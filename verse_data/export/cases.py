@@ -202,12 +202,13 @@ def facts(release: Any, labels: LabelMap, chosen: Chosen) -> dict[str, Any]:
 
     cited = dict.fromkeys(f"{c.text} {doi_url(c.doi)}" for one in parts for c in one.citations)
     overlays = {"overlays": [one.model_dump() for one in release.overlays]}
+    licences = {scan_id: release.licence_of(scan_id) for scan_id in chosen.scans}
     return {
         "name": release.name,
         "description": f"{joined('title')}. Version {release.version}, lock {release.pin}.",
         "reference": ", ".join(doi_url(one.doi) for one in parts if one.doi),
-        "licence": joined("licence") or "unknown",
-        "licences": {scan_id: release.licence_of(scan_id) for scan_id in chosen.scans},
+        "licence": " + ".join(dict.fromkeys(licences.values())),
+        "licences": licences,
         "attribution": joined("attribution", " "),
         # A string: readers take any list for a list of scans.
         "citation": "; ".join(cited),

@@ -79,12 +79,18 @@ class Exported(Chosen):
         return "\n".join([head, *(["Left out:"] if why else []), *shown(why, indent="  ")])
 
 
+def check_release(release: object) -> None:
+    """Raise UsageError if this is the name of a release, a list of several, or something else."""
+    if not hasattr(release, "members"):
+        raise UsageError(
+            f"{release!r} is no open release. Open it: vd.open_release('verse19'), or several as one: "
+            f"vd.open_releases('verse19+verse20')."
+        )
+
+
 def scans_with_ct_and_mask(release: Any) -> Chosen:
     """Return the scans that have a CT and a mask, and why others are left out."""
-    if isinstance(release, str):
-        raise UsageError(
-            f"{release!r} is a name, and a release is needed: vd.open_release({release!r})."
-        )
+    check_release(release)
     lacking = {
         scan_id: f"no {' and no '.join(roles)}"
         for scan_id, scan in release.series.items()
@@ -101,11 +107,12 @@ def scans_with_ct_and_mask(release: Any) -> Chosen:
 
 def refuse_relabelled(release: Any, chosen: Chosen, what: str) -> None:
     """Raise UsageError if an overlay relabels a chosen scan, whose mask is handed on as published."""
-    found = [name for name in chosen.scans if release.series[name].relabelled]
-    if found:
-        overlay = release.series[found[0]].relabelled
+    overlay_of = {name: release.series[name].relabelled for name in chosen.scans}
+    if found := [name for name in overlay_of if overlay_of[name]]:
+        overlays = " and ".join(dict.fromkeys(overlay_of[name] for name in found))
+        relabels = "relabel" if " and " in overlays else "relabels"
         raise UsageError(
-            f"Overlay {overlay} relabels {counted(len(found), 'scan')}, such as {found[0]}, and {what} "
+            f"Overlay {overlays} {relabels} {counted(len(found), 'scan')}, such as {found[0]}, and {what} "
             f"holds masks as they were published. Open the release without it, or write masks anew: "
             f"export nnunet, or export monai with labels='consecutive'."
         )
@@ -247,12 +254,14 @@ def export_folder(
     texts: str,
 ) -> Exported:
     """Write the files that `add_scan` adds of a scan, and the texts that `describe` adds."""
-    folder, chosen, plan = Path(out), scans_with_ct_and_mask(release), Plan(release, copied)
+    folder, chosen = Path(out), scans_with_ct_and_mask(release)
     if len(release.members) > 1:
         raise UsageError(
             f"This folder describes one release, and {release.name} is {len(release.members)}. Export "
             f"each into a folder of its own; nnunet and monai take several as one."
         )
+    (release,) = release.members
+    plan = Plan(release, copied)
     refuse_relabelled(release, chosen, "this folder")
     if folder.exists():
         raise folder_exists_error(folder)

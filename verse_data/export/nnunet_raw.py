@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -107,7 +106,13 @@ def nnunet(
     images = _image_paths(chosen, ending, referenced=ct == "reference")
     facts = _dataset_json(release, chosen, numbers, ending) | {"folds": made}
     if ct == "reference":
-        facts |= {"dataset": _dataset(release, chosen, masks, variable)}
+        facts["dataset"] = {
+            scan_id: {
+                "images": [_reference(release, scan_id, variable)],
+                "label": str(masks[scan_id]),
+            }
+            for scan_id in chosen.development
+        }
     texts = {
         "dataset.json": folders.as_json(facts),
         "splits_final.json": folders.as_json(folds),
@@ -155,7 +160,7 @@ def _reference(release: Any, scan_id: str, variable: str | None) -> str:
         return os.fspath(path)
     home = release.home(scan_id)
     within = path.relative_to(home.files.path.absolute())
-    return f"${variable}/{(within if home is release else home.name / within).as_posix()}"
+    return f"${variable}/{(home.name / within if len(release.members) > 1 else within).as_posix()}"
 
 
 def _folder(out: Path, dataset_id: int, name: str) -> Path:
@@ -219,22 +224,6 @@ def _dataset_json(release: Any, chosen: Chosen, labels: LabelMap, ending: str) -
     }
 
 
-def _dataset(
-    release: Any,
-    chosen: Chosen,
-    masks: Mapping[str, Path | None],
-    variable: str | None,
-) -> dict[str, Any]:
-    """Return the list of cases, with the path of each CT."""
-    return {
-        scan_id: {
-            "images": [_reference(release, scan_id, variable)],
-            "label": str(masks[scan_id]),
-        }
-        for scan_id in chosen.development
-    }
-
-
 def _readme(
     facts: dict[str, Any],
     folder: Path,
@@ -244,12 +233,16 @@ def _readme(
 ) -> str:
     """Return the README for whoever trains: what this is, which commands, and the way back."""
     kind, release = facts["verse_data"]["labels"], facts["verse_data"]["release"]
+    overlays = "".join(
+        f" --overlay {one['name']}" for one in facts["verse_data"].get("overlays", ())
+    )
     one, number = len(folds) == 1, folder.name[7:10].lstrip("0")
     every = " ".join(map(str, range(len(folds))))
     train = (
         f"nnUNetv2_train {number} 3d_fullres {0 if one else '$fold'} -tr nnUNetTrainerNoMirroring"
     )
-    place = f"that holds those of {release}" if "+" in release else f"of release {release}"
+    folders_of = f"that holds the folders {release.replace('+', ' and ')}"
+    place = folders_of if "+" in release else f"of release {release}"
     setting = f"export {variable}=...   # the folder {place} on this machine\n"
     return _README.format(
         **facts,
@@ -264,7 +257,7 @@ def _readme(
         setting=setting if variable else "",
         images=f"$nnUNet_raw/{folder.name}/imagesTs" if chosen.test else "FOLDER",
         meaning=_MEANING[kind],
-        back=_BACK.format(release_name=release) if kind == "consecutive" else "",
+        back=_BACK.format(release_name=release, overlays=overlays) if kind == "consecutive" else "",
     )
 
 
@@ -281,7 +274,7 @@ On a machine that has the release, with VerSe's labels (T13 as 28) and on the gr
 
 ```sh
 verse-data predictions import nnunet {release_name} predictions native
-verse-data evaluate {release_name} native
+verse-data evaluate {release_name} native{overlays}
 ```
 """
 _README: Final = """# {folder}

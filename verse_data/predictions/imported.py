@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from verse_data.errors import FILE_FAULTS, UsageError, ValidationFailed, did_you_mean, one_of
+from verse_data.errors import FILE_FAULTS, UsageError, ValidationFailed, one_of
+from verse_data.export.folders import check_release
 from verse_data.files import canonical_json, publish_folder, staging, storage_errors
-from verse_data.predictions.native import check_overlap, check_release, on_grid, verse_labels
+from verse_data.predictions.native import check_overlap, on_grid, verse_labels
 from verse_data.problems import Problem, raise_faults, raise_problems
 from verse_data.records.base import Record, read_json, rules_of
 from verse_data.records.names import is_clutter, scan_of
@@ -170,7 +171,9 @@ def import_predictions(
         inverse, remedy = export.inverse, "so it was not predicted by a model of this export."
         named = [(export.scans.get(stem, stem), path) for path, stem in files]
     else:
-        named = [(_scan_in(stem, release.series), path) for path, stem in files]
+        # Copies and scans that are left out too, so that they are refused for what they are.
+        ids = {scan.scan_id for one in release.members for scan in one.index.listed}
+        named = [(_scan_in(stem, ids), path) for path, stem in files]
     chosen = _by_scan(named, release)
     facts: dict[str, Any] = {
         "release": release.name,
@@ -265,9 +268,9 @@ def _remedy(export: _Export, release: ScanCollection) -> str:
     """Return what to open for the predictions of an export."""
     if "+" not in export.release:
         return f"Open that one: {export.release} --version {export.lock}"
-    if export.release != release.name:
-        return f"Open those: {export.release}"
-    return "Several are opened at their newest versions: export those, and train on them."
+    if (export.release, export.version) != (release.name, release.version):
+        return f"Open those: {export.release} --version {export.version}"
+    return "If its scans are here, import 'folder' with --inverse 26=28 (inverse={26: 28})."
 
 
 def _scan_in(stem: str, ids: Collection[str]) -> str:
@@ -288,11 +291,11 @@ def _by_scan(named: Sequence[tuple[str, Path]], release: ScanCollection) -> dict
     chosen: dict[str, Path] = {}
     problems = []
     for scan_id, path in named:
-        if scan_id not in release.series:
-            near = did_you_mean(scan_id, release.series)
-            rule = f"{release.name} {release.version} has no such scan.{near}"
-            problems.append(Problem(file=path.name, rule=rule))
-        elif scan_id in chosen:
+        try:
+            release.known_scans([scan_id])
+        except UsageError as error:
+            problems.append(Problem(file=path.name, rule=str(error)))
+        if scan_id in chosen:
             rule = f"is of {scan_id}, as {chosen[scan_id].name} is"
             problems.append(Problem(file=path.name, rule=rule))
         chosen.setdefault(scan_id, path)

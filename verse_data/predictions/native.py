@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verse_data.errors import UsageError, ValidationFailed, one_of
+from verse_data.export.folders import check_release
 from verse_data.spine.geometry import SAME_GRID_MM, Affine, Array, Grid, apply_affine
 from verse_data.spine.levels import LEVEL_OF_LABEL
 from verse_data.volumes.nifti import Volume, write_nifti
@@ -217,12 +218,6 @@ def _of_xarray(scan: Any) -> dict[str, Any]:
                 f"the old one. Give {{'scan_id': …, 'affine': …}} with that of the prediction."
             )
     return {"scan_id": scan.attrs["scan_id"], "affine": affine, "image": scan["image"]}
-
-
-def check_release(release: object) -> None:
-    """Raise UsageError if this is only the name of a release, or no release at all."""
-    if not hasattr(release, "grid"):
-        raise UsageError(f"{release!r} is no release. Open it: vd.open_release('verse19')")
 
 
 def verse_labels(

@@ -110,7 +110,7 @@ class Index:
         """Return the licence of a scan: its own terms, else the release's."""
         return scan.terms or (self.catalog.licence if self.catalog else "unknown")
 
-    def licensed(self, allowed: Collection[str]) -> Index:
+    def licensed(self, allowed: Collection[str], *, release: str) -> Index:
         """Return the index with only scans under one of these licences; the others are withheld."""
         listed_ids = {scan.scan_id for scan in self.listed}
         for name in self.catalog.terms if self.catalog else ():
@@ -129,7 +129,7 @@ class Index:
         if len(out) == len(self.scans):
             known = dict.fromkeys(under.values())
             raise UsageError(
-                f"licence={listed}: no scan is left; those here are under {', '.join(known)}."
+                f"licence={listed}: no scan of {release} is left; its scans are under {', '.join(known)}."
                 f"{did_you_mean(listed, known)}"
             )
         return self.without(out, "licence")
