@@ -69,8 +69,8 @@ class UnitedReleases(EvaluatedScans):
         check_splits({f"{one.name} {one.version}": one.series for one in members})
 
     def __repr__(self) -> str:
-        scans = len(set(self._numbers.values()))
-        copies = len(self._numbers) - scans
+        scans = len(set(self._series_numbers.values()))
+        copies = len(self._series_numbers) - scans
         held = ", ".join(f"{one.name} {one.version}: {len(one.series)}" for one in self.members)
         return f"<UnitedReleases {self.name}: {scans} scans ({held}; {counted(copies, 'copy', 'copies')})>"
 
@@ -144,10 +144,10 @@ class UnitedReleases(EvaluatedScans):
     def _absence(self, unknown: Sequence[str]) -> str:
         """Return which copy of a scan counts in its place, or that no release has one."""
         name = unknown[0]
-        counting = {self._numbers[place]: place for place in self._kept}
+        counting = {self._series_numbers[place]: place for place in self._kept}
         for number, one in enumerate(self.members):
             if name in one.series:
-                home, scan_id = counting[self._numbers[number, name]]
+                home, scan_id = counting[self._series_numbers[number, name]]
                 return (
                     f"{name} of {one.name} counts as {scan_id} of {self.members[home].name} here."
                 )
@@ -299,13 +299,13 @@ class UnitedReleases(EvaluatedScans):
             return [self._share_of_rows(rows, number) for number in range(len(self.members))]
         if isinstance(chosen, str) or not isinstance(chosen, Iterable):
             chosen = self.known_scans(chosen)  # all of them, or an error
-        ids, named = dict.fromkeys(chosen), {scan_id for _, scan_id in self._numbers}
+        ids, named = dict.fromkeys(chosen), {scan_id for _, scan_id in self._series_numbers}
         self.known_scans(scan_id for scan_id in ids if scan_id not in named)
-        wanted = {series for (_, scan_id), series in self._numbers.items() if scan_id in ids}
+        wanted = {series for (_, scan_id), series in self._series_numbers.items() if scan_id in ids}
         return [
             [
                 scan_id
-                for (own, scan_id), series in self._numbers.items()
+                for (own, scan_id), series in self._series_numbers.items()
                 if own == number and series in wanted
             ]
             for number in range(len(self.members))
@@ -324,19 +324,22 @@ class UnitedReleases(EvaluatedScans):
         return share.assign(subject_id=own)
 
     @cached_property
-    def _numbers(self) -> dict[Place, int]:
+    def _series_numbers(self) -> dict[Place, int]:
+        """Number of the series of each scan; copies have the same."""
         return same_series([one.series for one in self.members])
 
     @cached_property
     def _subjects_of(self) -> dict[str, str]:
         """The one id that each subject has here."""
-        return patients([one.series for one in self.members], self._numbers)
+        return patients([one.series for one in self.members], self._series_numbers)
 
     @cached_property
     def _kept(self) -> set[Place]:
         """The copy of each series that the tables show."""
         held = [one.series for one in self.members]
-        return preferred(held, self._numbers, [one.workbook.is_listed for one in self.members])
+        return preferred(
+            held, self._series_numbers, [one.workbook.is_listed for one in self.members]
+        )
 
     @cached_property
     def _homes(self) -> dict[str, int]:
