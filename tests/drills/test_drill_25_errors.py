@@ -130,7 +130,7 @@ def test_what_goes_wrong_in_a_worker_names_the_scan(made: support.Made, word: st
 def test_a_worker_that_hangs_is_an_error_after_the_timeout(made: support.Made) -> None:
     """A hang ends with an error that names the scan, and not when the hang does."""
     dataset = ScanDataset(made.scans, transform=OnBadScan(hangs))
-    loader = dataset.loader(batch_size=1, num_workers=2, timeout=5)
+    loader = dataset.loader(batch_size=1, num_workers=2, timeout=3)
 
     begin = time.monotonic()
     with pytest.raises(SampleError, match=f"timed out(.|\n)*{BAD}, scan sample 2"):

@@ -271,6 +271,7 @@ def test_the_phantom_is_written_on_the_spot(written: Written, home: Path) -> Non
     assert [path.name for path in (home / "releases").iterdir()] == ["phantom"]
 
 
+@pytest.mark.usefixtures("folders")
 def test_the_phantom_comes_back_where_its_files_are_gone() -> None:
     """Killed before its files were adopted, or dropped: no address has them, and they are written again."""
     release = vd.open_release("phantom")
