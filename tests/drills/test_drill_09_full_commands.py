@@ -67,7 +67,15 @@ def done(words: list[str], log: Path) -> None:
     assert command(words, log) == 0, log.read_text()
 
 
-@pytest.mark.parametrize("verb", ["lock", "adopt", "get", "drop"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "lock",
+        pytest.param("adopt", marks=pytest.mark.slow),
+        "get",
+        pytest.param("drop", marks=pytest.mark.slow),
+    ],
+)
 def test_a_command_on_a_full_disk_says_so_and_later_succeeds(
     place: Place, tmp_path: Path, verb: str
 ):

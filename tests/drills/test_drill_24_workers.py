@@ -126,6 +126,7 @@ def test_control_handles_cannot_be_sent_to_spawned_workers(made: support.Made) -
         list(loader)
 
 
+@pytest.mark.slow
 def test_control_a_lock_that_is_held_while_forking_hangs() -> None:
     """The drill sees a dataset with a lock: held at the fork, it stays held in the worker."""
     dataset = naive.SharedCache()

@@ -266,7 +266,9 @@ def test_control_an_epoch_ends_early_without_a_word() -> None:
     assert len(list(DataLoader(dataset, batch_size=2, num_workers=0))) < 4
 
 
-@pytest.mark.parametrize("what", [raises_local_class, returns_unpicklable])
+@pytest.mark.parametrize(
+    "what", [raises_local_class, pytest.param(returns_unpicklable, marks=pytest.mark.slow)]
+)
 def test_control_what_cannot_be_pickled_hangs(what: Callable[[dict[str, Any]], Any]) -> None:
     """The drill sees unpicklable errors and items out of a plain dataset: a loader without end."""
     dataset = naive.CallsTransform(OnBadScan(what))

@@ -161,6 +161,7 @@ def test_a_large_table_does_not_grow_in_workers() -> None:
     assert growth(dataset) < ROWS * ROW_BYTES
 
 
+@pytest.mark.slow
 def test_control_rows_as_objects_grow_in_workers() -> None:
     """The drill sees a list of dictionaries: the workers' memory grows by far more."""
     rows = large_table().head(ROWS // 2).astype(object).to_dict("records")
@@ -190,6 +191,7 @@ def test_reading_patches_does_not_grow_a_worker(tmp_path: Path) -> None:
     assert patch_growth(tmp_path, Measures()) < PATCH_LIMIT
 
 
+@pytest.mark.slow
 def test_control_kept_patches_grow_a_worker(tmp_path: Path) -> None:
     """The drill sees a cache that keeps one patch of ten."""
     assert patch_growth(tmp_path, Measures(hoard=True)) > PATCH_LIMIT

@@ -81,7 +81,13 @@ for name in null zero random urandom tty; do touch /mnt/$name; mount --bind /dev
 mount --rbind /mnt /dev"""
 
 
-@pytest.mark.parametrize("mount", [READ_ONLY, MISSING], ids=["read-only", "missing"])
+@pytest.mark.parametrize(
+    "mount",
+    [
+        pytest.param(READ_ONLY, id="read-only"),
+        pytest.param(MISSING, id="missing", marks=pytest.mark.slow),
+    ],
+)
 def test_without_shared_memory_all_works_but_workers(tmp_path: Path, mount: str) -> None:
     """Stores are built in one process, and served without workers; those are refused, with a remedy."""
     done = run(mount, SERIAL, str(tmp_path / "tree"))

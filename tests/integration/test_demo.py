@@ -91,6 +91,7 @@ def test_the_picture_is_there(first: str) -> None:
         assert min(picture.size) > 400
 
 
+@pytest.mark.slow
 def test_a_second_run_reuses_what_exists(home: Path, first: str) -> None:
     """Files, release and stores of the first run are used, and the words say so."""
     again = run(home)

@@ -212,7 +212,7 @@ def test_a_real_ct_in_hounsfield_units_is_served(shared: Path, tmp_path: Path) -
     assert set(np.unique(sample["label"].numpy())) == {0, 21, 22, 23}
 
 
-@pytest.mark.parametrize("by", ["file", "stdin"])
+@pytest.mark.parametrize("by", ["file", pytest.param("stdin", marks=pytest.mark.slow)])
 def test_a_plain_script_needs_no_main_guard(
     release: Release, tmp_path: Path, home: Path, by: str
 ) -> None:

@@ -244,7 +244,13 @@ def test_the_row_of_an_address_is_in_sight(tab: Tab, context: Any) -> None:
     other.page.close()
 
 
-@pytest.mark.parametrize("size", [(1024, 700), (640, 400)], ids=["small", "zoom of 200 %"])
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param((1024, 700), id="small", marks=pytest.mark.slow),
+        pytest.param((640, 400), id="zoom of 200 %"),
+    ],
+)
 def test_a_small_window_shows_rows_and_pictures(tab: Tab, size: tuple[int, int]) -> None:
     """Some rows and a picture of some size can be seen, if need be by scrolling; axe-core agrees."""
     tab.row("T12").click()

@@ -495,6 +495,7 @@ def test_a_finished_store_is_opened_whatever_became_of_its_files() -> None:
 CALL = "import verse_data as vd; print(len(vd.load_split('training')))"
 
 
+@pytest.mark.slow
 def test_two_first_calls_at_once_both_serve(osf: OsfStandin, tree: Path) -> None:
     """The second waits while the first lists OSF, and finds the release that it made."""
     osf.latency = 0.05
@@ -536,7 +537,9 @@ def test_names_and_place_are_looked_at_before_osf(osf: OsfStandin, home: Path) -
     assert osf.seen == []
 
 
-@pytest.mark.parametrize("stage", ["listing", "download", "conversion"])
+@pytest.mark.parametrize(
+    "stage", ["listing", pytest.param("download", marks=pytest.mark.slow), "conversion"]
+)
 def test_a_call_that_was_killed_goes_on(osf: OsfStandin, tree: Path, stage: str) -> None:
     """Killed while it lists, downloads or converts, the same line does the rest in another process."""
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}

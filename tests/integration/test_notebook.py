@@ -54,6 +54,7 @@ def _jupyter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_load_split_at_work(home: Path, tmp_path: Path) -> None:
     """Bars while it converts; afterwards the cell holds where the stores lie, and no bar."""
     api.lock_tree("phantom", write(tmp_path / "tree", n_subjects=4), root=home)

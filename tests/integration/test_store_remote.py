@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -97,27 +98,37 @@ def test_an_upload_that_stops_is_not_seen(tmp_path, scan, s3):
     assert here.has(fingerprint(scan.source.keys, Recipe()))
 
 
-def test_damage_at_the_url_is_a_named_error(tmp_path, scan, s3):
-    """A flipped, cut, missing or swapped object is found, and nothing of it is kept here."""
+DAMAGE: dict[str, Callable[[bytes], bytes | None]] = {
+    "flipped": lambda sound: (
+        sound[: len(sound) // 2]
+        + bytes([sound[len(sound) // 2] ^ 4])
+        + sound[len(sound) // 2 + 1 :]
+    ),
+    "cut": lambda sound: sound[:-1],
+    "missing": lambda _: None,
+}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["flipped", *(pytest.param(one, marks=pytest.mark.slow) for one in ("cut", "missing"))],
+)
+def test_damage_at_the_url_is_a_named_error(tmp_path, scan, s3, damage):
+    """Damage of any object is found, and nothing of it is kept here."""
     stores_at(s3, tmp_path / "here").ensure(scan.source, Recipe())
     there, name = stores_at(s3, tmp_path / "there"), fingerprint(scan.source.keys, Recipe())
     for key, sound in list(s3.objects.items()):
-        if "/labels/" in key:
-            continue  # further names of what is tried already
-        middle = len(sound) // 2
-        flipped = sound[:middle] + bytes([sound[middle] ^ 4]) + sound[middle + 1 :]
-        for damaged in (flipped, sound[:-1], None):
-            if damaged is None:
-                del s3.objects[key]
-            else:
-                s3.objects[key] = damaged
-            if key.endswith("image/manifest.json"):
-                continue  # a copy for those who read the group without us
-            expected = (ChunkCorrupt, ChunkMissing, StoreCorrupt, ContentMissing)
-            with pytest.raises(expected, match="s3://lab/stores") as raised:
-                there.fetch(name)
-            assert "--repair" not in str(raised.value)
-            assert [path for path in (tmp_path / "there").rglob("*") if path.is_file()] == []
+        if "/labels/" in key or key.endswith("image/manifest.json"):
+            continue  # further names of what is tried already; a copy for those who read without us
+        if (damaged := DAMAGE[damage](sound)) is None:
+            del s3.objects[key]
+        else:
+            s3.objects[key] = damaged
+        expected = (ChunkCorrupt, ChunkMissing, StoreCorrupt, ContentMissing)
+        with pytest.raises(expected, match="s3://lab/stores") as raised:
+            there.fetch(name)
+        assert "--repair" not in str(raised.value)
+        assert [path for path in (tmp_path / "there").rglob("*") if path.is_file()] == []
         s3.objects[key] = sound
     assert is_true(there.fetch(name), scan)
 

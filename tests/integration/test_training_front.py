@@ -95,7 +95,7 @@ def test_checksum_holds_for_one_version_and_for_several_releases(
         VerSeDataset(home, split, checksum=True, release="phantom", version="v2")
     with pytest.raises(IntegrityError, match="phantom v2"):
         VerSeDataset(home, split, checksum=True, release=["other", "phantom"])
-    with pytest.raises(UsageError, match="one release"):
+    with pytest.raises(UsageError, match="one for each of other, phantom"):
         VerSeDataset(home, split, checksum=True, release=["other", "phantom"], version="v1")
 
 

@@ -95,7 +95,8 @@ verse.App = class {
 
   /** Choose what the address says; return what it names that is not here. */
   readAddress() {
-    const address = new URLSearchParams(location.hash.slice(1));
+    this.address = location.hash;
+    const address = new URLSearchParams(this.address.slice(1));
     const lost = [];
     const known = (what, value, there) => { if (value && !there) lost.push(`${what} ${value}`); return there ? value : null; };
     const one = (key, choices, usual) => (Object.hasOwn(choices, address.get(key)) ? address.get(key) : usual);
@@ -130,6 +131,7 @@ verse.App = class {
   writeAddress() {
     clearTimeout(this.writing);
     this.writing = setTimeout(() => {
+      if (location.hash !== this.address) return; // another address is about to be followed
       const { scan, level, mm, hidden } = this.state;
       const { name, where, facets, sort } = this.filters.table;
       const address = new URLSearchParams();
@@ -143,8 +145,8 @@ verse.App = class {
       set("mm", scan && mm && mm.map((value) => value.toFixed(1)).join(","));
       for (const [key, usual] of Object.entries(USUAL)) set(key, this.state[key], usual);
       set("hidden", [...hidden].join(","), "");
-      this.address = `#${address}`;
-      history.replaceState(null, "", this.address);
+      history.replaceState(null, "", `#${address}`);
+      this.address = location.hash;
     }, 80);
   }
 
