@@ -683,7 +683,7 @@ def open_releases(
     releases : str or sequence of str
         Such as ``["verse19", "verse20"]`` or ``"verse19+verse20"``, in order of preference.
     version : str, optional
-        One of each, joined: ``"v1+v2"``, as in :attr:`UnitedReleases.version`. Default: the newest.
+        One of each, joined: ``"v1+v2"``, as in ``UnitedReleases.version``. Default: the newest.
     overlays, licence, root, offline, make : optional
         As in :func:`open_release`; each overlay lies over the release that it names.
 
